@@ -1,0 +1,203 @@
+"""Encoded bytes in; one upright 8-bit RGB picture out, or an ImageError that says why not.
+
+How every kind of picture becomes RGB:
+
+- EXIF (or XMP) orientation is applied, so that the result is upright.
+- Grey becomes three equal channels; palettes are looked up; CMYK and YCbCr go through Pillow's conversion.
+- Transparent pixels (alpha channel, or a transparent colour) are laid over white, as on a page.
+- 16 bits a channel keep their high byte. 32-bit and floating-point pixels have no agreed white: unsupported.
+- Of an animation or a multi-page file, the first frame.
+"""
+
+import io
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""The formats that are read, by Pillow's names (MPO is what some phones and cameras write as .jpg)."""
+
+EXIF_ORIENTATION = 0x0112
+MAX_JPEG_SCANS = 100  # real progressive files have about ten; thousands make a decoder work for minutes
+
+# The size limit is ours, per call and before any work; Pillow's own, global one would only warn beside it.
+Image.MAX_IMAGE_PIXELS = None
+
+_SIGNATURES = {
+    "JPEG": (0, b"\xff\xd8\xff"),
+    "PNG": (0, b"\x89PNG\r\n\x1a\n"),
+    "GIF": (0, b"GIF8"),
+    "WEBP": (8, b"WEBP"),
+    "TIFF (little-endian)": (0, b"II*\x00"),
+    "TIFF (big-endian)": (0, b"MM\x00*"),
+}
+_UNREADABLE_SIGNATURES = {
+    "HEIC": (4, b"ftyphei"),
+    "HEIF": (4, b"ftypmif1"),
+    "AVIF": (4, b"ftypavi"),
+    "JPEG 2000": (0, b"\x00\x00\x00\x0cjP  "),
+    "JPEG XL": (0, b"\x00\x00\x00\x0cJXL "),
+    "Photoshop": (0, b"8BPS"),
+    "PDF": (0, b"%PDF-"),
+    "SVG": (0, b"<svg"),
+}
+
+
+class Reason(StrEnum):
+    """Why bytes could not become a picture: stable codes that callers may test for."""
+
+    NOT_AN_IMAGE = "NOT_AN_IMAGE"
+    TRUNCATED = "TRUNCATED"
+    """Begins as a picture, but ends early or is damaged."""
+    TOO_LARGE = "TOO_LARGE"
+    UNSUPPORTED = "UNSUPPORTED"
+
+
+class ImageError(ValueError):
+    """Bytes that are not a picture we can read; `reason` is a stable code, the message is for people."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one encoded picture may cost; both are checked before its pixels are decoded."""
+
+    max_bytes: int = 16 * 2**20
+    """Size of the encoded picture, in bytes."""
+    max_pixels: int = 50_000_000
+    """Width times height, as the file's header gives them."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def decode(data: bytes, *, min_side: int = 0, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+    """Decode one picture to upright RGB.
+
+    Args:
+        data: the encoded picture.
+        min_side: 0, or how many pixels the short side must keep: a larger JPEG is then decoded at a smaller
+            scale (by eighths, in the frequency domain), which is faster and never goes below `min_side`.
+        limits: what is refused before decoding.
+
+    Returns:
+        uint8 `[H, W, 3]`, contiguous.
+
+    Raises:
+        ImageError: with a reason code; nothing else, whatever the bytes.
+    """
+    if len(data) > limits.max_bytes:
+        raise ImageError(
+            Reason.TOO_LARGE, f"the picture has {len(data):,} bytes; at most {limits.max_bytes:,} are taken"
+        )
+    # Pillow's parsers raise many kinds of exceptions on hostile bytes: here, and only here, all are caught.
+    try:
+        with _open(data) as image:
+            _check_header(image, data, limits)
+            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+                pixels = _decode_jpeg(image, data, min_side)
+                if pixels is not None:
+                    return pixels
+                if min_side:
+                    image.draft(None, (min_side, min_side))
+            return _decode_any(image)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(
+            Reason.TRUNCATED, f"the picture ends early or is damaged ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if not data:
+            raise ImageError(Reason.NOT_AN_IMAGE, "the picture has 0 bytes") from error
+        if name := _signature_in(data, _UNREADABLE_SIGNATURES):
+            raise ImageError(
+                Reason.UNSUPPORTED, f"{name} is not read; send JPEG, PNG, WebP, GIF, BMP or TIFF"
+            ) from error
+        if name := _signature_in(data, _SIGNATURES):
+            raise ImageError(Reason.TRUNCATED, f"begins as {name}, but its header ends early or is damaged") from error
+        raise ImageError(
+            Reason.NOT_AN_IMAGE,
+            f"the {len(data):,} bytes are no picture; send JPEG, PNG, WebP, GIF, BMP or TIFF",
+        ) from error
+
+
+def _signature_in(data: bytes, signatures: dict[str, tuple[int, bytes]]) -> str | None:
+    return next((name for name, (at, magic) in signatures.items() if data.startswith(magic, at)), None)
+
+
+def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            Reason.TOO_LARGE,
+            f"the picture is {width} x {height} = {width * height:,} pixels; at most {limits.max_pixels:,} are taken",
+        )
+    # 0xFFDA cannot occur inside compressed JPEG data (0xFF is escaped there), so this counts scans from above.
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise ImageError(Reason.UNSUPPORTED, f"the JPEG has more than {MAX_JPEG_SCANS} scans")
+
+
+def _decode_jpeg(image: Image.Image, data: bytes, min_side: int) -> NDArray[np.uint8] | None:
+    """The fast path; None when libjpeg has anything to complain about, which Pillow then judges."""
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=min_side, min_width=min_side)
+    except ValueError:
+        return None
+    return _upright(pixels, _orientation(image))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:  # damaged EXIF is no reason to refuse sound pixels
+        return 1
+
+
+def _upright(pixels_HWC: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo an EXIF orientation (CIPA DC-008, tag 274): 1 is upright; unknown values count as 1."""
+    if orientation in (5, 6, 7, 8):
+        pixels_HWC = pixels_HWC.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels_HWC = pixels_HWC[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels_HWC = pixels_HWC[:, ::-1]
+    return np.ascontiguousarray(pixels_HWC)
+
+
+def _decode_any(image: Image.Image) -> NDArray[np.uint8]:
+    image.load()
+    upright = image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+    return np.ascontiguousarray(np.asarray(_to_rgb(upright)))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode.startswith("I;16"):
+        high_byte = (np.asarray(image) >> 8).astype(np.uint8)
+        return Image.fromarray(high_byte).convert("RGB")
+    if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    if mode in ("RGB", "L", "1", "P", "CMYK", "YCbCr"):
+        return image.convert("RGB")
+    raise ImageError(
+        Reason.UNSUPPORTED, f"pixels of kind {mode!r} are not read; convert the picture to 8-bit RGB or grey"
+    )

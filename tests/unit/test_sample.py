@@ -1,0 +1,156 @@
+"""The sample set: the same drawings every time, nothing but their shapes to tell them apart, all of them or none."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from training.drawing import draw
+from training.sample import SampleCounts, write_sample
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 drawings of each kind to train on and 4 to validate on."""
+    out = tmp_path_factory.mktemp("sample") / "photos"
+    write_sample(out, per_class=30, valid_per_class=4)
+    return out
+
+
+def test_a_sample_has_the_layout_of_a_photo_folder_and_says_how_much_it_holds(tmp_path: Path) -> None:
+    counts = write_sample(tmp_path / "photos", per_class=2, valid_per_class=1)
+
+    assert counts == SampleCounts(train=4, valid=2)
+    assert set(hashes(tmp_path)) == {
+        "photos/train/cats/cat.0002.jpg",
+        "photos/train/cats/cat.0003.jpg",
+        "photos/train/dogs/dog.0002.jpg",
+        "photos/train/dogs/dog.0003.jpg",
+        "photos/valid/cats/cat.0001.jpg",
+        "photos/valid/dogs/dog.0001.jpg",
+    }
+
+
+def test_every_picture_is_an_rgb_jpeg_of_moderate_size(sample: Path) -> None:
+    sizes = set()
+    for path in sample.rglob("*.jpg"):
+        with Image.open(path) as picture:
+            assert (picture.format, picture.mode) == ("JPEG", "RGB")
+            assert min(picture.size) >= 240
+            assert max(picture.size) <= 640
+            sizes.add(picture.size)
+    assert len(sizes) > 30
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_none_of_them(tmp_path: Path) -> None:
+    for name, seed in (("first", 3), ("second", 3), ("other", 4)):
+        write_sample(tmp_path / name, per_class=2, valid_per_class=1, seed=seed)
+
+    first = hashes(tmp_path / "first")
+    assert hashes(tmp_path / "second") == first
+    assert not set(hashes(tmp_path / "other").values()) & set(first.values())
+
+
+def test_a_larger_sample_keeps_the_drawings_of_a_smaller_one(tmp_path: Path) -> None:
+    write_sample(tmp_path / "small", per_class=1, valid_per_class=2)
+    write_sample(tmp_path / "large", per_class=3, valid_per_class=2)
+
+    assert hashes(tmp_path / "small").items() <= hashes(tmp_path / "large").items()
+
+
+def test_no_picture_is_there_twice(sample: Path) -> None:
+    assert len(set(hashes(sample).values())) == 2 * (30 + 4)
+
+
+def test_size_colour_and_file_size_do_not_tell_cats_from_dogs(sample: Path) -> None:
+    features, kinds = [], []
+    for path in sorted(sample.rglob("*.jpg")):
+        with Image.open(path) as picture:
+            features.append([*picture.size, *np.asarray(picture).mean(axis=(0, 1)), path.stat().st_size])
+        kinds.append(path.parent.name)
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+
+    accuracy = cross_val_score(model, np.array(features), np.array(kinds), cv=5).mean()
+
+    assert accuracy < 0.7  # 68 pictures: chance stays below this 99.9 % of the time
+
+
+def test_the_kind_changes_the_drawing_and_not_its_size() -> None:
+    cat, dog = (draw(kind, np.random.default_rng(5)) for kind in ("cat", "dog"))
+
+    assert cat.size == dog.size
+    assert np.asarray(cat).tobytes() != np.asarray(dog).tobytes()
+
+
+def test_progress_counts_every_picture(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    write_sample(tmp_path / "photos", per_class=2, valid_per_class=1, on_progress=lambda *news: seen.append(news))
+
+    assert seen == [(done, 6) for done in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"per_class": 0}, "per_class is 0, but must be 1 or more"),
+        ({"valid_per_class": -2}, "valid_per_class is -2, but must be 1 or more"),
+        ({"seed": -1}, "seed is -1, but must be 0 or more"),
+    ],
+)
+def test_numbers_that_are_too_small_are_refused_and_leave_nothing(
+    tmp_path: Path, numbers: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_sample(tmp_path / "deep" / "photos", **numbers)  # type: ignore[arg-type]
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_anything_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"mine")
+
+    with pytest.raises(ValueError, match=r"not empty \(it holds 'holiday.jpg'\).*name a new or an empty folder"):
+        write_sample(tmp_path, per_class=1, valid_per_class=1)
+
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
+
+
+def test_a_file_is_not_taken_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "photos").write_bytes(b"mine")
+
+    with pytest.raises(ValueError, match="is a file"):
+        write_sample(tmp_path / "photos", per_class=1, valid_per_class=1)
+
+    assert (tmp_path / "photos").read_bytes() == b"mine"
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+
+    write_sample(tmp_path / "photos", per_class=1, valid_per_class=1)
+
+    assert len(hashes(tmp_path / "photos")) == 4
+
+
+def test_a_sample_that_is_interrupted_leaves_nothing_behind(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        assert not (tmp_path / "photos").exists()
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_sample(tmp_path / "photos", per_class=2, valid_per_class=1, on_progress=interrupt)
+
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,66 @@
+"""What every command of `training` and `export` shares: options from a dataclass, errors as one line, exit codes."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+
+class UsageError(ValueError):
+    """Options that cannot be used together, or are out of range: exit code 2."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its options, and what to do with them."""
+
+    options: Any
+    """A dataclass; its docstring and those of its fields become the help."""
+    main: Callable[[Any], None]
+    default: Callable[[Sequence[str]], Any] = lambda _: tyro.MISSING_NONPROP
+    """From the arguments, an instance that holds the defaults."""
+
+
+def run_command(program: str, about: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> int:
+    """Run `program NAME OPTIONS…` and return its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: {program} COMMAND [OPTIONS]\n\n{about}\n\ncommands (each takes --help):")
+        for name, command in commands.items():
+            print(f"  {name:<12} {command.options.__doc__.splitlines()[0]}")
+        return DONE if arguments else WRONG_USE
+    name, rest = arguments[0], arguments[1:]
+    if name not in commands:
+        print(f"{program}: there is no command {name!r}; there are {', '.join(commands)}", file=sys.stderr)
+        return WRONG_USE
+    command = commands[name]
+    try:
+        try:
+            options = tyro.cli(
+                command.options,
+                prog=f"{program} {name}",
+                args=rest,
+                default=command.default(rest),
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+        except ValueError as error:
+            raise UsageError(error) from error
+        command.main(options)
+    except UsageError as error:
+        return _fail(program, name, error, WRONG_USE)
+    except KeyboardInterrupt:
+        return _fail(program, name, "interrupted; nothing half-written was kept", INTERRUPTED)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _fail(program, name, f"{error.strerror or error}{where}", FAILED)
+    except (ValueError, RuntimeError) as error:
+        return _fail(program, name, error, FAILED)
+    return DONE
+
+
+def _fail(program: str, name: str, message: object, code: int) -> int:
+    print(f"{program} {name}: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,117 @@
+"""A backbone's name in; a network for K classes out: normalisation, pretrained body, pooling and fast.ai's head."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import timm
+import torch
+from timm.models import PretrainedCfg
+from torch import Tensor, nn
+
+from serving.preprocess import Interpolation, Preprocess
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What timm knows of a pretrained network's input."""
+
+    arch: str
+    preprocess: Preprocess
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def describe_backbone(arch: str) -> Backbone:
+    """How the network was shown pictures when it was trained.
+
+    Raises:
+        ValueError: for a name that timm does not know, with near ones.
+    """
+    if not timm.is_model(arch):
+        near = [name for name in timm.list_models(f"*{arch.split('.')[0][:8]}*") if "." not in name][:8]
+        raise ValueError(
+            f"timm knows no model {arch!r}" + (f"; near it: {', '.join(near)}" if near else "; see timm.list_models()")
+        )
+    config = timm.get_pretrained_cfg(arch) or PretrainedCfg(input_size=(3, 224, 224))
+    crop = int(config.input_size[-1])
+    interpolation: Interpolation = "bilinear" if config.interpolation == "bilinear" else "bicubic"
+    return Backbone(
+        arch=arch,
+        preprocess=Preprocess(crop=crop, resize=round(crop / config.crop_pct), interpolation=interpolation),
+        mean=cast(tuple[float, float, float], tuple(config.mean)),
+        std=cast(tuple[float, float, float], tuple(config.std)),
+    )
+
+
+def build_body(arch: str) -> nn.Module:
+    """The backbone without pooling and classifier, with random weights: float32 `[N, 3, H, W]` -> `[N, C, h, w]`."""
+    return timm.create_model(arch, pretrained=False, num_classes=0, global_pool="")
+
+
+class Body(nn.Module):
+    """uint8 RGB `[N, H, W, 3]` -> features float32 `[N, 2C]`: normalise, body, then max and average pooling."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.network = build_body(backbone.arch)
+        self.register_buffer("mean", 255 * torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", 1 / (255 * torch.tensor(backbone.std).view(1, 3, 1, 1)), persistent=False)
+
+    def forward(self, images_NHWC: Tensor) -> Tensor:
+        # Cast first: TensorRT takes uint8 as a network's input, but transposes no uint8.
+        x_NCHW = images_NHWC.to(torch.float32).permute(0, 3, 1, 2)
+        x_NCHW = (x_NCHW - cast(Tensor, self.mean)) * cast(Tensor, self.scale)
+        maps_NChw = self.network(x_NCHW)
+        return torch.cat([maps_NChw.amax((2, 3)), maps_NChw.mean((2, 3))], 1)
+
+
+class Head(nn.Sequential):
+    """fast.ai's head: features `[N, 2C]` -> logits `[N, K]`; Kaiming-normal weights, zero biases."""
+
+    def __init__(self, features: int, classes: int, dropout: Sequence[float] = (0.25, 0.5)) -> None:
+        super().__init__(
+            nn.BatchNorm1d(features),
+            nn.Dropout(dropout[0]),
+            nn.Linear(features, 512),
+            nn.ReLU(inplace=True),
+            nn.BatchNorm1d(512),
+            nn.Dropout(dropout[1]),
+            nn.Linear(512, classes),
+        )
+        for module in self:
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+                nn.init.zeros_(module.bias)
+
+
+class Classifier(nn.Module):
+    """uint8 RGB `[N, H, W, 3]` -> logits float32 `[N, K]`."""
+
+    def __init__(self, body: Body, head: Head) -> None:
+        super().__init__()
+        self.body = body
+        self.head = head
+
+    def forward(self, images_NHWC: Tensor) -> Tensor:
+        return cast(Tensor, self.head(self.body(images_NHWC)))
+
+
+def count_features(body: Body, crop: int) -> int:
+    """2C of a body, found by running it once, in eval mode, on one black picture.
+
+    Raises:
+        ValueError: if the backbone gives no feature map (as vision transformers do).
+    """
+    body.eval()
+    with torch.inference_mode():
+        try:
+            features = body(torch.zeros(1, crop, crop, 3, dtype=torch.uint8))
+        except (IndexError, RuntimeError) as error:
+            raise ValueError(f"this backbone gives no feature map [N, C, h, w] to pool: {error}") from error
+    return int(features.shape[1])
+
+
+def is_finite(state: Mapping[str, Tensor]) -> bool:
+    """Whether every weight is a number."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in state.values() if tensor.is_floating_point())

@@ -1,0 +1,55 @@
+"""The Oxford-IIIT Pet photos (Parkhi et al. 2012), through torchvision's download, laid out as `fit` reads them."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import torchvision
+
+from training.files import new_folder, sync_folder
+
+SIDES = {"trainval": "train", "test": "valid"}
+
+
+def fetch_pets(out: Path, *, breeds: bool) -> int:
+    """Download, check (torchvision verifies the archives' MD5) and lay out the photos.
+
+    Args:
+        out: folder to write; it must not exist, or be empty.
+        breeds: 37 classes, one a breed, instead of `cats` and `dogs`.
+
+    Returns:
+        The number of photos.
+
+    Raises:
+        ValueError: if `out` holds something.
+        RuntimeError: if the download fails; nothing is left then.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out {out} is not empty; give a new folder")
+    target = "category" if breeds else "binary-category"
+    count = 0
+    with new_folder(out.parent, out.name) as folder:
+        for split, side in SIDES.items():
+            try:
+                pets = torchvision.datasets.OxfordIIITPet(
+                    str(folder / "download"), split=split, target_types=target, download=True
+                )
+            except (OSError, RuntimeError) as error:
+                raise RuntimeError(
+                    f"the photos could not be downloaded ({error}). On a machine with a network, run this command and "
+                    "copy the folder here; or draw pictures with python -m training sample"
+                ) from error
+            names = pets.classes if breeds else ["cats", "dogs"]
+            labels: Iterable[int] = pets._labels if breeds else pets._bin_labels
+            for path, label in zip(pets._images, labels, strict=True):
+                place = folder / side / names[label].lower().replace(" ", "_")
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.move(path, place / Path(path).name)
+                count += 1
+        shutil.rmtree(folder / "download")
+        sync_folder(folder)
+        if out.exists():
+            out.rmdir()
+        folder.rename(out)
+    return count

@@ -1,0 +1,165 @@
+"""A run's results in; one self-contained report.html to look at out: no script, no network."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from serving.decode import decode
+from training.data import Photo, Skipped
+from training.evaluation import Evaluation
+from training.galleries import Gallery
+from training.metrics import Interval
+
+THUMBNAIL = 176
+MAX_LISTED = 20
+
+_STYLE = """
+:root{color-scheme:light dark;--line:#8884;--soft:#8881;--bad:#c0392b;--good:#1e8449}
+*{box-sizing:border-box}
+body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;padding:1rem;max-width:80rem}
+h1{font-size:1.6rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
+h3{font-size:1rem;margin:1.2rem 0 .4rem}
+.lead{font-size:1.1rem}.note{opacity:.75;font-size:.9rem}
+.plots{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}
+.plots figure{margin:0;flex:1 1 20rem;max-width:36rem}
+.plots img{width:100%;height:auto;background:#fff;border-radius:6px}
+.photos{display:grid;grid-template-columns:repeat(auto-fill,minmax(7.6rem,1fr));gap:.6rem}
+.photos figure{margin:0;background:var(--soft);border-radius:6px;overflow:hidden}
+.photos img{width:100%;aspect-ratio:1;object-fit:cover;display:block}
+figcaption{font-size:.8rem;padding:.25rem .4rem;overflow-wrap:anywhere}
+.wrong{color:var(--bad)}.right{color:var(--good)}
+.table{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}td.n{text-align:right}
+li{overflow-wrap:anywhere}
+"""
+
+
+@dataclass(frozen=True)
+class ReportContents:
+    """All that the report shows."""
+
+    title: str
+    evaluation: Evaluation
+    photos: Sequence[Photo]
+    """The evaluated photos, in the order of the evaluation's rows."""
+    galleries: Sequence[Gallery]
+    plots: Mapping[str, bytes]
+    """Title -> PNG."""
+    facts: Mapping[str, str]
+    """What was trained, on what, and how long each stage took."""
+    skipped: Sequence[Skipped]
+    shared: Sequence[tuple[Photo, Photo]]
+    """The same photo in training and in validation."""
+
+
+def render_report(contents: ReportContents, on_photo: Callable[[int, int], None]) -> str:
+    """The page as HTML; `on_photo` is called with (thumbnails made, thumbnails in all)."""
+    evaluation = contents.evaluation
+    metrics, uncalibrated = evaluation.metrics, evaluation.uncalibrated
+    accuracy = metrics.accuracy
+    rows = "".join(
+        f"<tr><td>{name}</td><td>{_interval(after)}</td><td>{_interval(before)}</td></tr>"
+        for name, after, before in (
+            ("negative log likelihood", metrics.nll, uncalibrated.nll),
+            ("Brier score", metrics.brier, uncalibrated.brier),
+            ("expected calibration error", metrics.ece, uncalibrated.ece),
+        )
+    )
+    parts = [
+        f"<h1>{escape(contents.title)}</h1>",
+        f'<p class="lead"><b>{100 * accuracy.value:.1f}%</b> of {metrics.n:,} validation photos are right '
+        f"({metrics.n - metrics.correct:,} wrong; 95% interval {100 * accuracy.lower:.1f}% to "
+        f"{100 * accuracy.upper:.1f}%).</p>",
+        f'<div class="table"><table><tr><th></th><th>calibrated, temperature {evaluation.temperature:.3f}</th>'
+        f"<th>as trained</th></tr>{rows}</table></div>",
+        '<p class="note">With 95% bootstrap intervals; lower is better. The calibrated column is cross-fitted: no '
+        "photo is scored with a temperature that it helped to find.</p>",
+        "<h2>Plots</h2>",
+        '<div class="plots">',
+        *(
+            f'<figure><img alt="{escape(title)}" src="{_data_url(png, "png")}"><figcaption>{escape(title)}</figcaption>'
+            "</figure>"
+            for title, png in contents.plots.items()
+        ),
+        "</div>",
+        "<h2>Photos to look at</h2>",
+        '<p class="note">Each shows what it is taken for and how sure the network is, then what it is said to be. '
+        "Photos among the most incorrect are often mislabelled.</p>",
+        *_galleries(contents, on_photo),
+        "<h2>The run</h2>",
+        '<div class="table"><table>'
+        + "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in contents.facts.items())
+        + "</table></div>",
+    ]
+    if contents.skipped:
+        listed = [f"{skipped.path}: {skipped.reason}" for skipped in contents.skipped]
+        parts += ["<h2>Files left out</h2>", _list(listed)]
+    if contents.shared:
+        listed = [f"{train.path} and {valid.path}" for train, valid in contents.shared]
+        parts += [
+            "<h2>The same photo in training and validation</h2>",
+            '<p class="note">They make validation look better than it is.</p>',
+            _list(listed),
+        ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(contents.title)}</title><style>{_STYLE}</style></head><body>"
+        + "\n".join(parts)
+        + "</body></html>"
+    )
+
+
+def _galleries(contents: ReportContents, on_photo: Callable[[int, int], None]) -> list[str]:
+    classes = contents.evaluation.confusion.classes
+    total = sum(len(gallery.indices) for gallery in contents.galleries)
+    done = 0
+    parts = []
+    for gallery in contents.galleries:
+        parts.append(f"<h3>{escape(gallery.title)}</h3>")
+        if not gallery.indices:
+            parts.append('<p class="note">None.</p>')
+            continue
+        parts.append('<div class="photos">')
+        for index in gallery.indices:
+            photo = contents.photos[index]
+            probabilities_K = contents.evaluation.probabilities_NK[index]
+            predicted = int(probabilities_K.argmax())
+            verdict = "right" if predicted == photo.label else "wrong"
+            parts.append(
+                f'<figure><img loading="lazy" alt="" src="{_data_url(_thumbnail(photo.path), "jpeg")}">'
+                f'<figcaption><b class="{verdict}">{escape(classes[predicted])}</b> '
+                f"{100 * probabilities_K[predicted]:.1f}%<br>is {escape(classes[photo.label])} "
+                f"({100 * probabilities_K[photo.label]:.1f}%)<br>{escape(photo.path.name)}</figcaption></figure>"
+            )
+            done += 1
+            on_photo(done, total)
+        parts.append("</div>")
+    return parts
+
+
+def _thumbnail(path: Path) -> bytes:
+    image = Image.fromarray(np.asarray(decode(path.read_bytes(), min_side=THUMBNAIL)))
+    image.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
+def _list(lines: Sequence[str]) -> str:
+    more = [f"and {len(lines) - MAX_LISTED:,} more"] if len(lines) > MAX_LISTED else []
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in [*lines[:MAX_LISTED], *more]) + "</ul>"
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.4f} ({interval.lower:.4f} to {interval.upper:.4f})"
+
+
+def _data_url(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,139 @@
+"""A run folder: what `fit` writes and export reads.
+
+`run.json` is written last, so a folder that has one is a whole run. `validation.jsonl` has a line for each validation
+photo: its path below the data folder, contents, class and the probabilities that the trained network gave it.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from numpy.typing import NDArray
+
+from serving.preprocess import Preprocess
+from training.data import Photo
+from training.model import Body, Classifier, Head, describe_backbone
+
+RUN_FORMAT = 1
+RUN_FILE = "run.json"
+MODEL_FILE = "model.safetensors"
+VALIDATION_FILE = "validation.jsonl"
+RECIPE_FILE = "recipe.yaml"
+
+
+class RunError(ValueError):
+    """A folder that is no finished run, or whose parts do not agree; the message says which."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back."""
+
+    folder: Path
+    facts: dict[str, Any]
+    """The contents of run.json."""
+
+    @property
+    def arch(self) -> str:
+        return str(self.facts["arch"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.facts["classes"])
+
+    @property
+    def temperature(self) -> float:
+        return float(self.facts["temperature"])
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return Preprocess(**self.facts["preprocess"])
+
+    @property
+    def data(self) -> Path:
+        """The folder of photos that it was trained on."""
+        return Path(self.facts["data"]["path"])
+
+    def load_classifier(self) -> Classifier:
+        """The trained network, in eval mode.
+
+        Raises:
+            RunError: if the checkpoint is missing, or is not of the network and classes that run.json names.
+        """
+        path = self.folder / MODEL_FILE
+        try:
+            state = safetensors.torch.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
+        last = state.get("head.6.bias")
+        if last is None or len(last) != len(self.classes):
+            there = "none" if last is None else len(last)
+            raise RunError(f"{path} has {there} classes and {self.folder / RUN_FILE} has {len(self.classes)}")
+        body = Body(describe_backbone(self.arch))
+        classifier = Classifier(body, Head(len(state["head.0.weight"]), len(self.classes)))
+        try:
+            classifier.load_state_dict(state)
+        except RuntimeError as error:
+            raise RunError(f"{path} does not fit {self.arch}: {error}") from error
+        return classifier.eval()
+
+    def validation(self, data: Path | None = None) -> tuple[list[Photo], NDArray[np.float32]]:
+        """The validation photos, and the probabilities that the trained network gave each, float32 `[N, K]`.
+
+        Args:
+            data: where the photos are now, if no longer where they were.
+
+        Raises:
+            RunError: if the list is missing or damaged.
+        """
+        photos, probabilities = [], []
+        try:
+            with (self.folder / VALIDATION_FILE).open(encoding="utf-8") as lines:
+                for line in map(json.loads, lines):
+                    path = (data or self.data) / line["path"]
+                    photos.append(Photo(path, int(line["label"]), bytes.fromhex(line["sha256"])))
+                    probabilities.append(line["probabilities"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.folder / VALIDATION_FILE} cannot be read: {error}") from error
+        return photos, np.array(probabilities, np.float32)
+
+
+def open_run(folder: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        RunError: if it is none.
+    """
+    path = folder / RUN_FILE
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        run = Run(folder, facts)
+        if facts["format"] != RUN_FORMAT:
+            raise RunError(f"{path} has format {facts['format']}; this pawserve reads format {RUN_FORMAT}")
+        _ = run.arch, run.classes, run.temperature, run.preprocess, run.data
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{folder} is no finished run: it has no {RUN_FILE}. Write one with python -m training fit --data DIR "
+            f"--run {folder}"
+        ) from error
+    except RunError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} cannot be used: {type(error).__name__} {error}") from error
+    return run
+
+
+def validation_lines(photos: Iterable[Photo], probabilities_NK: NDArray[np.float32], data: Path) -> Iterable[str]:
+    """The lines of `validation.jsonl`."""
+    for photo, probabilities in zip(photos, probabilities_NK, strict=True):
+        line = {
+            "path": photo.path.relative_to(data).as_posix(),
+            "sha256": photo.sha256.hex(),
+            "label": photo.label,
+            "probabilities": [float(p) for p in probabilities],
+        }
+        yield json.dumps(line, ensure_ascii=False) + "\n"
