@@ -1,0 +1,187 @@
+"""What was predicted and what was true in; the confusion matrix and its rates, with intervals, out. No I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import copysign, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_TOTAL = 2**62
+"""A matrix sums to less than this, so that no int64 sum of its counts can overflow."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A proportion with its confidence interval: 0 <= lower <= value <= upper <= 1."""
+
+    value: float
+    lower: float
+    upper: float
+    count: int
+    """How many cases it is a proportion of."""
+
+
+def wilson(successes: int, count: int, z: float = 1.959963984540054) -> Rate:
+    """A proportion with the Wilson score interval (Wilson 1927, Probable Inference, the Law of Succession).
+
+    Args:
+        successes: 0 to `count`.
+        count: how many cases there are, at least 1.
+        z: quantile of the standard normal distribution; the default gives 95% confidence.
+
+    Raises:
+        ValueError: if there are no cases, or more successes than cases.
+    """
+    # Python's integers: the product below would overflow those of numpy
+    successes, count = int(successes), int(count)
+    if count < 1:
+        raise ValueError(f"count is {count}; a proportion needs at least 1 case")
+    if not 0 <= successes <= count:
+        raise ValueError(f"successes is {successes}; of {count} cases, 0 to {count} can succeed")
+    value = successes / count
+    centre = successes + z * z / 2
+    half_width = z * sqrt(successes * (count - successes) / count + z * z / 4)
+    # The ends enclose the proportion by definition; rounding may miss that where they meet, at 0 and at 1.
+    lower = max(0.0, min(value, (centre - half_width) / (count + z * z)))
+    upper = min(1.0, max(value, (centre + half_width) / (count + z * z)))
+    return Rate(value, lower, upper, count)
+
+
+@dataclass(frozen=True, eq=False)
+class ConfusionMatrix:
+    """How often each class was true and each was predicted.
+
+    Raises:
+        ValueError: if the counts are not one non-negative integer for each pair of classes.
+    """
+
+    classes: tuple[str, ...]
+    """Class names; the position is the index of the row and of the column."""
+    counts_KK: NDArray[np.int64]
+    """int64 `[K, K]`, read-only: [actual, predicted]. An array that may still be written to is copied."""
+
+    def __post_init__(self) -> None:
+        counts_KK = np.asarray(self.counts_KK)
+        shape = (len(self.classes), len(self.classes))
+        if counts_KK.shape != shape or not self.classes:
+            raise ValueError(
+                f"counts have shape {list(counts_KK.shape)}; {len(self.classes)} classes need one row and one "
+                f"column each: {list(shape)}, at least [1, 1]"
+            )
+        if counts_KK.dtype.kind not in "iu":
+            raise ValueError(f"counts are {counts_KK.dtype}; counts are integers")
+        if counts_KK.min() < 0:
+            actual, predicted = np.unravel_index(int(counts_KK.argmin()), shape)
+            raise ValueError(f"counts[{actual}, {predicted}] is {counts_KK.min()}; counts are at least 0")
+        if counts_KK.sum(dtype=np.float64) >= MAX_TOTAL:
+            raise ValueError("counts sum to 2^62 or more, which 64-bit sums cannot hold")
+        if counts_KK.dtype != np.int64 or counts_KK.flags.writeable or not counts_KK.flags.owndata:
+            counts_KK = counts_KK.astype(np.int64)
+            counts_KK.setflags(write=False)
+        object.__setattr__(self, "counts_KK", counts_KK)
+
+    @classmethod
+    def from_pairs(
+        cls,
+        classes: tuple[str, ...],
+        actual_indices: Sequence[int] | NDArray[np.integer],
+        predicted_indices: Sequence[int] | NDArray[np.integer],
+    ) -> "ConfusionMatrix":
+        """Count pairs of class indices.
+
+        Args:
+            classes: class names in index order, K of them.
+            actual_indices: integers `[N]`, 0 to K - 1: what was true.
+            predicted_indices: integers `[N]`, 0 to K - 1: what was predicted.
+
+        Raises:
+            ValueError: if the lengths differ, or an index is no class's.
+        """
+        actual_N = _indices(actual_indices, "actual_indices", len(classes))
+        predicted_N = _indices(predicted_indices, "predicted_indices", len(classes))
+        if len(actual_N) != len(predicted_N):
+            raise ValueError(
+                f"{len(actual_N)} actual_indices and {len(predicted_N)} predicted_indices; each case needs one of both"
+            )
+        # zeros + add.at touches only the pages that are counted in: bincount would fill all K * K entries
+        counts_KK = np.zeros((len(classes), len(classes)), np.int64)
+        np.add.at(counts_KK.reshape(-1), actual_N * len(classes) + predicted_N, 1)
+        counts_KK.setflags(write=False)
+        return cls(classes, counts_KK)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ConfusionMatrix):
+            return NotImplemented
+        return self.classes == other.classes and np.array_equal(self.counts_KK, other.counts_KK)
+
+    @cached_property
+    def actual_K(self) -> NDArray[np.int64]:
+        """int64 `[K]`: how often each class was true."""
+        return self.counts_KK.sum(axis=1)
+
+    @cached_property
+    def predicted_K(self) -> NDArray[np.int64]:
+        """int64 `[K]`: how often each class was predicted."""
+        return self.counts_KK.sum(axis=0)
+
+    @property
+    def total(self) -> int:
+        """How many cases were counted."""
+        return int(self.actual_K.sum())
+
+    @property
+    def correct(self) -> int:
+        """How many of them were predicted right."""
+        return int(self.counts_KK.trace())
+
+    def accuracy(self) -> Rate | None:
+        """Of all cases, those that were predicted right; None if there are none."""
+        return _rate(self.correct, self.total)
+
+    def precision(self, k: int) -> Rate | None:
+        """Of the cases predicted as class k, those that were; None if it was never predicted."""
+        return _rate(self.counts_KK[k, k], self.predicted_K[k])
+
+    def recall(self, k: int) -> Rate | None:
+        """Of the cases of class k, those that were predicted as such; None if it never was true."""
+        return _rate(self.counts_KK[k, k], self.actual_K[k])
+
+    def f1(self, k: int) -> float | None:
+        """Harmonic mean of precision and recall of class k; None if it was neither predicted nor true."""
+        cases = int(self.predicted_K[k]) + int(self.actual_K[k])
+        return 2 * int(self.counts_KK[k, k]) / cases if cases else None
+
+    def matthews(self) -> float | None:
+        """Matthews correlation coefficient for K classes, -1 to 1 (Gorodkin 2004, R_K).
+
+        None where it is undefined: when at most one class was ever predicted, or at most one was ever true.
+        """
+        # Python's integers: squares of counts would overflow int64, and their differences cancel in float64.
+        actual, predicted = self.actual_K.tolist(), self.predicted_K.tolist()
+        total = self.total
+        covariance = self.correct * total - sum(t * p for t, p in zip(actual, predicted, strict=True))
+        actual_variance = total * total - sum(t * t for t in actual)
+        predicted_variance = total * total - sum(p * p for p in predicted)
+        if not actual_variance or not predicted_variance:
+            return None
+        squared = covariance * covariance / (actual_variance * predicted_variance)
+        return copysign(sqrt(squared), covariance)
+
+
+def _rate(successes: int | np.int64, count: int | np.int64) -> Rate | None:
+    return wilson(int(successes), int(count)) if count else None
+
+
+def _indices(indices: Sequence[int] | NDArray[np.integer], name: str, class_count: int) -> NDArray[np.int64]:
+    array_N = np.asarray(indices)
+    if array_N.ndim != 1 or (array_N.size and array_N.dtype.kind not in "iu"):
+        raise ValueError(f"{name} is {array_N.dtype} with shape {list(array_N.shape)}; needed: integers with shape [N]")
+    outside_N = (array_N < 0) | (array_N >= class_count)
+    if outside_N.any():
+        first = int(outside_N.argmax())
+        raise ValueError(
+            f"{name}[{first}] is {array_N[first]}; the indices of {class_count} classes are 0 to {class_count - 1}"
+        )
+    return array_N.astype(np.int64, copy=False)
