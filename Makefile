@@ -1,9 +1,41 @@
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PROTOS := $(shell find proto -name '*.proto')
+PACKAGES := training export serving
+DATA ?=
+
+.PHONY: help demo test check format proto bench clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[training,export,serving,dev]'
+	@touch $@
+
+demo: $(VENV)/installed  ## train, export, serve, predict, label, statistics; DATA=DIR uses your photos
+	$(BIN)/python -m examples.demo --out demo $(if $(DATA),--data '$(DATA)')
+
+test: $(VENV)/installed  ## the tests; PAWSERVE_PHOTOS=DIR adds those on real photos
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed  ## format, lint, types, generated code
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python proto/generate.py --check
+
+format: $(VENV)/installed  ## format, and fix what lint can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 proto: $(VENV)/installed  ## generate serving/pb from proto/
-	$(BIN)/python -m grpc_tools.protoc -Iserving/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. \
-		-I$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
-		$(PROTOS:proto/%=serving/pb/%)
+	$(BIN)/python proto/generate.py
+
+bench: $(VENV)/installed  ## measure; needs MODELS=DIR and PAWSERVE_PHOTOS=DIR
+	$(BIN)/python -m benchmarks.serving --models '$(MODELS)' --photos '$(PAWSERVE_PHOTOS)'
+
+clean:  ## remove the environment, caches and what the demo wrote
+	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

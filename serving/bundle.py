@@ -31,6 +31,19 @@ class BundleError(ValueError):
     """A folder that is no bundle, or one whose parts do not agree; the message says which part, and why."""
 
 
+def check_name(name: str) -> None:
+    """Check a model's name, which becomes a folder's and part of a resource name.
+
+    Raises:
+        ValueError: if it could be anything else than a plain name.
+    """
+    if not NAME_PATTERN.fullmatch(name):
+        raise ValueError(
+            f"name is {name!r}; 1 to 63 of a-z, 0-9, '.', '_' and '-' are allowed, the first and the last a letter or "
+            "digit"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
     """One file that an engine can run."""
@@ -81,11 +94,7 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ValueError(f"format is {self.format}; this pawserve reads format {FORMAT}")
-        if not NAME_PATTERN.fullmatch(self.name):
-            raise ValueError(
-                f"name is {self.name!r}; 1 to 63 of a-z, 0-9, '.', '_' and '-' are allowed, "
-                "the first and the last a letter or digit"
-            )
+        check_name(self.name)
         if self.version < 1:
             raise ValueError(f"version is {self.version}; versions count from 1")
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):

@@ -18,8 +18,10 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The formats that are read, by Pillow's names (MPO is what some phones and cameras write as .jpg)."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""The formats that are read, by Pillow's names. JPEG includes MPO, which some phones and cameras write as .jpg."""
+
+Image.init()  # registers the formats now, rather than in the first request, by several threads at once
 
 EXIF_ORIENTATION = 0x0112
 MAX_JPEG_SCANS = 100  # real progressive files have about ten; thousands make a decoder work for minutes

@@ -1,7 +1,7 @@
 """Photos in; the body's activations for each out, computed once and kept in a store on disk.
 
-The store's folder is named by everything but the photo that activations depend on (weights, preprocessing, view);
-within it a photo's key is the SHA-256 of its contents. So a changed photo, and it alone, is computed again.
+The store's folder is named by the weights and the preprocessing that they depend on; within it a key stands for a
+photo's contents and the view of it. So a changed photo, and it alone, is computed again.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from serving.decode import ImageError
 from serving.preprocess import Preprocess
-from serving.views import look
+from serving.views import VIEWS, View, look
 from training.activation_store import ActivationStore
 from training.data import DataError, Photo, Skipped
 from training.extract import Extract
@@ -35,24 +35,29 @@ APPEND_ROWS = 256
 
 @dataclass(frozen=True)
 class Activations:
-    """What is known of a list of photos: `rows[row_of[i]]` are the activations of `photos[i]`."""
+    """Of a list of photos, V views each. An example is one view of one photo: number i is photo i // V, view i % V."""
 
     photos: list[Photo]
-    """Those that could be decoded, in the order given."""
+    """Those that could be decoded, in the order given: N of them."""
     skipped: list[Skipped]
     computed: int
-    """How many had to be computed; the others were there already."""
+    """How many photos had to be computed; the others were there already."""
     rows: NDArray[np.float32]
-    """float32 `[n, 2C]`, memory-mapped."""
-    row_of: NDArray[np.int64]
+    """float32 `[rows of the store, 2C]`, memory-mapped."""
+    row_of_NV: NDArray[np.int64]
+    """Where in `rows` each photo's views are, int64 `[N, V]`."""
 
-    def features(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Activations of some of the photos, float32 `[len(indices), 2C]`, read from disk."""
-        return np.asarray(self.rows[self.row_of[indices]])
+    def __len__(self) -> int:
+        """The number of examples, N x V."""
+        return self.row_of_NV.size
+
+    def features(self, examples: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Activations of some of the examples, float32 `[len(examples), 2C]`, read from disk."""
+        return np.asarray(self.rows[self.row_of_NV.ravel()[examples]])
 
     def labels(self) -> NDArray[np.int64]:
-        """The class index of each photo, int64 `[len(photos)]`."""
-        return np.array([photo.label for photo in self.photos], np.int64)
+        """The class index of each example, int64 `[N x V]`."""
+        return np.repeat([photo.label for photo in self.photos], self.row_of_NV.shape[1]).astype(np.int64)
 
 
 def default_cache() -> Path:
@@ -60,9 +65,9 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pawserve"
 
 
-def store_folder(cache: Path, *, weights: str, preprocess: Preprocess, view: int) -> Path:
-    """Where the activations of one view are kept: a name for all that they depend on but the photo."""
-    key = json.dumps({"weights": weights, "preprocess": asdict(preprocess), "view": view}, sort_keys=True)
+def store_folder(cache: Path, *, weights: str, preprocess: Preprocess) -> Path:
+    """Where one network's activations are kept: a name for all that they depend on but the photo and the view."""
+    key = json.dumps({"weights": weights, "preprocess": asdict(preprocess)}, sort_keys=True)
     return cache / "activations" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
@@ -72,7 +77,7 @@ def compute_activations(
     store: ActivationStore,
     make_extract: Callable[[], Extract],
     preprocess: Preprocess,
-    view: int,
+    views: int,
     workers: int,
     batch_size: int,
     on_progress: Callable[[int, int], None],
@@ -81,73 +86,75 @@ def compute_activations(
 
     Args:
         make_extract: called only if something has to be computed.
-        workers: threads that each decode a batch and extract its features.
+        views: how many of `serving.views.VIEWS`, from view 0 on.
+        workers: threads that each decode a batch of photos and extract its features.
         on_progress: called with (photos done, photos to compute).
 
     Returns:
         The activations of every photo that could be decoded; the others are in `skipped`.
     """
-    missing = _missing(photos, store)
+    keys_NV = [[_key(photo, view) for view in VIEWS[:views]] for photo in photos]
+    row_of_NV = store.find(list(chain.from_iterable(keys_NV))).reshape(-1, views)
+    missing = list(
+        {photo.sha256: photo for photo, rows in zip(photos, row_of_NV, strict=True) if rows.min() < 0}.values()
+    )
     skipped: dict[bytes, str] = {}
     if missing:
         on_progress(0, len(missing))
         extract = make_extract()
 
-        def work(batch: Sequence[Photo]) -> list[tuple[bytes, NDArray[np.float32] | str]]:
-            return _extract_batch(batch, extract, preprocess, view)
+        def work(batch: Sequence[Photo]) -> list[tuple[Photo, NDArray[np.float32] | str]]:
+            return _extract_batch(batch, extract, preprocess, views)
 
         keys: list[bytes] = []
         rows: list[NDArray[np.float32]] = []
         done = 0
         batches = [missing[at : at + batch_size] for at in range(0, len(missing), batch_size)]
         for results in _in_threads(work, batches, workers):
-            for key, result in results:
+            for photo, result in results:
                 if isinstance(result, str):
-                    skipped[key] = result
+                    skipped[photo.sha256] = result
                 else:
-                    keys.append(key)
+                    keys += [_key(photo, view) for view in VIEWS[:views]]
                     rows.append(result)
             done += len(results)
             on_progress(done, len(missing))
             if keys and (len(keys) >= APPEND_ROWS or done == len(missing)):
-                store.append(keys, np.stack(rows))
+                store.append(keys, np.concatenate(rows))
                 keys, rows = [], []
-        if keys:
-            store.append(keys, np.stack(rows))
-    row_of = store.find([photo.sha256 for photo in photos])
+        row_of_NV = store.find(list(chain.from_iterable(keys_NV))).reshape(-1, views)
+    there = row_of_NV.min(1) >= 0
     return Activations(
-        photos=[photo for photo, row in zip(photos, row_of, strict=True) if row >= 0],
+        photos=[photo for photo, known in zip(photos, there, strict=True) if known],
         skipped=[Skipped(photo.path, skipped[photo.sha256]) for photo in photos if photo.sha256 in skipped],
         computed=len(missing) - len(skipped),
         rows=store.rows,
-        row_of=row_of[row_of >= 0],
+        row_of_NV=row_of_NV[there],
     )
 
 
-def _missing(photos: Sequence[Photo], store: ActivationStore) -> list[Photo]:
-    """One photo for each key that the store lacks."""
-    rows = store.find([photo.sha256 for photo in photos])
-    by_key = {photo.sha256: photo for photo, row in zip(photos, rows, strict=True) if row < 0}
-    return list(by_key.values())
+def _key(photo: Photo, view: View) -> bytes:
+    return hashlib.sha256(photo.sha256 + repr(view).encode()).digest()
 
 
 def _extract_batch(
-    photos: Sequence[Photo], extract: Extract, preprocess: Preprocess, view: int
-) -> list[tuple[bytes, NDArray[np.float32] | str]]:
-    """Each photo's key with its features, or with the reason why it has none."""
-    results: list[tuple[bytes, NDArray[np.float32] | str]] = []
-    keys: list[bytes] = []
+    photos: Sequence[Photo], extract: Extract, preprocess: Preprocess, views: int
+) -> list[tuple[Photo, NDArray[np.float32] | str]]:
+    """Each photo with the features of its views, float32 `[V, 2C]`, or with the reason why it has none."""
+    results: list[tuple[Photo, NDArray[np.float32] | str]] = []
+    decoded: list[Photo] = []
     images: list[NDArray[np.uint8]] = []
     for photo in photos:
         try:
-            images.append(look(preprocess.canvas(photo.read()), preprocess.crop, first=view)[0])
-            keys.append(photo.sha256)
+            images.append(look(preprocess.canvas(photo.read()), preprocess.crop, count=views))
+            decoded.append(photo)
         except ImageError as error:
-            results.append((photo.sha256, f"{error.reason}: {error}"))
+            results.append((photo, f"{error.reason}: {error}"))
         except DataError as error:
-            results.append((photo.sha256, str(error)))
+            results.append((photo, str(error)))
     if images:
-        results += zip(keys, extract(np.stack(images)), strict=True)
+        features = extract(np.concatenate(images))
+        results += zip(decoded, features.reshape(len(decoded), views, -1), strict=True)
     return results
 
 

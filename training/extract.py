@@ -1,7 +1,7 @@
 """Canvases in; a body's features out, computed by the fastest engine for the machine.
 
-On a CPU that is ONNX Runtime with one single-threaded session a core, one photo at a time: 2 to 4 times the rate of
-torch (benchmarks/training.py measures both). On a GPU it is torch, channels_last, in batches.
+On a CPU that is ONNX Runtime with one single-threaded session a core, in small calls: 2 to 4
+times the rate of torch. On a GPU it is torch, channels_last, in batches.
 """
 
 import os

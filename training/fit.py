@@ -42,7 +42,8 @@ from training.run import (
 from training.versions import versions
 from training.weights import fingerprint, load_weights
 
-EXTRACT_BATCH_CPU, EXTRACT_BATCH_GPU = 4, 128
+EXTRACT_BATCH_CPU, EXTRACT_BATCH_GPU = 1, 128
+"""Photos in one call of the engine: on a CPU a batch is slower than its rows one by one (its maps leave the cache)."""
 
 
 class Stopwatch:
@@ -169,7 +170,7 @@ def _activations(
 ) -> Data:
     preprocess = describe_backbone(recipe.arch).preprocess
     width = count_features(body, preprocess.crop)
-    place = store_folder(cache, weights=weights_sha256, preprocess=preprocess, view=0)
+    place = store_folder(cache, weights=weights_sha256, preprocess=preprocess)
     store = ActivationStore(place, width)
 
     def make_extract() -> Extract:
@@ -178,21 +179,21 @@ def _activations(
         say("preparing the network for ONNX Runtime")
         return onnx_extractor(body, preprocess.crop, place / "body.onnx")
 
-    def compute(title: str, photos: list[Photo]) -> Activations:
+    def compute(title: str, photos: list[Photo], views: int) -> Activations:
         with progress(title) as on_progress:
             return compute_activations(
                 photos,
                 store=store,
                 make_extract=make_extract,
                 preprocess=preprocess,
-                view=0,
+                views=views,
                 workers=cpu_count(),
                 batch_size=EXTRACT_BATCH_GPU if device.type == "cuda" else EXTRACT_BATCH_CPU,
                 on_progress=on_progress,
             )
 
-    train = compute("activations, training", split.train)
-    valid = compute("activations, validation", split.valid)
+    train = compute("activations, training", split.train, recipe.train_views)
+    valid = compute("activations, validation", split.valid, 1)
     skipped = unreadable + train.skipped + valid.skipped
     if skipped:
         say(f"{len(skipped):,} files are no photos that can be read, and are left out:")

@@ -71,7 +71,7 @@ def train_head(
     )
     labels = torch.from_numpy(train.labels())
     rng = np.random.default_rng(recipe.seed)
-    count = len(train.photos)
+    count = len(train)
     per_epoch = len(list(batches(count, recipe.batch_size, np.random.default_rng(0))))
     first_cycle = recipe.cycle_len * per_epoch
     step = 0
@@ -106,14 +106,12 @@ def train_head(
 
 
 def run_head(head: nn.Module, activations: Activations, device: torch.device, batch_size: int = 1024) -> Tensor:
-    """Logits float32 `[N, K]` on the CPU, in eval mode, in the order of `activations.photos`."""
+    """Logits float32 `[len(activations), K]` on the CPU, in eval mode, one row an example."""
     head.eval()
     with torch.inference_mode():
         logits = [
             head(torch.from_numpy(activations.features(indices)).to(device)).cpu()
-            for indices in np.array_split(
-                np.arange(len(activations.photos)), math.ceil(len(activations.photos) / batch_size)
-            )
+            for indices in np.array_split(np.arange(len(activations)), math.ceil(len(activations) / batch_size))
         ]
     return torch.cat(logits)
 

@@ -22,6 +22,15 @@ class Backbone:
     std: tuple[float, float, float]
 
 
+_TAGS = {"resnet34": "resnet34.tv_in1k"}
+"""Which of several sets of weights a bare name means: for resnet34 torchvision's, as in the fast.ai course."""
+
+
+def timm_name(arch: str) -> str:
+    """The name by which timm knows a backbone and its pretrained weights."""
+    return _TAGS.get(arch, arch)
+
+
 def describe_backbone(arch: str) -> Backbone:
     """How the network was shown pictures when it was trained.
 
@@ -33,7 +42,7 @@ def describe_backbone(arch: str) -> Backbone:
         raise ValueError(
             f"timm knows no model {arch!r}" + (f"; near it: {', '.join(near)}" if near else "; see timm.list_models()")
         )
-    config = timm.get_pretrained_cfg(arch) or PretrainedCfg(input_size=(3, 224, 224))
+    config = timm.get_pretrained_cfg(timm_name(arch)) or PretrainedCfg(input_size=(3, 224, 224))
     crop = int(config.input_size[-1])
     interpolation: Interpolation = "bilinear" if config.interpolation == "bilinear" else "bicubic"
     return Backbone(

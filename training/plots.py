@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from serving.confusion import ConfusionMatrix
 
+from serving.confusion import ConfusionMatrix
 from training.learner import EpochResult
 
 matplotlib.use("Agg")

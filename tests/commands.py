@@ -1,0 +1,63 @@
+"""Runs the project's commands as a user does: in a process of their own."""
+
+import importlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_here(*arguments: object) -> Finished:
+    """`python -m arguments…` for `training` and `export`, in this process: it has torch already."""
+    main = importlib.import_module(f"{arguments[0]}.__main__").main
+    out, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(errors):
+        try:
+            code = main([str(argument) for argument in arguments[1:]])
+        except SystemExit as ended:  # tyro's way to refuse options
+            code = ended.code
+    return Finished(code, out.getvalue(), errors.getvalue())
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m arguments…`, with its output and exit code."""
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def interrupt_when(happened: Callable[[], bool], *arguments: object) -> tuple[int, str]:
+    """Run `python -m arguments…`, press Ctrl-C once `happened()` is true; returns exit code and standard error."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not happened():
+            assert process.poll() is None, "it ended before it could be interrupted"
+            assert time.monotonic() < deadline, "it never came so far"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    return process.returncode, errors

@@ -1,0 +1,66 @@
+"""Activations on disk: found again, never wrong, whatever dies."""
+
+import hashlib
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from training.activation_store import ActivationStore
+
+
+def key(number: int) -> bytes:
+    return hashlib.sha256(b"%d" % number).digest()
+
+
+def row(number: int, width: int = 5) -> NDArray[np.float32]:
+    return np.full(width, number, np.float32)
+
+
+def fill(folder: Path, numbers: list[int]) -> None:
+    store = ActivationStore(folder, 5)
+    for number in numbers:
+        store.append([key(number)], row(number)[None])
+
+
+def test_rows_are_found_by_key_by_this_and_by_later_processes(tmp_path: Path) -> None:
+    store = ActivationStore(tmp_path, 5)
+    assert store.find([key(1)]).tolist() == [-1]
+    store.append([key(n) for n in range(100)], np.stack([row(n) for n in range(100)]))
+    for reader in (store, ActivationStore(tmp_path, 5)):
+        rows = reader.find([key(7), key(500), key(99), key(0)])
+        assert rows[1] == -1
+        assert reader.rows[rows[[0, 2, 3]], 0].tolist() == [7, 99, 0]
+
+
+def test_a_crash_between_rows_and_keys_loses_only_what_was_being_added(tmp_path: Path) -> None:
+    fill(tmp_path, [1, 2])
+    with (tmp_path / "rows.f32").open("ab") as rows:
+        rows.write(b"\0" * 33)  # a row and a bit, without keys
+    store = ActivationStore(tmp_path, 5)
+    assert len(store) == 2
+    store.append([key(3)], row(3)[None])
+    assert store.rows[store.find([key(3)])].tolist() == [[3.0] * 5]
+    with (tmp_path / "keys.bin").open("ab") as keys:
+        keys.write(key(4)[:10])
+    assert ActivationStore(tmp_path, 5).find([key(1), key(2), key(3), key(4)]).tolist() == [0, 1, 2, -1]
+
+
+def test_two_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    halves = [list(range(0, 40)), list(range(40, 80))]
+    workers = [spawn.Process(target=fill, args=(tmp_path, half)) for half in halves]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    store = ActivationStore(tmp_path, 5)
+    rows = store.find([key(n) for n in range(80)])
+    assert store.rows[rows, 0].tolist() == list(range(80))
+
+
+def test_rows_of_another_width_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"shape \(1, 4\); 1 keys need \(1, 5\)"):
+        ActivationStore(tmp_path, 5).append([key(1)], row(1, 4)[None])
