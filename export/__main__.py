@@ -49,9 +49,7 @@ def _bundle(options: Bundle) -> None:
         options.data,
         targets=options.precisions,
         gates=options.gates,
-        calibration=Calibration(
-            calibration=options.calibration, calibration_photos=options.calibration_photos
-        ),
+        calibration=Calibration(calibration=options.calibration, calibration_photos=options.calibration_photos),
     )
     for artifact in open_bundle(folder).manifest.artifacts:
         file, _, megabytes, right, same, largest, _, second, _ = parity_row(artifact)

@@ -7,11 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
+
 from export.calibrate import METHOD, choose_photos, list_calibration, measure_ranges
 from export.gate import Gates
+from export.half import half_until_passed
 from export.page import render_page
 from export.sensitive import quantize_until_passed
-from export.to_onnx import Deployable, half, to_onnx
+from export.to_onnx import Deployable, to_onnx
 from export.verify import Evidence, verify
 from export.views import load_views
 from serving.bundle import MANIFEST, Artifact, Manifest, Precision, Runtime, check_name
@@ -23,6 +26,8 @@ from training.run import Run
 from training.versions import versions
 
 PAGE = "bundle.html"
+DAMAGE_PHOTOS, HALF_DAMAGE_PHOTOS = 48, 16
+"""Calibration photos on which the damage of single layers is measured; torch, for float16, is the slower one."""
 
 Target = Literal["fp32", "fp16", "int8", "int8-trt"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -74,11 +79,11 @@ def export_bundle(
     calibration = calibration or Calibration()
     classifier = run.load_classifier()
     photos, trained_NK = run.validation(data)
-    chosen = _calibration_photos(run, data, calibration) if {"int8", "int8-trt"} & set(targets) else []
+    chosen = _calibration_photos(run, data, calibration) if set(targets) != {"fp32"} else []
     with progress("reading validation photos") as on_progress:
         views_NHWC = load_views(photos, run.preprocess, on_progress)
     evidence = Evidence(
-        deployable=Deployable([classifier], run.temperature).eval(),
+        deployable=Deployable(classifier, run.temperature).eval(),
         crop=run.preprocess.crop,
         classes=len(run.classes),
         photos=photos,
@@ -114,25 +119,31 @@ def _export(
     def add(target: Target, precision: Precision, graph: bytes, parity: dict[str, Any], **fields: Any) -> None:
         sha256 = hashlib.sha256(graph).hexdigest()
         file = f"model.{target}.onnx"
-        artifact = Artifact(
-            file=file, precision=precision, sha256=sha256, bytes=len(graph), parity=parity, **fields
-        )
+        artifact = Artifact(file=file, precision=precision, sha256=sha256, bytes=len(graph), parity=parity, **fields)
         done.append((artifact, graph))
 
     say("exporting to ONNX")
     fp32 = to_onnx(evidence.deployable, evidence.crop)
     if "fp32" in targets:
         add("fp32", "fp32", fp32, verify(fp32, "fp32", "onnxruntime", evidence))
+    if not chosen:
+        return done
+    calibration_NHWC = load_views(chosen, run.preprocess, lambda done, total: None)
     if "fp16" in targets:
-        fp16 = to_onnx(Deployable([half(classifier)], run.temperature).eval(), evidence.crop)
-        add("fp16", "fp16", fp16, verify(fp16, "fp16", "onnxruntime", evidence))
-    if chosen:
-        with progress("calibrating") as on_progress:
-            ranges, calibration_NHWC = measure_ranges(fp32, chosen, run.preprocess, on_progress)
+        found, kept = half_until_passed(
+            classifier, torch.from_numpy(calibration_NHWC[:HALF_DAMAGE_PHOTOS]), _half_gate(run.temperature, evidence)
+        )
+        add("fp16", "fp16", found["graph"], found["parity"], quantization={"float_layers": kept})
+    if not {"int8", "int8-trt"} & set(targets):
+        return done
+    with progress("calibrating") as on_progress:
+        ranges = measure_ranges(fp32, calibration_NHWC, on_progress)
     for target, runtime in _INT8:
         if target not in targets:
             continue
-        graph, parity, kept = quantize_until_passed(fp32, ranges, runtime, calibration_NHWC, _gate(runtime, evidence))
+        graph, parity, kept = quantize_until_passed(
+            fp32, ranges, runtime, calibration_NHWC[:DAMAGE_PHOTOS], _gate(runtime, evidence)
+        )
         add(
             target,
             "int8",
@@ -154,6 +165,14 @@ _INT8: tuple[tuple[Target, Runtime], ...] = (("int8", "onnxruntime"), ("int8-trt
 
 def _gate(runtime: Runtime, evidence: Evidence) -> Callable[[bytes], dict[str, Any]]:
     return lambda graph: verify(graph, "int8", runtime, evidence)
+
+
+def _half_gate(temperature: float, evidence: Evidence) -> Callable[[Classifier], dict[str, Any]]:
+    def gate(halved: Classifier) -> dict[str, Any]:
+        graph = to_onnx(Deployable(halved, temperature).eval(), evidence.crop)
+        return {"graph": graph, "parity": verify(graph, "fp16", "onnxruntime", evidence)}
+
+    return gate
 
 
 def _manifest(run: Run, name: str, artifacts: tuple[Artifact, ...]) -> Manifest:

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
-from export.views import load_views
 from serving.bundle import INPUT_NAME
-from serving.preprocess import Preprocess
 from training.data import DataError, Photo, class_names, list_photos
 
 METHOD = "mean over photos of each activation's smallest and largest value"
@@ -32,7 +30,7 @@ def choose_photos(photos: Sequence[Photo], count: int, seed: int = 0) -> list[Ph
     if len(photos) < LEAST:
         raise DataError(
             f"INT8 needs at least {LEAST} photos to calibrate on, and there are {len(photos)}: name a folder with "
-            "more as --calibration, or export with --precisions fp32 fp16"
+            "more as --calibration, or export with --precisions fp32"
         )
     shuffled = [photos[row] for row in np.random.default_rng(seed).permutation(len(photos))]
     seen: dict[int, int] = {}
@@ -55,18 +53,12 @@ def list_calibration(folder: Path) -> list[Photo]:
     return [replace(photo, sha256=hashlib.sha256(photo.path.read_bytes()).digest()) for photo in photos]
 
 
-def measure_ranges(
-    graph: bytes, photos: Sequence[Photo], preprocess: Preprocess, on_progress: Callable[[int, int], None]
-) -> tuple[TensorsData, NDArray[np.uint8]]:
-    """Run the fp32 graph on photos, one at a time.
+def measure_ranges(graph: bytes, views_NHWC: NDArray[np.uint8], on_progress: Callable[[int, int], None]) -> TensorsData:
+    """Run the fp32 graph on the views of photos, uint8 `[N, crop, crop, 3]`, one at a time.
 
     Returns:
-        The range of each float activation, and the photos' views uint8 `[N, crop, crop, 3]`.
-
-    Raises:
-        DataError, ImageError: if a photo cannot be read.
+        The range of each float activation.
     """
-    views_NHWC = load_views(photos, preprocess, lambda done, total: None)
     with tempfile.TemporaryDirectory(prefix="pawserve.") as folder:
         path = Path(folder, "model.onnx")
         path.write_bytes(graph)
@@ -78,7 +70,7 @@ def measure_ranges(
         )
         calibrator.collect_data(_Reader(views_NHWC, on_progress))
         ranges: TensorsData = calibrator.compute_data()
-    return ranges, views_NHWC
+    return ranges
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the library ships no types
@@ -95,4 +87,3 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the library ships
         self._next += 1
         self._on_progress(self._next, len(self._views_NHWC))
         return {INPUT_NAME: self._views_NHWC[self._next - 1 : self._next]}
-

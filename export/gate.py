@@ -18,9 +18,9 @@ class Gates:
     max_diff_fp16: float = 5e-3
     """fp16: largest difference of a probability."""
     min_agreement: float = 0.995
-    """INT8: smallest part of the validation photos that are given the same class."""
+    """INT8: smallest part of the validation photos that are given the same class; one may always differ."""
     max_accuracy_loss: float = 0.003
-    """INT8: largest loss of accuracy on the validation photos; 0.003 is 0.3 points."""
+    """INT8: largest loss of accuracy on the validation photos; 0.003 is 0.3 points. One photo may always be lost."""
 
     def __post_init__(self) -> None:
         for name, high in (("max_diff_fp32", 1), ("max_diff_fp16", 1), ("min_agreement", 1), ("max_accuracy_loss", 1)):

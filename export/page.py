@@ -78,8 +78,10 @@ def _quantization(artifact: Artifact) -> list[str]:
     facts = artifact.quantization
     if not facts:
         return []
-    kept = ", ".join(f"{layer['layer']} ({layer['damage']:.1e} nats)" for layer in facts["float_layers"])
+    unit = "nats" if artifact.precision == "int8" else "of a logit"
+    kept = ", ".join(f"{layer['layer']} ({layer['damage']:.1e} {unit})" for layer in facts["float_layers"])
+    calibrated = f"calibrated on {facts['photos']:,} photos ({facts['source']}), {facts['method']}; "
     return [
-        f"{artifact.file}: calibrated on {facts['photos']:,} photos ({facts['source']}), {facts['method']}. "
-        + (f"Left in float32, with the damage that INT8 did there: {kept}." if kept else "Every layer is quantised.")
+        f"{artifact.file}: {calibrated if 'photos' in facts else ''}"
+        + (f"left in float32, with the damage measured there: {kept}." if kept else "no layer is left in float32.")
     ]

@@ -18,8 +18,6 @@ from export.quantize import layers, quantize
 from serving.bundle import Runtime
 from training.progress import progress, say
 
-PHOTOS = 48
-"""Calibration photos on which damage is measured."""
 KEPT = (1, 2, 3, 4, 6, 8, 12, 16)
 """How many layers are left in float, one try after the other. Beyond these, INT8 is no longer worth its name."""
 
@@ -49,7 +47,7 @@ def quantize_until_passed(
     except GateError as error:
         say(f"{error}; looking for the layers that do the damage")
         failure = error
-    damaged = measure_damage(graph, ranges, runtime, calibration_NHWC[:PHOTOS])
+    damaged = measure_damage(graph, ranges, runtime, calibration_NHWC)
     for count in KEPT:
         if count >= len(damaged):
             break

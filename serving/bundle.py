@@ -55,7 +55,7 @@ class Artifact:
     sha256: str
     bytes: int
     quantization: dict[str, Any] = field(default_factory=dict)
-    """INT8: on how many photos it was calibrated and how, and which layers stayed float."""
+    """fp16 and INT8: which layers stayed float32; INT8: on how many photos it was calibrated, and how."""
     parity: dict[str, Any] = field(default_factory=dict)
     """How it agrees with the trained network: what was compared, on how many photos, with what result."""
 
