@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from export.gate import GateError
 from training.model import Classifier
@@ -46,19 +47,108 @@ class _InFloat(nn.Module):
         return y.to(torch.float16)
 
 
-def half(classifier: Classifier, keep_float: Collection[str] = ()) -> Classifier:
+def half(folded: Classifier, images_NHWC: Tensor, keep_float: Collection[str] = ()) -> Classifier:
     """A copy whose body computes in float16; normalisation, pooling and head stay float32: they cost next to nothing.
 
     Args:
+        folded: from `fold_norms`.
+        images_NHWC: uint8 `[N, crop, crop, 3]`, on which biases are corrected; no validation photos.
         keep_float: names of `blocks` that stay float32.
     """
-    halved = copy.deepcopy(classifier)
-    network = halved.body.network.half()
+    halved = copy.deepcopy(folded)
+    network = halved.body.network
+    kept = {module for name in keep_float for module in network.get_submodule(name).modules()}
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module not in kept]
+    _correct_biases(halved, convolutions, images_NHWC)
+    network.half()
     for name in keep_float:
         parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, _InFloat(network.get_submodule(name)))
+        original = copy.deepcopy(folded.body.network.get_submodule(name))  # halved ones have lost their digits
+        setattr(network.get_submodule(parent), child, _InFloat(original))
     halved.body.network = nn.Sequential(_ToHalf(), network, _ToFloat())
     return halved.eval()
+
+
+def _correct_biases(classifier: Classifier, convolutions: list[nn.Conv2d], images_NHWC: Tensor) -> None:
+    """Take out of each convolution's bias by how much float16 moves the mean of each of its channels.
+
+    Rounded weights and biases move means, and the layers that follow add such moves up. They are measured on photos,
+    front to back, each with the layers before it already rounded and corrected (Nagel et al. 2019, "Data-Free
+    Quantization Through Weight Equalization and Bias Correction", section 4.2).
+    """
+    means: dict[nn.Module, Tensor] = {}
+
+    def measure(convolution: nn.Module, inputs: tuple[Tensor, ...], output_NChw: Tensor) -> None:
+        means[convolution] = output_NChw.mean((0, 2, 3))
+
+    def correct(convolution: nn.Module, inputs: tuple[Tensor, ...], output_NChw: Tensor) -> Tensor:
+        assert isinstance(convolution, nn.Conv2d)
+        by_C = means[convolution] - output_NChw.mean((0, 2, 3))
+        before_C = torch.zeros_like(by_C) if convolution.bias is None else convolution.bias
+        bias_C = (before_C + by_C).half().float()
+        convolution.bias = nn.Parameter(bias_C, requires_grad=False)
+        return (output_NChw + (bias_C - before_C).view(-1, 1, 1)).half().float()
+
+    with torch.no_grad():
+        for hook in (measure, correct):
+            handles = [convolution.register_forward_hook(hook) for convolution in convolutions]
+            classifier(images_NHWC)
+            for handle in handles:
+                handle.remove()
+            for convolution in convolutions:
+                convolution.weight.copy_(convolution.weight.half().float())
+
+
+def fold_norms(classifier: Classifier, image_1HWC: Tensor) -> Classifier:
+    """A copy whose batch norms are folded, in float32, into the convolutions before them."""
+    folded = copy.deepcopy(classifier)
+    for convolution, norm in _pairs(folded, image_1HWC):
+        _fold(convolution, norm)
+    return folded
+
+
+def _pairs(classifier: Classifier, image_1HWC: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Convolutions whose output goes into a batch norm and nowhere before it, as one run shows."""
+    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+    pairs = []
+
+    def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        made[id(output)] = (module, output)  # the tensor is kept, so that its id stays its own
+
+    def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, nn.BatchNorm2d)
+        if id(inputs[0]) in made:
+            pairs.append((made[id(inputs[0])][0], module))
+
+    hooks: list[RemovableHandle] = []
+    for module in classifier.body.network.modules():
+        if isinstance(module, nn.Conv2d):
+            hooks.append(module.register_forward_hook(after))
+        elif isinstance(module, nn.BatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(before))
+    with torch.no_grad():
+        classifier(image_1HWC)
+    for hook in hooks:
+        hook.remove()
+    return pairs
+
+
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Move a batch norm's scale and shift into the convolution before it; what is left of it is the identity."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    with torch.no_grad():
+        scale_C = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        before_C = 0 if convolution.bias is None else convolution.bias
+        convolution.weight.mul_(scale_C.view(-1, 1, 1, 1))
+        bias = norm.bias + (before_C - norm.running_mean) * scale_C
+        convolution.bias = nn.Parameter(bias, requires_grad=False)
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1)
+        norm.weight.fill_(1)
+        norm.bias.zero_()
+        norm.eps = 0.0
 
 
 def blocks(network: nn.Module) -> list[str]:
@@ -85,18 +175,19 @@ def half_until_passed(
     Raises:
         GateError: if it still fails with 8 blocks (or all but one) in float32.
     """
+    folded = fold_norms(classifier, images_NHWC[:1])
     try:
-        return gate(half(classifier)), []
+        return gate(half(folded, images_NHWC)), []
     except GateError as error:
         say(f"{error}; looking for the blocks that float16 damages")
         failure = error
-    damaged = measure_half_damage(classifier, images_NHWC)
+    damaged = measure_half_damage(folded, images_NHWC)
     for count in KEPT:
         if count >= len(damaged):
             break
         kept = damaged[:count]
         try:
-            found = gate(half(classifier, [block["layer"] for block in kept]))
+            found = gate(half(folded, images_NHWC, [block["layer"] for block in kept]))
         except GateError as error:
             failure = error
             continue

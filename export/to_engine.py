@@ -133,21 +133,24 @@ def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -
     """Run a build in a thread, so that this one hears Ctrl-C and can tell the build to stop."""
     results: list[Any] = []
     errors: list[BaseException] = []
+    ended = threading.Event()  # a Thread.join that Ctrl-C interrupts takes the thread for ended (Python 3.11)
 
     def run() -> None:
         try:
             results.append(build())
         except BaseException as error:
             errors.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=run, name="tensorrt-build")
-    thread.start()
     try:
-        while thread.is_alive():
-            thread.join(0.1)
+        thread.start()
+        while not ended.wait(0.1):
+            pass
     except KeyboardInterrupt:
         cancelled.set()
-        thread.join()
+        ended.wait()
         raise
     if errors:
         raise EngineError(f"TensorRT failed while building: {errors[0]}") from errors[0]
