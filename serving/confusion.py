@@ -119,12 +119,12 @@ class ConfusionMatrix:
     @cached_property
     def actual_K(self) -> NDArray[np.int64]:
         """int64 `[K]`: how often each class was true."""
-        return self.counts_KK.sum(axis=1)
+        return np.asarray(self.counts_KK.sum(axis=1))
 
     @cached_property
     def predicted_K(self) -> NDArray[np.int64]:
         """int64 `[K]`: how often each class was predicted."""
-        return self.counts_KK.sum(axis=0)
+        return np.asarray(self.counts_KK.sum(axis=0))
 
     @property
     def total(self) -> int:

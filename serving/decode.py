@@ -10,6 +10,7 @@ How every kind of picture becomes RGB:
 """
 
 import io
+import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -26,6 +27,8 @@ Image.init()  # registers the formats now, rather than in the first request, by 
 EXIF_ORIENTATION = 0x0112
 MAX_JPEG_SCANS = 100  # real progressive files have about ten; thousands make a decoder work for minutes
 
+# What Pillow warns of in a hostile file is no news for the log: either its pixels can be had, or ImageError says why.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 # The size limit is ours, per call and before any work; Pillow's own, global one would only warn beside it.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -159,6 +162,8 @@ def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
 
 def _decode_jpeg(image: Image.Image, data: bytes, min_side: int) -> NDArray[np.uint8] | None:
     """The fast path; None when libjpeg has anything to complain about, which Pillow then judges."""
+    if min(image.size) <= min_side:
+        min_side = 0  # simplejpeg would shrink a picture that cannot keep what is asked for
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=min_side, min_width=min_side)
     except ValueError:

@@ -3,12 +3,13 @@
 import importlib
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,23 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
         timeout=240,
         check=False,
     )
+
+
+@contextmanager
+def serving(models: Path, state: Path, *arguments: object) -> Iterator[str]:
+    """A server of its own on a free port; yields its address, and asks it to stop in the end."""
+    command = [sys.executable, "-m", "serving", "serve", "--models", str(models), "--state", str(state)]
+    command += ["--listen", "127.0.0.1:0", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = re.search(r"ready on (127\.0\.0\.1:\d+)", server.stdout.readline())
+            assert address, "the server did not say that it is ready"
+            yield address[1]
+        finally:
+            server.terminate()
+            server.communicate(timeout=60)
+    assert server.returncode == 0
 
 
 def interrupt_when(happened: Callable[[], bool], *arguments: object) -> tuple[int, str]:

@@ -22,7 +22,7 @@ from training.evaluation import Evaluation, evaluate
 from training.extract import Extract, cpu_count, onnx_extractor, torch_extractor
 from training.files import new_folder, sync_folder, write_whole
 from training.galleries import choose_galleries
-from training.learner import EpochResult, TrainingError, run_head, train_head
+from training.learner import EpochResult, TrainingError, one_thread, run_head, train_head
 from training.metrics import calibration_bins
 from training.model import Body, Classifier, Head, count_features, describe_backbone, is_finite
 from training.plots import plot_calibration, plot_confusion, plot_losses
@@ -222,15 +222,16 @@ def _train(data: Data, recipe: Recipe, device: torch.device, folder: Path) -> tu
                 f"{result.seconds:.2f} s"
             )
 
-        train_head(
-            head,
-            train=data.train,
-            valid=data.valid,
-            recipe=recipe,
-            device=device,
-            on_epoch=on_epoch,
-            clock=time.monotonic,
-        )
+        with one_thread():
+            train_head(
+                head,
+                train=data.train,
+                valid=data.valid,
+                recipe=recipe,
+                device=device,
+                on_epoch=on_epoch,
+                clock=time.monotonic,
+            )
     return head, history
 
 

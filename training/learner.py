@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,21 @@ def batches(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[N
         starts.pop()
     for start, stop in zip(starts, [*starts[1:], count], strict=True):
         yield order[start:stop]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread of the CPU.
+
+    A head's matrices are so small that a second thread gains little, and waits long for the first wherever other
+    programs run too (4 s became 45 s on two busy cores). It also makes sums independent of the number of cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def train_head(

@@ -175,12 +175,3 @@ def test_a_pickle_given_as_weights_is_not_run(drawings: Path, tmp_path: Path) ->
     assert finished.returncode == 1
     assert "no state dict that can be read safely" in finished.stderr
     assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.photos
-def test_real_photos_reach_99_percent(photos: Path, shared_cache: Path, tmp_path: Path) -> None:
-    finished = run("training", "fit", "--data", photos, "--run", tmp_path / "run", "--cache", shared_cache, *LITE0)
-    assert finished.returncode == 0, finished.stderr
-    metrics = open_run(tmp_path / "run").facts["metrics"]
-    assert metrics["n"] == 1000
-    assert metrics["accuracy"]["value"] >= 0.99

@@ -1,0 +1,149 @@
+"""The commands: python -m serving serve | predict | label | stats | health."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from serving.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, ClientError
+from serving.commands import check_health, record_label, serve, show_statistics
+from serving.predict import predict
+
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run one command; returns its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    arguments = _parser().parse_args()
+    try:
+        return int(arguments.run(arguments))
+    except ClientError as error:
+        print(f"pawserve: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving",
+        description="Serve image classifiers over gRPC, ask them, and tell them what turned out to be true.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="serve the models in a folder"))
+    _add_predict(commands.add_parser("predict", help="classify pictures"))
+    _add_label(commands.add_parser("label", help="record what a prediction turned out to be"))
+    _add_stats(commands.add_parser("stats", help="show the confusion matrix and the rates that follow from it"))
+    _add_health(commands.add_parser("health", help="ask whether a server is ready"))
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Serve models over gRPC until SIGTERM or Ctrl-C. One line on standard output says when the server is ready, "
+        "where, and with what; the log goes to standard error."
+    )
+    add = parser.add_argument
+    add("--models", type=Path, default=Path("models"), metavar="DIR", help="holds NAME/VERSION/model.json (models)")
+    add(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME[/VERSION]",
+        help="serve this model, its newest version unless one is named; may be repeated (the newest of every name)",
+    )
+    add("--listen", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help=f"port 0 takes a free one ({DEFAULT_ADDRESS})")
+    add(
+        "--state",
+        type=Path,
+        default=Path("state"),
+        metavar="DIR",
+        help="keeps the statistics and the key that signs tokens; made if there is none (state)",
+    )
+    add("--precision", choices=("int8", "fp32", "fp16"), help="(the fastest on a CPU that the bundle has)")
+    add("--instances", type=_positive, metavar="N", help="batches computed at once (one for each CPU)")
+    add("--threads", type=_positive, default=1, metavar="N", help="threads of each instance (1)")
+    add("--max-batch-size", type=_positive, default=4, metavar="N", help="most views in one engine call (4)")
+    add("--max-views", type=_positive, default=16, metavar="N", help="most views that a request may ask for (16)")
+    add(
+        "--max-queue-views",
+        type=_positive,
+        default=1024,
+        metavar="N",
+        help="most views in flight for each model; what comes beyond is refused at once (1024)",
+    )
+    add("--max-message-mib", type=_positive, default=32, metavar="MIB", help="largest request (32)")
+    add("--grace", type=_seconds, default=20.0, metavar="S", help="how long a stop waits for answers (20)")
+    parser.set_defaults(run=serve)
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Classify pictures, and show each one's classes with their probabilities."
+    parser.epilog = "If a picture fails, the others are still shown, and the exit code is 1."
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="a picture, or a folder of pictures")
+    _add_client_options(parser)
+    add("--model", default="", metavar="NAME[/VERSION]", help="which model to ask (the only one that is served)")
+    add("--views", type=_positive, metavar="N", help="views of each picture to average over (1)")
+    add("--top-k", type=_positive, metavar="K", help="classes to show of each picture (all, and 3 on a terminal)")
+    add("--label", default="", metavar="CLASS", help="what the pictures show, if you know: it is recorded")
+    parser.set_defaults(run=predict)
+
+
+def _add_label(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Record what a prediction turned out to be. The same label again changes nothing; another one corrects it."
+    )
+    parser.add_argument("token", metavar="TOKEN", help="the prediction's token")
+    parser.add_argument("label", metavar="CLASS", help="the true class")
+    _add_client_options(parser)
+    parser.set_defaults(run=record_label)
+
+
+def _add_stats(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Show, for each model version, what it predicted against what turned out to be true, with 95% confidence "
+        "intervals."
+    )
+    _add_client_options(parser)
+    parser.add_argument("--model", default="", metavar="NAME[/VERSION]", help="only this model (all)")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the confusion matrix of one version")
+    parser.set_defaults(run=show_statistics)
+
+
+def _add_health(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Ask whether a server is ready: exit code 0 if it is, 1 if not, or if it does not answer."
+    _add_client_options(parser)
+    parser.set_defaults(run=check_health)
+
+
+def _add_client_options(parser: argparse.ArgumentParser) -> None:
+    address = os.environ.get("PAWSERVE_SERVER", DEFAULT_ADDRESS)
+    parser.add_argument(
+        "--server", default=address, metavar="HOST:PORT", help=f"($PAWSERVE_SERVER, or {DEFAULT_ADDRESS})"
+    )
+    parser.add_argument(
+        "--timeout", type=_seconds, default=DEFAULT_TIMEOUT_S, metavar="S", help="for each request (30)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0 to a day")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

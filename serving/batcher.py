@@ -1,0 +1,287 @@
+"""Pictures of many requests in; one engine call for the rows of several; each request's probabilities out.
+
+Workers take pictures in their order and prepare their rows (decode, resize, cut the views). A worker that has rows and
+finds an engine idle computes them itself, and goes on until no row is left: nobody waits for a timer, and while all
+engines work, rows gather. So a picture meets one thread between its arrival and its answer.
+
+What may be in flight is bounded in rows, from before anything is prepared until the answer: overload costs nothing.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from math import ceil, inf
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.engine import Engine
+
+MAX_GATHER_S = 0.02
+"""How long a worker prepares more pictures before it computes those that it has."""
+
+logger = logging.getLogger(__name__)
+
+Prepare = Callable[[], NDArray[np.uint8]]
+"""Makes one picture's rows, uint8 `[V, H, W, 3]`, in a worker's thread; what it raises is the picture's outcome."""
+
+
+class QueueFull(RuntimeError):
+    """More rows are in flight than may be; in `retry_after_s` seconds about half of them will be done."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineError(RuntimeError):
+    """The engine could not compute the call that held these rows."""
+
+
+class _Request:
+    """Pictures whose outcomes are awaited together."""
+
+    __slots__ = ("abandoned", "deadline", "done", "unsettled")
+
+    def __init__(self, pictures: int, deadline: float) -> None:
+        self.unsettled = pictures
+        self.deadline = deadline
+        self.done = asyncio.get_running_loop().create_future()
+        self.abandoned = False
+
+    def unwanted(self) -> bool:
+        """Whether nobody waits for the outcomes any more."""
+        return self.abandoned or time.monotonic() >= self.deadline
+
+
+class _Job:
+    """One picture: first to be prepared, then a number of rows to compute."""
+
+    __slots__ = ("images_VHWC", "outcome", "prepare", "probabilities_VK", "request", "rows", "taken", "uncomputed")
+
+    def __init__(self, request: _Request, prepare: Prepare, rows: int) -> None:
+        self.request = request
+        self.prepare = prepare
+        self.rows = rows
+        self.taken = 0  # rows that an engine call has begun with
+        self.uncomputed = rows
+        self.images_VHWC: NDArray[np.uint8]
+        self.probabilities_VK: NDArray[np.float32]
+        self.outcome: NDArray[np.float32] | Exception | None = None
+
+
+_Piece = tuple[_Job, int, int]  # rows first to last - 1 of a job
+
+
+class DynamicBatcher:
+    """Shares engines between requests, first come, first served. Requests come from one event loop."""
+
+    def __init__(self, engines: Sequence[Engine], *, workers: int, max_rows: int) -> None:
+        """Start the worker threads.
+
+        Args:
+            engines: instances of one model.
+            workers: threads that prepare pictures and run engines: one for each CPU, and if the engines compute
+                elsewhere, one more for each of them.
+            max_rows: most rows in flight.
+        """
+        self.max_rows = max_rows
+        self._rows = 0  # in flight; this and the next are only touched in the event loop
+        self._recent_s = 0.0  # how long requests took lately
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._nudge = _Job.__new__(_Job)  # wakes a worker to compute rows that another one has prepared
+        self._nudge.rows = 0
+        self._lock = Lock()  # guards the three below and the state of jobs
+        self._idle: list[Engine] = list(engines)
+        self._ready: deque[_Job] = deque()  # prepared, with rows that no engine call has begun with
+        self._ready_rows = 0
+        self._settled: list[_Request] = []
+        self._max_batch_size = engines[0].max_batch_size
+        # When every worker can have an engine, none is kept waiting by a worker that prepares one picture more.
+        self._gathers = workers <= len(engines)
+        self._threads = [Thread(target=self._work, name=f"worker-{index}", daemon=True) for index in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def rows_in_flight(self) -> int:
+        """Rows from admission to answer; those of a request that was cancelled do not count."""
+        return self._rows
+
+    async def compute(
+        self, prepares: Sequence[Prepare], rows: int, timeout_s: float | None = None
+    ) -> list[NDArray[np.float32] | Exception]:
+        """Prepare and compute some pictures.
+
+        A caller that is cancelled takes its pictures out of the queue.
+
+        Args:
+            prepares: one for each picture, at least one.
+            rows: how many rows each makes, at least one.
+            timeout_s: seconds after which nobody wants the outcomes; None for never.
+
+        Returns:
+            For each picture its probabilities, float32 `[V, K]`, or the exception that stopped it: what its `prepare`
+            raised, EngineError, or TimeoutError.
+
+        Raises:
+            QueueFull: if too many rows are in flight; nothing was begun.
+        """
+        total = len(prepares) * rows
+        if self._rows + total > self.max_rows:
+            raise QueueFull(
+                f"{self._rows:,} rows are in flight, and this asks for {total:,} more; {self.max_rows:,} may be",
+                retry_after_s=self._recent_s / 2,
+            )
+        begin = time.monotonic()
+        request = _Request(len(prepares), inf if timeout_s is None else begin + timeout_s)
+        jobs = [_Job(request, prepare, rows) for prepare in prepares]
+        self._rows += total
+        try:
+            for job in jobs:
+                self._jobs.put(job)
+            await request.done
+        finally:
+            self._rows -= total
+            request.abandoned = True
+        self._recent_s += (time.monotonic() - begin - self._recent_s) / 8
+        outcomes = []
+        for job in jobs:
+            assert job.outcome is not None
+            outcomes.append(job.outcome)
+            job.outcome = None  # the traceback of an exception refers to its job, which refers to the picture
+        return outcomes
+
+    def close(self) -> None:
+        """Compute what is in flight, then stop the threads."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            prepared = [job] if self._prepare(job) else []
+            if self._gathers:
+                self._gather(prepared, job.rows)
+            with self._lock:
+                self._ready += prepared
+                self._ready_rows += sum(job.rows for job in prepared)
+            self._run_engines()
+
+    def _prepare(self, job: _Job) -> bool:
+        """Prepare a picture; False if there is nothing to compute then."""
+        if job is self._nudge:
+            return False
+        try:
+            if job.request.unwanted():
+                raise TimeoutError("the deadline passed while the picture waited")
+            job.images_VHWC = job.prepare()
+        except Exception as error:
+            with self._lock:
+                self._settle(job, error)
+            self._wake()
+            return False
+        return True
+
+    def _gather(self, prepared: list[_Job], rows: int) -> None:
+        """Prepare more pictures of a long queue, so that one engine call and one wake of the loop serve several."""
+        until = time.monotonic() + MAX_GATHER_S
+        share = self._jobs.qsize() // len(self._threads)
+        while share > 0 and rows < self._max_batch_size and time.monotonic() < until:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return
+            if job is None:
+                self._jobs.put(None)
+                return
+            if self._prepare(job):
+                prepared.append(job)
+                rows += job.rows
+            share -= 1
+
+    def _run_engines(self) -> None:
+        """Compute batches until no row is ready or no engine is idle; who runs an engine looks again afterwards."""
+        while True:
+            with self._lock:
+                batch = self._take_batch() if self._idle else []
+                if not batch:
+                    return
+                engine = self._idle.pop()
+                if self._ready and self._idle and self._jobs.empty():
+                    self._jobs.put(self._nudge)
+            try:
+                self._run(engine, batch)
+            finally:
+                with self._lock:
+                    self._idle.append(engine)
+
+    def _take_batch(self) -> list[_Piece]:
+        """The rows that have been ready longest: a full batch, or fewer so that all idle engines share the work."""
+        engines = len(self._idle) if self._jobs.empty() else 1  # with a queue, the others find work there
+        room = min(ceil(self._ready_rows / engines), self._max_batch_size)
+        batch: list[_Piece] = []
+        while self._ready and room:
+            job = self._ready[0]
+            if job.outcome is None and job.request.unwanted():
+                self._settle(job, TimeoutError("the deadline passed while the picture waited"))
+            first = job.taken
+            job.taken = job.rows if job.outcome is not None else min(first + room, job.rows)
+            self._ready_rows -= job.taken - first
+            if job.outcome is None:
+                batch.append((job, first, job.taken))
+                room -= job.taken - first
+            if job.taken == job.rows:
+                self._ready.popleft()
+        return batch
+
+    def _run(self, engine: Engine, batch: list[_Piece]) -> None:
+        pieces = [job.images_VHWC[first:last] for job, first, last in batch]
+        try:
+            probabilities_NK = engine.run(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+        except Exception as error:
+            logger.exception("the engine could not compute a batch of %d rows", sum(map(len, pieces)))
+            with self._lock:
+                for job, _, _ in batch:
+                    self._settle(job, EngineError(f"the engine failed on this batch: {type(error).__name__}"))
+            self._wake()
+            return
+        row = 0
+        with self._lock:
+            for job, first, last in batch:
+                if job.uncomputed == job.rows:
+                    job.probabilities_VK = np.empty((job.rows, probabilities_NK.shape[1]), np.float32)
+                job.probabilities_VK[first:last] = probabilities_NK[row : row + last - first]
+                row += last - first
+                job.uncomputed -= last - first
+                if job.uncomputed == 0:
+                    self._settle(job, job.probabilities_VK)
+        self._wake()
+
+    def _settle(self, job: _Job, outcome: NDArray[np.float32] | Exception) -> None:
+        """Give a job its outcome, and wake the request that it was the last of."""
+        if job.outcome is not None:
+            return
+        job.outcome = outcome
+        job.request.unsettled -= 1
+        if job.request.unsettled == 0:
+            self._settled.append(job.request)
+
+    def _wake(self) -> None:
+        """Tell the event loop, once for all of them, which requests have their outcomes."""
+        with self._lock:
+            wanted = [request.done for request in self._settled if not request.abandoned]
+            self._settled.clear()
+        if wanted:
+            wanted[0].get_loop().call_soon_threadsafe(_resolve, wanted)
+
+
+def _resolve(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)

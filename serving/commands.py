@@ -1,0 +1,119 @@
+"""Parsed arguments of `serve`, `label`, `stats` and `health` in; what they print, and an exit code, out."""
+
+import argparse
+import json
+import logging
+import sys
+
+from rich.console import Console
+
+from serving.client import Client, ClientError
+from serving.tables import print_statistics, statistics_to_dict
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    # here, so that the other commands need not wait for the inference libraries
+    from serving.cpus import available_cpus
+    from serving.decode import Limits
+    from serving.engine import Plan
+    from serving.repository import ServingOptions
+    from serving.server import Settings, StartupError, run
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    cpus = available_cpus()
+    plan = Plan(
+        instances=arguments.instances or max(1, cpus // arguments.threads),
+        threads=arguments.threads,
+        max_batch_size=arguments.max_batch_size,
+    )
+    options = ServingOptions(
+        plan=plan,
+        precision=arguments.precision,
+        workers=int(__import__("os").environ.get("WORKERS", max(cpus, plan.instances))),
+        max_rows=arguments.max_queue_views,
+        limits=Limits(),
+    )
+    settings = Settings(
+        models=arguments.models,
+        wanted=tuple(arguments.model),
+        listen=arguments.listen,
+        state=arguments.state,
+        options=options,
+        max_views=arguments.max_views,
+        max_message_bytes=arguments.max_message_mib * 2**20,
+        grace_s=arguments.grace,
+    )
+    try:
+        run(settings)
+    except StartupError as error:
+        print(f"pawserve: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def record_label(arguments: argparse.Namespace) -> int:
+    """Record one label."""
+    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+        [result] = client.record_labels([(arguments.token, arguments.label)])
+    if isinstance(result, ClientError):
+        raise result
+    previous = result.previous_label if result.HasField("previous_label") else None
+    if arguments.json:
+        fields = {
+            "model": result.model,
+            "predicted": result.predicted,
+            "label": result.label,
+            "previous_label": previous,
+        }
+        print(json.dumps(fields, ensure_ascii=False))
+        return 0
+    verdict = "right" if result.predicted == result.label else "wrong"
+    corrected = f"; before, it was recorded as {previous}" if previous not in (None, result.label) else ""
+    print(f"recorded: {result.model} predicted {result.predicted}, and it is {result.label} ({verdict}{corrected})")
+    return 0
+
+
+def check_health(arguments: argparse.Namespace) -> int:
+    """Say whether the server is ready, and what it serves."""
+    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+        status = client.health()
+        models = client.list_models() if status == "SERVING" else []
+    if arguments.json:
+        print(json.dumps({"status": status, "models": [model.name for model in models]}, ensure_ascii=False))
+    else:
+        print(status, *(f"{model.name} ({model.engine})" for model in models), sep="\n  ")
+    return 0 if status == "SERVING" else 1
+
+
+def show_statistics(arguments: argparse.Namespace) -> int:
+    """Print the statistics, or plot those of one version."""
+    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+        models = client.statistics(to_resource(arguments.model))
+    if arguments.plot is not None:
+        labelled = [model for model in models if model.labels]
+        if len(labelled) != 1:
+            choices = ", ".join(model.model for model in labelled) or "none"
+            print(f"pawserve: --plot draws one version with labels; there are {choices}: use --model", file=sys.stderr)
+            return 1
+        # here, so that the other commands need not wait for the drawing libraries
+        from serving.plot import plot_confusion_matrix
+
+        try:
+            plot_confusion_matrix(labelled[0], arguments.plot)
+        except OSError as error:
+            print(f"pawserve: {arguments.plot} cannot be written: {error.strerror}", file=sys.stderr)
+            return 1
+    if arguments.json:
+        print(json.dumps({"models": [statistics_to_dict(model) for model in models]}, ensure_ascii=False, indent=2))
+    else:
+        print_statistics(Console(), models)
+    return 0
+
+
+def to_resource(model: str) -> str:
+    """NAME or NAME/VERSION as the API names them; full resource names stay as they are."""
+    if not model or model.startswith("models/"):
+        return model
+    name, _, version = model.partition("/")
+    return f"models/{name}/versions/{version}" if version else f"models/{name}"

@@ -1,0 +1,85 @@
+"""The machine's files in; how many CPUs this process may use out.
+
+A container often may use fewer CPUs than the machine has, and says so in a cgroup quota that neither `os.cpu_count`
+nor ONNX Runtime looks at: one thread for each of the machine's cores then stalls on the quota.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+
+def available_cpus(root: Path = Path("/")) -> int:
+    """CPUs that this process may use: the affinity mask or the cgroup quota, whichever is less; at least 1.
+
+    A quota of 2.5 CPUs counts as 2: a third thread would be stopped for half of its time.
+
+    Args:
+        root: where /proc and the cgroup file systems are looked for.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_quota(root)
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def cgroup_quota(root: Path = Path("/")) -> float | None:
+    """The CPU quota of this process's cgroup or of one above it, the smallest, in CPUs; None without one.
+
+    Reads cgroup v1 (cpu.cfs_quota_us and cpu.cfs_period_us), v2 (cpu.max), and both at once.
+    """
+    quotas = [quota for folder in _cgroup_folders(root) if (quota := _quota_of(folder)) is not None]
+    return min(quotas, default=None)
+
+
+def _cgroup_folders(root: Path) -> Iterator[Path]:
+    """The folders of this process's CPU cgroups and of those above them, where they are mounted."""
+    groups = _groups_of_this_process(root)
+    for line in _lines(root / "proc/self/mountinfo"):
+        # proc_pid_mountinfo(5): ID parent major:minor root mount-point options [tags...] - type source super-options
+        before, _, after = line.partition(" - ")
+        mount, kind = before.split(), after.split()
+        if len(mount) < 5 or len(kind) < 3:
+            continue
+        if kind[0] == "cgroup2":
+            group = groups.get("")
+        elif kind[0] == "cgroup" and "cpu" in kind[2].split(","):
+            group = groups.get("cpu")
+        else:
+            continue
+        folder = root / mount[4].lstrip("/")
+        yield folder
+        # In a container the mount may begin at the container's own group, or the group may lie outside of it.
+        if group is not None and group.is_relative_to(mount[3]):
+            for part in group.relative_to(mount[3]).parts:
+                folder = folder / part
+                yield folder
+
+
+def _groups_of_this_process(root: Path) -> dict[str, PurePosixPath]:
+    """Controller -> group, from /proc/self/cgroup; the controller of v2 is ''."""
+    groups = {}
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, group = (line.split(":", 2) + ["", ""])[:3]
+        for controller in controllers.split(","):
+            groups[controller] = PurePosixPath(group)
+    return groups
+
+
+def _quota_of(folder: Path) -> float | None:
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
+        # "max" in v2 and -1 in v1 mean that there is no quota
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

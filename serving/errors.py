@@ -1,0 +1,109 @@
+"""What went wrong in; a canonical status with google.rpc details out.
+
+Every error carries an ErrorInfo with a stable reason and the domain "pawserve", a BadRequest where a field is at fault,
+and a RetryInfo where a retry helps.
+"""
+
+import logging
+import secrets
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from serving.batcher import EngineError, QueueFull
+from serving.decode import ImageError
+from serving.feedback import LabelUnknown, VersionForgotten
+from serving.repository import ModelNotFound
+from serving.statistics import StatisticsUnavailable
+from serving.tokens import TokenError
+
+DOMAIN = "pawserve"
+MIN_RETRY_S = 0.05
+STATISTICS_RETRY_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """An error as callers see it: a canonical code, a stable reason, a message, and the field at fault if one is."""
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        reason: str,
+        message: str,
+        *,
+        field: str = "",
+        retry_after_s: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.field = field
+        self.retry_after_s = retry_after_s
+        self.metadata = metadata or {}
+
+    def to_status(self) -> status_pb2.Status:
+        """The google.rpc.Status with its details."""
+        details: list[Message] = [
+            error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata)
+        ]
+        if self.field:
+            violation = error_details_pb2.BadRequest.FieldViolation(field=self.field, description=self.message)
+            details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+        if self.retry_after_s is not None:
+            delay = Duration(nanos=0)
+            delay.FromNanoseconds(int(self.retry_after_s * 1e9))
+            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        packed = []
+        for detail in details:
+            packed.append(any_pb2.Any())
+            packed[-1].Pack(detail)
+        return status_pb2.Status(code=self.code.value[0], message=self.message, details=packed)
+
+
+def invalid(reason: str, message: str, field: str, **metadata: str) -> ApiError:
+    """INVALID_ARGUMENT for one field."""
+    return ApiError(grpc.StatusCode.INVALID_ARGUMENT, reason, message, field=field, metadata=metadata)
+
+
+def to_api_error(error: Exception, field: str = "") -> ApiError:
+    """How callers see an exception. One that nobody foresaw is logged, and nothing of it is told but an ID.
+
+    Args:
+        error: what was raised.
+        field: the field of the request that it is about, if one is.
+    """
+    code = grpc.StatusCode
+    match error:
+        case ApiError():
+            return error
+        case ImageError():
+            return invalid(error.reason, str(error), field)
+        case TokenError():
+            return invalid("TOKEN_INVALID", str(error), field)
+        case LabelUnknown():
+            return invalid("LABEL_UNKNOWN", str(error), field, classes=error.listed)
+        case ModelNotFound() | VersionForgotten():
+            return ApiError(code.NOT_FOUND, "MODEL_NOT_FOUND", str(error), field=field)
+        case QueueFull():
+            retry_after_s = max(MIN_RETRY_S, error.retry_after_s)
+            return ApiError(code.RESOURCE_EXHAUSTED, "QUEUE_FULL", str(error), retry_after_s=retry_after_s)
+        case StatisticsUnavailable():
+            logger.error("%s", error)  # it names files of the server's
+            message = "the statistics are not available now, so nothing was recorded; try again"
+            return ApiError(code.UNAVAILABLE, "STATISTICS_UNAVAILABLE", message, retry_after_s=STATISTICS_RETRY_S)
+        case EngineError():
+            return ApiError(code.INTERNAL, "ENGINE_FAILED", str(error))
+        case TimeoutError():
+            return ApiError(code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", str(error))
+    error_id = secrets.token_hex(6)
+    logger.error("error %s", error_id, exc_info=error)
+    message = f"the server failed on this; its log has it as error {error_id}"
+    return ApiError(code.INTERNAL, "INTERNAL", message, metadata={"error_id": error_id})

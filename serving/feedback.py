@@ -1,0 +1,69 @@
+"""Predictions in, tokens out; tokens and true labels in, recorded labels out. No gRPC here."""
+
+import os
+import time
+from collections.abc import Sequence
+
+from serving.bundle import Manifest
+from serving.statistics import Label, StatisticsStore
+from serving.tokens import PredictionRecord, TokenSigner
+
+MAX_CLASSES_LISTED = 20
+
+
+class LabelUnknown(ValueError):
+    """A label that the predicting version has no class for; `listed` are some of those that it has."""
+
+    def __init__(self, label: str, resource: str, classes: Sequence[str]) -> None:
+        self.listed = ", ".join(classes[:MAX_CLASSES_LISTED]) + ", …" * (len(classes) > MAX_CLASSES_LISTED)
+        super().__init__(f"{label[:100]!r} is no class of {resource}; its classes are {self.listed}")
+
+
+class VersionForgotten(LookupError):
+    """A token of ours, of a version that these statistics have never seen."""
+
+
+class Feedback:
+    """Issues a token for each prediction, and records what its holder finds to be true."""
+
+    def __init__(self, signer: TokenSigner, store: StatisticsStore) -> None:
+        self._signer = signer
+        self._store = store
+
+    def issue(self, manifest: Manifest, predicted: int, probability: float) -> tuple[PredictionRecord, str]:
+        """Count a prediction, and sign what RecordLabels will want to know of it."""
+        record = PredictionRecord(
+            id=os.urandom(16),
+            model=manifest.name,
+            version=manifest.version,
+            predicted=predicted,
+            probability=min(1.0, probability),  # float32 sums may exceed 1 in the last digit
+            time_ms=time.time_ns() // 1_000_000,
+        )
+        self._store.count_predictions(manifest.name, manifest.version, predicted)
+        return record, self._signer.sign(record)
+
+    def read(self, token: str, label: str) -> Label:
+        """What a token and a label say.
+
+        Raises:
+            TokenError: if the token was not signed here.
+            LabelUnknown: if the predicting version has no such class.
+            VersionForgotten: if the statistics do not know the version's classes.
+            StatisticsUnavailable: if the statistics cannot be read.
+        """
+        record = self._signer.verify(token)
+        resource = f"models/{record.model}/versions/{record.version}"
+        classes = self._store.classes_of(record.model, record.version)
+        if classes is None:
+            raise VersionForgotten(f"{resource} was never served with these statistics, so its classes are unknown")
+        try:
+            return Label(record, classes.index(label))
+        except ValueError:
+            raise LabelUnknown(label, resource, classes) from None
+
+    def classes_of(self, record: PredictionRecord) -> tuple[str, ...]:
+        """The class names of the version that made a prediction which `read` has accepted."""
+        classes = self._store.classes_of(record.model, record.version)
+        assert classes is not None
+        return classes

@@ -1,0 +1,194 @@
+"""Settings in; a running gRPC server out, from start-up to its last answer."""
+
+import asyncio
+import logging
+import signal
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from serving.bundle import BundleError
+from serving.feedback import Feedback
+from serving.health import HealthServicer
+from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
+from serving.repository import Repository, ServingOptions, find_bundles, load_model
+from serving.services import ClassifierService
+from serving.statistics import StatisticsStore, StatisticsUnavailable
+from serving.tokens import TokenSigner, load_or_create_keys
+
+SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
+
+HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+KEEPALIVE_MS = 60_000
+KEEPALIVE_TIMEOUT_MS = 20_000
+MIN_PING_INTERVAL_MS = 10_000
+MAX_STREAMS_PER_CONNECTION = 1024
+
+logger = logging.getLogger(__name__)
+
+
+class StartupError(Exception):
+    """The server cannot start; the message says why, and what to change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a server serves, where, and within which limits."""
+
+    models: Path
+    """Folder of NAME/VERSION/model.json."""
+    wanted: tuple[str, ...] = ()
+    """"NAME" or "NAME/VERSION"; empty for the newest version of every name."""
+    listen: str = "127.0.0.1:50051"
+    """HOST:PORT; port 0 takes a free one."""
+    state: Path = Path("state")
+    """Folder of the statistics and the key that signs tokens; made if there is none."""
+    options: ServingOptions
+    max_views: int = 16
+    """Most views that a request may ask for."""
+    max_message_bytes: int = 32 * 2**20
+    """Largest request or answer, in bytes."""
+    grace_s: float = 20.0
+    """How long a stop waits for requests to be answered."""
+
+
+class Server:
+    """One server: `startup`, then `serve` until a signal or `stop`, then `shutdown`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.address = ""
+        """HOST:PORT that it listens on, once it has started."""
+        self._stopping = asyncio.Event()
+        self._cut_short = asyncio.Event()
+        self._cleanup = ExitStack()
+
+    async def startup(self) -> None:
+        """Load the models, open the state, and listen.
+
+        Raises:
+            StartupError: if one of them cannot be done.
+        """
+        try:
+            await asyncio.to_thread(self._load_models)
+            await asyncio.to_thread(self._open_state)
+            self._listen()
+            await self._server.start()
+        except (BundleError, StatisticsUnavailable, ValueError) as error:
+            self._cleanup.close()
+            raise StartupError(str(error)) from error
+        except StartupError:
+            self._cleanup.close()
+            raise
+        self._health.set_serving()
+
+    async def serve(self) -> None:
+        """Serve until SIGTERM or SIGINT comes, or `stop` is called."""
+        await self._stopping.wait()
+
+    async def shutdown(self) -> None:
+        """Answer what is in flight, within the grace period; then write what is known, and let go of everything."""
+        self._health.stop()
+        drained = asyncio.create_task(self._server.stop(self.settings.grace_s))
+        cut_short = asyncio.create_task(self._cut_short.wait())
+        await asyncio.wait((drained, cut_short), return_when=asyncio.FIRST_COMPLETED)
+        if not drained.done():
+            await self._server.stop(None)
+        cut_short.cancel()
+        await drained
+        await asyncio.to_thread(self._cleanup.close)
+
+    def stop(self) -> None:
+        """Ask `serve` to end; asked again, `shutdown` no longer waits for requests to be answered."""
+        (self._cut_short if self._stopping.is_set() else self._stopping).set()
+
+    def describe(self) -> str:
+        """One line for people: where it listens, and what it serves."""
+        models = "; ".join(f"{model.manifest.resource} ({model.engine})" for model in self._repository.models)
+        return f"{self.address}: {models}"
+
+    def _load_models(self) -> None:
+        self._repository = Repository()
+        self._cleanup.callback(self._repository.close)
+        for bundle in find_bundles(self.settings.models, self.settings.wanted):
+            self._repository.add(load_model(bundle, self.settings.options))
+
+    def _open_state(self) -> None:
+        state = self.settings.state
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+            self._signer = TokenSigner(load_or_create_keys(state / "token.key"))
+        except OSError as error:
+            raise StartupError(
+                f"the state folder {state} cannot be used ({error.strerror}); name another one with --state"
+            ) from error
+        self._store = self._cleanup.enter_context(StatisticsStore(state / "statistics.sqlite"))
+        for model in self._repository.models:
+            self._store.register_version(model.manifest.name, model.manifest.version, model.manifest.classes)
+
+    def _listen(self) -> None:
+        settings = self.settings
+        feedback = Feedback(self._signer, self._store)
+        service = ClassifierService(self._repository, feedback, self._store, settings.max_views)
+        self._health = HealthServicer([SERVICE])
+        self._server = grpc.aio.server(options=_channel_options(settings))
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._server)
+        try:
+            port = self._server.add_insecure_port(settings.listen)
+        except RuntimeError as error:
+            raise StartupError(
+                f"cannot listen on {settings.listen}: the port is taken, or the address is not this machine's; "
+                "stop the other server, or name another address with --listen"
+            ) from error
+        self.address = f"{settings.listen.rpartition(':')[0]}:{port}"
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, and print one line when ready.
+
+    Raises:
+        StartupError: if it cannot start.
+    """
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    server = Server(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    await server.startup()
+    import os
+
+    if os.environ.get("GCF"):
+        import gc
+
+        gc.collect()
+        gc.freeze()
+        if os.environ["GCF"] == "2":
+            gc.disable()
+    print(f"pawserve ready on {server.describe()}", flush=True)
+    await server.serve()
+    logger.info("stopping: requests in flight are answered first; a second signal stops at once")
+    await server.shutdown()
+
+
+def _channel_options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        # without this a second server on the same port would silently take half of the calls
+        ("grpc.so_reuseport", 0),
+        # notice callers that vanished without a word, and allow callers to check on us as often
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
+    ]

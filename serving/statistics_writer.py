@@ -1,0 +1,244 @@
+"""Labels, registrations and prediction counts of many threads in; one thread's transactions on the disk out.
+
+The thread takes all that waits, writes it in one transaction, and only then answers. While the disk syncs one group
+the next one gathers, so that many small callers share each sync.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from math import inf
+from threading import Condition, Lock, Thread
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from serving import statistics_tables as tables
+from serving.statistics_database import Database, StatisticsUnavailable
+from serving.statistics_tables import Label
+
+MAX_WAITING_LABELS = 100_000
+FLUSH_INTERVAL_S = 1.0
+"""How long prediction counts may stay in memory only."""
+
+logger = logging.getLogger(__name__)
+
+Counts = Counter[tuple[str, int, int]]
+"""How often each (model, version, class index) was predicted."""
+
+
+@dataclass(frozen=True)
+class _Labelling:
+    labels: Sequence[Label]
+    future: Future[list[int | None]] = field(default_factory=Future)
+
+
+@dataclass(frozen=True)
+class _Registration:
+    model: str
+    version: int
+    classes: tuple[str, ...]
+    future: Future[tuple[str, ...]] = field(default_factory=Future)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What is written in one transaction."""
+
+    labellings: list[_Labelling]
+    registrations: list[_Registration]
+    counts: Counts
+
+
+class StatisticsWriter:
+    """Owns the only connection that writes. When the database fails, the group in hand fails with it, and the next
+    one tries again on a new connection.
+
+    Args:
+        database: where to write.
+        known: class names by (model, version), shared with the caller: a file that was replaced is told them again.
+
+    Raises:
+        ValueError: if a newer pawserve wrote the database.
+        StatisticsUnavailable: if the database cannot be opened or written to.
+    """
+
+    def __init__(self, database: Database, known: Mapping[tuple[str, int], tuple[str, ...]]) -> None:
+        self._database = database
+        self._known = known
+
+        self._changed = Condition()  # guards what follows, up to the next blank line
+        self._labellings: list[_Labelling] = []
+        self._registrations: list[_Registration] = []
+        self._waiting_labels = 0
+        self._counts: Counts = Counter()
+        self._counts_in_flight: Counts = Counter()
+        self._flush_at = inf  # time.monotonic()
+        self._closed = False
+
+        self._counts_landing = Lock()  # held while counts pass from memory to where reads see them
+        self._failing = False
+        self._connection: Connection | None = self._connect()
+        self._thread = Thread(target=self._run, name="statistics-writer", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write all that waits, prediction counts included, and stop."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def label(self, labels: Sequence[Label]) -> Future[list[int | None]]:
+        """Queue labels; the future holds the class index that was recorded before each, once they are on the disk.
+
+        Raises:
+            StatisticsUnavailable: if too many labels are waiting, or the writer is closed.
+        """
+        labelling = _Labelling(labels)
+        with self._changed:
+            self._refuse_if_closed()
+            if self._waiting_labels + len(labels) > MAX_WAITING_LABELS:
+                raise StatisticsUnavailable(
+                    f"{self._waiting_labels:,} labels are waiting to be written, and with {len(labels):,} more they "
+                    f"would be over {MAX_WAITING_LABELS:,}; send these again later"
+                )
+            self._waiting_labels += len(labels)
+            self._labellings.append(labelling)
+            self._changed.notify()
+        return labelling.future
+
+    def register(self, model: str, version: int, classes: tuple[str, ...]) -> Future[tuple[str, ...]]:
+        """Queue a version's class names; the future holds those that it has, once they are on the disk.
+
+        Raises:
+            StatisticsUnavailable: if the writer is closed.
+        """
+        registration = _Registration(model, version, classes)
+        with self._changed:
+            self._refuse_if_closed()
+            self._registrations.append(registration)
+            self._changed.notify()
+        return registration.future
+
+    def count(self, model: str, version: int, predicted: int, count: int) -> None:
+        """Add to the counts in memory.
+
+        Raises:
+            StatisticsUnavailable: if the writer is closed.
+        """
+        with self._changed:
+            self._refuse_if_closed()
+            self._counts[model, version, int(predicted)] += count  # numpy's integers cannot be written
+            if self._flush_at == inf:
+                self._flush_at = time.monotonic() + FLUSH_INTERVAL_S
+                self._changed.notify()
+
+    @contextmanager
+    def holding_counts(self) -> Iterator[Counts]:
+        """What is counted but not in the database; none of it gets there before the block is left."""
+        with self._counts_landing:
+            with self._changed:
+                unwritten = self._counts + self._counts_in_flight
+            yield unwritten
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StatisticsUnavailable("the statistics are closed: the server is stopping")
+
+    def _run(self) -> None:
+        while (group := self._next_group()) is not None:
+            try:
+                stored, previous = self._write(group)
+            except Exception as error:  # whatever it was, callers must hear of it, and the next group be tried
+                self._fail(group, error)
+            else:
+                self._answer(group, stored, previous)
+        self._disconnect()
+
+    def _next_group(self) -> _Group | None:
+        """Wait until there is something to write, and take all of it; None when closed and nothing is left."""
+        with self._changed:
+            while not (self._labellings or self._registrations or self._closed or time.monotonic() >= self._flush_at):
+                self._changed.wait(None if self._flush_at == inf else max(0.0, self._flush_at - time.monotonic()))
+            if not (self._labellings or self._registrations or self._counts):
+                return None
+            # From here on a caller who gives up cannot cancel; what was cancelled before is not written.
+            labellings = [each for each in self._labellings if each.future.set_running_or_notify_cancel()]
+            group = _Group(labellings, self._registrations, self._counts)
+            self._labellings, self._registrations, self._counts = [], [], Counter()
+            self._waiting_labels, self._counts_in_flight, self._flush_at = 0, group.counts, inf
+            return group
+
+    def _write(self, group: _Group) -> tuple[list[tuple[str, ...]], list[int | None]]:
+        """Write a group in one transaction; the classes stored for its registrations, and the labels before its own."""
+        if self._connection is None:
+            self._connection = self._connect()
+        connection = self._connection
+        with ExitStack() as after_commit:
+            with self._database.writing(connection):
+                stored = [
+                    tables.register(connection, each.model, each.version, each.classes) for each in group.registrations
+                ]
+                labels = [label for labelling in group.labellings for label in labelling.labels]
+                previous = tables.upsert_labels(connection, labels, now_ms=time.time_ns() // 1_000_000)
+                if group.counts:
+                    tables.add_predictions(connection, group.counts)
+                    after_commit.enter_context(self._counts_landing)
+            with self._changed:
+                self._counts_in_flight = Counter()
+        return stored, previous
+
+    def _answer(self, group: _Group, stored: list[tuple[str, ...]], previous: list[int | None]) -> None:
+        if self._failing:
+            logger.info("statistics are written again")
+            self._failing = False
+        for registration, classes in zip(group.registrations, stored, strict=True):
+            registration.future.set_result(classes)
+        start = 0
+        for labelling in group.labellings:
+            end = start + len(labelling.labels)
+            labelling.future.set_result(previous[start:end])
+            start = end
+
+    def _fail(self, group: _Group, error: Exception) -> None:
+        self._disconnect()
+        if not self._failing:  # once, and not every second until it is over
+            logger.warning("statistics are not written, labels are refused: %s", error)
+            self._failing = True
+        with self._changed:
+            self._counts_in_flight = Counter()
+            if self._closed:
+                if group.counts:
+                    logger.error("%d predictions could not be counted before the end", group.counts.total())
+            elif group.counts:
+                self._counts.update(group.counts)
+                self._flush_at = time.monotonic() + FLUSH_INTERVAL_S
+        requests: list[_Registration | _Labelling] = [*group.registrations, *group.labellings]
+        for request in requests:
+            failure = StatisticsUnavailable(str(error))  # each its own: whoever raises one adds to its traceback
+            failure.__cause__ = error
+            request.future.set_exception(failure)
+
+    def _connect(self) -> Connection:
+        connection = self._database.connect()
+        try:
+            with self._database.writing(connection):
+                tables.create_tables(connection)
+                for (model, version), classes in list(self._known.items()):
+                    stored = tables.register(connection, model, version, classes)
+                    tables.check_classes(model, version, stored, classes)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(SQLAlchemyError):  # it may be the reason for which it is given up
+                self._connection.close()
+            self._connection = None

@@ -1,0 +1,204 @@
+"""A prediction in, a signed token out; and back. Whoever holds the key can tell what was predicted, with no store.
+
+A token is url-safe base64, without padding, of these bytes (big-endian):
+
+    format 1, id 16, version 8, predicted 4, probability 8 (IEEE 754), time 8, model 1-63 (UTF-8), signature 16
+
+The signature is the first half of HMAC-SHA256 over all that comes before it. The contents are signed, not secret.
+"""
+
+import hmac
+import os
+import re
+import secrets
+import stat
+import struct
+from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+FORMAT = 1
+MIN_KEY_BYTES = 32
+SIGNATURE_BYTES = 16
+MAX_KEY_FILE_BYTES = 65_536
+
+_HEAD = struct.Struct(">B16sQIdQ")
+_MAX_MODEL_BYTES = 63
+_MIN_TOKEN_CHARS = -(-(_HEAD.size + 1 + SIGNATURE_BYTES) * 4 // 3)
+_MAX_TOKEN_CHARS = -(-(_HEAD.size + _MAX_MODEL_BYTES + SIGNATURE_BYTES) * 4 // 3)
+
+_HEX = re.compile(r"[0-9A-Fa-f]+")
+_TO_STANDARD_BASE64 = str.maketrans("-_", "+/")
+
+
+class TokenError(ValueError):
+    """A token that none of our keys signed. The message is always the same: it helps nobody to forge one."""
+
+    def __init__(self) -> None:
+        super().__init__("the token was altered, or issued under another key; send it exactly as it was received")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRecord:
+    """What a token says about one prediction.
+
+    Raises:
+        ValueError: if a field is out of its range.
+    """
+
+    id: bytes
+    """16 random bytes, unique to the prediction."""
+    model: str
+    """Model name, 1 to 63 bytes in UTF-8."""
+    version: int
+    """Model version, from 1."""
+    predicted: int
+    """Index of the predicted class."""
+    probability: float
+    """Calibrated probability of the predicted class, 0 to 1."""
+    time_ms: int
+    """When it was predicted, in Unix milliseconds."""
+
+    def __post_init__(self) -> None:
+        if len(self.id) != 16:
+            raise ValueError(f"id has {len(self.id)} bytes; it must have 16")
+        if not 1 <= len(self.model.encode()) <= _MAX_MODEL_BYTES:
+            raise ValueError(f"model is {self.model!r}; it must have 1 to {_MAX_MODEL_BYTES} bytes in UTF-8")
+        if not 1 <= self.version < 2**63:
+            raise ValueError(f"version is {self.version}; it must be 1 to 2^63 - 1")
+        if not 0 <= self.predicted < 2**31:
+            raise ValueError(f"predicted is {self.predicted}; it must be 0 to 2^31 - 1")
+        if not 0.0 <= self.probability <= 1.0:
+            raise ValueError(f"probability is {self.probability}; it must be 0 to 1")
+        if not 0 <= self.time_ms < 2**63:
+            raise ValueError(f"time_ms is {self.time_ms}; it must be 0 to 2^63 - 1")
+
+
+class TokenSigner:
+    """Signs with the first key and verifies with all of them, so that keys can be changed without losing tokens.
+
+    Raises:
+        ValueError: if there is no key, or one shorter than 32 bytes.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        if not keys:
+            raise ValueError("there are 0 keys; at least 1 is needed, the first to sign with")
+        for number, key in enumerate(keys, 1):
+            _check_length(key, f"key {number}")
+        self._keys = tuple(keys)
+
+    def sign(self, record: PredictionRecord) -> str:
+        """The record's token: at most 166 characters of A-Z, a-z, 0-9, '-' and '_'."""
+        head = _HEAD.pack(FORMAT, record.id, record.version, record.predicted, record.probability, record.time_ms)
+        body = head + record.model.encode()
+        return _encode(body + _signature(self._keys[0], body))
+
+    def verify(self, token: str) -> PredictionRecord:
+        """The record that was signed.
+
+        Raises:
+            TokenError: if the token is not exactly what `sign` returned under one of the keys.
+        """
+        if not _MIN_TOKEN_CHARS <= len(token) <= _MAX_TOKEN_CHARS:
+            raise TokenError
+        try:
+            content = urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        except ValueError:
+            raise TokenError from None
+        # Decoding skips characters outside the alphabet and bits after the last byte: only one spelling may verify.
+        if _encode(content) != token:
+            raise TokenError
+        body, signature = content[:-SIGNATURE_BYTES], content[-SIGNATURE_BYTES:]
+        if not any(hmac.compare_digest(signature, _signature(key, body)) for key in self._keys):
+            raise TokenError
+        format_, id_, version, predicted, probability, time_ms = _HEAD.unpack_from(body)
+        if format_ != FORMAT:
+            raise TokenError
+        return PredictionRecord(id_, body[_HEAD.size :].decode(), version, predicted, probability, time_ms)
+
+
+def load_or_create_keys(path: Path) -> list[bytes]:
+    """Read a key file; if there is none, make one with a new random key, readable by its owner only.
+
+    The file holds one key a line, in hexadecimal or base64; the first signs, all verify. To change keys, add the new
+    one as the last line and start all servers again; then move it to the top. Whoever reads the file can forge
+    tokens; who may is not checked, since secrets are often mounted readable by a group. Processes that start
+    together agree on one key.
+
+    Raises:
+        ValueError: if a line is no key or one shorter than 32 bytes, there is none, or others may write to the file.
+        OSError: if the file cannot be read or made.
+    """
+    try:
+        text = _read(path)
+    except FileNotFoundError:
+        _create(path)
+        text = _read(path)
+    keys = [_parse(line, f"{path}, line {number}") for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not keys:
+        raise ValueError(f"{path} holds no key; write one a line, or delete the file to have one made")
+    return keys
+
+
+def _encode(content: bytes) -> str:
+    return urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def _signature(key: bytes, body: bytes) -> bytes:
+    return hmac.digest(key, body, "sha256")[:SIGNATURE_BYTES]
+
+
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ValueError(f"{path} has mode {mode:04o}, so others may change the keys; run chmod 600 on it")
+        content = file.read(MAX_KEY_FILE_BYTES + 1)
+    if len(content) > MAX_KEY_FILE_BYTES:
+        raise ValueError(f"{path} has more than {MAX_KEY_FILE_BYTES:,} bytes; it is no key file")
+    # what is not ASCII fails as a key, by its line; the characters themselves belong in no message
+    return content.decode("ascii", errors="replace")
+
+
+def _create(path: Path) -> None:
+    """Make a key file with one key; one that appears meanwhile is left as it is."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(MIN_KEY_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # A link, unlike a rename, never replaces: of several processes one makes the file, whole, and all read it.
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return
+    finally:
+        temporary.unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _parse(line: str, where: str) -> bytes:
+    text = line.strip()
+    try:
+        if _HEX.fullmatch(text):  # with a digit missing it is still no base64
+            key = bytes.fromhex(text)
+        else:
+            unpadded = text.rstrip("=").translate(_TO_STANDARD_BASE64)
+            key = b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
+    except ValueError:
+        raise ValueError(f"{where}: neither hexadecimal nor base64; write one key a line") from None
+    return _check_length(key, where)
+
+
+def _check_length(key: bytes, where: str) -> bytes:
+    if len(key) < MIN_KEY_BYTES:
+        raise ValueError(f"{where}: the key has {len(key)} bytes; at least {MIN_KEY_BYTES} are needed")
+    return key

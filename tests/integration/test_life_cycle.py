@@ -1,0 +1,174 @@
+"""A server from start to stop: what it needs, what it says, and what it loses when it is killed (nothing)."""
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from PIL import Image
+
+from serving.client import Client, ClientError
+from tests.bundles import write_bundle
+from tests.commands import ROOT, run, serving
+from tests.golden.draw import encoded
+
+RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "models")
+    return tmp_path / "models"
+
+
+@contextmanager
+def process(models: Path, state: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server that the test itself stops; yields the process and the address."""
+    command = [sys.executable, "-m", "serving", "serve", "--models", str(models), "--state", str(state)]
+    command += ["--listen", "127.0.0.1:0", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = re.search(r"ready on (127\.0\.0\.1:\d+)", server.stdout.readline())
+        try:
+            assert address, "the server did not say that it is ready"
+            yield server, address[1]
+        finally:
+            server.kill()
+            server.communicate()
+
+
+def refusal(*arguments: object) -> tuple[int, str]:
+    finished = run("serving", "serve", "--listen", "127.0.0.1:0", *arguments)
+    assert "Traceback" not in finished.stderr
+    return finished.returncode, finished.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_answers_what_is_in_flight_says_so_to_health_checks_and_exits_with_0(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    write_bundle(tmp_path / "models", slowness=60)
+    with process(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
+        answers: list[object] = []
+        with Client(address) as client, grpc.insecure_channel(address) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+            in_flight = threading.Thread(target=lambda: answers.append(client.classify([RED], views=4)))
+            in_flight.start()
+            time.sleep(0.3)
+            server.send_signal(number)
+            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            in_flight.join(30)
+        assert len(answers) == 1
+        assert server.wait(30) == 0
+
+
+def label_forever(client: Client, acknowledged: list[str]) -> None:
+    """Classify and label, one after the other, and note the tokens whose labels were acknowledged."""
+    while True:
+        (result,) = client.classify([RED]).results
+        client.record_labels([(result.token, "red")])
+        acknowledged.append(result.token)
+
+
+def test_labels_that_were_acknowledged_survive_a_kill(models: Path, tmp_path: Path) -> None:
+    acknowledged: list[str] = []
+    for _ in range(3):
+        with process(models, tmp_path / "state") as (server, address), Client(address) as client:
+            killer = threading.Timer(0.5, server.kill)
+            killer.start()
+            with pytest.raises(ClientError) as caught:
+                label_forever(client, acknowledged)
+            assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+            server.wait(30)
+    assert acknowledged
+    with process(models, tmp_path / "state") as (_, address), Client(address) as client:
+        (statistics,) = client.statistics()
+    assert len(acknowledged) <= statistics.labels <= len(acknowledged) + 3
+    assert statistics.predictions >= statistics.labels
+
+
+def test_tokens_of_an_earlier_start_are_good_in_a_later_one(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state") as address, Client(address) as client:
+        (result,) = client.classify([RED]).results
+    with serving(models, tmp_path / "state") as address, Client(address) as client:
+        (recorded,) = client.record_labels([(result.token, "red")])
+        assert recorded.label == "red"
+    with serving(models, tmp_path / "another state") as address, Client(address) as client:
+        (refused,) = client.record_labels([(result.token, "red")])
+        assert refused.reason == "TOKEN_INVALID"
+
+
+def test_a_label_for_a_class_that_the_version_lacks_is_refused_though_another_version_has_it(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", version=1)
+    with serving(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+        (result,) = client.classify([RED]).results
+    write_bundle(tmp_path / "models", version=2, classes=("azure", "lime", "red"))
+    with serving(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+        assert client.classify([RED]).model == "models/colours/versions/2"
+        refused, recorded = client.record_labels([(result.token, "azure"), (result.token, "blue")])
+        assert refused.reason == "LABEL_UNKNOWN"
+        assert recorded.model == "models/colours/versions/1"
+        (statistics,) = client.statistics("models/colours/versions/1")
+        assert list(statistics.classes) == ["blue", "green", "red"]
+
+
+def test_a_second_server_on_the_same_port_is_refused(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state") as address:
+        code, errors = refusal("--models", models, "--state", tmp_path / "other", "--listen", address)
+    assert code == 1
+    assert f"cannot listen on {address}" in errors
+
+
+def test_a_damaged_bundle_is_refused_with_the_reason(models: Path, tmp_path: Path) -> None:
+    graph = models / "colours" / "1" / "model.fp32.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
+    code, errors = refusal("--models", models, "--state", tmp_path / "state")
+    assert code == 1
+    assert "changed after the export" in errors
+    write_bundle(models, "birds", classes=("a", "b"))
+    code, errors = refusal("--models", models, "--model", "birds", "--state", tmp_path / "state")
+    assert code == 1
+    assert "expected probabilities tensor(float) [N, 2]" in errors
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "empty"])
+def test_no_models_is_said_with_what_to_do(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "empty").mkdir()
+    code, errors = refusal("--models", tmp_path / folder, "--state", tmp_path / "state")
+    assert code == 1
+    assert folder in errors
+
+
+def test_a_state_folder_that_cannot_be_used_is_said(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    code, errors = refusal("--models", models, "--state", tmp_path / "file")
+    assert code == 1
+    assert "--state" in errors
+
+
+def test_reflection_lists_the_services(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state") as address, grpc.insecure_channel(address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=10)
+        names = {service.name for service in answer.list_services_response.service}
+    assert {"pawserve.v1.Classifier", "grpc.health.v1.Health"} <= names
+
+
+def test_the_server_imports_no_torch_and_nothing_of_training_or_export() -> None:
+    program = (
+        "import sys, serving.server, serving.__main__; "
+        "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'timm', 'training', 'export', 'onnx')])"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"

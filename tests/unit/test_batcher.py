@@ -1,0 +1,258 @@
+"""What the batcher promises, with engines that compute when the test lets them."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from queue import SimpleQueue
+from threading import Event, Semaphore
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from serving.batcher import DynamicBatcher
+from serving.jobs import EngineError, Prepare, QueueFull
+
+LONG_S = 20.0
+"""Longer than anything here takes; a test that waits this long has failed."""
+
+
+class GatedEngine:
+    """Doubles the first pixel of each row, one call for each `release`; remembers the rows of each call."""
+
+    def __init__(self, max_batch_size: int = 4, *, open_: bool = False) -> None:
+        self.max_batch_size = max_batch_size
+        self.begun: SimpleQueue[list[int]] = SimpleQueue()
+        self.calls: list[list[int]] = []
+        self._gate = Semaphore(0)
+        self._open = open_
+        self.failing = False
+
+    def release(self, calls: int = 1) -> None:
+        self._gate.release(calls)
+
+    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        rows = images_NHWC[:, 0, 0, 0].tolist()
+        self.calls.append(rows)
+        self.begun.put(rows)
+        if not self._open:
+            assert self._gate.acquire(timeout=LONG_S)
+        if self.failing:
+            raise RuntimeError("the device is gone")
+        assert len(rows) <= self.max_batch_size
+        return np.float32([[row, 2 * row] for row in rows])
+
+
+def picture(value: int, rows: int = 1) -> Prepare:
+    """Rows with the values value, value + 1, …"""
+    return lambda: np.arange(value, value + rows, dtype=np.uint8).reshape(rows, 1, 1, 1).repeat(3, axis=3)
+
+
+def values(outcome: Any) -> list[float]:
+    assert isinstance(outcome, np.ndarray), outcome
+    return outcome[:, 0].tolist()
+
+
+@pytest.fixture
+def batchers() -> Iterator[Callable[..., DynamicBatcher]]:
+    made: list[DynamicBatcher] = []
+
+    def make(*engines: GatedEngine, workers: int = 2, max_rows: int = 100) -> DynamicBatcher:
+        made.append(DynamicBatcher(engines, workers=workers, max_rows=max_rows))
+        return made[-1]
+
+    yield make
+    for batcher in made:
+        batcher.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]
+
+
+def run(test: Awaitable[None]) -> None:
+    asyncio.run(asyncio.wait_for(test, LONG_S))  # type: ignore[arg-type]
+
+
+async def begun(engine: GatedEngine) -> list[int]:
+    """The rows of the engine's next call, as soon as it has begun."""
+    return await asyncio.to_thread(engine.begun.get, True, LONG_S)
+
+
+async def prepared(batcher: DynamicBatcher, rows: int) -> None:
+    """Wait until so many rows are prepared and wait for an engine."""
+    while batcher._ready_rows < rows:
+        await asyncio.sleep(0.001)
+
+
+Batchers = Callable[..., DynamicBatcher]
+
+
+def test_an_idle_engine_takes_a_row_at_once(batchers: Batchers) -> None:
+    async def test() -> None:
+        engine = GatedEngine(max_batch_size=8)
+        task = asyncio.create_task(batchers(engine).compute([picture(7)], 1))
+        assert await begun(engine) == [7]
+        engine.release()
+        assert [values(outcome) for outcome in await task] == [[7]]
+
+    run(test())
+
+
+def test_rows_gather_while_the_engine_works_and_go_together(batchers: Batchers) -> None:
+    async def test() -> None:
+        engine = GatedEngine(max_batch_size=4)
+        batcher = batchers(engine)
+        tasks = [asyncio.create_task(batcher.compute([picture(0)], 1))]
+        assert await begun(engine) == [0]
+        tasks += [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in range(1, 7)]
+        await prepared(batcher, 6)
+        engine.release(3)
+        outcomes = await asyncio.gather(*tasks)
+        assert engine.calls == [[0], [1, 2, 3, 4], [5, 6]]
+        assert [values(outcome) for (outcome,) in outcomes] == [[value] for value in range(7)]
+
+    run(test())
+
+
+def test_a_picture_with_more_rows_than_a_batch_is_split_and_joined(batchers: Batchers) -> None:
+    async def test() -> None:
+        engine = GatedEngine(max_batch_size=4, open_=True)
+        outcomes = await batchers(engine, workers=1).compute([picture(0, rows=10), picture(100, rows=10)], 10)
+        assert list(map(values, outcomes)) == [list(range(10)), list(range(100, 110))]
+        assert sorted(row for call in engine.calls for row in call) == [*range(10), *range(100, 110)]
+        assert max(map(len, engine.calls)) <= 4
+
+    run(test())
+
+
+def test_idle_engines_share_the_rows_of_one_picture(batchers: Batchers) -> None:
+    async def test() -> None:
+        engines = GatedEngine(max_batch_size=8), GatedEngine(max_batch_size=8)
+        task = asyncio.create_task(batchers(*engines).compute([picture(0, rows=4)], 4))
+        halves = [await begun(engine) for engine in engines]
+        assert sorted(halves) == [[0, 1], [2, 3]]
+        for engine in engines:
+            engine.release()
+        assert values((await task)[0]) == [0, 1, 2, 3]
+
+    run(test())
+
+
+def test_a_long_queue_makes_full_batches_even_with_an_engine_for_each_worker(batchers: Batchers) -> None:
+    async def test() -> None:
+        engine = GatedEngine(max_batch_size=4)
+        batcher = batchers(engine, workers=1)
+        tasks = [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in range(9)]
+        assert await begun(engine) in ([0], [0, 1, 2, 3])
+        engine.release(9)
+        await asyncio.gather(*tasks)
+        assert max(map(len, engine.calls)) == 4
+        assert [row for call in engine.calls for row in call] == list(range(9))
+
+    run(test())
+
+
+def test_first_come_first_served(batchers: Batchers) -> None:
+    async def test() -> None:
+        engine = GatedEngine(max_batch_size=2)
+        batcher = batchers(engine, workers=1)
+        finished: list[int] = []
+
+        async def ask(value: int, rows: int) -> None:
+            await batcher.compute([picture(value, rows)], rows)
+            finished.append(value)
+
+        large = asyncio.create_task(ask(0, 20))
+        assert await begun(engine) == [0, 1]
+        small = [asyncio.create_task(ask(value, 1)) for value in (100, 101, 102)]
+        await asyncio.sleep(0)
+        engine.release(100)
+        await asyncio.gather(large, *small)
+        assert finished == [0, 100, 101, 102]
+
+    run(test())
+
+
+def test_a_cancelled_caller_s_pictures_are_neither_prepared_nor_computed(batchers: Batchers) -> None:
+    async def test() -> None:
+        engine = GatedEngine()
+        batcher = batchers(engine, workers=1)
+        prepares: list[int] = []
+
+        def counted(value: int) -> Prepare:
+            def prepare() -> NDArray[np.uint8]:
+                prepares.append(value)
+                return picture(value)()
+
+            return prepare
+
+        first = asyncio.create_task(batcher.compute([counted(1)], 1))
+        assert await begun(engine) == [1]
+        cancelled = asyncio.create_task(batcher.compute([counted(2)] * 5, 1))
+        last = asyncio.create_task(batcher.compute([counted(3)], 1))
+        await asyncio.sleep(0)
+        assert batcher.rows_in_flight == 7
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert batcher.rows_in_flight == 2  # the place in the queue is free at once
+        engine.release(2)
+        await asyncio.gather(first, last)
+        assert prepares == [1, 3]
+        assert engine.calls == [[1], [3]]
+
+    run(test())
+
+
+def test_rows_that_are_cancelled_after_they_were_prepared_are_not_computed(batchers: Batchers) -> None:
+    async def test() -> None:
+        engine = GatedEngine(max_batch_size=4)
+        batcher = batchers(engine)
+        first = asyncio.create_task(batcher.compute([picture(1)], 1))
+        assert await begun(engine) == [1]
+        cancelled = asyncio.create_task(batcher.compute([picture(50, rows=8)], 8))
+        last = asyncio.create_task(batcher.compute([picture(3)], 1))
+        await prepared(batcher, 9)
+        cancelled.cancel()
+        await asyncio.sleep(0)
+        engine.release(2)
+        await asyncio.gather(first, last)
+        assert engine.calls == [[1], [3]]
+
+    run(test())
+
+
+def test_pictures_whose_deadline_has_passed_cost_nothing(batchers: Batchers) -> None:
+    async def test() -> None:
+        engine = GatedEngine()
+        batcher = batchers(engine, workers=1)
+        first = asyncio.create_task(batcher.compute([picture(1)], 1))
+        assert await begun(engine) == [1]
+        late = asyncio.create_task(batcher.compute([picture(2), picture(3)], 1, timeout_s=0.01))
+        await asyncio.sleep(0.02)
+        engine.release()
+        assert [type(outcome) for outcome in await late] == [TimeoutError, TimeoutError]
+        await first
+        assert engine.calls == [[1]]
+
+    run(test())
+
+
+def test_more_rows_than_the_bound_are_refused_before_any_work(batchers: Batchers) -> None:
+    async def test() -> None:
+        engine = GatedEngine()
+        batcher = batchers(engine, workers=1, max_rows=10)
+        task = asyncio.create_task(batcher.compute([picture(1, rows=3)] * 3, 3))
+        assert await begun(engine)
+        with pytest.raises(QueueFull, match=r"9 rows are in flight, and this asks for 2 more; 10 may be"):
+            await batcher.compute([lambda: pytest.fail("prepared")], 2)
+        engine.release(10)
+        await task
+        assert batcher.rows_in_flight == 0
+        (outcome,) = await batcher.compute([picture(5)], 1)
+        assert values(outcome) == [5]
+        assert 0 < batcher.recent_s < LONG_S
+
+    run(test())

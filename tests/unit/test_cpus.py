@@ -1,0 +1,91 @@
+"""How many CPUs a process may use, read from files as Linux writes them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from serving.cpus import available_cpus, cgroup_quota
+
+V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+V1_MOUNT = "33 25 0:28 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
+OTHER_MOUNTS = (
+    "23 28 0:21 / /proc rw,nosuid shared:14 - proc proc rw\n"
+    "34 25 0:29 / /sys/fs/cgroup/memory rw,nosuid shared:10 - cgroup cgroup rw,memory\n"
+)
+
+
+def machine(root: Path, mounts: str, group: str, files: dict[str, str]) -> Path:
+    """A root folder with a process's mounts, its cgroups, and the cgroups' files."""
+    for name, text in {"proc/self/mountinfo": OTHER_MOUNTS + mounts, "proc/self/cgroup": group, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_a_v2_quota_is_read(tmp_path: Path) -> None:
+    root = machine(tmp_path, V2_MOUNT, "0::/app\n", {"sys/fs/cgroup/app/cpu.max": "150000 100000\n"})
+    assert cgroup_quota(root) == 1.5
+
+
+def test_a_v1_quota_is_read(tmp_path: Path) -> None:
+    files = {
+        "sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_quota_us": "300000\n",
+        "sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_period_us": "100000\n",
+    }
+    root = machine(tmp_path, V1_MOUNT, "5:memory:/app\n4:cpu,cpuacct:/app\n", files)
+    assert cgroup_quota(root) == 3
+
+
+def test_the_smallest_quota_of_the_groups_above_counts(tmp_path: Path) -> None:
+    files = {
+        "sys/fs/cgroup/pod/cpu.max": "200000 100000",
+        "sys/fs/cgroup/pod/container/cpu.max": "max 100000",
+        "sys/fs/cgroup/pod/container/process/cpu.max": "400000 100000",
+    }
+    assert cgroup_quota(machine(tmp_path, V2_MOUNT, "0::/pod/container/process\n", files)) == 2
+
+
+def test_a_container_sees_its_own_group_at_the_mount(tmp_path: Path) -> None:
+    """The mount begins at the container's group, or the process's group is named as the host sees it."""
+    mount = V2_MOUNT.replace("0:26 / ", "0:26 /docker/abc ")
+    root = machine(tmp_path, mount, "0::/docker/abc\n", {"sys/fs/cgroup/cpu.max": "250000 100000\n"})
+    assert cgroup_quota(root) == 2.5
+    (root / "proc/self/cgroup").write_text("0::/elsewhere\n")
+    assert cgroup_quota(root) == 2.5
+
+
+def test_both_kinds_at_once(tmp_path: Path) -> None:
+    files = {
+        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "200000",
+        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "50000",
+    }
+    unified = V2_MOUNT.replace("/sys/fs/cgroup ", "/sys/fs/cgroup/unified ")
+    root = machine(tmp_path, V1_MOUNT + unified, "4:cpu,cpuacct:/\n0::/\n", files)
+    assert cgroup_quota(root) == 4
+
+
+@pytest.mark.parametrize("text", ["max 100000\n", "", "garbage", "-1 100000", "100000 0", "100000"])
+def test_no_quota_where_none_can_be_read(tmp_path: Path, text: str) -> None:
+    assert cgroup_quota(machine(tmp_path, V2_MOUNT, "0::/\n", {"sys/fs/cgroup/cpu.max": text})) is None
+
+
+def test_a_v1_group_without_a_quota(tmp_path: Path) -> None:
+    files = {
+        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1\n",
+        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+    }
+    assert cgroup_quota(machine(tmp_path, V1_MOUNT, "4:cpu,cpuacct:/\n", files)) is None
+
+
+def test_systems_without_these_files_have_no_quota(tmp_path: Path) -> None:
+    assert cgroup_quota(tmp_path) is None
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [("50000", 1), ("100000", 1), ("250000", 2), ("9900000", 8), ("max", 8)])
+def test_the_quota_and_the_affinity_mask_both_bind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cpus: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    root = machine(tmp_path, V2_MOUNT, "0::/\n", {"sys/fs/cgroup/cpu.max": f"{quota} 100000\n"})
+    assert available_cpus(root) == cpus

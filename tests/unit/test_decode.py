@@ -1,0 +1,227 @@
+"""Any bytes become upright RGB, or an ImageError with a reason; nothing else."""
+
+import io
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from serving.decode import ImageError, Limits, Reason, decode
+from tests.golden.draw import encoded, picture
+
+PICTURE = picture()
+PIXELS = np.asarray(PICTURE)
+EXIF_ORIENTATION = 0x0112
+LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "TIFF": {}, "BMP": {}}
+
+
+def refused(data: bytes, **limits: int) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode(data, limits=Limits(**limits))
+    return caught.value
+
+
+@pytest.mark.parametrize(("format_", "options"), LOSSLESS.items())
+def test_lossless_formats_keep_every_pixel(format_: str, options: dict[str, bool]) -> None:
+    np.testing.assert_array_equal(decode(encoded(PICTURE, format_, **options)), PIXELS)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"optimize": True}])
+def test_jpeg_decodes_as_pillow_decodes_it(options: dict[str, object]) -> None:
+    data = encoded(PICTURE, "JPEG", quality=92, **options)
+    np.testing.assert_array_equal(decode(data), np.asarray(Image.open(io.BytesIO(data))))
+
+
+def test_a_scaled_decode_is_smaller_but_never_below_the_side_that_was_asked_for() -> None:
+    data = encoded(PICTURE.resize((1500, 1100)), "JPEG", quality=95)
+    full = decode(data)
+    for side in (1, 100, 256, 500, 1100, 3000):
+        pixels = decode(data, min_side=side)
+        assert min(pixels.shape[:2]) >= min(side, 1100)
+    narrow = encoded(PICTURE.resize((200, 3000)), "JPEG")
+    assert decode(narrow, min_side=256).shape == (3000, 200, 3)
+    small = decode(data, min_side=256)
+    assert small.shape[0] < full.shape[0] / 2
+    again = np.asarray(Image.fromarray(full).resize(small.shape[1::-1], Image.Resampling.BOX))
+    assert np.abs(small.astype(int) - again).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_is_applied_in_every_format(format_: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    options = {"quality": 95} if format_ == "JPEG" else LOSSLESS[format_]
+    data = encoded(PICTURE, format_, exif=exif, **options)
+    plain = Image.open(io.BytesIO(encoded(PICTURE, format_, **options))).convert("RGB")
+    turned = plain.copy()
+    turned.getexif()[EXIF_ORIENTATION] = orientation
+    np.testing.assert_array_equal(decode(data), np.asarray(ImageOps.exif_transpose(turned)))
+
+
+def test_damaged_exif_does_not_spoil_a_sound_picture() -> None:
+    data = encoded(PICTURE, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    assert decode(data).shape == PIXELS.shape
+
+
+GREY = PICTURE.convert("L")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (encoded(GREY, "PNG"), GREY.convert("RGB")),
+        (encoded(GREY, "JPEG", quality=100), None),
+        (encoded(PICTURE.convert("1"), "PNG"), PICTURE.convert("1").convert("RGB")),
+        (encoded(PICTURE.quantize(16), "PNG"), PICTURE.quantize(16).convert("RGB")),
+        (encoded(Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257), "PNG"), GREY.convert("RGB")),
+        (encoded(Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257), "TIFF"), GREY.convert("RGB")),
+    ],
+    ids=["grey PNG", "grey JPEG", "1-bit", "palette", "16-bit PNG", "16-bit TIFF"],
+)
+def test_every_kind_of_pixel_becomes_rgb(data: bytes, expected: Image.Image | None) -> None:
+    pixels = decode(data)
+    assert pixels.shape == PIXELS.shape
+    if expected is None:
+        assert np.abs(pixels.astype(int) - np.asarray(GREY)[..., None]).max() <= 3
+    else:
+        np.testing.assert_array_equal(pixels, np.asarray(expected))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_shows_white(mode: str) -> None:
+    image = Image.new(mode, (4, 4), (10, 20, 30, 0) if mode == "RGBA" else (10, 0))
+    image.putpixel((0, 0), (10, 20, 30, 255) if mode == "RGBA" else (10, 255))
+    pixels = decode(encoded(image, "PNG"))
+    assert pixels[0, 0].tolist() == ([10, 20, 30] if mode == "RGBA" else [10, 10, 10])
+    assert pixels[1:].min() == 255
+
+
+def test_a_transparent_colour_of_a_palette_shows_white() -> None:
+    image = PICTURE.quantize(16)
+    pixels = decode(encoded(image, "PNG", transparency=3))
+    hidden = np.asarray(image) == 3
+    assert hidden.any()
+    assert (pixels[hidden] == 255).all()
+    np.testing.assert_array_equal(pixels[~hidden], np.asarray(image.convert("RGB"))[~hidden])
+
+
+def test_cmyk_jpeg_has_about_the_colours_of_the_picture() -> None:
+    pixels = decode(encoded(PICTURE.convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(pixels.astype(int) - PIXELS).mean() < 6
+
+
+@pytest.mark.parametrize("format_", ["GIF", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_frame_counts(format_: str) -> None:
+    frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "green", "blue")]
+    data = encoded(frames[0], format_, save_all=True, append_images=frames[1:])
+    assert decode(data)[10, 10].tolist() == pytest.approx([255, 0, 0], abs=3)
+
+
+def test_a_phone_s_multi_picture_jpeg_is_read() -> None:
+    data = encoded(PICTURE, "MPO", save_all=True, append_images=[PICTURE], quality=95)
+    assert np.abs(decode(data, min_side=50).astype(int).mean() - PIXELS.mean()) < 3
+
+
+def test_pixels_without_an_agreed_white_are_refused() -> None:
+    for mode in ("F", "I"):
+        assert refused(encoded(PICTURE.convert(mode), "TIFF")).reason == Reason.UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello", b"<html>", b"%!PS", b"\0" * 5000, bytes(range(256))],
+    ids=["empty", "text", "html", "postscript", "zeros", "bytes"],
+)
+def test_what_is_no_picture_is_told(data: bytes) -> None:
+    assert refused(data).reason == Reason.NOT_AN_IMAGE
+
+
+@pytest.mark.parametrize("data", [b"\0\0\0\x20ftypheic" + b"\0" * 50, b"8BPS\0\1", b"<svg xmlns='x'/>"])
+def test_formats_that_are_not_read_are_named(data: bytes) -> None:
+    error = refused(data)
+    assert error.reason == Reason.UNSUPPORTED
+    assert "send JPEG, PNG" in str(error)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_a_truncated_picture_is_refused_wherever_it_ends(format_: str) -> None:
+    data = encoded(PICTURE, format_)
+    for share in (0.05, 0.2, 0.5, 0.8, 0.95):
+        error = refused(data[: int(len(data) * share)])
+        assert error.reason in (Reason.TRUNCATED, Reason.NOT_AN_IMAGE)
+
+
+def png_header(width: int, height: int) -> bytes:
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    idat = b"IDAT" + zlib.compress(b"\0" * 100)
+    chunks = b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (ihdr, idat))
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def test_a_huge_header_is_refused_before_anything_is_decoded() -> None:
+    tracemalloc.start()
+    error = refused(png_header(60_000, 60_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert error.reason == Reason.TOO_LARGE
+    assert "60000 x 60000 = 3,600,000,000 pixels" in str(error)
+    assert peak < 2**20
+
+
+def test_the_limits_are_kept_to_the_byte_and_to_the_pixel() -> None:
+    data = encoded(PICTURE, "PNG")
+    pixels = PICTURE.width * PICTURE.height
+    decode(data, limits=Limits(max_bytes=len(data), max_pixels=pixels))
+    assert refused(data, max_bytes=len(data) - 1).reason == Reason.TOO_LARGE
+    assert refused(data, max_pixels=pixels - 1).reason == Reason.TOO_LARGE
+    with pytest.raises(ValueError, match="max_pixels is 0"):
+        Limits(max_pixels=0)
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
+    data = encoded(PICTURE, "JPEG", progressive=True)
+    last_scan = data.rindex(b"\xff\xda")
+    assert refused(data[:-2] + data[last_scan:-2] * 2000 + b"\xff\xd9").reason == Reason.UNSUPPORTED
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+def test_extreme_shapes_are_read(size: tuple[int, int], format_: str) -> None:
+    pixels = decode(encoded(Image.new("RGB", size, (200, 30, 30)), format_), min_side=256)
+    assert pixels.shape == (size[1], size[0], 3)
+
+
+MUTABLE = [encoded(PICTURE.resize((48, 36)), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(MUTABLE), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=12), st.data())
+def test_no_damage_raises_anything_but_an_image_error(
+    data: bytes, changes: list[tuple[float, int]], more: st.DataObject
+) -> None:
+    damaged = bytearray(data)
+    for place, value in changes:
+        damaged[int(place * (len(damaged) - 1))] = value
+    length = more.draw(st.integers(0, len(damaged)))
+    for content in (bytes(damaged), bytes(damaged[:length])):
+        try:
+            pixels = decode(content, min_side=16)
+        except ImageError:
+            continue
+        assert pixels.dtype == np.uint8
+        assert pixels.shape[2] == 3
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff", b"GIF89a", b"II*\0", b"BM", b"RIFF\0\0\0\0WEBP"])
+)
+def test_random_bytes_raise_nothing_but_an_image_error(noise: bytes, magic: bytes) -> None:
+    with pytest.raises(ImageError):
+        decode(magic + noise)

@@ -1,0 +1,64 @@
+"""The pixels that every part of the project sees: pinned, and the same for the same bytes."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.preprocess import PIXELS_VERSION, Preprocess
+from serving.views import look
+from tests.golden.draw import FOLDER, PREPROCESS, encoded, picture
+
+GOLDEN = sorted(path.with_suffix("") for path in FOLDER.glob("*.npz"))
+
+
+def test_there_are_golden_files() -> None:
+    assert len(GOLDEN) == 8
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.name)
+def test_the_pixels_are_those_that_were_pinned(path) -> None:
+    """If this fails, raise PIXELS_VERSION: models in use were trained on the pinned pixels."""
+    golden = np.load(f"{path}.npz", allow_pickle=False)
+    canvas = PREPROCESS.canvas(path.read_bytes())
+    np.testing.assert_array_equal(canvas, golden["canvas"])
+    np.testing.assert_array_equal(look(canvas, PREPROCESS.crop, count=4), golden["views"])
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(150, 110), (300, 299), (64, 64), (40, 90)])
+def test_the_canvas_is_the_middle_square_resized_as_pillow_resizes_it(
+    size: tuple[int, int], interpolation: str
+) -> None:
+    image = picture().resize(size)
+    side = min(size)
+    left, top = (size[0] - side) / 2, (size[1] - side) / 2
+    expected = image.resize((64, 64), Image.Resampling[interpolation.upper()], box=(left, top, left + side, top + side))
+    canvas = Preprocess(resize=64, crop=56, interpolation=interpolation).canvas(encoded(image, "PNG"))
+    difference = np.abs(canvas.astype(int) - np.asarray(expected))
+    assert difference.mean() < 0.5
+    assert difference.max() <= 12
+
+
+def test_a_picture_smaller_than_the_crop_is_enlarged() -> None:
+    assert Preprocess().canvas(encoded(Image.new("RGB", (3, 2), "red"), "PNG")).shape == (256, 256, 3)
+
+
+def test_a_scaled_decode_changes_pixels_little() -> None:
+    data = encoded(picture().resize((1200, 880)), "JPEG", quality=95)
+    fast = Preprocess(resize=256, crop=224).canvas(data)
+    whole = Preprocess(resize=256, crop=224).resize_middle(np.asarray(picture().resize((1200, 880))))
+    assert np.abs(fast.astype(int) - whole).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"interpolation": "nearest"}, "must be one of"),
+        ({"crop": 300}, "16 <= crop <= resize <= 2048"),
+        ({"resize": 5000}, "16 <= crop <= resize <= 2048"),
+        ({"pixels_version": PIXELS_VERSION + 1}, "the pixels would differ"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(fields: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Preprocess(**fields)

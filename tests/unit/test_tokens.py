@@ -1,0 +1,263 @@
+"""Feedback tokens: what was signed comes back, and nothing else is believed."""
+
+import os
+import re
+import secrets
+import stat
+import string
+import subprocess
+import sys
+import traceback
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from serving.tokens import PredictionRecord, TokenError, TokenSigner, load_or_create_keys
+
+KEY = bytes(range(32))
+OTHER_KEY = bytes(range(32, 64))
+RECORD = PredictionRecord(bytes(range(16)), "pets", 3, 1, 0.97, 1_700_000_000_000)
+ALPHABET = string.ascii_letters + string.digits + "-_"
+
+records = st.builds(
+    PredictionRecord,
+    id=st.binary(min_size=16, max_size=16),
+    model=st.text(st.characters(codec="utf-8"), min_size=1, max_size=63).filter(lambda text: len(text.encode()) <= 63),
+    version=st.integers(1, 2**63 - 1),
+    predicted=st.integers(0, 2**31 - 1),
+    probability=st.floats(0, 1),
+    time_ms=st.integers(0, 2**63 - 1),
+)
+
+
+@settings(deadline=None)
+@given(records)
+def test_a_token_gives_back_the_record_that_was_signed(record: PredictionRecord) -> None:
+    signer = TokenSigner([KEY])
+    token = signer.sign(record)
+
+    assert signer.verify(token) == record
+    assert re.fullmatch(r"[A-Za-z0-9_-]{83,166}", token)
+
+
+def test_the_format_of_tokens_is_kept() -> None:
+    """Tokens have no expiry: those that earlier releases issued must stay good."""
+    token = "AQABAgMEBQYHCAkKCwwNDg8AAAAAAAAAAwAAAAE_7wo9cKPXCgAAAYvP5WgAcGV0c7D9mqYiGZ1uqtqJbL3JLI4"
+    assert TokenSigner([KEY]).sign(RECORD) == token
+
+
+def test_every_alteration_of_one_character_is_refused() -> None:
+    signer = TokenSigner([KEY])
+    token = signer.sign(RECORD)
+
+    for position, original in enumerate(token):
+        for other in ALPHABET.replace(original, "") + "+/=.\n é\0":
+            with pytest.raises(TokenError):
+                signer.verify(token[:position] + other + token[position + 1 :])
+
+
+def test_every_truncation_and_extension_is_refused() -> None:
+    signer = TokenSigner([KEY])
+    token = signer.sign(RECORD)
+
+    for length in range(len(token)):
+        refused(signer, token[:length])
+        refused(signer, token[length + 1 :])
+    for extra in (*ALPHABET, "=", "==", "\n", " ", "A" * 1000):
+        refused(signer, token + extra)
+        refused(signer, extra + token)
+
+
+@pytest.mark.parametrize("model", ["p", "pe", "pet"])
+def test_a_record_has_one_spelling(model: str) -> None:
+    """Lengths of every remainder by 3: base64 leaves bits unused, and decoders ignore what they do not know."""
+    signer = TokenSigner([KEY])
+    token = signer.sign(PredictionRecord(RECORD.id, model, 3, 1, 0.97, 0))
+    content = urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    spellings = {token[:-1] + last for last in ALPHABET}
+    spellings |= {token[:40] + inserted + token[40:] for inserted in ("\n", "=", ".", "\u200b")}
+    spellings |= {urlsafe_b64encode(content).decode(), b64encode(content).decode(), token + "=", token.swapcase()}
+    spellings.discard(token)
+
+    assert signer.verify(token).model == model
+    for spelling in spellings:
+        refused(signer, spelling)
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.text(max_size=200),
+        st.text(ALPHABET, min_size=80, max_size=170),
+        st.binary(min_size=60, max_size=125).map(lambda content: urlsafe_b64encode(content).decode().rstrip("=")),
+    )
+)
+@example("")
+def test_anything_else_is_refused(token: str) -> None:
+    refused(TokenSigner([KEY]), token)
+
+
+def test_a_huge_token_costs_nothing() -> None:
+    refused(TokenSigner([KEY]), "A" * 50_000_000)
+
+
+def test_another_key_is_refused() -> None:
+    refused(TokenSigner([OTHER_KEY]), TokenSigner([KEY]).sign(RECORD))
+
+
+def test_keys_can_be_changed_without_losing_tokens() -> None:
+    before, during, after = TokenSigner([KEY]), TokenSigner([OTHER_KEY, KEY]), TokenSigner([OTHER_KEY])
+    old, new = before.sign(RECORD), during.sign(RECORD)
+
+    assert during.verify(old) == during.verify(new) == after.verify(new) == RECORD
+    refused(after, old)
+    refused(before, new)
+
+
+def test_all_refusals_read_the_same_and_say_nothing_of_the_key() -> None:
+    signer = TokenSigner([KEY, OTHER_KEY])
+    token = signer.sign(RECORD)
+    messages = set()
+    for bad in ("", token[:-1], token[:-2] + "AA", "é" * 90, TokenSigner([bytes(32)]).sign(RECORD)):
+        with pytest.raises(TokenError) as caught:
+            signer.verify(bad)
+        messages.add(str(caught.value))
+        trace = "".join(traceback.format_exception(caught.value))
+        assert not contains_key(trace + repr(caught.value))
+        assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+    assert len(messages) == 1
+    assert not contains_key(repr(signer) + str(signer) + token)
+
+
+def refused(signer: TokenSigner, token: str) -> None:
+    with pytest.raises(TokenError):
+        signer.verify(token)
+
+
+def contains_key(text: str) -> bool:
+    return any(
+        spelled in text for key in (KEY, OTHER_KEY) for spelled in (key.hex(), repr(key), b64encode(key).decode())
+    )
+
+
+@pytest.mark.parametrize("keys", [[], [b""], [KEY, bytes(31)]])
+def test_missing_and_short_keys_are_refused(keys: list[bytes]) -> None:
+    with pytest.raises(ValueError, match="at least (1|32)"):
+        TokenSigner(keys)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": bytes(15)},
+        {"model": ""},
+        {"model": "é" * 32},
+        {"version": 0},
+        {"version": 2**63},
+        {"predicted": -1},
+        {"probability": 1.0001},
+        {"probability": float("nan")},
+        {"time_ms": -1},
+    ],
+)
+def test_records_out_of_range_are_refused(change: dict[str, object]) -> None:
+    fields = {name: getattr(RECORD, name) for name in ("id", "model", "version", "predicted", "probability", "time_ms")}
+    with pytest.raises(ValueError, match=next(iter(change))):
+        PredictionRecord(**fields | change)
+
+
+def test_a_key_file_is_made_once_and_kept_to_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "token-keys"
+    made = load_or_create_keys(path)
+
+    assert [len(key) for key in made] == [32]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert load_or_create_keys(path) == made
+    assert load_or_create_keys(tmp_path / "other") != made
+    assert sorted(os.listdir(tmp_path)) == ["other", "token-keys"]
+
+
+def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from serving.tokens import load_or_create_keys\n"
+        "sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.readline()\n"
+        "print([load_or_create_keys(Path(sys.argv[1]) / str(n)) for n in range(50)])"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    answers = set()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        answers.add(process.communicate(timeout=30)[0])
+        assert process.returncode == 0
+
+    assert len(answers) == 1
+    assert len(os.listdir(tmp_path)) == 50
+
+
+def test_keys_are_read_in_order_in_hexadecimal_and_base64(tmp_path: Path) -> None:
+    keys = [secrets.token_bytes(size) for size in (32, 33, 48, 64)]
+    path = key_file(
+        tmp_path,
+        f"{keys[0].hex()}\n\n  {b64encode(keys[1]).decode()}  \r\n"
+        f"{urlsafe_b64encode(keys[2]).decode()}\n{b64encode(keys[3]).decode().rstrip('=')}",
+    )
+
+    assert load_or_create_keys(path) == keys
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no key"),
+        (" \n\n", "holds no key"),
+        (KEY.hex() + "\n" + KEY[:31].hex() + "\n", "line 2: the key has 31 bytes; at least 32"),
+        (KEY.hex()[:-1], "line 1: neither hexadecimal nor base64"),
+        (KEY.hex() + " # the old one", "line 1: neither"),
+        (b64encode(KEY).decode()[:-3], "line 1: neither"),
+        ("clé" * 20, "line 1: neither"),
+        (KEY.hex() + "\n" * 70_000, "no key file"),
+    ],
+)
+def test_files_that_are_no_keys_are_refused_without_showing_them(tmp_path: Path, content: str, message: str) -> None:
+    path = key_file(tmp_path, content)
+
+    with pytest.raises(ValueError, match=message) as caught:
+        load_or_create_keys(path)
+    assert KEY.hex()[:8] not in "".join(traceback.format_exception(caught.value))
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("mode", "safe"), [(0o600, True), (0o640, True), (0o444, True), (0o620, False), (0o602, False)]
+)
+def test_key_files_that_others_may_change_are_refused(tmp_path: Path, mode: int, safe: bool) -> None:
+    path = key_file(tmp_path, KEY.hex())
+    path.chmod(mode)
+
+    if safe:
+        assert load_or_create_keys(path) == [KEY]
+    else:
+        with pytest.raises(ValueError, match=f"mode 0{mode:o}.*chmod 600"):
+            load_or_create_keys(path)
+
+
+def key_file(folder: Path, content: str) -> Path:
+    path = folder / "token-keys"
+    path.write_bytes(content.encode())
+    path.chmod(0o600)
+    return path
