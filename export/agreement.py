@@ -1,4 +1,4 @@
-"""Two tables of probabilities in; how well they agree out, or a GateError."""
+"""Two tables of probabilities in; how well they agree out, or a LossError."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.gate import GateError, Gates
+from export.gate import Gates, LossError
 from serving.bundle import Precision
 
 
@@ -55,13 +55,13 @@ def check_agreement(found: Agreement, precision: Precision, gates: Gates, what: 
     fp32 and fp16 are judged by the largest difference of a probability, INT8 by its answers and its accuracy.
 
     Raises:
-        GateError: with both figures.
+        LossError: with both figures.
     """
     if not np.isfinite(found.max_abs_diff):
-        raise GateError(f"{what} gives values that are no numbers, on {name_of_worst}")
+        raise LossError(f"{what} gives values that are no numbers, on {name_of_worst}")
     allowed = gates.max_diff(precision)
     if allowed is not None and found.max_abs_diff > allowed:
-        raise GateError(
+        raise LossError(
             f"{what} differs from the trained network by {found.max_abs_diff:.1e} in a probability (allowed: "
             f"{allowed:.1e}), most on {name_of_worst}; it has {found.correct:,} of {found.photos:,} right, the trained "
             f"network {found.trained_correct:,}"
@@ -70,12 +70,12 @@ def check_agreement(found: Agreement, precision: Precision, gates: Gates, what: 
     changed = round((1 - found.agreement) * found.photos)
     # Of a few photos one may always differ: it says no more than that the network was undecided about it.
     if allowed is None and changed > max(1, (1 - gates.min_agreement) * found.photos + 1e-9):
-        raise GateError(
+        raise LossError(
             f"{what} gives {100 * found.agreement:.2f}% of {found.photos:,} photos the trained network's class "
             f"(needed: {100 * gates.min_agreement:.2f}%)"
         )
     if allowed is None and lost > max(1, gates.max_accuracy_loss * found.photos + 1e-9):
-        raise GateError(
+        raise LossError(
             f"{what} has {found.correct:,} of {found.photos:,} right and the trained network "
             f"{found.trained_correct:,}: {100 * lost / found.photos:.2f} points lost (allowed: "
             f"{100 * gates.max_accuracy_loss:.2f})"

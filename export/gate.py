@@ -9,6 +9,10 @@ class GateError(RuntimeError):
     """A graph that does not do what was trained; the message says what differs, where and by how much."""
 
 
+class LossError(GateError):
+    """A graph of the right form that loses too much; leaving more of it in float may help."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gates:
     """How far each precision may be from the trained network."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from export.gate import GateError
+from export.gate import GateError, LossError
 from training.model import Classifier
 from training.progress import progress, say
 
@@ -178,7 +178,7 @@ def half_until_passed(
     folded = fold_norms(classifier, images_NHWC[:1])
     try:
         return gate(half(folded, images_NHWC)), []
-    except GateError as error:
+    except LossError as error:
         say(f"{error}; looking for the blocks that float16 damages")
         failure = error
     damaged = measure_half_damage(folded, images_NHWC)
@@ -188,7 +188,7 @@ def half_until_passed(
         kept = damaged[:count]
         try:
             found = gate(half(folded, images_NHWC, [block["layer"] for block in kept]))
-        except GateError as error:
+        except LossError as error:
             failure = error
             continue
         say(f"passed with {count} of {len(damaged)} blocks in float32: {', '.join(block['layer'] for block in kept)}")

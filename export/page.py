@@ -39,8 +39,8 @@ def render_page(manifest: Manifest) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"
-        f'<p class="lead">Trained: <b>{100 * accuracy["value"]:.2f}%</b> of {manifest.metrics["n"]:,} validation photos '
-        f"right (95% interval {100 * accuracy['lower']:.2f}% to {100 * accuracy['upper']:.2f}%).</p>"
+        f'<p class="lead">Trained: <b>{100 * accuracy["value"]:.2f}%</b> of {manifest.metrics["n"]:,} validation '
+        f"photos right (95% interval {100 * accuracy['lower']:.2f}% to {100 * accuracy['upper']:.2f}%).</p>"
         f'<h2>Files, and how they compare</h2><div class="table"><table><tr>{header}</tr>{rows}</table></div>'
         '<p class="note">Each file was run in ONNX Runtime on the validation photos and compared with the trained '
         "network's probabilities; |Δp| is the difference of a probability. The second runtime reads the same file and "
@@ -80,8 +80,10 @@ def _quantization(artifact: Artifact) -> list[str]:
         return []
     unit = "nats" if artifact.precision == "int8" else "of a logit"
     kept = ", ".join(f"{layer['layer']} ({layer['damage']:.1e} {unit})" for layer in facts["float_layers"])
-    calibrated = f"calibrated on {facts['photos']:,} photos ({facts['source']}), {facts['method']}; "
+    calibrated = ""
+    if "photos" in facts:
+        calibrated = f"calibrated on {facts['photos']:,} photos ({facts['source']}), {facts['method']}; "
     return [
-        f"{artifact.file}: {calibrated if 'photos' in facts else ''}"
+        f"{artifact.file}: {calibrated}"
         + (f"left in float32, with the damage measured there: {kept}." if kept else "no layer is left in float32.")
     ]

@@ -61,6 +61,7 @@ def quantize(graph: bytes, ranges: TensorsData, runtime: Runtime, keep_float: Co
         extra_options=dict(_TENSORRT_OPTIONS) if tensorrt else {},
     )
     quantizer.quantize_model()
+    quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
     if tensorrt:
         _quantize_skip_branches(quantized.graph, ranges)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import TensorsData
 
-from export.gate import GateError
+from export.gate import GateError, LossError
 from export.onnx_session import answer_each, open_session
 from export.quantize import layers, quantize
 from serving.bundle import Runtime
@@ -44,7 +44,7 @@ def quantize_until_passed(
     candidate = quantize(graph, ranges, runtime)
     try:
         return candidate, gate(candidate), []
-    except GateError as error:
+    except LossError as error:
         say(f"{error}; looking for the layers that do the damage")
         failure = error
     damaged = measure_damage(graph, ranges, runtime, calibration_NHWC)
@@ -55,7 +55,7 @@ def quantize_until_passed(
         candidate = quantize(graph, ranges, runtime, [layer["layer"] for layer in kept])
         try:
             parity = gate(candidate)
-        except GateError as error:
+        except LossError as error:
             failure = error
             continue
         say(f"passed with {count} of {len(damaged)} layers in float: {', '.join(layer['layer'] for layer in kept)}")

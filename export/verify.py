@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.agreement import check_agreement, compare
-from export.gate import GateError, Gates
+from export.gate import GateError, Gates, LossError
 from export.onnx_session import answer, answer_each, open_session
 from export.operators import check_operators
 from export.second_runtime import PHOTOS, run_openvino, second_runtime
@@ -131,7 +131,7 @@ def check_batches(session: onnxruntime.InferenceSession, evidence: Evidence, all
         worst = int(difference_N.argmax())
         largest[str(batch)] = float(difference_N[worst])
         if allowed is not None and not difference_N[worst] <= allowed:
-            raise GateError(
+            raise LossError(
                 f"ONNX Runtime and torch differ by {difference_N[worst]:.2e} in a batch of {batch} (allowed: "
                 f"{allowed:.0e}), most on {evidence.photos[rows[worst]].path}"
             )
