@@ -152,7 +152,8 @@ def test_precisions_can_be_chosen_and_impossible_gates_leave_nothing(
     common = ("export", "bundle", "--run", fitted, "--name", "pets")
     finished = run_here(*common, "--models", tmp_path / "a", "--precisions", "fp32", "int8", *LOOSE)
     assert finished.returncode == 0, finished.stderr
-    assert [artifact.precision for artifact in open_bundle(tmp_path / "a/pets/1").manifest.artifacts] == ["fp32", "int8"]
+    written = open_bundle(tmp_path / "a/pets/1").manifest.artifacts
+    assert [artifact.precision for artifact in written] == ["fp32", "int8"]
     refused = run_here(*common, "--models", tmp_path / "b", "--precisions", "fp16", "--max-diff-fp16", "0")
     assert refused.returncode == 1
     assert "blocks in float32" in refused.stderr
