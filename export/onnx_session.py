@@ -8,7 +8,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from serving.bundle import INPUT_NAME, OUTPUT_NAME
-from training.extract import cpu_count
+from serving.cpus import available_cpus
 
 _ERRORS_ONLY = 3
 
@@ -34,7 +34,7 @@ def answer_each(
 ) -> NDArray[np.float32]:
     """Probabilities float32 `[N, K]`, computed one image at a time on all cores."""
     answers = []
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         rows = (images_NHWC[row : row + 1] for row in range(len(images_NHWC)))
         for probabilities in pool.map(lambda row: answer(session, row), rows):
             answers.append(probabilities)

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.cpus import available_cpus
 from serving.preprocess import Preprocess
 from serving.views import look
 from training.data import Photo
-from training.extract import cpu_count
 
 
 def load_views(
@@ -27,7 +27,7 @@ def load_views(
         row, photo = item
         views_NHWC[row] = look(preprocess.canvas(photo.read()), preprocess.crop)[0]
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         for done, _ in enumerate(pool.map(load, enumerate(photos)), 1):
             on_progress(done, len(photos))
     return views_NHWC
