@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,10 +12,11 @@ import torch
 from onnx import TensorProto, helper
 
 from export.agreement import check_agreement, compare
-from export.calibrate import choose_photos
-from export.gate import GateError, Gates
+from export.calibrate import choose_photos, measure_ranges
+from export.gate import GateError, Gates, LossError
 from export.onnx_session import answer, open_session
 from export.operators import check_operators
+from export.sensitive import measure_damage, quantize_until_passed
 from export.to_onnx import Deployable, to_onnx
 from serving.bundle import Bundle, open_bundle
 from tests.commands import run_here
@@ -160,6 +162,39 @@ def test_precisions_can_be_chosen_and_impossible_gates_leave_nothing(
     assert not (tmp_path / "b" / "pets" / "1").exists()
     assert run_here(*common, "--models", tmp_path / "c", "--precisions", "int4").returncode == 2
     assert run_here(*common, "--models", tmp_path / "c", "--min-agreement", "2").returncode == 2
+
+
+def test_the_layers_that_lose_most_stay_in_float_until_the_gate_passes(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = bundle.read(bundle.artifact("fp32"))
+    images = np.random.default_rng(0).integers(0, 256, (4, 160, 160, 3), np.uint8)
+    ranges = measure_ranges(graph, images, lambda done, total: None)
+    damaged = measure_damage(graph, ranges, "onnxruntime", images)
+    assert [layer["damage"] for layer in damaged] == sorted((layer["damage"] for layer in damaged), reverse=True)
+    monkeypatch.setattr("export.sensitive.measure_damage", lambda *arguments: damaged)  # it takes a while
+    tried: list[bytes] = []
+
+    def gate(candidate: bytes) -> dict[str, Any]:
+        tried.append(candidate)
+        if len(tried) < 3:
+            raise LossError("it loses too much")
+        return {"tries": len(tried)}
+
+    quantised, parity, kept = quantize_until_passed(graph, ranges, "onnxruntime", images, gate)
+    assert parity == {"tries": 3}
+    assert quantised == tried[-1]
+    assert kept == damaged[:2]
+    quantised_graph = onnx.load_from_string(quantised).graph
+    weights = {node.name: node.input[1] for node in quantised_graph.node if node.op_type in ("Conv", "Gemm")}
+    floats = {name for name, weight in weights.items() if not weight.endswith("_DequantizeLinear_Output")}
+    assert floats == {layer["layer"] for layer in kept}
+
+    def hopeless(candidate: bytes) -> dict[str, Any]:
+        raise LossError("it loses too much")
+
+    with pytest.raises(GateError, match="up to 16 of .* layers in float.*--calibration-photos"):
+        quantize_until_passed(graph, ranges, "onnxruntime", images, hopeless)
 
 
 def test_calibration_photos_come_from_a_folder_if_one_is_named(fitted: Path, drawings: Path, tmp_path: Path) -> None:
