@@ -30,9 +30,9 @@ class Walk:
         for _ in range(6):  # a type may depend on one that is assigned further down
             self.problems = set()
             for node in ast.walk(self.tree):
-                if isinstance(node, ast.Assign):
+                if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
                     found = self.infer(node.value)
-                    for target in node.targets:
+                    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                         if found is not None and isinstance(target, ast.Name | ast.Attribute):
                             self.types[self.name(target)] = found
         for node in ast.walk(self.tree):
