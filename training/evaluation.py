@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from serving.confusion import ConfusionMatrix
 
+from serving.confusion import ConfusionMatrix
 from training.calibration import cross_fitted, fit_temperature, softmax
 from training.metrics import Metrics, measure
 

@@ -29,7 +29,16 @@ from training.plots import plot_calibration, plot_confusion, plot_losses
 from training.progress import progress, say
 from training.recipe import Recipe
 from training.report import ReportContents, render_report
-from training.run import MODEL_FILE, RECIPE_FILE, RUN_FILE, RUN_FORMAT, VALIDATION_FILE, validation_lines
+from training.run import (
+    MODEL_FILE,
+    RECIPE_FILE,
+    RUN_FILE,
+    RUN_FORMAT,
+    TRAINING_FILE,
+    VALIDATION_FILE,
+    training_lines,
+    validation_lines,
+)
 from training.versions import versions
 from training.weights import fingerprint, load_weights
 
@@ -106,6 +115,8 @@ def fit(data: Path, run: Path, recipe: Recipe, cache: Path) -> Evaluation:
             recipe.save(folder / RECIPE_FILE)
             lines = validation_lines(of_data.valid.photos, evaluation.probabilities_NK, data)
             (folder / VALIDATION_FILE).write_text("".join(lines), encoding="utf-8")
+            listed = training_lines(of_data.train.photos, data)
+            (folder / TRAINING_FILE).write_text("".join(listed), encoding="utf-8")
         facts = {
             "format": RUN_FORMAT,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
