@@ -65,7 +65,7 @@ def test_a_file_that_is_not_the_one_described_is_refused(tmp_path: Path) -> None
 
 
 def test_a_precision_that_is_missing_is_told_with_those_that_are_there(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="has no int8 artifact; it has fp32"):
+    with pytest.raises(BundleError, match="has no int8 artifact for onnxruntime; it has fp32"):
         open_bundle(write(tmp_path)).artifact("int8")
 
 
