@@ -5,13 +5,13 @@ from torch import Tensor, nn
 
 from export.graph import export_graph
 from serving.bundle import OUTPUT_NAME
-from training.model import Classifier
+from training.model import Network
 
 
 class Deployable(nn.Module):
     """uint8 RGB `[N, H, W, 3]` -> probabilities float32 `[N, K]`: everything between pixels and answer."""
 
-    def __init__(self, classifier: Classifier, temperature: float) -> None:
+    def __init__(self, classifier: Network, temperature: float) -> None:
         super().__init__()
         self.classifier = classifier
         self.temperature = temperature

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from serving.confusion import wilson
 
 ECE_BINS = 15
