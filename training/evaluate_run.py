@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data import VALID, DataError, Skipped, class_names, hash_photos, list_photos
-from training.evaluation import Evaluation, evaluate
+from training.evaluation import Evaluation, confusion_facts, evaluate
 from training.hardware import choose_hardware
 from training.model import Classifier
 from training.prepare import Lookup
@@ -64,7 +64,7 @@ def evaluation_facts(evaluation: Evaluation, skipped: list[Skipped]) -> dict[str
     return {
         "metrics": evaluation.metrics.to_json(),
         "test_time": None if evaluation.test_time is None else asdict(evaluation.test_time),
-        "confusion_matrix": evaluation.confusion.counts_KK.tolist(),
+        **confusion_facts(evaluation.confusion),
         "temperature": evaluation.temperature,
         "skipped": [{"path": str(file.path), "reason": file.reason} for file in skipped],
     }

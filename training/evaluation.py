@@ -1,6 +1,7 @@
 """Logits and truth in; everything that a run says about how well it does out."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from training.calibration import cross_fitted, fit_temperature, mean_probabiliti
 from training.metrics import Metrics, measure
 from training.paired import compare
 from training.test_time import TestTime, choose_threshold
+
+MAX_WHOLE_MATRIX = 500
+"""Classes of a confusion matrix that is written whole: ten thousand would fill a gigabyte with zeros."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,13 @@ def evaluate(
         confusion=ConfusionMatrix.from_pairs(classes, labels_N, one_NK.argmax(1)),
         test_time=test_time,
     )
+
+
+def confusion_facts(confusion: ConfusionMatrix) -> dict[str, Any]:
+    """The confusion matrix as JSON has it: rows of counts or, with very many classes, only what is not zero."""
+    counts_KK = confusion.counts_KK
+    if len(confusion.classes) <= MAX_WHOLE_MATRIX:
+        return {"confusion_matrix": counts_KK.tolist()}
+    actual, predicted = np.nonzero(counts_KK)
+    entries = np.stack([actual, predicted, counts_KK[actual, predicted]], 1)
+    return {"confusion_matrix": None, "confusion_entries": entries.tolist()}

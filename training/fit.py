@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data import Skipped, shared_photos
-from training.evaluation import Evaluation, evaluate
+from training.evaluation import Evaluation, confusion_facts, evaluate
 from training.files import write_whole
 from training.hardware import Hardware, choose_hardware
 from training.history import History, recorded
@@ -149,7 +149,7 @@ def _facts(
         "metrics": evaluation.metrics.to_json(),
         "metrics_uncalibrated": evaluation.uncalibrated.to_json(),
         "test_time": None if test_time is None else asdict(test_time),
-        "confusion_matrix": evaluation.confusion.counts_KK.tolist(),
+        **confusion_facts(evaluation.confusion),
         "temperature": evaluation.temperature,
         "preprocess": asdict(preprocess),
         "mean": backbone.mean,

@@ -20,6 +20,8 @@ from training.run import open_run
 from training.run_folder import partial_folder
 from training.stage import Stage
 
+pytestmark = pytest.mark.slow
+
 TINY = {"arch": "test_resnet", "weights": "none", "sizes": (32,), "batch_size": 8}
 """A network of timm's with few layers: what is tried here is how it is trained, not how well it does."""
 
@@ -206,7 +208,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("killed_in_epoch", [1, 2, 4])
+@pytest.mark.parametrize("killed_in_epoch", [1, 4])
 def test_a_killed_fit_goes_on_to_the_same_weights_bit_for_bit(
     killed_in_epoch: int, recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path, course: Path
 ) -> None:

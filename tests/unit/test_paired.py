@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from serving.confusion import ConfusionMatrix
 from training.calibration import softmax
-from training.evaluation import evaluate
+from training.evaluation import confusion_facts, evaluate
 from training.paired import compare
 from training.test_time import choose_threshold
 
@@ -60,3 +61,10 @@ def test_a_given_temperature_is_used_and_a_missing_one_is_fitted() -> None:
     assert fitted.test_time is not None
     assert fitted.test_time.metrics.correct > fitted.metrics.correct  # four noisy views see more than one
     assert evaluate(logits[:1], labels, ("a", "b", "c")).test_time is None
+
+
+def test_a_matrix_of_very_many_classes_is_written_without_its_zeros() -> None:
+    few = ConfusionMatrix.from_pairs(("a", "b"), [0, 1, 1], [0, 0, 1])
+    assert confusion_facts(few) == {"confusion_matrix": [[1, 0], [1, 1]]}
+    many = ConfusionMatrix.from_pairs(tuple(map(str, range(900))), [7, 7, 899], [7, 7, 3])
+    assert confusion_facts(many) == {"confusion_matrix": None, "confusion_entries": [[7, 7, 2], [899, 3, 1]]}
