@@ -1,67 +1,181 @@
 """A finished run in; a checked bundle `models/NAME/VERSION/` out: the whole of `python -m export bundle`."""
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal, get_args
 
-import onnxruntime
+import torch
 
+from export.calibrate import METHOD, choose_photos, list_calibration, measure_ranges
+from export.gate import Gates
+from export.half import half_until_passed
+from export.page import render_page
+from export.sensitive import quantize_until_passed
 from export.to_onnx import Deployable, to_onnx
-from export.verify import check_answers, check_graph, check_parity, load_views
-from serving.bundle import MANIFEST, Artifact, Manifest, check_name
+from export.verify import Evidence, verify
+from export.views import load_views
+from serving.bundle import MANIFEST, Artifact, Manifest, Precision, Runtime, check_name
+from training.data import Photo
 from training.files import new_folder, sync_folder
+from training.model import Classifier
 from training.progress import progress, say
 from training.run import Run
 from training.versions import versions
 
-FP32_FILE = "model.fp32.onnx"
+PAGE = "bundle.html"
+DAMAGE_PHOTOS, HALF_DAMAGE_PHOTOS = 48, 16
+"""Calibration photos on which the damage of single layers is measured; torch, for float16, is the slower one."""
+
+Target = Literal["fp32", "fp16", "int8", "int8-trt"]
+TARGETS: tuple[Target, ...] = get_args(Target)
 
 
-def export_bundle(run: Run, models: Path, name: str, data: Path | None = None) -> Path:
-    """Export a run, prove that the graph does what was trained, and write a bundle under the next free version.
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What INT8 takes the ranges of its activations from."""
+
+    calibration: Path | None = None
+    """Folder of photos like those to be served. Default: the run's training photos."""
+    calibration_photos: int = 128
+    """How many of them are looked at, chosen evenly over the classes."""
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.calibration_photos <= 100_000:
+            raise ValueError(f"calibration_photos is {self.calibration_photos}; it must lie between 16 and 100,000")
+
+
+def export_bundle(
+    run: Run,
+    models: Path,
+    name: str,
+    data: Path | None = None,
+    *,
+    targets: Sequence[Target] = TARGETS,
+    gates: Gates | None = None,
+    calibration: Calibration | None = None,
+) -> Path:
+    """Export a run, prove that each graph does what was trained, and write a bundle under the next free version.
 
     Args:
         models: folder of models; `models/name/VERSION` is written in one step.
         data: where the run's photos are now, if they have moved.
+        targets: which files to write.
+        gates: how far they may be from the trained network.
 
     Returns:
         The bundle's folder.
 
     Raises:
         RunError, DataError: if the run is incomplete, or its photos are gone or changed.
-        GateError: if the graph differs from the network; then nothing is written.
+        GateError: if a graph differs from the network; then nothing is written.
         OSError: if it cannot be written; then nothing is left under the version's name.
     """
     check_name(name)
+    if not targets:
+        raise ValueError(f"no precisions were given; choose of {', '.join(TARGETS)}")
+    calibration = calibration or Calibration()
     classifier = run.load_classifier()
-    preprocess = run.preprocess
     photos, trained_NK = run.validation(data)
+    chosen = _calibration_photos(run, data, calibration) if set(targets) != {"fp32"} else []
     with progress("reading validation photos") as on_progress:
-        views_NHWC = load_views(photos, preprocess, on_progress)
-    say("exporting to ONNX")
-    deployable = Deployable(classifier, run.temperature).eval()
-    graph = to_onnx(deployable, preprocess.crop)
-    check_graph(graph, crop=preprocess.crop, classes=len(run.classes))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    parity = check_parity(session, deployable, photos, views_NHWC)
-    with progress("comparing answers") as on_progress:
-        answers = check_answers(session, photos, views_NHWC, trained_NK, on_progress)
-    artifact = Artifact(
-        file=FP32_FILE,
-        precision="fp32",
-        sha256=hashlib.sha256(graph).hexdigest(),
-        bytes=len(graph),
-        parity={"reference": "torch", **parity, **answers},
+        views_NHWC = load_views(photos, run.preprocess, on_progress)
+    evidence = Evidence(
+        deployable=Deployable(classifier, run.temperature).eval(),
+        crop=run.preprocess.crop,
+        classes=len(run.classes),
+        photos=photos,
+        views_NHWC=views_NHWC,
+        trained_NK=trained_NK,
+        gates=gates or Gates(),
     )
+    graphs = _export(run, classifier, sorted(set(targets), key=TARGETS.index), chosen, calibration, evidence)
+    manifest = _manifest(run, name, tuple(artifact for artifact, _ in graphs))
     with new_folder(models / name, "export") as folder:
-        (folder / FP32_FILE).write_bytes(graph)
-        return _publish(folder, models / name, _manifest(run, name, artifact))
+        for artifact, graph in graphs:
+            (folder / artifact.file).write_bytes(graph)
+        return _publish(folder, models / name, manifest)
 
 
-def _manifest(run: Run, name: str, artifact: Artifact) -> Manifest:
+def _calibration_photos(run: Run, data: Path | None, calibration: Calibration) -> list[Photo]:
+    folder = calibration.calibration
+    photos = list_calibration(folder) if folder else run.training(data)
+    return choose_photos(photos, calibration.calibration_photos)
+
+
+def _export(
+    run: Run,
+    classifier: Classifier,
+    targets: Sequence[Target],
+    chosen: list[Photo],
+    calibration: Calibration,
+    evidence: Evidence,
+) -> list[tuple[Artifact, bytes]]:
+    """The graphs asked for, each through its gates, with their entries in the manifest."""
+    done: list[tuple[Artifact, bytes]] = []
+
+    def add(target: Target, precision: Precision, graph: bytes, parity: dict[str, Any], **fields: Any) -> None:
+        sha256 = hashlib.sha256(graph).hexdigest()
+        file = f"model.{target}.onnx"
+        artifact = Artifact(file=file, precision=precision, sha256=sha256, bytes=len(graph), parity=parity, **fields)
+        done.append((artifact, graph))
+
+    say("exporting to ONNX")
+    fp32 = to_onnx(evidence.deployable, evidence.crop)
+    if "fp32" in targets:
+        add("fp32", "fp32", fp32, verify(fp32, "fp32", "onnxruntime", evidence))
+    if not chosen:
+        return done
+    calibration_NHWC = load_views(chosen, run.preprocess, lambda done, total: None)
+    if "fp16" in targets:
+        found, kept = half_until_passed(
+            classifier, torch.from_numpy(calibration_NHWC[:HALF_DAMAGE_PHOTOS]), _half_gate(run.temperature, evidence)
+        )
+        add("fp16", "fp16", found["graph"], found["parity"], quantization={"float_layers": kept})
+    if not {"int8", "int8-trt"} & set(targets):
+        return done
+    with progress("calibrating") as on_progress:
+        ranges = measure_ranges(fp32, calibration_NHWC, on_progress)
+    for target, runtime in _INT8:
+        if target not in targets:
+            continue
+        graph, parity, kept = quantize_until_passed(
+            fp32, ranges, runtime, calibration_NHWC[:DAMAGE_PHOTOS], _gate(runtime, evidence)
+        )
+        add(
+            target,
+            "int8",
+            graph,
+            parity,
+            runtime=runtime,
+            quantization={
+                "photos": len(chosen),
+                "source": str(calibration.calibration or "training split"),
+                "method": METHOD,
+                "float_layers": kept,
+            },
+        )
+    return done
+
+
+_INT8: tuple[tuple[Target, Runtime], ...] = (("int8", "onnxruntime"), ("int8-trt", "tensorrt"))
+
+
+def _gate(runtime: Runtime, evidence: Evidence) -> Callable[[bytes], dict[str, Any]]:
+    return lambda graph: verify(graph, "int8", runtime, evidence)
+
+
+def _half_gate(temperature: float, evidence: Evidence) -> Callable[[Classifier], dict[str, Any]]:
+    def gate(halved: Classifier) -> dict[str, Any]:
+        graph = to_onnx(Deployable(halved, temperature).eval(), evidence.crop)
+        return {"graph": graph, "parity": verify(graph, "fp16", "onnxruntime", evidence)}
+
+    return gate
+
+
+def _manifest(run: Run, name: str, artifacts: tuple[Artifact, ...]) -> Manifest:
     facts = run.facts
     return Manifest(
         name=name,
@@ -73,7 +187,7 @@ def _manifest(run: Run, name: str, artifact: Artifact) -> Manifest:
         mean=facts["mean"],
         std=facts["std"],
         temperature=run.temperature,
-        artifacts=(artifact,),
+        artifacts=artifacts,
         metrics=facts["metrics"],
         fingerprints=facts["fingerprints"],
         versions=versions(),
@@ -84,8 +198,9 @@ def _publish(folder: Path, home: Path, manifest: Manifest) -> Path:
     """Give a finished folder the next free version's name, in one step."""
     version = max((int(path.name) for path in home.iterdir() if path.name.isdecimal()), default=0) + 1
     while True:
-        content = replace(manifest, version=version).to_json()
-        (folder / MANIFEST).write_text(content, encoding="utf-8")
+        numbered = replace(manifest, version=version)
+        (folder / MANIFEST).write_text(numbered.to_json(), encoding="utf-8")
+        (folder / PAGE).write_text(render_page(numbered), encoding="utf-8")
         sync_folder(folder)
         place = home / str(version)
         try:

@@ -1,25 +1,36 @@
-"""A trained classifier in; the deployable graph, uint8 images to calibrated probabilities, out."""
+"""Trained classifiers in; the deployable graph, uint8 images to calibrated probabilities, out."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from export.graph import export_graph
 from serving.bundle import OUTPUT_NAME
-from training.model import Network
 
 
 class Deployable(nn.Module):
-    """uint8 RGB `[N, H, W, 3]` -> probabilities float32 `[N, K]`: everything between pixels and answer."""
+    """uint8 RGB `[N, H, W, 3]` -> probabilities float32 `[N, K]`: everything between pixels and answer.
 
-    def __init__(self, classifier: Network, temperature: float) -> None:
+    Several classifiers make an ensemble: each answers with its logits divided by the temperature, and the
+    probabilities are averaged.
+    """
+
+    def __init__(self, classifiers: nn.Module | Sequence[nn.Module], temperature: float) -> None:
         super().__init__()
-        self.classifier = classifier
+        members = [classifiers] if isinstance(classifiers, nn.Module) else list(classifiers)
+        if not members:
+            raise ValueError("an ensemble of no classifiers was given; at least one is needed")
+        self.classifiers = nn.ModuleList(members)
         self.temperature = temperature
 
     def forward(self, images_NHWC: Tensor) -> Tensor:
-        return torch.softmax(self.classifier(images_NHWC) / self.temperature, 1)
+        first, *others = [
+            torch.softmax(classifier(images_NHWC) / self.temperature, 1) for classifier in self.classifiers
+        ]
+        return sum(others, first) / len(self.classifiers) if others else first
 
 
 def to_onnx(deployable: Deployable, crop: int) -> bytes:
-    """The fp32 graph: a serialised ModelProto with input `images` and output `probabilities`."""
+    """The graph: a serialised ModelProto with input `images` and output `probabilities`."""
     return export_graph(deployable, crop, output_name=OUTPUT_NAME)

@@ -3,8 +3,8 @@
 Nothing that fails a gate is written.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,20 +13,72 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from export.agreement import check_agreement, compare
+from export.gate import GateError, Gates, LossError
+from export.onnx_session import answer, answer_each, open_session
+from export.operators import check_operators
+from export.second_runtime import PHOTOS, run_openvino, second_runtime
 from export.to_onnx import Deployable
-from serving.bundle import INPUT_NAME, OUTPUT_NAME
-from serving.preprocess import Preprocess
-from serving.views import look
+from serving.bundle import INPUT_NAME, OUTPUT_NAME, Precision, Runtime
 from training.data import Photo
-from training.extract import cpu_count
+from training.progress import progress
 
 GATE_BATCHES = (1, 3, 32)
-FP32_TOLERANCE = 1e-4
-"""Largest difference of a probability between torch and ONNX Runtime."""
 
 
-class GateError(RuntimeError):
-    """A graph that does not do what was trained; the message says what differs, where and by how much."""
+@dataclass(frozen=True)
+class Evidence:
+    """What every graph of a run is held against."""
+
+    deployable: Deployable
+    """The trained network, float32."""
+    crop: int
+    classes: int
+    photos: Sequence[Photo]
+    """The validation photos."""
+    views_NHWC: NDArray[np.uint8]
+    trained_NK: NDArray[np.float32]
+    """What the run recorded for each photo."""
+    gates: Gates
+
+    @property
+    def labels_N(self) -> NDArray[np.int64]:
+        return np.array([photo.label for photo in self.photos], np.int64)
+
+    def undecided(self, count: int) -> NDArray[np.int64]:
+        """Rows of the photos that the network is least sure about: where a difference shows first.
+
+        A smaller set is repeated.
+        """
+        order_N = np.argsort(self.trained_NK.max(1), kind="stable")
+        return order_N[np.arange(count) % len(order_N)]
+
+
+def verify(graph: bytes, precision: Precision, runtime: Runtime, evidence: Evidence) -> dict[str, Any]:
+    """Send a graph through all gates: form, operators, batch sizes, answers on every photo, a second runtime.
+
+    Returns:
+        The parity figures for the manifest.
+
+    Raises:
+        GateError: at the first gate that it does not pass.
+    """
+    what = f"{precision} for TensorRT" if runtime == "tensorrt" else precision
+    check_graph(graph, crop=evidence.crop, classes=evidence.classes)
+    if precision != "int8" or runtime == "tensorrt":
+        check_operators(graph)
+    session = open_session(graph)
+    by_batch = check_batches(session, evidence, evidence.gates.max_diff(precision))
+    with progress(f"comparing answers, {what}") as on_progress:
+        answers_NK = answer_each(session, evidence.views_NHWC, on_progress)
+    found = compare(answers_NK, evidence.trained_NK, evidence.labels_N)
+    check_agreement(found, precision, evidence.gates, what, evidence.photos[found.worst].path)
+    return {
+        "reference": "torch",
+        "max_abs_diff_by_batch": by_batch,
+        **found.to_json(),
+        "second_runtime": check_second_runtime(graph, precision, what, answers_NK, evidence),
+    }
 
 
 def check_graph(graph: bytes, *, crop: int, classes: int) -> None:
@@ -54,101 +106,59 @@ def check_graph(graph: bytes, *, crop: int, classes: int) -> None:
             raise GateError(f"the graph's {kind} {name} has a fixed batch of {sizes[0].dim_value}, not a symbolic one")
 
 
-def load_views(
-    photos: Sequence[Photo], preprocess: Preprocess, on_progress: Callable[[int, int], None]
-) -> NDArray[np.uint8]:
-    """View 0 of each photo, uint8 `[N, crop, crop, 3]`.
+def check_batches(session: onnxruntime.InferenceSession, evidence: Evidence, allowed: float | None) -> dict[str, float]:
+    """Gate: batches of 1, 3 and 32 run, and give torch's probabilities for the same pixels.
 
-    Raises:
-        DataError: if a photo is gone, or no longer what it was when the run was made.
-    """
-    views = np.empty((len(photos), preprocess.crop, preprocess.crop, 3), np.uint8)
-
-    def load(item: tuple[int, Photo]) -> None:
-        row, photo = item
-        views[row] = look(preprocess.canvas(photo.read()), preprocess.crop)[0]
-
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        for done, _ in enumerate(pool.map(load, enumerate(photos)), 1):
-            on_progress(done, len(photos))
-    return views
-
-
-def check_parity(
-    session: onnxruntime.InferenceSession,
-    deployable: Deployable,
-    photos: Sequence[Photo],
-    views_NHWC: NDArray[np.uint8],
-    tolerance: float = FP32_TOLERANCE,
-) -> dict[str, Any]:
-    """Gate: torch and ONNX Runtime give the same probabilities for the same pixels, in batches of 1, 3 and 32.
+    Args:
+        allowed: largest difference of a probability; None where the answers are judged on all photos instead.
 
     Returns:
-        The largest difference by batch size, and how many photos were compared.
+        The largest difference by batch size.
 
     Raises:
         GateError: naming the photo that differs most.
     """
     largest: dict[str, float] = {}
     for batch in GATE_BATCHES:
-        rows = np.arange(batch) % len(photos)  # a smaller set is repeated: the batch size is what is tried
-        images = views_NHWC[rows]
+        rows = evidence.undecided(batch)
+        images_NHWC = evidence.views_NHWC[rows]
         with torch.inference_mode():
-            expected = deployable(torch.from_numpy(images)).numpy()
-        difference = np.abs(session.run(None, {INPUT_NAME: images})[0] - expected).max(1)
-        worst = int(difference.argmax())
-        largest[str(batch)] = float(difference[worst])
-        if not difference[worst] <= tolerance:
-            raise GateError(
-                f"ONNX Runtime and torch differ by {difference[worst]:.2e} in a batch of {batch} (allowed: "
-                f"{tolerance:.0e}), most on {photos[rows[worst]].path}"
+            expected_NK = evidence.deployable(torch.from_numpy(images_NHWC)).numpy()
+        answers_NK = answer(session, images_NHWC)
+        if answers_NK.shape != expected_NK.shape:
+            raise GateError(f"a batch of {batch} gives shape {answers_NK.shape}, expected {expected_NK.shape}")
+        difference_N = np.abs(answers_NK - expected_NK).max(1)
+        worst = int(difference_N.argmax())
+        largest[str(batch)] = float(difference_N[worst])
+        if allowed is not None and not difference_N[worst] <= allowed:
+            raise LossError(
+                f"ONNX Runtime and torch differ by {difference_N[worst]:.2e} in a batch of {batch} (allowed: "
+                f"{allowed:.0e}), most on {evidence.photos[rows[worst]].path}"
             )
-    return {"max_abs_diff_by_batch": largest, "tolerance": tolerance}
+    return largest
 
 
-def check_answers(
-    session: onnxruntime.InferenceSession,
-    photos: Sequence[Photo],
-    views_NHWC: NDArray[np.uint8],
-    trained_NK: NDArray[np.float32],
-    on_progress: Callable[[int, int], None],
-    tolerance: float = FP32_TOLERANCE,
-) -> dict[str, Any]:
-    """Gate: on every validation photo the graph gives the probabilities, and so the accuracy, of the trained network.
+def check_second_runtime(
+    graph: bytes, precision: Precision, what: str, answers_NK: NDArray[np.float32], evidence: Evidence
+) -> dict[str, Any] | None:
+    """Gate: OpenVINO, where it is installed, reads the same graph and agrees with ONNX Runtime.
 
-    Args:
-        trained_NK: float32, what the run recorded for each photo.
-
-    Returns:
-        The largest difference, the number of equal answers, and the accuracy of both.
+    Not asked about fp16, which OpenVINO computes in float32.
 
     Raises:
-        GateError: naming the photo that differs most.
+        GateError: if it does not agree.
     """
-
-    def run(row: int) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = session.run(None, {INPUT_NAME: views_NHWC[row : row + 1]})[0]
-        return probabilities[0]
-
-    answers = np.empty_like(trained_NK)
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        for row, probabilities in enumerate(pool.map(run, range(len(photos)))):
-            answers[row] = probabilities
-            on_progress(row + 1, len(photos))
-    labels = np.array([photo.label for photo in photos])
-    correct, trained_correct = (int((p.argmax(1) == labels).sum()) for p in (answers, trained_NK))
-    difference = np.abs(answers - trained_NK).max(1)
-    worst = int(difference.argmax())
-    if not difference[worst] <= tolerance or correct != trained_correct:
-        raise GateError(
-            f"of {len(photos):,} validation photos the graph has {correct:,} right and the trained network "
-            f"{trained_correct:,}; the largest difference of a probability is {difference[worst]:.2e} (allowed: "
-            f"{tolerance:.0e}), on {photos[worst].path}"
-        )
+    name = second_runtime()
+    if name is None or precision == "fp16":
+        return None
+    rows = slice(0, PHOTOS)
+    with progress(f"second runtime, {what}") as on_progress:
+        others_NK = run_openvino(graph, evidence.views_NHWC[rows], on_progress)
+    found = compare(others_NK, answers_NK[rows], evidence.labels_N[rows])
+    check_agreement(found, precision, evidence.gates, f"{name}, running {what},", evidence.photos[found.worst].path)
     return {
-        "photos": len(photos),
-        "max_abs_diff": float(difference[worst]),
-        "agreement": float((answers.argmax(1) == trained_NK.argmax(1)).mean()),
-        "correct": correct,
-        "trained_correct": trained_correct,
+        "name": name,
+        "photos": found.photos,
+        "max_abs_diff": found.max_abs_diff,
+        "agreement": found.agreement,
     }

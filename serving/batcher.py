@@ -11,7 +11,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
 from math import ceil, inf
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
@@ -20,61 +21,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.engine import Engine
+from serving.jobs import EngineError, Job, Prepare, QueueFull, Request
 
 MAX_GATHER_S = 0.02
 """How long a worker prepares more pictures before it computes those that it has."""
+EXPIRED = "the deadline passed while the picture waited"
 
 logger = logging.getLogger(__name__)
 
-Prepare = Callable[[], NDArray[np.uint8]]
-"""Makes one picture's rows, uint8 `[V, H, W, 3]`, in a worker's thread; what it raises is the picture's outcome."""
+
+_Piece = tuple[Job, int, int]  # rows first to last - 1 of a job
 
 
-class QueueFull(RuntimeError):
-    """More rows are in flight than may be; in `retry_after_s` seconds about half of them will be done."""
+class _Order(Enum):
+    """What a worker is told, other than to take a job."""
 
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-class EngineError(RuntimeError):
-    """The engine could not compute the call that held these rows."""
-
-
-class _Request:
-    """Pictures whose outcomes are awaited together."""
-
-    __slots__ = ("abandoned", "deadline", "done", "unsettled")
-
-    def __init__(self, pictures: int, deadline: float) -> None:
-        self.unsettled = pictures
-        self.deadline = deadline
-        self.done = asyncio.get_running_loop().create_future()
-        self.abandoned = False
-
-    def unwanted(self) -> bool:
-        """Whether nobody waits for the outcomes any more."""
-        return self.abandoned or time.monotonic() >= self.deadline
-
-
-class _Job:
-    """One picture: first to be prepared, then a number of rows to compute."""
-
-    __slots__ = ("images_VHWC", "outcome", "prepare", "probabilities_VK", "request", "rows", "taken", "uncomputed")
-
-    def __init__(self, request: _Request, prepare: Prepare, rows: int) -> None:
-        self.request = request
-        self.prepare = prepare
-        self.rows = rows
-        self.taken = 0  # rows that an engine call has begun with
-        self.uncomputed = rows
-        self.images_VHWC: NDArray[np.uint8]
-        self.probabilities_VK: NDArray[np.float32]
-        self.outcome: NDArray[np.float32] | Exception | None = None
-
-
-_Piece = tuple[_Job, int, int]  # rows first to last - 1 of a job
+    COMPUTE = auto()
+    """Compute rows that another worker has prepared."""
+    STOP = auto()
 
 
 class DynamicBatcher:
@@ -90,19 +54,17 @@ class DynamicBatcher:
             max_rows: most rows in flight.
         """
         self.max_rows = max_rows
-        self._rows = 0  # in flight; this and the next are only touched in the event loop
-        self._recent_s = 0.0  # how long requests took lately
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._nudge = _Job.__new__(_Job)  # wakes a worker to compute rows that another one has prepared
-        self._nudge.rows = 0
-        self._lock = Lock()  # guards the three below and the state of jobs
-        self._idle: list[Engine] = list(engines)
-        self._ready: deque[_Job] = deque()  # prepared, with rows that no engine call has begun with
-        self._ready_rows = 0
-        self._settled: list[_Request] = []
         self._max_batch_size = engines[0].max_batch_size
         # When every worker can have an engine, none is kept waiting by a worker that prepares one picture more.
         self._gathers = workers <= len(engines)
+        self._rows = 0  # in flight; this and the next are only touched in the event loop
+        self._recent_s = 0.0  # how long requests took lately
+        self._orders: SimpleQueue[Job | _Order] = SimpleQueue()
+        self._lock = Lock()  # guards all below, and what becomes of jobs
+        self._idle: list[Engine] = list(engines)
+        self._ready: deque[Job] = deque()  # prepared, with rows that no engine call has begun with
+        self._ready_rows = 0
+        self._settled: list[Request] = []  # not told yet
         self._threads = [Thread(target=self._work, name=f"worker-{index}", daemon=True) for index in range(workers)]
         for thread in self._threads:
             thread.start()
@@ -138,12 +100,12 @@ class DynamicBatcher:
                 retry_after_s=self._recent_s / 2,
             )
         begin = time.monotonic()
-        request = _Request(len(prepares), inf if timeout_s is None else begin + timeout_s)
-        jobs = [_Job(request, prepare, rows) for prepare in prepares]
+        request = Request(len(prepares), inf if timeout_s is None else begin + timeout_s)
+        jobs = [Job(request, prepare, rows) for prepare in prepares]
         self._rows += total
         try:
             for job in jobs:
-                self._jobs.put(job)
+                self._orders.put(job)
             await request.done
         finally:
             self._rows -= total
@@ -159,62 +121,61 @@ class DynamicBatcher:
     def close(self) -> None:
         """Compute what is in flight, then stop the threads."""
         for _ in self._threads:
-            self._jobs.put(None)
+            self._orders.put(_Order.STOP)
         for thread in self._threads:
             thread.join()
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            prepared = [job] if self._prepare(job) else []
-            if self._gathers:
-                self._gather(prepared, job.rows)
-            with self._lock:
-                self._ready += prepared
-                self._ready_rows += sum(job.rows for job in prepared)
-            self._run_engines()
+        while (order := self._orders.get()) is not _Order.STOP:
+            if isinstance(order, Job):
+                prepared = [job for job in self._gather(order) if self._prepare(job)]
+                with self._lock:
+                    self._ready += prepared
+                    self._ready_rows += sum(job.rows for job in prepared)
+            self._compute()
 
-    def _prepare(self, job: _Job) -> bool:
-        """Prepare a picture; False if there is nothing to compute then."""
-        if job is self._nudge:
-            return False
+    def _gather(self, first: Job) -> Iterator[Job]:
+        """A picture, and when many wait, more: one engine call and one wake of the event loop then serve several."""
+        yield first
+        rows = first.rows
+        share = self._orders.qsize() // len(self._threads) if self._gathers else 0
+        until = time.monotonic() + MAX_GATHER_S
+        while share > 0 and rows < self._max_batch_size and time.monotonic() < until:
+            try:
+                order = self._orders.get_nowait()
+            except Empty:
+                return
+            if not isinstance(order, Job):
+                self._orders.put(order)
+                return
+            yield order
+            rows += order.rows
+            share -= 1
+
+    def _prepare(self, job: Job) -> bool:
+        """Make a picture's rows; False if that gave it its outcome already."""
         try:
             if job.request.unwanted():
-                raise TimeoutError("the deadline passed while the picture waited")
+                raise TimeoutError(EXPIRED)
             job.images_VHWC = job.prepare()
         except Exception as error:
             with self._lock:
                 self._settle(job, error)
-            self._wake()
+            self._tell()
             return False
         return True
 
-    def _gather(self, prepared: list[_Job], rows: int) -> None:
-        """Prepare more pictures of a long queue, so that one engine call and one wake of the loop serve several."""
-        until = time.monotonic() + MAX_GATHER_S
-        share = self._jobs.qsize() // len(self._threads)
-        while share > 0 and rows < self._max_batch_size and time.monotonic() < until:
-            try:
-                job = self._jobs.get_nowait()
-            except Empty:
-                return
-            if job is None:
-                self._jobs.put(None)
-                return
-            if self._prepare(job):
-                prepared.append(job)
-                rows += job.rows
-            share -= 1
-
-    def _run_engines(self) -> None:
+    def _compute(self) -> None:
         """Compute batches until no row is ready or no engine is idle; who runs an engine looks again afterwards."""
         while True:
             with self._lock:
                 batch = self._take_batch() if self._idle else []
-                if not batch:
-                    return
-                engine = self._idle.pop()
-                if self._ready and self._idle and self._jobs.empty():
-                    self._jobs.put(self._nudge)
+                engine = self._idle.pop() if batch else None
+                if engine and self._ready and self._idle and self._orders.empty():
+                    self._orders.put(_Order.COMPUTE)
+            if engine is None:
+                self._tell()
+                return
             try:
                 self._run(engine, batch)
             finally:
@@ -223,15 +184,15 @@ class DynamicBatcher:
 
     def _take_batch(self) -> list[_Piece]:
         """The rows that have been ready longest: a full batch, or fewer so that all idle engines share the work."""
-        engines = len(self._idle) if self._jobs.empty() else 1  # with a queue, the others find work there
-        room = min(ceil(self._ready_rows / engines), self._max_batch_size)
+        sharing = len(self._idle) if self._orders.empty() else 1  # with a queue, others find work there
+        room = min(ceil(self._ready_rows / sharing), self._max_batch_size)
         batch: list[_Piece] = []
         while self._ready and room:
             job = self._ready[0]
-            if job.outcome is None and job.request.unwanted():
-                self._settle(job, TimeoutError("the deadline passed while the picture waited"))
+            if job.request.unwanted():
+                self._settle(job, TimeoutError(EXPIRED))
             first = job.taken
-            job.taken = job.rows if job.outcome is not None else min(first + room, job.rows)
+            job.taken = min(first + room, job.rows) if job.outcome is None else job.rows
             self._ready_rows -= job.taken - first
             if job.outcome is None:
                 batch.append((job, first, job.taken))
@@ -249,7 +210,7 @@ class DynamicBatcher:
             with self._lock:
                 for job, _, _ in batch:
                     self._settle(job, EngineError(f"the engine failed on this batch: {type(error).__name__}"))
-            self._wake()
+            self._tell()
             return
         row = 0
         with self._lock:
@@ -261,18 +222,17 @@ class DynamicBatcher:
                 job.uncomputed -= last - first
                 if job.uncomputed == 0:
                     self._settle(job, job.probabilities_VK)
-        self._wake()
+        self._tell()
 
-    def _settle(self, job: _Job, outcome: NDArray[np.float32] | Exception) -> None:
-        """Give a job its outcome, and wake the request that it was the last of."""
-        if job.outcome is not None:
-            return
-        job.outcome = outcome
-        job.request.unsettled -= 1
-        if job.request.unsettled == 0:
-            self._settled.append(job.request)
+    def _settle(self, job: Job, outcome: NDArray[np.float32] | Exception) -> None:
+        """Give a job its outcome, unless it has one; with the lock held."""
+        if job.outcome is None:
+            job.outcome = outcome
+            job.request.unsettled -= 1
+            if job.request.unsettled == 0:
+                self._settled.append(job.request)
 
-    def _wake(self) -> None:
+    def _tell(self) -> None:
         """Tell the event loop, once for all of them, which requests have their outcomes."""
         with self._lock:
             wanted = [request.done for request in self._settled if not request.abandoned]

@@ -20,6 +20,8 @@ OUTPUT_NAME = "probabilities"
 """The graph's output: float32 `[N, K]`, rows that sum to 1."""
 
 Precision = Literal["fp32", "fp16", "int8"]
+Runtime = Literal["onnxruntime", "tensorrt"]
+"""Whom a file is for. ONNX Runtime's can be built into a TensorRT engine too, except INT8, which has one file each."""
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 _FILE_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -49,8 +51,11 @@ class Artifact:
     file: str
     """File name inside the bundle's folder."""
     precision: Precision
+    runtime: Runtime = "onnxruntime"
     sha256: str
     bytes: int
+    quantization: dict[str, Any] = field(default_factory=dict)
+    """fp16 and INT8: which layers stayed float32; INT8: on how many photos it was calibrated, and how."""
     parity: dict[str, Any] = field(default_factory=dict)
     """How it agrees with the trained network: what was compared, on how many photos, with what result."""
 
@@ -133,17 +138,18 @@ class Bundle:
     folder: Path
     manifest: Manifest
 
-    def artifact(self, precision: Precision) -> Artifact:
-        """The artifact of one precision.
+    def artifact(self, precision: Precision, runtime: Runtime = "onnxruntime") -> Artifact:
+        """The artifact of one precision that a runtime uses.
 
         Raises:
             BundleError: if there is none, with those that there are.
         """
+        wanted = runtime if precision == "int8" else "onnxruntime"
         for artifact in self.manifest.artifacts:
-            if artifact.precision == precision:
+            if (artifact.precision, artifact.runtime) == (precision, wanted):
                 return artifact
-        present = ", ".join(artifact.precision for artifact in self.manifest.artifacts)
-        raise BundleError(f"{self.folder} has no {precision} artifact; it has {present}")
+        present = ", ".join(f"{artifact.precision} ({artifact.runtime})" for artifact in self.manifest.artifacts)
+        raise BundleError(f"{self.folder} has no {precision} artifact for {wanted}; it has {present}")
 
     def read(self, artifact: Artifact) -> bytes:
         """An artifact's bytes, checked: what is returned is what was hashed.

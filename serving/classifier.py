@@ -6,8 +6,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.batcher import DynamicBatcher, EngineError
+from serving.batcher import DynamicBatcher
 from serving.decode import Limits
+from serving.jobs import EngineError
 from serving.preprocess import Preprocess
 from serving.views import look
 

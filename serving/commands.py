@@ -30,7 +30,7 @@ def serve(arguments: argparse.Namespace) -> int:
     options = ServingOptions(
         plan=plan,
         precision=arguments.precision,
-        workers=int(__import__("os").environ.get("WORKERS", max(cpus, plan.instances))),
+        workers=max(cpus, plan.instances),
         max_rows=arguments.max_queue_views,
         limits=Limits(),
     )

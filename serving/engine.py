@@ -70,9 +70,16 @@ class OnnxEngine:
 
 
 def choose_precision(manifest: Manifest) -> Precision:
-    """The precision that a CPU runs fastest, of those in the bundle."""
-    present = {artifact.precision for artifact in manifest.artifacts}
-    return next(precision for precision in CPU_PRECISIONS if precision in present)
+    """The precision that a CPU runs fastest, of those in the bundle.
+
+    Raises:
+        BundleError: if all of its files are for TensorRT.
+    """
+    present = {artifact.precision for artifact in manifest.artifacts if artifact.runtime == "onnxruntime"}
+    for precision in CPU_PRECISIONS:
+        if precision in present:
+            return precision
+    raise BundleError(f"{manifest.resource} has files for TensorRT only; export it with --precisions int8 or fp32 too")
 
 
 def load_engines(bundle: Bundle, precision: Precision, plan: Plan) -> list[OnnxEngine]:

@@ -14,9 +14,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from serving.batcher import EngineError, QueueFull
 from serving.decode import ImageError
 from serving.feedback import LabelUnknown, VersionForgotten
+from serving.jobs import EngineError, QueueFull
 from serving.repository import ModelNotFound
 from serving.statistics import StatisticsUnavailable
 from serving.tokens import TokenError

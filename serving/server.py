@@ -164,15 +164,6 @@ async def _run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     await server.startup()
-    import os
-
-    if os.environ.get("GCF"):
-        import gc
-
-        gc.collect()
-        gc.freeze()
-        if os.environ["GCF"] == "2":
-            gc.disable()
     print(f"pawserve ready on {server.describe()}", flush=True)
     await server.serve()
     logger.info("stopping: requests in flight are answered first; a second signal stops at once")

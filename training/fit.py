@@ -20,7 +20,15 @@ from training.prepare import resized
 from training.processes import Processes, joined_processes
 from training.progress import say
 from training.recipe import Recipe
-from training.run import RECIPE_FILE, RUN_FILE, RUN_FORMAT, VALIDATION_FILE, validation_lines
+from training.run import (
+    RECIPE_FILE,
+    RUN_FILE,
+    RUN_FORMAT,
+    TRAINING_FILE,
+    VALIDATION_FILE,
+    training_lines,
+    validation_lines,
+)
 from training.run_folder import building, partial_folder
 from training.setting import Setting, labels_of, set_up
 from training.steps import run_steps
@@ -125,6 +133,8 @@ def _fit(
             recipe.save(folder / RECIPE_FILE)
             lines = validation_lines(split.valid, evaluation.probabilities_NK, data)
             (folder / VALIDATION_FILE).write_text("".join(lines), encoding="utf-8")
+            listed = training_lines(split.train, data)
+            (folder / TRAINING_FILE).write_text("".join(listed), encoding="utf-8")
             shutil.rmtree(folder / "activations", ignore_errors=True)  # of bodies that no other run has
         facts = _facts(setting, evaluation, data, skipped, watch.seconds)
         facts["steps"] = steps

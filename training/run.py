@@ -2,6 +2,7 @@
 
 `run.json` is written last, so a folder that has one is a whole run. `validation.jsonl` has a line for each validation
 photo: its path below the data folder, contents, class and the probabilities that the trained network gave it.
+`training.jsonl` has one for each training photo, without probabilities: what INT8 is calibrated on.
 """
 
 import json
@@ -22,6 +23,7 @@ RUN_FORMAT = 1
 RUN_FILE = "run.json"
 MODEL_FILE = "model.safetensors"
 VALIDATION_FILE = "validation.jsonl"
+TRAINING_FILE = "training.jsonl"
 RECIPE_FILE = "recipe.yaml"
 
 
@@ -98,6 +100,25 @@ class Run:
             raise RunError(f"{self.folder / VALIDATION_FILE} cannot be read: {error}") from error
         return photos, np.array(probabilities, np.float32)
 
+    def training(self, data: Path | None = None) -> list[Photo]:
+        """The photos that it was trained on.
+
+        Args:
+            data: where the photos are now, if no longer where they were.
+
+        Raises:
+            RunError: if the list is missing or damaged.
+        """
+        path = self.folder / TRAINING_FILE
+        try:
+            with path.open(encoding="utf-8") as lines:
+                return [
+                    Photo((data or self.data) / line["path"], int(line["label"]), bytes.fromhex(line["sha256"]))
+                    for line in map(json.loads, lines)
+                ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
+
 
 def open_run(folder: Path) -> Run:
     """Read a finished run.
@@ -127,10 +148,18 @@ def open_run(folder: Path) -> Run:
 def validation_lines(photos: Iterable[Photo], probabilities_NK: NDArray[np.float32], data: Path) -> Iterable[str]:
     """The lines of `validation.jsonl`."""
     for photo, probabilities in zip(photos, probabilities_NK, strict=True):
-        line = {
-            "path": photo.path.relative_to(data).as_posix(),
-            "sha256": photo.sha256.hex(),
-            "label": photo.label,
-            "probabilities": [float(p) for p in probabilities],
-        }
-        yield json.dumps(line, ensure_ascii=False) + "\n"
+        yield _line(_facts(photo, data) | {"probabilities": [float(p) for p in probabilities]})
+
+
+def training_lines(photos: Iterable[Photo], data: Path) -> Iterable[str]:
+    """The lines of `training.jsonl`."""
+    for photo in photos:
+        yield _line(_facts(photo, data))
+
+
+def _facts(photo: Photo, data: Path) -> dict[str, Any]:
+    return {"path": photo.path.relative_to(data).as_posix(), "sha256": photo.sha256.hex(), "label": photo.label}
+
+
+def _line(facts: dict[str, Any]) -> str:
+    return json.dumps(facts, ensure_ascii=False) + "\n"

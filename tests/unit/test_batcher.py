@@ -2,10 +2,9 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from queue import SimpleQueue
-from threading import Event, Semaphore
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -253,6 +252,133 @@ def test_more_rows_than_the_bound_are_refused_before_any_work(batchers: Batchers
         assert batcher.rows_in_flight == 0
         (outcome,) = await batcher.compute([picture(5)], 1)
         assert values(outcome) == [5]
-        assert 0 < batcher.recent_s < LONG_S
 
     run(test())
+
+
+def test_a_full_queue_says_when_half_of_it_will_be_done(batchers: Batchers) -> None:
+    async def test() -> None:
+        engine = GatedEngine()
+        batcher = batchers(engine, max_rows=1)
+        for _ in range(20):
+            task = asyncio.create_task(batcher.compute([picture(1)], 1))
+            await begun(engine)
+            await asyncio.sleep(0.02)
+            engine.release()
+            await task
+        task = asyncio.create_task(batcher.compute([picture(1)], 1))
+        await begun(engine)
+        with pytest.raises(QueueFull) as caught:
+            await batcher.compute([picture(2)], 1)
+        assert 0.005 < caught.value.retry_after_s < 1
+        engine.release()
+        await task
+
+    run(test())
+
+
+def test_an_engine_that_fails_fails_the_rows_of_that_call_only(
+    batchers: Batchers, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        engine = GatedEngine(max_batch_size=2)
+        batcher = batchers(engine)
+        tasks = [asyncio.create_task(batcher.compute([picture(0)], 1))]
+        assert await begun(engine) == [0]
+        # the second request's row goes with the first row of the third, whose other rows are then not computed
+        tasks += [
+            asyncio.create_task(batcher.compute([picture(value, rows)], rows)) for value, rows in ((1, 1), (2, 5))
+        ]
+        await prepared(batcher, 6)
+        engine.release()
+        assert await begun(engine) == [1, 2]
+        engine.failing = True
+        engine.release()
+        for task in tasks[1:]:
+            (outcome,) = await task
+            assert isinstance(outcome, EngineError)
+            assert "the device is gone" not in str(outcome)  # that is for the log
+        engine.failing = False
+        engine.release(10)
+        assert values((await batcher.compute([picture(9)], 1))[0]) == [9]
+        assert values((await tasks[0])[0]) == [0]
+        assert engine.calls == [[0], [1, 2], [9]]
+
+    run(test())
+    assert "the device is gone" in caplog.text
+
+
+def test_a_picture_that_cannot_be_prepared_harms_no_other(batchers: Batchers) -> None:
+    class Broken(Exception):
+        pass
+
+    def broken() -> NDArray[np.uint8]:
+        raise Broken
+
+    async def test() -> None:
+        engine = GatedEngine(open_=True)
+        outcomes = await batchers(engine).compute([picture(1), broken, picture(2)], 1)
+        assert values(outcomes[0]) == [1]
+        assert isinstance(outcomes[1], Broken)
+        assert values(outcomes[2]) == [2]
+        assert sorted(row for call in engine.calls for row in call) == [1, 2]
+
+    run(test())
+
+
+def test_closing_computes_what_is_in_flight(batchers: Batchers) -> None:
+    async def test() -> None:
+        engine = GatedEngine(max_batch_size=2)
+        batcher = batchers(engine, workers=1)
+        tasks = [asyncio.create_task(batcher.compute([picture(value, rows=3)], 3)) for value in (0, 10, 20)]
+        assert await begun(engine)
+        closing = asyncio.create_task(asyncio.to_thread(batcher.close))
+        engine.release(100)
+        outcomes = await asyncio.gather(*tasks)
+        assert [values(outcome) for (outcome,) in outcomes] == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
+        await closing
+
+    run(test())
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    requests=st.lists(
+        st.tuples(st.integers(1, 4), st.integers(1, 9), st.sampled_from(["wait", "cancel", "expire"])),
+        min_size=1,
+        max_size=12,
+    ),
+    max_batch_size=st.integers(1, 8),
+    engine_count=st.integers(1, 3),
+    workers=st.integers(1, 4),
+)
+def test_whatever_is_asked_and_given_up_every_answer_is_its_own_rows(
+    requests: list[tuple[int, int, str]], max_batch_size: int, engine_count: int, workers: int
+) -> None:
+    engines = [GatedEngine(max_batch_size, open_=True) for _ in range(engine_count)]
+    batcher = DynamicBatcher(engines, workers=workers, max_rows=10_000)
+
+    async def ask(index: int, pictures: int, rows: int, how: str) -> None:
+        wanted = [picture(index * 20 + number, rows) for number in range(pictures)]
+        call = asyncio.create_task(batcher.compute(wanted, rows, timeout_s=0 if how == "expire" else None))
+        await asyncio.sleep(0)
+        if how == "cancel":
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            return
+        for number, outcome in enumerate(await call):
+            if how == "expire":
+                assert isinstance(outcome, TimeoutError)
+            else:
+                assert values(outcome) == [index * 20 + number + row for row in range(rows)]
+
+    async def test() -> None:
+        await asyncio.gather(*(ask(index, *request) for index, request in enumerate(requests)))
+        assert batcher.rows_in_flight == 0
+
+    try:
+        run(test())
+    finally:
+        batcher.close()
+    assert max((len(call) for engine in engines for call in engine.calls), default=0) <= max_batch_size

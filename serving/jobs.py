@@ -1,0 +1,55 @@
+"""What waits for an engine: pictures, first to be prepared and then to be computed, and the requests they belong to."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Prepare = Callable[[], NDArray[np.uint8]]
+"""Makes one picture's rows, uint8 `[V, H, W, 3]`, in a worker's thread; what it raises is the picture's outcome."""
+
+
+class QueueFull(RuntimeError):
+    """More rows are in flight than may be; in `retry_after_s` seconds about half of them will be done."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineError(RuntimeError):
+    """The engine could not compute the call that held these rows."""
+
+
+class Request:
+    """Pictures whose outcomes are awaited together."""
+
+    __slots__ = ("abandoned", "deadline", "done", "unsettled")
+
+    def __init__(self, pictures: int, deadline: float) -> None:
+        self.unsettled = pictures
+        self.deadline = deadline
+        self.done = asyncio.get_running_loop().create_future()
+        self.abandoned = False
+
+    def unwanted(self) -> bool:
+        """Whether nobody waits for the outcomes any more."""
+        return self.abandoned or time.monotonic() >= self.deadline
+
+
+class Job:
+    """One picture: first to be prepared, then a number of rows to compute."""
+
+    __slots__ = ("images_VHWC", "outcome", "prepare", "probabilities_VK", "request", "rows", "taken", "uncomputed")
+
+    def __init__(self, request: Request, prepare: Prepare, rows: int) -> None:
+        self.request = request
+        self.prepare = prepare
+        self.rows = rows
+        self.taken = 0  # rows that an engine call has begun with
+        self.uncomputed = rows
+        self.images_VHWC: NDArray[np.uint8]
+        self.probabilities_VK: NDArray[np.float32]
+        self.outcome: NDArray[np.float32] | Exception | None = None

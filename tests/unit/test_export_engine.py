@@ -1,0 +1,265 @@
+"""`export engine` and the engine that serves, over a fake GPU: every failure told, nothing half-built kept.
+
+The fake keeps the real API's return conventions; that it is the real API is what test_export_tensorrt_contract.py
+holds. Nothing here shows that an engine computes what it should: tests/gpu does, on a GPU.
+"""
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from export.engine_command import build_and_check
+from export.gate import GateError
+from export.to_engine import EngineOptions
+from serving.bundle import Artifact, Bundle, Manifest
+from serving.cuda import CudaError, Gpu, find_gpu
+from serving.engine_cache import PLAN, SIDECAR, EngineError, read_plan
+from serving.preprocess import Preprocess
+from serving.tensorrt_engine import LoadedPlan, TensorRTEngine
+from tests.unit.fake_gpu import CLASSES, CROP, NAME, RELEASE, CudaCode, FakeGpu, sha256
+
+OPTIONS = EngineOptions(min_batch=1, opt_batch=2, max_batch=4)
+GPU = Gpu(0, NAME, "9.0")
+
+
+def graph() -> bytes:
+    """What the fake engine computes, as ONNX."""
+    constants = {
+        "axes": np.array([1, 2, 3], np.int64),
+        "scale": np.array([[0, 1 / 32]], np.float32),
+        "bias": np.array([0, -4], np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Reshape", ["mean", "column"], ["means"]),
+        helper.make_node("Gemm", ["means", "scale", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    constants["column"] = np.array([-1, 1], np.int64)
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "g",
+            [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", CROP, CROP, 3])],
+            [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", CLASSES])],
+            [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    return model.SerializeToString()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    folder = tmp_path / "models" / "pets" / "1"
+    folder.mkdir(parents=True)
+    content = graph()
+    (folder / "model.fp32.onnx").write_bytes(content)
+    artifact = Artifact(file="model.fp32.onnx", precision="fp32", sha256=sha256(content), bytes=len(content))
+    preprocess = Preprocess(crop=16, resize=16)
+    object.__setattr__(preprocess, "crop", CROP)  # smaller than a network's, so that the tests are quick
+    manifest = Manifest(
+        name="pets",
+        version=1,
+        created="2026-01-01T00:00:00+00:00",
+        arch="resnet34",
+        classes=("cats", "dogs"),
+        preprocess=preprocess,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        temperature=1.0,
+        artifacts=(artifact,),
+        metrics={},
+        fingerprints={},
+        versions={},
+    )
+    return Bundle(folder, manifest)
+
+
+def build(bundle: Bundle, engines: Path) -> dict[str, object]:
+    return build_and_check(bundle, "fp32", OPTIONS, engines, None)
+
+
+def folders(engines: Path) -> list[Path]:
+    return [path for path in engines.iterdir() if path.is_dir()] if engines.exists() else []
+
+
+def test_an_engine_is_built_checked_measured_and_then_reused(bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu) -> None:
+    engines = tmp_path / "engines"
+    first = build(bundle, engines)
+    assert first["parity"]["agreement"] == 1.0
+    assert [rate["batch"] for rate in first["rates"]] == [1, 2, 4]
+    (folder,) = folders(engines)
+    sidecar = json.loads((folder / SIDECAR).read_text())
+    assert sidecar["plan_sha256"] == sha256((folder / PLAN).read_bytes())
+    assert sidecar["onnx_sha256"] == bundle.manifest.artifacts[0].sha256
+    assert (sidecar["gpu"], sidecar["compute_capability"], sidecar["tensorrt"]) == (NAME, "9.0", RELEASE)
+    assert "workspace 2048 MiB" in fake_gpu.log
+    assert "without TF32" in fake_gpu.log
+    assert build(bundle, engines)["engine"] == first["engine"]
+    assert fake_gpu.built == 1
+    assert fake_gpu.allocated == {}
+
+
+def test_timings_of_an_earlier_build_are_offered_and_stale_ones_dropped(
+    bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu
+) -> None:
+    engines = tmp_path / "engines"
+    build(bundle, engines)
+    fake_gpu.stale_timings = True
+    build_and_check(bundle, "fp32", EngineOptions(max_batch=32), engines, None)
+    assert [line for line in fake_gpu.log if "timings" in line] == [
+        "timings of 0 bytes",
+        f"timings of {len(b'timings')} bytes",
+        "timings of 0 bytes",
+    ]
+
+
+def break_nothing(gpu: FakeGpu) -> None:
+    gpu.bias = 3.0
+
+
+def break_parser(gpu: FakeGpu) -> None:
+    gpu.parse_errors = (("/body/fft", "DFT", "no importer for it"), ("/x", "Y", "z"))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "complaint"),
+    [
+        (break_parser, EngineError, r"'/body/fft' \(DFT\): no importer for it; node '/x'"),
+        (lambda gpu: setattr(gpu, "build_fails", True), EngineError, "no tactic fits the workspace.*1,024 MiB"),
+        (lambda gpu: setattr(gpu, "builder_fails", True), EngineError, "factory function returned nullptr"),
+        (lambda gpu: setattr(gpu, "profile_index", -1), EngineError, "refuses the optimization profile"),
+        (lambda gpu: setattr(gpu, "context_bytes", 4 << 30), EngineError, "needs 4,096 MiB .* 1,024 MiB are free"),
+        (lambda gpu: setattr(gpu, "refuse_execution", True), EngineError, "could not run a batch"),
+        (break_nothing, GateError, "differs from the trained network"),
+        (lambda gpu: setattr(gpu, "devices", 0), CudaError, "no NVIDIA GPU"),
+        (lambda gpu: setattr(gpu, "count_error", CudaCode.cudaErrorNoDevice), CudaError, "no NVIDIA GPU"),
+        (lambda gpu: setattr(gpu, "count_error", CudaCode.cudaErrorInsufficientDriver), CudaError, "driver 580"),
+        (lambda gpu: setattr(gpu, "count_error", CudaCode.cudaErrorIllegalAddress), CudaError, "IllegalAddress"),
+    ],
+)
+def test_every_failure_is_told_and_leaves_no_engine(
+    bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu, change: object, kind: type[Exception], complaint: str
+) -> None:
+    change(fake_gpu)
+    before = {path: path.read_bytes() for path in bundle.folder.iterdir()}
+    with pytest.raises(kind, match=complaint):
+        build(bundle, tmp_path / "engines")
+    assert folders(tmp_path / "engines") == []
+    assert {path: path.read_bytes() for path in bundle.folder.iterdir()} == before
+    assert fake_gpu.allocated == {}
+
+
+def test_ctrl_c_stops_the_build_and_leaves_no_engine(bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu) -> None:
+    steps = []
+
+    def press() -> None:
+        if len(steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+        steps.append(None)
+        time.sleep(0.05)
+
+    fake_gpu.during_build, fake_gpu.steps = press, 200
+    with pytest.raises(KeyboardInterrupt):
+        build(bundle, tmp_path / "engines")
+    done = len(steps)
+    time.sleep(0.2)
+    assert len(steps) == done < 200, "the build went on"
+    assert folders(tmp_path / "engines") == []
+
+
+def test_without_tensorrt_the_package_and_its_index_are_named(
+    bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(EngineError, match=r"pawserve\[gpu\].*--extra-index-url"):
+        build(bundle, tmp_path / "engines")
+
+
+def test_a_changed_onnx_file_is_not_built(bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu) -> None:
+    path = bundle.folder / "model.fp32.onnx"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="changed after the export"):
+        build(bundle, tmp_path / "engines")
+    assert fake_gpu.built == 0
+
+
+def test_a_plan_of_another_gpu_or_release_or_a_changed_one_is_refused(tmp_path: Path, fake_gpu: FakeGpu) -> None:
+    folder = fake_gpu.write_engine(tmp_path, "0" * 64, "fp16", max_batch=4)
+    here = {"gpu": NAME, "compute_capability": "9.0", "tensorrt": RELEASE}
+    assert read_plan(folder, **here)[0] == fake_gpu.plan(4)
+    with pytest.raises(EngineError, match="built for GPU NVIDIA Fake GPU .*this host has Tesla T4"):
+        read_plan(folder, **{**here, "gpu": "Tesla T4", "compute_capability": "7.5"})
+    with pytest.raises(EngineError, match="built for TensorRT 11.4.0.106, and this host has 11.5"):
+        read_plan(folder, **{**here, "tensorrt": "11.5.0"})
+    (folder / PLAN).write_bytes(fake_gpu.plan(5))
+    with pytest.raises(EngineError, match="it was changed"):
+        read_plan(folder, **here)
+    (folder / PLAN).write_bytes(b"short")
+    with pytest.raises(EngineError, match="5 bytes"):
+        read_plan(folder, **here)
+    (folder / SIDECAR).write_text("{}")
+    with pytest.raises(EngineError, match="cannot be read"):
+        read_plan(folder, **here)
+
+
+def test_a_plan_that_tensorrt_refuses_is_told_with_its_reason(fake_gpu: FakeGpu) -> None:
+    with pytest.raises(EngineError, match="serialization assertion failed"):
+        LoadedPlan(b"garbage", GPU)
+
+
+def test_an_engine_answers_rows_in_order_and_refuses_what_is_outside_its_profile(fake_gpu: FakeGpu) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, CROP, CROP, 3), np.uint8)
+    images[1] //= 4
+    with TensorRTEngine(LoadedPlan(fake_gpu.plan(4), GPU)) as engine:
+        assert engine.max_batch_size == 4
+        answers = engine.run(images)
+        np.testing.assert_array_equal(answers, fake_gpu.answers(images))
+        np.testing.assert_array_equal(engine.run(images[1:2]), fake_gpu.answers(images[1:2]))
+        np.testing.assert_array_equal(answers, fake_gpu.answers(images))  # not overwritten by the next batch
+        with pytest.raises(EngineError, match=r"\(5, 8, 8, 3\).*1 to 4"):
+            engine.run(np.zeros((5, CROP, CROP, 3), np.uint8))
+        with pytest.raises(EngineError, match=r"takes 1 to 4 of \(8, 8, 3\)"):
+            engine.run(np.zeros((1, 9, CROP, 3), np.uint8))
+        with pytest.raises(EngineError, match="takes 1 to 4"):
+            engine.run(np.zeros((0, CROP, CROP, 3), np.uint8))
+    assert fake_gpu.allocated == {}
+
+
+def test_buffers_that_do_not_fit_are_told_and_freed(fake_gpu: FakeGpu) -> None:
+    fake_gpu.memory, fake_gpu.context_bytes = 700, 100
+    with pytest.raises(EngineError, match="cudaMalloc|buffers cannot be allocated"):
+        TensorRTEngine(LoadedPlan(fake_gpu.plan(4), GPU))
+    assert fake_gpu.allocated == {}
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_how_many_there_are(fake_gpu: FakeGpu) -> None:
+    assert find_gpu() == GPU
+    with pytest.raises(CudaError, match="no GPU 3; this host has 1"):
+        find_gpu(3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"min_batch": 0}, "1 <= min"),
+        ({"opt_batch": 65}, "min <= opt <= max"),
+        ({"workspace_mib": 1}, "workspace_mib is 1"),
+        ({"optimization_level": 6}, "TensorRT has 0 to 5"),
+    ],
+)
+def test_options_out_of_range_are_refused(wrong: dict[str, int], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        EngineOptions(**wrong)

@@ -1,0 +1,115 @@
+"""Which models a folder holds, which are served, and how they are named."""
+
+from pathlib import Path
+
+import pytest
+
+from serving.bundle import BundleError
+from serving.decode import Limits
+from serving.engine import Plan
+from serving.repository import ModelNotFound, Repository, ServingOptions, find_bundles, load_model, parse_resource
+from tests.bundles import write_bundle
+
+OPTIONS = ServingOptions(
+    plan=Plan(instances=1, threads=1, max_batch_size=2), precision=None, workers=1, max_rows=8, limits=Limits()
+)
+
+
+def served(folder: Path, *wanted: str) -> list[str]:
+    return [bundle.manifest.resource for bundle in find_bundles(folder, wanted)]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """cats 2 and 10, dogs 1, and what is left lying about."""
+    for name, version in (("cats", 2), ("cats", 10), ("dogs", 1)):
+        write_bundle(tmp_path, name, version)
+    (tmp_path / "cats" / ".11.partial").mkdir()
+    (tmp_path / "cats" / "notes").mkdir()
+    (tmp_path / "Empty folder").mkdir()
+    (tmp_path / "README").write_text("")
+    return tmp_path
+
+
+def test_the_newest_version_of_every_name_is_served(models: Path) -> None:
+    assert served(models) == ["models/cats/versions/10", "models/dogs/versions/1"]
+
+
+def test_models_can_be_chosen(models: Path) -> None:
+    assert served(models, "cats") == ["models/cats/versions/10"]
+    assert served(models, "cats/2", "cats", "cats/2") == ["models/cats/versions/2", "models/cats/versions/10"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("birds", "no version of birds"),
+        ("cats/3", "has no model.json"),
+        ("../cats", "is no model"),
+        ("cats/x", "is no"),
+    ],
+)
+def test_what_is_not_there_is_refused(models: Path, wanted: str, message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        find_bundles(models, [wanted])
+
+
+def test_a_folder_that_was_renamed_is_refused(models: Path) -> None:
+    (models / "dogs").rename(models / "wolves")
+    with pytest.raises(BundleError, match="holds models/dogs/versions/1"):
+        find_bundles(models, [])
+
+
+@pytest.mark.parametrize(
+    ("resource", "name", "version"),
+    [
+        ("models/pets", "pets", None),
+        ("models/pets/versions/12", "pets", 12),
+        ("models/a.b-c_d/versions/1", "a.b-c_d", 1),
+    ],
+)
+def test_resource_names_are_read(resource: str, name: str, version: int | None) -> None:
+    assert parse_resource(resource) == (name, version)
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        "pets",
+        "models/",
+        "models/Pets",
+        "models/../pets",
+        "models/pets/",
+        "models/pets/versions/",
+        "models/pets/versions/0",
+        "models/pets/versions/01",
+        "models/pets/versions/-1",
+        "models/pets/versions/1/",
+        "models/pets/versions/99999999999999999999",
+        "models/pets\n",
+    ],
+)
+def test_other_names_are_refused(resource: str) -> None:
+    with pytest.raises(ValueError, match="is no model name"):
+        parse_resource(resource)
+
+
+def test_a_repository_finds_the_newest_or_the_named_version(models: Path) -> None:
+    repository = Repository()
+    try:
+        for bundle in find_bundles(models, ["cats/2", "cats/10"]):
+            repository.add(load_model(bundle, OPTIONS))
+        assert repository.find("cats", None).manifest.version == 10
+        assert repository.find("cats", 2).manifest.version == 2
+        with pytest.raises(ModelNotFound, match="models/cats/versions/3 is not served here; there is models/cats/"):
+            repository.find("cats", 3)
+        assert [model.manifest.version for model in repository.models] == [2, 10]
+    finally:
+        repository.close()
+
+
+def test_a_precision_that_the_bundle_lacks_is_refused(models: Path) -> None:
+    (bundle,) = find_bundles(models, ["dogs"])
+    options = ServingOptions(plan=OPTIONS.plan, precision="int8", workers=1, max_rows=8, limits=Limits())
+    with pytest.raises(BundleError, match="no int8 artifact; it has fp32"):
+        load_model(bundle, options)
