@@ -20,7 +20,7 @@ from export.views import load_views
 from serving.bundle import MANIFEST, Artifact, Manifest, Precision, Runtime, check_name
 from training.data import Photo
 from training.files import new_folder, sync_folder
-from training.model import Classifier
+from training.model import Classifier, Network
 from training.progress import progress, say
 from training.run import Run
 from training.versions import versions
@@ -107,7 +107,7 @@ def _calibration_photos(run: Run, data: Path | None, calibration: Calibration) -
 
 def _export(
     run: Run,
-    classifier: Classifier,
+    classifier: Network,
     targets: Sequence[Target],
     chosen: list[Photo],
     calibration: Calibration,
@@ -129,11 +129,13 @@ def _export(
     if not chosen:
         return done
     calibration_NHWC = load_views(chosen, run.preprocess, lambda done, total: None)
-    if "fp16" in targets:
+    if "fp16" in targets and isinstance(classifier, Classifier):
         found, kept = half_until_passed(
             classifier, torch.from_numpy(calibration_NHWC[:HALF_DAMAGE_PHOTOS]), _half_gate(run.temperature, evidence)
         )
         add("fp16", "fp16", found["graph"], found["parity"], quantization={"float_layers": kept})
+    elif "fp16" in targets:
+        say("no fp16 graph is made of several averaged networks; average their weights to have one")
     if not {"int8", "int8-trt"} & set(targets):
         return done
     with progress("calibrating") as on_progress:

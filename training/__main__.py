@@ -2,17 +2,31 @@
 
 import argparse
 import json as json_module
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from training.commands import Command, run_command
+from training.commands import Command, UsageError, run_command
+from training.files import write_whole
+from training.first_stage import FirstStage
+from training.presets import PRESETS
 from training.progress import progress, say
 from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from training.evaluation import Evaluation
+
+# Read by OpenMP when torch is imported. Threads that spin while they wait for one another make a step ten times
+# slower as soon as another process wants the same cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+Preset = Literal["quick", "course", "from-scratch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,22 +37,56 @@ class Fit:
     """Photos: train/CLASS/* and valid/CLASS/*, or CLASS/* of which a part is held out for validation."""
     run: Path
     """Folder to write. A finished run there is kept as NAME.previous once the new one is whole."""
+    preset: Preset = "quick"
+    """What to start from: `quick` trains a head on precomputed activations, `course` does the eight steps of the
+    fast.ai course, `from-scratch` trains a network with random weights. The options below change it."""
     recipe_file: Annotated[Path | None, tyro.conf.arg(name="recipe")] = None
-    """A recipe.yaml to start from; the options below change it."""
+    """A recipe.yaml to start from instead of a preset."""
+    resume: bool = False
+    """Go on with a run that did not finish; everything else must be as it was."""
+    checkpoint_every: float = 20.0
+    """Seconds between checkpoints, which are written at the ends of epochs."""
     cache: Path | None = None
     """Where activations are kept between runs. Default: $XDG_CACHE_HOME/pawserve or ~/.cache/pawserve."""
     json: bool = False
     """Print run.json to standard output at the end."""
-    recipe: Recipe = field(default_factory=Recipe)
+    first: Annotated[FirstStage, tyro.conf.arg(name="")] = field(default_factory=FirstStage)
+    settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
 
-def _fit_defaults(arguments: Sequence[str]) -> Fit:
-    """A recipe file gives the defaults, so that what is given beside it wins."""
+@dataclass(frozen=True, kw_only=True)
+class FindLr:
+    """Run the learning-rate range test for one stage; plot the loss and suggest rates."""
+
+    data: Path
+    """Photos, as `fit` takes them."""
+    stage: str | None = None
+    """The recipe's stage whose layers learn. Default: the first."""
+    plot: Path = Path("lr.png")
+    """The PNG file to write."""
+    preset: Preset = "quick"
+    """The recipe to start from."""
+    recipe_file: Annotated[Path | None, tyro.conf.arg(name="recipe")] = None
+    """A recipe.yaml to start from instead of a preset."""
+    cache: Path | None = None
+    """Where activations are kept between runs. Default: $XDG_CACHE_HOME/pawserve or ~/.cache/pawserve."""
+    json: bool = False
+    """Print rates, losses and suggestions to standard output."""
+    settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+
+
+def _start(arguments: Sequence[str]) -> dict[str, Any]:
+    """A preset or a recipe file gives the defaults, so that what is given beside it wins."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", type=Path)
-    path = parser.parse_known_args(arguments)[0].recipe
-    recipe = Recipe.load(path) if path else Recipe()
-    return Fit(data=tyro.MISSING, run=tyro.MISSING, recipe=recipe)
+    parser.add_argument("--preset", choices=list(PRESETS), default="quick")
+    given = parser.parse_known_args([word for word in arguments if word not in ("-h", "--help")])[0]
+    return {
+        "data": tyro.MISSING,
+        "preset": given.preset,
+        "recipe_file": given.recipe,
+        "settings": Recipe.load(given.recipe) if given.recipe else PRESETS[given.preset](),
+    }
 
 
 def _fit(options: Fit) -> None:
@@ -46,17 +94,80 @@ def _fit(options: Fit) -> None:
     from training.fit import fit
     from training.run import RUN_FILE
 
-    evaluation = fit(options.data, options.run, options.recipe, options.cache or default_cache())
-    metrics = evaluation.metrics
-    accuracy = metrics.accuracy
-    say(
-        f"{metrics.correct:,} of {metrics.n:,} validation photos right: {100 * accuracy.value:.2f}% "
-        f"(95% interval {100 * accuracy.lower:.2f}% to {100 * accuracy.upper:.2f}%)"
+    evaluation = fit(
+        options.data,
+        options.run,
+        options.first.apply(options.settings),
+        options.cache or default_cache(),
+        resume=options.resume,
+        checkpoint_every_s=options.checkpoint_every,
     )
+    say_accuracy(evaluation)
+    if os.environ.get("RANK", "0") != "0":
+        return
     facts = json_module.loads((options.run / RUN_FILE).read_text(encoding="utf-8"))
     if options.json:
         print(json_module.dumps(facts, ensure_ascii=False))
     say(f"run written in {facts['seconds']['total']:.1f} s; look at {options.run / 'report.html'}")
+
+
+def say_accuracy(evaluation: "Evaluation") -> None:
+    """The figures that matter, in words."""
+    metrics = evaluation.metrics
+    accuracy = metrics.accuracy
+    say(
+        f"{metrics.correct:,} of {metrics.n:,} photos right: {100 * accuracy.value:.2f}% "
+        f"(95% interval {100 * accuracy.lower:.2f}% to {100 * accuracy.upper:.2f}%)"
+    )
+    if evaluation.test_time:
+        test_time = evaluation.test_time
+        paired, adaptive = test_time.paired, test_time.adaptive
+        say(
+            f"averaged over {test_time.views} views {test_time.metrics.correct:,} are right: {paired.gained} gained, "
+            f"{paired.lost} lost (McNemar p = {paired.p_value:.2f}); looking again only below a confidence of "
+            f"{adaptive.threshold:.3f}, {adaptive.correct:,} with {adaptive.mean_views:.2f} views a photo"
+        )
+
+
+def _find_lr(options: FindLr) -> None:
+    from training.activations import default_cache
+    from training.find_rate import find_rate_for
+    from training.plots import plot_lr_curve
+
+    if options.stage is not None and options.stage not in options.settings.stages:
+        raise UsageError(f"there is no stage {options.stage!r}; there are {', '.join(options.settings.stages)}")
+    stage = options.stage or next(iter(options.settings.stages))
+    curve = find_rate_for(options.data, options.settings, stage, options.cache or default_cache())
+    write_whole(options.plot, plot_lr_curve(curve))
+    say(f"plotted in {options.plot}")
+    if options.json:
+        print(json_module.dumps(vars(curve) | {"suggestions": curve.suggestions()}, ensure_ascii=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Try a finished run on a folder of labelled photos."""
+
+    run: Path
+    """A run that `fit` wrote."""
+    data: Path
+    """Photos: CLASS/* with the run's classes, or a folder with valid/CLASS/*."""
+    views: int = 1
+    """Views to average over (test-time augmentation), those that serving uses: 1 to 64."""
+    json: bool = False
+    """Print the figures to standard output."""
+
+
+def _evaluate(options: Evaluate) -> None:
+    from training.evaluate_run import evaluate_run, evaluation_facts
+    from training.run import open_run
+
+    if not 1 <= options.views <= 64:
+        raise UsageError(f"views is {options.views}; it must lie between 1 and 64")
+    evaluation, skipped = evaluate_run(open_run(options.run), options.data, options.views)
+    say_accuracy(evaluation)
+    if options.json:
+        print(json_module.dumps(evaluation_facts(evaluation, skipped), ensure_ascii=False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +216,17 @@ def _fetch_pets(options: FetchPets) -> None:
 
 
 COMMANDS = {
-    "fit": Command(Fit, _fit, _fit_defaults),
+    "fit": Command(Fit, _fit, lambda arguments: Fit(run=tyro.MISSING, **_start(arguments))),
+    "find-lr": Command(FindLr, _find_lr, lambda arguments: FindLr(**_start(arguments))),
+    "evaluate": Command(Evaluate, _evaluate),
     "sample": Command(Sample, _sample),
     "fetch-pets": Command(FetchPets, _fetch_pets),
 }
 
 
 def main(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["--"]:  # torchrun passes on the -- that keeps it from taking --run for an option of its own
+        arguments = arguments[1:]
     return run_command(
         "python -m training", "From a folder of labelled photos to a trained classifier.", COMMANDS, arguments
     )

@@ -39,15 +39,24 @@ def fit_temperature(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64])
     return 2 / (low + high)
 
 
-def cross_fitted(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Probabilities `[N, K]` where each fifth of the rows has the temperature that the other four give."""
+def cross_fitted(logits_VNK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Probabilities `[N, K]`, the mean over views, where each fifth of the rows has the temperature of the others.
+
+    The temperature is that of the first view: it is the one inside the deployed graph.
+    """
     n = len(labels_N)
     if n < 2 * FOLDS:
-        return softmax(logits_NK)
+        return mean_probabilities(logits_VNK, 1.0)
     fold_of = np.random.default_rng(0).permutation(n) % FOLDS
-    probabilities = np.empty(logits_NK.shape, np.float32)
+    probabilities = np.empty(logits_VNK.shape[1:], np.float32)
     for fold in range(FOLDS):
         inside = fold_of == fold
-        temperature = fit_temperature(logits_NK[~inside], labels_N[~inside])
-        probabilities[inside] = softmax(logits_NK[inside], temperature)
+        temperature = fit_temperature(logits_VNK[0, ~inside], labels_N[~inside])
+        probabilities[inside] = mean_probabilities(logits_VNK[:, inside], temperature)
     return probabilities
+
+
+def mean_probabilities(logits_VNK: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """float32 `[N, K]`: each view's probabilities, averaged, as serving does."""
+    mean: NDArray[np.float32] = np.mean([softmax(logits_NK, temperature) for logits_NK in logits_VNK], 0)
+    return mean

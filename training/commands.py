@@ -44,7 +44,6 @@ def run_command(program: str, about: str, commands: Mapping[str, Command], argum
                 prog=f"{program} {name}",
                 args=rest,
                 default=command.default(rest),
-                config=(tyro.conf.OmitArgPrefixes,),
             )
         except ValueError as error:
             raise UsageError(error) from error
@@ -52,7 +51,7 @@ def run_command(program: str, about: str, commands: Mapping[str, Command], argum
     except UsageError as error:
         return _fail(program, name, error, WRONG_USE)
     except KeyboardInterrupt:
-        return _fail(program, name, "interrupted; nothing half-written was kept", INTERRUPTED)
+        return _fail(program, name, "interrupted", INTERRUPTED)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _fail(program, name, f"{error.strerror or error}{where}", FAILED)

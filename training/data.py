@@ -114,7 +114,7 @@ def read_split(
         raise DataError(f"{data} has a folder {there} but no folder {missing}; have both, or only folders of classes")
     if not train.is_dir():
         classes = class_names(data)
-        photos, skipped = _hash(list_photos(data, classes), on_progress)
+        photos, skipped = hash_photos(list_photos(data, classes), on_progress)
         split = _hold_out(photos, classes, valid_fraction, seed)
     else:
         classes = class_names(train)
@@ -124,7 +124,7 @@ def read_split(
                 f"only in valid {sorted(set(others) - set(classes))}"
             )
         of_train = list_photos(train, classes)
-        hashed, skipped = _hash(of_train + list_photos(valid, classes), on_progress)
+        hashed, skipped = hash_photos(of_train + list_photos(valid, classes), on_progress)
         split = Split(
             classes,
             [photo for photo in hashed if photo.path.is_relative_to(train)],
@@ -148,7 +148,11 @@ def list_photos(folder: Path, classes: Iterable[str]) -> list[Photo]:
     return photos
 
 
-def _hash(photos: list[Photo], on_progress: Callable[[int, int], None] | None) -> tuple[list[Photo], list[Skipped]]:
+def hash_photos(
+    photos: list[Photo], on_progress: Callable[[int, int], None] | None
+) -> tuple[list[Photo], list[Skipped]]:
+    """The photos with the SHA-256 of their contents, and those that could not be read."""
+
     def with_hash(photo: Photo) -> Photo | Skipped:
         try:
             with photo.path.open("rb") as file:

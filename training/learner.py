@@ -1,19 +1,22 @@
-"""A model, batches and a schedule in; a trained model and its history out. The fit loop."""
+"""A trainer, photos or activations, and a stage in; a trained network and its history out. The fit loop."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from training.activations import Activations
-from training.recipe import Recipe
-from training.schedule import sgdr
+from training.schedule import cycle_ends, learning_rate, one_cycle_momentum
+from training.sources import Source, derived_seed, random_batches
+from training.stage import Stage
+from training.trainer import Trainer
+
+CHECK_EVERY = 16
+"""Steps between looks at the losses: each look waits for the GPU."""
+ORDER, DROPOUT, VIEWS = range(3)
+"""What random numbers are drawn for."""
 
 
 class TrainingError(RuntimeError):
@@ -24,118 +27,111 @@ class TrainingError(RuntimeError):
 class EpochResult:
     """What one epoch did; one line of `history.jsonl`."""
 
+    stage: str
     epoch: int
-    """Counts from 1."""
+    """Counts from 1, over all stages."""
     lr: float
-    """Of the epoch's last step."""
+    """Of the last group at the epoch's last step."""
     train_loss: float
     valid_loss: float
     valid_accuracy: float
+    rate: float
+    """Rows learned from a second."""
     seconds: float
+    """With validation."""
 
 
-def batches(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Indices 0 to count - 1 in random order, in batches of at most `batch_size`.
+@dataclass(frozen=True)
+class Hooks:
+    """Whom to tell how a fit goes."""
 
-    A last batch of one joins the one before: batch norm cannot learn from a single row.
-    """
-    order = rng.permutation(count)
-    starts = list(range(0, count, batch_size))
-    if len(starts) > 1 and count - starts[-1] == 1:
-        starts.pop()
-    for start, stop in zip(starts, [*starts[1:], count], strict=True):
-        yield order[start:stop]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread of the CPU.
-
-    A head's matrices are so small that a second thread gains little, and waits long for the first wherever other
-    programs run too (4 s became 45 s on two busy cores). It also makes sums independent of the number of cores.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    on_batch: Callable[[int, int], None]
+    """(rows done, rows in the epoch)."""
+    on_cycle: Callable[[int], None]
+    """After the last batch of a cycle, with its number, from 0."""
+    on_epoch: Callable[[int, EpochResult, Tensor], None]
+    """Epochs of this stage that are done, the result, and the validation logits `[N, K]`."""
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
 
 
-def train_head(
-    head: nn.Module,
+def fit_stage(
+    trainer: Trainer,
+    stage: Stage,
     *,
-    train: Activations,
-    valid: Activations,
-    recipe: Recipe,
-    device: torch.device,
-    on_epoch: Callable[[EpochResult], None],
-    clock: Callable[[], float],
+    name: str,
+    train: Source,
+    valid: Source,
+    rates: Sequence[float],
+    batch_size: int,
+    seed: int,
+    done: int,
+    before: int,
+    hooks: Hooks,
 ) -> None:
-    """Train a head on precomputed activations: SGD with momentum, SGDR, negative log likelihood.
+    """Run a stage's epochs.
+
+    What is random in an epoch depends on `seed` and the epoch's number alone, so a stage that goes on from a
+    checkpoint does what it would have done.
 
     Args:
-        head: features `[N, 2C]` -> logits `[N, K]`; trained in place and left in eval mode.
-        clock: seconds, monotonic.
+        rates: highest rate of each group that learns.
+        batch_size: over all processes.
+        done: epochs of this stage that a checkpoint holds.
+        before: epochs of earlier stages, for numbering.
 
     Raises:
         TrainingError: if the loss is no longer a number.
     """
-    head.to(device)
-    optimizer = torch.optim.SGD(
-        head.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
-    labels = torch.from_numpy(train.labels())
-    rng = np.random.default_rng(recipe.seed)
-    count = len(train)
-    per_epoch = len(list(batches(count, recipe.batch_size, np.random.default_rng(0))))
-    first_cycle = recipe.cycle_len * per_epoch
-    step = 0
-    for epoch in range(1, recipe.epochs + 1):
-        began = clock()
-        head.train()
-        total = 0.0
-        for indices in batches(count, recipe.batch_size, rng):
-            lr = sgdr(step, lr=recipe.lr, first_cycle=first_cycle, cycle_mult=recipe.cycle_mult)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            features = torch.from_numpy(train.features(indices)).to(device)
-            loss = functional.cross_entropy(head(features), labels[indices].to(device))
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            total += _finite(loss, step, lr) * len(indices)
+    count = len(train.labels())
+    processes = trainer.processes
+    per_epoch = len(random_batches(count, batch_size, 0, smallest=2 * processes.count))
+    cycles = {"first_cycle": stage.cycle_len * per_epoch, "cycle_mult": stage.cycle_mult}
+    ends = cycle_ends(cycles=stage.cycles, **cycles)
+    valid_labels = torch.from_numpy(valid.labels())
+    for epoch in range(done, stage.epochs):
+        began = hooks.clock()
+        step = epoch * per_epoch
+        batches = random_batches(count, batch_size, derived_seed(seed, ORDER, epoch), smallest=2 * processes.count)
+        torch.manual_seed(derived_seed(seed, DROPOUT, epoch, processes.rank))
+        trainer.train()
+        losses: list[Tensor] = []
+        mine = [processes.share_rows(batch) for batch in batches]
+        rows_done = 0
+        views = train.batches(mine, derived_seed(seed, VIEWS, epoch))
+        for batch, (inputs, labels) in zip(batches, views, strict=True):
+            now = [learning_rate(stage.schedule, step, lr=rate, **cycles) for rate in rates]
+            momentum = one_cycle_momentum(step, **cycles) if stage.schedule == "one-cycle" else None
+            losses.append(trainer.step(inputs, labels, rows=len(batch), rates=now, momentum=momentum))
             step += 1
-        logits = run_head(head, valid, device)
-        valid_labels = torch.from_numpy(valid.labels())
-        on_epoch(
-            EpochResult(
-                epoch=epoch,
-                lr=lr,
-                train_loss=total / count,
-                valid_loss=float(functional.cross_entropy(logits, valid_labels)),
-                valid_accuracy=float((logits.argmax(1) == valid_labels).float().mean()),
-                seconds=clock() - began,
+            rows_done += len(batch)
+            if len(losses) % CHECK_EVERY == 0 or rows_done == count:
+                _check_finite(losses[-CHECK_EVERY:], step, now[-1], name)
+            hooks.on_batch(rows_done, count)
+        train_loss = float(processes.total(torch.stack(losses).sum())) / count
+        learned = hooks.clock()
+        if step in ends:
+            hooks.on_cycle(ends.index(step))
+        logits = trainer.predict(valid)
+        result = EpochResult(
+            stage=name,
+            epoch=before + epoch + 1,
+            lr=now[-1],
+            train_loss=train_loss,
+            valid_loss=float(functional.cross_entropy(logits, valid_labels)),
+            valid_accuracy=float((logits.argmax(1) == valid_labels).float().mean()),
+            rate=round(count / max(learned - began, 1e-9), 1),
+            seconds=round(hooks.clock() - began, 4),
+        )
+        hooks.on_epoch(epoch + 1, result, logits)
+    trainer.network.eval()
+
+
+def _check_finite(losses: Sequence[Tensor], step: int, lr: float, name: str) -> None:
+    values = torch.stack(list(losses)).tolist()
+    for index, value in enumerate(values):
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss of stage {name} is {value} at its step {step - len(values) + index} with learning rate "
+                f"about {lr:g}: lower --stages.{name.split()[0]}.lr (a tenth is a good next try)"
             )
-        )
-    head.eval()
-
-
-def run_head(head: nn.Module, activations: Activations, device: torch.device, batch_size: int = 1024) -> Tensor:
-    """Logits float32 `[len(activations), K]` on the CPU, in eval mode, one row an example."""
-    head.eval()
-    with torch.inference_mode():
-        logits = [
-            head(torch.from_numpy(activations.features(indices)).to(device)).cpu()
-            for indices in np.array_split(np.arange(len(activations)), math.ceil(len(activations) / batch_size))
-        ]
-    return torch.cat(logits)
-
-
-def _finite(loss: Tensor, step: int, lr: float) -> float:
-    value = loss.item()
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"the loss is {value} at step {step} with learning rate {lr:g}: lower --lr (a tenth is a good next try)"
-        )
-    return value

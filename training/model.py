@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log
 from typing import cast
 
 import timm
@@ -94,16 +95,69 @@ class Head(nn.Sequential):
                 nn.init.zeros_(module.bias)
 
 
+class MeanPredictions(nn.Module):
+    """Several networks as one: their probabilities' mean, as logits (its logarithm) float32 `[N, K]`."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logarithms = torch.stack([torch.log_softmax(member(inputs), 1) for member in self.members])
+        return torch.logsumexp(logarithms, 0) - log(len(self.members))
+
+
 class Classifier(nn.Module):
     """uint8 RGB `[N, H, W, 3]` -> logits float32 `[N, K]`."""
 
-    def __init__(self, body: Body, head: Head) -> None:
+    def __init__(self, body: Body, head: Head | MeanPredictions) -> None:
         super().__init__()
         self.body = body
         self.head = head
 
     def forward(self, images_NHWC: Tensor) -> Tensor:
         return cast(Tensor, self.head(self.body(images_NHWC)))
+
+
+Network = Classifier | MeanPredictions
+"""What can be deployed: one network, or several whole ones that are averaged."""
+
+
+def members(network: Network) -> list[Classifier]:
+    """The networks that are averaged; one alone is its own only member."""
+    if isinstance(network, Classifier):
+        return [network]
+    return [cast(Classifier, member) for member in network.members]
+
+
+def network_like(backbone: Backbone, state: Mapping[str, Tensor]) -> Network:
+    """A network of the shape that a state dict was saved from, its weights not yet loaded.
+
+    Raises:
+        ValueError: if the state is none of a `Network`.
+    """
+    widths = {name: len(tensor) for name, tensor in state.items() if name.endswith((".0.weight", ".6.bias"))}
+
+    def head(prefix: str) -> Head:
+        try:
+            return Head(widths[f"{prefix}.0.weight"], widths[f"{prefix}.6.bias"])
+        except KeyError as error:
+            raise ValueError(f"there is no {error.args[0]}") from error
+
+    def count(prefix: str) -> int:
+        return len({name.split(".")[prefix.count(".")] for name in state if name.startswith(prefix)})
+
+    if many := count("members."):
+        return MeanPredictions([Classifier(Body(backbone), head(f"members.{n}.head")) for n in range(many)])
+    if many := count("head.members."):
+        return Classifier(Body(backbone), MeanPredictions([head(f"head.members.{n}") for n in range(many)]))
+    return Classifier(Body(backbone), head("head"))
+
+
+def class_count(network: Network) -> int:
+    """K: how many classes it tells apart."""
+    last = [tensor for name, tensor in network.state_dict().items() if name.endswith(".6.bias")]
+    return len(last[-1])
 
 
 def count_features(body: Body, crop: int) -> int:
@@ -115,7 +169,8 @@ def count_features(body: Body, crop: int) -> int:
     body.eval()
     with torch.inference_mode():
         try:
-            features = body(torch.zeros(1, crop, crop, 3, dtype=torch.uint8))
+            black = torch.zeros(1, crop, crop, 3, dtype=torch.uint8, device=cast(Tensor, body.mean).device)
+            features = body(black)
         except (IndexError, RuntimeError) as error:
             raise ValueError(f"this backbone gives no feature map [N, C, h, w] to pool: {error}") from error
     return int(features.shape[1])

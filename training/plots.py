@@ -11,6 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from serving.confusion import ConfusionMatrix
 from training.learner import EpochResult
+from training.lr_finder import LrCurve
+from training.rates import RatesOverTime
 
 matplotlib.use("Agg")
 
@@ -19,20 +21,55 @@ MAX_LABELLED_CLASSES = 30
 
 
 def plot_losses(history: Sequence[EpochResult]) -> bytes:
-    """Training and validation loss, and validation accuracy, by epoch."""
+    """Training and validation loss, and validation accuracy, by epoch; a line where a stage ends."""
     figure, axes = _figure(6.4, 3.6)
     epochs = [result.epoch for result in history]
     axes.plot(epochs, [result.train_loss for result in history], "o-", color=GREY, label="training loss (with dropout)")
     axes.plot(epochs, [result.valid_loss for result in history], "o-", color=BLUE, label="validation loss")
     axes.set(xlabel="epoch", ylabel="negative log likelihood (nats)", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for last, first in zip(history, history[1:], strict=False):
+        if last.stage != first.stage:
+            axes.axvline(last.epoch + 0.5, color=GREY, linewidth=0.8, linestyle=":")
     accuracy = axes.twinx()
     percent = [100 * result.valid_accuracy for result in history]
     accuracy.plot(epochs, percent, "s--", color=ORANGE, label="validation accuracy (right)")
     accuracy.set_ylabel("accuracy (%)")
     accuracy.spines["top"].set_visible(False)
-    lines = axes.get_lines() + accuracy.get_lines()
+    lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")] + accuracy.get_lines()
     figure.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="outside upper left", ncols=2)
+    return _png(figure)
+
+
+def plot_rates(parts: Sequence[RatesOverTime]) -> bytes:
+    """Learning rate of each layer group, and momentum, over the epochs."""
+    figure, axes = _figure(6.4, 3.6)
+    momentum = axes.twinx()
+    shades = (BLUE, "#5b93cf", "#9dc0e6")
+    for part in parts:
+        for row, rates in enumerate(reversed(part.rates)):
+            label = ("last group", "group before", "earlier groups")[min(row, 2)]
+            known = label in [line.get_label() for line in axes.get_lines()]
+            axes.plot(part.epochs, rates, color=shades[min(row, 2)], label=None if known else label)
+        momentum.plot(part.epochs, part.momentum, ":", color=ORANGE, label="momentum (right)")
+    axes.set(xlabel="epoch", ylabel="learning rate", yscale="log")
+    momentum.set(ylabel="momentum", ylim=(0, 1.02))
+    momentum.spines["top"].set_visible(False)
+    lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")] + momentum.get_lines()[:1]
+    figure.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="outside upper left", ncols=4)
+    return _png(figure)
+
+
+def plot_lr_curve(curve: LrCurve) -> bytes:
+    """Smoothed loss against the rate, with what each rule suggests."""
+    figure, axes = _figure(6.4, 3.6)
+    lrs, losses = curve.shown()
+    axes.plot(lrs, losses, color=BLUE)
+    axes.set(xlabel="learning rate (last layer group)", ylabel="loss, smoothed (nats)", xscale="log")
+    for (rule, rate), marker in zip(curve.suggestions().items(), ("o", "^", "s"), strict=True):
+        loss = losses[min(range(len(lrs)), key=lambda index: abs(lrs[index] - rate))]
+        axes.plot([rate], [loss], marker, color=ORANGE, label=f"{rule}: {rate:.2g}")
+    axes.legend(frameon=False)
     return _png(figure)
 
 

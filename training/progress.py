@@ -52,6 +52,8 @@ def _lines(title: str, unit: str, began: float) -> Callable[[int, int], None]:
     def show(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
+        if console.quiet:
+            return
         if now - last >= LINE_EVERY_S or (done == total and done > 0):
             last = now
             sys.stderr.write(f"{title}: {done:,} of {total:,} {unit}, {_rate(done, began, unit)}\n")

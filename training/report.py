@@ -15,6 +15,7 @@ from training.data import Photo, Skipped
 from training.evaluation import Evaluation
 from training.galleries import Gallery
 from training.metrics import Interval
+from training.test_time import TestTime
 
 THUMBNAIL = 176
 MAX_LISTED = 20
@@ -51,6 +52,8 @@ class ReportContents:
     galleries: Sequence[Gallery]
     plots: Mapping[str, bytes]
     """Title -> PNG."""
+    tables: Mapping[str, Sequence[Sequence[str]]]
+    """Title -> rows of cells, the header first."""
     facts: Mapping[str, str]
     """What was trained, on what, and how long each stage took."""
     skipped: Sequence[Skipped]
@@ -63,7 +66,7 @@ def render_report(contents: ReportContents, on_photo: Callable[[int, int], None]
     evaluation = contents.evaluation
     metrics, uncalibrated = evaluation.metrics, evaluation.uncalibrated
     accuracy = metrics.accuracy
-    rows = "".join(
+    scores = "".join(
         f"<tr><td>{name}</td><td>{_interval(after)}</td><td>{_interval(before)}</td></tr>"
         for name, after, before in (
             ("negative log likelihood", metrics.nll, uncalibrated.nll),
@@ -77,9 +80,11 @@ def render_report(contents: ReportContents, on_photo: Callable[[int, int], None]
         f"({metrics.n - metrics.correct:,} wrong; 95% interval {100 * accuracy.lower:.1f}% to "
         f"{100 * accuracy.upper:.1f}%).</p>",
         f'<div class="table"><table><tr><th></th><th>calibrated, temperature {evaluation.temperature:.3f}</th>'
-        f"<th>as trained</th></tr>{rows}</table></div>",
+        f"<th>as trained</th></tr>{scores}</table></div>",
         '<p class="note">With 95% bootstrap intervals; lower is better. The calibrated column is cross-fitted: no '
         "photo is scored with a temperature that it helped to find.</p>",
+        *_test_time(evaluation.test_time),
+        *(part for title, rows in contents.tables.items() for part in (f"<h2>{escape(title)}</h2>", _table(rows))),
         "<h2>Plots</h2>",
         '<div class="plots">',
         *(
@@ -150,6 +155,26 @@ def _thumbnail(path: Path) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
+
+
+def _test_time(test_time: TestTime | None) -> list[str]:
+    """What averaging over views does, in a sentence or two."""
+    if test_time is None:
+        return []
+    metrics, paired, adaptive = test_time.metrics, test_time.paired, test_time.adaptive
+    return [
+        f"<p>Averaged over {test_time.views} views, <b>{100 * metrics.accuracy.value:.1f}%</b> are right: "
+        f"{paired.gained:,} photos gained and {paired.lost:,} lost (McNemar's exact test: p = {paired.p_value:.2f}); "
+        f"negative log likelihood {_interval(metrics.nll)}, Brier score {_interval(metrics.brier)}, expected "
+        f"calibration error {_interval(metrics.ece)}. Looking again only below a confidence of "
+        f"{adaptive.threshold:.3f} has {adaptive.correct:,} right with {adaptive.mean_views:.2f} views a photo.</p>"
+    ]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    header = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
+    return f'<div class="table"><table><tr>{header}</tr>{body}</table></div>'
 
 
 def _list(lines: Sequence[str]) -> str:

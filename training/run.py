@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from serving.preprocess import Preprocess
 from training.data import Photo
-from training.model import Body, Classifier, Head, describe_backbone
+from training.model import Network, class_count, describe_backbone, network_like
 
 RUN_FORMAT = 1
 RUN_FILE = "run.json"
@@ -60,7 +60,7 @@ class Run:
         """The folder of photos that it was trained on."""
         return Path(self.facts["data"]["path"])
 
-    def load_classifier(self) -> Classifier:
+    def load_classifier(self) -> Network:
         """The trained network, in eval mode.
 
         Raises:
@@ -71,17 +71,14 @@ class Run:
             state = safetensors.torch.load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
             raise RunError(f"{path} cannot be read: {error}") from error
-        last = state.get("head.6.bias")
-        if last is None or len(last) != len(self.classes):
-            there = "none" if last is None else len(last)
-            raise RunError(f"{path} has {there} classes and {self.folder / RUN_FILE} has {len(self.classes)}")
-        body = Body(describe_backbone(self.arch))
-        classifier = Classifier(body, Head(len(state["head.0.weight"]), len(self.classes)))
         try:
-            classifier.load_state_dict(state)
-        except RuntimeError as error:
+            network = network_like(describe_backbone(self.arch), state)
+            network.load_state_dict(state)
+        except (ValueError, RuntimeError) as error:
             raise RunError(f"{path} does not fit {self.arch}: {error}") from error
-        return classifier.eval()
+        if (there := class_count(network)) != len(self.classes):
+            raise RunError(f"{path} has {there} classes and {self.folder / RUN_FILE} has {len(self.classes)}")
+        return network.eval()
 
     def validation(self, data: Path | None = None) -> tuple[list[Photo], NDArray[np.float32]]:
         """The validation photos, and the probabilities that the trained network gave each, float32 `[N, K]`.

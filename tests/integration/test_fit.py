@@ -34,7 +34,7 @@ def test_a_run_says_how_well_it_does_and_on_what(fitted: Path, drawings: Path) -
     assert np.trace(facts["confusion_matrix"]) == metrics["correct"]
     assert np.sum(facts["confusion_matrix"], 1).tolist() == [8, 8]
     assert facts["data"]["path"] == str(drawings.resolve())
-    assert {"activations", "train head", "total"} <= set(facts["seconds"])
+    assert {"activations", "train", "evaluate", "total"} <= set(facts["seconds"])
     assert {"torch", "timm", "onnxruntime", "python"} <= set(facts["versions"])
     assert {len(value) for value in facts["fingerprints"].values()} == {64}
 
@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_no_run_and_keeps_what_was_computed(drawings: Path, tmp_pa
     cache = tmp_path / "cache"
 
     def is_computing() -> bool:
-        return any(cache.rglob("body.onnx"))
+        return any(cache.rglob("rows.f32"))
 
     code, errors = interrupt_when(
         is_computing, "training", "fit", "--data", drawings, "--run", folder, "--cache", cache, *LITE0

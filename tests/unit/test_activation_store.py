@@ -64,3 +64,23 @@ def test_two_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_rows_of_another_width_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"shape \(1, 4\); 1 keys need \(1, 5\)"):
         ActivationStore(tmp_path, 5).append([key(1)], row(1, 4)[None])
+
+
+def test_a_million_rows_stay_on_disk(tmp_path: Path) -> None:
+    count, width = 1_000_000, 2560
+    keys = np.random.default_rng(0).bytes(32 * count)
+    (tmp_path / "keys.bin").write_bytes(keys)
+    with (tmp_path / "rows.f32").open("wb") as rows:
+        rows.truncate(4 * width * count)  # 10 GB, of which none takes place on the disk
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    before = resident()
+    store = ActivationStore(tmp_path, width)
+    assert len(store) == count
+    wanted = np.random.default_rng(1).integers(0, count, 5000)
+    found = store.find([keys[32 * row : 32 * row + 32] for row in wanted])
+    assert np.array_equal(found, wanted)
+    assert store.rows[found[:1000]].shape == (1000, width)
+    assert resident() - before < 200e6

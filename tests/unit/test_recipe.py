@@ -1,0 +1,140 @@
+"""Recipes: what they declare, refuse, say of themselves, and remember."""
+
+from pathlib import Path
+
+import pytest
+
+from training.plan import describe_plan
+from training.presets import PRESETS
+from training.recipe import Recipe, differences
+from training.stage import Stage
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_written_down_is_the_same_when_read_again(name: str, tmp_path: Path) -> None:
+    recipe = PRESETS[name]()
+    recipe.save(tmp_path / "recipe.yaml")
+    assert Recipe.load(tmp_path / "recipe.yaml") == recipe
+    assert Recipe.load(tmp_path / "recipe.yaml").fingerprint() == recipe.fingerprint()
+
+
+def test_every_setting_is_part_of_the_fingerprint() -> None:
+    recipe = PRESETS["course"]()
+    changed = [
+        Recipe(**(vars(recipe) | {"seed": 1})),
+        Recipe(**(vars(recipe) | {"sizes": (128,)})),
+        Recipe(**(vars(recipe) | {"stages": dict(list(recipe.stages.items())[:2])})),
+        Recipe(**(vars(recipe) | {"stages": recipe.stages | {"whole": Stage(freeze_to=0)}})),
+    ]
+    assert len({recipe.fingerprint(), *(other.fingerprint() for other in changed)}) == 5
+
+
+def test_the_course_is_the_course() -> None:
+    head, augmented, whole = PRESETS["course"]().stages.values()
+    assert head.learn_from == "activations"
+    assert (augmented.learn_from, augmented.freeze_to, augmented.augment) == ("photos", -1, "side-on")
+    assert (whole.freeze_to, len(whole.lr), whole.cycle_mult, whole.find_lr) == (0, 3, 2, "show")
+    assert whole.lr[0] < whole.lr[1] < whole.lr[2]
+    assert whole.lr[2] / whole.lr[0] == pytest.approx(10)
+
+
+def test_epochs_are_counted_with_integers() -> None:
+    assert Stage(cycles=3, cycle_len=1, cycle_mult=2).epochs == 7
+    assert Stage(cycles=4, cycle_len=2, cycle_mult=1).epochs == 8
+    assert Stage(cycles=2, cycle_len=1, cycle_mult=3).epochs == 4
+
+
+def test_several_sizes_repeat_what_learns_from_photos() -> None:
+    recipe = Recipe(sizes=(128, 224), stages=PRESETS["course"]().stages)
+    assert [(step.name, step.size) for step in recipe.steps()] == [
+        ("head", 128),
+        ("augmented", 128),
+        ("whole", 128),
+        ("augmented at 224", 224),
+        ("whole at 224", 224),
+    ]
+    assert recipe.epochs == 7 + 2 * (2 + 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"lr": (0.1, float("nan"))}, "lr is nan"),
+        ({"lr": ()}, "lr is empty"),
+        ({"schedule": "cosine"}, "must be one of sgdr, one-cycle, step, constant"),
+        ({"cycles": 30, "cycle_mult": 10}, "at most 10,000"),
+        ({"learn_from": "activations", "freeze_to": 0}, "only the head learns"),
+        ({"learn_from": "activations", "lr": (0.1, 0.2)}, "only the head learns"),
+        ({"views": 2}, "fixed views are for activations"),
+    ],
+)
+def test_a_stage_that_cannot_be_is_refused(fields: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Stage(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"sizes": (8,)}, "sizes is 8"),
+        ({"stages": {}}, "at least one stage"),
+        ({"groups": 2, "stages": {"whole": Stage(freeze_to=2)}}, "between -1 and 1"),
+        ({"average": "weights", "stages": {"head": Stage()}}, "one snapshot"),
+        ({"dropout": (0.5, 1.0)}, "below 1"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(fields: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Recipe(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("arch: resnet18\nlearning_rate: 1", "sets learning_rate"),
+        ("stages: {head: {rate: 1}}", "stage head, sets rate"),
+        ("stages: [head]", "mapping"),
+        ("- 1", "is no recipe"),
+        ("arch: [", "is not YAML"),
+        ("stages: {head: {lr: -1}}", "lr is -1"),
+        ("momentum: much", "recipe.yaml: "),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_in_words(text: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ValueError, match=complaint):
+        Recipe.load(tmp_path / "recipe.yaml")
+
+
+def test_a_file_may_give_a_single_rate_and_leave_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("seed: 3\nstages: {only: {lr: 0.5, freeze_to: 0}}")
+    recipe = Recipe.load(tmp_path / "recipe.yaml")
+    assert recipe == Recipe(seed=3, stages={"only": Stage(lr=(0.5,), freeze_to=0)})
+
+
+def test_differences_name_each_setting_with_both_values() -> None:
+    ours, theirs = Recipe(seed=1).as_fields(), PRESETS["course"]().as_fields()
+    lines = differences(ours, theirs)
+    assert "seed: 1 now, 0 then" in lines
+    assert any(line.startswith("stages.whole: None now") for line in lines)
+    assert differences(ours, ours) == []
+
+
+def test_the_plan_says_each_step_and_what_has_no_effect() -> None:
+    recipe = Recipe(
+        arch="resnet34",
+        average="weights",
+        views=5,
+        stages={
+            "head": Stage(learn_from="activations", augment="side-on"),
+            "whole": Stage(freeze_to=0, cycles=2, cycle_mult=2, lr=(1e-4, 1e-3, 1e-2), find_lr="use"),
+        },
+    )
+    plan = "\n".join(describe_plan(recipe))
+    assert "1. head: the head, on precomputed activations" in plan
+    assert "2. whole: the whole network, on photos; no augmentation; find a rate and use it" in plan
+    assert "0.0001, 0.001, 0.01 for 1 + 2 epochs" in plan
+    assert "average the weights" in plan
+    assert "averaging 5 views" in plan
+    assert "augment side-on of stage head has no effect" in plan

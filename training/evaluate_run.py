@@ -1,0 +1,70 @@
+"""A finished run and a folder of labelled photos in; how well it does on them out."""
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from training.data import VALID, DataError, Skipped, class_names, hash_photos, list_photos
+from training.evaluation import Evaluation, confusion_facts, evaluate
+from training.hardware import choose_hardware
+from training.model import Classifier
+from training.prepare import Lookup
+from training.processes import Processes
+from training.progress import progress, say
+from training.run import Run
+from training.setting import labels_of
+from training.view_logits import view_logits
+from training.weights import fingerprint
+
+
+def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Skipped]]:
+    """Evaluate with the run's own temperature.
+
+    Args:
+        data: `CLASS/*` or `valid/CLASS/*`, with exactly the run's classes.
+
+    Returns:
+        The evaluation, and the files that could not be read.
+
+    Raises:
+        DataError: if the classes are others, with both lists, or no photo can be read.
+        RunError: if the run is incomplete.
+    """
+    folder = data / VALID if (data / VALID).is_dir() else data
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give one with CLASS/* or valid/CLASS/*")
+    if (classes := class_names(folder)) != run.classes:
+        raise DataError(
+            f"the classes differ, so answers cannot be compared with labels.\n  run:  {', '.join(run.classes)}\n"
+            f"  data: {', '.join(classes) or 'none'}\nthe folders in {folder} must have the run's names"
+        )
+    with progress("reading photos") as on_progress:
+        photos, unreadable = hash_photos(list_photos(folder, classes), on_progress)
+    if not photos:
+        raise DataError(f"{folder} holds no photos that can be read")
+    network = run.load_classifier()
+    hardware = choose_hardware()
+    with tempfile.TemporaryDirectory() as cache:
+
+        def lookup(member: Classifier) -> Lookup:
+            sha256 = fingerprint(member.body.network.state_dict())
+            return Lookup(member.body, run.preprocess, sha256, Path(cache), hardware, Processes())
+
+        logits_VNK, known, skipped = view_logits(network, photos, views=views, lookup=lookup)
+    if skipped := unreadable + skipped:
+        say(f"{len(skipped):,} files are no photos that can be read, and are left out")
+    if not known:
+        raise DataError(f"{folder} holds no photos that can be read; the first is {skipped[0].path}")
+    return evaluate(logits_VNK, labels_of(known), run.classes, run.temperature), skipped
+
+
+def evaluation_facts(evaluation: Evaluation, skipped: list[Skipped]) -> dict[str, Any]:
+    """The figures as JSON has them."""
+    return {
+        "metrics": evaluation.metrics.to_json(),
+        "test_time": None if evaluation.test_time is None else asdict(evaluation.test_time),
+        **confusion_facts(evaluation.confusion),
+        "temperature": evaluation.temperature,
+        "skipped": [{"path": str(file.path), "reason": file.reason} for file in skipped],
+    }

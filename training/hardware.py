@@ -1,0 +1,72 @@
+"""What this machine trains best with, found once: device, number format, worker processes, determinism."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from training.extract import cpu_count
+
+MAX_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how a network runs."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+    """The lower precision that the forward pass runs in, if any."""
+    workers: int
+    """Processes that decode photos while the network learns."""
+
+    @property
+    def scaled(self) -> bool:
+        """Whether gradients need scaling: float16 has too few exponents, bfloat16 has enough."""
+        return self.autocast == torch.float16
+
+    def exact(self) -> "Hardware":
+        """The same without lower precision."""
+        return replace(self, autocast=None)
+
+    def __str__(self) -> str:
+        precision = "float32" if self.autocast is None else str(self.autocast).removeprefix("torch.")
+        return f"{self.device.type}, {precision}, {self.workers} decoding processes"
+
+
+def choose_hardware() -> Hardware:
+    """The GPU of this process if there is one, otherwise the CPU; sets what must be set once for torch.
+
+    float32 on CPUs, since bfloat16 is slower there without matrix units; bfloat16 on GPUs that have it, else float16.
+    Convolutions are chosen deterministically, so that a seed gives the same run twice.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = max(cpu_count() // processes, 1)
+    if not torch.cuda.is_available():
+        # On a CPU the network takes the cores: half as many decoding processes keep it fed.
+        return Hardware(torch.device("cpu"), None, max(share // 2, 1))
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    torch.backends.cudnn.fp32_precision = "tf32"
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    autocast = torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    return Hardware(device, autocast, min(share, MAX_WORKERS))
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` threads in the block; None leaves their number.
+
+    A head is so small that a second thread gains little, and costs much on a busy machine.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,118 @@
+"""Photos or their activations in; batches of tensors with labels out: what a network learns from and is tried on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from serving.preprocess import Preprocess
+from training.activations import Activations
+from training.augment import augmentation, seeded
+from training.data import Photo
+from training.stage import Augment
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs, first dimension n, and labels int64 `[n]`, on the CPU."""
+Rows = NDArray[np.int64]
+
+EVALUATION_BATCH = 256
+WORTH_A_PROCESS = 256
+"""Photos; fewer are decoded sooner than a worker process starts."""
+
+
+class Source(Protocol):
+    """Rows that can be had in any order, again and again."""
+
+    def labels(self) -> Rows:
+        """The class index of each row, int64."""
+        ...
+
+    def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
+        """The rows asked for, batch by batch; with the same seed they look the same."""
+        ...
+
+
+@dataclass(frozen=True)
+class ActivationSource:
+    """Precomputed activations, a row for each view of each photo; float32 `[n, 2C]`."""
+
+    activations: Activations
+
+    def labels(self) -> Rows:
+        return self.activations.labels()
+
+    def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
+        labels = self.labels()
+        for batch in rows:
+            yield torch.from_numpy(self.activations.features(batch)), torch.from_numpy(labels[batch])
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """Photos, decoded and augmented in worker processes; uint8 `[n, crop, crop, 3]`."""
+
+    photos: Sequence[Photo]
+    preprocess: Preprocess
+    augment: Augment
+    workers: int
+    pinned: bool = False
+    """Whether batches lie in memory that a GPU copies from by itself."""
+
+    def labels(self) -> Rows:
+        return np.array([photo.label for photo in self.photos], np.int64)
+
+    def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
+        loader = DataLoader(
+            _Pictures(self, seed),
+            batch_sampler=[batch.tolist() for batch in rows],
+            num_workers=min(self.workers, sum(map(len, rows)) // WORTH_A_PROCESS),
+            pin_memory=self.pinned,
+            generator=torch.Generator().manual_seed(seed),  # otherwise it would draw from the dropout's numbers
+        )
+        yield from loader
+
+
+class _Pictures(Dataset[tuple[Tensor, int]]):
+    def __init__(self, source: PhotoSource, seed: int) -> None:
+        self.source = source
+        self.seed = seed
+        self.view = augmentation(source.augment, source.preprocess.crop)
+
+    def __len__(self) -> int:
+        return len(self.source.photos)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        photo = self.source.photos[row]
+        canvas_SSC = self.source.preprocess.canvas(photo.read())
+        # seeded by the photo, so that it does not matter which worker has it
+        view_HWC = seeded(self.view, canvas_SSC, derived_seed(self.seed, row))
+        return torch.from_numpy(view_HWC), photo.label
+
+
+def random_batches(count: int, batch_size: int, seed: int, *, smallest: int = 2) -> list[Rows]:
+    """Rows 0 to count - 1 in random order, in batches of at most `batch_size`, each row once.
+
+    A last batch smaller than `smallest` joins the one before: batch norm cannot learn from a single row, and each
+    process needs one.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and count - starts[-1] < smallest:
+        starts.pop()
+    return [order[start:stop] for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+
+
+def ordered_batches(rows: Rows, batch_size: int = EVALUATION_BATCH) -> list[Rows]:
+    """The rows in order, in batches."""
+    return [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+
+
+def derived_seed(*parts: int) -> int:
+    """A seed for one purpose: a hash of the recipe's seed and what it is for, 0 to 2^63 - 1."""
+    low, high = np.random.SeedSequence(parts).generate_state(2)
+    return (int(high) << 32 | int(low)) >> 1
