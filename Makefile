@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PACKAGES := training export serving
 DATA ?=
 
-.PHONY: help demo test check format proto bench clean
+.PHONY: help demo test check format gpu-check proto bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,6 +30,9 @@ check: $(VENV)/installed  ## format, lint, types, generated code
 format: $(VENV)/installed  ## format, and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+gpu-check: $(VENV)/installed  ## everything that needs a GPU; writes gpu-report.json
+	PAWSERVE_GPU_REPORT=gpu-report.json $(BIN)/python -m pytest tests/gpu
 
 proto: $(VENV)/installed  ## generate serving/pb from proto/
 	$(BIN)/python proto/generate.py

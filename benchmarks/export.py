@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from export.calibrate import choose_photos, list_calibration, measure_ranges
-from export.graph import OPSET
 from export.onnx_session import open_session
 from export.quantize import quantize
 from export.to_onnx import Deployable, to_onnx
 from export.views import load_views
 from serving.bundle import open_bundle
+from training.graph import OPSET
 from training.model import Body, Classifier, Head, count_features, describe_backbone
 from training.versions import versions
 

@@ -28,7 +28,7 @@ class Bundle:
     """The model's name: a-z, 0-9, '.', '_' and '-'."""
     data: Path | None = None
     """Where the run's photos are now, if they have moved."""
-    precisions: tuple[Literal["fp32", "fp16", "int8", "int8-trt"], ...] = ("fp32", "fp16", "int8", "int8-trt")
+    precisions: tuple[Literal["fp32", "fp16", "int8", "int8-trt"], ...] = ("fp32",)
     """Which files to write. int8 is for ONNX Runtime on a CPU, int8-trt for TensorRT; the others are for both."""
     calibration: Path | None = None
     """Folder of photos to calibrate INT8 on, like those to be served. Default: the run's training photos."""

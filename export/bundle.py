@@ -78,6 +78,10 @@ def export_bundle(
         raise ValueError(f"no precisions were given; choose of {', '.join(TARGETS)}")
     calibration = calibration or Calibration()
     classifier = run.load_classifier()
+    if "fp16" in targets and not isinstance(classifier, Classifier):
+        raise ValueError(
+            "fp16 is not made of several averaged networks; choose other --precisions, or train with --average weights"
+        )
     photos, trained_NK = run.validation(data)
     chosen = _calibration_photos(run, data, calibration) if set(targets) != {"fp32"} else []
     with progress("reading validation photos") as on_progress:
@@ -129,13 +133,12 @@ def _export(
     if not chosen:
         return done
     calibration_NHWC = load_views(chosen, run.preprocess, lambda done, total: None)
-    if "fp16" in targets and isinstance(classifier, Classifier):
+    if "fp16" in targets:
+        assert isinstance(classifier, Classifier)
         found, kept = half_until_passed(
             classifier, torch.from_numpy(calibration_NHWC[:HALF_DAMAGE_PHOTOS]), _half_gate(run.temperature, evidence)
         )
         add("fp16", "fp16", found["graph"], found["parity"], quantization={"float_layers": kept})
-    elif "fp16" in targets:
-        say("no fp16 graph is made of several averaged networks; average their weights to have one")
     if not {"int8", "int8-trt"} & set(targets):
         return done
     with progress("calibrating") as on_progress:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from export.graph import export_graph
 from serving.bundle import OUTPUT_NAME
+from training.graph import export_graph
 
 
 class Deployable(nn.Module):

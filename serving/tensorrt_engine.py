@@ -29,8 +29,8 @@ def load_tensorrt() -> Any:
         import tensorrt as trt
     except (ImportError, OSError) as error:
         raise EngineError(
-            f"TensorRT cannot be imported ({error}): pip install 'pawserve[gpu]' "
-            "--extra-index-url https://pypi.nvidia.com"
+            f"TensorRT cannot be imported ({error}): pip install 'pawserve[gpu]', with the extra package index that "
+            "NVIDIA's install guide for TensorRT names"
         ) from error
     release = str(trt.__version__)
     if release.split(".")[0] != TENSORRT.split(".")[0]:

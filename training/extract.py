@@ -13,8 +13,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from export.graph import export_graph
 from training.files import write_whole
+from training.graph import export_graph
 from training.model import Body
 
 Extract = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
