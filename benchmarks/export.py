@@ -115,6 +115,7 @@ def measure_bundle(run: Path) -> dict[str, Any]:
     """`export bundle` with all precisions, as a user runs it, and what came out."""
     with tempfile.TemporaryDirectory() as models:
         command = [sys.executable, "-m", "export", "bundle", "--run", str(run), "--models", models, "--name", "bench"]
+        command += ["--precisions", "fp32", "fp16", "int8", "int8-trt"]
         began = time.monotonic()
         finished = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
         seconds = time.monotonic() - began

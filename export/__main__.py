@@ -34,7 +34,7 @@ class Bundle:
     """Folder of photos to calibrate INT8 on, like those to be served. Default: the run's training photos."""
     calibration_photos: int = 128
     """How many of them are looked at, chosen evenly over the classes."""
-    gates: Gates = field(default_factory=Gates)
+    gates: Annotated[Gates, tyro.conf.arg(name="")] = field(default_factory=Gates)
 
 
 def _bundle(options: Bundle) -> None:

@@ -13,6 +13,7 @@ from tests.commands import run_here
 
 REPORT = "PAWSERVE_GPU_REPORT"
 """Names a file to write the measurements to, as JSON."""
+ALL = ("--precisions", "fp32", "fp16", "int8", "int8-trt")
 LOOSE = ("--min-agreement", "0.6", "--max-accuracy-loss", "0.4", "--max-diff-fp16", "0.05")
 
 _measured: list[dict[str, object]] = []
@@ -51,7 +52,7 @@ def bundle(gpu: Gpu, drawings: Path, shared_cache: Path, tmp_path_factory: pytes
             *("training", "fit", "--data", drawings, "--run", folder / "run", "--cache", shared_cache),
             *("--arch", "test_resnet", "--weights", "none"),
         ),
-        ("export", "bundle", "--run", folder / "run", "--models", folder / "models", "--name", "pets", *LOOSE),
+        ("export", "bundle", "--run", folder / "run", "--models", folder / "models", "--name", "pets", *ALL, *LOOSE),
     ):
         finished = run_here(*command)
         assert finished.returncode == 0, finished.stderr

@@ -24,6 +24,7 @@ from tests.unit.fake_gpu import FakeGpu
 from training.data import DataError, Photo
 from training.run import open_run
 
+ALL = ("--precisions", "fp32", "fp16", "int8", "int8-trt")
 LOOSE = ("--min-agreement", "0.6", "--max-accuracy-loss", "0.4", "--max-diff-fp16", "0.05")
 """The network has random weights, so its answers lie near one another: what is tried is the way, not the accuracy."""
 
@@ -44,6 +45,7 @@ def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     models = tmp_path_factory.mktemp("models")
     finished = run_here(
         *("export", "bundle", "--run", fitted, "--models", models, "--name", "pets", "--calibration-photos", 16),
+        *ALL,
         *LOOSE,
     )
     assert finished.returncode == 0, finished.stderr
@@ -211,7 +213,7 @@ def test_calibration_photos_come_from_a_folder_if_one_is_named(fitted: Path, dra
     old = tmp_path / "old run"
     shutil.copytree(fitted, old)
     (old / "training.jsonl").unlink()
-    refused = run_here("export", "bundle", "--run", old, "--name", "pets", "--models", tmp_path / "m")
+    refused = run_here("export", "bundle", "--run", old, "--name", "pets", "--models", tmp_path / "m", *ALL)
     assert refused.returncode == 1
     assert "training.jsonl cannot be read" in refused.stderr
 

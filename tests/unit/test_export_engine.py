@@ -178,11 +178,11 @@ def test_ctrl_c_stops_the_build_and_leaves_no_engine(bundle: Bundle, tmp_path: P
     assert folders(tmp_path / "engines") == []
 
 
-def test_without_tensorrt_the_package_and_its_index_are_named(
+def test_without_tensorrt_the_package_and_where_its_index_is_named_are_told(
     bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(EngineError, match=r"pawserve\[gpu\].*--extra-index-url"):
+    with pytest.raises(EngineError, match=r"pawserve\[gpu\].*install guide"):
         build(bundle, tmp_path / "engines")
 
 

@@ -62,7 +62,7 @@ def test_a_network_without_mistakes_is_not_told_to_be_infinitely_sure() -> None:
 
 def test_calibration_changes_no_prediction_and_lowers_the_loss_on_photos_it_has_not_seen() -> None:
     logits, labels = draw(2000, 3, temperature=3.0)
-    before, after = softmax(logits), cross_fitted(logits, labels)
+    before, after = softmax(logits), cross_fitted(logits[None], labels)
     assert (before.argmax(1) == after.argmax(1)).all()
     assert measure(after, labels).nll.value < measure(before, labels).nll.value
     assert measure(after, labels).ece.value < measure(before, labels).ece.value

@@ -111,5 +111,5 @@ def test_a_repository_finds_the_newest_or_the_named_version(models: Path) -> Non
 def test_a_precision_that_the_bundle_lacks_is_refused(models: Path) -> None:
     (bundle,) = find_bundles(models, ["dogs"])
     options = ServingOptions(plan=OPTIONS.plan, precision="int8", workers=1, max_rows=8, limits=Limits())
-    with pytest.raises(BundleError, match="no int8 artifact; it has fp32"):
+    with pytest.raises(BundleError, match="no int8 artifact for onnxruntime; it has fp32"):
         load_model(bundle, options)
