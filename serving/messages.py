@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serving.confusion import ConfusionMatrix, Rate
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.repository import ServedModel
@@ -12,7 +9,7 @@ from serving.statistics import Label, VersionStatistics
 
 
 def to_prediction(
-    classes: tuple[str, ...], probabilities_K: NDArray[np.float32], order: Sequence[int], views: int, token: str
+    classes: tuple[str, ...], probabilities_K: Sequence[float], order: Sequence[int], views: int, token: str
 ) -> pb.Prediction:
     """A prediction with the classes of `order`."""
     labelled = [pb.ClassProbability(label=classes[index], probability=probabilities_K[index]) for index in order]

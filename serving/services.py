@@ -68,9 +68,11 @@ class ClassifierService(pb_grpc.ClassifierServicer):
             if isinstance(outcome, Exception):
                 results[index] = _error_result(outcome, f"images[{index}].content")
                 continue
-            order_K = np.argsort(-outcome, kind="stable").tolist()
-            record, token = self._feedback.issue(model.manifest, order_K[0], float(outcome[order_K[0]]))
-            prediction = to_prediction(model.manifest.classes, outcome, order_K[:top_k], views, token)
+            probabilities_K: list[float] = outcome.tolist()
+            # by Python: numpy lets go of the interpreter's lock to sort, and on a busy server it takes long to return
+            order_K = sorted(range(len(probabilities_K)), key=probabilities_K.__getitem__, reverse=True)
+            record, token = self._feedback.issue(model.manifest, order_K[0], probabilities_K[order_K[0]])
+            prediction = to_prediction(model.manifest.classes, probabilities_K, order_K[:top_k], views, token)
             results[index] = pb.ImageResult(prediction=prediction)
             if label := request.images[index].label:
                 labels[index] = Label(record, model.class_index[label])
@@ -150,9 +152,13 @@ class ClassifierService(pb_grpc.ClassifierServicer):
             raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", message, retry_after_s=1.0)
         self._bytes_in_flight += size
         try:
-            return await model.classifier.classify(contents, views, context.time_remaining())
+            outcomes = await model.classifier.classify(contents, views, context.time_remaining())
         finally:
             self._bytes_in_flight -= size
+        for outcome in outcomes:
+            if isinstance(outcome, TimeoutError):  # the deadline is the request's, not one picture's
+                raise outcome
+        return outcomes
 
     def _read_labels(self, inputs: Sequence[pb.LabelInput]) -> list[Label | Exception]:
         readings: list[Label | Exception] = []
