@@ -21,21 +21,6 @@ from serving.bundle import open_bundle
 from tests.commands import ROOT, Finished, run_here
 from training.run import open_run
 
-TINY = ("--arch", "test_resnet", "--weights", "none")
-"""A network of timm's with few layers: what is tried here is how it is exported, not how well it does."""
-
-
-@pytest.fixture(scope="module")
-def fitted(drawings: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on drawings."""
-    folder = tmp_path_factory.mktemp("runs") / "pets"
-    finished = run_here(
-        *("training", "fit", "--data", drawings, "--run", folder, "--cache", shared_cache),
-        *TINY,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return folder
-
 
 @pytest.fixture(scope="module")
 def models(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -30,17 +30,6 @@ LOOSE = ("--min-agreement", "0.6", "--max-accuracy-loss", "0.4", "--max-diff-fp1
 
 
 @pytest.fixture(scope="module")
-def fitted(drawings: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "pets"
-    finished = run_here(
-        *("training", "fit", "--data", drawings, "--run", folder, "--cache", shared_cache),
-        *("--arch", "test_resnet", "--weights", "none"),
-    )
-    assert finished.returncode == 0, finished.stderr
-    return folder
-
-
-@pytest.fixture(scope="module")
 def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     models = tmp_path_factory.mktemp("models")
     finished = run_here(
