@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log
+from math import log, log2
 from typing import cast
 
 import timm
@@ -22,6 +22,10 @@ class Backbone:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+
+MIN_HEAD_WIDTH, MAX_HEAD_WIDTH = 16, 512
+HEAD_PART = 0.025
+"""Of the body's weights that the head's first linear layer has, at most."""
 
 _TAGS = {"resnet34": "resnet34.tv_in1k"}
 """Which of several sets of weights a bare name means: for resnet34 torchvision's, as in the fast.ai course."""
@@ -79,20 +83,34 @@ class Body(nn.Module):
 class Head(nn.Sequential):
     """fast.ai's head: features `[N, 2C]` -> logits `[N, K]`; Kaiming-normal weights, zero biases."""
 
-    def __init__(self, features: int, classes: int, dropout: Sequence[float] = (0.25, 0.5)) -> None:
+    def __init__(
+        self, features: int, classes: int, dropout: Sequence[float] = (0.25, 0.5), *, width: int = MAX_HEAD_WIDTH
+    ) -> None:
         super().__init__(
             nn.BatchNorm1d(features),
             nn.Dropout(dropout[0]),
-            nn.Linear(features, 512),
+            nn.Linear(features, width),
             nn.ReLU(inplace=True),
-            nn.BatchNorm1d(512),
+            nn.BatchNorm1d(width),
             nn.Dropout(dropout[1]),
-            nn.Linear(512, classes),
+            nn.Linear(width, classes),
         )
         for module in self:
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
                 nn.init.zeros_(module.bias)
+
+
+def head_width(body: Body, features: int, classes: int) -> int:
+    """Units of the head's hidden layer, where the recipe gives none: fast.ai's 512, in proportion to the body.
+
+    On resnet34, for which fast.ai chose 512, the first linear layer has 2.5% of the body's weights. On a small body
+    512 units would be a large part of the file and of the work, for no accuracy: so as many as keep that part, a power
+    of two, but no fewer than there are classes.
+    """
+    part = HEAD_PART * sum(weight.numel() for weight in body.parameters()) / features
+    enough = 1 << (classes - 1).bit_length()
+    return min(max(1 << int(log2(part)), MIN_HEAD_WIDTH, enough), MAX_HEAD_WIDTH)
 
 
 class MeanPredictions(nn.Module):
@@ -136,11 +154,13 @@ def network_like(backbone: Backbone, state: Mapping[str, Tensor]) -> Network:
     Raises:
         ValueError: if the state is none of a `Network`.
     """
-    widths = {name: len(tensor) for name, tensor in state.items() if name.endswith((".0.weight", ".6.bias"))}
+    ends = (".0.weight", ".2.bias", ".6.bias")
+    widths = {name: len(tensor) for name, tensor in state.items() if name.endswith(ends)}
 
     def head(prefix: str) -> Head:
+        features, width, classes = (f"{prefix}{end}" for end in ends)
         try:
-            return Head(widths[f"{prefix}.0.weight"], widths[f"{prefix}.6.bias"])
+            return Head(widths[features], widths[classes], width=widths[width])
         except KeyError as error:
             raise ValueError(f"there is no {error.args[0]}") from error
 

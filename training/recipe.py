@@ -62,6 +62,9 @@ class Recipe:
     """Of SGD."""
     dropout: tuple[float, float] = (0.25, 0.5)
     """Before the head's first and second linear layer."""
+    head_width: int | None = None
+    """Units of the head's hidden layer. Unset: 512 on resnet34, as in fast.ai, and on other backbones in proportion to
+    their size: 32 on tf_efficientnet_lite0."""
     freeze_bn: bool = False
     """Keep the statistics of all pretrained batch norms, also where their layer group learns."""
     average: Average = "none"
@@ -87,6 +90,8 @@ class Recipe:
         check_range("views", self.views, 1, 64)
         check_range("valid_fraction", self.valid_fraction, 0.01, 0.9)
         check_range("seed", self.seed, 0, 2**32 - 1)
+        if self.head_width is not None:
+            check_range("head_width", self.head_width, 1, 8192)
         if len(self.dropout) != 2 or not all(0 <= p < 1 for p in self.dropout):
             raise ValueError(f"dropout is {self.dropout}; two probabilities of at least 0 and below 1 are needed")
         if self.average not in AVERAGES:

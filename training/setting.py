@@ -13,7 +13,7 @@ from training.checkpoint import Checkpoints
 from training.data import Photo, Skipped, Split, read_split, shared_photos
 from training.hardware import Hardware
 from training.layer_groups import broadcast_rates, layer_groups
-from training.model import Backbone, Body, Classifier, Head, count_features, describe_backbone
+from training.model import Backbone, Body, Classifier, Head, count_features, describe_backbone, head_width
 from training.prepare import Lookup, readable, resized
 from training.processes import Processes
 from training.progress import progress, say
@@ -109,7 +109,9 @@ def _classifier(backbone: Backbone, recipe: Recipe, classes: int) -> Classifier:
     body = Body(backbone)
     load_weights(body.network, recipe.arch, recipe.weights)
     first = resized(backbone.preprocess, recipe.sizes[0] if recipe.sizes else None)
-    return Classifier(body, Head(count_features(body, first.crop), classes, recipe.dropout))
+    features = count_features(body, first.crop)
+    width = recipe.head_width or head_width(body, features, classes)
+    return Classifier(body, Head(features, classes, recipe.dropout, width=width))
 
 
 def _check_rates(classifier: Classifier, recipe: Recipe) -> None:

@@ -39,7 +39,7 @@ class Stage:
     cycle_mult: int = 1
     """Each cycle is this many times as long as the one before."""
     weight_decay: float = 0.0
-    """L2 penalty on the weights that learn. With few photos a head of 512 units alone needs a strong one."""
+    """L2 penalty on the weights that learn. A head that learns alone from few photos needs a strong one."""
     augment: Augment = "none"
     """`side-on` mirrors, turns, zooms and lights photos a little; `top-down` also turns and mirrors them at will."""
     views: int = 1

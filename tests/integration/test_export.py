@@ -46,6 +46,13 @@ def test_a_bundle_holds_a_checked_graph_and_says_where_it_comes_from(models: Pat
     assert 0 <= artifact.parity["max_abs_diff"] <= 1e-4
 
 
+def test_the_graph_says_nothing_of_the_machine_that_exported_it(models: Path) -> None:
+    written = b"".join(path.read_bytes() for path in (models / "pets" / "1").glob("*.onnx"))
+    assert written
+    assert str(ROOT).encode() not in written
+    assert b"site-packages" not in written
+
+
 def test_the_graph_takes_any_batch_and_gives_probabilities(models: Path) -> None:
     bundle = open_bundle(models / "pets" / "1")
     session = onnxruntime.InferenceSession(bundle.read(bundle.artifact("fp32")), providers=["CPUExecutionProvider"])

@@ -22,57 +22,72 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'serving/pb/pawserve/v1/classifier.proto\x12\x0bpawserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x85\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x06images\x18\x02 \x03(\x0b\x32\x17.pawserve.v1.ImageInput\x12\x12\n\x05views\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_viewsB\x08\n\x06_top_k\",\n\nImageInput\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\r\n\x05label\x18\x02 \x01(\t\"L\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x07results\x18\x02 \x03(\x0b\x32\x18.pawserve.v1.ImageResult\"l\n\x0bImageResult\x12-\n\nprediction\x18\x01 \x01(\x0b\x32\x17.pawserve.v1.PredictionH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"Z\n\nPrediction\x12.\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x1d.pawserve.v1.ClassProbability\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05views\x18\x03 \x01(\x05\"6\n\x10\x43lassProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\">\n\x13RecordLabelsRequest\x12\'\n\x06labels\x18\x01 \x03(\x0b\x32\x17.pawserve.v1.LabelInput\"*\n\nLabelInput\x12\r\n\x05token\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"A\n\x14RecordLabelsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.pawserve.v1.LabelResult\"m\n\x0bLabelResult\x12.\n\x08recorded\x18\x01 \x01(\x0b\x32\x1a.pawserve.v1.RecordedLabelH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"p\n\rRecordedLabel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpredicted\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x1b\n\x0eprevious_label\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_previous_label\"%\n\x14GetStatisticsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"E\n\x15GetStatisticsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.pawserve.v1.ModelStatistics\"\xeb\x02\n\x0fModelStatistics\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12\x33\n\x10\x63onfusion_matrix\x18\x03 \x03(\x0b\x32\x19.pawserve.v1.ConfusionRow\x12\x13\n\x0bpredictions\x18\x04 \x01(\x03\x12\x0e\n\x06labels\x18\x05 \x01(\x03\x12(\n\x08\x61\x63\x63uracy\x18\x06 \x01(\x0b\x32\x11.pawserve.v1.RateH\x00\x88\x01\x01\x12\x36\n\x10\x63lass_statistics\x18\x07 \x03(\x0b\x32\x1c.pawserve.v1.ClassStatistics\x12!\n\x14matthews_correlation\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x33\n\x0flast_label_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0b\n\t_accuracyB\x17\n\x15_matthews_correlation\"!\n\x0c\x43onfusionRow\x12\x11\n\tpredicted\x18\x01 \x03(\x03\"B\n\x04Rate\x12\r\n\x05value\x18\x01 \x01(\x01\x12\r\n\x05lower\x18\x02 \x01(\x01\x12\r\n\x05upper\x18\x03 \x01(\x01\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"\xa4\x01\n\x0f\x43lassStatistics\x12\r\n\x05label\x18\x01 \x01(\t\x12)\n\tprecision\x18\x02 \x01(\x0b\x32\x11.pawserve.v1.RateH\x00\x88\x01\x01\x12&\n\x06recall\x18\x03 \x01(\x0b\x32\x11.pawserve.v1.RateH\x01\x88\x01\x01\x12\x0f\n\x02\x66\x31\x18\x04 \x01(\x01H\x02\x88\x01\x01\x42\x0c\n\n_precisionB\t\n\x07_recallB\x05\n\x03_f1\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.pawserve.v1.Model\"\x91\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12\x0c\n\x04\x61rch\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12 \n\x13validation_accuracy\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tmax_views\x18\x06 \x01(\x05\x42\x16\n\x14_validation_accuracy2\xd1\x02\n\nClassifier\x12G\n\x08\x43lassify\x12\x1c.pawserve.v1.ClassifyRequest\x1a\x1d.pawserve.v1.ClassifyResponse\x12S\n\x0cRecordLabels\x12 .pawserve.v1.RecordLabelsRequest\x1a!.pawserve.v1.RecordLabelsResponse\x12V\n\rGetStatistics\x12!.pawserve.v1.GetStatisticsRequest\x1a\".pawserve.v1.GetStatisticsResponse\x12M\n\nListModels\x12\x1e.pawserve.v1.ListModelsRequest\x1a\x1f.pawserve.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'serving/pb/pawserve/v1/classifier.proto\x12\x0bpawserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x97\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x06images\x18\x02 \x03(\x0b\x32\x17.pawserve.v1.ImageInput\x12\x12\n\x05views\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x10\n\x08\x61\x64\x61ptive\x18\x05 \x01(\x08\x42\x08\n\x06_viewsB\x08\n\x06_top_k\",\n\nImageInput\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\r\n\x05label\x18\x02 \x01(\t\"L\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x07results\x18\x02 \x03(\x0b\x32\x18.pawserve.v1.ImageResult\"\xa8\x01\n\x15\x43lassifyStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12&\n\x05image\x18\x03 \x01(\x0b\x32\x17.pawserve.v1.ImageInput\x12\x12\n\x05views\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x10\n\x08\x61\x64\x61ptive\x18\x06 \x01(\x08\x42\x08\n\x06_viewsB\x08\n\x06_top_k\"]\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12(\n\x06result\x18\x03 \x01(\x0b\x32\x18.pawserve.v1.ImageResult\"l\n\x0bImageResult\x12-\n\nprediction\x18\x01 \x01(\x0b\x32\x17.pawserve.v1.PredictionH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"Z\n\nPrediction\x12.\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x1d.pawserve.v1.ClassProbability\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05views\x18\x03 \x01(\x05\"6\n\x10\x43lassProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\">\n\x13RecordLabelsRequest\x12\'\n\x06labels\x18\x01 \x03(\x0b\x32\x17.pawserve.v1.LabelInput\"*\n\nLabelInput\x12\r\n\x05token\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"A\n\x14RecordLabelsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.pawserve.v1.LabelResult\"m\n\x0bLabelResult\x12.\n\x08recorded\x18\x01 \x01(\x0b\x32\x1a.pawserve.v1.RecordedLabelH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"p\n\rRecordedLabel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpredicted\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x1b\n\x0eprevious_label\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_previous_label\"\x83\x01\n\x14GetStatisticsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\x15GetStatisticsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.pawserve.v1.ModelStatistics\"\xfe\x03\n\x0fModelStatistics\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12\x33\n\x10\x63onfusion_matrix\x18\x03 \x03(\x0b\x32\x19.pawserve.v1.ConfusionRow\x12\x13\n\x0bpredictions\x18\x04 \x01(\x03\x12\x0e\n\x06labels\x18\x05 \x01(\x03\x12(\n\x08\x61\x63\x63uracy\x18\x06 \x01(\x0b\x32\x11.pawserve.v1.RateH\x00\x88\x01\x01\x12\x36\n\x10\x63lass_statistics\x18\x07 \x03(\x0b\x32\x1c.pawserve.v1.ClassStatistics\x12!\n\x14matthews_correlation\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x33\n\x0flast_label_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nunlabelled\x18\n \x01(\x03\x12\x35\n\x10\x63\x61libration_bins\x18\x0b \x03(\x0b\x32\x1b.pawserve.v1.CalibrationBin\x12\'\n\x1a\x65xpected_calibration_error\x18\x0c \x01(\x01H\x02\x88\x01\x01\x42\x0b\n\t_accuracyB\x17\n\x15_matthews_correlationB\x1d\n\x1b_expected_calibration_error\"\x99\x01\n\x0e\x43\x61librationBin\x12\r\n\x05lower\x18\x01 \x01(\x01\x12\r\n\x05upper\x18\x02 \x01(\x01\x12\x1d\n\x10mean_probability\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12(\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x0b\x32\x11.pawserve.v1.RateH\x01\x88\x01\x01\x42\x13\n\x11_mean_probabilityB\x0b\n\t_accuracy\"X\n\x16WatchStatisticsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\x0cmin_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x17WatchStatisticsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.pawserve.v1.ModelStatistics\"!\n\x0c\x43onfusionRow\x12\x11\n\tpredicted\x18\x01 \x03(\x03\"B\n\x04Rate\x12\r\n\x05value\x18\x01 \x01(\x01\x12\r\n\x05lower\x18\x02 \x01(\x01\x12\r\n\x05upper\x18\x03 \x01(\x01\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"\xa4\x01\n\x0f\x43lassStatistics\x12\r\n\x05label\x18\x01 \x01(\t\x12)\n\tprecision\x18\x02 \x01(\x0b\x32\x11.pawserve.v1.RateH\x00\x88\x01\x01\x12&\n\x06recall\x18\x03 \x01(\x0b\x32\x11.pawserve.v1.RateH\x01\x88\x01\x01\x12\x0f\n\x02\x66\x31\x18\x04 \x01(\x01H\x02\x88\x01\x01\x42\x0c\n\n_precisionB\t\n\x07_recallB\x05\n\x03_f1\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.pawserve.v1.Model\"\xa6\x01\n\nEnginePlan\x12\x11\n\tinstances\x18\x01 \x01(\x05\x12\x0f\n\x07threads\x18\x02 \x01(\x05\x12\x16\n\x0emax_batch_size\x18\x03 \x01(\x05\x12\x1c\n\x0frows_per_second\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12*\n\x07latency\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\n\x10_rows_per_second\"\xe9\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12\x0c\n\x04\x61rch\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12 \n\x13validation_accuracy\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tmax_views\x18\x06 \x01(\x05\x12&\n\x05state\x18\x07 \x01(\x0e\x32\x17.pawserve.v1.ModelState\x12\x14\n\x0cstate_reason\x18\x08 \x01(\t\x12\x11\n\tprecision\x18\t \x01(\t\x12\x0f\n\x07runtime\x18\n \x01(\t\x12\x15\n\rengine_reason\x18\x0b \x01(\t\x12%\n\x04plan\x18\x0c \x01(\x0b\x32\x17.pawserve.v1.EnginePlan\x12\x1f\n\x12\x61\x64\x61ptive_threshold\x18\r \x01(\x01H\x01\x88\x01\x01\x42\x16\n\x14_validation_accuracyB\x15\n\x13_adaptive_threshold*\x8c\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x18\n\x14MODEL_STATE_DRAINING\x10\x03\x12\x17\n\x13MODEL_STATE_REFUSED\x10\x04\x32\x90\x04\n\nClassifier\x12G\n\x08\x43lassify\x12\x1c.pawserve.v1.ClassifyRequest\x1a\x1d.pawserve.v1.ClassifyResponse\x12]\n\x0e\x43lassifyStream\x12\".pawserve.v1.ClassifyStreamRequest\x1a#.pawserve.v1.ClassifyStreamResponse(\x01\x30\x01\x12S\n\x0cRecordLabels\x12 .pawserve.v1.RecordLabelsRequest\x1a!.pawserve.v1.RecordLabelsResponse\x12V\n\rGetStatistics\x12!.pawserve.v1.GetStatisticsRequest\x1a\".pawserve.v1.GetStatisticsResponse\x12^\n\x0fWatchStatistics\x12#.pawserve.v1.WatchStatisticsRequest\x1a$.pawserve.v1.WatchStatisticsResponse0\x01\x12M\n\nListModels\x12\x1e.pawserve.v1.ListModelsRequest\x1a\x1f.pawserve.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'serving.pb.pawserve.v1.classifier_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLASSIFYREQUEST']._serialized_start=115
-  _globals['_CLASSIFYREQUEST']._serialized_end=248
-  _globals['_IMAGEINPUT']._serialized_start=250
-  _globals['_IMAGEINPUT']._serialized_end=294
-  _globals['_CLASSIFYRESPONSE']._serialized_start=296
-  _globals['_CLASSIFYRESPONSE']._serialized_end=372
-  _globals['_IMAGERESULT']._serialized_start=374
-  _globals['_IMAGERESULT']._serialized_end=482
-  _globals['_PREDICTION']._serialized_start=484
-  _globals['_PREDICTION']._serialized_end=574
-  _globals['_CLASSPROBABILITY']._serialized_start=576
-  _globals['_CLASSPROBABILITY']._serialized_end=630
-  _globals['_RECORDLABELSREQUEST']._serialized_start=632
-  _globals['_RECORDLABELSREQUEST']._serialized_end=694
-  _globals['_LABELINPUT']._serialized_start=696
-  _globals['_LABELINPUT']._serialized_end=738
-  _globals['_RECORDLABELSRESPONSE']._serialized_start=740
-  _globals['_RECORDLABELSRESPONSE']._serialized_end=805
-  _globals['_LABELRESULT']._serialized_start=807
-  _globals['_LABELRESULT']._serialized_end=916
-  _globals['_RECORDEDLABEL']._serialized_start=918
-  _globals['_RECORDEDLABEL']._serialized_end=1030
-  _globals['_GETSTATISTICSREQUEST']._serialized_start=1032
-  _globals['_GETSTATISTICSREQUEST']._serialized_end=1069
-  _globals['_GETSTATISTICSRESPONSE']._serialized_start=1071
-  _globals['_GETSTATISTICSRESPONSE']._serialized_end=1140
-  _globals['_MODELSTATISTICS']._serialized_start=1143
-  _globals['_MODELSTATISTICS']._serialized_end=1506
-  _globals['_CONFUSIONROW']._serialized_start=1508
-  _globals['_CONFUSIONROW']._serialized_end=1541
-  _globals['_RATE']._serialized_start=1543
-  _globals['_RATE']._serialized_end=1609
-  _globals['_CLASSSTATISTICS']._serialized_start=1612
-  _globals['_CLASSSTATISTICS']._serialized_end=1776
-  _globals['_LISTMODELSREQUEST']._serialized_start=1778
-  _globals['_LISTMODELSREQUEST']._serialized_end=1797
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1799
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1855
-  _globals['_MODEL']._serialized_start=1858
-  _globals['_MODEL']._serialized_end=2003
-  _globals['_CLASSIFIER']._serialized_start=2006
-  _globals['_CLASSIFIER']._serialized_end=2343
+  _globals['_MODELSTATE']._serialized_start=3268
+  _globals['_MODELSTATE']._serialized_end=3408
+  _globals['_CLASSIFYREQUEST']._serialized_start=147
+  _globals['_CLASSIFYREQUEST']._serialized_end=298
+  _globals['_IMAGEINPUT']._serialized_start=300
+  _globals['_IMAGEINPUT']._serialized_end=344
+  _globals['_CLASSIFYRESPONSE']._serialized_start=346
+  _globals['_CLASSIFYRESPONSE']._serialized_end=422
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=425
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=593
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=595
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=688
+  _globals['_IMAGERESULT']._serialized_start=690
+  _globals['_IMAGERESULT']._serialized_end=798
+  _globals['_PREDICTION']._serialized_start=800
+  _globals['_PREDICTION']._serialized_end=890
+  _globals['_CLASSPROBABILITY']._serialized_start=892
+  _globals['_CLASSPROBABILITY']._serialized_end=946
+  _globals['_RECORDLABELSREQUEST']._serialized_start=948
+  _globals['_RECORDLABELSREQUEST']._serialized_end=1010
+  _globals['_LABELINPUT']._serialized_start=1012
+  _globals['_LABELINPUT']._serialized_end=1054
+  _globals['_RECORDLABELSRESPONSE']._serialized_start=1056
+  _globals['_RECORDLABELSRESPONSE']._serialized_end=1121
+  _globals['_LABELRESULT']._serialized_start=1123
+  _globals['_LABELRESULT']._serialized_end=1232
+  _globals['_RECORDEDLABEL']._serialized_start=1234
+  _globals['_RECORDEDLABEL']._serialized_end=1346
+  _globals['_GETSTATISTICSREQUEST']._serialized_start=1349
+  _globals['_GETSTATISTICSREQUEST']._serialized_end=1480
+  _globals['_GETSTATISTICSRESPONSE']._serialized_start=1482
+  _globals['_GETSTATISTICSRESPONSE']._serialized_end=1551
+  _globals['_MODELSTATISTICS']._serialized_start=1554
+  _globals['_MODELSTATISTICS']._serialized_end=2064
+  _globals['_CALIBRATIONBIN']._serialized_start=2067
+  _globals['_CALIBRATIONBIN']._serialized_end=2220
+  _globals['_WATCHSTATISTICSREQUEST']._serialized_start=2222
+  _globals['_WATCHSTATISTICSREQUEST']._serialized_end=2310
+  _globals['_WATCHSTATISTICSRESPONSE']._serialized_start=2312
+  _globals['_WATCHSTATISTICSRESPONSE']._serialized_end=2383
+  _globals['_CONFUSIONROW']._serialized_start=2385
+  _globals['_CONFUSIONROW']._serialized_end=2418
+  _globals['_RATE']._serialized_start=2420
+  _globals['_RATE']._serialized_end=2486
+  _globals['_CLASSSTATISTICS']._serialized_start=2489
+  _globals['_CLASSSTATISTICS']._serialized_end=2653
+  _globals['_LISTMODELSREQUEST']._serialized_start=2655
+  _globals['_LISTMODELSREQUEST']._serialized_end=2674
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2676
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2732
+  _globals['_ENGINEPLAN']._serialized_start=2735
+  _globals['_ENGINEPLAN']._serialized_end=2901
+  _globals['_MODEL']._serialized_start=2904
+  _globals['_MODEL']._serialized_end=3265
+  _globals['_CLASSIFIER']._serialized_start=3411
+  _globals['_CLASSIFIER']._serialized_end=3939
 # @@protoc_insertion_point(module_scope)

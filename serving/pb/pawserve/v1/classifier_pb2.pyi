@@ -1,8 +1,10 @@
 import datetime
 
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -10,17 +12,32 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODEL_STATE_UNSPECIFIED: _ClassVar[ModelState]
+    MODEL_STATE_LOADING: _ClassVar[ModelState]
+    MODEL_STATE_READY: _ClassVar[ModelState]
+    MODEL_STATE_DRAINING: _ClassVar[ModelState]
+    MODEL_STATE_REFUSED: _ClassVar[ModelState]
+MODEL_STATE_UNSPECIFIED: ModelState
+MODEL_STATE_LOADING: ModelState
+MODEL_STATE_READY: ModelState
+MODEL_STATE_DRAINING: ModelState
+MODEL_STATE_REFUSED: ModelState
+
 class ClassifyRequest(_message.Message):
-    __slots__ = ("model", "images", "views", "top_k")
+    __slots__ = ("model", "images", "views", "top_k", "adaptive")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
+    ADAPTIVE_FIELD_NUMBER: _ClassVar[int]
     model: str
     images: _containers.RepeatedCompositeFieldContainer[ImageInput]
     views: int
     top_k: int
-    def __init__(self, model: _Optional[str] = ..., images: _Optional[_Iterable[_Union[ImageInput, _Mapping]]] = ..., views: _Optional[int] = ..., top_k: _Optional[int] = ...) -> None: ...
+    adaptive: bool
+    def __init__(self, model: _Optional[str] = ..., images: _Optional[_Iterable[_Union[ImageInput, _Mapping]]] = ..., views: _Optional[int] = ..., top_k: _Optional[int] = ..., adaptive: bool = ...) -> None: ...
 
 class ImageInput(_message.Message):
     __slots__ = ("content", "label")
@@ -37,6 +54,32 @@ class ClassifyResponse(_message.Message):
     model: str
     results: _containers.RepeatedCompositeFieldContainer[ImageResult]
     def __init__(self, model: _Optional[str] = ..., results: _Optional[_Iterable[_Union[ImageResult, _Mapping]]] = ...) -> None: ...
+
+class ClassifyStreamRequest(_message.Message):
+    __slots__ = ("id", "model", "image", "views", "top_k", "adaptive")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    ADAPTIVE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    model: str
+    image: ImageInput
+    views: int
+    top_k: int
+    adaptive: bool
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[_Union[ImageInput, _Mapping]] = ..., views: _Optional[int] = ..., top_k: _Optional[int] = ..., adaptive: bool = ...) -> None: ...
+
+class ClassifyStreamResponse(_message.Message):
+    __slots__ = ("id", "model", "result")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    model: str
+    result: ImageResult
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., result: _Optional[_Union[ImageResult, _Mapping]] = ...) -> None: ...
 
 class ImageResult(_message.Message):
     __slots__ = ("prediction", "error")
@@ -105,10 +148,14 @@ class RecordedLabel(_message.Message):
     def __init__(self, model: _Optional[str] = ..., predicted: _Optional[str] = ..., label: _Optional[str] = ..., previous_label: _Optional[str] = ...) -> None: ...
 
 class GetStatisticsRequest(_message.Message):
-    __slots__ = ("model",)
+    __slots__ = ("model", "start_time", "end_time")
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
     model: str
-    def __init__(self, model: _Optional[str] = ...) -> None: ...
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    def __init__(self, model: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class GetStatisticsResponse(_message.Message):
     __slots__ = ("models",)
@@ -117,7 +164,7 @@ class GetStatisticsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelStatistics, _Mapping]]] = ...) -> None: ...
 
 class ModelStatistics(_message.Message):
-    __slots__ = ("model", "classes", "confusion_matrix", "predictions", "labels", "accuracy", "class_statistics", "matthews_correlation", "last_label_time")
+    __slots__ = ("model", "classes", "confusion_matrix", "predictions", "labels", "accuracy", "class_statistics", "matthews_correlation", "last_label_time", "unlabelled", "calibration_bins", "expected_calibration_error")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     CONFUSION_MATRIX_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +174,9 @@ class ModelStatistics(_message.Message):
     CLASS_STATISTICS_FIELD_NUMBER: _ClassVar[int]
     MATTHEWS_CORRELATION_FIELD_NUMBER: _ClassVar[int]
     LAST_LABEL_TIME_FIELD_NUMBER: _ClassVar[int]
+    UNLABELLED_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_BINS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_CALIBRATION_ERROR_FIELD_NUMBER: _ClassVar[int]
     model: str
     classes: _containers.RepeatedScalarFieldContainer[str]
     confusion_matrix: _containers.RepeatedCompositeFieldContainer[ConfusionRow]
@@ -136,7 +186,36 @@ class ModelStatistics(_message.Message):
     class_statistics: _containers.RepeatedCompositeFieldContainer[ClassStatistics]
     matthews_correlation: float
     last_label_time: _timestamp_pb2.Timestamp
-    def __init__(self, model: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., confusion_matrix: _Optional[_Iterable[_Union[ConfusionRow, _Mapping]]] = ..., predictions: _Optional[int] = ..., labels: _Optional[int] = ..., accuracy: _Optional[_Union[Rate, _Mapping]] = ..., class_statistics: _Optional[_Iterable[_Union[ClassStatistics, _Mapping]]] = ..., matthews_correlation: _Optional[float] = ..., last_label_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    unlabelled: int
+    calibration_bins: _containers.RepeatedCompositeFieldContainer[CalibrationBin]
+    expected_calibration_error: float
+    def __init__(self, model: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., confusion_matrix: _Optional[_Iterable[_Union[ConfusionRow, _Mapping]]] = ..., predictions: _Optional[int] = ..., labels: _Optional[int] = ..., accuracy: _Optional[_Union[Rate, _Mapping]] = ..., class_statistics: _Optional[_Iterable[_Union[ClassStatistics, _Mapping]]] = ..., matthews_correlation: _Optional[float] = ..., last_label_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., unlabelled: _Optional[int] = ..., calibration_bins: _Optional[_Iterable[_Union[CalibrationBin, _Mapping]]] = ..., expected_calibration_error: _Optional[float] = ...) -> None: ...
+
+class CalibrationBin(_message.Message):
+    __slots__ = ("lower", "upper", "mean_probability", "accuracy")
+    LOWER_FIELD_NUMBER: _ClassVar[int]
+    UPPER_FIELD_NUMBER: _ClassVar[int]
+    MEAN_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    lower: float
+    upper: float
+    mean_probability: float
+    accuracy: Rate
+    def __init__(self, lower: _Optional[float] = ..., upper: _Optional[float] = ..., mean_probability: _Optional[float] = ..., accuracy: _Optional[_Union[Rate, _Mapping]] = ...) -> None: ...
+
+class WatchStatisticsRequest(_message.Message):
+    __slots__ = ("model", "min_interval")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MIN_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    min_interval: _duration_pb2.Duration
+    def __init__(self, model: _Optional[str] = ..., min_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class WatchStatisticsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelStatistics]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelStatistics, _Mapping]]] = ...) -> None: ...
 
 class ConfusionRow(_message.Message):
     __slots__ = ("predicted",)
@@ -178,18 +257,46 @@ class ListModelsResponse(_message.Message):
     models: _containers.RepeatedCompositeFieldContainer[Model]
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
+class EnginePlan(_message.Message):
+    __slots__ = ("instances", "threads", "max_batch_size", "rows_per_second", "latency")
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_FIELD_NUMBER: _ClassVar[int]
+    instances: int
+    threads: int
+    max_batch_size: int
+    rows_per_second: float
+    latency: _duration_pb2.Duration
+    def __init__(self, instances: _Optional[int] = ..., threads: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
 class Model(_message.Message):
-    __slots__ = ("name", "classes", "arch", "engine", "validation_accuracy", "max_views")
+    __slots__ = ("name", "classes", "arch", "engine", "validation_accuracy", "max_views", "state", "state_reason", "precision", "runtime", "engine_reason", "plan", "adaptive_threshold")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     ARCH_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     MAX_VIEWS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STATE_REASON_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_REASON_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    ADAPTIVE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     name: str
     classes: _containers.RepeatedScalarFieldContainer[str]
     arch: str
     engine: str
     validation_accuracy: float
     max_views: int
-    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., engine: _Optional[str] = ..., validation_accuracy: _Optional[float] = ..., max_views: _Optional[int] = ...) -> None: ...
+    state: ModelState
+    state_reason: str
+    precision: str
+    runtime: str
+    engine_reason: str
+    plan: EnginePlan
+    adaptive_threshold: float
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., engine: _Optional[str] = ..., validation_accuracy: _Optional[float] = ..., max_views: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., state_reason: _Optional[str] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., engine_reason: _Optional[str] = ..., plan: _Optional[_Union[EnginePlan, _Mapping]] = ..., adaptive_threshold: _Optional[float] = ...) -> None: ...

@@ -40,6 +40,11 @@ class ClassifierStub(object):
                 request_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.ClassifyStream = channel.stream_stream(
+                '/pawserve.v1.Classifier/ClassifyStream',
+                request_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ClassifyStreamRequest.SerializeToString,
+                response_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.FromString,
+                _registered_method=True)
         self.RecordLabels = channel.unary_unary(
                 '/pawserve.v1.Classifier/RecordLabels',
                 request_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.RecordLabelsRequest.SerializeToString,
@@ -49,6 +54,11 @@ class ClassifierStub(object):
                 '/pawserve.v1.Classifier/GetStatistics',
                 request_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.GetStatisticsRequest.SerializeToString,
                 response_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.GetStatisticsResponse.FromString,
+                _registered_method=True)
+        self.WatchStatistics = channel.unary_stream(
+                '/pawserve.v1.Classifier/WatchStatistics',
+                request_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.WatchStatisticsRequest.SerializeToString,
+                response_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.WatchStatisticsResponse.FromString,
                 _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/pawserve.v1.Classifier/ListModels',
@@ -69,6 +79,15 @@ class ClassifierServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClassifyStream(self, request_iterator, context):
+        """Classifies pictures as they come: one picture a message, answered by its id as soon as it is known, so not always
+        in the order of the requests. An error of one picture is its answer and leaves the stream open. The server reads
+        no further while it has as many pictures of a stream in work as it allows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RecordLabels(self, request, context):
         """Records the true labels of earlier predictions. A recorded label is on disk when the answer comes; the same
         label sent again changes nothing, another label for the same prediction corrects it.
@@ -84,8 +103,15 @@ class ClassifierServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchStatistics(self, request, context):
+        """The statistics now, and again whenever they have changed, until the caller ends the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
-        """The model versions that are served.
+        """The model versions that are served, and those that were refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,6 +125,11 @@ def add_ClassifierServicer_to_server(servicer, server):
                     request_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ClassifyRequest.FromString,
                     response_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ClassifyResponse.SerializeToString,
             ),
+            'ClassifyStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ClassifyStream,
+                    request_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ClassifyStreamRequest.FromString,
+                    response_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.SerializeToString,
+            ),
             'RecordLabels': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordLabels,
                     request_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.RecordLabelsRequest.FromString,
@@ -108,6 +139,11 @@ def add_ClassifierServicer_to_server(servicer, server):
                     servicer.GetStatistics,
                     request_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.GetStatisticsRequest.FromString,
                     response_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.GetStatisticsResponse.SerializeToString,
+            ),
+            'WatchStatistics': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchStatistics,
+                    request_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.WatchStatisticsRequest.FromString,
+                    response_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.WatchStatisticsResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -143,6 +179,33 @@ class Classifier(object):
             '/pawserve.v1.Classifier/Classify',
             serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
             serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pawserve.v1.Classifier/ClassifyStream',
+            serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ClassifyStreamRequest.SerializeToString,
+            serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -197,6 +260,33 @@ class Classifier(object):
             '/pawserve.v1.Classifier/GetStatistics',
             serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.GetStatisticsRequest.SerializeToString,
             serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.GetStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pawserve.v1.Classifier/WatchStatistics',
+            serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.WatchStatisticsRequest.SerializeToString,
+            serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.WatchStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,
