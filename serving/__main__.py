@@ -64,6 +64,19 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keeps the statistics and the key that signs tokens; made if there is none (state)",
     )
+    add(
+        "--statistics",
+        metavar="URL",
+        help="keep the statistics in postgresql://USER@HOST/DATABASE, which servers may share, or in another SQLite "
+        "file ($PAWSERVE_STATISTICS, which hides a password from the list of processes; or statistics.sqlite in "
+        "--state)",
+    )
+    add(
+        "--retention",
+        type=_days,
+        metavar="DAYS",
+        help="drop labels this long after their prediction; totals keep them (labels are kept for good)",
+    )
     add("--precision", choices=("int8", "fp32", "fp16"), help="(the fastest on a CPU that the bundle has)")
     add("--instances", type=_positive, metavar="N", help="batches computed at once (one for each CPU)")
     add("--threads", type=_positive, default=1, metavar="N", help="threads of each instance (1)")
@@ -136,6 +149,13 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
     return int(text)
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 1 <= days <= 36_500:
+        raise argparse.ArgumentTypeError(f"{text} is no number of days from 1 to 36500")
+    return days
 
 
 def _seconds(text: str) -> float:

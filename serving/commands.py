@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 
 from rich.console import Console
@@ -39,6 +40,8 @@ def serve(arguments: argparse.Namespace) -> int:
         wanted=tuple(arguments.model),
         listen=arguments.listen,
         state=arguments.state,
+        statistics=arguments.statistics or os.environ.get("PAWSERVE_STATISTICS", ""),
+        retention_days=arguments.retention,
         options=options,
         max_views=arguments.max_views,
         max_message_bytes=arguments.max_message_mib * 2**20,

@@ -18,7 +18,7 @@ from serving.decode import ImageError
 from serving.feedback import LabelUnknown, VersionForgotten
 from serving.jobs import EngineError, QueueFull
 from serving.repository import ModelNotFound
-from serving.statistics import StatisticsUnavailable
+from serving.statistics import LabelTooOld, StatisticsUnavailable
 from serving.tokens import TokenError
 
 DOMAIN = "pawserve"
@@ -88,6 +88,8 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
             return invalid(error.reason, str(error), field)
         case TokenError():
             return invalid("TOKEN_INVALID", str(error), field)
+        case LabelTooOld():
+            return ApiError(code.FAILED_PRECONDITION, "PREDICTION_FORGOTTEN", str(error), field=field)
         case LabelUnknown():
             return invalid("LABEL_UNKNOWN", str(error), field, classes=error.listed)
         case ModelNotFound() | VersionForgotten():

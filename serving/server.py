@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -16,6 +16,7 @@ from serving.feedback import Feedback
 from serving.health import HealthServicer
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.repository import Repository, ServingOptions, find_bundles, load_model
+from serving.retention import Retention
 from serving.services import ClassifierService
 from serving.statistics import StatisticsStore, StatisticsUnavailable
 from serving.tokens import TokenSigner, load_or_create_keys
@@ -47,6 +48,10 @@ class Settings:
     """HOST:PORT; port 0 takes a free one."""
     state: Path = Path("state")
     """Folder of the statistics and the key that signs tokens; made if there is none."""
+    statistics: str = field(default="", repr=False)
+    """URL or path of the statistics' database, which may hold a password; empty for statistics.sqlite in `state`."""
+    retention_days: float | None = None
+    """For how many days after their prediction labels are kept one by one; None for good. Totals are, always."""
     options: ServingOptions
     max_views: int = 16
     """Most views that a request may ask for."""
@@ -93,6 +98,7 @@ class Server:
     async def shutdown(self) -> None:
         """Answer what is in flight, within the grace period; then write what is known, and let go of everything."""
         self._health.stop()
+        self._service.statistics.stop()
         drained = asyncio.create_task(self._server.stop(self.settings.grace_s))
         cut_short = asyncio.create_task(self._cut_short.wait())
         await asyncio.wait((drained, cut_short), return_when=asyncio.FIRST_COMPLETED)
@@ -126,17 +132,20 @@ class Server:
             raise StartupError(
                 f"the state folder {state} cannot be used ({error.strerror}); name another one with --state"
             ) from error
-        self._store = self._cleanup.enter_context(StatisticsStore(state / "statistics.sqlite"))
+        database = self.settings.statistics or state / "statistics.sqlite"
+        self._store = self._cleanup.enter_context(StatisticsStore(database))
+        if self.settings.retention_days is not None:
+            self._cleanup.enter_context(Retention(self._store, self.settings.retention_days))
         for model in self._repository.models:
             self._store.register_version(model.manifest.name, model.manifest.version, model.manifest.classes)
 
     def _listen(self) -> None:
         settings = self.settings
         feedback = Feedback(self._signer, self._store)
-        service = ClassifierService(self._repository, feedback, self._store, settings.max_views)
+        self._service = ClassifierService(self._repository, feedback, self._store, settings.max_views)
         self._health = HealthServicer([SERVICE])
         self._server = grpc.aio.server(options=_channel_options(settings))
-        classifier_pb2_grpc.add_ClassifierServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(self._service, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._server)
         try:

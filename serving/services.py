@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from serving.errors import ApiError, invalid, to_api_error
 from serving.feedback import Feedback, LabelUnknown
-from serving.messages import to_model, to_prediction, to_recorded_label, to_statistics
+from serving.messages import to_model, to_prediction, to_recorded_label
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.repository import ModelNotFound, Repository, ServedModel, parse_resource
-from serving.statistics import Label, StatisticsStore, StatisticsUnavailable
+from serving.statistics import Label, LabelTooOld, StatisticsStore, StatisticsUnavailable
+from serving.statistics_service import StatisticsService
 
 MAX_IMAGES = 64
 MAX_LABELS = 10_000
@@ -47,6 +48,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         self._store = store
         self._max_views = max_views
         self._bytes_in_flight = 0
+        self.statistics = StatisticsService(store, _parse, self._find)
 
     @_answering
     async def Classify(self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext) -> pb.ClassifyResponse:
@@ -78,9 +80,13 @@ class ClassifierService(pb_grpc.ClassifierServicer):
                 labels[index] = Label(record, model.class_index[label])
         if labels:
             try:
-                await asyncio.wrap_future(self._store.record(list(labels.values())))
+                recorded = await asyncio.wrap_future(self._store.record(list(labels.values())))
             except StatisticsUnavailable as error:
                 results.update(dict.fromkeys(labels, _error_result(error, "")))
+            else:
+                for index, before in zip(labels, recorded, strict=True):
+                    if isinstance(before, LabelTooOld):  # the clock is far behind
+                        results[index] = _error_result(before, f"images[{index}].label")
         return pb.ClassifyResponse(
             model=model.manifest.resource, results=[results[index] for index in range(len(request.images))]
         )
@@ -97,23 +103,25 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         previous = iter(recorded)
         results = []
         for index, reading in enumerate(readings):
-            if isinstance(reading, Label):
-                classes = self._feedback.classes_of(reading.record)
-                results.append(pb.LabelResult(recorded=to_recorded_label(reading, next(previous), classes)))
+            before = next(previous) if isinstance(reading, Label) else reading
+            if isinstance(before, Exception):
+                field = f"labels[{index}].{'label' if isinstance(before, LabelUnknown) else 'token'}"
+                results.append(pb.LabelResult(error=to_api_error(before, field).to_status()))
             else:
-                field = f"labels[{index}].{'label' if isinstance(reading, LabelUnknown) else 'token'}"
-                results.append(pb.LabelResult(error=to_api_error(reading, field).to_status()))
+                assert isinstance(reading, Label)
+                classes = self._feedback.classes_of(reading.record)
+                results.append(pb.LabelResult(recorded=to_recorded_label(reading, before, classes)))
         return pb.RecordLabelsResponse(results=results)
 
     @_answering
     async def GetStatistics(
         self, request: pb.GetStatisticsRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetStatisticsResponse:
-        name, version = _parse(request.model) if request.model else (None, None)
-        statistics = await asyncio.to_thread(self._store.read, name, version)
-        if name is not None and not statistics:
-            self._find(request.model)  # served, and not asked yet: no statistics are no error
-        return pb.GetStatisticsResponse(models=map(to_statistics, statistics))
+        return await self.statistics.get(request)
+
+    @_answering
+    async def WatchStatistics(self, request: pb.WatchStatisticsRequest, context: grpc.aio.ServicerContext) -> None:
+        await self.statistics.watch(request, context)
 
     @_answering
     async def ListModels(

@@ -1,4 +1,4 @@
-"""Labels, registrations and prediction counts of many threads in; one thread's transactions on the disk out.
+"""Labels, registrations and prediction counts of many threads in; one thread's transactions in the database out.
 
 The thread takes all that waits, writes it in one transaction, and only then answers. While the disk syncs one group
 the next one gathers, so that many small callers share each sync.
@@ -7,42 +7,45 @@ the next one gathers, so that many small callers share each sync.
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from math import inf
 from threading import Condition, Lock, Thread
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving import statistics_tables as tables
+from serving import statistics_updates as updates
 from serving.statistics_database import Database, StatisticsUnavailable
-from serving.statistics_tables import Label
+from serving.statistics_errors import errors_translated
+from serving.statistics_migrations import MIGRATIONS, check_current, migrate, schema_version
+from serving.statistics_queries import MS_PER_MINUTE
+from serving.statistics_updates import Counts, Label, Previous
 
 MAX_WAITING_LABELS = 100_000
 FLUSH_INTERVAL_S = 1.0
 """How long prediction counts may stay in memory only."""
+MIGRATION_PATIENCE_S = 60.0
+"""How long a start waits while another process makes or changes the tables."""
 
 logger = logging.getLogger(__name__)
 
-Counts = Counter[tuple[str, int, int]]
-"""How often each (model, version, class index) was predicted."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class _Labelling:
     labels: Sequence[Label]
-    future: Future[list[int | None]] = field(default_factory=Future)
+    future: Future[list[Previous]] = field(default_factory=Future)
 
 
 @dataclass(frozen=True)
-class _Registration:
-    model: str
-    version: int
-    classes: tuple[str, ...]
-    future: Future[tuple[str, ...]] = field(default_factory=Future)
+class _Errand:
+    run: Callable[[Connection], Any]
+    future: Future[Any] = field(default_factory=Future)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class _Group:
     """What is written in one transaction."""
 
     labellings: list[_Labelling]
-    registrations: list[_Registration]
+    errands: list[_Errand]
     counts: Counts
 
 
@@ -73,16 +76,17 @@ class StatisticsWriter:
 
         self._changed = Condition()  # guards what follows, up to the next blank line
         self._labellings: list[_Labelling] = []
-        self._registrations: list[_Registration] = []
+        self._errands: list[_Errand] = []
         self._waiting_labels = 0
         self._counts: Counts = Counter()
         self._counts_in_flight: Counts = Counter()
         self._flush_at = inf  # time.monotonic()
         self._closed = False
+        self._changes = 0
 
         self._counts_landing = Lock()  # held while counts pass from memory to where reads see them
         self._failing = False
-        self._connection: Connection | None = self._connect()
+        self._connection: Connection | None = self._connect(MIGRATION_PATIENCE_S)
         self._thread = Thread(target=self._run, name="statistics-writer", daemon=True)
         self._thread.start()
 
@@ -93,7 +97,12 @@ class StatisticsWriter:
             self._changed.notify()
         self._thread.join()
 
-    def label(self, labels: Sequence[Label]) -> Future[list[int | None]]:
+    @property
+    def changes(self) -> int:
+        """A number that grows whenever this process has counted or written something."""
+        return self._changes
+
+    def label(self, labels: Sequence[Label]) -> Future[list[Previous]]:
         """Queue labels; the future holds the class index that was recorded before each, once they are on the disk.
 
         Raises:
@@ -112,18 +121,18 @@ class StatisticsWriter:
             self._changed.notify()
         return labelling.future
 
-    def register(self, model: str, version: int, classes: tuple[str, ...]) -> Future[tuple[str, ...]]:
-        """Queue a version's class names; the future holds those that it has, once they are on the disk.
+    def execute(self, run: Callable[[Connection], T]) -> Future[T]:
+        """Queue something else to be done in a transaction; the future holds what it returned, once that is committed.
 
         Raises:
             StatisticsUnavailable: if the writer is closed.
         """
-        registration = _Registration(model, version, classes)
+        errand = _Errand(run)
         with self._changed:
             self._refuse_if_closed()
-            self._registrations.append(registration)
+            self._errands.append(errand)
             self._changed.notify()
-        return registration.future
+        return errand.future
 
     def count(self, model: str, version: int, predicted: int, count: int) -> None:
         """Add to the counts in memory.
@@ -133,7 +142,9 @@ class StatisticsWriter:
         """
         with self._changed:
             self._refuse_if_closed()
-            self._counts[model, version, int(predicted)] += count  # numpy's integers cannot be written
+            minute = now_ms() // MS_PER_MINUTE
+            self._counts[model, version, int(predicted), minute] += count  # numpy's integers cannot be written
+            self._changes += 1
             if self._flush_at == inf:
                 self._flush_at = time.monotonic() + FLUSH_INTERVAL_S
                 self._changed.notify()
@@ -153,52 +164,53 @@ class StatisticsWriter:
     def _run(self) -> None:
         while (group := self._next_group()) is not None:
             try:
-                stored, previous = self._write(group)
+                results, previous = self._write(group)
             except Exception as error:  # whatever it was, callers must hear of it, and the next group be tried
                 self._fail(group, error)
             else:
-                self._answer(group, stored, previous)
+                self._answer(group, results, previous)
         self._disconnect()
 
     def _next_group(self) -> _Group | None:
         """Wait until there is something to write, and take all of it; None when closed and nothing is left."""
         with self._changed:
-            while not (self._labellings or self._registrations or self._closed or time.monotonic() >= self._flush_at):
+            while not (self._labellings or self._errands or self._closed or time.monotonic() >= self._flush_at):
                 self._changed.wait(None if self._flush_at == inf else max(0.0, self._flush_at - time.monotonic()))
-            if not (self._labellings or self._registrations or self._counts):
+            if not (self._labellings or self._errands or self._counts):
                 return None
             # From here on a caller who gives up cannot cancel; what was cancelled before is not written.
             labellings = [each for each in self._labellings if each.future.set_running_or_notify_cancel()]
-            group = _Group(labellings, self._registrations, self._counts)
-            self._labellings, self._registrations, self._counts = [], [], Counter()
+            group = _Group(labellings, self._errands, self._counts)
+            self._labellings, self._errands, self._counts = [], [], Counter()
             self._waiting_labels, self._counts_in_flight, self._flush_at = 0, group.counts, inf
             return group
 
-    def _write(self, group: _Group) -> tuple[list[tuple[str, ...]], list[int | None]]:
-        """Write a group in one transaction; the classes stored for its registrations, and the labels before its own."""
+    def _write(self, group: _Group) -> tuple[list[Any], list[Previous]]:
+        """Write a group in one transaction; what its errands returned, and the labels before its own."""
         if self._connection is None:
             self._connection = self._connect()
         connection = self._connection
         with ExitStack() as after_commit:
             with self._database.writing(connection):
-                stored = [
-                    tables.register(connection, each.model, each.version, each.classes) for each in group.registrations
-                ]
+                check_current(connection)
+                since_ms = updates.advance_revision(connection)
+                results = [errand.run(connection) for errand in group.errands]
                 labels = [label for labelling in group.labellings for label in labelling.labels]
-                previous = tables.upsert_labels(connection, labels, now_ms=time.time_ns() // 1_000_000)
+                previous = updates.upsert_labels(connection, labels, now_ms(), since_ms)
                 if group.counts:
-                    tables.add_predictions(connection, group.counts)
+                    updates.add_predictions(connection, group.counts)
                     after_commit.enter_context(self._counts_landing)
             with self._changed:
                 self._counts_in_flight = Counter()
-        return stored, previous
+                self._changes += 1
+        return results, previous
 
-    def _answer(self, group: _Group, stored: list[tuple[str, ...]], previous: list[int | None]) -> None:
+    def _answer(self, group: _Group, results: list[Any], previous: list[Previous]) -> None:
         if self._failing:
             logger.info("statistics are written again")
             self._failing = False
-        for registration, classes in zip(group.registrations, stored, strict=True):
-            registration.future.set_result(classes)
+        for errand, result in zip(group.errands, results, strict=True):
+            errand.future.set_result(result)
         start = 0
         for labelling in group.labellings:
             end = start + len(labelling.labels)
@@ -218,20 +230,24 @@ class StatisticsWriter:
             elif group.counts:
                 self._counts.update(group.counts)
                 self._flush_at = time.monotonic() + FLUSH_INTERVAL_S
-        requests: list[_Registration | _Labelling] = [*group.registrations, *group.labellings]
+        requests: list[_Errand | _Labelling] = [*group.errands, *group.labellings]
         for request in requests:
             failure = StatisticsUnavailable(str(error))  # each its own: whoever raises one adds to its traceback
             failure.__cause__ = error
             request.future.set_exception(failure)
 
-    def _connect(self) -> Connection:
+    def _connect(self, migration_patience_s: float | None = None) -> Connection:
         connection = self._database.connect()
         try:
-            with self._database.writing(connection):
-                tables.create_tables(connection)
+            with errors_translated(self._database.name), connection.begin():
+                found = schema_version(connection)
+            patience_s = migration_patience_s if found != len(MIGRATIONS) else None
+            with self._database.writing(connection, patience_s=patience_s):
+                migrate(connection)
+                updates.advance_revision(connection)  # finds out now if the database can only be read
                 for (model, version), classes in list(self._known.items()):
-                    stored = tables.register(connection, model, version, classes)
-                    tables.check_classes(model, version, stored, classes)
+                    stored = updates.register(connection, model, version, classes)
+                    updates.check_classes(model, version, stored, classes)
         except BaseException:
             connection.close()
             raise
@@ -242,3 +258,8 @@ class StatisticsWriter:
             with suppress(SQLAlchemyError):  # it may be the reason for which it is given up
                 self._connection.close()
             self._connection = None
+
+
+def now_ms() -> int:
+    """The time of day, in Unix milliseconds; it may jump."""
+    return time.time_ns() // 1_000_000

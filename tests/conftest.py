@@ -1,6 +1,7 @@
 """Folders of pictures that tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # As `python -m training` does: otherwise a busy machine makes every step of torch ten times slower.
@@ -8,6 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 
+from tests.postgresql import Postgresql, running_postgresql
 from training.sample import write_sample
 
 
@@ -32,3 +34,10 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Activations that tests of `fit` share."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    """A PostgreSQL that tests share; each makes a database of its own. Who stops it starts it again."""
+    with running_postgresql() as server:
+        yield server

@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.calibration import to_bins
 from serving.confusion import ConfusionMatrix
-from serving.messages import to_statistics
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.plot import RIGHT, WHITE, draw_confusion_matrix, plot_confusion_matrix
 from serving.statistics import VersionStatistics
+from serving.statistics_messages import to_statistics
 
 
 def statistics(counts_KK: list[list[int]] | np.ndarray, name: str = "class") -> pb.ModelStatistics:
     counts_KK = np.array(counts_KK)
     classes = tuple(f"{name} {k}" for k in range(len(counts_KK)))
-    return to_statistics(VersionStatistics("pets", 1, classes, ConfusionMatrix(classes, counts_KK), 10, 0))
+    return to_statistics(VersionStatistics("pets", 1, classes, ConfusionMatrix(classes, counts_KK), 10, 0, to_bins([])))
 
 
 def colours(image: Image.Image) -> set[tuple[int, int, int]]:

@@ -104,7 +104,7 @@ class ClassifierServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatistics(self, request, context):
-        """The statistics now, and again whenever they have changed, until the caller ends the call.
+        """The statistics now, and again whenever they have changed, until the caller ends the call or the server stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

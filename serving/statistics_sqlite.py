@@ -1,0 +1,124 @@
+"""A path in; connections to the statistics' SQLite file out, only ever to that file, and whole transactions in it."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, NullPool, create_engine
+
+from serving.statistics_errors import StatisticsUnavailable, errors_translated
+
+BUSY_TIMEOUT_S = 2.0
+"""How long a transaction waits while another process writes."""
+
+
+class SqliteDatabase:
+    """A SQLite file with a write-ahead log: each commit is synced to the disk, and reads do not wait for writes.
+
+    SQLite goes on writing to a file that was deleted or replaced, where nobody would find it. So the file's identity
+    is kept, and checked around every transaction. The file must be on a local disk: write-ahead logs need that.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._engine = create_engine("sqlite://", creator=self._open, poolclass=NullPool, hide_parameters=True)
+        self._identity: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's path."""
+        return str(self.path)
+
+    def connect(self) -> Connection:
+        """A connection to write with. The first one creates the file, if there is none.
+
+        Raises:
+            StatisticsUnavailable: if the file cannot be opened, or is another than before with the log of that
+                one still beside it.
+        """
+        with errors_translated(self.name):
+            if self._identity is not None and _identity_of(self.path) != self._identity:
+                self._refuse_foreign_log()
+            connection = self._engine.connect()
+            try:
+                self._identity = _identity_of(self.path)
+                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                connection.commit()
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+    def attach(self) -> None:
+        """Take the file that is there, to read it; none is made.
+
+        Raises:
+            StatisticsUnavailable: if there is none.
+        """
+        with errors_translated(self.name):
+            self._identity = _identity_of(self.path)
+
+    @contextmanager
+    def writing(self, connection: Connection, *, patience_s: float | None = None) -> Iterator[None]:
+        """A transaction: committed and on the disk when the block has been left, undone if anything raised.
+
+        Raises:
+            StatisticsUnavailable: if the database did not take it.
+        """
+        with errors_translated(self.name):
+            wait_s = BUSY_TIMEOUT_S if patience_s is None else patience_s
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(1000 * wait_s)}")
+            connection.commit()
+            with connection.begin():
+                # Not deferred: two processes that first read and then write would refuse each other.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                self._check_identity()
+                yield
+            self._check_identity()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection of its own, in a transaction: all that is read shows one moment.
+
+        Raises:
+            StatisticsUnavailable: if the database cannot be read.
+        """
+        with errors_translated(self.name):
+            self._check_identity()
+            with self._engine.connect() as connection, connection.begin():
+                connection.exec_driver_sql("BEGIN")
+                yield connection
+
+    def close(self) -> None:
+        """Nothing is kept for later."""
+
+    def _open(self) -> sqlite3.Connection:
+        mode = "rwc" if self._identity is None else "rw"  # a file that has gone is missed, not made anew
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?mode={mode}",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,  # transactions begin where we say so
+            check_same_thread=False,  # opened by the constructor's thread, used by the writer's
+        )
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _check_identity(self) -> None:
+        if _identity_of(self.path) != self._identity:
+            raise StatisticsUnavailable(f"{self.path} was replaced while it was in use")
+
+    def _refuse_foreign_log(self) -> None:
+        log = self.path.with_name(f"{self.path.name}-wal")
+        if log.exists():
+            raise StatisticsUnavailable(
+                f"{self.path} was replaced while it was in use, and {log.name} may belong to the earlier file: "
+                "mixing the two would destroy both. Put the earlier file back, or delete the log to take the new one"
+            )
+
+
+def _identity_of(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino

@@ -1,0 +1,44 @@
+BEGIN TRANSACTION;
+CREATE TABLE labels (
+	id BLOB NOT NULL, 
+	model TEXT NOT NULL, 
+	version BIGINT NOT NULL, 
+	predicted INTEGER NOT NULL, 
+	actual INTEGER NOT NULL, 
+	probability DOUBLE NOT NULL, 
+	predicted_at BIGINT NOT NULL, 
+	labelled_at BIGINT NOT NULL, 
+	PRIMARY KEY (id), 
+	FOREIGN KEY(model, version) REFERENCES versions (model, version)
+);
+INSERT INTO "labels" VALUES(X'01010101010101010101010101010101','pets',1,0,0,0.95,1700000000123,1700000005123);
+INSERT INTO "labels" VALUES(X'02020202020202020202020202020202','pets',1,0,1,0.55,1700000001123,1700000006123);
+INSERT INTO "labels" VALUES(X'03030303030303030303030303030303','pets',1,1,1,1.0,1700000120123,1700000125123);
+INSERT INTO "labels" VALUES(X'04040404040404040404040404040404','pets',1,0,0,0.3,1700000120124,1700000125124);
+INSERT INTO "labels" VALUES(X'05050505050505050505050505050505','birds',20240601123000,2,1,0.4,1700003600123,1700003605123);
+CREATE TABLE predictions (
+	model TEXT NOT NULL, 
+	version BIGINT NOT NULL, 
+	predicted INTEGER NOT NULL, 
+	count BIGINT NOT NULL, 
+	PRIMARY KEY (model, version, predicted), 
+	FOREIGN KEY(model, version) REFERENCES versions (model, version)
+);
+INSERT INTO "predictions" VALUES('birds',20240601123000,2,1);
+INSERT INTO "predictions" VALUES('pets',1,0,7);
+INSERT INTO "predictions" VALUES('pets',1,1,3);
+CREATE TABLE schema_version (
+	version INTEGER NOT NULL, 
+	PRIMARY KEY (version)
+);
+INSERT INTO "schema_version" VALUES(1);
+CREATE TABLE versions (
+	model TEXT NOT NULL, 
+	version BIGINT NOT NULL, 
+	classes JSON NOT NULL, 
+	PRIMARY KEY (model, version)
+);
+INSERT INTO "versions" VALUES('pets',1,'["cat", "dog"]');
+INSERT INTO "versions" VALUES('birds',20240601123000,'["owl", "jay", "tit"]');
+CREATE INDEX labels_by_outcome ON labels (model, version, actual, predicted, labelled_at);
+COMMIT;
