@@ -1,13 +1,15 @@
-"""The commands: python -m serving serve | predict | label | stats | health."""
+"""The commands: python -m serving serve | predict | label | stats | export-labels | health."""
 
 import argparse
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from serving.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, ClientError
-from serving.commands import check_health, record_label, serve, show_statistics
+from serving.commands import check_health, export_labels, record_label, serve, show_statistics
 from serving.predict import predict
+from serving.times import parse_time
 
 INTERRUPTED = 130
 
@@ -38,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands.add_parser("predict", help="classify pictures"))
     _add_label(commands.add_parser("label", help="record what a prediction turned out to be"))
     _add_stats(commands.add_parser("stats", help="show the confusion matrix and the rates that follow from it"))
+    _add_export_labels(commands.add_parser("export-labels", help="write the labels to a CSV or Parquet file"))
     _add_health(commands.add_parser("health", help="ask whether a server is ready"))
     return parser
 
@@ -124,8 +127,39 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
     )
     _add_client_options(parser)
     parser.add_argument("--model", default="", metavar="NAME[/VERSION]", help="only this model (all)")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the confusion matrix of one version")
-    parser.set_defaults(run=show_statistics)
+    parser.add_argument(
+        "--since",
+        type=_time,
+        metavar="TIME",
+        help="only of predictions made since: 24h, 7d, 2026-11-30 (the first)",
+    )
+    parser.add_argument("--until", type=_time, metavar="TIME", help="only of predictions made before (now)")
+    view = parser.add_mutually_exclusive_group()
+    view.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the confusion matrix of one version")
+    view.add_argument("--watch", action="store_true", help="show them whenever they change, until Ctrl-C")
+    parser.add_argument("--interval", type=_interval, default=1.0, metavar="S", help="--watch no more often (1)")
+    parser.set_defaults(run=_show_statistics, refuse=parser.error)
+
+
+def _show_statistics(arguments: argparse.Namespace) -> int:
+    if arguments.watch and (arguments.since or arguments.until):
+        arguments.refuse("--watch shows statistics of all time: leave out --since and --until")
+    return show_statistics(arguments)
+
+
+def _add_export_labels(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write every label that is kept to a file, one a row: the prediction's ID, which version predicted what, how "
+        "sure and when, and what was said to be true, when. Reads the database itself; servers may go on meanwhile."
+    )
+    add = parser.add_argument
+    add("out", type=Path, metavar="FILE", help="FILE.csv or FILE.parquet")
+    add("--state", type=Path, default=Path("state"), metavar="DIR", help="the server's folder (state)")
+    add("--statistics", metavar="URL", help="as for serve ($PAWSERVE_STATISTICS, or statistics.sqlite in --state)")
+    add("--model", default="", metavar="NAME[/VERSION]", help="only this model (all)")
+    add("--since", type=_time, metavar="TIME", help="only of predictions made since then: 24h, 7d, 2026-11-30")
+    add("--until", type=_time, metavar="TIME", help="only of predictions made before")
+    parser.set_defaults(run=export_labels)
 
 
 def _add_health(parser: argparse.ArgumentParser) -> None:
@@ -149,6 +183,20 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
     return int(text)
+
+
+def _time(text: str) -> datetime:
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _interval(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0.1 to 3600")
+    return seconds
 
 
 def _days(text: str) -> float:

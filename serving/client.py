@@ -1,7 +1,8 @@
 """Pictures, tokens and labels in; typed answers of a pawserve server out, or a ClientError that says why not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
 
@@ -116,9 +117,30 @@ class Client:
             for result in response.results
         ]
 
-    def statistics(self, model: str = "") -> list[pb.ModelStatistics]:
-        """What was predicted against what was true, for each version with predictions or labels."""
-        return list(self._call(self._stub.GetStatistics, pb.GetStatisticsRequest(model=model)).models)
+    def statistics(
+        self, model: str = "", *, start: datetime | None = None, end: datetime | None = None
+    ) -> list[pb.ModelStatistics]:
+        """What was predicted against what was true, for each version with predictions or labels.
+
+        Args:
+            model: "models/NAME" or "models/NAME/versions/VERSION"; empty for all.
+            start: only of predictions made then or later; a time with its zone.
+            end: only of predictions made before.
+        """
+        request = pb.GetStatisticsRequest(model=model, start_time=start, end_time=end)
+        return list(self._call(self._stub.GetStatistics, request).models)
+
+    def watch_statistics(self, model: str = "", *, min_interval_s: float = 1.0) -> Iterator[list[pb.ModelStatistics]]:
+        """The same at once, and whenever it has changed, no more often than told; ends when the server stops."""
+        request = pb.WatchStatisticsRequest(model=model, min_interval=timedelta(seconds=min_interval_s))
+        call = self._stub.WatchStatistics(request)
+        try:
+            for response in call:
+                yield list(response.models)
+        except grpc.RpcError as error:
+            raise _from_rpc_error(error, self.address) from error
+        finally:
+            call.cancel()
 
     def list_models(self) -> list[pb.Model]:
         """The versions that are served."""

@@ -9,6 +9,7 @@ import sys
 from rich.console import Console
 
 from serving.client import Client, ClientError
+from serving.live_statistics import watch_statistics
 from serving.tables import print_statistics, statistics_to_dict
 
 
@@ -90,9 +91,12 @@ def check_health(arguments: argparse.Namespace) -> int:
 
 
 def show_statistics(arguments: argparse.Namespace) -> int:
-    """Print the statistics, or plot those of one version."""
+    """Print the statistics, plot those of one version, or show them until Ctrl-C."""
     with Client(arguments.server, timeout_s=arguments.timeout) as client:
-        models = client.statistics(to_resource(arguments.model))
+        resource = to_resource(arguments.model)
+        if arguments.watch:
+            watch_statistics(client, resource, arguments.interval, Console(), as_json=arguments.json)
+        models = client.statistics(resource, start=arguments.since, end=arguments.until)
     if arguments.plot is not None:
         labelled = [model for model in models if model.labels]
         if len(labelled) != 1:
@@ -112,6 +116,14 @@ def show_statistics(arguments: argparse.Namespace) -> int:
     else:
         print_statistics(Console(), models)
     return 0
+
+
+def export_labels(arguments: argparse.Namespace) -> int:
+    """Write the labels of a database to a file."""
+    # here, so that the other commands need not wait for the database libraries
+    from serving.export_labels import export
+
+    return export(arguments)
 
 
 def to_resource(model: str) -> str:

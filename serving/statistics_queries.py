@@ -1,9 +1,9 @@
 """What is asked of the statistics in; what their tables say, in one transaction, out."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, func, select
 
@@ -50,6 +50,19 @@ class Window:
 ALL_TIME = Window()
 
 
+class LabelRow(NamedTuple):
+    """One label, as it is kept; class indices, and Unix milliseconds."""
+
+    id: bytes
+    model: str
+    version: int
+    predicted: int
+    actual: int
+    probability: float
+    predicted_at: int
+    labelled_at: int
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How often one class was true while one was predicted, with a probability in one calibration bin."""
@@ -69,14 +82,42 @@ def select_classes(connection: Connection, model: str, version: int) -> tuple[st
     return None if classes is None else tuple(classes)
 
 
+def select_all_classes(connection: Connection) -> dict[Key, tuple[str, ...]]:
+    """The class names of every version."""
+    columns = schema.versions.c
+    rows = connection.execute(select(columns.model, columns.version, columns.classes))
+    return {(model, version): tuple(classes) for model, version, classes in rows}
+
+
+def select_labels(
+    connection: Connection, model: str | None, version: int | None, window: Window, at_once: int
+) -> Iterator[Sequence[LabelRow]]:
+    """The labels that are kept of predictions in the window, in the order of these, so many at once.
+
+    Raises:
+        WindowForgotten: if the window begins, or ends, before the time that labels are kept for.
+    """
+    _check_kept(connection, window)
+    columns = schema.labels.c
+    query = select(
+        columns.id,
+        columns.model,
+        columns.version,
+        columns.predicted,
+        columns.actual,
+        columns.probability,
+        columns.predicted_at,
+        columns.labelled_at,
+    ).order_by(columns.predicted_at, columns.id)
+    query = query.where(*_between(columns.predicted_at, window.start_ms, window.end_ms))
+    streaming = connection.execution_options(yield_per=at_once)
+    for partition in streaming.execute(query.where(*_only(schema.labels, model, version))).partitions():
+        yield [LabelRow(*row) for row in partition]
+
+
 def select_revision(connection: Connection) -> int:
     """A number that grows whenever anything is written."""
     return int(connection.scalar(select(schema.bookkeeping.c.revision)) or 0)
-
-
-def select_labels_since(connection: Connection) -> int:
-    """Labels of predictions made earlier than this, in Unix milliseconds, are no longer kept; 0 if all are."""
-    return int(connection.scalar(select(schema.bookkeeping.c.labels_since)) or 0)
 
 
 def select_predictions(connection: Connection, model: str | None, version: int | None, window: Window) -> Counter[Key]:
@@ -100,10 +141,7 @@ def select_outcomes(
     Raises:
         WindowForgotten: if labels that it needs are no longer kept.
     """
-    bound_ms = window.start_ms if window.start_ms is not None else window.end_ms
-    since_ms = select_labels_since(connection)
-    if since_ms and bound_ms is not None and bound_ms < since_ms:
-        raise WindowForgotten(since_ms)
+    _check_kept(connection, window)
     if window.start_ms is not None:
         return _outcomes(connection, _kept(window, model, version))
     totals = _outcomes(connection, _totals(model, version))
@@ -127,6 +165,15 @@ def select_last_labels(
         query = query.where(*_between(table.c.predicted_at, window.start_ms, window.end_ms))
     rows = connection.execute(query.where(*_only(table, model, version)))
     return {(model_, version_): int(newest_ms) for model_, version_, newest_ms in rows}
+
+
+def _check_kept(connection: Connection, window: Window) -> None:
+    bound_ms = window.start_ms if window.start_ms is not None else window.end_ms
+    if bound_ms is None:
+        return
+    since_ms = int(connection.scalar(select(schema.bookkeeping.c.labels_since)) or 0)
+    if since_ms and bound_ms < since_ms:
+        raise WindowForgotten(since_ms)
 
 
 def _counted(

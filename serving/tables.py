@@ -1,8 +1,9 @@
 """Statistics as the API gives them in; tables for people, or dictionaries for programs, out."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -12,24 +13,35 @@ MAX_CLASSES_IN_MATRIX = 12
 """Wider confusion matrices do not fit a terminal; a plot shows them."""
 
 
-def print_statistics(console: Console, models: list[pb.ModelStatistics]) -> None:
+def print_statistics(console: Console, models: Sequence[pb.ModelStatistics]) -> None:
     """Print each version's confusion matrix and rates."""
+    console.print(statistics_view(models))
+
+
+def statistics_view(models: Sequence[pb.ModelStatistics]) -> RenderableType:
+    """Each version's confusion matrix and rates, for a console."""
     if not models:
-        console.print("nothing was predicted yet")
-    for model in models:
-        console.print()
-        console.print(Text(model.model, style="bold"))
-        console.print(f"{model.predictions:,} predictions, {model.labels:,} of them labelled", highlight=False)
-        if not model.labels:
-            continue
-        console.print(f"accuracy {format_rate(model.accuracy)}", highlight=False)
-        if model.HasField("matthews_correlation"):
-            console.print(f"Matthews correlation {model.matthews_correlation:.3f}", highlight=False)
-        console.print(_class_table(model))
-        if len(model.classes) <= MAX_CLASSES_IN_MATRIX:
-            console.print(_matrix_table(model))
-        else:
-            console.print(f"the matrix of {len(model.classes)} classes is too wide to print; --plot draws it")
+        return Text("nothing was predicted yet")
+    return Group(*(part for model in models for part in _parts(model)))
+
+
+def _parts(model: pb.ModelStatistics) -> Iterator[RenderableType]:
+    yield Text()
+    yield Text(model.model, style="bold")
+    yield Text(f"{model.predictions:,} predictions, {model.labels:,} of them labelled, {model.unlabelled:,} not")
+    if not model.labels:
+        return
+    yield Text(f"accuracy {format_rate(model.accuracy)}")
+    if model.HasField("matthews_correlation"):
+        yield Text(f"Matthews correlation {model.matthews_correlation:.3f}")
+    if model.HasField("expected_calibration_error"):
+        yield Text(f"expected calibration error {model.expected_calibration_error:.3f}")
+    yield _class_table(model)
+    if len(model.classes) <= MAX_CLASSES_IN_MATRIX:
+        yield _matrix_table(model)
+    else:
+        yield Text(f"the matrix of {len(model.classes)} classes is too wide to print; --plot draws it")
+    yield _calibration_table(model)
 
 
 def format_rate(rate: pb.Rate) -> str:
@@ -56,6 +68,19 @@ def statistics_to_dict(model: pb.ModelStatistics) -> dict[str, Any]:
             for entry in model.class_statistics
         ],
         "matthews_correlation": model.matthews_correlation if model.HasField("matthews_correlation") else None,
+        "unlabelled": model.unlabelled,
+        "calibration_bins": [
+            {
+                "lower": each.lower,
+                "upper": each.upper,
+                "mean_probability": each.mean_probability if each.HasField("mean_probability") else None,
+                "accuracy": _rate_to_dict(each.accuracy) if each.HasField("accuracy") else None,
+            }
+            for each in model.calibration_bins
+        ],
+        "expected_calibration_error": (
+            model.expected_calibration_error if model.HasField("expected_calibration_error") else None
+        ),
         "last_label_time": model.last_label_time.ToJsonString() if model.HasField("last_label_time") else None,
     }
 
@@ -75,6 +100,18 @@ def _class_table(model: pb.ModelStatistics) -> Table:
             _short(entry.recall) if entry.HasField("recall") else "–",
             f"{entry.f1:.3f}" if entry.HasField("f1") else "–",
         )
+    return table
+
+
+def _calibration_table(model: pb.ModelStatistics) -> Table:
+    """Bins that hold no prediction are left out."""
+    table = Table("probability", "mean", "right", "n")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for each in model.calibration_bins:
+        if each.HasField("accuracy"):
+            row = (f"{each.lower:.1f}–{each.upper:.1f}", f"{each.mean_probability:.1%}", _short(each.accuracy))
+            table.add_row(*row, f"{each.accuracy.count:,}")
     return table
 
 

@@ -1,0 +1,22 @@
+"""A time as people write it in; a moment out."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def parse_time(text: str, now: datetime | None = None) -> datetime:
+    """A moment: "90m", "24h", "7d" or "2w" ago, or a date and time as in ISO 8601, of this machine's zone unless it
+    names one.
+
+    Raises:
+        ValueError: if it is neither, or not in the years 1 to 9999.
+    """
+    now = now or datetime.now(UTC)
+    try:
+        if ago := re.fullmatch(r"(\d{1,6})([smhdw])", text):
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no time; write 30m, 24h, 7d, 2w, 2026-11-30 or 2026-11-30T18:00+01:00") from None
