@@ -13,6 +13,8 @@ from serving.statistics import StatisticsStore, StatisticsUnavailable
 from serving.statistics_writer import now_ms
 
 INTERVAL_S = 3600.0
+AT_ONCE = 5_000
+"""Labels dropped in one transaction, so that those that are to be recorded do not wait long."""
 MS_PER_DAY = 86_400_000
 
 logger = logging.getLogger(__name__)
@@ -38,10 +40,17 @@ class Retention:
     def _run(self) -> None:
         while True:
             try:
-                dropped = self._store.forget_labels(now_ms() - round(self._days * MS_PER_DAY))
+                self._drop()
             except StatisticsUnavailable as error:
                 logger.warning("labels older than %g days are dropped later: %s", self._days, error)
-            else:
-                logger.info("dropped %d labels of predictions older than %g days", dropped, self._days)
             if self._ending.wait(INTERVAL_S):
                 return
+
+    def _drop(self) -> None:
+        before_ms = max(0, now_ms() - round(self._days * MS_PER_DAY))
+        dropped = count = self._store.forget_labels(before_ms, AT_ONCE)
+        while count == AT_ONCE and not self._ending.is_set():
+            count = self._store.forget_labels(before_ms, AT_ONCE)
+            dropped += count
+        if dropped:
+            logger.info("dropped %d labels of predictions older than %g days", dropped, self._days)

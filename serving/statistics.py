@@ -29,9 +29,6 @@ __all__ = [
     "WindowForgotten",
 ]
 
-FORGOTTEN_AT_ONCE = 5_000
-"""Labels dropped in one transaction, so that those that are to be recorded do not wait long."""
-
 
 @dataclass(frozen=True)
 class VersionStatistics:
@@ -187,19 +184,20 @@ class StatisticsStore:
         with self._database.reading() as connection:
             return queries.select_revision(connection)
 
-    def forget_labels(self, before_ms: int) -> int:
-        """Drop the labels of predictions that were made before a time, in Unix milliseconds; how many were dropped.
+    def forget_labels(self, before_ms: int, most: int) -> int:
+        """Drop labels of predictions that were made before a time, in Unix milliseconds; how many were dropped.
 
-        Totals keep them. Such predictions can no longer be labelled, and windows can no longer begin or end there.
+        Totals keep them. From now on such predictions can no longer be labelled, and windows can no longer begin or end
+        before that time, whether all of its labels are dropped yet or not.
+
+        Args:
+            before_ms: the time; one that is earlier than what was said before brings nothing back.
+            most: how many to drop; labels that are to be recorded meanwhile wait for them.
 
         Raises:
-            StatisticsUnavailable: if that could not be written, or only a part of it was.
+            StatisticsUnavailable: if that could not be written.
         """
-        dropped = 0
-        forgetting = partial(updates.forget_labels, before_ms=before_ms, most=FORGOTTEN_AT_ONCE)
-        while (count := self._writer.execute(forgetting).result()) > 0:
-            dropped += count
-        return dropped
+        return self._writer.execute(partial(updates.forget_labels, before_ms=before_ms, most=most)).result()
 
 
 def _version_statistics(

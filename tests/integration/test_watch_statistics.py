@@ -165,3 +165,15 @@ def test_a_watcher_that_does_not_read_holds_up_nobody_else_and_a_stop_for_its_gr
             next(stub.WatchStatistics(pb.WatchStatisticsRequest(model="models/colours"), timeout=10))
             server.send_signal(signal.SIGTERM)
             assert server.wait(20) == 0
+
+
+def test_watchers_are_told_that_the_statistics_cannot_be_read(models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "state" / "statistics.sqlite"
+    with serving(models, tmp_path / "state") as address, stub_of(address) as stub:
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
+        next(watch)
+        file.rename(file.with_name("aside"))
+        with refused(grpc.StatusCode.UNAVAILABLE, "STATISTICS_UNAVAILABLE"):
+            next(watch)
+        file.with_name("aside").rename(file)
+        next(stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30))

@@ -126,7 +126,7 @@ def test_forgotten_labels_stay_in_the_totals_and_cannot_be_recorded_again(any_st
     old, new = label(DOG, at_ms=1_000), label(CAT, at_ms=5_000)
     any_store.record([old, new]).result(TIMEOUT_S)
 
-    assert any_store.forget_labels(5_000) == 1
+    assert any_store.forget_labels(5_000, 10) == 1
     assert matrix(any_store) == [[1, 0], [1, 0]]
     too_old, again = any_store.record([Label(old.record, CAT), new]).result(TIMEOUT_S)
     assert isinstance(too_old, ValueError)
@@ -143,19 +143,9 @@ def test_forgotten_labels_stay_in_the_totals_and_cannot_be_recorded_again(any_st
 def test_labels_once_forgotten_stay_so_when_the_clock_jumps_back(any_store: StatisticsStore) -> None:
     old = label(DOG, at_ms=1_000)
     any_store.record([old]).result(TIMEOUT_S)
-    any_store.forget_labels(5_000)
-    any_store.forget_labels(500)
+    any_store.forget_labels(5_000, 10)
+    any_store.forget_labels(500, 10)
 
     [too_old] = any_store.record([old]).result(TIMEOUT_S)
     assert isinstance(too_old, ValueError)
     assert matrix(any_store) == [[0, 0], [1, 0]]
-
-
-def test_more_labels_than_one_transaction_drops_are_forgotten(
-    any_store: StatisticsStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("serving.statistics.FORGOTTEN_AT_ONCE", 10)
-    any_store.record([label(CAT, at_ms=index) for index in range(95)]).result(TIMEOUT_S)
-    assert any_store.forget_labels(90) == 90
-    assert totals(any_store, 90)[1] == 5
-    assert totals(any_store)[1] == 95
