@@ -38,8 +38,7 @@ def watch_statistics(client: Client, model: str, interval_s: float, console: Con
     if as_json:
         _follow(client, model, interval_s, _Json())
     elif console.is_terminal:
-        # the end of a picture that is taller than the terminal says what is wrong; so the top is what is left out
-        with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        with Live(console=console, auto_refresh=False) as live:  # what does not fit is left out at the bottom
             _follow(client, model, interval_s, _Terminal(live))
     else:
         _follow(client, model, interval_s, _Pages(console))
@@ -77,7 +76,7 @@ class _Terminal:
         self._draw(Text(f"as of {self._at}: {reason}", style="yellow"))
 
     def _draw(self, line: Text) -> None:
-        self._live.update(Group(statistics_view(self._models), Text(), line), refresh=True)
+        self._live.update(Group(line, statistics_view(self._models)), refresh=True)
 
 
 class _Pages:

@@ -10,7 +10,7 @@ from threading import Event, Thread
 from types import TracebackType
 
 from serving.statistics import StatisticsStore, StatisticsUnavailable
-from serving.statistics_writer import now_ms
+from serving.times import now_ms
 
 INTERVAL_S = 3600.0
 AT_ONCE = 5_000

@@ -4,11 +4,14 @@ Each migration is text, frozen when it was released, and run once, in the order 
 database's write lock, so that of replicas that start together one migrates, and the others find it done.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from sqlalchemy import Connection, inspect, text
 
 from serving.calibration import BIN_EDGES
+from serving.statistics_database import Database
+from serving.statistics_errors import errors_translated
 
 _BIN = (
     "CASE "
@@ -69,6 +72,26 @@ def schema_version(connection: Connection) -> int:
     if not inspect(connection).has_table("schema_version"):
         return 0
     return int(connection.scalar(text("SELECT version FROM schema_version")) or 0)
+
+
+@contextmanager
+def preparing(database: Database, connection: Connection, patience_s: float | None) -> Iterator[None]:
+    """A transaction that first makes or changes the tables, if that is still to be done.
+
+    Args:
+        database: the connection's.
+        connection: one to write with.
+        patience_s: how long to wait, in seconds, for another process that does just that; None for as long as for any.
+
+    Raises:
+        ValueError: if a newer pawserve wrote the tables.
+        StatisticsUnavailable: if the database did not take it.
+    """
+    with errors_translated(database.name), connection.begin():
+        done = schema_version(connection) == len(MIGRATIONS)
+    with database.writing(connection, patience_s=None if done else patience_s):
+        migrate(connection)
+        yield
 
 
 def check_current(connection: Connection) -> None:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from math import inf
 from threading import Condition, Lock, Thread
 from typing import Any, TypeVar
@@ -20,10 +19,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from serving import statistics_updates as updates
 from serving.statistics_database import Database, StatisticsUnavailable
-from serving.statistics_errors import errors_translated
-from serving.statistics_migrations import MIGRATIONS, check_current, migrate, schema_version
+from serving.statistics_group import Errand, Group, Labelling
+from serving.statistics_migrations import check_current, preparing
 from serving.statistics_queries import MS_PER_MINUTE
 from serving.statistics_updates import Counts, Label, Previous
+from serving.times import now_ms
 
 MAX_WAITING_LABELS = 100_000
 FLUSH_INTERVAL_S = 1.0
@@ -34,27 +34,6 @@ MIGRATION_PATIENCE_S = 60.0
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Labelling:
-    labels: Sequence[Label]
-    future: Future[list[Previous]] = field(default_factory=Future)
-
-
-@dataclass(frozen=True)
-class _Errand:
-    run: Callable[[Connection], Any]
-    future: Future[Any] = field(default_factory=Future)
-
-
-@dataclass(frozen=True)
-class _Group:
-    """What is written in one transaction."""
-
-    labellings: list[_Labelling]
-    errands: list[_Errand]
-    counts: Counts
 
 
 class StatisticsWriter:
@@ -75,8 +54,8 @@ class StatisticsWriter:
         self._known = known
 
         self._changed = Condition()  # guards what follows, up to the next blank line
-        self._labellings: list[_Labelling] = []
-        self._errands: list[_Errand] = []
+        self._labellings: list[Labelling] = []
+        self._errands: list[Errand] = []
         self._waiting_labels = 0
         self._counts: Counts = Counter()
         self._counts_in_flight: Counts = Counter()
@@ -108,7 +87,7 @@ class StatisticsWriter:
         Raises:
             StatisticsUnavailable: if too many labels are waiting, or the writer is closed.
         """
-        labelling = _Labelling(labels)
+        labelling = Labelling(labels)
         with self._changed:
             self._refuse_if_closed()
             if self._waiting_labels + len(labels) > MAX_WAITING_LABELS:
@@ -127,7 +106,7 @@ class StatisticsWriter:
         Raises:
             StatisticsUnavailable: if the writer is closed.
         """
-        errand = _Errand(run)
+        errand = Errand(run)
         with self._changed:
             self._refuse_if_closed()
             self._errands.append(errand)
@@ -171,7 +150,7 @@ class StatisticsWriter:
                 self._answer(group, results, previous)
         self._disconnect()
 
-    def _next_group(self) -> _Group | None:
+    def _next_group(self) -> Group | None:
         """Wait until there is something to write, and take all of it; None when closed and nothing is left."""
         with self._changed:
             while not (self._labellings or self._errands or self._closed or time.monotonic() >= self._flush_at):
@@ -180,12 +159,12 @@ class StatisticsWriter:
                 return None
             # From here on a caller who gives up cannot cancel; what was cancelled before is not written.
             labellings = [each for each in self._labellings if each.future.set_running_or_notify_cancel()]
-            group = _Group(labellings, self._errands, self._counts)
+            group = Group(labellings, self._errands, self._counts)
             self._labellings, self._errands, self._counts = [], [], Counter()
             self._waiting_labels, self._counts_in_flight, self._flush_at = 0, group.counts, inf
             return group
 
-    def _write(self, group: _Group) -> tuple[list[Any], list[Previous]]:
+    def _write(self, group: Group) -> tuple[list[Any], list[Previous]]:
         """Write a group in one transaction; what its errands returned, and the labels before its own."""
         if self._connection is None:
             self._connection = self._connect()
@@ -205,7 +184,7 @@ class StatisticsWriter:
                 self._changes += 1
         return results, previous
 
-    def _answer(self, group: _Group, results: list[Any], previous: list[Previous]) -> None:
+    def _answer(self, group: Group, results: list[Any], previous: list[Previous]) -> None:
         if self._failing:
             logger.info("statistics are written again")
             self._failing = False
@@ -217,7 +196,7 @@ class StatisticsWriter:
             labelling.future.set_result(previous[start:end])
             start = end
 
-    def _fail(self, group: _Group, error: Exception) -> None:
+    def _fail(self, group: Group, error: Exception) -> None:
         self._disconnect()
         if not self._failing:  # once, and not every second until it is over
             logger.warning("statistics are not written, labels are refused: %s", error)
@@ -230,7 +209,7 @@ class StatisticsWriter:
             elif group.counts:
                 self._counts.update(group.counts)
                 self._flush_at = time.monotonic() + FLUSH_INTERVAL_S
-        requests: list[_Errand | _Labelling] = [*group.errands, *group.labellings]
+        requests: list[Errand | Labelling] = [*group.errands, *group.labellings]
         for request in requests:
             failure = StatisticsUnavailable(str(error))  # each its own: whoever raises one adds to its traceback
             failure.__cause__ = error
@@ -239,11 +218,7 @@ class StatisticsWriter:
     def _connect(self, migration_patience_s: float | None = None) -> Connection:
         connection = self._database.connect()
         try:
-            with errors_translated(self._database.name), connection.begin():
-                found = schema_version(connection)
-            patience_s = migration_patience_s if found != len(MIGRATIONS) else None
-            with self._database.writing(connection, patience_s=patience_s):
-                migrate(connection)
+            with preparing(self._database, connection, migration_patience_s):
                 updates.advance_revision(connection)  # finds out now if the database can only be read
                 for (model, version), classes in list(self._known.items()):
                     stored = updates.register(connection, model, version, classes)
@@ -258,8 +233,3 @@ class StatisticsWriter:
             with suppress(SQLAlchemyError):  # it may be the reason for which it is given up
                 self._connection.close()
             self._connection = None
-
-
-def now_ms() -> int:
-    """The time of day, in Unix milliseconds; it may jump."""
-    return time.time_ns() // 1_000_000

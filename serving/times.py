@@ -1,6 +1,7 @@
-"""A time as people write it in; a moment out."""
+"""A time as people write it in, a moment out; and the time now."""
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -20,3 +21,8 @@ def parse_time(text: str, now: datetime | None = None) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is no time; write 30m, 24h, 7d, 2w, 2026-11-30 or 2026-11-30T18:00+01:00") from None
+
+
+def now_ms() -> int:
+    """The time of day, in Unix milliseconds. It may jump."""
+    return time.time_ns() // 1_000_000
