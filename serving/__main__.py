@@ -3,13 +3,12 @@
 import argparse
 import os
 import sys
-from datetime import datetime
 from pathlib import Path
 
 from serving.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, ClientError
-from serving.commands import check_health, export_labels, record_label, serve, show_statistics
+from serving.commands import check_health, record_label, serve, show_statistics
 from serving.predict import predict
-from serving.times import parse_time
+from serving.statistics_arguments import add_database_options, add_export_labels, add_view_options
 
 INTERRUPTED = 130
 
@@ -40,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands.add_parser("predict", help="classify pictures"))
     _add_label(commands.add_parser("label", help="record what a prediction turned out to be"))
     _add_stats(commands.add_parser("stats", help="show the confusion matrix and the rates that follow from it"))
-    _add_export_labels(commands.add_parser("export-labels", help="write the labels to a CSV or Parquet file"))
+    add_export_labels(commands.add_parser("export-labels", help="write the labels to a CSV or Parquet file"))
     _add_health(commands.add_parser("health", help="ask whether a server is ready"))
     return parser
 
@@ -67,23 +66,40 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keeps the statistics and the key that signs tokens; made if there is none (state)",
     )
+    add_database_options(parser)
     add(
-        "--statistics",
-        metavar="URL",
-        help="keep the statistics in postgresql://USER@HOST/DATABASE, which servers may share, or in another SQLite "
-        "file ($PAWSERVE_STATISTICS, which hides a password from the list of processes; or statistics.sqlite in "
-        "--state)",
+        "--keep-versions",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="serve the N newest versions of each name, where none is named (1)",
     )
     add(
-        "--retention",
-        type=_days,
-        metavar="DAYS",
-        help="drop labels this long after their prediction; totals keep them (labels are kept for good)",
+        "--poll-seconds",
+        type=_seconds,
+        default=5.0,
+        metavar="S",
+        help="how often to look for new versions; 0 for only on SIGHUP and when a client asks (5)",
     )
-    add("--precision", choices=("int8", "fp32", "fp16"), help="(the fastest on a CPU that the bundle has)")
-    add("--instances", type=_positive, metavar="N", help="batches computed at once (one for each CPU)")
-    add("--threads", type=_positive, default=1, metavar="N", help="threads of each instance (1)")
-    add("--max-batch-size", type=_positive, default=4, metavar="N", help="most views in one engine call (4)")
+    add("--engine", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="what computes (auto)")
+    add("--precision", choices=("int8", "fp32", "fp16"), help="(the fastest for the engine that the bundle has)")
+    add("--instances", type=_positive, metavar="N", help="batches computed at once (measured)")
+    add("--threads", type=_positive, metavar="N", help="threads of each instance (measured)")
+    add("--max-batch-size", type=_positive, metavar="N", help="most views in one engine call (measured)")
+    add(
+        "--latency-bound-ms",
+        type=_milliseconds,
+        default=50.0,
+        metavar="MS",
+        help="a full batch may take an engine so long, where its size is measured (50)",
+    )
+    add(
+        "--plan-seconds",
+        type=_seconds,
+        default=1.5,
+        metavar="S",
+        help="how long the first start of a model measures which plan is the fastest; 0 takes one unmeasured (1.5)",
+    )
     add("--max-views", type=_positive, default=16, metavar="N", help="most views that a request may ask for (16)")
     add(
         "--max-queue-views",
@@ -127,39 +143,8 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
     )
     _add_client_options(parser)
     parser.add_argument("--model", default="", metavar="NAME[/VERSION]", help="only this model (all)")
-    parser.add_argument(
-        "--since",
-        type=_time,
-        metavar="TIME",
-        help="only of predictions made since: 24h, 7d, 2026-11-30 (the first)",
-    )
-    parser.add_argument("--until", type=_time, metavar="TIME", help="only of predictions made before (now)")
-    view = parser.add_mutually_exclusive_group()
-    view.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the confusion matrix of one version")
-    view.add_argument("--watch", action="store_true", help="show them whenever they change, until Ctrl-C")
-    parser.add_argument("--interval", type=_interval, default=1.0, metavar="S", help="--watch no more often (1)")
-    parser.set_defaults(run=_show_statistics, refuse=parser.error)
-
-
-def _show_statistics(arguments: argparse.Namespace) -> int:
-    if arguments.watch and (arguments.since or arguments.until):
-        arguments.refuse("--watch shows statistics of all time: leave out --since and --until")
-    return show_statistics(arguments)
-
-
-def _add_export_labels(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Write every label that is kept to a file, one a row: the prediction's ID, which version predicted what, how "
-        "sure and when, and what was said to be true, when. Reads the database itself; servers may go on meanwhile."
-    )
-    add = parser.add_argument
-    add("out", type=Path, metavar="FILE", help="FILE.csv or FILE.parquet")
-    add("--state", type=Path, default=Path("state"), metavar="DIR", help="the server's folder (state)")
-    add("--statistics", metavar="URL", help="as for serve ($PAWSERVE_STATISTICS, or statistics.sqlite in --state)")
-    add("--model", default="", metavar="NAME[/VERSION]", help="only this model (all)")
-    add("--since", type=_time, metavar="TIME", help="only of predictions made since then: 24h, 7d, 2026-11-30")
-    add("--until", type=_time, metavar="TIME", help="only of predictions made before")
-    parser.set_defaults(run=export_labels)
+    add_view_options(parser)
+    parser.set_defaults(run=show_statistics, refuse=parser.error)
 
 
 def _add_health(parser: argparse.ArgumentParser) -> None:
@@ -185,25 +170,11 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _time(text: str) -> datetime:
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _interval(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0.1 to 3600")
-    return seconds
-
-
-def _days(text: str) -> float:
-    days = float(text)
-    if not 1 <= days <= 36_500:
-        raise argparse.ArgumentTypeError(f"{text} is no number of days from 1 to 36500")
-    return days
+def _milliseconds(text: str) -> float:
+    milliseconds = float(text)
+    if not 0 < milliseconds < 86_400_000:
+        raise argparse.ArgumentTypeError(f"{text} is no number of milliseconds above 0, up to a day")
+    return milliseconds
 
 
 def _seconds(text: str) -> float:
