@@ -1,5 +1,6 @@
 """A server whose database fails: pictures are answered as ever, labels refused until it is back, none falsely kept."""
 
+import resource
 import sqlite3
 import threading
 import time
@@ -69,6 +70,27 @@ def test_predictions_go_on_and_labels_wait_while_the_file_cannot_be_written(
         client.record_labels([(second, "red")])
         [statistics] = client.statistics()
         assert (statistics.labels, statistics.predictions) == (2, 5)
+
+
+def test_predictions_go_on_and_labels_wait_while_the_disk_is_full(models: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with process(models, state) as (server, address), Client(address) as client:
+        made = tokens(client, 64)
+        client.record_labels([(made[0], "red")])
+        room = (state / "statistics.sqlite-wal").stat().st_size
+        limits = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        # beyond it, the kernel refuses to let the server write to any file
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (room, limits[1]))
+        for _ in range(2):
+            with pytest.raises(ClientError) as caught:
+                client.record_labels([(token, "red") for token in made])
+            assert caught.value.reason == "STATISTICS_UNAVAILABLE"
+            assert len(tokens(client, 3)) == 3
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, limits)
+        recorded = client.record_labels([(token, "red") for token in made])
+        assert [label.HasField("previous_label") for label in recorded] == [True] + [False] * 63
+        [statistics] = client.statistics()
+        assert (statistics.labels, statistics.predictions) == (64, 70)
 
 
 def test_postgresql_restarted_under_load(models: Path, tmp_path: Path, postgresql: Postgresql) -> None:
