@@ -1,6 +1,6 @@
 """What tests of the statistics' calls share: a server's stub, predictions, and errors as callers see them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import grpc
@@ -10,6 +10,7 @@ from grpc_status import rpc_status
 from PIL import Image
 
 from serving.client import Client, Prediction
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.golden.draw import encoded
 
@@ -27,6 +28,12 @@ def stub_of(address: str) -> Iterator[pb_grpc.ClassifierStub]:
     """The calls themselves."""
     with grpc.insecure_channel(address) as channel:
         yield pb_grpc.ClassifierStub(channel)
+
+
+def record(stub: pb_grpc.ClassifierStub, labels: Sequence[tuple[str, str]]) -> None:
+    """Send labels once, however the call ends: other than `Client`, which may try again."""
+    inputs = [pb.LabelInput(token=token, label=label) for token, label in labels]
+    stub.RecordLabels(pb.RecordLabelsRequest(labels=inputs), timeout=30)
 
 
 @contextmanager
