@@ -59,11 +59,12 @@ class Postgresql:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [_program(program), "-D", str(self._folder / "data"), *arguments]
+        if self._owner:
+            # not subprocess's `user`: it forks with all handlers, which gRPC's threads do not always survive
+            command = ["runuser", "-u", self._owner, "--", *command]
         # not captured: the server that pg_ctl leaves behind would hold the pipe open
         with (self._folder / "output").open("w+") as output:
-            finished = subprocess.run(
-                command, user=self._owner, cwd=self._folder, stdout=output, stderr=output, timeout=120, check=False
-            )
+            finished = subprocess.run(command, cwd=self._folder, stdout=output, stderr=output, timeout=120, check=False)
             output.seek(0)
             assert finished.returncode == 0, output.read()
 
