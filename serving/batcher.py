@@ -1,8 +1,9 @@
 """Pictures of many requests in; one engine call for the rows of several; each request's probabilities out.
 
-Workers take pictures in their order and prepare their rows (decode, resize, cut the views). A worker that has rows and
-finds an engine idle computes them itself, and goes on until no row is left: nobody waits for a timer, and while all
-engines work, rows gather. So a picture meets one thread between its arrival and its answer.
+Workers take pictures, in an order that is fair to their callers, and prepare their rows (decode, resize, cut the
+views). A worker that has rows and finds an engine idle computes them itself, and goes on until no row is left: nobody
+waits for a timer, and while all engines work, rows gather. So a picture meets one thread between its arrival and its
+answer.
 
 What may be in flight is bounded in rows, from before anything is prepared until the answer: overload costs nothing.
 """
@@ -10,18 +11,19 @@ What may be in flight is bounded in rows, from before anything is prepared until
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from math import ceil, inf
-from queue import Empty, SimpleQueue
+from queue import Empty
 from threading import Lock, Thread
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.admission import Admission
 from serving.engine import Engine
-from serving.jobs import EngineError, Job, Prepare, QueueFull, Request
+from serving.fair_queue import FairOrder, FairQueue
+from serving.jobs import EngineError, Job, Prepare, Request
 
 MAX_GATHER_S = 0.02
 """How long a worker prepares more pictures before it computes those that it has."""
@@ -42,7 +44,7 @@ class _Order(Enum):
 
 
 class DynamicBatcher:
-    """Shares engines between requests, first come, first served. Requests come from one event loop."""
+    """Shares engines between requests, in an order fair to their callers. Requests come from one event loop."""
 
     def __init__(self, engines: Sequence[Engine], *, workers: int, max_rows: int) -> None:
         """Start the worker threads.
@@ -57,12 +59,11 @@ class DynamicBatcher:
         self._max_batch_size = engines[0].max_batch_size
         # When every worker can have an engine, none is kept waiting by a worker that prepares one picture more.
         self._gathers = workers <= len(engines)
-        self._rows = 0  # in flight; this and the next are only touched in the event loop
-        self._recent_s = 0.0  # how long requests took lately
-        self._orders: SimpleQueue[Job | _Order] = SimpleQueue()
+        self._admission = Admission(max_rows)  # of rows in flight; only touched in the event loop
+        self._orders: FairQueue[Job, _Order] = FairQueue()
         self._lock = Lock()  # guards all below, and what becomes of jobs
         self._idle: list[Engine] = list(engines)
-        self._ready: deque[Job] = deque()  # prepared, with rows that no engine call has begun with
+        self._ready: FairOrder[Job] = FairOrder()  # prepared, with rows that no engine call has begun with
         self._ready_rows = 0
         self._settled: list[Request] = []  # not told yet
         self._threads = [Thread(target=self._work, name=f"worker-{index}", daemon=True) for index in range(workers)]
@@ -72,7 +73,7 @@ class DynamicBatcher:
     @property
     def rows_in_flight(self) -> int:
         """Rows from admission to answer; those of a request that was cancelled do not count."""
-        return self._rows
+        return self._admission.rows
 
     async def compute(
         self, prepares: Sequence[Prepare], rows: int, timeout_s: float | None = None
@@ -91,26 +92,22 @@ class DynamicBatcher:
             raised, EngineError, or TimeoutError.
 
         Raises:
-            QueueFull: if too many rows are in flight; nothing was begun.
+            QueueFull: if too many rows are in flight, of all callers or of this one, or if the answer would come too
+                late; nothing was begun.
         """
         total = len(prepares) * rows
-        if self._rows + total > self.max_rows:
-            raise QueueFull(
-                f"{self._rows:,} rows are in flight, and this asks for {total:,} more; {self.max_rows:,} may be",
-                retry_after_s=self._recent_s / 2,
-            )
         begin = time.monotonic()
         request = Request(len(prepares), inf if timeout_s is None else begin + timeout_s)
+        self._admission.enter(request.caller, total, timeout_s)
         jobs = [Job(request, prepare, rows) for prepare in prepares]
-        self._rows += total
         try:
             for job in jobs:
-                self._orders.put(job)
+                self._orders.put(job, request.caller, rows)
             await request.done
         finally:
-            self._rows -= total
+            self._admission.leave(request.caller, total)
             request.abandoned = True
-        self._recent_s += (time.monotonic() - begin - self._recent_s) / 8
+        self._admission.answered(total, time.monotonic() - begin, waiting=not self._orders.empty())
         outcomes = []
         for job in jobs:
             assert job.outcome is not None
@@ -121,7 +118,7 @@ class DynamicBatcher:
     def close(self) -> None:
         """Compute what is in flight, then stop the threads."""
         for _ in self._threads:
-            self._orders.put(_Order.STOP)
+            self._orders.signal(_Order.STOP)
         for thread in self._threads:
             thread.join()
 
@@ -130,8 +127,9 @@ class DynamicBatcher:
             if isinstance(order, Job):
                 prepared = [job for job in self._gather(order) if self._prepare(job)]
                 with self._lock:
-                    self._ready += prepared
-                    self._ready_rows += sum(job.rows for job in prepared)
+                    for job in prepared:
+                        self._ready.put(job, job.request.caller, job.rows)
+                        self._ready_rows += job.rows
             self._compute()
 
     def _gather(self, first: Job) -> Iterator[Job]:
@@ -146,7 +144,7 @@ class DynamicBatcher:
             except Empty:
                 return
             if not isinstance(order, Job):
-                self._orders.put(order)
+                self._orders.signal(order)
                 return
             yield order
             rows += order.rows
@@ -172,7 +170,7 @@ class DynamicBatcher:
                 batch = self._take_batch() if self._idle else []
                 engine = self._idle.pop() if batch else None
                 if engine and self._ready and self._idle and self._orders.empty():
-                    self._orders.put(_Order.COMPUTE)
+                    self._orders.signal(_Order.COMPUTE)
             if engine is None:
                 self._tell()
                 return
@@ -188,7 +186,7 @@ class DynamicBatcher:
         room = min(ceil(self._ready_rows / sharing), self._max_batch_size)
         batch: list[_Piece] = []
         while self._ready and room:
-            job = self._ready[0]
+            job = self._ready.peek()
             if job.request.unwanted():
                 self._settle(job, TimeoutError(EXPIRED))
             first = job.taken
@@ -198,7 +196,7 @@ class DynamicBatcher:
                 batch.append((job, first, job.taken))
                 room -= job.taken - first
             if job.taken == job.rows:
-                self._ready.popleft()
+                self._ready.take()
         return batch
 
     def _run(self, engine: Engine, batch: list[_Piece]) -> None:

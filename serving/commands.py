@@ -7,8 +7,12 @@ import sys
 
 from rich.console import Console
 
+from serving.channel_options import to_credentials
 from serving.client import Client, ClientError
+from serving.limit_options import to_connections
 from serving.tables import print_statistics, statistics_to_dict
+
+WRONG_USE = 2
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -18,9 +22,15 @@ def serve(arguments: argparse.Namespace) -> int:
     from serving.decode import Limits
     from serving.engine import Plan
     from serving.repository import ServingOptions
+    from serving.security import to_security
     from serving.server import Settings, StartupError, run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        connections, security = to_connections(arguments), to_security(arguments)
+    except ValueError as error:
+        print(f"pawserve: {error}", file=sys.stderr)
+        return WRONG_USE
     cpus = available_cpus()
     plan = Plan(
         instances=arguments.instances or max(1, cpus // arguments.threads),
@@ -32,16 +42,20 @@ def serve(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         workers=max(cpus, plan.instances),
         max_rows=arguments.max_queue_views,
-        limits=Limits(),
+        limits=Limits(max_bytes=arguments.max_image_mib * 2**20, max_pixels=arguments.max_pixels),
     )
     settings = Settings(
         models=arguments.models,
         wanted=tuple(arguments.model),
         listen=arguments.listen,
         state=arguments.state,
+        token_key=arguments.token_key,
         options=options,
         max_views=arguments.max_views,
-        max_message_bytes=arguments.max_message_mib * 2**20,
+        connections=connections,
+        security=security,
+        reflection=not arguments.no_reflection,
+        max_bytes_in_flight=arguments.max_in_flight_mib * 2**20,
         grace_s=arguments.grace,
     )
     try:
@@ -54,7 +68,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 def record_label(arguments: argparse.Namespace) -> int:
     """Record one label."""
-    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+    with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
         [result] = client.record_labels([(arguments.token, arguments.label)])
     if isinstance(result, ClientError):
         raise result
@@ -76,7 +90,7 @@ def record_label(arguments: argparse.Namespace) -> int:
 
 def check_health(arguments: argparse.Namespace) -> int:
     """Say whether the server is ready, and what it serves."""
-    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+    with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
         status = client.health()
         models = client.list_models() if status == "SERVING" else []
     if arguments.json:
@@ -88,7 +102,7 @@ def check_health(arguments: argparse.Namespace) -> int:
 
 def show_statistics(arguments: argparse.Namespace) -> int:
     """Print the statistics, or plot those of one version."""
-    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+    with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
         models = client.statistics(to_resource(arguments.model))
     if arguments.plot is not None:
         labelled = [model for model in models if model.labels]

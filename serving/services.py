@@ -9,7 +9,9 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.callers import CALLER, Role
 from serving.errors import ApiError, invalid, to_api_error
+from serving.fair_shares import FairShares
 from serving.feedback import Feedback, LabelUnknown
 from serving.messages import to_model, to_prediction, to_recorded_label, to_statistics
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
@@ -19,8 +21,6 @@ from serving.statistics import Label, StatisticsStore, StatisticsUnavailable
 
 MAX_IMAGES = 64
 MAX_LABELS = 10_000
-MAX_BYTES_IN_FLIGHT = 512 * 2**20
-"""Encoded pictures held at once, in bytes: the bound on views in flight says nothing about their size."""
 
 
 def _answering(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -41,17 +41,26 @@ def _answering(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
 class ClassifierService(pb_grpc.ClassifierServicer):
     """pawserve.v1.Classifier, as its .proto file documents it."""
 
-    def __init__(self, repository: Repository, feedback: Feedback, store: StatisticsStore, max_views: int) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        feedback: Feedback,
+        store: StatisticsStore,
+        max_views: int,
+        bytes_in_flight: FairShares,
+    ) -> None:
         self._repository = repository
         self._feedback = feedback
         self._store = store
         self._max_views = max_views
-        self._bytes_in_flight = 0
+        self._bytes_in_flight = bytes_in_flight
 
     @_answering
     async def Classify(self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext) -> pb.ClassifyResponse:
         model = self._find(request.model)
         views, top_k = self._views(request), _top_k(request)
+        if any(image.label for image in request.images):
+            CALLER.get().require(Role.LABEL, "record labels")
         _check_count("images", len(request.images), MAX_IMAGES)
         results: dict[int, pb.ImageResult] = {}
         contents: dict[int, bytes] = {}
@@ -147,14 +156,15 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         if not contents:
             return []
         size = sum(map(len, contents))
-        if self._bytes_in_flight and self._bytes_in_flight + size > MAX_BYTES_IN_FLIGHT:
-            message = f"pictures of {self._bytes_in_flight:,} bytes are in flight; {MAX_BYTES_IN_FLIGHT:,} may be"
+        shares, caller = self._bytes_in_flight, CALLER.get()
+        if shares.total and not shares.admits(caller, size):
+            message = f"pictures of {shares.total:,} bytes are in flight; {shares.limit:,} may be, in fair shares"
             raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", message, retry_after_s=1.0)
-        self._bytes_in_flight += size
+        shares.take(caller, size)
         try:
             outcomes = await model.classifier.classify(contents, views, context.time_remaining())
         finally:
-            self._bytes_in_flight -= size
+            shares.give_back(caller, size)
         for outcome in outcomes:
             if isinstance(outcome, TimeoutError):  # the deadline is the request's, not one picture's
                 raise outcome
