@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 
 from rich.console import Console
@@ -26,6 +27,7 @@ def serve(arguments: argparse.Namespace) -> int:
     from serving.server import Settings, StartupError, run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.umask(0o077)  # what the server writes is for its own user: keys, labels
     try:
         connections, security = to_connections(arguments), to_security(arguments)
     except ValueError as error:

@@ -29,6 +29,13 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
         help="most encoded pictures held at once; what comes beyond is refused at once (512)",
     )
     add(
+        "--max-connections",
+        type=_positive,
+        default=DEFAULTS.max_connections,
+        metavar="N",
+        help="open connections; more are closed as they come (%(default)s)",
+    )
+    add(
         "--max-concurrent-streams",
         type=_positive,
         default=DEFAULTS.max_concurrent_streams,
@@ -95,6 +102,7 @@ def to_connections(arguments: argparse.Namespace) -> Connections:
     """Raises ValueError if a limit is out of its range."""
     return Connections(
         max_message_bytes=arguments.max_message_mib * 2**20,
+        max_connections=arguments.max_connections,
         max_concurrent_streams=arguments.max_concurrent_streams,
         keepalive_s=arguments.keepalive,
         keepalive_timeout_s=arguments.keepalive_timeout,
