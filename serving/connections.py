@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass
 
 MIN_PING_INTERVAL_MS = 10_000
+LOOKAHEAD_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,8 @@ class Connections:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.max_allowed_incoming_connections", self.max_connections),
             ("grpc.max_concurrent_streams", self.max_concurrent_streams),
+            # by default a caller must wait for leave after each 64 KiB, which is a photo
+            ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
         ]
         if self.max_age_s:
             options += [
