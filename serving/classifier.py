@@ -43,15 +43,17 @@ class Classifier:
         Raises:
             QueueFull: if too many views are in flight; nothing was decoded.
         """
-        prepares = [partial(self._look, content, views) for content in contents]
+        # not a method: what waits in the batcher must not keep the classifier of a retired version
+        prepares = [partial(_look, self._preprocess, self._limits, content, views) for content in contents]
         return [_mean(outcome) for outcome in await self._batcher.compute(prepares, views, timeout_s)]
 
     def close(self) -> None:
         """Compute what is in flight, then stop."""
         self._batcher.close()
 
-    def _look(self, content: bytes, views: int) -> NDArray[np.uint8]:
-        return look(self._preprocess.canvas(content, limits=self._limits), self._preprocess.crop, count=views)
+
+def _look(preprocess: Preprocess, limits: Limits, content: bytes, views: int) -> NDArray[np.uint8]:
+    return look(preprocess.canvas(content, limits=limits), preprocess.crop, count=views)
 
 
 def _mean(outcome: NDArray[np.float32] | Exception) -> NDArray[np.float32] | Exception:

@@ -19,9 +19,8 @@ WRONG_USE = 2
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     # here, so that the other commands need not wait for the inference libraries
-    from serving.cpus import available_cpus
     from serving.decode import Limits
-    from serving.engine import Plan
+    from serving.plan import PlanOptions
     from serving.repository import ServingOptions
     from serving.security import to_security
     from serving.server import Settings, StartupError, run
@@ -33,22 +32,25 @@ def serve(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"pawserve: {error}", file=sys.stderr)
         return WRONG_USE
-    cpus = available_cpus()
-    plan = Plan(
-        instances=arguments.instances or max(1, cpus // arguments.threads),
-        threads=arguments.threads,
-        max_batch_size=arguments.max_batch_size,
-    )
     options = ServingOptions(
-        plan=plan,
+        plan=PlanOptions(
+            instances=arguments.instances,
+            threads=arguments.threads,
+            max_batch_size=arguments.max_batch_size,
+            latency_bound_ms=arguments.latency_bound_ms,
+            seconds=arguments.plan_seconds,
+        ),
+        plans=arguments.state / "plans",
+        engine=arguments.engine,
         precision=arguments.precision,
-        workers=max(cpus, plan.instances),
         max_rows=arguments.max_queue_views,
         limits=Limits(max_bytes=arguments.max_image_mib * 2**20, max_pixels=arguments.max_pixels),
     )
     settings = Settings(
         models=arguments.models,
         wanted=tuple(arguments.model),
+        keep_versions=arguments.keep_versions,
+        poll_s=arguments.poll_seconds,
         listen=arguments.listen,
         state=arguments.state,
         token_key=arguments.token_key,

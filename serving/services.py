@@ -128,7 +128,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListModelsResponse:
-        models = [to_model(model, self._max_views) for model in self._repository.models]
+        models = [to_model(status, self._max_views) for status in self._repository.statuses]
         return pb.ListModelsResponse(models=models)
 
     def _find(self, resource: str) -> ServedModel:
@@ -141,6 +141,8 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         if len(models) > 1:
             choices = ", ".join(model.manifest.resource for model in models)
             raise invalid("MODEL_AMBIGUOUS", f"several models are served, so name one: {choices}", "model")
+        if not models:
+            raise to_api_error(ModelNotFound("no model is served now"), "model")
         return models[0]
 
     def _views(self, request: pb.ClassifyRequest) -> int:
