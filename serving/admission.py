@@ -27,8 +27,8 @@ class Admission:
         """Rows in flight."""
         return self._shares.total
 
-    def enter(self, caller: Caller, rows: int, timeout_s: float | None) -> None:
-        """Take places for so many rows.
+    def check(self, caller: Caller, rows: int, timeout_s: float | None) -> None:
+        """Check that there are places for so many rows.
 
         Raises:
             QueueFull: if there are too few, for all or for this caller, or the answer would come after `timeout_s`.
@@ -47,9 +47,12 @@ class Admission:
                     f"the answer would come in about {wait_s:.2g} s, and the deadline is in {timeout_s:.2g} s",
                     retry_after_s=max(wait_s - timeout_s * TIMELY, self._recent_s / 2),
                 )
-        shares.take(caller, rows)
 
-    def leave(self, caller: Caller, rows: int) -> None:
+    def take(self, caller: Caller, rows: int) -> None:
+        """Take places."""
+        self._shares.take(caller, rows)
+
+    def give_back(self, caller: Caller, rows: int) -> None:
         """Give the places back."""
         self._shares.give_back(caller, rows)
 

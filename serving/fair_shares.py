@@ -35,13 +35,17 @@ class FairShares:
         return held + amount <= allowed and connections.get(caller.connection, 0) + amount <= GREED * (allowed - held)
 
     def take(self, caller: Caller, amount: int) -> None:
-        """Note that the caller took so much."""
+        """Note that the caller took so much, at least 0."""
+        if not amount:
+            return
         connections = self._owners.setdefault(caller.owner, {})
         connections[caller.connection] = connections.get(caller.connection, 0) + amount
         self.total += amount
 
     def give_back(self, caller: Caller, amount: int) -> None:
-        """Note that the caller gave so much back."""
+        """Note that the caller gave so much back, at least 0."""
+        if not amount:
+            return
         connections = self._owners[caller.owner]
         connections[caller.connection] -= amount
         self.total -= amount

@@ -1,14 +1,11 @@
 """The order is fair to callers, whatever each of them asks for."""
 
-import threading
-from queue import Empty
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.callers import ALL_ROLES, NOBODY, Caller, caller_at
-from serving.fair_queue import FairOrder, FairQueue
+from serving.fair_order import FairOrder
 from serving.fair_shares import FairShares
 
 
@@ -104,29 +101,6 @@ def test_while_both_have_work_neither_gets_more_than_the_other_but_for_the_large
         left[owner] -= 1
         served[owner] += cost
         assert abs(served["greedy"] - served["polite"]) <= 2 * 16
-
-
-def test_threads_get_everything_once_and_signals_after_what_came_before() -> None:
-    queue: FairQueue[int, str] = FairQueue()
-    got: list[int] = []
-
-    def work() -> None:
-        while not isinstance(item := queue.get(), str):
-            got.append(item)
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for number in range(1000):
-        queue.put(number, Caller(str(number % 7), ""), 1)
-    for _ in threads:
-        queue.signal("stop")
-    for thread in threads:
-        thread.join(20)
-    assert sorted(got) == list(range(1000))
-    assert queue.empty()
-    with pytest.raises(Empty):
-        queue.get_nowait()
 
 
 @given(st.lists(st.tuples(CALLERS, st.integers(1, 300)), max_size=100))

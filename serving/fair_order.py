@@ -9,14 +9,11 @@ has in the queue: more connections get an owner no larger share.
 
 from collections import deque
 from heapq import heappop, heappush, heapreplace
-from queue import SimpleQueue
-from threading import Lock
 from typing import Generic, TypeVar
 
 from serving.callers import Caller
 
 T = TypeVar("T")
-S = TypeVar("S")
 
 
 class _Flow(Generic[T]):
@@ -30,7 +27,7 @@ class _Flow(Generic[T]):
 
 
 class FairOrder(Generic[T]):
-    """Items in fair order. Not for several threads at once."""
+    """Items in fair order. Only one thread may use it at a time."""
 
     def __init__(self) -> None:
         self._time = 0  # virtual: the tag of what was taken last
@@ -54,11 +51,11 @@ class FairOrder(Generic[T]):
         flow.items.append((item, cost))
 
     def peek(self) -> T:
-        """The next item; there must be one."""
+        """The next item; raises IndexError if there is none."""
         return self._heap[0][2].items[0][0]
 
     def take(self) -> T:
-        """Remove and return the next item; there must be one."""
+        """Remove and return the next item; raises IndexError if there is none."""
         tag, _, flow = self._heap[0]
         self._time = tag
         item, _ = flow.items.popleft()
@@ -73,45 +70,3 @@ class FairOrder(Generic[T]):
             if not self._connections[owner]:
                 del self._connections[owner]
         return item
-
-
-class FairQueue(Generic[T, S]):
-    """Items in fair order, for threads that wait for them; and signals, in the order of all that came."""
-
-    def __init__(self) -> None:
-        self._order: FairOrder[T] = FairOrder()
-        self._lock = Lock()
-        # One entry for each item (None) and signal: waiting is SimpleQueue's, which needs no lock of Python's.
-        self._arrivals: SimpleQueue[S | None] = SimpleQueue()
-
-    def put(self, item: T, caller: Caller, cost: int) -> None:
-        """Add an item that costs so much, at least 1."""
-        with self._lock:
-            self._order.put(item, caller, cost)
-        self._arrivals.put(None)
-
-    def signal(self, signal: S) -> None:
-        """Add a signal: it is got after as many items as were in the queue before it."""
-        self._arrivals.put(signal)
-
-    def get(self) -> T | S:
-        """Remove and return an item or a signal; waits until there is one."""
-        return self._resolve(self._arrivals.get())
-
-    def get_nowait(self) -> T | S:
-        """Remove and return an item or a signal. Raises queue.Empty if there is none."""
-        return self._resolve(self._arrivals.get_nowait())
-
-    def qsize(self) -> int:
-        """How many items and signals there are, or were a moment ago."""
-        return self._arrivals.qsize()
-
-    def empty(self) -> bool:
-        """Whether there is nothing, or was nothing a moment ago."""
-        return self._arrivals.empty()
-
-    def _resolve(self, arrival: S | None) -> T | S:
-        if arrival is not None:
-            return arrival
-        with self._lock:
-            return self._order.take()
