@@ -107,8 +107,7 @@ class DynamicBatcher:
         total = len(prepares) * rows
         begin = time.monotonic()
         request = Request(len(prepares), inf if timeout_s is None else begin + timeout_s)
-        if not extra:
-            self._admission.check(request.caller, total, timeout_s)
+        expected_s = 0.0 if extra else self._admission.check(request.caller, total, timeout_s)
         jobs = [Job(request, prepare, rows, extra=extra) for prepare in prepares]
         self._admission.take(request.caller, total)
         try:
@@ -119,7 +118,7 @@ class DynamicBatcher:
         finally:
             self._admission.give_back(request.caller, total)
             request.abandoned = True
-        self._admission.answered(total, time.monotonic() - begin, waiting=not self._orders.empty())
+        self._admission.answered(total, time.monotonic() - begin, expected_s, waiting=not self._orders.empty())
         outcomes = []
         for job in jobs:
             assert job.outcome is not None
