@@ -50,7 +50,7 @@ class Admission:
         if timeout_s is None:
             return 0.0
         expected_s = self._pace.seconds(shares.before(caller, rows))
-        latest_s = expected_s + self._error_s + 2 * self._spread_s
+        latest_s = expected_s + self._error_s + 4 * self._spread_s
         if expected_s and shares.total and latest_s > timeout_s * TIMELY:
             raise QueueFull(
                 f"the answer would take {expected_s:.2g} to {latest_s:.2g} s, and the deadline is in {timeout_s:.2g} s",
@@ -69,11 +69,19 @@ class Admission:
     def answered(self, rows: int, took_s: float, expected_s: float, *, waiting: bool) -> None:
         """Note that a request was answered, how long it took, what `check` had expected, and whether others wait."""
         if expected_s:
-            error_s = took_s - expected_s - self._error_s
-            self._error_s += error_s / 8
-            self._spread_s += (abs(error_s) - self._spread_s) / 4
+            self._learn(took_s - expected_s)
         self._recent_s += (took_s - self._recent_s) / 8
         self._pace.answered(rows, waiting=waiting)
+
+    def given_up(self, waited_s: float, expected_s: float) -> None:
+        """Note that a caller went, as one does whose deadline passed, and how long it had waited: it may be too long."""
+        if expected_s and waited_s > expected_s:
+            self._learn(waited_s - expected_s)
+
+    def _learn(self, off_s: float) -> None:
+        error_s = off_s - self._error_s
+        self._error_s += error_s / 8
+        self._spread_s += (abs(error_s) - self._spread_s) / 4
 
 
 class Pace:

@@ -115,6 +115,9 @@ class DynamicBatcher:
                 self._waiting.add(job)
                 self._orders.put(_Order.PICTURE)
             await request.done
+        except asyncio.CancelledError:
+            self._admission.given_up(time.monotonic() - begin, expected_s)
+            raise
         finally:
             self._admission.give_back(request.caller, total)
             request.abandoned = True

@@ -68,6 +68,15 @@ def test_expectations_that_were_too_short_make_it_careful_and_right_ones_bold_ag
     admission.check(GREEDY, 1, 3.0)
 
 
+def test_callers_that_gave_up_make_it_careful_too(clock: list[float]) -> None:
+    admission = busy(clock)
+    for _ in range(20):
+        admission.given_up(3.1, 2.1)
+        admission.given_up(0.5, 2.1)  # went before its time: says nothing
+    with pytest.raises(QueueFull):
+        admission.check(GREEDY, 1, 3.0)
+
+
 def test_the_pace_follows_a_change(clock: list[float]) -> None:
     admission = busy(clock)
     for _ in range(200):
