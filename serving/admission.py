@@ -31,8 +31,8 @@ class Admission:
         """Rows in flight."""
         return self._shares.total
 
-    def check(self, caller: Caller, rows: int, timeout_s: float | None) -> float:
-        """Check that there are places for so many rows.
+    def enter(self, caller: Caller, rows: int, timeout_s: float | None, *, admitted: bool = False) -> float:
+        """Take places for so many rows; refused nothing if they belong to a request that is `admitted` already.
 
         Returns:
             About how long the answer will take, in seconds; 0 while that is not known.
@@ -41,28 +41,25 @@ class Admission:
             QueueFull: if there are too few, for all or for this caller, or the answer would come after `timeout_s`.
         """
         shares = self._shares
-        if not shares.admits(caller, rows):
+        expected_s = 0.0
+        if not admitted and not shares.admits(caller, rows):
             raise QueueFull(
                 f"{shares.total:,} rows are in flight, and this asks for {rows:,} more; {shares.limit:,} may be, of "
                 "which each caller gets a fair share",
                 retry_after_s=self._recent_s / 2,
             )
-        if timeout_s is None:
-            return 0.0
-        expected_s = self._pace.seconds(shares.before(caller, rows))
-        latest_s = expected_s + self._error_s + 4 * self._spread_s
-        if expected_s and shares.total and latest_s > timeout_s * TIMELY:
-            raise QueueFull(
-                f"the answer would take {expected_s:.2g} to {latest_s:.2g} s, and the deadline is in {timeout_s:.2g} s",
-                retry_after_s=max(latest_s - timeout_s * TIMELY, self._recent_s / 2),
-            )
+        if not admitted and timeout_s is not None:
+            expected_s = self._pace.seconds(shares.before(caller, rows))
+            latest_s = expected_s + self._error_s + 4 * self._spread_s
+            if expected_s and shares.total and latest_s > timeout_s * TIMELY:
+                raise QueueFull(
+                    f"the answer would take {expected_s:.2g} to {latest_s:.2g} s; the deadline is in {timeout_s:.2g} s",
+                    retry_after_s=max(latest_s - timeout_s * TIMELY, self._recent_s / 2),
+                )
+        shares.take(caller, rows)
         return expected_s
 
-    def take(self, caller: Caller, rows: int) -> None:
-        """Take places."""
-        self._shares.take(caller, rows)
-
-    def give_back(self, caller: Caller, rows: int) -> None:
+    def leave(self, caller: Caller, rows: int) -> None:
         """Give the places back."""
         self._shares.give_back(caller, rows)
 
@@ -74,7 +71,7 @@ class Admission:
         self._pace.answered(rows, waiting=waiting)
 
     def given_up(self, waited_s: float, expected_s: float) -> None:
-        """Note that a caller went, as one does whose deadline passed, and how long it had waited: it may be too long."""
+        """Note that a caller went, as one does whose deadline passed, and how long it had waited."""
         if expected_s and waited_s > expected_s:
             self._learn(waited_s - expected_s)
 

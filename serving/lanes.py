@@ -1,48 +1,44 @@
 """Pictures that wait in; the one whose turn it is out: single views first, extra views of test-time augmentation after.
 
 Under load, whoever asks for one view is answered before the views that others average over, and adaptive requests
-learn soon which pictures need more views. Within a lane the order is fair to callers (fair_order.py); a share of the
-turns belongs to the extra views, so that they wait longer, but never for ever.
+learn soon which pictures need more views. Within a lane it is first come, first served; a share of the turns belongs
+to the extra views, so that they wait longer, but never for ever.
 """
 
 from collections import deque
+from typing import Generic, TypeVar
 
-from serving.fair_order import FairOrder
-from serving.jobs import Job
+T = TypeVar("T")
 
 FRESH_PER_EXTRA = 3
 """While both wait: pictures of a single, first view that go before one with extra views does."""
 
 
-class Lanes:
-    """Two queues of jobs. `add` may be called while another thread takes; only one thread may take at a time."""
+class Lanes(Generic[T]):
+    """Two queues. Not for several threads at once."""
 
     def __init__(self) -> None:
-        self._arrived: deque[Job] = deque()  # so that `add` need not wait for who takes
-        self._fresh: FairOrder[Job] = FairOrder()
-        self._extra: FairOrder[Job] = FairOrder()
-        self._passed = 0  # fresh jobs taken since an extra one was
+        self._fresh: deque[T] = deque()
+        self._extra: deque[T] = deque()
+        self._passed = 0  # fresh ones taken since an extra one was
 
-    def __bool__(self) -> bool:
-        return bool(self._arrived or self._fresh or self._extra)
+    def __len__(self) -> int:
+        return len(self._fresh) + len(self._extra)
 
-    def add(self, job: Job) -> None:
-        """Queue a job."""
-        self._arrived.append(job)
+    def put(self, item: T, *, extra: bool) -> None:
+        """Queue a picture: one with a single, first view, or one with `extra` views."""
+        (self._extra if extra else self._fresh).append(item)
 
-    def first(self) -> Job:
-        """The job whose turn it is. Raises IndexError if there is none."""
-        return self._next().peek()
+    def peek(self) -> T:
+        """The one whose turn it is. Raises IndexError if there is none."""
+        return self._next()[0]
 
-    def take(self) -> Job:
-        """Take the job whose turn it is. Raises IndexError if there is none."""
+    def take(self) -> T:
+        """Take the one whose turn it is. Raises IndexError if there is none."""
         lane = self._next()
         self._passed = self._passed + 1 if lane is self._fresh and self._extra else 0
-        return lane.take()
+        return lane.popleft()
 
-    def _next(self) -> FairOrder[Job]:
-        while self._arrived:
-            job = self._arrived.popleft()
-            (self._extra if job.extra else self._fresh).put(job, job.request.caller, job.rows)
+    def _next(self) -> deque[T]:
         extra_turn = not self._fresh or self._passed >= FRESH_PER_EXTRA
         return self._extra if self._extra and extra_turn else self._fresh

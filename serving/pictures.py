@@ -110,15 +110,17 @@ class PictureService:
         return Asked(model, views, top_k, adaptive)
 
     def has_room(self, size: int) -> bool:
-        """Whether pictures of so many bytes may be held now; alone, any may."""
+        """Whether this caller may hold pictures of so many bytes more; alone, any may."""
         return not self._bytes_in_flight.total or self._bytes_in_flight.admits(CALLER.get(), size)
 
     def hold(self, size: int) -> None:
-        """Count bytes of pictures that are held; below zero, of pictures that are let go."""
-        if size > 0:
-            self._bytes_in_flight.take(CALLER.get(), size)
-        else:
-            self._bytes_in_flight.give_back(CALLER.get(), -size)
+        """Count bytes of pictures that this caller holds."""
+        self._bytes_in_flight.take(CALLER.get(), size)
+
+    def let_go(self, size: int) -> None:
+        """Count them no more, and tell who waits for room."""
+        self._bytes_in_flight.give_back(CALLER.get(), size)
+        self.turns.next()
 
     async def classify(
         self, asked: Asked, pictures: Sequence[Picture], timeout_s: float | None
@@ -143,8 +145,7 @@ class PictureService:
         try:
             return await self.compute(asked, pictures, timeout_s)
         finally:
-            self.hold(-size)
-            self.turns.next()
+            self.let_go(size)
 
     async def compute(
         self, asked: Asked, pictures: Sequence[Picture], timeout_s: float | None
@@ -175,11 +176,12 @@ class PictureService:
         """Why a picture with this label is not classified; None if the label is a class, or empty.
 
         Raises:
-            RoleMissing: if the caller may not record labels.
+            RoleMissing: if the caller may record no labels.
         """
-        if label:
-            CALLER.get().require(Role.LABEL, "record labels")
-        if not label or label in asked.model.class_index:
+        if not label:
+            return None
+        CALLER.get().require(Role.LABEL, "record labels")
+        if label in asked.model.class_index:
             return None
         manifest = asked.model.manifest
         return error_result(LabelUnknown(label, manifest.resource, manifest.classes), field)

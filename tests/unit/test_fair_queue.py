@@ -1,11 +1,14 @@
 """The order is fair to callers, whatever each of them asks for."""
 
+import threading
+from queue import Empty
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.callers import ALL_ROLES, NOBODY, Caller, caller_at
-from serving.fair_order import FairOrder
+from serving.fair_queue import FairOrder, FairQueue
 from serving.fair_shares import FairShares
 
 
@@ -103,6 +106,29 @@ def test_while_both_have_work_neither_gets_more_than_the_other_but_for_the_large
         assert abs(served["greedy"] - served["polite"]) <= 2 * 16
 
 
+def test_threads_get_everything_once_and_signals_after_what_came_before() -> None:
+    queue: FairQueue[int, str] = FairQueue()
+    got: list[int] = []
+
+    def work() -> None:
+        while not isinstance(item := queue.get(), str):
+            got.append(item)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(1000):
+        queue.put(number, Caller(str(number % 7), ""), 1)
+    for _ in threads:
+        queue.signal("stop")
+    for thread in threads:
+        thread.join(20)
+    assert sorted(got) == list(range(1000))
+    assert queue.empty()
+    with pytest.raises(Empty):
+        queue.get_nowait()
+
+
 @given(st.lists(st.tuples(CALLERS, st.integers(1, 300)), max_size=100))
 def test_shares_never_exceed_the_limit_and_leave_room_for_a_newcomer(asked: list[tuple[Caller, int]]) -> None:
     shares = FairShares(1000)
@@ -135,6 +161,16 @@ def test_the_process_itself_may_take_all() -> None:
         assert shares.admits(NOBODY, 1)
         shares.take(NOBODY, 1)
     assert not shares.admits(NOBODY, 1)
+
+
+def test_what_holds_nothing_is_given_back_in_any_order() -> None:
+    """Empty pictures have no bytes."""
+    shares = FairShares(32)
+    for amount in (0, 5, 0):
+        shares.take(POLITE, amount)
+    for amount in (5, 0, 0):
+        shares.give_back(POLITE, amount)
+    assert shares.total == 0
 
 
 def test_what_comes_before_counts_of_each_caller_no_more_than_of_oneself() -> None:
