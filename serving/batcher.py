@@ -104,16 +104,19 @@ class DynamicBatcher:
         total = len(prepares) * rows
         begin = time.monotonic()
         request = Request(len(prepares), inf if timeout_s is None else begin + timeout_s)
-        self._admission.enter(request.caller, total, timeout_s, admitted=extra)
+        expected_s = self._admission.enter(request.caller, total, timeout_s, admitted=extra)
         jobs = [Job(request, prepare, rows, extra=extra) for prepare in prepares]
         try:
             for job in jobs:
                 self._orders.put(job, request.caller, rows, extra=job.extra)
             await request.done
+        except asyncio.CancelledError:
+            self._admission.given_up(time.monotonic() - begin, expected_s)
+            raise
         finally:
             self._admission.leave(request.caller, total)
             request.abandoned = True
-        self._admission.answered(total, time.monotonic() - begin, waiting=not self._orders.empty())
+        self._admission.answered(total, time.monotonic() - begin, expected_s, waiting=not self._orders.empty())
         outcomes = []
         for job in jobs:
             assert job.outcome is not None

@@ -6,7 +6,7 @@ up to about 80% of the whole, several divide it evenly, and there is room for on
 use these.
 """
 
-from serving.callers import Caller
+from serving.callers import NOBODY, Caller
 
 GREED = 4
 """How many times what is free a caller may hold."""
@@ -22,9 +22,11 @@ class FairShares:
         self._owners: dict[str, dict[str, int]] = {}  # owner -> connection -> amount
 
     def admits(self, caller: Caller, amount: int) -> bool:
-        """Whether the caller may take so much more."""
+        """Whether the caller may take so much more. This process itself, which measures, may take all."""
         if self.total + amount > self.limit:
             return False
+        if caller is NOBODY:
+            return True
         connections = self._owners.get(caller.owner)
         if connections is None:
             return amount <= GREED * (self.limit - self.total)
@@ -33,13 +35,17 @@ class FairShares:
         return held + amount <= allowed and connections.get(caller.connection, 0) + amount <= GREED * (allowed - held)
 
     def take(self, caller: Caller, amount: int) -> None:
-        """Note that the caller took so much."""
+        """Note that the caller took so much, at least 0."""
+        if not amount:
+            return
         connections = self._owners.setdefault(caller.owner, {})
         connections[caller.connection] = connections.get(caller.connection, 0) + amount
         self.total += amount
 
     def give_back(self, caller: Caller, amount: int) -> None:
-        """Note that the caller gave so much back."""
+        """Note that the caller gave so much back, at least 0."""
+        if not amount:
+            return
         connections = self._owners[caller.owner]
         connections[caller.connection] -= amount
         self.total -= amount

@@ -92,10 +92,10 @@ def test_nothing_is_written_but_in_the_state_folder_and_only_the_owner_reads_it(
     assert written, "strace saw nothing at all, so it proves nothing"
     assert snapshot(folder / "models") == before
 
-    for path in (folder / "state").iterdir():
+    for path in (folder / "state").rglob("*"):
         state = path.stat()
         assert state.st_uid == NOBODY
-        assert stat.S_IMODE(state.st_mode) == 0o600, path.name
+        assert stat.S_IMODE(state.st_mode) == (0o700 if path.is_dir() else 0o600), path.name
 
 
 def test_a_state_folder_that_only_root_may_write_to_is_said(folder: Path) -> None:

@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedServer]:
     callers = folder / "callers"
     callers.write_text("".join(f"predict {name} {token}\n" for name, token in TOKENS.items()))
     callers.chmod(0o600)
-    limits = ("--max-queue-views", 128, "--auth-tokens", callers, "--max-connection-age", 0)
+    limits = ("--max-queue-views", 192, "--auth-tokens", callers, "--max-connection-age", 0)
     with counted_server(folder / "models", folder / "state", *limits) as server:
         yield server
 
@@ -64,7 +64,7 @@ async def greedy(stub: pb_grpc.ClassifierStub, latencies: list[float], refused: 
             if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise
             refused.append(1)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(1)
 
 
 async def both(

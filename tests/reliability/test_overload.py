@@ -120,7 +120,8 @@ def test_ten_times_the_capacity(tmp_path: Path, seed: int) -> None:
         f"{after_s * 1000:.0f} ms after; {before_mib:.0f} MiB before, at most {most_mib:.0f}"
     )
     assert refused > answered > 0
-    assert outcome.too_late <= 0.01 * (answered + outcome.too_late)
+    # the first ones may be: how long they take is learned from them
+    assert outcome.too_late <= 0.05 * (answered + outcome.too_late)
     assert outcome.without_retry == 0
     assert statistics.median(outcome.refused_s) < statistics.median(outcome.answered_s) / 2
     assert most_mib < before_mib + 100

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.callers import ALL_ROLES, Caller, caller_at
+from serving.callers import ALL_ROLES, NOBODY, Caller, caller_at
 from serving.fair_queue import FairOrder, FairQueue
 from serving.fair_shares import FairShares
 
@@ -153,6 +153,24 @@ def test_one_greedy_caller_takes_most_and_never_all() -> None:
     assert 700 <= shares.total <= 850
     assert shares.admits(POLITE, 64)
     assert shares.admits(Caller("greedy", "a new connection"), 1)
+
+
+def test_the_process_itself_may_take_all() -> None:
+    shares = FairShares(32)
+    for _ in range(32):
+        assert shares.admits(NOBODY, 1)
+        shares.take(NOBODY, 1)
+    assert not shares.admits(NOBODY, 1)
+
+
+def test_what_holds_nothing_is_given_back_in_any_order() -> None:
+    """Empty pictures have no bytes."""
+    shares = FairShares(32)
+    for amount in (0, 5, 0):
+        shares.take(POLITE, amount)
+    for amount in (5, 0, 0):
+        shares.give_back(POLITE, amount)
+    assert shares.total == 0
 
 
 def test_what_comes_before_counts_of_each_caller_no_more_than_of_oneself() -> None:
