@@ -69,7 +69,7 @@ def choose_engine(bundle: Bundle, asked: EngineName, precision: Precision | None
     try:
         gpu = find_gpu()
         return (_in_tensorrt if asked == "tensorrt" else _on_cuda)(bundle, precision, gpu, f"--engine {asked}")
-    except (CudaError, EngineError) as error:
+    except (CudaError, EngineError, BundleError) as error:
         raise BundleError(f"--engine {asked} cannot be used for {bundle.manifest.resource}: {error}") from error
 
 
