@@ -13,9 +13,6 @@ from serving.tables import print_statistics, statistics_to_dict
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
-    from serving.memory import share_one_heap
-
-    share_one_heap()
     # here, so that the other commands need not wait for the inference libraries
     from serving.decode import Limits
     from serving.plan import PlanOptions
