@@ -16,11 +16,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from serving.bundle import BundleError, Manifest
+from serving.classify_stream import Streams
 from serving.feedback import Feedback
 from serving.health import HealthServicer
 from serving.memory import keep_freed_memory
 from serving.model_watcher import ModelWatcher
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
+from serving.pictures import PictureService
 from serving.repository import Repository, ServedModel, ServingOptions, find_bundles, load_model
 from serving.services import ClassifierService
 from serving.statistics import StatisticsStore, StatisticsUnavailable
@@ -107,6 +109,7 @@ class Server:
         """Answer what is in flight, within the grace period; then write what is known, and let go of everything."""
         self._health.stop()
         self._watching.cancel()
+        self._streams.stop()
         drained = asyncio.create_task(self._server.stop(self.settings.grace_s))
         cut_short = asyncio.create_task(self._cut_short.wait())
         await asyncio.wait((drained, cut_short), return_when=asyncio.FIRST_COMPLETED)
@@ -160,7 +163,9 @@ class Server:
     def _listen(self) -> None:
         settings = self.settings
         feedback = Feedback(self._signer, self._store)
-        service = ClassifierService(self._repository, feedback, self._store, settings.max_views)
+        pictures = PictureService(self._repository, feedback, self._store, settings.max_views)
+        self._streams = Streams(pictures)
+        service = ClassifierService(self._repository, feedback, self._store, pictures, self._streams)
         self.watcher = ModelWatcher(
             self._repository, settings.models, settings.wanted, settings.options, self._register, settings.keep_versions
         )
