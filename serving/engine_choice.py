@@ -135,8 +135,9 @@ def _on_cuda(bundle: Bundle, precision: Precision | None, gpu: Gpu, reason: str)
 
 
 def _in_tensorrt(bundle: Bundle, precision: Precision | None, gpu: Gpu, reason: str) -> EngineChoice:
-    # here, since only this needs the module at all
-    from serving.tensorrt_engine import LoadedPlan, load_tensorrt
+    # here, since only this needs the modules at all
+    from serving.tensorrt_engine import LoadedPlan
+    from serving.tensorrt_library import load_tensorrt
 
     release = str(load_tensorrt().__version__)
     others = []
