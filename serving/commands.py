@@ -8,9 +8,13 @@ import sys
 
 from rich.console import Console
 
+from serving.channel_options import to_credentials
 from serving.client import Client, ClientError
+from serving.limit_options import to_connections
 from serving.live_statistics import watch_statistics
 from serving.tables import print_statistics, statistics_to_dict
+
+WRONG_USE = 2
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -19,9 +23,16 @@ def serve(arguments: argparse.Namespace) -> int:
     from serving.decode import Limits
     from serving.plan import PlanOptions
     from serving.repository import ServingOptions
+    from serving.security import to_security
     from serving.server import Settings, StartupError, run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.umask(0o077)  # what the server writes is for its own user: keys, labels
+    try:
+        connections, security = to_connections(arguments), to_security(arguments)
+    except ValueError as error:
+        print(f"pawserve: {error}", file=sys.stderr)
+        return WRONG_USE
     options = ServingOptions(
         plan=PlanOptions(
             instances=arguments.instances,
@@ -34,7 +45,7 @@ def serve(arguments: argparse.Namespace) -> int:
         engine=arguments.engine,
         precision=arguments.precision,
         max_rows=arguments.max_queue_views,
-        limits=Limits(),
+        limits=Limits(max_bytes=arguments.max_image_mib * 2**20, max_pixels=arguments.max_pixels),
     )
     settings = Settings(
         models=arguments.models,
@@ -45,9 +56,13 @@ def serve(arguments: argparse.Namespace) -> int:
         state=arguments.state,
         statistics=arguments.statistics or os.environ.get("PAWSERVE_STATISTICS", ""),
         retention_days=arguments.retention,
+        token_key=arguments.token_key,
         options=options,
         max_views=arguments.max_views,
-        max_message_bytes=arguments.max_message_mib * 2**20,
+        connections=connections,
+        security=security,
+        reflection=not arguments.no_reflection,
+        max_bytes_in_flight=arguments.max_in_flight_mib * 2**20,
         grace_s=arguments.grace,
     )
     try:
@@ -60,7 +75,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 def record_label(arguments: argparse.Namespace) -> int:
     """Record one label."""
-    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+    with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
         [result] = client.record_labels([(arguments.token, arguments.label)])
     if isinstance(result, ClientError):
         raise result
@@ -82,7 +97,7 @@ def record_label(arguments: argparse.Namespace) -> int:
 
 def check_health(arguments: argparse.Namespace) -> int:
     """Say whether the server is ready, and what it serves."""
-    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+    with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
         status = client.health()
         models = client.list_models() if status == "SERVING" else []
     if arguments.json:
@@ -96,7 +111,7 @@ def show_statistics(arguments: argparse.Namespace) -> int:
     """Print the statistics, plot those of one version, or show them until Ctrl-C."""
     if arguments.watch and (arguments.since or arguments.until):
         arguments.refuse("--watch shows statistics of all time: leave out --since and --until")
-    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+    with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
         resource = to_resource(arguments.model)
         if arguments.watch:
             watch_statistics(client, resource, arguments.interval, Console(), as_json=arguments.json)
