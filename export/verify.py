@@ -50,7 +50,7 @@ class Evidence:
 
         A smaller set is repeated.
         """
-        order_N = np.argsort(self.trained_NK.max(1), kind="stable")
+        order_N = np.argsort(np.nanmax(self.trained_NK, 1), kind="stable")
         return order_N[np.arange(count) % len(order_N)]
 
 

@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TypeVar
 
 import numpy as np
@@ -27,10 +28,32 @@ from training.extract import Extract
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-BATCHES_AT_ONCE = 4
-"""Batches in work or waiting for each worker: enough that none idles, few enough that memory stays flat."""
+BATCHES_AT_ONCE = 32
+"""Batches in work or waiting for each worker: enough that none idles while rows are written to the disk."""
 APPEND_ROWS = 256
 """Rows added to the store at a time: what an interrupt may cost."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What computing activations took."""
+
+    engine: str
+    """What computed them, in words; empty where nothing had to be computed."""
+    views: int
+    """Rows that were computed: V for each photo."""
+    seconds: float
+    """Of decoding, computing and storing."""
+    prepare_s: float
+    """Of getting the engine ready, once."""
+
+    @property
+    def rate(self) -> float:
+        """Views a second."""
+        return self.views / max(self.seconds, 1e-9)
+
+
+NO_WORK = Work("", 0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -46,6 +69,7 @@ class Activations:
     """float32 `[rows of the store, 2C]`, memory-mapped."""
     row_of_NV: NDArray[np.int64]
     """Where in `rows` each photo's views are, int64 `[N, V]`."""
+    work: Work = NO_WORK
 
     def __len__(self) -> int:
         """The number of examples, N x V."""
@@ -100,8 +124,8 @@ def compute_activations(
     )
     skipped: dict[bytes, str] = {}
     if missing:
-        on_progress(0, len(missing))
         extract = make_extract()
+        on_progress(0, len(missing))
 
         def work(batch: Sequence[Photo]) -> list[tuple[Photo, NDArray[np.float32] | str]]:
             return _extract_batch(batch, extract, preprocess, views)
@@ -161,13 +185,20 @@ def _extract_batch(
 def _in_threads(work: Callable[[_T], _R], items: Sequence[_T], workers: int) -> Iterator[_R]:
     """Results as they come, in any order; when the caller stops or fails, what has not begun is dropped."""
     waiting = iter(items)
+    finished: SimpleQueue[Future[_R]] = SimpleQueue()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="activations")
+
+    def submit(count: int) -> int:
+        batches = list(islice(waiting, count))
+        for item in batches:
+            pool.submit(work, item).add_done_callback(finished.put)
+        return len(batches)
+
     try:
-        running: set[Future[_R]] = {pool.submit(work, item) for item in islice(waiting, workers * BATCHES_AT_ONCE)}
+        running = submit(workers * BATCHES_AT_ONCE)
         while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-            running |= {pool.submit(work, item) for item in islice(waiting, len(done))}
+            result = finished.get().result()
+            running += submit(1) - 1
+            yield result
     finally:
         pool.shutdown(cancel_futures=True)

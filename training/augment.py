@@ -6,14 +6,15 @@ cropped at random.
 """
 
 from collections.abc import Callable
+from math import ceil, cos, radians, sin
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.transforms import InterpolationMode, v2
-from torchvision.transforms.v2 import functional
+from torchvision.transforms import v2
 
 from serving.views import look
 from training.stage import Augment
@@ -25,76 +26,88 @@ PROBABILITY = 0.75
 LIGHTING = 0.05
 """Brightness and contrast are multiplied by 1 - 0.05 to 1 + 0.05."""
 CONTACT_SHEET = 16
+EVERY = 4
+"""Pixels of which one tells how bright a photo is."""
 
-View = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""uint8 `[S, S, 3]` -> uint8 `[crop, crop, 3]`; draws from torch's random numbers."""
+View = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
+"""uint8 `[S, S, 3]` and a seed -> uint8 `[crop, crop, 3]`; from several threads at once, if need be."""
+
+_drawing = Lock()
 
 
-class TurnAndZoom(v2.Transform):  # type: ignore[misc]
-    """Turn and zoom about the centre in one resampling, with a reflected border."""
+class Augmentation(v2.Transform):  # type: ignore[misc]
+    """Turn, zoom, crop, mirror and light: the geometry in one resampling, the light in one table."""
+
+    def __init__(self, crop: int, *, quarters: bool) -> None:
+        super().__init__()
+        self.crop = crop
+        self.quarters = quarters
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        turn, zoom, degrees, scale = torch.rand(4).tolist()
+        turn, zoom, degrees, scale, x, y, brightness, contrast = torch.rand(8).tolist()
         return {
             "degrees": (2 * degrees - 1) * MAX_DEGREES if turn < PROBABILITY else 0.0,
             "zoom": 1 + scale * (MAX_ZOOM - 1) if zoom < PROBABILITY else 1.0,
+            "corner": (x, y),
+            "mirror": bool(torch.rand(()) < 0.5),
+            "quarters": int(torch.randint(4, ())) if self.quarters else 0,
+            "brightness": 1 + (2 * brightness - 1) * LIGHTING,
+            "contrast": 1 + (2 * contrast - 1) * LIGHTING,
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """uint8 `[S, S, 3]` -> uint8 `[crop, crop, 3]`."""
+        canvas_SSC = np.rot90(inpt, params["quarters"])
+        lit = _lighting(canvas_SSC, params["brightness"], params["contrast"])
+        return np.array(self._look(canvas_SSC, params).point(lit))
+
+    def _look(self, canvas_SSC: NDArray[np.uint8], params: dict[str, Any]) -> Image.Image:
+        side, crop = canvas_SSC.shape[0], self.crop
+        left, top = (int(part * (side - crop + 1)) for part in params["corner"])
         if params["degrees"] == 0 and params["zoom"] == 1:
-            return inpt
-        side = inpt.width
-        border = side // 8  # a turn by 10 degrees reaches 8% of the side beyond it
-        padded = functional.pad(inpt, [border], padding_mode="reflect")
-        turned = functional.affine(
-            padded,
-            angle=params["degrees"],
-            translate=[0, 0],
-            scale=params["zoom"],
-            shear=[0.0],
-            interpolation=InterpolationMode.BILINEAR,
-        )
-        return functional.center_crop(turned, [side])
+            view_HWC = canvas_SSC[top : top + crop, left : left + crop]
+            return Image.fromarray(np.ascontiguousarray(view_HWC[:, ::-1] if params["mirror"] else view_HWC))
+        turn = radians(params["degrees"])
+        # Output (x, y), measured from the canvas's centre, lies at A (x, y) + centre in the canvas.
+        a, b = cos(turn) / params["zoom"], sin(turn) / params["zoom"]
+        border = ceil(abs(b) * side / 2) + 1  # as far as a turned view can reach beyond the canvas
+        sides = ((border, border), (border, border), (0, 0))
+        reflected = Image.fromarray(np.pad(canvas_SSC, sides, mode="reflect"))
+        x, y = left - side / 2, top - side / 2
+        step = -1 if params["mirror"] else 1
+        x += crop if params["mirror"] else 0
+        centre = side / 2 + border
+        matrix = (a * step, b, a * x + b * y + centre, -b * step, a, -b * x + a * y + centre)
+        return reflected.transform((crop, crop), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
 
-class QuarterTurn(v2.Transform):  # type: ignore[misc]
-    """Turn by 0, 90, 180 or 270 degrees: with mirroring, the eight symmetries of a square."""
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        return {"quarters": int(torch.randint(4, ()))}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        quarter_turns = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
-        turn = quarter_turns[params["quarters"]]
-        return inpt if turn is None else inpt.transpose(turn)
+def _lighting(canvas_SSC: NDArray[np.uint8], brightness: float, contrast: float) -> list[int]:
+    """A table for each channel's 256 values: brightness about 0, then contrast about the photo's mean."""
+    mean = brightness * float(canvas_SSC[::EVERY, ::EVERY].mean())
+    values = contrast * (brightness * np.arange(256) - mean) + mean
+    table: list[int] = np.clip(np.rint(values), 0, 255).astype(int).tolist()
+    return table * 3
 
 
 def augmentation(kind: Augment, crop: int) -> View:
-    """The transform of a preset; `none` is view 0, as in validation."""
-    if kind == "none":
-        return lambda canvas_SSC: look(canvas_SSC, crop)[0]
-    quarter = [QuarterTurn()] if kind == "top-down" else []
-    transform = v2.Compose(
-        [
-            *quarter,
-            TurnAndZoom(),
-            v2.RandomCrop(crop),
-            v2.RandomHorizontalFlip(),
-            v2.ColorJitter(brightness=LIGHTING, contrast=LIGHTING),
-        ]
-    )
+    """The views of a preset, which depend on the seed alone; `none` is view 0, as in validation.
 
-    def view(canvas_SSC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return np.array(transform(Image.fromarray(canvas_SSC)))
+    The process's own random numbers stay as they were.
+    """
+    if kind == "none":
+        return lambda canvas_SSC, seed: look(canvas_SSC, crop)[0]
+    transform = Augmentation(crop, quarters=kind == "top-down")
+
+    def view(canvas_SSC: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        with _drawing:  # torch has one state for all threads
+            before = torch.default_generator.get_state()
+            torch.default_generator.manual_seed(seed)
+            params = transform.make_params([])
+            torch.default_generator.set_state(before)
+        view_HWC: NDArray[np.uint8] = transform.transform(canvas_SSC, params)
+        return view_HWC
 
     return view
-
-
-def seeded(view: View, canvas_SSC: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """A view that depends on the seed alone; the process's own random numbers stay as they were."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return view(canvas_SSC)
 
 
 def contact_sheet(canvas_SSC: NDArray[np.uint8], kind: Augment, crop: int, seed: int) -> Image.Image:
@@ -102,6 +115,6 @@ def contact_sheet(canvas_SSC: NDArray[np.uint8], kind: Augment, crop: int, seed:
     view = augmentation(kind, crop)
     sheet = Image.new("RGB", (4 * crop, 4 * crop))
     for index in range(CONTACT_SHEET):
-        tile = Image.fromarray(seeded(view, canvas_SSC, seed + index))
+        tile = Image.fromarray(view(canvas_SSC, seed + index))
         sheet.paste(tile, (index % 4 * crop, index // 4 * crop))
     return sheet

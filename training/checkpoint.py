@@ -5,18 +5,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from training.calibration import cross_fitted
 from training.files import write_whole
 from training.learner import EpochResult
 from training.lr_finder import LrCurve
+from training.metrics import measure
 from training.recipe import differences
 
 CHECKPOINT_FILE = "checkpoint.pt"
-FORMAT = 1
+FORMAT = 2
 
 
 class ResumeError(ValueError):
@@ -29,9 +33,18 @@ class StepResult:
 
     name: str
     size: int | None
-    logits: Tensor
-    """float32 `[N, K]`, of the validation photos."""
+    right: Tensor
+    """bool `[N]`: which of the validation photos it has right."""
+    metrics: dict[str, Any]
+    """As `run.json` has them, cross-fitted."""
     seconds: float
+
+    @classmethod
+    def of(cls, name: str, size: int | None, logits: Tensor, labels_N: NDArray[np.int64], seconds: float) -> Self:
+        """Measure the logits `[N, K]` of the validation photos: with many classes they would fill a checkpoint."""
+        logits_NK = logits.cpu().numpy()
+        metrics = measure(cross_fitted(logits_NK[None], labels_N), labels_N)
+        return cls(name, size, torch.from_numpy(logits_NK.argmax(1) == labels_N), metrics.to_json(), seconds)
 
 
 @dataclass

@@ -86,7 +86,7 @@ class Split:
             if empty := [name for name, count in zip(self.classes, counts, strict=True) if count == 0]:
                 raise DataError(
                     f"{len(empty)} of {len(self.classes)} classes have no readable photo in the {side} part: "
-                    f"{', '.join(empty[:10])}; add photos, or remove the folder"
+                    f"{listed(empty)}; add photos, or remove the folder"
                 )
 
 
@@ -120,8 +120,8 @@ def read_split(
         classes = class_names(train)
         if classes != (others := class_names(valid)):
             raise DataError(
-                f"{train} and {valid} have different classes: only in train {sorted(set(classes) - set(others))}, "
-                f"only in valid {sorted(set(others) - set(classes))}"
+                f"{train} and {valid} have different classes: only in train: {listed(set(classes) - set(others))}; "
+                f"only in valid: {listed(set(others) - set(classes))}. Every class needs a folder in both"
             )
         of_train = list_photos(train, classes)
         hashed, skipped = hash_photos(of_train + list_photos(valid, classes), on_progress)
@@ -132,6 +132,13 @@ def read_split(
         )
     split.check()
     return split, skipped
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Names for a message, sorted: the first few, and how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 def class_names(folder: Path) -> tuple[str, ...]:

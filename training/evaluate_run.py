@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from training.data import VALID, DataError, Skipped, class_names, hash_photos, list_photos
+from training.data import VALID, DataError, Skipped, class_names, hash_photos, list_photos, listed
 from training.evaluation import Evaluation, confusion_facts, evaluate
 from training.hardware import choose_hardware
 from training.model import Classifier
@@ -16,6 +16,9 @@ from training.run import Run
 from training.setting import labels_of
 from training.view_logits import view_logits
 from training.weights import fingerprint
+
+MOST_LISTED = 50
+"""Classes in a message."""
 
 
 def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Skipped]]:
@@ -36,8 +39,11 @@ def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Ski
         raise DataError(f"{folder} is not a folder; give one with CLASS/* or valid/CLASS/*")
     if (classes := class_names(folder)) != run.classes:
         raise DataError(
-            f"the classes differ, so answers cannot be compared with labels.\n  run:  {', '.join(run.classes)}\n"
-            f"  data: {', '.join(classes) or 'none'}\nthe folders in {folder} must have the run's names"
+            "the classes differ, so answers cannot be compared with labels.\n"
+            f"  run:  {listed(run.classes, MOST_LISTED)}\n  data: {listed(classes, MOST_LISTED)}\n"
+            f"  only in the run: {listed(set(run.classes) - set(classes))}; "
+            f"only in the data: {listed(set(classes) - set(run.classes))}\n"
+            f"the folders in {folder} must have the run's names"
         )
     with progress("reading photos") as on_progress:
         photos, unreadable = hash_photos(list_photos(folder, classes), on_progress)

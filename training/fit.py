@@ -3,13 +3,14 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from training.activations import Activations
 from training.data import Skipped, shared_photos
 from training.evaluation import Evaluation, confusion_facts, evaluate
 from training.files import write_whole
@@ -97,7 +98,7 @@ def _fit(
     checkpoint_every_s: float,
 ) -> Evaluation:
     watch = Stopwatch()
-    setting, skipped, computed = set_up(
+    setting, skipped, activations = set_up(
         data,
         recipe,
         cache,
@@ -124,7 +125,7 @@ def _fit(
         )
         processes.wait()  # until all have read what the first is going to remove
         evaluation = evaluate(logits_VNK, labels_of(split.valid), split.classes)
-        steps = step_facts(fitted, evaluation.labels_N)
+        steps = step_facts(fitted)
     if processes.first:
         with watch.stage("report"):
             write_report(setting, fitted, split, evaluation, steps, skipped, watch.seconds)
@@ -139,10 +140,17 @@ def _fit(
         facts = _facts(setting, evaluation, data, skipped, watch.seconds)
         facts["steps"] = steps
         facts["lr_finder"] = [{"stage": curve.name, **curve.suggestions()} for curve in reached.curves]
-        facts["activations"] = {"computed": computed, "reused": len(split.train) + len(split.valid) - computed}
+        facts |= _activation_facts(activations, len(split.train) + len(split.valid))
         facts["fingerprints"]["model"] = model_sha256
         write_whole(folder / RUN_FILE, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
     return evaluation
+
+
+def _activation_facts(activations: Sequence[Activations], photos: int) -> dict[str, Any]:
+    computed = sum(each.computed for each in activations)
+    work = [{**vars(each.work), "rate": round(each.work.rate, 1)} for each in activations if each.computed]
+    reused = photos - computed if activations else 0
+    return {"activations": {"computed": computed, "reused": reused}, "activations_work": work}
 
 
 def _facts(

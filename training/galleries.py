@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 PER_GALLERY = 8
 MAX_CLASSES = 20
-"""Classes shown in the galleries that have an entry a class."""
+"""Classes shown in the galleries that have an entry a class: with more, those with the most mistakes."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def choose_galleries(
         Gallery("A few correct at random", _sample(rng, np.flatnonzero(right))),
         Gallery("A few incorrect at random", _sample(rng, np.flatnonzero(~right))),
     ]
-    shown = np.unique(labels_N)[:MAX_CLASSES]
+    shown = _shown(labels_N, right)
     p_true = probabilities_NK[np.arange(len(labels_N)), labels_N]
     for title, wanted, rank in (
         ("Most correct", right, -p_true),
@@ -46,6 +46,15 @@ def choose_galleries(
             ranked = inside[np.argsort(rank[inside], kind="stable")]
             galleries.append(Gallery(f"{title}: {classes[label]}", ranked[:PER_GALLERY].tolist()))
     return galleries
+
+
+def _shown(labels_N: NDArray[np.int64], right: NDArray[np.bool_]) -> list[int]:
+    """All classes or, of very many, those with the most mistakes."""
+    present = np.unique(labels_N)
+    if len(present) <= MAX_CLASSES:
+        return [int(label) for label in present]
+    mistakes = np.bincount(labels_N[~right], minlength=int(present[-1]) + 1)[present]
+    return sorted(int(label) for label in present[np.argsort(-mistakes, kind="stable")[:MAX_CLASSES]])
 
 
 def _sample(rng: np.random.Generator, indices: NDArray[np.int64]) -> list[int]:

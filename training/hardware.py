@@ -20,7 +20,7 @@ class Hardware:
     autocast: torch.dtype | None
     """The lower precision that the forward pass runs in, if any."""
     workers: int
-    """Processes that decode photos while the network learns."""
+    """Processes that decode photos while the network learns; with 0, threads do it between its steps."""
 
     @property
     def scaled(self) -> bool:
@@ -33,7 +33,8 @@ class Hardware:
 
     def __str__(self) -> str:
         precision = "float32" if self.autocast is None else str(self.autocast).removeprefix("torch.")
-        return f"{self.device.type}, {precision}, {self.workers} decoding processes"
+        decoding = f"{self.workers} decoding processes" if self.workers else "decoding between steps"
+        return f"{self.device.type}, {precision}, {decoding}"
 
 
 def choose_hardware() -> Hardware:
@@ -45,8 +46,7 @@ def choose_hardware() -> Hardware:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     share = max(cpu_count() // processes, 1)
     if not torch.cuda.is_available():
-        # On a CPU the network takes the cores: half as many decoding processes keep it fed.
-        return Hardware(torch.device("cpu"), None, max(share // 2, 1))
+        return Hardware(torch.device("cpu"), None, 0)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     torch.backends.cudnn.fp32_precision = "tf32"

@@ -52,11 +52,12 @@ def measure(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) 
     n = len(labels_N)
     if n == 0:
         raise ValueError("no photos to measure on")
-    p = probabilities_NK.astype(np.float64)
-    p_true = p[np.arange(n), labels_N]
-    confidence, right = p.max(1), p.argmax(1) == labels_N
+    p_true = probabilities_NK[np.arange(n), labels_N].astype(np.float64)
+    confidence = probabilities_NK.max(1).astype(np.float64)
+    right = probabilities_NK.argmax(1) == labels_N
     nll = -np.log(np.maximum(p_true, 1e-12))
-    brier = (p**2).sum(1) - 2 * p_true + 1
+    squares = np.einsum("nk,nk->n", probabilities_NK, probabilities_NK, dtype=np.float64)
+    brier = squares - 2 * p_true + 1
     samples = np.random.default_rng(0).integers(0, n, (RESAMPLES, n)) if n <= 20_000 else None
     accuracy = wilson(int(right.sum()), n)
     return Metrics(

@@ -8,8 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from serving.confusion import ConfusionMatrix
+from training.fonts import lettering
 from training.learner import EpochResult
 from training.lr_finder import LrCurve
 from training.rates import RatesOverTime
@@ -18,6 +20,7 @@ matplotlib.use("Agg")
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9722e", "#8a8f98"
 MAX_LABELLED_CLASSES = 30
+MAX_CELLS = 500
 
 
 def plot_losses(history: Sequence[EpochResult]) -> bytes:
@@ -74,17 +77,25 @@ def plot_lr_curve(curve: LrCurve) -> bytes:
 
 
 def plot_confusion(confusion: ConfusionMatrix) -> bytes:
-    """Counts, rows true and columns predicted, shaded by the row's proportion."""
-    counts = confusion.counts_KK
-    size = len(counts)
-    side = min(3.2 + 0.42 * size, 12)
+    """Counts, rows true and columns predicted, shaded by the row's proportion.
+
+    Beyond 30 classes without names and numbers; beyond 500 each cell of the picture is the sum of several.
+    """
+    size = len(confusion.classes)
+    counts = _binned(confusion.counts_KK)
+    side = min(3.2 + 0.42 * size, 8)
     figure, axes = _figure(side + 0.6, side)
     proportion = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axes.imshow(proportion, cmap="Blues", vmin=0, vmax=1)
+    extent = (-0.5, size - 0.5, size - 0.5, -0.5)
+    axes.imshow(proportion, cmap="Blues", vmin=0, vmax=1, extent=extent, interpolation="nearest")
     axes.set(xlabel="predicted", ylabel="true")
     if size <= MAX_LABELLED_CLASSES:
-        axes.set_xticks(range(size), confusion.classes, rotation=0 if size <= 4 else 60, ha="center")
-        axes.set_yticks(range(size), confusion.classes)
+        letters = lettering(confusion.classes)
+        upright = size <= 4 and max(map(len, letters.names)) <= 12
+        axes.set_xticks(range(size), letters.names, rotation=0 if upright else 90, ha="center")
+        axes.set_yticks(range(size), letters.names)
+        for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+            label.set(parse_math=False, family=letters.families)  # a dollar sign in a name is no formula
         for row in range(size):
             for column in range(size):
                 if counts[row, column] or size <= 6:
@@ -92,9 +103,23 @@ def plot_confusion(confusion: ConfusionMatrix) -> bytes:
                     fontsize = 13 if size <= 6 else 8
                     text = f"{counts[row, column]:,}"
                     axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=fontsize)
+        if letters.missing:
+            axes.set_title("#N: the class numbered N from 0, whose name no font here can draw", fontsize=8)
+    else:
+        axes.set(xlabel=f"predicted (number of the class, 0 to {size - 1:,})", ylabel="true")
     for side_name in ("top", "right", "left", "bottom"):
         axes.spines[side_name].set_visible(False)
     return _png(figure)
+
+
+def _binned(counts_KK: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most 500 rows and columns: neighbours summed."""
+    size = len(counts_KK)
+    if size <= MAX_CELLS:
+        return counts_KK
+    starts = np.unique(np.linspace(0, size, MAX_CELLS, endpoint=False).astype(int))
+    binned: NDArray[np.int64] = np.add.reduceat(np.add.reduceat(counts_KK, starts, 0), starts, 1)
+    return binned
 
 
 def plot_calibration(bins: Sequence[tuple[float, float, int]]) -> bytes:

@@ -1,5 +1,6 @@
 """A body at one input size in; the activations of photos, looked up or computed by all processes together, out."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ import torch
 from serving.decode import ImageError, decode
 from serving.preprocess import Preprocess
 from training.activation_store import ActivationStore
-from training.activations import Activations, compute_activations, store_folder
+from training.activations import Activations, Work, compute_activations, store_folder
 from training.data import DataError, Photo, Skipped
 from training.extract import Extract, cpu_count, onnx_extractor, torch_extractor
 from training.hardware import Hardware
@@ -47,12 +48,20 @@ class Lookup:
         on_gpu = self.hardware.device.type == "cuda"
         in_torch = on_gpu or (len(photos) * views < WORTH_AN_EXPORT and not graph.exists())
 
+        workers = max(cpu_count() // self.processes.count, 1)
+        prepare_s = 0.0
+
         def make_extract() -> Extract:
+            nonlocal prepare_s
+            began = time.monotonic()
             if in_torch:
-                return torch_extractor(self.body, self.hardware.device)
-            if not graph.exists():
-                say("preparing the network for ONNX Runtime")
-            return onnx_extractor(self.body, self.preprocess.crop, graph)
+                extract = torch_extractor(self.body, self.hardware.device)
+            else:
+                if not graph.exists():
+                    say("preparing the network for ONNX Runtime, once: it is kept with the activations")
+                extract = onnx_extractor(self.body, self.preprocess.crop, graph)
+            prepare_s += time.monotonic() - began
+            return extract
 
         def compute(part: Sequence[Photo], on_progress: Callable[[int, int], None]) -> Activations:
             return compute_activations(
@@ -62,19 +71,31 @@ class Lookup:
                 preprocess=self.preprocess,
                 views=views,
                 # torch has threads of its own on a CPU; a GPU wants decoders that run ahead of it
-                workers=1 if in_torch and not on_gpu else max(cpu_count() // self.processes.count, 1),
+                workers=1 if in_torch and not on_gpu else workers,
                 batch_size=EXTRACT_BATCH_TORCH if in_torch else EXTRACT_BATCH_ORT,
                 on_progress=on_progress,
             )
 
+        began = time.monotonic()
         with progress(title) as on_progress:
             if self.processes.count == 1:
-                return compute(photos, on_progress)
-            mine = compute(self.processes.share(photos), on_progress)
-            self.processes.wait()
-            computed = self.processes.total(torch.tensor(mine.computed, device=self.hardware.device))
-            # what is left are unreadable photos, which every process finds for itself
-            return replace(compute(photos, on_progress), computed=int(computed))
+                found = compute(photos, on_progress)
+            else:
+                mine = compute(self.processes.share(photos), on_progress)
+                self.processes.wait()
+                computed = self.processes.total(torch.tensor(mine.computed, device=self.hardware.device))
+                # what is left are unreadable photos, which every process finds for itself
+                found = replace(compute(photos, on_progress), computed=int(computed))
+        if not found.computed:
+            return found
+        if in_torch:
+            engine = f"torch on {self.hardware.device.type}"
+        else:
+            engine = f"ONNX Runtime, {workers * self.processes.count} single-threaded calls at a time"
+        seconds = time.monotonic() - began - prepare_s
+        work = Work(engine, found.computed * views, round(seconds, 3), round(prepare_s, 3))
+        say(f"{title}: {work.views:,} views by {engine}: {work.rate:,.0f} a second, decoding included")
+        return replace(found, work=work)
 
 
 def resized(preprocess: Preprocess, size: int | None) -> Preprocess:

@@ -23,7 +23,7 @@ def course() -> Recipe:
                 lr=(0.003,), cycles=2, weight_decay=quick_stages["head"].weight_decay, augment="side-on"
             ),
             "whole": Stage(
-                freeze_to=0, lr=(1e-3, 3e-3, 1e-2), find_lr="show", cycles=2, cycle_mult=2, augment="side-on"
+                freeze_to=0, lr=(1e-3, 3e-3, 1e-2), find_lr="show", cycles=3, cycle_mult=2, augment="side-on"
             ),
         },
         # a few epochs at a low rate do not make better statistics than the pretrained ones

@@ -25,9 +25,9 @@ def progress(title: str, unit: str = "photos") -> Iterator[Callable[[int, int], 
     Yields:
         Called with (done, total) whenever there is news, from one thread.
     """
-    began = time.monotonic()
+    rate = _Rate(unit)
     if not console.is_terminal:
-        yield _lines(title, unit, began)
+        yield _lines(title, unit, rate)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -41,25 +41,40 @@ def progress(title: str, unit: str = "photos") -> Iterator[Callable[[int, int], 
         task = bars.add_task(title, total=None, rate="")
 
         def show(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total, rate=_rate(done, began, unit))
+            bars.update(task, completed=done, total=total, rate=rate.after(done))
 
         yield show
 
 
-def _lines(title: str, unit: str, began: float) -> Callable[[int, int], None]:
-    last = began
+def _lines(title: str, unit: str, rate: "_Rate") -> Callable[[int, int], None]:
+    last = time.monotonic()
 
     def show(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
         if console.quiet:
             return
+        words = f", {rate.after(done)}".removesuffix(", ")
         if now - last >= LINE_EVERY_S or (done == total and done > 0):
             last = now
-            sys.stderr.write(f"{title}: {done:,} of {total:,} {unit}, {_rate(done, began, unit)}\n")
+            sys.stderr.write(f"{title}: {done:,} of {total:,} {unit}{words}\n")
 
     return show
 
 
-def _rate(done: int, began: float, unit: str) -> str:
-    return f"{done / max(time.monotonic() - began, 1e-9):,.0f} {unit}/s"
+class _Rate:
+    """How fast it goes, in words, from the first report on: what was done before, by an earlier run, does not count."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self.first: tuple[int, float] | None = None
+
+    def after(self, done: int) -> str:
+        now = time.monotonic()
+        if self.first is None:
+            self.first = done, now
+        count, seconds = done - self.first[0], now - self.first[1]
+        if count <= 0 or seconds <= 0:
+            return ""
+        rate = count / seconds
+        return f"{rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s"

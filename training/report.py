@@ -13,7 +13,7 @@ from PIL import Image
 from serving.decode import decode
 from training.data import Photo, Skipped
 from training.evaluation import Evaluation
-from training.galleries import Gallery
+from training.galleries import MAX_CLASSES, Gallery
 from training.metrics import Interval
 from training.test_time import TestTime
 
@@ -95,7 +95,7 @@ def render_report(contents: ReportContents, on_photo: Callable[[int, int], None]
         "</div>",
         "<h2>Photos to look at</h2>",
         '<p class="note">Each shows what it is taken for and how sure the network is, then what it is said to be. '
-        "Photos among the most incorrect are often mislabelled.</p>",
+        f"Photos among the most incorrect are often mislabelled.{_of_many(len(evaluation.confusion.classes))}</p>",
         *_galleries(contents, on_photo),
         "<h2>The run</h2>",
         '<div class="table"><table>'
@@ -119,6 +119,12 @@ def render_report(contents: ReportContents, on_photo: Callable[[int, int], None]
         + "\n".join(parts)
         + "</body></html>"
     )
+
+
+def _of_many(classes: int) -> str:
+    if classes <= MAX_CLASSES:
+        return ""
+    return f" Of {classes:,} classes, the {MAX_CLASSES} with the most mistakes have galleries of their own."
 
 
 def _galleries(contents: ReportContents, on_photo: Callable[[int, int], None]) -> list[str]:

@@ -1,7 +1,8 @@
 """A run folder: what `fit` writes and export reads.
 
 `run.json` is written last, so a folder that has one is a whole run. `validation.jsonl` has a line for each validation
-photo: its path below the data folder, contents, class and the probabilities that the trained network gave it.
+photo: its path below the data folder, contents, class and the probabilities that the trained network gave it: all of
+them, or with more than 100 classes the 100 highest, by class index, so that the file grows with the photos alone.
 `training.jsonl` has one for each training photo, without probabilities: what INT8 is calibrated on.
 """
 
@@ -25,6 +26,8 @@ MODEL_FILE = "model.safetensors"
 VALIDATION_FILE = "validation.jsonl"
 TRAINING_FILE = "training.jsonl"
 RECIPE_FILE = "recipe.yaml"
+MOST_LISTED = 100
+"""Probabilities of a photo that `validation.jsonl` has at most: all of ten thousand classes' would take gigabytes."""
 
 
 class RunError(ValueError):
@@ -83,6 +86,8 @@ class Run:
     def validation(self, data: Path | None = None) -> tuple[list[Photo], NDArray[np.float32]]:
         """The validation photos, and the probabilities that the trained network gave each, float32 `[N, K]`.
 
+        With more than 100 classes all but the 100 highest of a photo are NaN: they were not recorded.
+
         Args:
             data: where the photos are now, if no longer where they were.
 
@@ -95,10 +100,17 @@ class Run:
                 for line in map(json.loads, lines):
                     path = (data or self.data) / line["path"]
                     photos.append(Photo(path, int(line["label"]), bytes.fromhex(line["sha256"])))
-                    probabilities.append(line["probabilities"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                    probabilities.append(self._probabilities(line))
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise RunError(f"{self.folder / VALIDATION_FILE} cannot be read: {error}") from error
         return photos, np.array(probabilities, np.float32)
+
+    def _probabilities(self, line: dict[str, Any]) -> NDArray[np.float32]:
+        if "highest" not in line:
+            return np.array(line["probabilities"], np.float32)
+        row_K = np.full(len(self.classes), np.nan, np.float32)
+        row_K[[int(index) for index in line["highest"]]] = list(line["highest"].values())
+        return row_K
 
     def training(self, data: Path | None = None) -> list[Photo]:
         """The photos that it was trained on.
@@ -148,7 +160,12 @@ def open_run(folder: Path) -> Run:
 def validation_lines(photos: Iterable[Photo], probabilities_NK: NDArray[np.float32], data: Path) -> Iterable[str]:
     """The lines of `validation.jsonl`."""
     for photo, probabilities in zip(photos, probabilities_NK, strict=True):
-        yield _line(_facts(photo, data) | {"probabilities": [float(p) for p in probabilities]})
+        if len(probabilities) <= MOST_LISTED:
+            answer: dict[str, Any] = {"probabilities": probabilities.tolist()}
+        else:
+            highest = np.argsort(-probabilities, kind="stable")[:MOST_LISTED]
+            answer = {"highest": {str(index): float(probabilities[index]) for index in highest}}
+        yield _line(_facts(photo, data) | answer)
 
 
 def training_lines(photos: Iterable[Photo], data: Path) -> Iterable[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.activations import Activations
 from training.checkpoint import Checkpoints
 from training.data import Photo, Skipped, Split, read_split, shared_photos
 from training.hardware import Hardware
@@ -57,14 +58,14 @@ def set_up(
     processes: Processes,
     checkpoint_every_s: float,
     stage: Callable[[str], AbstractContextManager[None]],
-) -> tuple[Setting, list[Skipped], int]:
+) -> tuple[Setting, list[Skipped], list[Activations]]:
     """Read photos and weights, leave out what cannot be read, check the rates.
 
     Args:
         stage: entered by the name of each part of the work, to time it.
 
     Returns:
-        The setting, the files left out, and how many activations were computed.
+        The setting, the files left out, and the activations that were looked up or computed.
 
     Raises:
         DataError, WeightsError, ValueError: with what to change.
@@ -74,8 +75,8 @@ def set_up(
             data, valid_fraction=recipe.valid_fraction, seed=recipe.seed, on_progress=on_progress
         )
     say(
-        f"{len(split.classes)} classes, {len(split.train):,} photos to train on, {len(split.valid):,} to validate on: "
-        f"{shortened(split.classes)}"
+        f"{len(split.classes):,} classes, {len(split.train):,} photos to train on, {len(split.valid):,} to validate "
+        f"on: {shortened(split.classes)}"
     )
     with stage("load weights"):
         torch.manual_seed(recipe.seed)
@@ -84,7 +85,7 @@ def set_up(
         pretrained_sha256 = fingerprint(classifier.body.network.state_dict())
         _check_rates(classifier, recipe)
     with stage("activations"):
-        split, unreadable, computed = _screen(
+        split, unreadable, activations = _screen(
             split, recipe, classifier, backbone, pretrained_sha256, cache, hardware, processes
         )
     _say_skipped(skipped + unreadable, split)
@@ -92,7 +93,7 @@ def set_up(
     setting = Setting(
         recipe, split, backbone, classifier, hardware, processes, cache, folder, pretrained_sha256, checkpoints
     )
-    return setting, skipped + unreadable, computed
+    return setting, skipped + unreadable, activations
 
 
 def labels_of(photos: Sequence[Photo]) -> NDArray[np.int64]:
@@ -133,18 +134,18 @@ def _screen(
     cache: Path,
     hardware: Hardware,
     processes: Processes,
-) -> tuple[Split, list[Skipped], int]:
+) -> tuple[Split, list[Skipped], list[Activations]]:
     """Leave out what cannot be decoded, by computing the first step's activations if it wants any.
 
     Returns:
-        The split that is left, what is left out, and how many activations were computed.
+        The split that is left, what is left out, and the activations.
     """
     first = recipe.steps()[0]
     if first.stage.learn_from == "photos":
         (train, bad_train), (valid, bad_valid) = readable(split.train), readable(split.valid)
         left = Split(split.classes, train, valid)
         left.check()
-        return left, bad_train + bad_valid, 0
+        return left, bad_train + bad_valid, []
     preprocess = resized(backbone.preprocess, first.size)
     lookup = Lookup(classifier.body, preprocess, pretrained_sha256, cache, hardware, processes)
 
@@ -154,7 +155,7 @@ def _screen(
     left.check()
     computed = of_train.computed + of_valid.computed
     say(f"activations: {computed:,} computed, {len(left.train) + len(left.valid) - computed:,} reused from {cache}")
-    return left, of_train.skipped + of_valid.skipped, computed
+    return left, of_train.skipped + of_valid.skipped, [of_train, of_valid]
 
 
 def _say_skipped(skipped: list[Skipped], split: Split) -> None:

@@ -1,7 +1,8 @@
 """Photos or their activations in; batches of tensors with labels out: what a network learns from and is tried on."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from serving.preprocess import Preprocess
 from training.activations import Activations
-from training.augment import augmentation, seeded
+from training.augment import View, augmentation
 from training.data import Photo
 from training.stage import Augment
 
@@ -21,6 +22,8 @@ Batch = tuple[Tensor, Tensor]
 Rows = NDArray[np.int64]
 
 EVALUATION_BATCH = 256
+MAX_KEPT_BYTES = 512 * 2**20
+"""Of decoded photos that a source keeps: those of 2,700 at 224 pixels, of 8,400 at 128."""
 WORTH_A_PROCESS = 256
 """Photos; fewer are decoded sooner than a worker process starts."""
 
@@ -54,44 +57,63 @@ class ActivationSource:
 
 @dataclass(frozen=True)
 class PhotoSource:
-    """Photos, decoded and augmented in worker processes; uint8 `[n, crop, crop, 3]`."""
+    """Photos, decoded and augmented; uint8 `[n, crop, crop, 3]`.
+
+    For a GPU, in worker processes, while the network learns. On a CPU, in threads, between its steps: there the network
+    keeps all cores busy, and whatever else runs makes its threads wait for one another.
+    """
 
     photos: Sequence[Photo]
     preprocess: Preprocess
     augment: Augment
     workers: int
+    """Processes; 0 for threads."""
     pinned: bool = False
     """Whether batches lie in memory that a GPU copies from by itself."""
+    _canvases: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
+    """Decoded photos, by row, so that later epochs need not decode them again."""
 
     def labels(self) -> Rows:
         return np.array([photo.label for photo in self.photos], np.int64)
 
     def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
-        loader = DataLoader(
-            _Pictures(self, seed),
+        view = augmentation(self.augment, self.preprocess.crop)
+        if self.workers == 0:
+            with ThreadPoolExecutor(max(torch.get_num_threads(), 1), thread_name_prefix="decoding") as pool:
+                for batch in rows:
+                    views = pool.map(lambda row: self._view(view, row, seed), batch.tolist())
+                    labels = np.array([self.photos[row].label for row in batch], np.int64)
+                    yield torch.from_numpy(np.stack(list(views))), torch.from_numpy(labels)
+            return
+        yield from DataLoader(
+            _Pictures(self, view, seed),
             batch_sampler=[batch.tolist() for batch in rows],
             num_workers=min(self.workers, sum(map(len, rows)) // WORTH_A_PROCESS),
             pin_memory=self.pinned,
             generator=torch.Generator().manual_seed(seed),  # otherwise it would draw from the dropout's numbers
         )
-        yield from loader
+
+    def _view(self, view: View, row: int, seed: int) -> NDArray[np.uint8]:
+        canvas_SSC = self._canvases.get(row)
+        if canvas_SSC is None:
+            canvas_SSC = self.preprocess.canvas(self.photos[row].read())
+            if len(self._canvases) < MAX_KEPT_BYTES // canvas_SSC.nbytes:
+                self._canvases[row] = canvas_SSC
+        # seeded by the photo, so that it does not matter which worker has it
+        return view(canvas_SSC, derived_seed(seed, row))
 
 
+@dataclass(frozen=True)
 class _Pictures(Dataset[tuple[Tensor, int]]):
-    def __init__(self, source: PhotoSource, seed: int) -> None:
-        self.source = source
-        self.seed = seed
-        self.view = augmentation(source.augment, source.preprocess.crop)
+    source: PhotoSource
+    view: View
+    seed: int
 
     def __len__(self) -> int:
         return len(self.source.photos)
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        photo = self.source.photos[row]
-        canvas_SSC = self.source.preprocess.canvas(photo.read())
-        # seeded by the photo, so that it does not matter which worker has it
-        view_HWC = seeded(self.view, canvas_SSC, derived_seed(self.seed, row))
-        return torch.from_numpy(view_HWC), photo.label
+        return torch.from_numpy(self.source._view(self.view, row, self.seed)), self.source.photos[row].label
 
 
 def random_batches(count: int, batch_size: int, seed: int, *, smallest: int = 2) -> list[Rows]:

@@ -16,7 +16,7 @@ from training.model import Network, network_like
 from training.processes import Processes
 from training.progress import progress, say
 from training.recipe import Recipe, Step
-from training.setting import Setting
+from training.setting import Setting, labels_of
 from training.snapshots import average_snapshots, save_snapshot
 from training.sources import ActivationSource, PhotoSource, Source, derived_seed
 from training.trainer import Trainer
@@ -100,7 +100,8 @@ def _run_step(setting: Setting, fitted: Fitted, index: int, step: Step, record: 
     before = sum(earlier.stage.epochs for earlier in recipe.steps()[:index])
     last = index == len(recipe.steps()) - 1
     cycle_ended: list[int] = []
-    newest: list[Tensor] = [result.logits for result in reached.results[-1:]]
+    newest: list[Tensor] = []
+    labels_N = labels_of(setting.split.valid)
 
     def on_cycle(cycle: int) -> None:
         cycle_ended.append(cycle)
@@ -113,7 +114,7 @@ def _run_step(setting: Setting, fitted: Fitted, index: int, step: Step, record: 
         reached.epoch = done
         if cycle_ended and last and recipe.average != "none":
             name = f"snapshot of cycle {cycle_ended.pop() + 1}"
-            reached.snapshots.append(StepResult(name, step.size, logits, result.seconds))
+            reached.snapshots.append(StepResult.of(name, step.size, logits, labels_N, result.seconds))
         cycle_ended.clear()
         if setting.processes.first:
             record(result)
@@ -159,9 +160,9 @@ def _run_step(setting: Setting, fitted: Fitted, index: int, step: Step, record: 
             seed=derived_seed(recipe.seed, index, FINDER + 1),
         )
         title = f"mean {recipe.average} of {stage.cycles} snapshots"
-        reached.results.append(StepResult(title, step.size, logits, seconds))
+        reached.results.append(StepResult.of(title, step.size, logits, labels_N, seconds))
     else:
-        reached.results.append(StepResult(step.name, step.size, newest[0], seconds))
+        reached.results.append(StepResult.of(step.name, step.size, newest[0], labels_N, seconds))
     reached.step, reached.epoch, reached.trainer = index + 1, 0, {}
     if setting.processes.first and (on_photos or setting.checkpoints.due):
         _save(setting, reached, fitted.network, None)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +13,11 @@ import safetensors.torch
 from numpy.typing import NDArray
 
 from training.augment import contact_sheet
-from training.calibration import cross_fitted
 from training.data import Skipped, Split, shared_photos
 from training.evaluation import Evaluation
 from training.galleries import choose_galleries
 from training.learner import TrainingError
-from training.metrics import calibration_bins, measure
+from training.metrics import calibration_bins
 from training.model import Network, is_finite
 from training.paired import compare
 from training.plots import plot_calibration, plot_confusion, plot_losses, plot_lr_curve, plot_rates
@@ -32,6 +32,7 @@ from training.steps import Fitted
 from training.versions import versions
 
 SHEET_TILE = 160
+MOST_CONFUSED = 10
 
 
 def write_model(folder: Path, network: Network) -> str:
@@ -48,19 +49,17 @@ def write_model(folder: Path, network: Network) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def step_facts(fitted: Fitted, labels_N: NDArray[np.int64]) -> list[dict[str, Any]]:
+def step_facts(fitted: Fitted) -> list[dict[str, Any]]:
     """What the network was like after each step, and against the step before (McNemar)."""
     facts: list[dict[str, Any]] = []
     before: NDArray[np.bool_] | None = None
     for result in fitted.reached.results:
-        logits = result.logits.cpu().numpy()
-        metrics = measure(cross_fitted(logits[None], labels_N), labels_N)
-        right = logits.argmax(1) == labels_N
+        right = result.right.cpu().numpy()
         paired = None if before is None else asdict(compare(before, right))
         before = right
         facts.append(
             {"name": result.name, "size": result.size, "seconds": round(result.seconds, 3)}
-            | {"metrics": metrics.to_json(), "against_previous": paired}
+            | {"metrics": result.metrics, "against_previous": paired}
         )
     return facts
 
@@ -117,6 +116,7 @@ def write_report(
         plots=dict(plots.values()),
         tables={
             "What each step bought": _bought(steps),
+            **({"Most often confused": confused} if len(confused := _confused(evaluation)) > 1 else {}),
             **{f"Layer groups: {track.step.name}": track.groups for track in fitted.tracks},
         },
         facts={
@@ -140,6 +140,18 @@ def _augments(stage: Any) -> bool:
 
 def _settings(fields: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in fields.items())
+
+
+def _confused(evaluation: Evaluation) -> list[list[str]]:
+    """Pairs of classes, the most frequent mistakes first: with many classes the matrix is too large to read."""
+    rows = [["is", "taken for", "photos"]]
+    classes = evaluation.confusion.classes
+    predicted_N = evaluation.probabilities_NK.argmax(1)
+    wrong = predicted_N != evaluation.labels_N
+    pairs = Counter(zip(evaluation.labels_N[wrong].tolist(), predicted_N[wrong].tolist(), strict=True))
+    if len(classes) > 2:
+        rows += [[classes[a], classes[b], f"{n:,}"] for (a, b), n in pairs.most_common(MOST_CONFUSED)]
+    return rows
 
 
 def _bought(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.augment import augmentation, contact_sheet, seeded
+from training.augment import augmentation, contact_sheet
 from training.sources import derived_seed
 
 
@@ -19,7 +19,7 @@ def test_a_seed_decides_the_view_and_draws_nothing_from_the_process(kind: str, c
     view = augmentation(kind, 48)  # type: ignore[arg-type]
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, again, other = (seeded(view, canvas, seed) for seed in (1, 1, 2))
+    first, again, other = (view(canvas, seed) for seed in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
     assert first.shape == (48, 48, 3)
     assert first.dtype == np.uint8
@@ -28,7 +28,7 @@ def test_a_seed_decides_the_view_and_draws_nothing_from_the_process(kind: str, c
 
 
 def test_without_augmentation_it_is_what_validation_looks_at(canvas: np.ndarray) -> None:
-    assert np.array_equal(seeded(augmentation("none", 48), canvas, 3), canvas[8:56, 8:56])
+    assert np.array_equal(augmentation("none", 48)(canvas, 3), canvas[8:56, 8:56])
 
 
 @pytest.mark.parametrize("kind", ["side-on", "top-down"])
@@ -36,7 +36,7 @@ def test_borders_are_reflected_never_black(kind: str) -> None:
     canvas = np.full((64, 64, 3), 128, np.uint8)
     view = augmentation(kind, 64)  # type: ignore[arg-type]
     for seed in range(60):
-        assert seeded(view, canvas, seed).min() >= 128 * 0.95 * 0.95 - 2
+        assert view(canvas, seed).min() >= 128 * 0.95 * 0.95 - 2
 
 
 def test_side_on_photos_stay_upright_and_are_mirrored_half_of_the_time() -> None:
@@ -44,7 +44,7 @@ def test_side_on_photos_stay_upright_and_are_mirrored_half_of_the_time() -> None
     canvas[:32, :, 0] = 200  # above: red
     canvas[:, :32, 1] = 200  # left: green
     view = augmentation("side-on", 64)
-    seen = [seeded(view, canvas, seed).astype(int) for seed in range(200)]
+    seen = [view(canvas, seed).astype(int) for seed in range(200)]
     assert all(image[:24, :, 0].mean() > image[40:, :, 0].mean() + 50 for image in seen)
     mirrored = sum(image[:, 40:, 1].mean() > image[:, :24, 1].mean() for image in seen)
     assert 70 <= mirrored <= 130
@@ -58,7 +58,7 @@ def test_top_down_photos_are_seen_in_all_eight_ways() -> None:
     view = augmentation("top-down", 64)
     ways = set()
     for seed in range(200):
-        image = seeded(view, canvas, seed).astype(int)
+        image = view(canvas, seed).astype(int)
         above = image[:24].mean((0, 1)) - image[40:].mean((0, 1))
         left = image[:, :24].mean((0, 1)) - image[:, 40:].mean((0, 1))
         red_along = ("above", above[0] > 0) if abs(above[0]) > abs(left[0]) else ("left", left[0] > 0)

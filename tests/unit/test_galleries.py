@@ -34,3 +34,13 @@ def test_random_galleries_are_the_same_for_a_seed_and_hold_eight_at_most() -> No
 def test_a_network_without_mistakes_has_empty_galleries_of_mistakes() -> None:
     galleries = choose_galleries(PROBABILITIES[:1], LABELS[:1], CLASSES, seed=0)
     assert [g.indices for g in galleries if "ncorrect" in g.title] == [[], []]
+
+
+def test_of_thousands_of_classes_those_with_the_most_mistakes_are_shown() -> None:
+    labels = np.repeat(np.arange(1000), 2)
+    probabilities = np.eye(1000, dtype=np.float32)[labels]
+    wrong = np.arange(0, 2000, 100)  # twenty classes with a mistake each
+    probabilities[wrong] = probabilities[(wrong + 7) % 2000]
+    galleries = choose_galleries(probabilities, labels, tuple(map(str, range(1000))), seed=0)
+    shown = [gallery.title for gallery in galleries if gallery.title.startswith("Most incorrect")]
+    assert shown == [f"Most incorrect: {label}" for label in range(0, 1000, 50)]

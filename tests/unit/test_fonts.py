@@ -1,0 +1,44 @@
+"""Names of classes in plots: whatever the alphabet, no box and no formula."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from serving.confusion import ConfusionMatrix
+from training.fonts import lettering
+from training.plots import plot_confusion
+
+
+def test_names_that_a_font_here_has_stay_as_they_are() -> None:
+    names = ["cats", "собаки", "كلاب", "café"]
+    letters = lettering(names)
+    assert letters.names == names
+    assert letters.missing == 0
+
+
+def test_a_name_that_no_font_has_is_its_number() -> None:
+    letters = lettering(["cats", "\U000f0000 dogs"])  # a code point that is nobody's
+    assert letters.names == ["cats", "#1"]
+    assert letters.missing == 1
+
+
+def test_long_names_keep_their_beginning_and_end() -> None:
+    (name,) = lettering(["golden retriever, long-haired, of 2021"]).names
+    assert name.startswith("golden retriever")
+    assert name.endswith(" of 2021")
+    assert len(name) == 28
+
+
+@pytest.mark.parametrize("names", [("$x_{$", "a$b$c"), ("犬", "\U0001f436"), ("a" * 300, "b\nc")])
+def test_no_name_stops_the_plot_or_makes_it_complain(names: tuple[str, ...]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        png = plot_confusion(ConfusionMatrix(names, np.eye(2, dtype=np.int64)))
+    assert png[:4] == b"\x89PNG"
+
+
+def test_ten_thousand_classes_are_one_small_picture() -> None:
+    size = 2_001
+    matrix = ConfusionMatrix(tuple(map(str, range(size))), np.eye(size, dtype=np.int64))
+    assert len(plot_confusion(matrix)) < 500_000
