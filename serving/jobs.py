@@ -42,12 +42,23 @@ class Request:
 class Job:
     """One picture: first to be prepared, then a number of rows to compute."""
 
-    __slots__ = ("images_VHWC", "outcome", "prepare", "probabilities_VK", "request", "rows", "taken", "uncomputed")
+    __slots__ = (
+        "extra",
+        "images_VHWC",
+        "outcome",
+        "prepare",
+        "probabilities_VK",
+        "request",
+        "rows",
+        "taken",
+        "uncomputed",
+    )
 
-    def __init__(self, request: Request, prepare: Prepare, rows: int) -> None:
+    def __init__(self, request: Request, prepare: Prepare, rows: int, *, extra: bool = False) -> None:
         self.request = request
         self.prepare = prepare
         self.rows = rows
+        self.extra = extra or rows > 1  # has views beyond the first: single first views may go before it
         self.taken = 0  # rows that an engine call has begun with
         self.uncomputed = rows
         self.images_VHWC: NDArray[np.uint8]
