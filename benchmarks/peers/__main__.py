@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.report import to_markdown
-from benchmarks.peers.servers import SETTINGS, Running, Setting, cpu_seconds, describe, running
+from benchmarks.peers.servers import SETTINGS, Running, Setting, describe, running
 from benchmarks.serving import RESULTS, cpu_name
 from serving.bundle import open_bundle
 from serving.cpus import available_cpus
@@ -120,10 +120,9 @@ def _start_best(arguments: argparse.Namespace, results: dict[str, Any], peer: st
 
 
 def _load(arguments: argparse.Namespace, server: Running, **load: float) -> dict[str, float]:
-    """One measurement, by a process of its own; `server_cpu_s` is what the server's processes took meanwhile."""
-    before = cpu_seconds(server.session)
+    """One measurement, by a process of its own."""
     answer: dict[str, float] = _ask(arguments, server, "--seconds", str(arguments.seconds), **load)
-    return {**answer, "server_cpu_s": cpu_seconds(server.session) - before}
+    return answer
 
 
 def _ask(arguments: argparse.Namespace, server: Running, *more: str, **load: float) -> Any:

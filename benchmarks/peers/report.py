@@ -46,7 +46,7 @@ def _throughput(throughput: dict[str, Any]) -> list[str]:
     lines = [
         "",
         "Closed loop, pawserve and one peer by turns; medians of the rounds, and of the rounds' ratios. In brackets: "
-        "median latency in ms; CPU time in ms an image, of the server's processes and of the load.",
+        "median latency, and what the load takes of one CPU.",
         "",
         "| callers | peer | pawserve images/s | peer images/s | pawserve / peer |",
         "|---|---|---|---|---|",
@@ -64,9 +64,9 @@ def _throughput(throughput: dict[str, Any]) -> list[str]:
 
 
 def _rate(rounds: Sequence[Round]) -> str:
-    server, load = (1000 * median(one[name] / one["images"] for one in rounds) for name in ("server_cpu_s", "cpu_s"))
     rate, p50 = (median(one[name] for one in rounds) for name in ("images_per_s", "p50_ms"))
-    return f"{rate:.0f} ({p50:.1f}; {server:.2f} + {load:.2f})"
+    share = median(one["cpu_s"] / one["elapsed_s"] for one in rounds)
+    return f"{rate:.0f} ({p50:.1f} ms; {share:.0%})"
 
 
 def _latency(latency: dict[str, Any] | None) -> list[str]:

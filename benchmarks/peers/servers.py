@@ -53,8 +53,6 @@ class Running:
     peer: str
     setting: Setting
     port: int
-    session: int
-    """Its processes' session id, for counting what they use."""
 
 
 @contextmanager
@@ -81,23 +79,9 @@ def running(peer: str, setting: Setting, bundle: Path, peers_dir: Path) -> Itera
             )
         try:
             _wait_for(port, process, log)
-            yield Running(peer, setting, port, process.pid)
+            yield Running(peer, setting, port)
         finally:
             _stop(process)
-
-
-def cpu_seconds(session: int) -> float:
-    """User and system time of all of a session's live processes, and of those that they have waited for."""
-    ticks = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # proc_pid_stat(5), from field 3: state ppid pgrp session ... utime stime cutime cstime (fields 14 to 17)
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # ended meanwhile
-            continue
-        if int(fields[3]) == session:
-            ticks += sum(map(int, fields[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def describe(setting: Setting) -> str:
@@ -150,7 +134,7 @@ def _bentoml(setting, bundle, environment, folder, port):
     command = [environment / "bin/bentoml", "serve", "benchmarks.peers.bentoml_server:Classify"]
     command += ["--host", "127.0.0.1", "--port", port, "--working-dir", REPOSITORY]
     variables = {f"PEERS_{name}": value for name, value in setting.items()}
-    home = {"BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "1"}
+    home = {"BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "True"}
     return command, {"PEERS_BUNDLE": str(bundle), **variables, **home}
 
 
