@@ -94,6 +94,7 @@ def measure_latency(arguments: argparse.Namespace, results: dict[str, Any]) -> N
     with ExitStack() as stack:
         names = ["pawserve", *capacities]
         servers = {name: stack.enter_context(_start_best(arguments, results, name)) for name in names}
+        _check_answers(arguments, servers)
         rounds: dict[str, list[dict[str, float]]] = {}
         for number in range(arguments.rounds):
             for name in servers if number % 2 == 0 else reversed(servers):
