@@ -1,0 +1,44 @@
+"""A folder in; a virtual environment for each peer in it, so that nothing of theirs enters pawserve's own.
+
+    python -m benchmarks.peers.install --peers-dir DIR
+
+Triton comes as the server's binary inside nvidia-pytriton. Its Python backend embeds the Python library of the system,
+and is built for numpy 1, so that environment is made by /usr/bin/python3.11 (`--triton-python` names another).
+"""
+
+import argparse
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+PEERS = {
+    # without its dependencies: they are the Python wrapper's, and only the server in it is used
+    "triton": (["--no-deps", "nvidia-pytriton==0.7.0"], ["numpy<2"]),
+    "litserve": (["litserve==0.2.19"], []),
+    "bentoml": (["bentoml==1.4.39"], []),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers-dir", type=Path, required=True)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--triton-python", default="/usr/bin/python3.11", help="with a shared libpython (%(default)s)")
+    arguments = parser.parse_args()
+    core = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    for peer in arguments.peers:
+        environment = arguments.peers_dir / peer
+        python = arguments.triton_python if peer == "triton" else sys.executable
+        subprocess.run([python, "-m", "venv", environment], check=True)
+        packages, overrides = PEERS[peer]
+        pip = [environment / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *packages], check=True)
+        subprocess.run([*pip, "-c", REPOSITORY / "constraints.txt", "onnxruntime", *core], check=True)
+        if overrides:
+            subprocess.run([*pip, *overrides], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""A LitServe server: an encoded picture as the body of POST /predict, JSON with its probabilities out."""
+
+import argparse
+import base64
+from pathlib import Path
+from typing import Annotated, Any
+
+import litserve
+import numpy as np
+from fastapi import Body, Request
+
+from benchmarks.peers.pictures import Pictures
+
+
+class Classify(litserve.LitAPI):
+    """decode -> batch -> predict -> unbatch -> encode, as LitServe's guide names them; each worker is a process."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self._folder = folder
+
+    def setup(self, device: str) -> None:
+        self._pictures = Pictures(self._folder)
+
+    def batch(self, inputs: list[Any]) -> list[Any]:
+        return list(inputs)
+
+    def predict(self, images: Any) -> Any:
+        return self._pictures.probabilities(images if isinstance(images, list) else [images])
+
+    def unbatch(self, output: Any) -> list[Any]:
+        return list(output)
+
+    def encode_response(self, output: Any) -> dict[str, list[float]]:
+        return {"probabilities": np.ravel(output).tolist()}
+
+
+class ClassifyBody(Classify):
+    """The picture is the request's body."""
+
+    def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> Any:
+        return self._pictures.decode(request)
+
+
+class ClassifyJson(Classify):
+    """The picture is base64 in JSON, as in LitServe's examples."""
+
+    def decode_request(self, request: Request) -> Any:
+        return self._pictures.decode(base64.b64decode(request["image"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--body", choices=("raw", "json"), required=True)
+    for name in ("workers", "max-batch-size", "api-servers"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--batch-timeout", type=float, default=0.0)
+    parser.add_argument("--fast-queue", action="store_true")
+    arguments = parser.parse_args()
+    api = (ClassifyBody if arguments.body == "raw" else ClassifyJson)(
+        arguments.bundle, max_batch_size=arguments.max_batch_size, batch_timeout=arguments.batch_timeout
+    )
+    server = litserve.LitServer(
+        api, accelerator="cpu", workers_per_device=arguments.workers, fast_queue=arguments.fast_queue
+    )
+    server.run(
+        host="127.0.0.1",
+        port=arguments.port,
+        num_api_servers=arguments.api_servers,
+        generate_client_file=False,
+        log_level="warning",
+        access_log=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

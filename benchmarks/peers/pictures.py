@@ -1,0 +1,33 @@
+"""Encoded pictures in, class probabilities out: the work that every peer does, with pawserve's own decode and engine.
+
+Imported inside the peers' environments, which hold the core's libraries and ONNX Runtime beside the peer.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.bundle import open_bundle
+from serving.engine import Plan, load_engines
+from serving.views import look
+
+
+class Pictures:
+    """One bundle's INT8 graph in one ONNX Runtime session; `probabilities` may be called from several threads."""
+
+    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+        """Load `folder`, a bundle, with so many threads in the session."""
+        bundle = open_bundle(folder)
+        self._preprocess = bundle.manifest.preprocess
+        plan = Plan(instances=1, threads=threads, max_batch_size=64)
+        (self._engine,) = load_engines(bundle, "int8", plan)
+
+    def decode(self, content: bytes) -> NDArray[np.uint8]:
+        """View 0 of one encoded picture, uint8 `[1, H, W, 3]`."""
+        return look(self._preprocess.canvas(content), self._preprocess.crop)
+
+    def probabilities(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """float32 `[N, K]` of so many decoded pictures, in one engine call."""
+        return self._engine.run(images[0] if len(images) == 1 else np.concatenate(images))

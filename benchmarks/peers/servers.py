@@ -1,0 +1,171 @@
+"""Each server's name and a setting in; a running process and its port out."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+START_TIMEOUT_S = 40
+STOP_TIMEOUT_S = 10
+
+Setting = Mapping[str, str]
+"""Options by name; the empty one is a server's own defaults."""
+
+SETTINGS: dict[str, tuple[Setting, ...]] = {
+    "pawserve": ({},),
+    # processes, each with one single-threaded session, or one with all threads; rows that the dynamic batcher joins
+    "triton": (
+        {"instances": "2", "batch": "1", "threads": "1"},
+        {"instances": "2", "batch": "4", "threads": "1"},
+        {"instances": "2", "batch": "8", "threads": "1"},
+        {"instances": "3", "batch": "4", "threads": "1"},
+        {"instances": "1", "batch": "8", "threads": "2"},
+    ),
+    "litserve": (
+        {"workers": "2", "max-batch-size": "1", "body": "raw", "api-servers": "1"},
+        {"workers": "2", "max-batch-size": "1", "body": "json", "api-servers": "1"},
+        {"workers": "2", "max-batch-size": "4", "body": "raw", "api-servers": "1", "batch-timeout": "0.002"},
+        {"workers": "2", "max-batch-size": "1", "body": "raw", "api-servers": "1", "fast-queue": ""},
+        {"workers": "2", "max-batch-size": "1", "body": "raw", "api-servers": "2", "fast-queue": ""},
+    ),
+    "bentoml": (
+        {"WORKERS": "1", "THREADS": "2", "MAX_BATCH_SIZE": "1"},
+        {"WORKERS": "2", "THREADS": "1", "MAX_BATCH_SIZE": "1"},
+        {"WORKERS": "2", "THREADS": "2", "MAX_BATCH_SIZE": "1"},
+        {"WORKERS": "2", "THREADS": "1", "MAX_BATCH_SIZE": "4"},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that listens on 127.0.0.1."""
+
+    peer: str
+    setting: Setting
+    port: int
+
+
+@contextmanager
+def running(peer: str, setting: Setting, bundle: Path, peers_dir: Path) -> Iterator[Running]:
+    """Start a server, and end it and all of its processes at the end.
+
+    Raises:
+        RuntimeError: if it does not listen within 40 s; the message holds the end of its log.
+    """
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="peers-") as text:
+        folder = Path(text)
+        command, environment = _COMMANDS[peer](setting, bundle, peers_dir / peer, folder, port)
+        log = folder / "log"
+        with log.open("wb") as file:
+            # cwd: the peers import benchmarks.peers and serving from the repository
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=REPOSITORY,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            _wait_for(port, process, log)
+            yield Running(peer, setting, port)
+        finally:
+            _stop(process)
+
+
+def describe(setting: Setting) -> str:
+    """A setting for people."""
+    return ", ".join(f"{name.lower().replace('_', '-')} {value}".strip() for name, value in setting.items())
+
+
+def _pawserve(setting, bundle, environment, folder, port):
+    version = f"{bundle.parent.name}/{bundle.name}"
+    command = [sys.executable, "-m", "serving", "serve", "--models", bundle.parent.parent, "--model", version]
+    return [*command, "--state", folder / "state", "--listen", f"127.0.0.1:{port}"], {}
+
+
+def _triton(setting, bundle, environment, folder, port):
+    packages = environment / "lib/python3.11/site-packages"
+    server = packages / "pytriton/tritonserver"
+    backend = folder / "backends/python"
+    shutil.copytree(server / "backends/python", backend)
+    shutil.copy(server / "python_backend_stubs/3.11/triton_python_backend_stub", backend)
+    model = folder / "models/pets"
+    (model / "1").mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("triton_model.py"), model / "1/model.py")
+    (model / "config.pbtxt").write_text(
+        f'backend: "python"\nmax_batch_size: {setting["batch"]}\n'
+        'input [{ name: "IMAGE" data_type: TYPE_STRING dims: [1] }]\n'
+        'output [{ name: "PROBABILITIES" data_type: TYPE_FP32 dims: [-1] }]\n'
+        f"instance_group [{{ count: {setting['instances']} kind: KIND_CPU }}]\n"
+        "dynamic_batching { max_queue_delay_microseconds: 0 }\n"
+        f'parameters [{{ key: "bundle" value: {{ string_value: "{bundle}" }} }},\n'
+        f'            {{ key: "threads" value: {{ string_value: "{setting["threads"]}" }} }}]\n'
+    )
+    command = [server / "bin/tritonserver", f"--model-repository={folder / 'models'}"]
+    command += [f"--backend-directory={folder / 'backends'}", "--allow-http=false", "--allow-metrics=false"]
+    command += ["--grpc-address=127.0.0.1", f"--grpc-port={port}", "--exit-timeout-secs=2"]
+    # the backend's interpreter finds the environment by PATH
+    return command, {
+        "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": str(packages / "nvidia_pytriton.libs"),
+    }
+
+
+def _litserve(setting, bundle, environment, folder, port):
+    command = [environment / "bin/python", "-m", "benchmarks.peers.litserve_server", "--bundle", bundle, "--port", port]
+    for name, value in setting.items():
+        command += [f"--{name}", value] if value else [f"--{name}"]
+    return command, {}
+
+
+def _bentoml(setting, bundle, environment, folder, port):
+    command = [environment / "bin/bentoml", "serve", "benchmarks.peers.bentoml_server:Classify"]
+    command += ["--host", "127.0.0.1", "--port", port, "--working-dir", REPOSITORY]
+    variables = {f"PEERS_{name}": value for name, value in setting.items()}
+    home = {"BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "True"}
+    return command, {"PEERS_BUNDLE": str(bundle), **variables, **home}
+
+
+_COMMANDS = {"pawserve": _pawserve, "triton": _triton, "litserve": _litserve, "bentoml": _bentoml}
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"{process.args} does not listen:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_TIMEOUT_S)
+    for number in (signal.SIGTERM, signal.SIGKILL):  # what a server leaves of its workers
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        time.sleep(0.2)
+    process.wait()
