@@ -63,6 +63,7 @@ class DynamicBatcher:
         # When every worker can have an engine, none is kept waiting by a worker that prepares one picture more.
         self._gathers = workers <= len(engines)
         self._rows = 0  # in flight; this and the next are only touched in the event loop
+        self.engine_calls = 0
         self._recent_s = 0.0  # how long requests took lately
         self._orders: SimpleQueue[_Order] = SimpleQueue()
         self._waiting = Lanes()  # one picture for each such order
@@ -229,6 +230,7 @@ class DynamicBatcher:
             return
         row = 0
         with self._lock:
+            self.engine_calls += 1
             for job, first, last in batch:
                 if job.uncomputed == job.rows:
                     job.probabilities_VK = np.empty((job.rows, probabilities_NK.shape[1]), np.float32)

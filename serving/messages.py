@@ -38,6 +38,7 @@ def to_model(model: ServedModel, max_views: int) -> pb.Model:
         engine=model.engine,
         validation_accuracy=accuracy["value"] if accuracy else None,
         max_views=max_views,
+        adaptive_threshold=manifest.adaptive_threshold,
     )
 
 

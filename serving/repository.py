@@ -128,7 +128,7 @@ def load_model(bundle: Bundle, options: ServingOptions) -> ServedModel:
     return ServedModel(
         manifest,
         f"{precision}, onnxruntime cpu, {options.plan}",
-        Classifier(manifest.preprocess, batcher, options.limits),
+        Classifier(manifest.preprocess, batcher, options.limits, adaptive_threshold=manifest.adaptive_threshold),
         {name: index for index, name in enumerate(manifest.classes)},
     )
 

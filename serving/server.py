@@ -12,11 +12,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from serving.bundle import BundleError
-from serving.classify_stream import Streams
 from serving.feedback import Feedback
 from serving.health import HealthServicer
+from serving.inference_service import InferenceService
+from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.pictures import PictureService
+from serving.pipeline import Pipelines
 from serving.repository import Repository, ServingOptions, find_bundles, load_model
 from serving.services import ClassifierService
 from serving.statistics import StatisticsStore, StatisticsUnavailable
@@ -24,6 +26,7 @@ from serving.tokens import TokenSigner, load_or_create_keys
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 
+INFERENCE_SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 KEEPALIVE_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
@@ -95,7 +98,7 @@ class Server:
     async def shutdown(self) -> None:
         """Answer what is in flight, within the grace period; then write what is known, and let go of everything."""
         self._health.stop()
-        self._streams.stop()
+        self._pipelines.stop()
         drained = asyncio.create_task(self._server.stop(self.settings.grace_s))
         cut_short = asyncio.create_task(self._cut_short.wait())
         await asyncio.wait((drained, cut_short), return_when=asyncio.FIRST_COMPLETED)
@@ -137,13 +140,17 @@ class Server:
         settings = self.settings
         feedback = Feedback(self._signer, self._store)
         pictures = PictureService(self._repository, feedback, self._store, settings.max_views)
-        self._streams = Streams(pictures)
-        service = ClassifierService(self._repository, feedback, self._store, pictures, self._streams)
-        self._health = HealthServicer([SERVICE])
+        self._pipelines = Pipelines(pictures)
+        service = ClassifierService(self._repository, feedback, self._store, pictures, self._pipelines)
+        inference = InferenceService(self._repository, pictures, self._pipelines, settings.options.limits)
+        self._health = HealthServicer([SERVICE, INFERENCE_SERVICE])
         self._server = grpc.aio.server(options=_channel_options(settings))
         classifier_pb2_grpc.add_ClassifierServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._server)
+        reflection.enable_server_reflection(
+            (SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._server
+        )
         try:
             port = self._server.add_insecure_port(settings.listen)
         except RuntimeError as error:
