@@ -105,7 +105,8 @@ class Classifier:
             if adaptive and views > 1 and self._adaptive_threshold is not None:
                 outcomes = await self._classify_adaptively(pictures, views, timeout_s, self._adaptive_threshold)
             else:
-                prepares = [partial(self._look, picture, views) for picture in pictures]
+                # not a method: what waits in the batcher must not keep the classifier of a retired version
+                prepares = [partial(_look, self._preprocess, self._limits, picture, views) for picture in pictures]
                 outcomes = [_mean(outcome) for outcome in await self._batcher.compute(prepares, views, timeout_s)]
             classified = sum(isinstance(outcome, Averaged) for outcome in outcomes)
             return outcomes
@@ -147,8 +148,9 @@ class Classifier:
                 averaged[i] = _mean(other if isinstance(other, Exception) else np.concatenate([first, other]))
         return averaged
 
-    def _look(self, picture: Picture, views: int) -> NDArray[np.uint8]:
-        return look(_canvas(self._preprocess, self._limits, picture), self._preprocess.crop, count=views)
+
+def _look(preprocess: Preprocess, limits: Limits, picture: Picture, views: int) -> NDArray[np.uint8]:
+    return look(_canvas(preprocess, limits, picture), preprocess.crop, count=views)
 
 
 class _LookingTwice:

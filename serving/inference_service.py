@@ -11,6 +11,8 @@ from serving.inference_inputs import read_pictures
 from serving.inference_models import PLATFORM, to_config, to_metadata, to_statistics
 from serving.inference_outputs import read_wanted, write_outputs
 from serving.inference_parameters import FINAL_RESPONSE, WANTS_FINAL_RESPONSE, Parameters
+from serving.inference_repository import check_repository, load, to_index, unload
+from serving.model_watcher import ModelWatcher
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
 from serving.pictures import Asked, PictureService
@@ -23,8 +25,16 @@ EXTENSIONS = ("classification", "model_configuration", "model_repository", "para
 class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
     """The service, as its .proto file documents it."""
 
-    def __init__(self, repository: Repository, pictures: PictureService, pipelines: Pipelines, limits: Limits) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        watcher: ModelWatcher,
+        pictures: PictureService,
+        pipelines: Pipelines,
+        limits: Limits,
+    ) -> None:
         self._repository = repository
+        self._watcher = watcher
         self._pictures = pictures
         self._pipelines = pipelines
         self._limits = limits
@@ -81,13 +91,23 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: grpc.aio.ServicerContext
     ) -> pb.RepositoryIndexResponse:
-        if request.repository_name:
-            raise invalid("TENSOR_INVALID", "there is one repository; leave the name empty", "repository_name")
-        index = pb.RepositoryIndexResponse.ModelIndex
-        manifests = [model.manifest for model in self._repository.models]
-        return pb.RepositoryIndexResponse(
-            models=[index(name=each.name, version=str(each.version), state="READY") for each in manifests]
-        )
+        check_repository(request.repository_name)
+        statuses = [status for status in self._repository.statuses if status.model or not request.ready]
+        return pb.RepositoryIndexResponse(models=map(to_index, statuses))
+
+    @answering
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: grpc.aio.ServicerContext
+    ) -> pb.RepositoryModelLoadResponse:
+        await load(self._watcher, request)
+        return pb.RepositoryModelLoadResponse()
+
+    @answering
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: grpc.aio.ServicerContext
+    ) -> pb.RepositoryModelUnloadResponse:
+        await unload(self._watcher, request)
+        return pb.RepositoryModelUnloadResponse()
 
     @answering
     async def ModelInfer(

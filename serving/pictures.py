@@ -74,6 +74,8 @@ class PictureService:
         if len(models) > 1:
             choices = ", ".join(model.manifest.resource for model in models)
             raise invalid("MODEL_AMBIGUOUS", f"several models are served, so name one: {choices}", "model")
+        if not models:
+            raise to_api_error(ModelNotFound("no model is served now"), "model")
         return models[0]
 
     def check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> Asked:

@@ -118,7 +118,16 @@ def sync(address: str) -> None:
         refused(lambda: client.infer("cars", good), "models/cars", status="StatusCode.NOT_FOUND")
         refused(lambda: client.infer("colours", good, model_version="latest"), "latest")
         refused(lambda: client.infer("colours", images(*[encoded("red")] * 65)), "1 to 64")
-        refused(lambda: client.load_model("colours"), status="StatusCode.UNIMPLEMENTED")
+        refused(lambda: client.load_model("cars"), "cars", status="StatusCode.NOT_FOUND")
+        refused(lambda: client.load_model("../colours"), "NAME")
+        refused(lambda: client.load_model("colours", config="{}"), "config")
+        client.unload_model("colours")
+        assert not client.is_model_ready("colours")
+        assert [model.state for model in client.get_model_repository_index().models] in ([], ["UNLOADING"])
+        refused(lambda: client.infer("colours", good), status="StatusCode.NOT_FOUND")
+        refused(lambda: client.unload_model("colours"), "colours", status="StatusCode.NOT_FOUND")
+        client.load_model("colours")
+        assert client.infer("colours", good).as_numpy("labels")[0, 0] == b"red"
         refused(lambda: client.get_system_shared_memory_status(), status="StatusCode.UNIMPLEMENTED")
 
 
