@@ -20,7 +20,8 @@ from export.views import load_views
 from serving.bundle import Artifact, Bundle, Precision
 from serving.cuda import Gpu, find_gpu
 from serving.engine_cache import PLAN, SIDECAR, EngineError, Sidecar, read_plan
-from serving.tensorrt_engine import LoadedPlan, TensorRTEngine, load_tensorrt
+from serving.tensorrt_engine import LoadedPlan, TensorRTEngine
+from serving.tensorrt_library import load_tensorrt
 from training.files import new_folder, sync_folder, write_whole
 from training.progress import progress, say
 

@@ -14,7 +14,7 @@ from typing import Any
 from serving.bundle import INPUT_NAME, Precision
 from serving.cuda import free_memory
 from serving.engine_cache import EngineError
-from serving.tensorrt_engine import load_tensorrt, make_logger
+from serving.tensorrt_library import load_tensorrt, make_logger
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Literal
 from serving.bundle import INPUT_NAME, OUTPUT_NAME, Bundle, Precision
 from serving.cuda import find_gpu
 from serving.engine_cache import EngineError, find_engines, read_plan
-from serving.tensorrt_engine import load_tensorrt
+from serving.tensorrt_library import load_tensorrt
 from training.files import new_folder, sync_folder
 
 Backend = Literal["onnxruntime", "tensorrt"]

@@ -5,8 +5,11 @@ import os
 import sys
 from pathlib import Path
 
+from serving.channel_options import add_channel_options
 from serving.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, ClientError
 from serving.commands import check_health, record_label, serve, show_statistics
+from serving.limit_options import add_limit_options, add_security_options
+from serving.operator_commands import add_operator_commands
 from serving.predict import predict
 
 INTERRUPTED = 130
@@ -39,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_label(commands.add_parser("label", help="record what a prediction turned out to be"))
     _add_stats(commands.add_parser("stats", help="show the confusion matrix and the rates that follow from it"))
     _add_health(commands.add_parser("health", help="ask whether a server is ready"))
+    add_operator_commands(commands)
     return parser
 
 
@@ -105,8 +109,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="most views in flight for each model; what comes beyond is refused at once (1024)",
     )
-    add("--max-message-mib", type=_positive, default=32, metavar="MIB", help="largest request (32)")
     add("--grace", type=_seconds, default=20.0, metavar="S", help="how long a stop waits for answers (20)")
+    add_limit_options(parser)
+    add_security_options(parser)
     parser.set_defaults(run=serve)
 
 
@@ -159,6 +164,7 @@ def _add_client_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=_seconds, default=DEFAULT_TIMEOUT_S, metavar="S", help="for each request (30)"
     )
+    add_channel_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 

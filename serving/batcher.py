@@ -1,8 +1,9 @@
 """Pictures of many requests in; one engine call for the rows of several; each request's probabilities out.
 
-Workers take pictures in their order and prepare their rows (decode, resize, cut the views). A worker that has rows and
-finds an engine idle computes them itself, and goes on until no row is left: nobody waits for a timer, and while all
-engines work, rows gather. So a picture meets one thread between its arrival and its answer.
+Workers take pictures, in an order that is fair to their callers, and prepare their rows (decode, resize, cut the
+views). A worker that has rows and finds an engine idle computes them itself, and goes on until no row is left: nobody
+waits for a timer, and while all engines work, rows gather. So a picture meets one thread between its arrival and its
+answer.
 
 What may be in flight is bounded in rows, from before anything is prepared until the answer: overload costs nothing.
 """
@@ -13,15 +14,16 @@ import time
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from math import ceil, inf
-from queue import Empty, SimpleQueue
+from queue import Empty
 from threading import Lock, Thread
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.admission import Admission
 from serving.engine import Engine
-from serving.jobs import EngineError, Job, Prepare, QueueFull, Request
-from serving.lanes import Lanes
+from serving.fair_queue import FairOrder, FairQueue
+from serving.jobs import EngineError, Job, Prepare, Request
 
 MAX_GATHERED_ROWS = 8
 MAX_GATHER_S = 0.02
@@ -35,19 +37,17 @@ _Piece = tuple[Job, int, int]  # rows first to last - 1 of a job
 
 
 class _Order(Enum):
-    """What a worker is told."""
+    """What a worker is told, other than to take a job."""
 
-    PICTURE = auto()
-    """Take a picture that waits."""
     COMPUTE = auto()
     """Compute rows that another worker has prepared."""
     STOP = auto()
 
 
 class DynamicBatcher:
-    """Shares engines between requests: first come, first served, except that single views go before several (lanes.py).
+    """Shares engines between requests, in an order fair to their callers. Requests come from one event loop.
 
-    Requests come from one event loop.
+    Of one caller, single views go before several (lanes.py).
     """
 
     def __init__(self, engines: Sequence[Engine], *, workers: int, max_rows: int) -> None:
@@ -63,15 +63,12 @@ class DynamicBatcher:
         self._max_batch_size = engines[0].max_batch_size
         # When every worker can have an engine, none is kept waiting by a worker that prepares one picture more.
         self._gathers = workers <= len(engines)
-        self._rows = 0  # in flight; this and the next are only touched in the event loop
         self.engine_calls = 0
-        self._recent_s = 0.0  # how long requests took lately
-        self._orders: SimpleQueue[_Order] = SimpleQueue()
-        self._waiting = Lanes()  # one picture for each such order
-        self._taking = Lock()  # of a picture that waits; the event loop never waits for it
+        self._admission = Admission(max_rows)  # of rows in flight; only touched in the event loop
+        self._orders: FairQueue[Job, _Order] = FairQueue()
         self._lock = Lock()  # guards all below, and what becomes of jobs
         self._idle: list[Engine] = list(engines)
-        self._ready = Lanes()  # prepared, with rows that no engine call has begun with
+        self._ready: FairOrder[Job] = FairOrder()  # prepared, with rows that no engine call has begun with
         self._ready_rows = 0
         self._settled: list[Request] = []  # not told yet
         self._threads = [Thread(target=self._work, name=f"worker-{index}", daemon=True) for index in range(workers)]
@@ -81,7 +78,7 @@ class DynamicBatcher:
     @property
     def rows_in_flight(self) -> int:
         """Rows from admission to answer; those of a request that was cancelled do not count."""
-        return self._rows
+        return self._admission.rows
 
     async def compute(
         self, prepares: Sequence[Prepare], rows: int, timeout_s: float | None = None, *, extra: bool = False
@@ -102,27 +99,25 @@ class DynamicBatcher:
             raised, EngineError, or TimeoutError.
 
         Raises:
-            QueueFull: if too many rows are in flight; nothing was begun.
+            QueueFull: if too many rows are in flight, of all callers or of this one, or if the answer would come too
+                late; nothing was begun.
         """
         total = len(prepares) * rows
-        if self._rows + total > self.max_rows and not extra:
-            raise QueueFull(
-                f"{self._rows:,} rows are in flight, and this asks for {total:,} more; {self.max_rows:,} may be",
-                retry_after_s=self._recent_s / 2,
-            )
         begin = time.monotonic()
         request = Request(len(prepares), inf if timeout_s is None else begin + timeout_s)
+        expected_s = self._admission.enter(request.caller, total, timeout_s, admitted=extra)
         jobs = [Job(request, prepare, rows, extra=extra) for prepare in prepares]
-        self._rows += total
         try:
             for job in jobs:
-                self._waiting.add(job)
-                self._orders.put(_Order.PICTURE)
+                self._orders.put(job, request.caller, rows, extra=job.extra)
             await request.done
+        except asyncio.CancelledError:
+            self._admission.given_up(time.monotonic() - begin, expected_s)
+            raise
         finally:
-            self._rows -= total
+            self._admission.leave(request.caller, total)
             request.abandoned = True
-        self._recent_s += (time.monotonic() - begin - self._recent_s) / 8
+        self._admission.answered(total, time.monotonic() - begin, expected_s, waiting=not self._orders.empty())
         outcomes = []
         for job in jobs:
             assert job.outcome is not None
@@ -133,27 +128,23 @@ class DynamicBatcher:
     def close(self) -> None:
         """Compute what is in flight, then stop the threads."""
         for _ in self._threads:
-            self._orders.put(_Order.STOP)
+            self._orders.signal(_Order.STOP)
         for thread in self._threads:
             thread.join()
 
     def _work(self) -> None:
         while (order := self._orders.get()) is not _Order.STOP:
-            if order is _Order.PICTURE:
-                prepared = [job for job in self._gather() if self._prepare(job)]
+            if isinstance(order, Job):
+                prepared = [job for job in self._gather(order) if self._prepare(job)]
                 with self._lock:
                     for job in prepared:
-                        self._ready.add(job)
+                        self._ready.put(job, job.request.caller, job.rows, extra=job.extra)
                         self._ready_rows += job.rows
             self._compute()
 
-    def _take(self) -> Job:
-        with self._taking:
-            return self._waiting.take()
-
-    def _gather(self) -> Iterator[Job]:
+    def _gather(self, first: Job) -> Iterator[Job]:
         """A picture, and when many wait, more: one engine call and one wake of the event loop then serve several."""
-        yield (first := self._take())
+        yield first
         rows = first.rows
         share = self._orders.qsize() // len(self._threads) if self._gathers else 0
         until = time.monotonic() + MAX_GATHER_S
@@ -162,11 +153,11 @@ class DynamicBatcher:
                 order = self._orders.get_nowait()
             except Empty:
                 return
-            if order is not _Order.PICTURE:
-                self._orders.put(order)
+            if not isinstance(order, Job):
+                self._orders.signal(order)
                 return
-            yield (job := self._take())
-            rows += job.rows
+            yield order
+            rows += order.rows
             share -= 1
 
     def _prepare(self, job: Job) -> bool:
@@ -189,7 +180,7 @@ class DynamicBatcher:
                 batch = self._take_batch() if self._idle else []
                 engine = self._idle.pop() if batch else None
                 if engine and self._ready and self._idle and self._orders.empty():
-                    self._orders.put(_Order.COMPUTE)
+                    self._orders.signal(_Order.COMPUTE)
             if engine is None:
                 self._tell()
                 return
@@ -205,7 +196,7 @@ class DynamicBatcher:
         room = min(ceil(self._ready_rows / sharing), self._max_batch_size)
         batch: list[_Piece] = []
         while self._ready and room:
-            job = self._ready.first()
+            job = self._ready.peek()
             if job.request.unwanted():
                 self._settle(job, TimeoutError(EXPIRED))
             first = job.taken

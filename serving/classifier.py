@@ -149,10 +149,6 @@ class Classifier:
         return averaged
 
 
-def _look(preprocess: Preprocess, limits: Limits, picture: Picture, views: int) -> NDArray[np.uint8]:
-    return look(_canvas(preprocess, limits, picture), preprocess.crop, count=views)
-
-
 class _LookingTwice:
     """One picture, decoded once."""
 
@@ -170,6 +166,10 @@ class _LookingTwice:
 
     def others(self, views: int) -> NDArray[np.uint8]:
         return look(self._canvas_SSC, self._preprocess.crop, first=1, count=views - 1)
+
+
+def _look(preprocess: Preprocess, limits: Limits, picture: Picture, views: int) -> NDArray[np.uint8]:
+    return look(_canvas(preprocess, limits, picture), preprocess.crop, count=views)
 
 
 def _canvas(preprocess: Preprocess, limits: Limits, picture: Picture) -> NDArray[np.uint8]:

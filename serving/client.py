@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from serving.channel import ANONYMOUS, Credentials, open_channel
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 
@@ -62,14 +63,20 @@ class Client:
     Every method raises ClientError when the call fails as a whole; after `timeout_s` seconds each of them does.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        credentials: Credentials = ANONYMOUS,
+    ) -> None:
         self.address = address
         self._timeout_s = timeout_s
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", -1),  # the server says what is too large for it
         ]
-        self._channel = grpc.insecure_channel(address, options)
+        self._channel = open_channel(address, options, credentials)
         self._stub = pb_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
         self._health = health_pb2_grpc.HealthStub(self._channel)
 

@@ -3,12 +3,17 @@
 import argparse
 import json
 import logging
+import os
 import sys
 
 from rich.console import Console
 
+from serving.channel_options import to_credentials
 from serving.client import Client, ClientError
+from serving.limit_options import to_connections
 from serving.tables import print_statistics, statistics_to_dict
+
+WRONG_USE = 2
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -17,9 +22,16 @@ def serve(arguments: argparse.Namespace) -> int:
     from serving.decode import Limits
     from serving.plan import PlanOptions
     from serving.repository import ServingOptions
+    from serving.security import to_security
     from serving.server import Settings, StartupError, run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.umask(0o077)  # what the server writes is for its own user: keys, labels
+    try:
+        connections, security = to_connections(arguments), to_security(arguments)
+    except ValueError as error:
+        print(f"pawserve: {error}", file=sys.stderr)
+        return WRONG_USE
     options = ServingOptions(
         plan=PlanOptions(
             instances=arguments.instances,
@@ -32,7 +44,7 @@ def serve(arguments: argparse.Namespace) -> int:
         engine=arguments.engine,
         precision=arguments.precision,
         max_rows=arguments.max_queue_views,
-        limits=Limits(),
+        limits=Limits(max_bytes=arguments.max_image_mib * 2**20, max_pixels=arguments.max_pixels),
     )
     settings = Settings(
         models=arguments.models,
@@ -41,9 +53,13 @@ def serve(arguments: argparse.Namespace) -> int:
         poll_s=arguments.poll_seconds,
         listen=arguments.listen,
         state=arguments.state,
+        token_key=arguments.token_key,
         options=options,
         max_views=arguments.max_views,
-        max_message_bytes=arguments.max_message_mib * 2**20,
+        connections=connections,
+        security=security,
+        reflection=not arguments.no_reflection,
+        max_bytes_in_flight=arguments.max_in_flight_mib * 2**20,
         grace_s=arguments.grace,
     )
     try:
@@ -56,7 +72,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 def record_label(arguments: argparse.Namespace) -> int:
     """Record one label."""
-    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+    with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
         [result] = client.record_labels([(arguments.token, arguments.label)])
     if isinstance(result, ClientError):
         raise result
@@ -78,7 +94,7 @@ def record_label(arguments: argparse.Namespace) -> int:
 
 def check_health(arguments: argparse.Namespace) -> int:
     """Say whether the server is ready, and what it serves."""
-    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+    with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
         status = client.health()
         models = client.list_models() if status == "SERVING" else []
     if arguments.json:
@@ -90,7 +106,7 @@ def check_health(arguments: argparse.Namespace) -> int:
 
 def show_statistics(arguments: argparse.Namespace) -> int:
     """Print the statistics, or plot those of one version."""
-    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+    with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
         models = client.statistics(to_resource(arguments.model))
     if arguments.plot is not None:
         labelled = [model for model in models if model.labels]

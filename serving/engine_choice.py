@@ -69,7 +69,7 @@ def choose_engine(bundle: Bundle, asked: EngineName, precision: Precision | None
     try:
         gpu = find_gpu()
         return (_in_tensorrt if asked == "tensorrt" else _on_cuda)(bundle, precision, gpu, f"--engine {asked}")
-    except (CudaError, EngineError) as error:
+    except (CudaError, EngineError, BundleError) as error:
         raise BundleError(f"--engine {asked} cannot be used for {bundle.manifest.resource}: {error}") from error
 
 
@@ -135,8 +135,9 @@ def _on_cuda(bundle: Bundle, precision: Precision | None, gpu: Gpu, reason: str)
 
 
 def _in_tensorrt(bundle: Bundle, precision: Precision | None, gpu: Gpu, reason: str) -> EngineChoice:
-    # here, since only this needs the module at all
-    from serving.tensorrt_engine import LoadedPlan, load_tensorrt
+    # here, since only this needs the modules at all
+    from serving.tensorrt_engine import LoadedPlan
+    from serving.tensorrt_library import load_tensorrt
 
     release = str(load_tensorrt().__version__)
     others = []

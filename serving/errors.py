@@ -14,9 +14,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from serving.callers import RoleMissing
 from serving.decode import ImageError
 from serving.feedback import LabelUnknown, VersionForgotten
 from serving.jobs import EngineError, QueueFull
+from serving.keyring import TokenExpired
 from serving.repository import ModelNotFound
 from serving.statistics import StatisticsUnavailable
 from serving.tokens import TokenError
@@ -88,10 +90,14 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
             return invalid(error.reason, str(error), field)
         case TokenError():
             return invalid("TOKEN_INVALID", str(error), field)
+        case TokenExpired():
+            return invalid("TOKEN_EXPIRED", str(error), field)
         case LabelUnknown():
             return invalid("LABEL_UNKNOWN", str(error), field, classes=error.listed)
         case ModelNotFound() | VersionForgotten():
             return ApiError(code.NOT_FOUND, "MODEL_NOT_FOUND", str(error), field=field)
+        case RoleMissing():
+            return ApiError(code.PERMISSION_DENIED, "ROLE_MISSING", str(error), metadata={"role": error.role})
         case QueueFull():
             retry_after_s = max(MIN_RETRY_S, error.retry_after_s)
             return ApiError(code.RESOURCE_EXHAUSTED, "QUEUE_FULL", str(error), retry_after_s=retry_after_s)

@@ -5,8 +5,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from serving.bundle import Manifest
+from serving.keyring import KeyRing
 from serving.statistics import Label, StatisticsStore
-from serving.tokens import PredictionRecord, TokenSigner
+from serving.tokens import PredictionRecord
 
 MAX_CLASSES_LISTED = 20
 IDS_AT_ONCE = 256
@@ -30,7 +31,7 @@ class Feedback:
     Only one thread may issue tokens.
     """
 
-    def __init__(self, signer: TokenSigner, store: StatisticsStore) -> None:
+    def __init__(self, signer: KeyRing, store: StatisticsStore) -> None:
         self._signer = signer
         self._store = store
         self._ids = _random_ids()
@@ -53,6 +54,7 @@ class Feedback:
 
         Raises:
             TokenError: if the token was not signed here.
+            TokenExpired: if the key that signed it has ended.
             LabelUnknown: if the predicting version has no such class.
             VersionForgotten: if the statistics do not know the version's classes.
             StatisticsUnavailable: if the statistics cannot be read.

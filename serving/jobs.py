@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.callers import CALLER
+
 Prepare = Callable[[], NDArray[np.uint8]]
 """Makes one picture's rows, uint8 `[V, H, W, 3]`, in a worker's thread; what it raises is the picture's outcome."""
 
@@ -26,10 +28,11 @@ class EngineError(RuntimeError):
 class Request:
     """Pictures whose outcomes are awaited together."""
 
-    __slots__ = ("abandoned", "deadline", "done", "unsettled")
+    __slots__ = ("abandoned", "caller", "deadline", "done", "unsettled")
 
     def __init__(self, pictures: int, deadline: float) -> None:
         self.unsettled = pictures
+        self.caller = CALLER.get()
         self.deadline = deadline
         self.done = asyncio.get_running_loop().create_future()
         self.abandoned = False

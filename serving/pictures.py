@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import grpc
 
+from serving.callers import CALLER, Role
 from serving.classifier import Averaged, Picture
 from serving.errors import ApiError, invalid, to_api_error
+from serving.fair_shares import FairShares
 from serving.feedback import Feedback, LabelUnknown
 from serving.jobs import QueueFull
 from serving.messages import to_prediction
@@ -19,8 +21,6 @@ from serving.turns import Turns
 
 ADAPTIVE_VIEWS = 5
 """Most views of an adaptive request that does not say how many."""
-MAX_BYTES_IN_FLIGHT = 512 * 2**20
-"""Pictures held at once, in bytes: the bound on views in flight says nothing about their size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +50,24 @@ class Issued:
 class PictureService:
     """Checks what is asked, lets the classifiers answer, and signs what they say."""
 
-    def __init__(self, repository: Repository, feedback: Feedback, store: StatisticsStore, max_views: int) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        feedback: Feedback,
+        store: StatisticsStore,
+        max_views: int,
+        bytes_in_flight: FairShares,
+    ) -> None:
         self._repository = repository
         self._feedback = feedback
         self._store = store
         self.max_views = max_views
         self.turns = Turns()
         """Of those who wait for room, rather than be refused."""
-        self._bytes_in_flight = 0
+        self._bytes_in_flight = bytes_in_flight
 
     def find(self, resource: str) -> ServedModel:
-        """The version that a resource name means; "" is the only model.
+        """The version that a resource name means; "" is the newest version of the only model.
 
         Raises:
             ApiError: if it means none, or could mean several.
@@ -71,12 +78,12 @@ class PictureService:
             except ModelNotFound as error:
                 raise to_api_error(error, "model") from error
         models = self._repository.models
-        if len(models) > 1:
-            choices = ", ".join(model.manifest.resource for model in models)
-            raise invalid("MODEL_AMBIGUOUS", f"several models are served, so name one: {choices}", "model")
         if not models:
             raise to_api_error(ModelNotFound("no model is served now"), "model")
-        return models[0]
+        if len({model.manifest.name for model in models}) > 1:
+            choices = ", ".join(model.manifest.resource for model in models)
+            raise invalid("MODEL_AMBIGUOUS", f"several models are served, so name one: {choices}", "model")
+        return models[-1]
 
     def check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> Asked:
         """What a request asks of its pictures.
@@ -104,12 +111,17 @@ class PictureService:
         return Asked(model, views, top_k, adaptive)
 
     def has_room(self, size: int) -> bool:
-        """Whether pictures of so many bytes may be held now; alone, any may."""
-        return not self._bytes_in_flight or self._bytes_in_flight + size <= MAX_BYTES_IN_FLIGHT
+        """Whether this caller may hold pictures of so many bytes more; alone, any may."""
+        return not self._bytes_in_flight.total or self._bytes_in_flight.admits(CALLER.get(), size)
 
     def hold(self, size: int) -> None:
-        """Count bytes of pictures that are held; below zero, of pictures that are let go."""
-        self._bytes_in_flight += size
+        """Count bytes of pictures that this caller holds."""
+        self._bytes_in_flight.take(CALLER.get(), size)
+
+    def let_go(self, size: int) -> None:
+        """Count them no more, and tell who waits for room."""
+        self._bytes_in_flight.give_back(CALLER.get(), size)
+        self.turns.next()
 
     async def classify(
         self, asked: Asked, pictures: Sequence[Picture], timeout_s: float | None
@@ -127,14 +139,14 @@ class PictureService:
             return []
         size = sum(picture_bytes(picture) for picture in pictures)
         if not self.has_room(size):
-            message = f"pictures of {self._bytes_in_flight:,} bytes are in flight; {MAX_BYTES_IN_FLIGHT:,} may be"
+            shares = self._bytes_in_flight
+            message = f"pictures of {shares.total:,} bytes are in flight; {shares.limit:,} may be, in fair shares"
             raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", message, retry_after_s=1.0)
         self.hold(size)
         try:
             return await self.compute(asked, pictures, timeout_s)
         finally:
-            self.hold(-size)
-            self.turns.next()
+            self.let_go(size)
 
     async def compute(
         self, asked: Asked, pictures: Sequence[Picture], timeout_s: float | None
@@ -187,8 +199,15 @@ class PictureService:
         return pb.ImageResult(prediction=prediction)
 
     def check_label(self, asked: Asked, label: str, field: str) -> ApiError | None:
-        """Why a picture with this label is not classified; None if the label is a class, or empty."""
-        if not label or label in asked.model.class_index:
+        """Why a picture with this label is not classified; None if the label is a class, or empty.
+
+        Raises:
+            RoleMissing: if the caller may record no labels.
+        """
+        if not label:
+            return None
+        CALLER.get().require(Role.LABEL, "record labels")
+        if label in asked.model.class_index:
             return None
         manifest = asked.model.manifest
         return to_api_error(LabelUnknown(label, manifest.resource, manifest.classes), field)

@@ -105,8 +105,7 @@ class _Pipeline:
 
             def done(task: Task[None], size: int = size) -> None:
                 self._computing.discard(task)
-                self._pictures.hold(-size)
-                self._pictures.turns.next()
+                self._pictures.let_go(size)
                 self._changed.set()
 
             task.add_done_callback(done)

@@ -131,7 +131,9 @@ def _time(engine: Engine, images_NHWC: NDArray[np.uint8]) -> float:
 
 async def _try(trial: _Trial, preprocess: Preprocess, photo: bytes, workers: int, callers: int, seconds: float) -> None:
     """Serve callers for a while, and add what was answered to the trial."""
-    batcher = DynamicBatcher(trial.engines, workers=workers, max_rows=callers)
+    batcher = DynamicBatcher(
+        trial.engines, workers=workers, max_rows=2 * callers
+    )  # one caller gets no more than its share
     classifier = Classifier(preprocess, batcher, Limits())
     answered: list[float] = []
     wanted = asyncio.Event()

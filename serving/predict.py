@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from serving.channel_options import to_credentials
 from serving.client import MAX_MESSAGE_BYTES, Classified, Client, ClientError, Prediction
 from serving.commands import to_resource
 
@@ -55,7 +56,7 @@ def predict(arguments: argparse.Namespace) -> int:
     width = min(MAX_NAME_WIDTH, max((len(str(file)) for file in files), default=0))
     console = Console(highlight=False)
     results = []
-    with Client(arguments.server, timeout_s=arguments.timeout) as client:
+    with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
         asking = Asking(
             client, to_resource(arguments.model), arguments.views, arguments.top_k, arguments.label, arguments.adaptive
         )

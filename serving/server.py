@@ -6,7 +6,7 @@ import logging
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +16,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from serving.bundle import BundleError, Manifest
+from serving.connections import Connections
+from serving.fair_shares import FairShares
 from serving.feedback import Feedback
 from serving.health import HealthServicer
 from serving.inference_service import InferenceService
+from serving.keyring import KeyRing
 from serving.memory import keep_freed_memory
 from serving.model_watcher import ModelWatcher
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
@@ -26,19 +29,14 @@ from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.pictures import PictureService
 from serving.pipeline import Pipelines
 from serving.repository import Repository, ServedModel, ServingOptions, find_bundles, load_model
+from serving.security import Security
 from serving.services import ClassifierService
 from serving.statistics import StatisticsStore, StatisticsUnavailable
-from serving.tokens import TokenSigner, load_or_create_keys
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 
 INFERENCE_SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-KEEPALIVE_MS = 60_000
-KEEPALIVE_TIMEOUT_MS = 20_000
-MIN_PING_INTERVAL_MS = 10_000
-MAX_STREAMS_PER_CONNECTION = 1024
-LOOKAHEAD_BYTES = 4 * 2**20
 GC_THRESHOLDS = (20_000, 20, 20)
 
 logger = logging.getLogger(__name__)
@@ -64,11 +62,19 @@ class Settings:
     """HOST:PORT; port 0 takes a free one."""
     state: Path = Path("state")
     """Folder of the statistics and the key that signs tokens; made if there is none."""
+    token_key: Path | None = None
+    """File of the keys that sign tokens; None for token.key in the state folder."""
     options: ServingOptions
     max_views: int = 16
     """Most views that a request may ask for."""
-    max_message_bytes: int = 32 * 2**20
-    """Largest request or answer, in bytes."""
+    connections: Connections = field(default_factory=Connections)
+    """Limits of each connection."""
+    security: Security = field(default_factory=Security)
+    """Certificates and callers."""
+    max_bytes_in_flight: int = 512 * 2**20
+    """Encoded pictures held at once, in bytes: a bound on views in flight says nothing about their size."""
+    reflection: bool = True
+    """Whether clients may ask which services and messages there are."""
     grace_s: float = 20.0
     """How long a stop waits for requests to be answered."""
 
@@ -151,7 +157,7 @@ class Server:
         state = self.settings.state
         try:
             state.mkdir(parents=True, exist_ok=True)
-            self._signer = TokenSigner(load_or_create_keys(state / "token.key"))
+            self._signer = KeyRing(self.settings.token_key or state / "token.key")
         except OSError as error:
             raise StartupError(
                 f"the state folder {state} cannot be used ({error.strerror}); name another one with --state"
@@ -166,7 +172,8 @@ class Server:
     def _listen(self) -> None:
         settings = self.settings
         feedback = Feedback(self._signer, self._store)
-        pictures = PictureService(self._repository, feedback, self._store, settings.max_views)
+        bytes_in_flight = FairShares(settings.max_bytes_in_flight)
+        pictures = PictureService(self._repository, feedback, self._store, settings.max_views, bytes_in_flight)
         self._pipelines = Pipelines(pictures)
         service = ClassifierService(self._repository, feedback, self._store, pictures, self._pipelines)
         self.watcher = ModelWatcher(
@@ -177,15 +184,17 @@ class Server:
         loop = asyncio.get_running_loop()
         self._repository.on_change.append(partial(_in_loop, loop, self._tell_health))
         self._tell_health()
-        self._server = grpc.aio.server(options=_channel_options(settings))
+        self._server = grpc.aio.server(
+            options=settings.connections.options(), interceptors=[settings.security.interceptor(settings.listen)]
+        )
         classifier_pb2_grpc.add_ClassifierServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._server
-        )
+        if settings.reflection:
+            services = (SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(services, self._server)
         try:
-            port = self._server.add_insecure_port(settings.listen)
+            port = settings.security.add_port(self._server, settings.listen)
         except RuntimeError as error:
             raise StartupError(
                 f"cannot listen on {settings.listen}: the port is taken, or the address is not this machine's; "
@@ -230,20 +239,3 @@ async def _run(settings: Settings) -> None:
     await server.serve()
     logger.info("stopping: requests in flight are answered first; a second signal stops at once")
     await server.shutdown()
-
-
-def _channel_options(settings: Settings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
-        # without this a second server on the same port would silently take half of the calls
-        ("grpc.so_reuseport", 0),
-        # notice callers that vanished without a word, and allow callers to check on us as often
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
-        # by default a caller must wait for leave after each 64 KiB, which is a photo
-        ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
-    ]

@@ -9,7 +9,6 @@ import ctypes
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,49 +19,9 @@ from serving.cuda import CudaError, Gpu, call, free_memory, load_cudart
 from serving.cuda_graph import CudaGraph
 from serving.engine import Plan
 from serving.engine_cache import EngineError
+from serving.tensorrt_library import load_tensorrt, make_logger
 
 logger = logging.getLogger(__name__)
-
-TENSORRT = "11.4"
-"""The release that this code was written against."""
-
-
-def load_tensorrt() -> Any:
-    """The module `tensorrt`.
-
-    Raises:
-        EngineError: if it is not installed, or of another release.
-    """
-    try:
-        import tensorrt as trt
-    except (ImportError, OSError) as error:
-        raise EngineError(
-            f"TensorRT cannot be imported ({error}): pip install 'pawserve[gpu]', with the extra package index that "
-            "NVIDIA's install guide for TensorRT names"
-        ) from error
-    release = str(trt.__version__)
-    if release.split(".")[0] != TENSORRT.split(".")[0]:
-        raise EngineError(f"TensorRT {release} is installed; this pawserve needs {TENSORRT.split('.')[0]}.x")
-    return trt
-
-
-def make_logger(trt: Any) -> Any:
-    """A logger that keeps errors and warnings: TensorRT's calls return None or False, and the reason is logged."""
-
-    class StoringLogger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity <= trt.ILogger.Severity.ERROR:
-                self.errors.append(msg)
-
-        def reason(self) -> str:
-            """What was logged last, for the end of a sentence."""
-            return "; ".join(self.errors[-3:]) or "TensorRT gave no reason"
-
-    return StoringLogger()
 
 
 class LoadedPlan:
@@ -226,9 +185,7 @@ class TensorRTEngine:
     def __enter__(self) -> "TensorRTEngine":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _prepare(self, rows: int) -> _Bucket:
@@ -254,7 +211,7 @@ class TensorRTEngine:
 
     def _enqueue(self, bucket: _Bucket) -> None:
         """Copy a bucket's pictures to the GPU, compute, and copy the answers back; nothing is waited for."""
-        cudart, stream = self._cudart, self._stream
+        cudart = self._cudart
         images, answers = self._images[: bucket.rows], self._probabilities[: bucket.rows]
         to_device = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         to_host = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
@@ -262,7 +219,7 @@ class TensorRTEngine:
             cudart.cudaMemcpyAsync,
             *(self._device[INPUT_NAME], images.ctypes.data, images.nbytes, to_device, self._stream),
         )
-        if not bucket.context.execute_async_v3(int(stream)):
+        if not bucket.context.execute_async_v3(int(self._stream)):
             raise EngineError(f"TensorRT could not run a batch of {bucket.rows}: {self._plan.reason()}")
         call(
             cudart.cudaMemcpyAsync,

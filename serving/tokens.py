@@ -8,28 +8,19 @@ The signature is the first half of HMAC-SHA256 over all that comes before it. Th
 """
 
 import hmac
-import os
-import re
-import secrets
-import stat
 import struct
-from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 FORMAT = 1
 MIN_KEY_BYTES = 32
 SIGNATURE_BYTES = 16
-MAX_KEY_FILE_BYTES = 65_536
 
 _HEAD = struct.Struct(">B16sQIdQ")
 _MAX_MODEL_BYTES = 63
 _MIN_TOKEN_CHARS = -(-(_HEAD.size + 1 + SIGNATURE_BYTES) * 4 // 3)
 _MAX_TOKEN_CHARS = -(-(_HEAD.size + _MAX_MODEL_BYTES + SIGNATURE_BYTES) * 4 // 3)
-
-_HEX = re.compile(r"[0-9A-Fa-f]+")
-_TO_STANDARD_BASE64 = str.maketrans("-_", "+/")
 
 
 class TokenError(ValueError):
@@ -86,7 +77,7 @@ class TokenSigner:
         if not keys:
             raise ValueError("there are 0 keys; at least 1 is needed, the first to sign with")
         for number, key in enumerate(keys, 1):
-            _check_length(key, f"key {number}")
+            check_length(key, f"key {number}")
         # Copying a prepared HMAC, other than hmac.digest, keeps the interpreter's lock: on a busy server, getting it
         # back takes longer than the signature.
         self._signers = tuple(hmac.new(key, digestmod="sha256") for key in keys)
@@ -121,29 +112,6 @@ class TokenSigner:
         return PredictionRecord(id_, body[_HEAD.size :].decode(), version, predicted, probability, time_ms)
 
 
-def load_or_create_keys(path: Path) -> list[bytes]:
-    """Read a key file; if there is none, make one with a new random key, readable by its owner only.
-
-    The file holds one key a line, in hexadecimal or base64; the first signs, all verify. To change keys, add the new
-    one as the last line and start all servers again; then move it to the top. Whoever reads the file can forge
-    tokens; who may is not checked, since secrets are often mounted readable by a group. Processes that start
-    together agree on one key.
-
-    Raises:
-        ValueError: if a line is no key or one shorter than 32 bytes, there is none, or others may write to the file.
-        OSError: if the file cannot be read or made.
-    """
-    try:
-        text = _read(path)
-    except FileNotFoundError:
-        _create(path)
-        text = _read(path)
-    keys = [_parse(line, f"{path}, line {number}") for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not keys:
-        raise ValueError(f"{path} holds no key; write one a line, or delete the file to have one made")
-    return keys
-
-
 def _encode(content: bytes) -> str:
     return urlsafe_b64encode(content).decode().rstrip("=")
 
@@ -154,55 +122,8 @@ def _signature(signer: hmac.HMAC, body: bytes) -> bytes:
     return signature.digest()[:SIGNATURE_BYTES]
 
 
-def _read(path: Path) -> str:
-    with path.open("rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        if mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise ValueError(f"{path} has mode {mode:04o}, so others may change the keys; run chmod 600 on it")
-        content = file.read(MAX_KEY_FILE_BYTES + 1)
-    if len(content) > MAX_KEY_FILE_BYTES:
-        raise ValueError(f"{path} has more than {MAX_KEY_FILE_BYTES:,} bytes; it is no key file")
-    # what is not ASCII fails as a key, by its line; the characters themselves belong in no message
-    return content.decode("ascii", errors="replace")
-
-
-def _create(path: Path) -> None:
-    """Make a key file with one key; one that appears meanwhile is left as it is."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(MIN_KEY_BYTES) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        # A link, unlike a rename, never replaces: of several processes one makes the file, whole, and all read it.
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return
-    finally:
-        temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _parse(line: str, where: str) -> bytes:
-    text = line.strip()
-    try:
-        if _HEX.fullmatch(text):  # with a digit missing it is still no base64
-            key = bytes.fromhex(text)
-        else:
-            unpadded = text.rstrip("=").translate(_TO_STANDARD_BASE64)
-            key = b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
-    except ValueError:
-        raise ValueError(f"{where}: neither hexadecimal nor base64; write one key a line") from None
-    return _check_length(key, where)
-
-
-def _check_length(key: bytes, where: str) -> bytes:
+def check_length(key: bytes, where: str) -> bytes:
+    """The key, if it is long enough to sign with; raises ValueError if not, which begins with `where`."""
     if len(key) < MIN_KEY_BYTES:
         raise ValueError(f"{where}: the key has {len(key)} bytes; at least {MIN_KEY_BYTES} are needed")
     return key

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -172,3 +173,114 @@ def test_the_server_imports_no_torch_and_nothing_of_training_or_export() -> None
     )
     finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "[]"
+
+
+def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", slowness=60)
+    with process(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 600) as (server, address):
+        failures: list[ClientError] = []
+
+        def ask() -> None:
+            try:
+                client.classify([RED] * 64, views=4)
+            except ClientError as error:
+                failures.append(error)
+
+        with Client(address, timeout_s=120) as client:
+            in_flight = threading.Thread(target=ask)
+            in_flight.start()
+            time.sleep(0.5)
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            assert server.poll() is None  # it waits for the call
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 0
+            in_flight.join(60)
+    assert [error.code for error in failures] == [grpc.StatusCode.UNAVAILABLE]
+
+
+def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", slowness=60)
+    with (
+        process(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0.2) as (server, address),
+        Client(address, timeout_s=120) as client,
+    ):
+        client.classify([RED])
+        in_flight = threading.Thread(target=lambda: pytest.raises(ClientError, client.classify, [RED] * 64, views=4))
+        in_flight.start()
+        time.sleep(0.3)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+        in_flight.join(60)
+    with process(tmp_path / "models", tmp_path / "state") as (_, address), Client(address) as client:
+        (statistics,) = client.statistics()
+    assert statistics.predictions == 1
+
+
+def test_a_new_call_during_the_drain_is_refused_as_unavailable(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", slowness=60)
+    with process(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
+        with Client(address) as client, Client(address) as late:
+            late.health()
+            in_flight = threading.Thread(target=lambda: client.classify([RED] * 8))
+            in_flight.start()
+            time.sleep(0.5)
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            with pytest.raises(ClientError) as caught:
+                late.classify([RED])
+            assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+            in_flight.join(60)
+        assert server.wait(30) == 0
+
+
+def test_reflection_can_be_switched_off(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state", "--no-reflection") as address, grpc.insecure_channel(address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.ServerReflectionInfo(iter([request]), timeout=10))
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_pictures_beyond_the_operator_s_limits_are_refused_and_the_others_are_not(models: Path, tmp_path: Path) -> None:
+    limits = ("--max-pixels", 10_000, "--max-image-mib", 1, "--max-message-mib", 3)
+    heavy = encoded(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
+    wide = encoded(Image.new("RGB", (101, 100), "red"), "PNG")
+    fits = encoded(Image.new("RGB", (100, 100), "red"), "PNG")
+    with serving(models, tmp_path / "state", *limits) as address, Client(address) as client:
+        results = client.classify([wide, fits]).results
+        assert [getattr(result, "reason", "") for result in results] == ["TOO_LARGE", ""]
+        assert "10,000" in results[0].message
+        assert len(heavy) > 2**20
+        (result,) = client.classify([heavy]).results
+        assert "1,048,576" in result.message
+        with pytest.raises(ClientError) as caught:
+            client.classify([heavy] * 4)
+        assert caught.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_connections_are_asked_to_come_again_and_no_call_is_lost(models: Path, tmp_path: Path) -> None:
+    """After a connection's age is over, gRPC's client makes a new one by itself: here some of them."""
+    age = ("--max-connection-age", 1, "--max-connection-age-grace", 5)
+    with serving(models, tmp_path / "state", *age) as address, grpc.insecure_channel(address) as channel:
+        states: list[grpc.ChannelConnectivity] = []
+        channel.subscribe(states.append)
+        with Client(address) as client:
+            until = time.monotonic() + 4
+            while time.monotonic() < until:
+                client.classify([RED])
+                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert grpc.ChannelConnectivity.IDLE in states[states.index(grpc.ChannelConnectivity.READY) :]
+
+
+def test_connections_beyond_the_limit_are_closed_and_the_others_go_on(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state", "--max-connections", 2) as address, Client(address) as client:
+        client.health()
+        host, port = address.split(":")
+        crowd = [socket.create_connection((host, int(port)), timeout=10) for _ in range(5)]
+        ends = [connection.recv(1) for connection in crowd[1:]]  # the first is one of the two
+        assert ends == [b""] * 4
+        assert client.health() == "SERVING"
+        for connection in crowd:
+            connection.close()

@@ -192,7 +192,7 @@ def test_classes_that_the_statistics_know_otherwise_are_refused(models: Path) ->
         wait_until(lambda: bool(client.list_models()[1].state_reason))
         assert "classes" in client.list_models()[1].state_reason
         assert list(client.list_models()[1].classes) == ["blue", "green", "red"]
-        assert client.classify([RED]).model == "models/colours/versions/2"
+        assert client.classify([RED], model="models/colours").model == "models/colours/versions/2"
 
 
 def test_a_version_whose_folder_is_gone_is_replaced_by_the_newest_that_is_there_or_goes_on(models: Path) -> None:

@@ -59,8 +59,8 @@ def graph() -> bytes:
     return model.SerializeToString()
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
+def write_fake_bundle(tmp_path: Path) -> Bundle:
+    """models/pets/1, which the fake GPU computes as ONNX Runtime does."""
     folder = tmp_path / "models" / "pets" / "1"
     folder.mkdir(parents=True)
     content = graph()
@@ -84,6 +84,11 @@ def bundle(tmp_path: Path) -> Bundle:
         versions={},
     )
     return Bundle(folder, manifest)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return write_fake_bundle(tmp_path)
 
 
 def build(bundle: Bundle, engines: Path) -> dict[str, object]:

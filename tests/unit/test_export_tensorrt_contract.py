@@ -19,7 +19,7 @@ import pytest
 
 from tests.commands import ROOT
 
-TENSORRT_FILES = ("export/to_engine.py", "serving/tensorrt_engine.py")
+TENSORRT_FILES = ("export/to_engine.py", "serving/tensorrt_engine.py", "serving/tensorrt_library.py")
 CUDA_FILES = ("serving/cuda.py", "serving/cuda_graph.py", "serving/tensorrt_engine.py")
 
 STUBS = {
@@ -103,7 +103,7 @@ def test_every_name_keyword_and_return_kind_that_is_used_is_that_of_tensorrt_11_
         ("export/to_engine.py", "config.builder_optimization_level", "config.max_workspace_size"),
         ("serving/tensorrt_engine.py", "execute_async_v3(", "execute_async_v2("),
         ("serving/tensorrt_engine.py", "device_memory_size_v2", "device_memory_size"),
-        ("serving/tensorrt_engine.py", "Severity.ERROR", "Severity.ERRORS"),
+        ("serving/tensorrt_library.py", "Severity.ERROR", "Severity.ERRORS"),
         ("serving/tensorrt_engine.py", "Strategy.USER_MANAGED", "Strategy.MANUAL"),
         ("serving/tensorrt_engine.py", ".set_device_memory(", ".set_scratch_memory("),
     ],

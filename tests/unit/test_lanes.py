@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from serving.batcher import DynamicBatcher
 from tests.unit.test_batcher import GatedEngine, batchers, begun, picture, run, values
 
@@ -11,7 +13,11 @@ __all__ = ["batchers"]  # a fixture
 Batchers = Callable[..., DynamicBatcher]
 
 
-def test_single_views_overtake_extra_views_which_keep_a_share_of_the_turns(batchers: Batchers) -> None:
+def test_single_views_overtake_extra_views_which_keep_a_share_of_the_turns(
+    batchers: Batchers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.batcher.MAX_GATHERED_ROWS", 1)  # so that every picture has a turn of its own
+
     async def test() -> None:
         engine = GatedEngine(max_batch_size=1)
         batcher = batchers(engine, workers=1)

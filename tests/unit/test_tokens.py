@@ -15,7 +15,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from serving.tokens import PredictionRecord, TokenError, TokenSigner, load_or_create_keys
+from serving.key_file import create_key_file
+from serving.keyring import load_keys
+from serving.tokens import PredictionRecord, TokenError, TokenSigner
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(32, 64))
@@ -183,7 +185,7 @@ def test_a_key_file_is_made_once_and_kept_to_its_owner(tmp_path: Path) -> None:
 
 def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from serving.tokens import load_or_create_keys\n"
+        "import sys; from pathlib import Path; from tests.unit.test_tokens import load_or_create_keys\n"
         "sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.readline()\n"
         "print([load_or_create_keys(Path(sys.argv[1]) / str(n)) for n in range(50)])"
     )
@@ -227,7 +229,7 @@ def test_keys_are_read_in_order_in_hexadecimal_and_base64(tmp_path: Path) -> Non
         (" \n\n", "holds no key"),
         (KEY.hex() + "\n" + KEY[:31].hex() + "\n", "line 2: the key has 31 bytes; at least 32"),
         (KEY.hex()[:-1], "line 1: neither hexadecimal nor base64"),
-        (KEY.hex() + " # the old one", "line 1: neither"),
+        (KEY.hex() + " # the old one", "line 1: after the key come"),
         (b64encode(KEY).decode()[:-3], "line 1: neither"),
         ("clé" * 20, "line 1: neither"),
         (KEY.hex() + "\n" * 70_000, "no key file"),
@@ -254,6 +256,11 @@ def test_key_files_that_others_may_change_are_refused(tmp_path: Path, mode: int,
     else:
         with pytest.raises(ValueError, match=f"mode 0{mode:o}.*chmod 600"):
             load_or_create_keys(path)
+
+
+def load_or_create_keys(path: Path) -> list[bytes]:
+    create_key_file(path)
+    return [key.secret for key in load_keys(path)]
 
 
 def key_file(folder: Path, content: str) -> Path:

@@ -1,0 +1,117 @@
+"""Work of many callers in; work in an order that is fair to them out: who asks for much waits behind himself.
+
+Self-clocked fair queueing (Golestani, "A self-clocked fair queueing scheme for broadband applications", INFOCOM 1994):
+each connection's next item is tagged with the virtual time at which it would be finished if all callers were served at
+once, at equal rates; the smallest tag goes first. An item of a caller with nothing else in the queue so overtakes all
+but about its own cost of every other caller's. Costs of a connection are multiplied by how many connections its owner
+has in the queue: more connections get an owner no larger share.
+"""
+
+from heapq import heappop, heappush, heapreplace
+from queue import SimpleQueue
+from threading import Lock
+from typing import Generic, TypeVar
+
+from serving.callers import Caller
+from serving.lanes import Lanes
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class _Flow(Generic[T]):
+    """What one connection has in the queue, each with its cost, in the order of its lanes."""
+
+    __slots__ = ("caller", "items")
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.items: Lanes[tuple[T, int]] = Lanes()
+
+
+class FairOrder(Generic[T]):
+    """Items in fair order. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._time = 0  # virtual: the tag of what was taken last
+        self._number = 0  # of tags: equal ones go in the order in which they were given
+        self._heap: list[tuple[int, int, _Flow[T]]] = []
+        self._flows: dict[tuple[str, str], _Flow[T]] = {}
+        self._connections: dict[str, int] = {}  # of each owner, with something in the queue
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
+    def put(self, item: T, caller: Caller, cost: int, *, extra: bool = False) -> None:
+        """Add an item that costs so much, at least 1; an `extra` one goes after others of its connection."""
+        key = caller.owner, caller.connection
+        flow = self._flows.get(key)
+        if flow is None:
+            flow = self._flows[key] = _Flow(caller)
+            share = self._connections[caller.owner] = self._connections.get(caller.owner, 0) + 1
+            self._number += 1
+            heappush(self._heap, (self._time + cost * share, self._number, flow))
+        flow.items.put((item, cost), extra=extra)
+
+    def peek(self) -> T:
+        """The next item; there must be one."""
+        return self._heap[0][2].items.peek()[0]
+
+    def take(self) -> T:
+        """Remove and return the next item; there must be one."""
+        tag, _, flow = self._heap[0]
+        self._time = tag
+        item, _ = flow.items.take()
+        owner = flow.caller.owner
+        if flow.items:
+            self._number += 1
+            heapreplace(self._heap, (tag + flow.items.peek()[1] * self._connections[owner], self._number, flow))
+        else:
+            heappop(self._heap)
+            del self._flows[owner, flow.caller.connection]
+            self._connections[owner] -= 1
+            if not self._connections[owner]:
+                del self._connections[owner]
+        return item
+
+
+class FairQueue(Generic[T, S]):
+    """Items in fair order, for threads that wait for them; and signals, in the order of all that came."""
+
+    def __init__(self) -> None:
+        self._order: FairOrder[T] = FairOrder()
+        self._lock = Lock()
+        # One entry for each item (None) and signal: waiting is SimpleQueue's, which needs no lock of Python's.
+        self._arrivals: SimpleQueue[S | None] = SimpleQueue()
+
+    def put(self, item: T, caller: Caller, cost: int, *, extra: bool = False) -> None:
+        """Add an item that costs so much, at least 1; an `extra` one goes after others of its connection."""
+        with self._lock:
+            self._order.put(item, caller, cost, extra=extra)
+        self._arrivals.put(None)
+
+    def signal(self, signal: S) -> None:
+        """Add a signal: it is got after as many items as were in the queue before it."""
+        self._arrivals.put(signal)
+
+    def get(self) -> T | S:
+        """Remove and return an item or a signal; waits until there is one."""
+        return self._resolve(self._arrivals.get())
+
+    def get_nowait(self) -> T | S:
+        """Remove and return an item or a signal. Raises queue.Empty if there is none."""
+        return self._resolve(self._arrivals.get_nowait())
+
+    def qsize(self) -> int:
+        """How many items and signals there are, or were a moment ago."""
+        return self._arrivals.qsize()
+
+    def empty(self) -> bool:
+        """Whether there is nothing, or was nothing a moment ago."""
+        return self._arrivals.empty()
+
+    def _resolve(self, arrival: S | None) -> T | S:
+        if arrival is not None:
+            return arrival
+        with self._lock:
+            return self._order.take()

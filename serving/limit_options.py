@@ -1,0 +1,117 @@
+"""The options of `serve` that bound and protect it: added to a parser, and read into the settings they stand for."""
+
+import argparse
+from pathlib import Path
+
+from serving.connections import Connections
+
+DEFAULTS = Connections()
+
+
+def add_limit_options(parser: argparse.ArgumentParser) -> None:
+    """Limits of connections, requests and pictures."""
+    group = parser.add_argument_group("limits")
+    add = group.add_argument
+    add("--max-message-mib", type=_positive, default=32, metavar="MIB", help="largest request (32)")
+    add("--max-image-mib", type=_positive, default=16, metavar="MIB", help="largest encoded picture (16)")
+    add(
+        "--max-pixels",
+        type=_positive,
+        default=50_000_000,
+        metavar="N",
+        help="most pixels of a picture, width times height; checked before it is decoded (50000000)",
+    )
+    add(
+        "--max-in-flight-mib",
+        type=_positive,
+        default=512,
+        metavar="MIB",
+        help="most encoded pictures held at once; what comes beyond is refused at once (512)",
+    )
+    add(
+        "--max-connections",
+        type=_positive,
+        default=DEFAULTS.max_connections,
+        metavar="N",
+        help="open connections; more are closed as they come (%(default)s)",
+    )
+    add(
+        "--max-concurrent-streams",
+        type=_positive,
+        default=DEFAULTS.max_concurrent_streams,
+        metavar="N",
+        help="calls at once on one connection; more wait in the caller (%(default)s)",
+    )
+    add(
+        "--max-connection-age",
+        type=float,
+        default=DEFAULTS.max_age_s,
+        metavar="S",
+        help="ask clients to connect again after so long, so that load spreads to new replicas; 0: never (%(default)g)",
+    )
+    add(
+        "--max-connection-age-grace",
+        type=float,
+        default=DEFAULTS.max_age_grace_s,
+        metavar="S",
+        help="how long calls in flight may then go on (%(default)g)",
+    )
+    add(
+        "--keepalive",
+        type=float,
+        default=DEFAULTS.keepalive_s,
+        metavar="S",
+        help="silence after which the server asks whether a client is still there (%(default)g)",
+    )
+    add(
+        "--keepalive-timeout",
+        type=float,
+        default=DEFAULTS.keepalive_timeout_s,
+        metavar="S",
+        help="how long it waits for the answer (%(default)g)",
+    )
+
+
+def add_security_options(parser: argparse.ArgumentParser) -> None:
+    """TLS, callers, reflection."""
+    add = parser.add_argument_group("security").add_argument
+    add("--tls-cert", type=Path, metavar="FILE", help="the server's certificate and its chain, PEM (plaintext)")
+    add("--tls-key", type=Path, metavar="FILE", help="its private key, PEM; both are read again when they change")
+    add("--tls-client-ca", type=Path, metavar="FILE", help="every client must show a certificate of these authorities")
+    add(
+        "--auth-tokens",
+        type=Path,
+        metavar="FILE",
+        help="who may call: lines of ROLE[,ROLE] NAME CREDENTIAL; read again when it changes (everybody)",
+    )
+    add(
+        "--allow-plaintext-tokens",
+        action="store_true",
+        help="take tokens without TLS from other machines too: where a proxy or a service mesh encrypts",
+    )
+    add(
+        "--token-key",
+        type=Path,
+        metavar="FILE",
+        help="keys that sign feedback tokens, shared by all replicas; read again when changed (token.key in --state)",
+    )
+    add("--no-reflection", action="store_true", help="do not tell clients which services and messages there are")
+
+
+def to_connections(arguments: argparse.Namespace) -> Connections:
+    """Raises ValueError if a limit is out of its range."""
+    return Connections(
+        max_message_bytes=arguments.max_message_mib * 2**20,
+        max_connections=arguments.max_connections,
+        max_concurrent_streams=arguments.max_concurrent_streams,
+        keepalive_s=arguments.keepalive,
+        keepalive_timeout_s=arguments.keepalive_timeout,
+        max_age_s=arguments.max_connection_age,
+        max_age_grace_s=arguments.max_connection_age_grace,
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)

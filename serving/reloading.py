@@ -1,0 +1,79 @@
+"""Files in; what they say now out: they are read again when they change, with no restart."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Generic, TypeVar
+
+CHECK_EVERY_S = 1.0
+
+T = TypeVar("T")
+
+_Fingerprint = tuple[tuple[int, ...] | None, ...]
+
+logger = logging.getLogger(__name__)
+
+
+class Reloading(Generic[T]):
+    """What some files say. A change that cannot be used is logged once, and what was said before goes on.
+
+    Any thread may ask.
+    """
+
+    def __init__(
+        self, what: str, paths: Sequence[Path], load: Callable[[], T], *, check_every_s: float = CHECK_EVERY_S
+    ) -> None:
+        """Read the files.
+
+        Args:
+            what: what they hold, for the log.
+            paths: the files whose change counts; links are followed, so that the links of mounted secrets may change.
+            load: reads them; a ValueError or OSError says that they cannot be used.
+            check_every_s: how often to look whether they changed, in seconds.
+
+        Raises:
+            ValueError, OSError: what `load` raises, now; later that is logged.
+        """
+        self._what = what
+        self._paths = paths
+        self._load = load
+        self._check_every_s = check_every_s
+        self._lock = Lock()
+        self._seen = self._fingerprint()  # before reading: a change meanwhile is seen at the next look
+        self._value = load()
+        self._next_check = time.monotonic() + check_every_s
+
+    def get(self) -> T:
+        """What the files say, at most `check_every_s` seconds ago."""
+        if time.monotonic() >= self._next_check and self._lock.acquire(blocking=False):
+            try:
+                self._check()
+            finally:
+                self._lock.release()
+        return self._value
+
+    def _check(self) -> None:
+        self._next_check = time.monotonic() + self._check_every_s
+        fingerprint = self._fingerprint()
+        if fingerprint == self._seen:
+            return
+        self._seen = fingerprint
+        try:
+            self._value = self._load()
+        except (ValueError, OSError) as error:
+            logger.error("the changed %s cannot be used, so the earlier ones stay: %s", self._what, error)
+        else:
+            logger.info("the %s changed, and are in use", self._what)
+
+    def _fingerprint(self) -> _Fingerprint:
+        return tuple(map(_state, self._paths))
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)

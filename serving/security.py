@@ -1,0 +1,97 @@
+"""What protects a server: how its port is opened, who may call, and what is refused at the start as unsafe."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from serving.access import load_access
+from serving.authentication import Authentication
+from serving.connections import stays_on_this_machine
+from serving.reloading import Reloading
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsFiles:
+    """Where the server's certificate is; all in PEM."""
+
+    certificate: Path
+    """The server's certificate, then those that lead to the authority, if there are any."""
+    key: Path
+    """Its private key, not encrypted."""
+    client_ca: Path | None = None
+    """Authorities whose client certificates are accepted; every client must then show one (mutual TLS)."""
+
+    @property
+    def paths(self) -> list[Path]:
+        """All that are given."""
+        return [path for path in (self.certificate, self.key, self.client_ca) if path is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    """What callers must show, and what they are shown.
+
+    Raises:
+        ValueError: if tokens would be taken in plaintext from other machines.
+    """
+
+    tls: TlsFiles | None = None
+    """None: plaintext."""
+    access: Path | None = None
+    """File of callers (see serving/access.py); None: everybody may do everything."""
+    plaintext_tokens: bool = False
+    """Take tokens without TLS from other machines too: where a proxy or a service mesh encrypts."""
+
+    def interceptor(self, listen: str) -> Authentication:
+        """What authenticates the calls of a server that listens on HOST:PORT.
+
+        Raises:
+            ValueError: if the file of callers cannot be used, or tokens would travel in plaintext.
+        """
+        certificates = self.tls is not None and self.tls.client_ca is not None
+        if self.access is None:
+            return Authentication(None, client_certificates=certificates)
+        path = self.access
+        if self.tls is None and not self.plaintext_tokens and not stays_on_this_machine(listen):
+            raise ValueError(
+                f"tokens for {listen} would travel in plaintext; give --tls-cert and --tls-key, listen on 127.0.0.1, "
+                "or say --allow-plaintext-tokens where something in front of the server encrypts"
+            )
+        try:
+            access = Reloading("callers", [path], lambda: load_access(path))
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        if access.get().certificates and not certificates:
+            raise ValueError(f"{path} knows callers by their certificates; that needs --tls-client-ca")
+        return Authentication(access, client_certificates=certificates)
+
+    def add_port(self, server: grpc.aio.Server, listen: str) -> int:
+        """Open HOST:PORT, and return the port.
+
+        Raises:
+            ValueError: if the certificate cannot be used.
+            RuntimeError: if the port is taken, or is not this machine's.
+        """
+        if self.tls is None:
+            return int(server.add_insecure_port(listen))
+        # here, so that a server without TLS need not load what reads certificates
+        from serving.tls import server_credentials
+
+        return int(server.add_secure_port(listen, server_credentials(self.tls)))
+
+
+def to_security(arguments: argparse.Namespace) -> Security:
+    """What the options of `serve` say.
+
+    Raises:
+        ValueError: if certificate and key are not given together.
+    """
+    certificate, key, client_ca = arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca
+    if (certificate is None) != (key is None):
+        raise ValueError("--tls-cert and --tls-key belong together: give both, or neither for plaintext")
+    if client_ca is not None and certificate is None:
+        raise ValueError("--tls-client-ca asks clients for certificates, which needs --tls-cert and --tls-key")
+    tls = TlsFiles(certificate=certificate, key=key, client_ca=client_ca) if certificate is not None else None
+    return Security(tls=tls, access=arguments.auth_tokens, plaintext_tokens=arguments.allow_plaintext_tokens)

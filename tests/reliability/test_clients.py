@@ -1,0 +1,130 @@
+"""Clients that vanish, dawdle or fall silent: nothing of them stays in the server, and the others do not notice."""
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from PIL import Image
+
+from serving.client import Client, Prediction
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from tests.bundles import write_bundle
+from tests.golden.draw import encoded
+from tests.reliability.raw_http2 import PREFACE, RawClient
+from tests.reliability.servers import CountedServer, counted_server, eventually
+
+RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
+CLASSIFY = "/pawserve.v1.Classifier/Classify"
+REQUEST = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)] * 4).SerializeToString()
+MAX_ROWS = 64
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedServer]:
+    folder = tmp_path_factory.mktemp("clients")
+    write_bundle(folder / "models", slowness=2)
+    limits = ("--max-queue-views", MAX_ROWS, "--max-in-flight-mib", 1, "--keepalive", 1, "--keepalive-timeout", 1)
+    with counted_server(folder / "models", folder / "state", *limits) as server:
+        with Client(server.address) as client:
+            client.classify([RED] * 8, labels=["red"] * 8)
+        yield server
+
+
+def holds_nothing_more(server: CountedServer, before: dict[str, int]) -> bool:
+    """Whether it comes to hold what it held before. gRPC opens a descriptor or two of its own as it goes on."""
+
+    def settled() -> bool:
+        now = server.counts()
+        return (
+            now["rows"] == 0
+            and now["tasks"] <= before["tasks"]
+            and now["threads"] <= before["threads"] + 1
+            and now["descriptors"] <= before["descriptors"] + 2
+        )
+
+    return eventually(settled)
+
+
+def all_places_are_free(server: CountedServer) -> bool:
+    """Whether one request may have every place in the queue, and nearly every byte: so none of them leaked."""
+    noise = encoded(Image.effect_noise((72, 72), 90).convert("RGB"), "BMP")
+    assert 0.9 < MAX_ROWS * len(noise) / 2**20 < 1
+    with Client(server.address) as client:
+        return all(isinstance(result, Prediction) for result in client.classify([noise] * MAX_ROWS).results)
+
+
+def ask(address: str, stop: threading.Event) -> list[object]:
+    results: list[object] = []
+    with Client(address, timeout_s=30) as client:
+        while not stop.is_set():
+            results += client.classify([RED]).results
+    return results
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_fifth_of_the_clients_vanishes_in_mid_request(server: CountedServer, seed: int) -> None:
+    rng = random.Random(seed)
+    before = server.counts()
+    stop = threading.Event()
+    with ThreadPoolExecutor(8) as pool:
+        steady = [pool.submit(ask, server.address, stop) for _ in range(8)]
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            vanishing = [RawClient(server.address) for _ in range(2)]
+            for client in vanishing:
+                client.call(CLASSIFY, REQUEST, sent=rng.choice([0.0, rng.random(), 1.0]))
+            time.sleep(rng.random() / 20)
+            for client in vanishing:
+                client.vanish()
+        stop.set()
+        answers = [result for future in steady for result in future.result(60)]
+    assert answers
+    assert all(isinstance(answer, Prediction) for answer in answers)
+    assert holds_nothing_more(server, before), (before, server.counts())
+    assert all_places_are_free(server)
+
+
+def test_writers_that_stop_in_mid_message_hold_no_place_and_go_without_a_trace(server: CountedServer) -> None:
+    before = server.counts()
+    writers = [RawClient(server.address) for _ in range(30)]
+    for number, writer in enumerate(writers):
+        writer.call(CLASSIFY, REQUEST, sent=number / 30)
+    assert eventually(lambda: server.counts()["descriptors"] >= before["descriptors"] + 10)
+    assert server.counts()["rows"] == 0
+    assert all_places_are_free(server)
+    for writer in writers:
+        writer.vanish()
+    assert holds_nothing_more(server, before), (before, server.counts())
+
+
+def test_readers_that_take_no_answer_hold_no_place_and_go_without_a_trace(server: CountedServer) -> None:
+    before = server.counts()
+    readers = [RawClient(server.address, window=0) for _ in range(10)]
+    for reader in readers:
+        reader.call(CLASSIFY, REQUEST)
+    assert eventually(lambda: server.counts()["rows"] == 0)
+    assert all_places_are_free(server)
+    for reader in readers:
+        reader.vanish()
+    assert holds_nothing_more(server, before), (before, server.counts())
+
+
+def test_connections_that_fell_silent_are_given_up(server: CountedServer) -> None:
+    """Their other ends stay open here, and answer nothing: as after a cable was pulled."""
+    before = server.counts()
+    silent = [RawClient(server.address) for _ in range(10)]
+    for client in silent[:5]:
+        client.call(CLASSIFY, REQUEST, sent=0.5)
+    host, port = server.address.split(":")
+    never_began = [socket.create_connection((host, int(port)), timeout=10) for _ in range(10)]
+    for connection in never_began[:5]:
+        connection.sendall(PREFACE[:7])
+    assert holds_nothing_more(server, before), (before, server.counts())
+    for connection in (*never_began, *(client.socket for client in silent)):
+        connection.close()
+    with Client(server.address) as client:
+        assert client.health() == "SERVING"

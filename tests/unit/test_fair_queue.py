@@ -1,0 +1,197 @@
+"""The order is fair to callers, whatever each of them asks for."""
+
+import threading
+from queue import Empty
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.callers import ALL_ROLES, NOBODY, Caller, caller_at
+from serving.fair_queue import FairOrder, FairQueue
+from serving.fair_shares import FairShares
+
+
+def drain(order: FairOrder[str]) -> list[str]:
+    taken = []
+    while order:
+        assert order.peek() == order.peek()
+        taken.append(order.take())
+    return taken
+
+
+GREEDY, POLITE = Caller("greedy", "a"), Caller("polite", "b")
+
+
+def test_one_caller_is_served_in_its_order() -> None:
+    order: FairOrder[str] = FairOrder()
+    for number in range(5):
+        order.put(str(number), GREEDY, 1 + number % 3)
+    assert drain(order) == list("01234")
+
+
+def test_who_comes_late_with_little_waits_for_no_more_than_that_of_others() -> None:
+    order: FairOrder[str] = FairOrder()
+    for number in range(200):
+        order.put(f"greedy {number}", GREEDY, 1)
+    for _ in range(50):
+        order.take()
+    order.put("polite", POLITE, 1)
+    assert "polite" in (order.take(), order.take())
+
+
+def test_rows_count_and_not_pictures() -> None:
+    order: FairOrder[str] = FairOrder()
+    for number in range(40):
+        order.put(f"greedy {number}", GREEDY, 16)
+        order.put(f"polite {number}", POLITE, 1)
+    first = [order.take() for _ in range(20)]
+    assert sum(item.startswith("greedy") for item in first) <= 2
+
+
+def test_more_connections_are_no_larger_share() -> None:
+    order: FairOrder[str] = FairOrder()
+    for number in range(100):
+        order.put("greedy", Caller("greedy", f"connection {number}"), 1)
+    for _ in range(10):
+        order.put("polite", POLITE, 1)
+    assert drain(order)[:25].count("polite") == 10
+
+
+def test_connections_of_one_owner_share_what_it_has() -> None:
+    order: FairOrder[str] = FairOrder()
+    for _ in range(50):
+        order.put("first", Caller("host", "1"), 1)
+    order.put("second", Caller("host", "2"), 1)
+    assert "second" in drain(order)[:3]
+
+
+CALLERS = st.builds(Caller, st.sampled_from("abc"), st.sampled_from("123"))
+
+
+@given(st.lists(st.one_of(st.tuples(CALLERS, st.integers(1, 64)), st.none()), max_size=200))
+def test_everything_comes_out_once_and_each_connection_s_in_its_order(
+    actions: list[tuple[Caller, int] | None],
+) -> None:
+    order: FairOrder[tuple[Caller, int]] = FairOrder()
+    put: list[tuple[Caller, int]] = []
+    taken: list[tuple[Caller, int]] = []
+    for number, action in enumerate(actions):
+        if action is not None:
+            put.append((action[0], number))
+            order.put(put[-1], *action)
+        elif order:
+            taken.append(order.take())
+    while order:
+        taken.append(order.take())
+    assert sorted(taken, key=lambda item: item[1]) == put
+    for caller in {caller for caller, _ in put}:
+        assert [item for item in taken if item[0] == caller] == [item for item in put if item[0] == caller]
+
+
+@given(st.lists(st.integers(1, 16), min_size=30, max_size=60), st.lists(st.integers(1, 16), min_size=30, max_size=60))
+def test_while_both_have_work_neither_gets_more_than_the_other_but_for_the_largest_item(
+    costs: list[int], other_costs: list[int]
+) -> None:
+    order: FairOrder[tuple[str, int]] = FairOrder()
+    for caller, each in ((GREEDY, costs), (POLITE, other_costs)):
+        for cost in each:
+            order.put((caller.owner, cost), caller, cost)
+    left = {"greedy": len(costs), "polite": len(other_costs)}
+    served = {"greedy": 0, "polite": 0}
+    while all(left.values()):
+        owner, cost = order.take()
+        left[owner] -= 1
+        served[owner] += cost
+        assert abs(served["greedy"] - served["polite"]) <= 2 * 16
+
+
+def test_threads_get_everything_once_and_signals_after_what_came_before() -> None:
+    queue: FairQueue[int, str] = FairQueue()
+    got: list[int] = []
+
+    def work() -> None:
+        while not isinstance(item := queue.get(), str):
+            got.append(item)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(1000):
+        queue.put(number, Caller(str(number % 7), ""), 1)
+    for _ in threads:
+        queue.signal("stop")
+    for thread in threads:
+        thread.join(20)
+    assert sorted(got) == list(range(1000))
+    assert queue.empty()
+    with pytest.raises(Empty):
+        queue.get_nowait()
+
+
+@given(st.lists(st.tuples(CALLERS, st.integers(1, 300)), max_size=100))
+def test_shares_never_exceed_the_limit_and_leave_room_for_a_newcomer(asked: list[tuple[Caller, int]]) -> None:
+    shares = FairShares(1000)
+    taken = []
+    for caller, amount in asked:
+        if shares.admits(caller, amount):
+            shares.take(caller, amount)
+            taken.append((caller, amount))
+    assert shares.total == sum(amount for _, amount in taken) <= 1000
+    for caller, amount in taken:
+        shares.give_back(caller, amount)
+    assert shares.total == 0
+    assert shares.admits(POLITE, 1000)
+
+
+def test_one_greedy_caller_takes_most_and_never_all() -> None:
+    shares = FairShares(1000)
+    for number in range(5000):
+        caller = Caller("greedy", str(number % 3))
+        if shares.admits(caller, 1):
+            shares.take(caller, 1)
+    assert 700 <= shares.total <= 850
+    assert shares.admits(POLITE, 64)
+    assert shares.admits(Caller("greedy", "a new connection"), 1)
+
+
+def test_the_process_itself_may_take_all() -> None:
+    shares = FairShares(32)
+    for _ in range(32):
+        assert shares.admits(NOBODY, 1)
+        shares.take(NOBODY, 1)
+    assert not shares.admits(NOBODY, 1)
+
+
+def test_what_holds_nothing_is_given_back_in_any_order() -> None:
+    """Empty pictures have no bytes."""
+    shares = FairShares(32)
+    for amount in (0, 5, 0):
+        shares.take(POLITE, amount)
+    for amount in (5, 0, 0):
+        shares.give_back(POLITE, amount)
+    assert shares.total == 0
+
+
+def test_what_comes_before_counts_of_each_caller_no_more_than_of_oneself() -> None:
+    shares = FairShares(1000)
+    for number in range(200):
+        shares.take(Caller("greedy", str(number)), 1)
+    shares.take(Caller("third", "x"), 3)
+    assert shares.before(POLITE, 1) == 3
+    assert shares.before(POLITE, 5) == 5 + 3 + 5
+    assert shares.before(Caller("greedy", "7"), 1) == 3 + 201
+
+
+@pytest.mark.parametrize(
+    ("peer", "owner"),
+    [
+        ("ipv4:10.1.2.3:4567", "10.1.2.3"),
+        ("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:4567", "2001:db8:1:2::/64"),
+        ("ipv6:[fe80::1%25eth0]:4567", "fe80::/64"),
+        ("unix:", "unix:"),
+    ],
+)
+def test_callers_without_names_are_told_apart_by_address(peer: str, owner: str) -> None:
+    assert caller_at(peer, "", ALL_ROLES) == Caller(owner, peer)
+    assert caller_at(peer, "camera", ALL_ROLES).owner == "camera"

@@ -1,0 +1,143 @@
+"""Keys change while servers run: nobody's token is lost before the time that was said, and after it all are refused."""
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+import pytest
+
+from serving.keyring import KeyRing, TokenExpired, load_keys, rotate
+from serving.tokens import PredictionRecord, TokenError, TokenSigner
+from tests.commands import run
+
+RECORD = PredictionRecord(b"0" * 16, "pets", 1, 0, 0.5, 0)
+OLD, NEW = bytes(range(32)), bytes(range(32, 64))
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+
+
+def write(path: Path, *lines: str) -> Path:
+    temporary = path.with_suffix(".new")
+    temporary.write_text("".join(f"{line}\n" for line in lines))
+    temporary.chmod(0o600)
+    temporary.replace(path)
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "token.key"
+    assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []  # nothing temporary stays
+
+
+def test_a_ring_makes_its_key_and_another_ring_reads_it(path: Path) -> None:
+    token = KeyRing(path).sign(RECORD)
+    assert KeyRing(path).verify(token) == RECORD
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_two_replicas_follow_a_rotation_with_no_restart_and_no_token_lost(path: Path) -> None:
+    replicas = [KeyRing(path, check_every_s=0), KeyRing(path, check_every_s=0)]
+    before = replicas[0].sign(RECORD)
+    rotate(path, sign_after=timedelta(hours=1), accept_old=timedelta(days=1))
+    assert [replica.sign(RECORD) for replica in replicas] == [before, before]  # not yet: a third may not know the key
+    old, new = load_keys(path)
+    write(path, *(key.to_line() for key in (old, type(new)(new.secret, sign_from=time.time() - 1))))
+    after = replicas[0].sign(RECORD)
+    assert after != before
+    for replica in replicas:
+        assert replica.verify(before) == replica.verify(after) == RECORD
+
+
+def test_the_newest_key_that_has_begun_signs(path: Path) -> None:
+    write(path, OLD.hex(), f"{NEW.hex()} sign-from={ago(1)}", f"{bytes(40).hex()} sign-from={ago(-3600)}")
+    assert KeyRing(path).sign(RECORD) == TokenSigner([NEW]).sign(RECORD)
+
+
+def test_keys_without_times_sign_with_the_first_and_accept_all(path: Path) -> None:
+    ring = KeyRing(write(path, NEW.hex(), OLD.hex()))
+    assert ring.sign(RECORD) == TokenSigner([NEW]).sign(RECORD)
+    assert ring.verify(TokenSigner([OLD]).sign(RECORD)) == RECORD
+
+
+def test_a_key_that_ended_is_told_from_one_that_never_was(path: Path) -> None:
+    ring = KeyRing(write(path, f"{OLD.hex()} accept-until={ago(1)}", NEW.hex()))
+    with pytest.raises(TokenExpired):
+        ring.verify(TokenSigner([OLD]).sign(RECORD))
+    with pytest.raises(TokenError):
+        ring.verify(TokenSigner([bytes(32)]).sign(RECORD))
+
+
+def test_an_end_comes_while_the_ring_is_in_use(path: Path) -> None:
+    ring = KeyRing(
+        write(path, f"{OLD.hex()} accept-until={ago(-0.5)}", f"{NEW.hex()} sign-from={ago(9)}"), check_every_s=0
+    )
+    token = TokenSigner([OLD]).sign(RECORD)
+    assert ring.verify(token) == RECORD
+    time.sleep(0.6)
+    with pytest.raises(TokenExpired):
+        ring.verify(token)
+
+
+@pytest.mark.parametrize("shift_s", [-10 * 365 * 86400, 10 * 365 * 86400])
+def test_a_clock_that_jumps_leaves_a_key_to_sign_with(
+    path: Path, monkeypatch: pytest.MonkeyPatch, shift_s: float
+) -> None:
+    rotate(path, sign_after=timedelta(0), accept_old=timedelta(days=1))
+    ring = KeyRing(path, check_every_s=0)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + shift_s)
+    assert ring.verify(ring.sign(RECORD)) == RECORD
+
+
+def test_a_change_that_cannot_be_used_leaves_the_earlier_keys(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ring = KeyRing(write(path, OLD.hex()), check_every_s=0)
+    token = ring.sign(RECORD)
+    for broken in ((), ("nonsense",), (f"{NEW.hex()} sign-from=yesterday",)):
+        write(path, *broken)
+        assert ring.verify(token) == RECORD
+    path.unlink()
+    assert ring.sign(RECORD) == token
+    assert NEW.hex()[:8] not in caplog.text
+    write(path, NEW.hex())
+    assert ring.sign(RECORD) != token
+
+
+@pytest.mark.parametrize(
+    "attributes", ["later", "sign-from=2026-01-01T00:00:00", "sign-from=x", "accept-until=2026-01-01T00:00:00Z " * 2]
+)
+def test_lines_that_say_something_else_are_refused(path: Path, attributes: str) -> None:
+    with pytest.raises(ValueError, match=r"line 1: .*sign-from|line 1: accept-until"):
+        load_keys(write(path, f"{OLD.hex()} {attributes}"))
+
+
+def test_rotations_at_once_lose_no_key(path: Path) -> None:
+    with ThreadPool(4) as pool:
+        pool.map(lambda _: rotate(path, sign_after=timedelta(0), accept_old=timedelta(days=1)), range(8))
+    assert len({key.secret for key in load_keys(path)}) == 9
+
+
+def test_a_rotation_keeps_an_earlier_end_and_drops_what_ended_long_ago(path: Path) -> None:
+    soon = ago(-60)
+    write(path, f"{OLD.hex()} accept-until={ago(400 * 86400)}", f"{NEW.hex()} accept-until={soon}", bytes(32).hex())
+    rotate(path, sign_after=timedelta(0), accept_old=timedelta(days=1))
+    keys = load_keys(path)
+    assert [key.secret for key in keys[:-1]] == [NEW, bytes(32)]
+    assert keys[0].accept_until == pytest.approx(datetime.fromisoformat(soon).timestamp(), abs=1)
+    assert keys[-1].secret not in (OLD, NEW, bytes(32))
+
+
+def test_the_command_rotates_and_says_when(path: Path) -> None:
+    token = KeyRing(path).sign(RECORD)
+    finished = run("serving", "rotate-key", "--state", path.parent, "--sign-after", "0s", "--accept-old", "2h")
+    assert finished.returncode == 0
+    assert "earlier tokens are accepted until" in finished.stdout
+    ring = KeyRing(path)
+    assert ring.verify(token) == RECORD
+    assert ring.sign(RECORD) != token
+    assert run("serving", "rotate-key", "--state", path.parent, "--accept-old", "soon").returncode == 2

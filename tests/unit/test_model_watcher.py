@@ -1,0 +1,136 @@
+"""Models that a caller has loaded and unloaded, and what the folder then does to them."""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from serving.bundle import BundleError, Manifest
+from serving.model_watcher import ModelWatcher
+from serving.repository import ModelNotFound, Repository, find_bundles, load_model
+from serving.statistics import StatisticsUnavailable
+from tests.bundles import write_bundle
+from tests.unit.test_repository import OPTIONS
+
+
+def watched(
+    models: Path,
+    test: Callable[[Repository, ModelWatcher], Awaitable[None]],
+    *wanted: str,
+    register: Callable[[Manifest], None] = lambda manifest: None,
+) -> None:
+    """Run a test with a repository that serves what is wanted, and its watcher."""
+    repository = Repository()
+    for bundle in find_bundles(models, wanted):
+        repository.add(load_model(bundle, OPTIONS))
+
+    async def run() -> None:
+        await test(repository, ModelWatcher(repository, models, wanted, OPTIONS, register))
+
+    try:
+        asyncio.run(asyncio.wait_for(run(), 60))
+    finally:
+        repository.close()
+
+
+def served(repository: Repository) -> list[str]:
+    return [f"{model.manifest.name}/{model.manifest.version}" for model in repository.models]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    write_bundle(tmp_path, "cats")
+    write_bundle(tmp_path, "dogs")
+    return tmp_path
+
+
+def test_what_was_unloaded_stays_away_until_it_is_loaded_in_its_newest_version(models: Path) -> None:
+    async def test(repository: Repository, watcher: ModelWatcher) -> None:
+        await watcher.unload("cats")
+        assert served(repository) == ["dogs/1"]
+        with pytest.raises(ModelNotFound, match="there is models/dogs/versions/1"):
+            await watcher.unload("cats")
+        write_bundle(models, "cats", 2)
+        await watcher.scan()
+        assert served(repository) == ["dogs/1"]
+        await watcher.load("cats")
+        assert served(repository) == ["cats/2", "dogs/1"]
+        await watcher.load("cats")  # again changes nothing
+        write_bundle(models, "cats", 3)
+        await watcher.scan()
+        assert served(repository) == ["cats/3", "dogs/1"]
+        assert repository.loaded == {"cats": 3, "dogs": 1}
+        assert not repository.refused
+
+    watched(models, test)
+
+
+def test_a_model_that_was_not_wanted_can_be_loaded_and_a_version_pinned(models: Path) -> None:
+    async def test(repository: Repository, watcher: ModelWatcher) -> None:
+        await watcher.scan()
+        assert served(repository) == ["cats/1"]
+        await watcher.load("dogs/1")
+        write_bundle(models, "dogs", 2)
+        await watcher.scan()
+        assert served(repository) == ["cats/1", "dogs/1"]
+
+    watched(models, test, "cats")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("birds", ModelNotFound), ("cats/9", ModelNotFound), ("..", BundleError)])
+def test_what_is_not_there_cannot_be_loaded(models: Path, name: str, kind: type[Exception]) -> None:
+    async def test(repository: Repository, watcher: ModelWatcher) -> None:
+        with pytest.raises(kind):
+            await watcher.load(name)
+        assert served(repository) == ["cats/1", "dogs/1"]
+
+    watched(models, test)
+
+
+def test_a_bad_version_is_told_to_who_asks_for_it_and_none_older_is_loaded_instead(models: Path) -> None:
+    async def test(repository: Repository, watcher: ModelWatcher) -> None:
+        (write_bundle(models, "cats", 2) / "model.fp32.onnx").write_bytes(b"")
+        for _ in range(2):
+            with pytest.raises(BundleError, match="0 bytes"):
+                await watcher.load("cats")
+        assert served(repository) == ["cats/1", "dogs/1"]
+        assert repository.refused == {"cats": 2}
+        await watcher.scan()  # nothing has changed: it is not tried again
+        assert repository.refused == {"cats": 2}
+        await watcher.unload("cats")
+        with pytest.raises(BundleError, match="0 bytes"):
+            await watcher.load("cats")
+        assert served(repository) == ["dogs/1"]
+
+    watched(models, test)
+
+
+def test_statistics_that_cannot_be_written_delay_a_version(models: Path) -> None:
+    broken = [True]
+
+    def register(manifest: Manifest) -> None:
+        if broken:
+            raise StatisticsUnavailable("the disk is full")
+
+    async def test(repository: Repository, watcher: ModelWatcher) -> None:
+        write_bundle(models, "cats", 2)
+        await watcher.scan()
+        assert served(repository) == ["cats/1", "dogs/1"]
+        assert "the disk is full" in [status.reason for status in repository.statuses]
+        broken.clear()
+        await watcher.scan()
+        assert served(repository) == ["cats/2", "dogs/1"]
+
+    watched(models, test, register=register)
+
+
+def test_a_folder_that_cannot_be_read_takes_nothing_away(models: Path) -> None:
+    async def test(repository: Repository, watcher: ModelWatcher) -> None:
+        shutil.rmtree(models)
+        with pytest.raises(OSError, match="No such file"):
+            await watcher.scan()
+        assert served(repository) == ["cats/1", "dogs/1"]
+
+    watched(models, test)

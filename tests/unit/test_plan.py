@@ -1,0 +1,176 @@
+"""Plans that are tried, measured, kept and taken again; and what an operator fixed stays fixed."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import serving.model_loader
+from serving.engine import Engine, Plan
+from serving.model_folder import open_version
+from serving.model_loader import ServedModel, ServingOptions, load_model
+from serving.plan import PlanOptions, candidates, unmeasured
+from serving.plan_search import search
+from serving.preprocess import Preprocess
+from tests.bundles import write_bundle
+from tests.unit.test_repository import OPTIONS
+
+QUICK = PlanOptions(seconds=0.2)
+
+
+def layouts(options: PlanOptions, cpus: int, *, on_gpu: bool = False, most: int | None = None) -> set[tuple[int, int]]:
+    plans = candidates(options, cpus=cpus, on_gpu=on_gpu, max_batch_size=most)
+    return {(plan.instances, plan.threads) for plan in plans}
+
+
+def test_layouts_use_all_cpus_and_what_is_given_is_kept() -> None:
+    assert layouts(PlanOptions(), 1) == {(1, 1)}
+    assert layouts(PlanOptions(), 2) == {(2, 1), (1, 2)}
+    assert layouts(PlanOptions(), 8) == {(8, 1), (4, 2), (2, 4), (1, 8)}
+    assert layouts(PlanOptions(), 64) == {(64, 1), (2, 32), (1, 64)}
+    assert layouts(PlanOptions(threads=4), 8) == {(2, 4)}
+    assert layouts(PlanOptions(threads=4), 2) == {(1, 4)}
+    assert layouts(PlanOptions(instances=3), 2) == {(3, 1)}
+    assert layouts(PlanOptions(instances=3, threads=5), 2) == {(3, 5)}
+    assert layouts(PlanOptions(), 8, on_gpu=True) == {(1, 1), (2, 1)}
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("most", [None, 1, 3, 64])
+def test_batches_are_those_that_the_file_takes(on_gpu: bool, most: int | None) -> None:
+    plans = candidates(PlanOptions(), cpus=2, on_gpu=on_gpu, max_batch_size=most)
+    assert all(plan.max_batch_size <= (most or 10_000) for plan in plans)
+    assert unmeasured(PlanOptions(), plans, on_gpu=on_gpu) in plans
+    (plan,) = {
+        plan.max_batch_size
+        for plan in candidates(PlanOptions(max_batch_size=7), cpus=2, on_gpu=on_gpu, max_batch_size=most)
+    }
+    assert plan == min(7, most or 7)
+
+
+class TimedEngine:
+    """Takes a while for each call, and a while for each row, while others may run."""
+
+    def __init__(self, plan: Plan, call_s: float, row_s: float) -> None:
+        self.max_batch_size = plan.max_batch_size
+        self.call_s, self.row_s = call_s, row_s / plan.threads
+        self.closed = False
+
+    def run(self, images_NHWC: np.ndarray) -> np.ndarray:
+        assert not self.closed
+        end = self.call_s + self.row_s * len(images_NHWC)
+        serving.plan_search.time.sleep(end)
+        return np.full((len(images_NHWC), 2), 0.5, np.float32)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def chosen_with(call_s: float, row_s: float, latency_bound_ms: float = 1000) -> tuple[Plan, list[TimedEngine]]:
+    made: list[TimedEngine] = []
+
+    def make(plan: Plan) -> list[Engine]:
+        engines = [TimedEngine(plan, call_s, row_s) for _ in range(plan.instances)]
+        made.extend(engines)
+        return list(engines)
+
+    plans = candidates(PlanOptions(), cpus=2, on_gpu=True, max_batch_size=16)
+    chosen = search(
+        plans, make, Preprocess(resize=72, crop=64), cpus=2, on_gpu=True, latency_bound_ms=latency_bound_ms, seconds=1
+    )
+    assert chosen.rows_per_second is not None
+    assert chosen.latency_s == pytest.approx(call_s + row_s, rel=1)
+    return chosen.plan, made
+
+
+def test_large_batches_win_where_a_call_is_dear_and_the_bound_limits_them() -> None:
+    plan, made = chosen_with(call_s=0.02, row_s=0.0002)
+    assert (plan.instances, plan.max_batch_size) == (2, 16)
+    assert all(engine.closed for engine in made)
+    bounded, _ = chosen_with(call_s=0.02, row_s=0.004, latency_bound_ms=60)  # a batch of 16 takes 84 ms
+    assert bounded.max_batch_size == 4
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> ServingOptions:
+    return replace(OPTIONS, plan=QUICK, plans=tmp_path / "plans")
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was measured."""
+    found: list[Any] = []
+
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        found.append(search(*arguments, **keywords))
+        return found[-1]
+
+    monkeypatch.setattr(serving.model_loader, "search", counted)
+    return found
+
+
+def load(models: Path, options: ServingOptions, version: int = 1, **keywords: Any) -> ServedModel:
+    model = load_model(open_version(models, "colours", version), options, **keywords)
+    model.close()
+    return model
+
+
+def test_a_plan_is_measured_once_and_taken_again(tmp_path: Path, options: ServingOptions, searches: list[Any]) -> None:
+    write_bundle(tmp_path)
+    first, again = load(tmp_path, options), load(tmp_path, options)
+    assert len(searches) == 1
+    assert again.chosen == first.chosen == searches[0]
+    assert first.chosen.rows_per_second > 0
+    assert "measured" in first.engine_reason
+    load(tmp_path, replace(options, plan=replace(QUICK, threads=1)))  # another question, another answer
+    assert len(searches) == 2
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "null", '{"plan": {"instances": 0}}', "\0" * 100])
+def test_a_damaged_plan_is_measured_again_and_replaced(
+    tmp_path: Path, options: ServingOptions, searches: list[Any], damage: str
+) -> None:
+    write_bundle(tmp_path)
+    load(tmp_path, options)
+    (kept,) = (tmp_path / "plans").iterdir()
+    fields = json.loads(kept.read_text())
+    kept.write_text(damage)
+    load(tmp_path, options)
+    fields["plan"]["instances"] = 1.5
+    kept.write_text(json.dumps(fields))
+    load(tmp_path, options)
+    load(tmp_path, options)
+    assert len(searches) == 3
+    assert list((tmp_path / "plans").iterdir()) == [kept]
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_measurement(
+    tmp_path: Path, options: ServingOptions, searches: list[Any]
+) -> None:
+    write_bundle(tmp_path)
+    (tmp_path / "plans").write_text("in the way")
+    assert load(tmp_path, options).chosen == searches[0]
+
+
+def test_a_new_version_of_the_same_network_takes_over_the_plan_and_under_load_nothing_is_measured(
+    tmp_path: Path, options: ServingOptions, searches: list[Any]
+) -> None:
+    write_bundle(tmp_path)
+    write_bundle(tmp_path, version=2, slowness=1)
+    first = load(tmp_path, options)
+    second = load(tmp_path, options, 2, alike=first, quiet=False)
+    assert second.chosen.plan == first.chosen.plan
+    assert "models/colours/versions/1" in second.engine_reason
+    assert "not measured" in load(tmp_path, options, 2, quiet=False).engine_reason
+    assert len(searches) == 1
+
+
+def test_what_is_given_in_full_is_not_measured(tmp_path: Path, searches: list[Any]) -> None:
+    write_bundle(tmp_path)
+    model = load(tmp_path, replace(OPTIONS, plan=PlanOptions(instances=3, threads=2, max_batch_size=5)))
+    assert (model.chosen.plan, model.chosen.rows_per_second) == (Plan(instances=3, threads=2, max_batch_size=5), None)
+    assert "--instances 3 --threads 2 --max-batch-size 5" in model.engine_reason
+    assert searches == []
