@@ -21,11 +21,12 @@ demo: $(VENV)/installed  ## train, export, serve, predict, label, statistics; DA
 test: $(VENV)/installed  ## the tests; PAWSERVE_PHOTOS=DIR adds those on real photos
 	$(BIN)/python -m pytest
 
-check: $(VENV)/installed  ## format, lint, types, generated code
+check: $(VENV)/installed  ## format, lint, types, generated code, protocols
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python proto/check.py
 
 format: $(VENV)/installed  ## format, and fix what lint can fix
 	$(BIN)/ruff format .

@@ -9,15 +9,18 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from export.adaptive import adapt
 from export.calibrate import METHOD, choose_photos, list_calibration, measure_ranges
 from export.gate import Gates
 from export.half import half_until_passed
+from export.onnx_session import open_session
 from export.page import render_page
 from export.sensitive import quantize_until_passed
 from export.to_onnx import Deployable, to_onnx
 from export.verify import Evidence, verify
 from export.views import load_views
 from serving.bundle import MANIFEST, Artifact, Manifest, Precision, Runtime, check_name
+from serving.engine import CPU_PRECISIONS
 from training.data import Photo
 from training.files import new_folder, sync_folder
 from training.model import Classifier, Network
@@ -96,7 +99,7 @@ def export_bundle(
         gates=gates or Gates(),
     )
     graphs = _export(run, classifier, sorted(set(targets), key=TARGETS.index), chosen, calibration, evidence)
-    manifest = _manifest(run, name, tuple(artifact for artifact, _ in graphs))
+    manifest = _manifest(run, name, tuple(artifact for artifact, _ in graphs), _adaptive(graphs, run, evidence))
     with new_folder(models / name, "export") as folder:
         for artifact, graph in graphs:
             (folder / artifact.file).write_bytes(graph)
@@ -180,7 +183,15 @@ def _half_gate(temperature: float, evidence: Evidence) -> Callable[[Classifier],
     return gate
 
 
-def _manifest(run: Run, name: str, artifacts: tuple[Artifact, ...]) -> Manifest:
+def _adaptive(graphs: list[tuple[Artifact, bytes]], run: Run, evidence: Evidence) -> dict[str, Any]:
+    """The threshold of adaptive requests, chosen with the graph that a CPU serves, or what is nearest to it."""
+    by_precision = {a.precision: graph for a, graph in graphs if a.runtime == "onnxruntime"}
+    graph = next((by_precision[p] for p in CPU_PRECISIONS if p in by_precision), graphs[0][1])
+    with progress("looking at uncertain photos again") as on_progress:
+        return adapt(open_session(graph), evidence.photos, run.preprocess, evidence.trained_NK, on_progress)
+
+
+def _manifest(run: Run, name: str, artifacts: tuple[Artifact, ...], adaptive: dict[str, Any]) -> Manifest:
     facts = run.facts
     return Manifest(
         name=name,
@@ -194,6 +205,7 @@ def _manifest(run: Run, name: str, artifacts: tuple[Artifact, ...]) -> Manifest:
         temperature=run.temperature,
         artifacts=artifacts,
         metrics=facts["metrics"],
+        adaptive=adaptive,
         fingerprints=facts["fingerprints"],
         versions=versions(),
     )

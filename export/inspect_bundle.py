@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from export.page import PARITY_COLUMNS, parity_row
+from export.page import PARITY_COLUMNS, describe_adaptive, parity_row
 from serving.bundle import Bundle
 from serving.engine_cache import Sidecar
 
@@ -26,6 +26,7 @@ def print_bundle(bundle: Bundle, engines: list[Sidecar]) -> None:
             f"({100 * accuracy['lower']:.2f}% to {100 * accuracy['upper']:.2f}%)",
         ),
         ("temperature", f"{manifest.temperature:.3f}"),
+        ("adaptive", describe_adaptive(manifest)),
         ("files", "all have the sizes and hashes that model.json says"),
     ):
         facts.add_row(name, value)

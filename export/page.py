@@ -25,6 +25,7 @@ def render_page(manifest: Manifest) -> str:
         "classes": f"{len(manifest.classes):,}: {', '.join(manifest.classes[:50])}",
         "input": f"{preprocess.crop} of {preprocess.resize} pixels, {preprocess.interpolation}",
         "temperature": f"{manifest.temperature:.3f}, inside the graphs",
+        "adaptive requests": describe_adaptive(manifest),
         **{f"fingerprint of the {what}": sha256 for what, sha256 in manifest.fingerprints.items()},
         "versions": ", ".join(f"{name} {release}" for name, release in manifest.versions.items()),
     }
@@ -71,6 +72,17 @@ def parity_row(artifact: Artifact) -> tuple[str, ...]:
         if second
         else "not compared",
         f"{artifact.sha256[:12]}…",
+    )
+
+
+def describe_adaptive(manifest: Manifest) -> str:
+    """What adaptive requests look at."""
+    facts = manifest.adaptive
+    if not facts:
+        return "no threshold: adaptive requests look at all views"
+    return (
+        f"more views below {facts['threshold']:.3f}: {facts['mean_views']:.2f} of {facts['views']} views a photo, "
+        f"{100 * facts['agreement']:.2f}% of {facts['photos']:,} photos answered as with all views"
     )
 
 

@@ -126,6 +126,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     _add_client_options(parser)
     add("--model", default="", metavar="NAME[/VERSION]", help="which model to ask (the only one that is served)")
     add("--views", type=_positive, metavar="N", help="views of each picture to average over (1)")
+    add("--adaptive", action="store_true", help="more views (5, or --views) only of pictures whose first is uncertain")
     add("--top-k", type=_positive, metavar="K", help="classes to show of each picture (all, and 3 on a terminal)")
     add("--label", default="", metavar="CLASS", help="what the pictures show, if you know: it is recorded")
     parser.set_defaults(run=predict)

@@ -63,6 +63,7 @@ class DynamicBatcher:
         self._max_batch_size = engines[0].max_batch_size
         # When every worker can have an engine, none is kept waiting by a worker that prepares one picture more.
         self._gathers = workers <= len(engines)
+        self.engine_calls = 0
         self._admission = Admission(max_rows)  # of rows in flight; only touched in the event loop
         self._orders: FairQueue[Job, _Order] = FairQueue()
         self._lock = Lock()  # guards all below, and what becomes of jobs
@@ -221,6 +222,7 @@ class DynamicBatcher:
             return
         row = 0
         with self._lock:
+            self.engine_calls += 1
             for job, first, last in batch:
                 if job.uncomputed == job.rows:
                     job.probabilities_VK = np.empty((job.rows, probabilities_NK.shape[1]), np.float32)

@@ -89,6 +89,10 @@ class Manifest:
     """SHA-256 of the recipe, the data and the trained weights that it came from."""
     versions: dict[str, str]
     """Releases of the libraries that made it."""
+    adaptive: dict[str, Any] = field(default_factory=dict)
+    """Adaptive requests look at more views where the first view's highest probability is below `threshold`; the rest
+    is for the reader: for how many `views` it was chosen, and the `mean_views` and `agreement` on `photos`. Empty:
+    no threshold was chosen."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -101,6 +105,14 @@ class Manifest:
             raise ValueError(f"classes are {list(self.classes)[:10]}; at least two different names are needed")
         if not self.artifacts:
             raise ValueError("it lists no artifact")
+        threshold = self.adaptive_threshold
+        if threshold is not None and not (isinstance(threshold, float | int) and 0 <= threshold <= 1):
+            raise ValueError(f"the adaptive threshold is {threshold!r}; it must be a probability, 0 to 1")
+
+    @property
+    def adaptive_threshold(self) -> float | None:
+        """Highest probability of the first view from which adaptive requests look at no more views; None: always."""
+        return self.adaptive.get("threshold")
 
     @property
     def resource(self) -> str:

@@ -27,6 +27,24 @@ class Averaged:
     """How many views they are the mean of."""
 
 
+@dataclass(slots=True)
+class Usage:
+    """How much was asked of a version since it was loaded."""
+
+    pictures: int = 0
+    """Pictures that were classified."""
+    answered: int = 0
+    """Requests that were answered."""
+    answered_ns: int = 0
+    """How long they took together."""
+    failed: int = 0
+    """Requests that were refused or cancelled, or of which no picture could be classified."""
+    failed_ns: int = 0
+    last_ms: int = 0
+    """When the last of them ended, in Unix milliseconds; 0 if there is none."""
+    engine_calls: int = 0
+
+
 class Classifier:
     """decode -> views -> batcher -> mean over the views.
 
@@ -47,6 +65,13 @@ class Classifier:
         self._batcher = batcher
         self._limits = limits
         self._adaptive_threshold = adaptive_threshold
+        self._usage = Usage()
+
+    @property
+    def usage(self) -> Usage:
+        """How much was asked of it."""
+        self._usage.engine_calls = self._batcher.engine_calls
+        return self._usage
 
     @property
     def rows_in_flight(self) -> int:
@@ -75,15 +100,33 @@ class Classifier:
         Raises:
             QueueFull: if too many views are in flight; nothing was decoded.
         """
-        if adaptive and views > 1 and self._adaptive_threshold is not None:
-            return await self._classify_adaptively(pictures, views, timeout_s, self._adaptive_threshold)
-        # not a method: what waits in the batcher must not keep the classifier of a retired version
-        prepares = [partial(_look, self._preprocess, self._limits, picture, views) for picture in pictures]
-        return [_mean(outcome) for outcome in await self._batcher.compute(prepares, views, timeout_s)]
+        begin, classified = time.monotonic_ns(), 0
+        try:
+            if adaptive and views > 1 and self._adaptive_threshold is not None:
+                outcomes = await self._classify_adaptively(pictures, views, timeout_s, self._adaptive_threshold)
+            else:
+                # not a method: what waits in the batcher must not keep the classifier of a retired version
+                prepares = [partial(_look, self._preprocess, self._limits, picture, views) for picture in pictures]
+                outcomes = [_mean(outcome) for outcome in await self._batcher.compute(prepares, views, timeout_s)]
+            classified = sum(isinstance(outcome, Averaged) for outcome in outcomes)
+            return outcomes
+        finally:
+            self._count(classified, time.monotonic_ns() - begin)
 
     def close(self) -> None:
         """Compute what is in flight, then stop."""
         self._batcher.close()
+
+    def _count(self, classified: int, ns: int) -> None:
+        usage = self._usage
+        usage.pictures += classified
+        usage.last_ms = time.time_ns() // 1_000_000
+        if classified:
+            usage.answered += 1
+            usage.answered_ns += ns
+        else:
+            usage.failed += 1
+            usage.failed_ns += ns
 
     async def _classify_adaptively(
         self, pictures: Sequence[Picture], views: int, timeout_s: float | None, threshold: float

@@ -99,6 +99,7 @@ class Client:
         views: int | None = None,
         top_k: int | None = None,
         labels: Sequence[str] | None = None,
+        adaptive: bool = False,
     ) -> Classified:
         """Classify encoded pictures.
 
@@ -108,10 +109,11 @@ class Client:
             views: how many views of each to average over; None for the server's default.
             top_k: how many classes to return for each; None for all.
             labels: the true class of each picture where it is known, "" where not.
+            adaptive: look at one view, and at the others (`views`, or 5 in all) only where the answer is uncertain.
         """
         labels = labels or [""] * len(images)
         inputs = [pb.ImageInput(content=image, label=label) for image, label in zip(images, labels, strict=True)]
-        request = pb.ClassifyRequest(model=model, images=inputs, views=views, top_k=top_k)
+        request = pb.ClassifyRequest(model=model, images=inputs, views=views, top_k=top_k, adaptive=adaptive)
         response = self._call(self._stub.Classify, request)
         return Classified(response.model, tuple(map(_to_result, response.results)))
 

@@ -51,4 +51,6 @@ def to_model(status: VersionStatus, max_views: int) -> pb.Model:
         answer.plan.latency.FromNanoseconds(round(chosen.latency_s * 1e9))
     if accuracy := manifest.metrics.get("accuracy"):
         answer.validation_accuracy = accuracy["value"]
+    if manifest.adaptive_threshold is not None:
+        answer.adaptive_threshold = manifest.adaptive_threshold
     return answer

@@ -105,7 +105,9 @@ def load_model(
     model = ServedModel(
         manifest=manifest,
         engine=f"{choice.variant}, {choice.runtime.replace('-', ' ')}, {plan}",
-        classifier=Classifier(manifest.preprocess, batcher, options.limits),
+        classifier=Classifier(
+            manifest.preprocess, batcher, options.limits, adaptive_threshold=manifest.adaptive_threshold
+        ),
         class_index={name: index for index, name in enumerate(manifest.classes)},
         batcher=batcher,
         engines=engines,

@@ -1,7 +1,7 @@
 """What is asked of pictures in; their predictions with tokens, or why there are none, out. Shared by all protocols."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -11,6 +11,7 @@ from serving.classifier import Averaged, Picture
 from serving.errors import ApiError, invalid, to_api_error
 from serving.fair_shares import FairShares
 from serving.feedback import Feedback, LabelUnknown
+from serving.jobs import QueueFull
 from serving.messages import to_prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.repository import ModelNotFound, Repository, ServedModel, parse_resource
@@ -158,6 +159,31 @@ class PictureService:
                 raise outcome
         return outcomes
 
+    async def compute_waiting(
+        self, check: Callable[[], Asked], pictures: Sequence[Picture], timeout_s: float | None
+    ) -> tuple[Asked, list[Averaged | Exception]]:
+        """As `compute`, but wait for room rather than be refused.
+
+        Args:
+            check: says what is asked; called again after each wait, since models come and go.
+
+        Raises:
+            ApiError: what `check` raises.
+            QueueFull: if these pictures have more views than there ever is room for.
+            TimeoutError: if the time has passed.
+        """
+        if again := self.turns.crowded:
+            await self.turns.wait()
+        while True:
+            asked = check()
+            try:
+                return asked, await self.compute(asked, pictures, timeout_s)
+            except QueueFull:
+                if not asked.model.classifier.rows_in_flight:
+                    raise
+            await self.turns.wait(again=again)
+            again = True
+
     def issue(self, asked: Asked, averaged: Averaged) -> Issued:
         """Count a prediction and sign it."""
         probabilities_K: list[float] = averaged.probabilities_K.tolist()
@@ -172,7 +198,7 @@ class PictureService:
         prediction = to_prediction(classes, issued.probabilities_K, order_K, issued.views, issued.token)
         return pb.ImageResult(prediction=prediction)
 
-    def check_label(self, asked: Asked, label: str, field: str) -> pb.ImageResult | None:
+    def check_label(self, asked: Asked, label: str, field: str) -> ApiError | None:
         """Why a picture with this label is not classified; None if the label is a class, or empty.
 
         Raises:
@@ -184,7 +210,7 @@ class PictureService:
         if label in asked.model.class_index:
             return None
         manifest = asked.model.manifest
-        return error_result(LabelUnknown(label, manifest.resource, manifest.classes), field)
+        return to_api_error(LabelUnknown(label, manifest.resource, manifest.classes), field)
 
     async def record(self, asked: Asked, labels: Sequence[tuple[Issued, str]]) -> pb.ImageResult | None:
         """Record true labels that came with the pictures; what to answer instead of them if that cannot be done."""

@@ -57,7 +57,9 @@ def predict(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False)
     results = []
     with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
-        asking = Asking(client, to_resource(arguments.model), arguments.views, arguments.top_k, arguments.label)
+        asking = Asking(
+            client, to_resource(arguments.model), arguments.views, arguments.top_k, arguments.label, arguments.adaptive
+        )
         for result in asking.ask(files):
             results.append(result)
             if not arguments.json:
@@ -74,12 +76,15 @@ def predict(arguments: argparse.Namespace) -> int:
 class Asking:
     """Sends many files in requests of moderate size, a few of them in flight."""
 
-    def __init__(self, client: Client, model: str, views: int | None, top_k: int | None, label: str) -> None:
+    def __init__(
+        self, client: Client, model: str, views: int | None, top_k: int | None, label: str, adaptive: bool
+    ) -> None:
         self._client = client
         self._model = model
         self._views = views
         self._top_k = top_k
         self._label = label
+        self._adaptive = adaptive
         self._stopped = Event()
 
     def ask(self, files: Iterable[Path]) -> Iterator[FileResult]:
@@ -118,7 +123,12 @@ class Asking:
         for attempt in range(ATTEMPTS):
             try:
                 return self._client.classify(
-                    images, model=self._model, views=self._views, top_k=self._top_k, labels=labels
+                    images,
+                    model=self._model,
+                    views=self._views,
+                    top_k=self._top_k,
+                    labels=labels,
+                    adaptive=self._adaptive,
                 )
             except ClientError as error:
                 failure = error

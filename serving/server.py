@@ -16,16 +16,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from serving.bundle import BundleError, Manifest
-from serving.classify_stream import Streams
 from serving.connections import Connections
 from serving.fair_shares import FairShares
 from serving.feedback import Feedback
 from serving.health import HealthServicer
+from serving.inference_service import InferenceService
 from serving.keyring import KeyRing
 from serving.memory import keep_freed_memory
 from serving.model_watcher import ModelWatcher
+from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.pictures import PictureService
+from serving.pipeline import Pipelines
 from serving.repository import Repository, ServedModel, ServingOptions, find_bundles, load_model
 from serving.retention import Retention
 from serving.security import Security
@@ -34,6 +36,7 @@ from serving.statistics import StatisticsStore, StatisticsUnavailable
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 
+INFERENCE_SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 GC_THRESHOLDS = (20_000, 20, 20)
 
@@ -119,8 +122,8 @@ class Server:
     async def shutdown(self) -> None:
         """Answer what is in flight, within the grace period; then write what is known, and let go of everything."""
         self._health.stop()
+        self._pipelines.stop()
         self._watching.cancel()
-        self._streams.stop()
         self._service.statistics.stop()
         drained = asyncio.create_task(self._server.stop(self.settings.grace_s))
         cut_short = asyncio.create_task(self._cut_short.wait())
@@ -180,12 +183,13 @@ class Server:
         feedback = Feedback(self._signer, self._store)
         bytes_in_flight = FairShares(settings.max_bytes_in_flight)
         pictures = PictureService(self._repository, feedback, self._store, settings.max_views, bytes_in_flight)
-        self._streams = Streams(pictures)
-        self._service = ClassifierService(self._repository, feedback, self._store, pictures, self._streams)
+        self._pipelines = Pipelines(pictures)
+        self._service = ClassifierService(self._repository, feedback, self._store, pictures, self._pipelines)
         self.watcher = ModelWatcher(
             self._repository, settings.models, settings.wanted, settings.options, self._register, settings.keep_versions
         )
-        self._health = HealthServicer([SERVICE])
+        inference = InferenceService(self._repository, self.watcher, pictures, self._pipelines, settings.options.limits)
+        self._health = HealthServicer([SERVICE, INFERENCE_SERVICE])
         loop = asyncio.get_running_loop()
         self._repository.on_change.append(partial(_in_loop, loop, self._tell_health))
         self._tell_health()
@@ -193,9 +197,11 @@ class Server:
             options=settings.connections.options(), interceptors=[settings.security.interceptor(settings.listen)]
         )
         classifier_pb2_grpc.add_ClassifierServicer_to_server(self._service, self._server)  # type: ignore[no-untyped-call]
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
-            reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._server)
+            services = (SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(services, self._server)
         try:
             port = settings.security.add_port(self._server, settings.listen)
         except RuntimeError as error:

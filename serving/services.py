@@ -1,40 +1,25 @@
 """Protobuf in and out: what callers ask is checked here, answered by the inner layers, and written down again."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import wraps
-from typing import Any
+from collections.abc import Sequence
 
 import grpc
 
-from serving.classify_stream import Streams
+from serving.answering import answering
+from serving.classify_stream import ClassifyStream
 from serving.errors import invalid, to_api_error
 from serving.feedback import Feedback, LabelUnknown
 from serving.messages import to_model, to_recorded_label
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.pictures import Issued, PictureService, error_result, parse_model
+from serving.pipeline import Pipelines
 from serving.repository import Repository
 from serving.statistics import Label, StatisticsStore, StatisticsUnavailable
 from serving.statistics_service import StatisticsService
 
 MAX_IMAGES = 64
 MAX_LABELS = 10_000
-
-
-def _answering(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Ends the call with a status and its details when the method raises."""
-
-    @wraps(method)
-    async def answer(self: "ClassifierService", request: Any, context: grpc.aio.ServicerContext) -> Any:
-        try:
-            return await method(self, request, context)
-        except Exception as error:
-            failure = to_api_error(error)
-        details = failure.to_status().SerializeToString()
-        return await context.abort(failure.code, failure.message, (("grpc-status-details-bin", details),))
-
-    return answer
 
 
 class ClassifierService(pb_grpc.ClassifierServicer):
@@ -46,16 +31,17 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         feedback: Feedback,
         store: StatisticsStore,
         pictures: PictureService,
-        streams: Streams,
+        pipelines: Pipelines,
     ) -> None:
         self._repository = repository
         self._feedback = feedback
         self._store = store
         self._pictures = pictures
-        self._streams = streams
+        self._stream = ClassifyStream(pictures)
+        self._pipelines = pipelines
         self.statistics = StatisticsService(store, parse_model, pictures.find)
 
-    @_answering
+    @answering
     async def Classify(self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext) -> pb.ClassifyResponse:
         asked = self._pictures.check(request)
         _check_count("images", len(request.images), MAX_IMAGES)
@@ -63,7 +49,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         contents: dict[int, bytes] = {}
         for index, image in enumerate(request.images):
             if unknown := self._pictures.check_label(asked, image.label, f"images[{index}].label"):
-                results[index] = unknown
+                results[index] = error_result(unknown, "")
             else:
                 contents[index] = image.content
         outcomes = await self._pictures.classify(asked, list(contents.values()), context.time_remaining())
@@ -83,11 +69,11 @@ class ClassifierService(pb_grpc.ClassifierServicer):
             model=asked.model.manifest.resource, results=[results[index] for index in range(len(request.images))]
         )
 
-    @_answering
+    @answering
     async def ClassifyStream(self, requests: object, context: grpc.aio.ServicerContext) -> None:
-        await self._streams.answer(context)
+        await self._pipelines.run(context, self._stream)
 
-    @_answering
+    @answering
     async def RecordLabels(
         self, request: pb.RecordLabelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.RecordLabelsResponse:
@@ -109,17 +95,17 @@ class ClassifierService(pb_grpc.ClassifierServicer):
                 results.append(pb.LabelResult(recorded=to_recorded_label(reading, before, classes)))
         return pb.RecordLabelsResponse(results=results)
 
-    @_answering
+    @answering
     async def GetStatistics(
         self, request: pb.GetStatisticsRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetStatisticsResponse:
         return await self.statistics.get(request)
 
-    @_answering
+    @answering
     async def WatchStatistics(self, request: pb.WatchStatisticsRequest, context: grpc.aio.ServicerContext) -> None:
         await self.statistics.watch(request, context)
 
-    @_answering
+    @answering
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListModelsResponse:

@@ -25,11 +25,13 @@ def test_single_views_overtake_extra_views_which_keep_a_share_of_the_turns(
         assert await begun(engine) == [0]
         for first in (100, 110):  # two pictures of two views each, which came first
             tasks.append(asyncio.create_task(batcher.compute([picture(first, rows=2)], 2)))
-        tasks += [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in range(1, 9)]
+        tasks += [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in range(1, 31)]
         await asyncio.sleep(0)
-        engine.release(13)
+        engine.release(35)
         outcomes = await asyncio.gather(*tasks)
-        assert [call[0] for call in engine.calls] == [0, 1, 2, 3, 100, 101, 4, 5, 6, 110, 111, 7, 8]
+        order = [call[0] for call in engine.calls]
+        assert order[:6] == [0, 1, 2, 3, 100, 101]
+        assert order.index(111) < order.index(30)
         assert values(outcomes[1][0]) == [100, 101]
 
     run(test())

@@ -1,0 +1,24 @@
+"""A method of a service in; the same method out, whose exceptions end the call with a status and its details."""
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
+
+import grpc
+
+from serving.errors import to_api_error
+
+
+def answering(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Ends the call with a status and its details when the method raises."""
+
+    @wraps(method)
+    async def answer(self: object, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            return await method(self, request, context)
+        except Exception as error:
+            failure = to_api_error(error)
+        details = failure.to_status().SerializeToString()
+        return await context.abort(failure.code, failure.message, (("grpc-status-details-bin", details),))
+
+    return answer
