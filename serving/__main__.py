@@ -7,6 +7,7 @@ from pathlib import Path
 
 from serving.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, ClientError
 from serving.commands import check_health, record_label, serve, show_statistics
+from serving.logs import LEVELS
 from serving.predict import predict
 
 INTERRUPTED = 130
@@ -78,7 +79,17 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     add("--max-message-mib", type=_positive, default=32, metavar="MIB", help="largest request (32)")
     add("--grace", type=_seconds, default=20.0, metavar="S", help="how long a stop waits for answers (20)")
+    _add_observation(parser.add_argument_group("what the server tells of itself (docs/observability.md)"))
     parser.set_defaults(run=serve)
+
+
+def _add_observation(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--metrics", metavar="HOST:PORT", help="answer Prometheus there, at /metrics; port 0 takes a free one (no)")
+    add("--log-format", choices=("text", "json"), default="text", help="for people, or one JSON object a line (text)")
+    add("--log-level", choices=LEVELS, default="info", help="log this and what is graver (info)")
+    add("--access-log", action=argparse.BooleanOptionalAction, default=False, help="log each call (no)")
+    add("--otlp-endpoint", metavar="URL", help="send traces there, by OTLP over gRPC: http://127.0.0.1:4317 (no)")
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:

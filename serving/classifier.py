@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from serving.batcher import DynamicBatcher
 from serving.decode import Limits
 from serving.jobs import EngineError
+from serving.observer import ModelObserver, count_work
 from serving.preprocess import Preprocess
 from serving.views import look
 
@@ -16,15 +17,23 @@ from serving.views import look
 class Classifier:
     """decode -> views -> batcher -> mean over the views."""
 
-    def __init__(self, preprocess: Preprocess, batcher: DynamicBatcher, limits: Limits) -> None:
+    def __init__(
+        self, preprocess: Preprocess, batcher: DynamicBatcher, limits: Limits, observer: ModelObserver | None = None
+    ) -> None:
         self._preprocess = preprocess
         self._batcher = batcher
         self._limits = limits
+        self._observer = observer
 
     @property
     def rows_in_flight(self) -> int:
         """Views that were admitted and not answered yet."""
         return self._batcher.rows_in_flight
+
+    @property
+    def max_rows(self) -> int:
+        """Most views that may be in flight."""
+        return self._batcher.max_rows
 
     async def classify(
         self, contents: Sequence[bytes], views: int = 1, timeout_s: float | None = None
@@ -44,7 +53,11 @@ class Classifier:
             QueueFull: if too many views are in flight; nothing was decoded.
         """
         prepares = [partial(self._look, content, views) for content in contents]
-        return [_mean(outcome) for outcome in await self._batcher.compute(prepares, views, timeout_s)]
+        count_work(len(contents), len(contents) * views)
+        outcomes = [_mean(outcome) for outcome in await self._batcher.compute(prepares, views, timeout_s)]
+        if self._observer:
+            self._observer.answered(outcomes)
+        return outcomes
 
     def close(self) -> None:
         """Compute what is in flight, then stop."""

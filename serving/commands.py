@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import logging
 import sys
 
 from rich.console import Console
 
 from serving.client import Client, ClientError
+from serving.logs import configure as configure_logs
 from serving.tables import print_statistics, statistics_to_dict
 
 
@@ -17,10 +17,11 @@ def serve(arguments: argparse.Namespace) -> int:
     from serving.cpus import available_cpus
     from serving.decode import Limits
     from serving.engine import Plan
+    from serving.observation import Observation
     from serving.repository import ServingOptions
     from serving.server import Settings, StartupError, run
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logs(arguments.log_format, arguments.log_level)
     cpus = available_cpus()
     plan = Plan(
         instances=arguments.instances or max(1, cpus // arguments.threads),
@@ -43,6 +44,11 @@ def serve(arguments: argparse.Namespace) -> int:
         max_views=arguments.max_views,
         max_message_bytes=arguments.max_message_mib * 2**20,
         grace_s=arguments.grace,
+        observation=Observation(
+            metrics=arguments.metrics,
+            access_log=arguments.access_log,
+            otlp_endpoint=arguments.otlp_endpoint,
+        ),
     )
     try:
         run(settings)

@@ -2,13 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.calls import current_call
+
 Prepare = Callable[[], NDArray[np.uint8]]
 """Makes one picture's rows, uint8 `[V, H, W, 3]`, in a worker's thread; what it raises is the picture's outcome."""
+
+
+Outcome = NDArray[np.float32] | Exception
+"""A picture's probabilities, float32 `[V, K]` or `[K]`, or what stopped it."""
 
 
 class QueueFull(RuntimeError):
@@ -26,10 +33,12 @@ class EngineError(RuntimeError):
 class Request:
     """Pictures whose outcomes are awaited together."""
 
-    __slots__ = ("abandoned", "deadline", "done", "unsettled")
+    __slots__ = ("abandoned", "began", "call", "deadline", "done", "unsettled")
 
     def __init__(self, pictures: int, deadline: float) -> None:
         self.unsettled = pictures
+        self.began = time.monotonic()
+        self.call = current_call.get()
         self.deadline = deadline
         self.done = asyncio.get_running_loop().create_future()
         self.abandoned = False
@@ -42,7 +51,18 @@ class Request:
 class Job:
     """One picture: first to be prepared, then a number of rows to compute."""
 
-    __slots__ = ("images_VHWC", "outcome", "prepare", "probabilities_VK", "request", "rows", "taken", "uncomputed")
+    __slots__ = (
+        "images_VHWC",
+        "outcome",
+        "prepare",
+        "prepare_began",
+        "prepare_ended",
+        "probabilities_VK",
+        "request",
+        "rows",
+        "taken",
+        "uncomputed",
+    )
 
     def __init__(self, request: Request, prepare: Prepare, rows: int) -> None:
         self.request = request
@@ -50,6 +70,18 @@ class Job:
         self.rows = rows
         self.taken = 0  # rows that an engine call has begun with
         self.uncomputed = rows
+        self.prepare_began = self.prepare_ended = 0.0  # time.monotonic()
         self.images_VHWC: NDArray[np.uint8]
         self.probabilities_VK: NDArray[np.float32]
         self.outcome: NDArray[np.float32] | Exception | None = None
+
+
+Piece = tuple[Job, int, int]
+"""Rows first to last - 1 of a job."""
+
+
+class BatchObserver(Protocol):
+    """Hears of every batch, in a worker's thread: it must be quick, and not raise."""
+
+    def computed(self, batch: Sequence[Piece], began: float, ended: float) -> None:
+        """An engine call with these rows has ended well; times are of time.monotonic(), in seconds."""

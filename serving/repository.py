@@ -12,6 +12,7 @@ from serving.bundle import NAME_PATTERN, Bundle, BundleError, Manifest, Precisio
 from serving.classifier import Classifier
 from serving.decode import Limits
 from serving.engine import Engine, Plan, choose_precision, load_engines
+from serving.observer import ObserverOf
 
 _VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
 _RESOURCE_PATTERN = re.compile(
@@ -35,6 +36,8 @@ class ServingOptions:
     max_rows: int
     """Most views in flight, for each model."""
     limits: Limits
+    observer_of: ObserverOf | None = None
+    """Makes what hears of each version's work; None if nobody listens."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,12 @@ def load_model(bundle: Bundle, options: ServingOptions) -> ServedModel:
     engines = load_engines(bundle, precision, options.plan)
     for engine in engines:
         _warm_up(engine, bundle)
-    batcher = DynamicBatcher(engines, workers=options.workers, max_rows=options.max_rows)
+    observer = options.observer_of(manifest) if options.observer_of else None
+    batcher = DynamicBatcher(engines, workers=options.workers, max_rows=options.max_rows, observer=observer)
     return ServedModel(
         manifest,
         f"{precision}, onnxruntime cpu, {options.plan}",
-        Classifier(manifest.preprocess, batcher, options.limits),
+        Classifier(manifest.preprocess, batcher, options.limits, observer),
         {name: index for index, name in enumerate(manifest.classes)},
     )
 

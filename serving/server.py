@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -14,6 +14,8 @@ from grpc_reflection.v1alpha import reflection
 from serving.bundle import BundleError
 from serving.feedback import Feedback
 from serving.health import HealthServicer
+from serving.interceptor import CallInterceptor
+from serving.observation import Observation, Observing
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.repository import Repository, ServingOptions, find_bundles, load_model
 from serving.services import ClassifierService
@@ -54,6 +56,8 @@ class Settings:
     """Largest request or answer, in bytes."""
     grace_s: float = 20.0
     """How long a stop waits for requests to be answered."""
+    observation: Observation = field(default_factory=Observation)
+    """What the server tells of itself, and where."""
 
 
 class Server:
@@ -74,8 +78,10 @@ class Server:
             StartupError: if one of them cannot be done.
         """
         try:
+            self._observing = Observing(self.settings.observation)
             await asyncio.to_thread(self._load_models)
             await asyncio.to_thread(self._open_state)
+            self._observe()
             self._listen()
             await self._server.start()
         except (BundleError, StatisticsUnavailable, ValueError) as error:
@@ -109,13 +115,15 @@ class Server:
     def describe(self) -> str:
         """One line for people: where it listens, and what it serves."""
         models = "; ".join(f"{model.manifest.resource} ({model.engine})" for model in self._repository.models)
-        return f"{self.address}: {models}"
+        metrics = f"; metrics on {self._observing.metrics_url}" if self._observing.metrics_url else ""
+        return f"{self.address}: {models}{metrics}"
 
     def _load_models(self) -> None:
         self._repository = Repository()
         self._cleanup.callback(self._repository.close)
+        options = replace(self.settings.options, observer_of=self._observing.observer_of)
         for bundle in find_bundles(self.settings.models, self.settings.wanted):
-            self._repository.add(load_model(bundle, self.settings.options))
+            self._repository.add(load_model(bundle, options))
 
     def _open_state(self) -> None:
         state = self.settings.state
@@ -130,12 +138,25 @@ class Server:
         for model in self._repository.models:
             self._store.register_version(model.manifest.name, model.manifest.version, model.manifest.classes)
 
+    def _observe(self) -> None:
+        try:
+            self._cleanup.enter_context(self._observing.start(self._repository, self._store))
+        except OSError as error:
+            listen = self.settings.observation.metrics
+            raise StartupError(
+                f"cannot listen on {listen} for metrics ({error.strerror}); name another address with --metrics"
+            ) from error
+
     def _listen(self) -> None:
         settings = self.settings
         feedback = Feedback(self._signer, self._store)
-        service = ClassifierService(self._repository, feedback, self._store, settings.max_views)
+        service = ClassifierService(
+            self._repository, feedback, self._store, settings.max_views, self._observing.labels_recorded
+        )
         self._health = HealthServicer([SERVICE])
-        self._server = grpc.aio.server(options=_channel_options(settings))
+        self._server = grpc.aio.server(
+            options=_channel_options(settings), interceptors=[CallInterceptor(self._observing.call_observers)]
+        )
         classifier_pb2_grpc.add_ClassifierServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._server)

@@ -33,7 +33,8 @@ def _answering(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
         except Exception as error:
             failure = to_api_error(error)
         details = failure.to_status().SerializeToString()
-        return await context.abort(failure.code, failure.message, (("grpc-status-details-bin", details),))
+        trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", details))
+        return await context.abort(failure.code, failure.message, trailing)
 
     return answer
 
@@ -41,11 +42,19 @@ def _answering(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
 class ClassifierService(pb_grpc.ClassifierServicer):
     """pawserve.v1.Classifier, as its .proto file documents it."""
 
-    def __init__(self, repository: Repository, feedback: Feedback, store: StatisticsStore, max_views: int) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        feedback: Feedback,
+        store: StatisticsStore,
+        max_views: int,
+        on_recorded: Callable[[Sequence[Label]], None],
+    ) -> None:
         self._repository = repository
         self._feedback = feedback
         self._store = store
         self._max_views = max_views
+        self._on_recorded = on_recorded
         self._bytes_in_flight = 0
 
     @_answering
@@ -78,7 +87,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
                 labels[index] = Label(record, model.class_index[label])
         if labels:
             try:
-                await asyncio.wrap_future(self._store.record(list(labels.values())))
+                await self._record(list(labels.values()))
             except StatisticsUnavailable as error:
                 results.update(dict.fromkeys(labels, _error_result(error, "")))
         return pb.ClassifyResponse(
@@ -93,7 +102,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         # thousands of signatures take a while, and classes may have to be read from the disk
         readings = await asyncio.to_thread(self._read_labels, request.labels)
         labels = [reading for reading in readings if isinstance(reading, Label)]
-        recorded = await asyncio.wrap_future(self._store.record(labels)) if labels else []
+        recorded = await self._record(labels) if labels else []
         previous = iter(recorded)
         results = []
         for index, reading in enumerate(readings):
@@ -159,6 +168,11 @@ class ClassifierService(pb_grpc.ClassifierServicer):
             if isinstance(outcome, TimeoutError):  # the deadline is the request's, not one picture's
                 raise outcome
         return outcomes
+
+    async def _record(self, labels: list[Label]) -> list[int | None]:
+        previous = await asyncio.wrap_future(self._store.record(labels))
+        self._on_recorded(labels)
+        return previous
 
     def _read_labels(self, inputs: Sequence[pb.LabelInput]) -> list[Label | Exception]:
         readings: list[Label | Exception] = []
