@@ -101,7 +101,15 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     add("--model", default="", metavar="NAME[/VERSION]", help="which model to ask (the only one that is served)")
     add("--views", type=_positive, metavar="N", help="views of each picture to average over (1)")
     add("--top-k", type=_positive, metavar="K", help="classes to show of each picture (all, and 3 on a terminal)")
+    add("--adaptive", action="store_true", help="look at more views (5, or --views) only where the first leaves doubt")
     add("--label", default="", metavar="CLASS", help="what the pictures show, if you know: it is recorded")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write each result to FILE.csv or FILE.jsonl as soon as it is known, and show the progress",
+    )
+    add("--resume", action="store_true", help="go on with that file: leave out what is classified in it")
     parser.set_defaults(run=predict)
 
 
@@ -135,7 +143,10 @@ def _add_health(parser: argparse.ArgumentParser) -> None:
 def _add_client_options(parser: argparse.ArgumentParser) -> None:
     address = os.environ.get("PAWSERVE_SERVER", DEFAULT_ADDRESS)
     parser.add_argument(
-        "--server", default=address, metavar="HOST:PORT", help=f"($PAWSERVE_SERVER, or {DEFAULT_ADDRESS})"
+        "--server",
+        default=address,
+        metavar="HOST:PORT",
+        help=f"or IP:PORT,IP:PORT or dns:///NAME:PORT for several ($PAWSERVE_SERVER, or {DEFAULT_ADDRESS})",
     )
     parser.add_argument(
         "--timeout", type=_seconds, default=DEFAULT_TIMEOUT_S, metavar="S", help="for each request (30)"
