@@ -26,7 +26,7 @@ from serving.many import Many
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.retries import Attempts, Retry
-from serving.targets import channel_options, to_target
+from serving.targets import channel_options, split_target, to_target
 
 
 class AsyncClient:
@@ -38,10 +38,11 @@ class AsyncClient:
         self.address = address
         self._timeout_s = timeout_s
         self._retry = retry or Retry()
-        target = to_target(address)
-        self._channel = grpc.aio.insecure_channel(target, channel_options(target))
+        self._target = to_target(address)
+        self._channel = _open(self._target)
         self._stub = pb_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
         self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._stream_channels: list[grpc.aio.Channel] = []  # one for each server, once there are streams
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -53,7 +54,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """End the connections, and the calls on them."""
-        await self._channel.close()
+        for channel in (self._channel, *self._stream_channels):
+            await channel.close()
 
     async def classify(
         self,
@@ -98,8 +100,12 @@ class AsyncClient:
         self, images: Iterable[bytes] | AsyncIterable[bytes], question: Question, *, in_flight: int, streams: int
     ) -> Many:
         """The streams under `classify_many`, whose answers are taken many at a time."""
+        if not self._stream_channels:
+            # a channel to several servers gives all first streams to the server that it reached first
+            self._stream_channels = [_open(target) for target in split_target(self._target)]
+        stubs = map(pb_grpc.ClassifierStub, self._stream_channels)
         return Many(
-            open_stream=self._stub.ClassifyStream,
+            open_streams=[stub.ClassifyStream for stub in stubs],
             to_request=lambda id_, image: stream_request(question, id_, image),
             to_error=lambda error: to_client_error(error, self.address),
             images=images,
@@ -137,3 +143,7 @@ class AsyncClient:
                 if delay_s is None:
                     raise failure from error
             await asyncio.sleep(delay_s)
+
+
+def _open(target: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(target, channel_options(target))

@@ -7,6 +7,7 @@ everything in between.
 """
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
@@ -21,6 +22,9 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.retries import TOO_LARGE, Retry, helps
 
 MAX_BYTES_IN_FLIGHT = 512 * 2**20
+CORE_ERROR = "Internal error from Core"
+TRIES = 50
+TRIES_INTERVAL_S = 0.01
 _END: Any = object()
 
 
@@ -36,7 +40,7 @@ class Many:
     """The pictures of one `classify_many`, in one event loop.
 
     Args:
-        open_stream: begins a ClassifyStream call.
+        open_streams: each begins a ClassifyStream call, to one server; streams take them by turns.
         to_request: makes a picture's message of its ID and content.
         to_error: makes a ClientError of a failed call.
 
@@ -47,7 +51,7 @@ class Many:
     def __init__(
         self,
         *,
-        open_stream: Callable[[], Any],
+        open_streams: Sequence[Callable[[], Any]],
         to_request: Callable[[str, bytes], pb.ClassifyStreamRequest],
         to_error: Callable[[Any], ClientError],
         images: Iterable[bytes] | AsyncIterable[bytes],
@@ -58,7 +62,7 @@ class Many:
     ) -> None:
         if in_flight < 1 or streams < 1:
             raise ValueError(f"in_flight is {in_flight} and streams {streams}; each must be at least 1")
-        self._open_stream = open_stream
+        self._open_streams = itertools.cycle(open_streams)
         self._to_request = to_request
         self._to_error = to_error
         self._in_flight = in_flight
@@ -146,7 +150,7 @@ class Many:
         """Send and receive, on one call after the other, until all is answered."""
         while await self._wait_for_work():
             sent: dict[str, _Picture] = {}
-            call = self._open_stream()
+            call = next(self._open_streams)()
             writer = asyncio.create_task(self._write(call, sent))
             received = 0
             failure = None
@@ -156,7 +160,7 @@ class Many:
                         received += 1
                         self._receive(picture, response)
             except grpc.RpcError as error:
-                failure = self._to_error(error)
+                failure = self._to_error(await _true_error(call, error))
             finally:
                 writer.cancel()
                 call.cancel()
@@ -231,6 +235,18 @@ class Many:
 async def _changed(event: asyncio.Event) -> None:
     event.clear()
     await event.wait()
+
+
+async def _true_error(call: Any, error: Any) -> Any:
+    """Why a call ended. When the server ends one while we write, gRPC says INTERNAL at first, and the truth later."""
+    for _ in range(TRIES):
+        if error.details() != CORE_ERROR:
+            return error
+        await asyncio.sleep(TRIES_INTERVAL_S)
+        parts = await call.code(), await call.initial_metadata(), await call.trailing_metadata()
+        error = grpc.aio.AioRpcError(*parts, details=await call.details())
+    nothing = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, details="the connection broke")
 
 
 async def _iterate(images: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:

@@ -36,6 +36,14 @@ def to_target(addresses: str) -> str:
     return f"ipv{versions.pop()}:{','.join(parts)}"
 
 
+def split_target(target: str) -> list[str]:
+    """One target for each server that is named by its address; names that stand for several are left whole."""
+    scheme, _, addresses = target.partition(":")
+    if scheme not in ("ipv4", "ipv6"):
+        return [target]
+    return addresses.split(",")
+
+
 def channel_options(target: str) -> list[tuple[str, Any]]:
     """Options of a client's channel. Calls to several servers go round those that say of themselves that they are well.
 

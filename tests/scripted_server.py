@@ -79,10 +79,10 @@ def answer_stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Ite
 
 
 @contextmanager
-def scripted_server() -> Iterator[tuple[ScriptedServer, str]]:
+def scripted_server(*options: tuple[str, int]) -> Iterator[tuple[ScriptedServer, str]]:
     """A running one, and its address."""
     script = ScriptedServer()
-    server = grpc.server(ThreadPoolExecutor(8))
+    server = grpc.server(ThreadPoolExecutor(8), options=options)
     pb_grpc.add_ClassifierServicer_to_server(script, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
