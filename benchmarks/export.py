@@ -29,7 +29,7 @@ from export.to_onnx import Deployable, to_onnx
 from export.views import load_views
 from serving.bundle import open_bundle
 from training.graph import OPSET
-from training.model import Body, Classifier, Head, count_features, describe_backbone
+from training.model import Body, Classifier, Head, count_features, describe_backbone, head_width
 from training.versions import versions
 
 ROUNDS, SECONDS = 5, 0.6
@@ -86,7 +86,8 @@ def measure_network(arch: str, folder: Path) -> dict[str, Any]:
     backbone = describe_backbone(arch)
     crop = backbone.preprocess.crop
     body = Body(backbone)
-    classifier = Classifier(body, Head(count_features(body, crop), 2)).eval()
+    features = count_features(body, crop)
+    classifier = Classifier(body, Head(features, 2, width=head_width(body, features, 2))).eval()
     fp32 = to_onnx(Deployable(classifier, 1.0).eval(), crop)
     views = load_views(choose_photos(list_calibration(folder), 16), backbone.preprocess, lambda done, total: None)
     int8 = quantize(fp32, measure_ranges(fp32, views, lambda done, total: None), "onnxruntime")

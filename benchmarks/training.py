@@ -26,7 +26,7 @@ from training.data import read_split
 from training.extract import cpu_count, onnx_extractor
 from training.hardware import choose_hardware
 from training.layer_groups import layer_groups
-from training.model import Body, Classifier, Head, count_features, describe_backbone
+from training.model import Body, Classifier, Head, count_features, describe_backbone, head_width
 from training.paired import compare
 from training.prepare import resized
 from training.processes import Processes
@@ -102,7 +102,8 @@ def whole_network(data: Path, size: int, batch_size: int = 32) -> dict[str, floa
     backbone = describe_backbone(ARCH)
     body = Body(backbone)
     load_weights(body.network, ARCH, "pretrained")
-    classifier = Classifier(body, Head(count_features(body, size), 2))
+    features = count_features(body, size)
+    classifier = Classifier(body, Head(features, 2, width=head_width(body, features, 2)))
     trainer = Trainer(
         classifier,
         layer_groups(classifier, 3),

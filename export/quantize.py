@@ -49,7 +49,7 @@ def quantize(graph: bytes, ranges: TensorsData, runtime: Runtime, keep_float: Co
     model = onnx.load_from_string(graph)
     tensorrt = runtime == "tensorrt"
     if not tensorrt:
-        _use_scalars(model.graph)
+        _widen_constants(model.graph)
     model = onnx.shape_inference.infer_shapes(model)
     quantizer = QDQQuantizer(
         model,
@@ -73,16 +73,17 @@ def quantize(graph: bytes, ranges: TensorsData, runtime: Runtime, keep_float: Co
     return quantized.SerializeToString()
 
 
-def _use_scalars(graph: onnx.GraphProto) -> None:
-    """Make per-channel constants of the normalisation scalars where all channels have the same value.
+def _widen_constants(graph: onnx.GraphProto) -> None:
+    """Repeat the normalisation's constants of each channel along a row of the picture: [1, 3, 1, 1] to [1, 3, 1, W].
 
-    ONNX Runtime moves the transposition of INT8 graphs behind the normalisation; broadcasting three values along the
-    last dimension of a picture then takes a fourth of the whole network's time, and one value next to none.
+    ONNX Runtime moves the transposition of INT8 graphs behind the normalisation. Three values broadcast along the last
+    dimension of a picture then take a fourth of the whole network's time; a row of them takes next to none.
     """
+    width = graph.input[0].type.tensor_type.shape.dim[2].dim_value
     used = {name for node in graph.node if node.op_type in ("Sub", "Mul") for name in node.input}
     for tensor in graph.initializer:
-        if tensor.name in used and 1 < (values := numpy_helper.to_array(tensor)).size <= 4 and np.ptp(values) == 0:
-            tensor.CopyFrom(numpy_helper.from_array(values.flat[0].reshape(()), tensor.name))
+        if tensor.name in used and list(tensor.dims) == [1, 3, 1, 1]:
+            tensor.CopyFrom(numpy_helper.from_array(np.tile(numpy_helper.to_array(tensor), width), tensor.name))
             for value in [value for value in graph.value_info if value.name == tensor.name]:
                 graph.value_info.remove(value)  # it states the former shape
 

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from serving.engine import Engine
 from serving.jobs import BatchObserver, EngineError, Job, Piece, Prepare, QueueFull, Request
 
+MAX_GATHERED_ROWS = 8
 MAX_GATHER_S = 0.02
-"""How long a worker prepares more pictures before it computes those that it has."""
+"""How many rows, and how long, a worker prepares before it computes those that it has."""
 EXPIRED = "the deadline passed while the picture waited"
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class DynamicBatcher:
         rows = first.rows
         share = self._orders.qsize() // len(self._threads) if self._gathers else 0
         until = time.monotonic() + MAX_GATHER_S
-        while share > 0 and rows < self._max_batch_size and time.monotonic() < until:
+        while share > 0 and rows < MAX_GATHERED_ROWS and time.monotonic() < until:
             try:
                 order = self._orders.get_nowait()
             except Empty:

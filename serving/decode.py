@@ -19,6 +19,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from serving.jpeg_header import plain_size
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read, by Pillow's names. JPEG includes MPO, which some phones and cameras write as .jpg."""
 
@@ -107,14 +109,19 @@ def decode(data: bytes, *, min_side: int = 0, limits: Limits = DEFAULT_LIMITS) -
         raise ImageError(
             Reason.TOO_LARGE, f"the picture has {len(data):,} bytes; at most {limits.max_bytes:,} are taken"
         )
+    if size := plain_size(data):
+        _check_pixels(size, limits)
+        pixels = _decode_jpeg(data, size, min_side)
+        if pixels is not None:
+            return pixels
     # Pillow's parsers raise many kinds of exceptions on hostile bytes: here, and only here, all are caught.
     try:
         with _open(data) as image:
             _check_header(image, data, limits)
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-                pixels = _decode_jpeg(image, data, min_side)
+                pixels = _decode_jpeg(data, image.size, min_side)
                 if pixels is not None:
-                    return pixels
+                    return _upright(pixels, _orientation(image))
                 if min_side:
                     image.draft(None, (min_side, min_side))
             return _decode_any(image)
@@ -148,27 +155,31 @@ def _signature_in(data: bytes, signatures: dict[str, tuple[int, bytes]]) -> str 
     return next((name for name, (at, magic) in signatures.items() if data.startswith(magic, at)), None)
 
 
-def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
-    width, height = image.size
+def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
+    width, height = size
     if width * height > limits.max_pixels:
         raise ImageError(
             Reason.TOO_LARGE,
             f"the picture is {width} x {height} = {width * height:,} pixels; at most {limits.max_pixels:,} are taken",
         )
+
+
+def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
+    _check_pixels(image.size, limits)
     # 0xFFDA cannot occur inside compressed JPEG data (0xFF is escaped there), so this counts scans from above.
     if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise ImageError(Reason.UNSUPPORTED, f"the JPEG has more than {MAX_JPEG_SCANS} scans")
 
 
-def _decode_jpeg(image: Image.Image, data: bytes, min_side: int) -> NDArray[np.uint8] | None:
+def _decode_jpeg(data: bytes, size: tuple[int, int], min_side: int) -> NDArray[np.uint8] | None:
     """The fast path; None when libjpeg has anything to complain about, which Pillow then judges."""
-    if min(image.size) <= min_side:
+    if min(size) <= min_side:
         min_side = 0  # simplejpeg would shrink a picture that cannot keep what is asked for
     try:
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=min_side, min_width=min_side)
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_height=min_side, min_width=min_side)
     except ValueError:
         return None
-    return _upright(pixels, _orientation(image))
+    return pixels
 
 
 def _orientation(image: Image.Image) -> int:

@@ -239,13 +239,13 @@ async def _changed(event: asyncio.Event) -> None:
 
 async def _true_error(call: Any, error: Any) -> Any:
     """Why a call ended. When the server ends one while we write, gRPC says INTERNAL at first, and the truth later."""
+    nothing = grpc.aio.Metadata()
     for _ in range(TRIES):
         if error.details() != CORE_ERROR:
             return error
         await asyncio.sleep(TRIES_INTERVAL_S)
-        parts = await call.code(), await call.initial_metadata(), await call.trailing_metadata()
-        error = grpc.aio.AioRpcError(*parts, details=await call.details())
-    nothing = grpc.aio.Metadata()
+        code, trailing = await call.code(), await call.trailing_metadata()
+        error = grpc.aio.AioRpcError(code, nothing, trailing, details=await call.details())
     return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, details="the connection broke")
 
 
