@@ -23,8 +23,9 @@ from serving.retries import TOO_LARGE, Retry, helps
 
 MAX_BYTES_IN_FLIGHT = 512 * 2**20
 CORE_ERROR = "Internal error from Core"
-TRIES = 50
-TRIES_INTERVAL_S = 0.01
+"""All that gRPC's asyncio client says of a call that the server ended while it wrote."""
+CAREFUL_S = 0.05
+"""How long a server has to refuse a stream, before anything is written to it again."""
 _END: Any = object()
 
 
@@ -34,6 +35,7 @@ class _Picture:
     request: pb.ClassifyStreamRequest
     size: int  # bytes
     failures: int = 0
+    written: bool = False  # since it was given to its stream
 
 
 class Many:
@@ -78,6 +80,7 @@ class Many:
         self._answers: list[tuple[Answer, int]] = []  # each with its picture's bytes
         self._ever_answered = False
         self._failures = 0  # of streams, since the last answer
+        self._careful = 0  # pictures that are sent one by one, since a call broke: so it is seen which one breaks it
         self._raised: Exception | None = None
 
         self._room = asyncio.Event()  # each is set when what its waiter looks at may have changed
@@ -152,22 +155,20 @@ class Many:
             sent: dict[str, _Picture] = {}
             call = next(self._open_streams)()
             writer = asyncio.create_task(self._write(call, sent))
-            received = 0
             failure = None
             try:
                 while (response := await call.read()) is not grpc.aio.EOF:
                     if picture := sent.pop(response.id, None):
-                        received += 1
                         self._receive(picture, response)
             except grpc.RpcError as error:
-                failure = self._to_error(await _true_error(call, error))
+                failure = _broken() if error.details() == CORE_ERROR else self._to_error(error)
             finally:
                 writer.cancel()
                 call.cancel()
             if sent and failure is None:
-                failure = ClientError(grpc.StatusCode.UNAVAILABLE, "", "the server ended the stream early")
+                failure = _broken()
             if failure:
-                await self._recover(list(sent.values()), failure, received)
+                await self._recover(list(sent.values()), failure)
 
     async def _wait_for_work(self) -> bool:
         """Wait until a picture is to be sent; False if there will be none."""
@@ -179,17 +180,21 @@ class Many:
 
     async def _write(self, call: Any, sent: dict[str, _Picture]) -> None:
         with suppress(grpc.RpcError, asyncio.InvalidStateError):  # why the call ended, its reader finds out
+            if self._careful:
+                await asyncio.sleep(CAREFUL_S)
             while await self._wait_for_work():
-                if len(sent) >= self._in_flight_each:
+                if len(sent) >= (1 if self._careful else self._in_flight_each):
                     await _changed(self._work)
                     continue
                 picture = self._unsent.popleft()
                 sent[picture.request.id] = picture
                 await call.write(picture.request)
+                picture.written = True
             await call.done_writing()
 
     def _receive(self, picture: _Picture, response: pb.ClassifyStreamResponse) -> None:
         self._ever_answered, self._failures = True, 0
+        self._careful = max(0, self._careful - 1)
         self._work.set()  # its stream has room for another
         result = to_result(response.result)
         if isinstance(result, ClientError) and helps(result):
@@ -210,43 +215,36 @@ class Many:
         self._unsent.extendleft(reversed(pictures))
         self._work.set()
 
-    async def _recover(self, unanswered: list[_Picture], failure: ClientError, received: int) -> None:
+    async def _recover(self, unanswered: list[_Picture], failure: ClientError) -> None:
         """After a call broke: what had no answer is sent again, unless that cannot help."""
-        if unanswered and TOO_LARGE in failure.message:  # one of them was; the others are not to blame
+        if TOO_LARGE in failure.message and unanswered:  # one of them was; the others are not to blame
             culprit = max(unanswered, key=lambda picture: picture.size)
             unanswered.remove(culprit)
             self._answer(culprit, Answer(culprit.index, "", failure))
-            self._send_again(unanswered)
-            return
-        self._failures += 1
-        if not helps(failure) or (not self._ever_answered and self._failures >= self._retry.attempts):
-            raise failure
-        again = []
-        for picture in unanswered:
-            picture.failures += received > 0  # the server had begun: perhaps this picture is what it cannot survive
-            if picture.failures < self._retry.attempts:
-                again.append(picture)
-            else:
+        else:
+            self._failures += 1
+            if not helps(failure) or (not self._ever_answered and self._failures >= self._retry.attempts):
+                raise failure
+            await asyncio.sleep(self._retry.delay_s(self._failures, failure))
+        if len(unanswered) == 1:  # perhaps it is what the server cannot survive
+            (picture,) = unanswered
+            picture.failures += picture.written
+            if picture.failures >= self._retry.attempts:
                 self._answer(picture, Answer(picture.index, "", failure))
-        await asyncio.sleep(self._retry.delay_s(self._failures, failure))
-        self._send_again(again)
+                return
+        for picture in unanswered:
+            picture.written = False
+        self._careful = max(self._careful, len(unanswered))
+        self._send_again(unanswered)
+
+
+def _broken() -> ClientError:
+    return ClientError(grpc.StatusCode.UNAVAILABLE, "", "the server ended the stream before all was answered")
 
 
 async def _changed(event: asyncio.Event) -> None:
     event.clear()
     await event.wait()
-
-
-async def _true_error(call: Any, error: Any) -> Any:
-    """Why a call ended. When the server ends one while we write, gRPC says INTERNAL at first, and the truth later."""
-    nothing = grpc.aio.Metadata()
-    for _ in range(TRIES):
-        if error.details() != CORE_ERROR:
-            return error
-        await asyncio.sleep(TRIES_INTERVAL_S)
-        code, trailing = await call.code(), await call.trailing_metadata()
-        error = grpc.aio.AioRpcError(code, nothing, trailing, details=await call.details())
-    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, details="the connection broke")
 
 
 async def _iterate(images: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:

@@ -74,7 +74,7 @@ def test_streams_that_break_are_made_again_and_what_had_no_answer_is_sent_again(
 
     script.on_stream = breaking
     check_each_once(ask(address))
-    assert script.streams == 4
+    assert script.streams >= 4
 
 
 def test_a_server_that_ends_streams_early_is_asked_again(server: tuple[ScriptedServer, str]) -> None:
@@ -139,7 +139,7 @@ def test_a_picture_that_no_server_survives_is_given_up_and_the_others_are_answer
     results = {each.index: each.result for each in ask(server[1], [*PICTURES, *PICTURES, *PICTURES], in_flight=8)}
     assert isinstance(results.pop(50), ClientError)
     assert len(results) == 299
-    assert sum(isinstance(result, Prediction) for result in results.values()) >= 290
+    assert all(isinstance(result, Prediction) for result in results.values())
 
 
 def test_a_picture_over_the_server_s_message_limit_has_its_own_error() -> None:
@@ -162,7 +162,7 @@ def test_what_cannot_be_answered_ends_it_with_the_server_s_error(server: tuple[S
     with pytest.raises(ClientError) as caught:
         ask(server[1])
     assert caught.value.reason == "NOT_ALLOWED"
-    assert server[0].streams == 1
+    assert server[0].streams <= 2  # gRPC does not tell the reason while the client writes
 
 
 def test_a_server_that_is_not_there_is_an_error_soon() -> None:
