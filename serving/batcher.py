@@ -10,7 +10,6 @@ What may be in flight is bounded in rows, from before anything is prepared until
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from math import ceil, inf
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from serving.engine import Engine
 from serving.jobs import BatchObserver, EngineError, Job, Piece, Prepare, QueueFull, Request
+from serving.lanes import Lanes
 
 MAX_GATHERED_ROWS = 8
 MAX_GATHER_S = 0.02
@@ -32,15 +32,20 @@ logger = logging.getLogger(__name__)
 
 
 class _Order(Enum):
-    """What a worker is told, other than to take a job."""
+    """What a worker is told."""
 
+    PICTURE = auto()
+    """Take a picture that waits."""
     COMPUTE = auto()
     """Compute rows that another worker has prepared."""
     STOP = auto()
 
 
 class DynamicBatcher:
-    """Shares engines between requests, first come, first served. Requests come from one event loop."""
+    """Shares engines between requests: first come, first served, except that single views go before several (lanes.py).
+
+    Requests come from one event loop.
+    """
 
     def __init__(
         self, engines: Sequence[Engine], *, workers: int, max_rows: int, observer: BatchObserver | None = None
@@ -61,10 +66,12 @@ class DynamicBatcher:
         self._gathers = workers <= len(engines)
         self._rows = 0  # in flight; this and the next are only touched in the event loop
         self._recent_s = 0.0  # how long requests took lately
-        self._orders: SimpleQueue[Job | _Order] = SimpleQueue()
+        self._orders: SimpleQueue[_Order] = SimpleQueue()
+        self._waiting = Lanes()  # one picture for each such order
+        self._taking = Lock()  # of a picture that waits; the event loop never waits for it
         self._lock = Lock()  # guards all below, and what becomes of jobs
         self._idle: list[Engine] = list(engines)
-        self._ready: deque[Job] = deque()  # prepared, with rows that no engine call has begun with
+        self._ready = Lanes()  # prepared, with rows that no engine call has begun with
         self._ready_rows = 0
         self._settled: list[Request] = []  # not told yet
         self._threads = [Thread(target=self._work, name=f"worker-{index}", daemon=True) for index in range(workers)]
@@ -77,7 +84,7 @@ class DynamicBatcher:
         return self._rows
 
     async def compute(
-        self, prepares: Sequence[Prepare], rows: int, timeout_s: float | None = None
+        self, prepares: Sequence[Prepare], rows: int, timeout_s: float | None = None, *, extra: bool = False
     ) -> list[NDArray[np.float32] | Exception]:
         """Prepare and compute some pictures.
 
@@ -87,6 +94,8 @@ class DynamicBatcher:
             prepares: one for each picture, at least one.
             rows: how many rows each makes, at least one.
             timeout_s: seconds after which nobody wants the outcomes; None for never.
+            extra: these are further views of pictures whose first view was computed: they are not refused, and go
+                after the first views of others.
 
         Returns:
             For each picture its probabilities, float32 `[V, K]`, or the exception that stopped it: what its `prepare`
@@ -96,18 +105,19 @@ class DynamicBatcher:
             QueueFull: if too many rows are in flight; nothing was begun.
         """
         total = len(prepares) * rows
-        if self._rows + total > self.max_rows:
+        if self._rows + total > self.max_rows and not extra:
             raise QueueFull(
                 f"{self._rows:,} rows are in flight, and this asks for {total:,} more; {self.max_rows:,} may be",
                 retry_after_s=self._recent_s / 2,
             )
         begin = time.monotonic()
         request = Request(len(prepares), inf if timeout_s is None else begin + timeout_s)
-        jobs = [Job(request, prepare, rows) for prepare in prepares]
+        jobs = [Job(request, prepare, rows, extra=extra) for prepare in prepares]
         self._rows += total
         try:
             for job in jobs:
-                self._orders.put(job)
+                self._waiting.add(job)
+                self._orders.put(_Order.PICTURE)
             await request.done
         finally:
             self._rows -= total
@@ -129,16 +139,21 @@ class DynamicBatcher:
 
     def _work(self) -> None:
         while (order := self._orders.get()) is not _Order.STOP:
-            if isinstance(order, Job):
-                prepared = [job for job in self._gather(order) if self._prepare(job)]
+            if order is _Order.PICTURE:
+                prepared = [job for job in self._gather() if self._prepare(job)]
                 with self._lock:
-                    self._ready += prepared
-                    self._ready_rows += sum(job.rows for job in prepared)
+                    for job in prepared:
+                        self._ready.add(job)
+                        self._ready_rows += job.rows
             self._compute()
 
-    def _gather(self, first: Job) -> Iterator[Job]:
+    def _take(self) -> Job:
+        with self._taking:
+            return self._waiting.take()
+
+    def _gather(self) -> Iterator[Job]:
         """A picture, and when many wait, more: one engine call and one wake of the event loop then serve several."""
-        yield first
+        yield (first := self._take())
         rows = first.rows
         share = self._orders.qsize() // len(self._threads) if self._gathers else 0
         until = time.monotonic() + MAX_GATHER_S
@@ -147,11 +162,11 @@ class DynamicBatcher:
                 order = self._orders.get_nowait()
             except Empty:
                 return
-            if not isinstance(order, Job):
+            if order is not _Order.PICTURE:
                 self._orders.put(order)
                 return
-            yield order
-            rows += order.rows
+            yield (job := self._take())
+            rows += job.rows
             share -= 1
 
     def _prepare(self, job: Job) -> bool:
@@ -192,7 +207,7 @@ class DynamicBatcher:
         room = min(ceil(self._ready_rows / sharing), self._max_batch_size)
         batch: list[Piece] = []
         while self._ready and room:
-            job = self._ready[0]
+            job = self._ready.first()
             if job.request.unwanted():
                 self._settle(job, TimeoutError(EXPIRED))
             first = job.taken
@@ -202,7 +217,7 @@ class DynamicBatcher:
                 batch.append((job, first, job.taken))
                 room -= job.taken - first
             if job.taken == job.rows:
-                self._ready.popleft()
+                self._ready.take()
         return batch
 
     def _run(self, engine: Engine, batch: list[Piece]) -> None:

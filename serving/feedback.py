@@ -1,8 +1,9 @@
 """Predictions in, tokens out; tokens and true labels in, recorded labels out. No gRPC here."""
 
+import asyncio
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from serving.bundle import Manifest
 from serving.statistics import Label, StatisticsStore
@@ -30,9 +31,12 @@ class Feedback:
     Only one thread may issue tokens.
     """
 
-    def __init__(self, signer: TokenSigner, store: StatisticsStore) -> None:
+    def __init__(
+        self, signer: TokenSigner, store: StatisticsStore, on_recorded: Callable[[Sequence[Label]], None]
+    ) -> None:
         self._signer = signer
         self._store = store
+        self._on_recorded = on_recorded  # hears of labels that are on the disk
         self._ids = _random_ids()
 
     def issue(self, manifest: Manifest, predicted: int, probability: float) -> tuple[PredictionRecord, str]:
@@ -66,6 +70,16 @@ class Feedback:
             return Label(record, classes.index(label))
         except ValueError:
             raise LabelUnknown(label, resource, classes) from None
+
+    async def record(self, labels: Sequence[Label]) -> list[int | None]:
+        """Record what turned out to be true; for each, the class index that was recorded before, or None.
+
+        Raises:
+            StatisticsUnavailable: if it cannot be recorded; then none of them is.
+        """
+        previous = await asyncio.wrap_future(self._store.record(labels))
+        self._on_recorded(labels)
+        return previous
 
     def classes_of(self, record: PredictionRecord) -> tuple[str, ...]:
         """The class names of the version that made a prediction which `read` has accepted."""

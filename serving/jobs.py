@@ -14,10 +14,6 @@ Prepare = Callable[[], NDArray[np.uint8]]
 """Makes one picture's rows, uint8 `[V, H, W, 3]`, in a worker's thread; what it raises is the picture's outcome."""
 
 
-Outcome = NDArray[np.float32] | Exception
-"""A picture's probabilities, float32 `[V, K]` or `[K]`, or what stopped it."""
-
-
 class QueueFull(RuntimeError):
     """More rows are in flight than may be; in `retry_after_s` seconds about half of them will be done."""
 
@@ -52,6 +48,7 @@ class Job:
     """One picture: first to be prepared, then a number of rows to compute."""
 
     __slots__ = (
+        "extra",
         "images_VHWC",
         "outcome",
         "prepare",
@@ -64,10 +61,11 @@ class Job:
         "uncomputed",
     )
 
-    def __init__(self, request: Request, prepare: Prepare, rows: int) -> None:
+    def __init__(self, request: Request, prepare: Prepare, rows: int, *, extra: bool = False) -> None:
         self.request = request
         self.prepare = prepare
         self.rows = rows
+        self.extra = extra or rows > 1  # has views beyond the first: single first views may go before it
         self.taken = 0  # rows that an engine call has begun with
         self.uncomputed = rows
         self.prepare_began = self.prepare_ended = 0.0  # time.monotonic()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from serving.bundle import Manifest
 from serving.calls import current_call
 from serving.decode import ImageError
-from serving.jobs import EngineError, Outcome, Piece
+from serving.jobs import EngineError, Piece
 
 if TYPE_CHECKING:  # what is not wanted is not loaded
     from serving.metrics import Metrics
@@ -30,7 +30,7 @@ class ModelObserver:
         if self._tracing:
             self._tracing.computed(batch, began, ended, self._resource)
 
-    def answered(self, outcomes: Sequence[Outcome]) -> None:
+    def answered(self, outcomes: Sequence[object]) -> None:
         """Pictures have their outcomes."""
         if self._metrics:
             self._metrics.answered(list(map(_result, outcomes)))
@@ -47,7 +47,7 @@ def count_work(images: int, rows: int) -> None:
         call.rows += rows
 
 
-def _result(outcome: Outcome) -> str:
+def _result(outcome: object) -> str:
     match outcome:
         case ImageError():
             return outcome.reason

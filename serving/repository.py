@@ -132,7 +132,7 @@ def load_model(bundle: Bundle, options: ServingOptions) -> ServedModel:
     return ServedModel(
         manifest,
         f"{precision}, onnxruntime cpu, {options.plan}",
-        Classifier(manifest.preprocess, batcher, options.limits, observer),
+        Classifier(manifest.preprocess, batcher, options.limits, observer=observer),
         {name: index for index, name in enumerate(manifest.classes)},
     )
 

@@ -15,11 +15,13 @@ from grpc_reflection.v1alpha import reflection
 
 from serving.allocator import keep_freed_memory
 from serving.bundle import BundleError
+from serving.classify_stream import Streams
 from serving.feedback import Feedback
 from serving.health import HealthServicer
 from serving.interceptor import CallInterceptor
 from serving.observation import Observation, Observing
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
+from serving.pictures import PictureService
 from serving.repository import Repository, ServingOptions, find_bundles, load_model
 from serving.services import ClassifierService
 from serving.statistics import StatisticsStore, StatisticsUnavailable
@@ -104,6 +106,7 @@ class Server:
     async def shutdown(self) -> None:
         """Answer what is in flight, within the grace period; then write what is known, and let go of everything."""
         self._health.stop()
+        self._streams.stop()
         drained = asyncio.create_task(self._server.stop(self.settings.grace_s))
         cut_short = asyncio.create_task(self._cut_short.wait())
         await asyncio.wait((drained, cut_short), return_when=asyncio.FIRST_COMPLETED)
@@ -154,10 +157,10 @@ class Server:
 
     def _listen(self) -> None:
         settings = self.settings
-        feedback = Feedback(self._signer, self._store)
-        service = ClassifierService(
-            self._repository, feedback, self._store, settings.max_views, self._observing.labels_recorded
-        )
+        feedback = Feedback(self._signer, self._store, self._observing.labels_recorded)
+        pictures = PictureService(self._repository, feedback, settings.max_views)
+        self._streams = Streams(pictures)
+        service = ClassifierService(self._repository, feedback, self._store, pictures, self._streams)
         self._health = HealthServicer([SERVICE])
         self._server = grpc.aio.server(
             options=_channel_options(settings), interceptors=[CallInterceptor(self._observing.call_observers)]
