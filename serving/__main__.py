@@ -65,10 +65,39 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keeps the statistics and the key that signs tokens; made if there is none (state)",
     )
-    add("--precision", choices=("int8", "fp32", "fp16"), help="(the fastest on a CPU that the bundle has)")
-    add("--instances", type=_positive, metavar="N", help="batches computed at once (one for each CPU)")
-    add("--threads", type=_positive, default=1, metavar="N", help="threads of each instance (1)")
-    add("--max-batch-size", type=_positive, default=4, metavar="N", help="most views in one engine call (4)")
+    add(
+        "--keep-versions",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="serve the N newest versions of each name, where none is named (1)",
+    )
+    add(
+        "--poll-seconds",
+        type=_seconds,
+        default=5.0,
+        metavar="S",
+        help="how often to look for new versions; 0 for only on SIGHUP and when a client asks (5)",
+    )
+    add("--engine", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="what computes (auto)")
+    add("--precision", choices=("int8", "fp32", "fp16"), help="(the fastest for the engine that the bundle has)")
+    add("--instances", type=_positive, metavar="N", help="batches computed at once (measured)")
+    add("--threads", type=_positive, metavar="N", help="threads of each instance (measured)")
+    add("--max-batch-size", type=_positive, metavar="N", help="most views in one engine call (measured)")
+    add(
+        "--latency-bound-ms",
+        type=_milliseconds,
+        default=50.0,
+        metavar="MS",
+        help="a full batch may take an engine so long, where its size is measured (50)",
+    )
+    add(
+        "--plan-seconds",
+        type=_seconds,
+        default=1.5,
+        metavar="S",
+        help="how long the first start of a model measures which plan is the fastest; 0 takes one unmeasured (1.5)",
+    )
     add("--max-views", type=_positive, default=16, metavar="N", help="most views that a request may ask for (16)")
     add(
         "--max-queue-views",
@@ -158,6 +187,13 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
     return int(text)
+
+
+def _milliseconds(text: str) -> float:
+    milliseconds = float(text)
+    if not 0 < milliseconds < 86_400_000:
+        raise argparse.ArgumentTypeError(f"{text} is no number of milliseconds above 0, up to a day")
+    return milliseconds
 
 
 def _seconds(text: str) -> float:

@@ -95,7 +95,8 @@ class Classifier:
     ) -> list[Averaged | Exception]:
         if adaptive and views > 1 and self._adaptive_threshold is not None:
             return await self._classify_adaptively(pictures, views, timeout_s, self._adaptive_threshold)
-        prepares = [partial(self._look, picture, views) for picture in pictures]
+        # not a method: what waits in the batcher must not keep the classifier of a retired version
+        prepares = [partial(_look, self._preprocess, self._limits, picture, views) for picture in pictures]
         return [_mean(outcome) for outcome in await self._batcher.compute(prepares, views, timeout_s)]
 
     def close(self) -> None:
@@ -122,9 +123,6 @@ class Classifier:
                 averaged[i] = _mean(other if isinstance(other, Exception) else np.concatenate([first, other]))
         return averaged
 
-    def _look(self, picture: Picture, views: int) -> NDArray[np.uint8]:
-        return look(_canvas(self._preprocess, self._limits, picture), self._preprocess.crop, count=views)
-
 
 class _LookingTwice:
     """One picture, decoded once."""
@@ -143,6 +141,10 @@ class _LookingTwice:
 
     def others(self, views: int) -> NDArray[np.uint8]:
         return look(self._canvas_SSC, self._preprocess.crop, first=1, count=views - 1)
+
+
+def _look(preprocess: Preprocess, limits: Limits, picture: Picture, views: int) -> NDArray[np.uint8]:
+    return look(_canvas(preprocess, limits, picture), preprocess.crop, count=views)
 
 
 def _canvas(preprocess: Preprocess, limits: Limits, picture: Picture) -> NDArray[np.uint8]:

@@ -14,30 +14,32 @@ from serving.tables import print_statistics, statistics_to_dict
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     # here, so that the other commands need not wait for the inference libraries
-    from serving.cpus import available_cpus
     from serving.decode import Limits
-    from serving.engine import Plan
     from serving.observation import Observation
+    from serving.plan import PlanOptions
     from serving.repository import ServingOptions
     from serving.server import Settings, StartupError, run
 
     configure_logs(arguments.log_format, arguments.log_level)
-    cpus = available_cpus()
-    plan = Plan(
-        instances=arguments.instances or max(1, cpus // arguments.threads),
-        threads=arguments.threads,
-        max_batch_size=arguments.max_batch_size,
-    )
     options = ServingOptions(
-        plan=plan,
+        plan=PlanOptions(
+            instances=arguments.instances,
+            threads=arguments.threads,
+            max_batch_size=arguments.max_batch_size,
+            latency_bound_ms=arguments.latency_bound_ms,
+            seconds=arguments.plan_seconds,
+        ),
+        plans=arguments.state / "plans",
+        engine=arguments.engine,
         precision=arguments.precision,
-        workers=max(cpus, plan.instances),
         max_rows=arguments.max_queue_views,
         limits=Limits(),
     )
     settings = Settings(
         models=arguments.models,
         wanted=tuple(arguments.model),
+        keep_versions=arguments.keep_versions,
+        poll_s=arguments.poll_seconds,
         listen=arguments.listen,
         state=arguments.state,
         options=options,

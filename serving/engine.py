@@ -4,18 +4,21 @@ An engine is one instance of a model: it computes one batch at a time. Several i
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from serving.bundle import INPUT_NAME, OUTPUT_NAME, Bundle, BundleError, Manifest, Precision
+from serving.bundle import INPUT_NAME, OUTPUT_NAME, Artifact, Bundle, BundleError, Manifest, Precision
 
 ort.set_default_logger_severity(3)  # errors; warnings about a graph are for those who export it
 
 CPU_PRECISIONS: tuple[Precision, ...] = ("int8", "fp32", "fp16")
 """What a CPU runs fastest, first. Each has passed the export's accuracy gate; fp16 is emulated on most CPUs."""
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+Device = Literal["cpu", "cuda"]
 
 
 class Engine(Protocol):
@@ -34,6 +37,9 @@ class Engine(Protocol):
         Returns:
             float32 `[N, K]`: the probabilities of the K classes.
         """
+
+    def close(self) -> None:
+        """Return what it holds; nothing is run after it. A second call does nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +64,19 @@ class Plan:
 
 
 class OnnxEngine:
-    """A model in ONNX Runtime on the CPU. Raises what ONNX Runtime raises if a batch cannot be computed."""
+    """A model in ONNX Runtime. Raises what ONNX Runtime raises if a batch cannot be computed."""
 
     def __init__(self, session: ort.InferenceSession, max_batch_size: int) -> None:
-        self._session = session
+        self._session: ort.InferenceSession | None = session
         self.max_batch_size = max_batch_size
 
     def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert self._session is not None, "a closed engine was run"
         probabilities_NK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
         return probabilities_NK
+
+    def close(self) -> None:
+        self._session = None  # instances may share one: its memory goes with the last of them
 
 
 def choose_precision(manifest: Manifest) -> Precision:
@@ -83,31 +93,63 @@ def choose_precision(manifest: Manifest) -> Precision:
 
 
 def load_engines(bundle: Bundle, precision: Precision, plan: Plan) -> list[OnnxEngine]:
-    """The plan's instances of one artifact of a bundle.
+    """The plan's instances of one artifact of a bundle, on the CPU.
 
     Raises:
         BundleError: if the artifact's file is not what the manifest says, cannot be loaded, or computes something
             other than what the manifest describes.
     """
-    artifact = bundle.artifact(precision)
-    model = bundle.read(artifact)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = plan.threads
-    options.inter_op_num_threads = 1
-    # A single-threaded session runs in the thread that calls it, so one session, with one copy of the weights,
-    # serves all instances as fast as one session each.
-    sessions = []
-    for _ in range(1 if plan.threads == 1 else plan.instances):
+    return OnnxModel(bundle, bundle.artifact(precision)).engines(plan)
+
+
+class OnnxModel:
+    """One artifact of a bundle, read and checked, from which engines are made."""
+
+    def __init__(self, bundle: Bundle, artifact: Artifact, device: Device = "cpu") -> None:
+        """Read the file.
+
+        Raises:
+            BundleError: if it is not what the manifest says.
+        """
+        self._path = bundle.folder / artifact.file
+        self._manifest = bundle.manifest
+        self._content = bundle.read(artifact)
+        self._device = device
+
+    def engines(self, plan: Plan) -> list[OnnxEngine]:
+        """The plan's instances.
+
+        Raises:
+            BundleError: if the graph cannot be loaded on this device, or does not fit its manifest.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = plan.threads
+        options.inter_op_num_threads = 1
+        # A single-threaded session runs in the thread that calls it, so one session, with one copy of the weights,
+        # serves all instances as fast as one session each. On a GPU each has a stream of its own.
+        shared = plan.threads == 1 and self._device == "cpu"
+        sessions = [self._session(options) for _ in range(1 if shared else plan.instances)]
         try:
-            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            _check_graph(sessions[0], self._manifest)
+        except BundleError as error:
+            raise BundleError(f"{self._path} does not fit its manifest: {error}") from error
+        return [OnnxEngine(sessions[i % len(sessions)], plan.max_batch_size) for i in range(plan.instances)]
+
+    def _session(self, options: ort.SessionOptions) -> ort.InferenceSession:
+        provider = {"cpu": "CPUExecutionProvider", "cuda": CUDA_PROVIDER}[self._device]
+        if self._device == "cuda":
+            # a layer that the GPU cannot run is an error, not a detour over the CPU
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            session = ort.InferenceSession(self._content, options, providers=[provider])
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise BundleError(f"{bundle.folder / artifact.file} cannot be loaded: {error}") from error
-        sessions.append(session)
-    try:
-        _check_graph(sessions[0], bundle.manifest)
-    except BundleError as error:
-        raise BundleError(f"{bundle.folder / artifact.file} does not fit its manifest: {error}") from error
-    return [OnnxEngine(sessions[i % len(sessions)], plan.max_batch_size) for i in range(plan.instances)]
+            raise BundleError(f"{self._path} cannot be loaded: {error}") from error
+        if (active := session.get_providers()[0]) != provider:
+            raise BundleError(
+                f"{self._path} was to run on {provider}, and ONNX Runtime chose {active}: its CUDA libraries do not "
+                "load; pip install 'pawserve[gpu]', or use --engine cpu"
+            )
+        return session
 
 
 def _check_graph(session: ort.InferenceSession, manifest: Manifest) -> None:

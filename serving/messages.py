@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from serving.confusion import ConfusionMatrix, Rate
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.repository import ServedModel
+from serving.repository import VersionStatus
 from serving.statistics import Label, VersionStatistics
 
 
@@ -27,18 +27,32 @@ def to_recorded_label(label: Label, previous: int | None, classes: tuple[str, ..
     )
 
 
-def to_model(model: ServedModel, max_views: int) -> pb.Model:
-    """What ListModels says of a version."""
-    manifest = model.manifest
-    accuracy = manifest.metrics.get("accuracy")
-    return pb.Model(
-        name=manifest.resource,
-        classes=manifest.classes,
-        arch=manifest.arch,
-        engine=model.engine,
-        validation_accuracy=accuracy["value"] if accuracy else None,
-        max_views=max_views,
+def to_model(status: VersionStatus, max_views: int) -> pb.Model:
+    """What ListModels says of a version, served or not."""
+    answer = pb.Model(name=status.resource, state=pb.ModelState.Name(status.state.value), state_reason=status.reason)
+    if (model := status.model) is None:
+        return answer
+    manifest, chosen = model.manifest, model.chosen
+    answer.classes.extend(manifest.classes)
+    answer.arch = manifest.arch
+    answer.engine = model.engine
+    answer.engine_reason = model.engine_reason
+    answer.precision = model.precision
+    answer.runtime = model.runtime
+    answer.max_views = max_views
+    answer.plan.CopyFrom(
+        pb.EnginePlan(
+            instances=chosen.plan.instances,
+            threads=chosen.plan.threads,
+            max_batch_size=chosen.plan.max_batch_size,
+            rows_per_second=chosen.rows_per_second,
+        )
     )
+    if chosen.latency_s is not None:
+        answer.plan.latency.FromNanoseconds(round(chosen.latency_s * 1e9))
+    if accuracy := manifest.metrics.get("accuracy"):
+        answer.validation_accuracy = accuracy["value"]
+    return answer
 
 
 def to_statistics(statistics: VersionStatistics) -> pb.ModelStatistics:

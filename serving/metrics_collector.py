@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillReading
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from serving.metrics import MODEL
@@ -33,16 +33,32 @@ class ModelCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Read everything; nothing waits for anything."""
-        info = _gauge("model_info", "1 for each version; its labels say what computes it.", "arch", "engine")
+        loads = CounterMetricFamily("pawserve_model_loads", "Versions that were taken into service.", labels=["model"])
+        refusals = CounterMetricFamily("pawserve_model_refusals", "Versions that were refused.", labels=["model"])
+        loaded, refused = self._repository.loaded.copy(), self._repository.refused.copy()
+        for name in sorted(loaded.keys() | refused.keys()):  # a 0 too, so that the first one is seen as an increase
+            loads.add_metric([name], loaded[name])
+            refusals.add_metric([name], refused[name])
+        state = _gauge("model_state", "1 for each known version in its state, such as ready or refused.", "state")
+        for status in self._repository.statuses:
+            state.add_metric([status.name, str(status.version), status.state.name.lower()], 1)
+        info = _gauge(
+            "model_info",
+            "1 for each version; its labels say what computes it.",
+            "arch",
+            "engine",
+            "runtime",
+            "precision",
+        )
         rows = _gauge("rows_in_flight", "Rows from their admission to their answer.")
         most = _gauge("rows_in_flight_limit", "Rows that may be in flight; what comes beyond is refused.")
         for model in self._repository.models:
             manifest = model.manifest
             key = [manifest.name, str(manifest.version)]
-            info.add_metric([*key, manifest.arch, model.engine], 1)
+            info.add_metric([*key, manifest.arch, model.engine, model.runtime, model.precision], 1)
             rows.add_metric(key, model.classifier.rows_in_flight)
             most.add_metric(key, model.classifier.max_rows)
-        return [info, rows, most]
+        return [loads, refusals, state, info, rows, most]
 
 
 class StatisticsCollector(Collector):

@@ -57,7 +57,7 @@ class PictureService:
         self._bytes_in_flight = 0
 
     def find(self, resource: str) -> ServedModel:
-        """The version that a resource name means; "" is the only model.
+        """The version that a resource name means; "" is the newest version of the only model.
 
         Raises:
             ApiError: if it means none, or could mean several.
@@ -68,10 +68,12 @@ class PictureService:
             except ModelNotFound as error:
                 raise to_api_error(error, "model") from error
         models = self._repository.models
-        if len(models) > 1:
+        if not models:
+            raise to_api_error(ModelNotFound("no model is served now"), "model")
+        if len({model.manifest.name for model in models}) > 1:
             choices = ", ".join(model.manifest.resource for model in models)
             raise invalid("MODEL_AMBIGUOUS", f"several models are served, so name one: {choices}", "model")
-        return models[0]
+        return models[-1]
 
     def check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> Asked:
         """What a request asks of its pictures.

@@ -1,71 +1,141 @@
-"""A folder models/NAME/VERSION in; the model versions that are served out, warm and found by their names."""
+"""A folder models/NAME/VERSION in; the model versions that are served out, found by their names.
 
+Any thread may change it and look; each change is one assignment, so whoever looks sees it whole.
+"""
+
+import gc
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from threading import Event, Lock, Thread
 
-import numpy as np
+from serving.bundle import NAME_PATTERN
+from serving.memory import return_memory
+from serving.model_folder import VERSION_PATTERN, find_bundles
+from serving.model_loader import ServedModel, ServingOptions, load_model
 
-from serving.batcher import DynamicBatcher
-from serving.bundle import NAME_PATTERN, Bundle, BundleError, Manifest, Precision, open_bundle
-from serving.classifier import Classifier
-from serving.decode import Limits
-from serving.engine import Engine, Plan, choose_precision, load_engines
-from serving.observer import ObserverOf
+__all__ = [
+    "ModelNotFound",
+    "Repository",
+    "ServedModel",
+    "ServingOptions",
+    "State",
+    "VersionStatus",
+    "find_bundles",
+    "load_model",
+    "parse_resource",
+]
 
-_VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
+LOOK_AGAIN_S = 2.0
+"""How often what keeps a model from closing is looked for among garbage."""
 _RESOURCE_PATTERN = re.compile(
-    rf"models/(?P<name>{NAME_PATTERN.pattern})(/versions/(?P<version>{_VERSION_PATTERN.pattern}))?"
+    rf"models/(?P<name>{NAME_PATTERN.pattern})(/versions/(?P<version>{VERSION_PATTERN.pattern}))?"
 )
+
+Key = tuple[str, int]
+"""Name and version."""
 
 
 class ModelNotFound(LookupError):
     """A well-formed name of a model or version that is not served; the message lists those that are."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServingOptions:
-    """How models are loaded and what their requests may cost."""
+class State(Enum):
+    """What becomes of a version; the values are those of the API's ModelState."""
 
-    plan: Plan
-    precision: Precision | None
-    """None: what a CPU runs fastest, of what the bundle has."""
-    workers: int
-    """Threads that decode pictures and run engines."""
-    max_rows: int
-    """Most views in flight, for each model."""
-    limits: Limits
-    observer_of: ObserverOf | None = None
-    """Makes what hears of each version's work; None if nobody listens."""
+    LOADING = 1
+    READY = 2
+    DRAINING = 3
+    REFUSED = 4
 
 
 @dataclass(frozen=True)
-class ServedModel:
-    """One version, ready to answer. Immutable: another version is another object."""
+class VersionStatus:
+    """What is known of a version, served or not."""
 
-    manifest: Manifest
-    engine: str
-    """What computes it, for people."""
-    classifier: Classifier
-    class_index: Mapping[str, int]
-    """Class name -> index in the network's output."""
+    name: str
+    version: int
+    state: State
+    reason: str = ""
+    model: ServedModel | None = None
+    """There if it is ready."""
+
+    @property
+    def resource(self) -> str:
+        """The name that the API uses for this version."""
+        return f"models/{self.name}/versions/{self.version}"
+
+
+@dataclass(frozen=True)
+class _View:
+    """What is served at one moment."""
+
+    statuses: Mapping[Key, VersionStatus]
+    newest: Mapping[str, ServedModel]
+
+    @classmethod
+    def of(cls, statuses: Mapping[Key, VersionStatus]) -> "_View":
+        ordered = dict(sorted(statuses.items()))
+        return cls(ordered, {name: status.model for (name, _), status in ordered.items() if status.model})
 
 
 class Repository:
-    """The versions that are served."""
+    """The versions that are served, and what became of the others."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[str, int], ServedModel] = {}
+        self._view = _View({}, {})
+        self._lock = Lock()  # for whoever makes another view of this one
+        self._draining: set[Thread] = set()
+        self._closing = False
+        self.loaded: Counter[str] = Counter()
+        """Model name -> versions that were taken into service."""
+        self.refused: Counter[str] = Counter()
+        """Model name -> versions that were refused."""
+        self.on_change: list[Callable[[], None]] = []
+        """Called after each change, in the thread that made it."""
 
-    def add(self, model: ServedModel) -> None:
-        """Serve one more version."""
-        self._models[model.manifest.name, model.manifest.version] = model
+    def add(self, model: ServedModel, retire: Iterable[Key] = ()) -> None:
+        """Serve one more version, or another one instead of those to retire, in one step.
+
+        What is retired, or was served under the same version, finds no new callers from now on; when the last one is
+        answered, its engines are closed and their memory is returned.
+        """
+        manifest = model.manifest
+        key = (manifest.name, manifest.version)
+        self.loaded[manifest.name] += 1
+        self._change({key: VersionStatus(*key, State.READY, model=model)}, retire, f"replaced by {manifest.resource}")
+
+    def retire(self, keys: Iterable[Key], reason: str) -> None:
+        """Serve some versions no longer; callers that they have are answered."""
+        self._change({}, keys, reason)
+
+    def mark(self, key: Key, state: State, reason: str) -> None:
+        """Note what becomes of a version; of one that is served, only the reason is noted."""
+        if state is State.REFUSED:
+            self.refused[key[0]] += 1
+        old = self._view.statuses.get(key)
+        new = replace(old, reason=reason) if old and old.model else VersionStatus(*key, state, reason)
+        if new != old:
+            self._change({key: new})
+
+    def forget(self, key: Key, state: State) -> None:
+        """Remove what was noted of a version, if it is still in that state."""
+        status = self._view.statuses.get(key)
+        if status is not None and status.state is state:
+            self._change({key: None})
 
     @property
     def models(self) -> list[ServedModel]:
-        """All versions, ordered by name and version."""
-        return [self._models[key] for key in sorted(self._models)]
+        """All versions that are served, ordered by name and version."""
+        return [status.model for status in self._view.statuses.values() if status.model]
+
+    @property
+    def statuses(self) -> list[VersionStatus]:
+        """All versions that are known, ordered by name and version."""
+        return list(self._view.statuses.values())
 
     def find(self, name: str, version: int | None) -> ServedModel:
         """A version, or the newest one.
@@ -73,17 +143,66 @@ class Repository:
         Raises:
             ModelNotFound: if it is not served.
         """
-        versions = [key for key in self._models if key[0] == name and version in (None, key[1])]
-        if not versions:
+        view = self._view
+        if version is None:
+            model = view.newest.get(name)
+        else:
+            status = view.statuses.get((name, version))
+            model = status.model if status else None
+        if model is None:
             asked = f"models/{name}" if version is None else f"models/{name}/versions/{version}"
-            served = ", ".join(model.manifest.resource for model in self.models)
+            served = ", ".join(model.manifest.resource for model in self.models) or "nothing now"
             raise ModelNotFound(f"{asked} is not served here; there is {served}")
-        return self._models[max(versions)]
+        return model
 
     def close(self) -> None:
         """Compute what is in flight, then stop all engines."""
-        for model in self._models.values():
-            model.classifier.close()
+        self._closing = True
+        for model in self.models:
+            model.close()
+        for thread in list(self._draining):
+            thread.join()
+
+    def _change(self, put: Mapping[Key, VersionStatus | None], retire: Iterable[Key] = (), reason: str = "") -> None:
+        with self._lock:
+            statuses = dict(self._view.statuses)
+            left: list[ServedModel] = []
+            for key in retire:
+                if (status := statuses.get(key)) and status.model:
+                    left.append(status.model)
+                    statuses[key] = VersionStatus(*key, State.DRAINING, reason)
+            for key, new in put.items():
+                old = statuses.pop(key, None)
+                if old and old.model and (new is None or old.model is not new.model):
+                    left.append(old.model)
+                if new is not None:
+                    statuses[key] = new
+            self._view = _View.of(statuses)
+        for listener in self.on_change:
+            listener()
+        while left:
+            self._drain(left.pop())
+
+    def _drain(self, model: ServedModel) -> None:
+        """Close a model once nobody holds it or its classifier: who found it may still begin with it."""
+        key = (model.manifest.name, model.manifest.version)
+        free = Event()
+        weakref.finalize(model.classifier, free.set)
+        batcher, engines = model.batcher, model.engines  # and not the model, which holds the classifier
+
+        def close() -> None:
+            while not free.wait(LOOK_AGAIN_S) and not self._closing:
+                gc.collect()  # exceptions may hold it in cycles
+            batcher.close()
+            for engine in engines:
+                engine.close()
+            return_memory()
+            self.forget(key, State.DRAINING)
+            self._draining.discard(thread)
+
+        thread = Thread(target=close, name=f"drain-{key[0]}-{key[1]}", daemon=True)
+        self._draining.add(thread)
+        thread.start()
 
 
 def parse_resource(resource: str) -> tuple[str, int | None]:
@@ -96,77 +215,3 @@ def parse_resource(resource: str) -> tuple[str, int | None]:
     if match is None:
         raise ValueError(f"{resource[:100]!r} is no model name; write models/NAME or models/NAME/versions/VERSION")
     return match["name"], int(match["version"]) if match["version"] else None
-
-
-def find_bundles(folder: Path, wanted: Sequence[str]) -> list[Bundle]:
-    """The bundles to serve.
-
-    Args:
-        folder: holds NAME/VERSION/model.json.
-        wanted: "NAME" for its newest version, or "NAME/VERSION"; empty for the newest version of every name.
-
-    Raises:
-        BundleError: if one is missing, or cannot be used; or there is none at all.
-    """
-    if not folder.is_dir():
-        raise BundleError(f"{folder} is no folder; name the one that holds NAME/VERSION/model.json with --models")
-    names = wanted or sorted(path.name for path in folder.iterdir() if _versions(path))
-    if not names:
-        raise BundleError(f"{folder} holds no model; `python -m export bundle` writes one to NAME/VERSION")
-    return [_open(folder, name) for name in dict.fromkeys(names)]
-
-
-def load_model(bundle: Bundle, options: ServingOptions) -> ServedModel:
-    """Load one bundle, and compute the smallest and the largest batch once, so that no caller waits for that.
-
-    Raises:
-        BundleError: if its parts do not agree, or the model does not compute what it should.
-    """
-    manifest = bundle.manifest
-    precision = options.precision or choose_precision(manifest)
-    engines = load_engines(bundle, precision, options.plan)
-    for engine in engines:
-        _warm_up(engine, bundle)
-    observer = options.observer_of(manifest) if options.observer_of else None
-    batcher = DynamicBatcher(engines, workers=options.workers, max_rows=options.max_rows, observer=observer)
-    return ServedModel(
-        manifest,
-        f"{precision}, onnxruntime cpu, {options.plan}",
-        Classifier(manifest.preprocess, batcher, options.limits, observer=observer),
-        {name: index for index, name in enumerate(manifest.classes)},
-    )
-
-
-def _versions(folder: Path) -> list[int]:
-    if not (NAME_PATTERN.fullmatch(folder.name) and folder.is_dir()):
-        return []
-    return [int(path.name) for path in folder.iterdir() if _VERSION_PATTERN.fullmatch(path.name) and path.is_dir()]
-
-
-def _open(folder: Path, wanted: str) -> Bundle:
-    name, _, version = wanted.partition("/")
-    if not NAME_PATTERN.fullmatch(name) or (version and not _VERSION_PATTERN.fullmatch(version)):
-        raise BundleError(f"{wanted!r} is no model; write NAME or NAME/VERSION")
-    versions = _versions(folder / name)
-    if not versions:
-        raise BundleError(f"{folder} holds no version of {name}")
-    bundle = open_bundle(folder / name / (version or str(max(versions))))
-    manifest = bundle.manifest
-    if bundle.folder.parts[-2:] != (manifest.name, str(manifest.version)):
-        raise BundleError(f"{bundle.folder} holds {manifest.resource}; the folders must be named as the manifest says")
-    return bundle
-
-
-def _warm_up(engine: Engine, bundle: Bundle) -> None:
-    crop, classes = bundle.manifest.preprocess.crop, len(bundle.manifest.classes)
-    for rows in (1, engine.max_batch_size):
-        try:
-            probabilities_NK = engine.run(np.full((rows, crop, crop, 3), 127, np.uint8))
-        except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise BundleError(f"{bundle.folder}: a batch of {rows} cannot be computed: {error}") from error
-        sums_N = probabilities_NK.sum(axis=1)
-        if probabilities_NK.shape != (rows, classes) or not np.allclose(sums_N, 1, atol=0.01):
-            raise BundleError(
-                f"{bundle.folder}: a batch of {rows} gives {probabilities_NK.shape} with sums {sums_N}, "
-                f"expected ({rows}, {classes}) with rows that sum to 1"
-            )

@@ -4,8 +4,10 @@ import asyncio
 import gc
 import logging
 import signal
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -13,16 +15,17 @@ import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from serving.allocator import keep_freed_memory
-from serving.bundle import BundleError
+from serving.bundle import BundleError, Manifest
 from serving.classify_stream import Streams
 from serving.feedback import Feedback
 from serving.health import HealthServicer
 from serving.interceptor import CallInterceptor
+from serving.memory import keep_freed_memory
+from serving.model_watcher import ModelWatcher
 from serving.observation import Observation, Observing
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.pictures import PictureService
-from serving.repository import Repository, ServingOptions, find_bundles, load_model
+from serving.repository import Repository, ServedModel, ServingOptions, find_bundles, load_model
 from serving.services import ClassifierService
 from serving.statistics import StatisticsStore, StatisticsUnavailable
 from serving.tokens import TokenSigner, load_or_create_keys
@@ -52,6 +55,10 @@ class Settings:
     """Folder of NAME/VERSION/model.json."""
     wanted: tuple[str, ...] = ()
     """"NAME" or "NAME/VERSION"; empty for the newest version of every name."""
+    keep_versions: int = 1
+    """How many versions of a name are served, where none is named."""
+    poll_s: float = 5.0
+    """Seconds between two looks for new versions; 0 for only when asked."""
     listen: str = "127.0.0.1:50051"
     """HOST:PORT; port 0 takes a free one."""
     state: Path = Path("state")
@@ -86,6 +93,7 @@ class Server:
         """
         try:
             self._observing = Observing(self.settings.observation)
+            self._options = replace(self.settings.options, observer_of=self._observing.observer_of)
             await asyncio.to_thread(self._load_models)
             await asyncio.to_thread(self._open_state)
             self._observe()
@@ -98,6 +106,7 @@ class Server:
             self._cleanup.close()
             raise
         self._health.set_serving()
+        self._watching = asyncio.create_task(self.watcher.watch(self.settings.poll_s))
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT comes, or `stop` is called."""
@@ -106,6 +115,7 @@ class Server:
     async def shutdown(self) -> None:
         """Answer what is in flight, within the grace period; then write what is known, and let go of everything."""
         self._health.stop()
+        self._watching.cancel()
         self._streams.stop()
         drained = asyncio.create_task(self._server.stop(self.settings.grace_s))
         cut_short = asyncio.create_task(self._cut_short.wait())
@@ -120,6 +130,11 @@ class Server:
         """Ask `serve` to end; asked again, `shutdown` no longer waits for requests to be answered."""
         (self._cut_short if self._stopping.is_set() else self._stopping).set()
 
+    def look_for_models(self) -> None:
+        """Look for new versions now, and not only at the next time; before it has started, it is about to."""
+        if self.address:
+            self.watcher.ask()
+
     def describe(self) -> str:
         """One line for people: where it listens, and what it serves."""
         models = "; ".join(f"{model.manifest.resource} ({model.engine})" for model in self._repository.models)
@@ -129,9 +144,13 @@ class Server:
     def _load_models(self) -> None:
         self._repository = Repository()
         self._cleanup.callback(self._repository.close)
-        options = replace(self.settings.options, observer_of=self._observing.observer_of)
-        for bundle in find_bundles(self.settings.models, self.settings.wanted):
-            self._repository.add(load_model(bundle, options))
+        settings = self.settings
+        bundles = find_bundles(settings.models, settings.wanted, settings.keep_versions)
+        models: dict[str, ServedModel] = {}
+        for bundle in bundles:  # all before the first is served, so that each can be measured
+            name = bundle.manifest.name
+            models[name] = load_model(bundle, self._options, alike=models.get(name))
+            self._repository.add(models[name])
 
     def _open_state(self) -> None:
         state = self.settings.state
@@ -144,7 +163,10 @@ class Server:
             ) from error
         self._store = self._cleanup.enter_context(StatisticsStore(state / "statistics.sqlite"))
         for model in self._repository.models:
-            self._store.register_version(model.manifest.name, model.manifest.version, model.manifest.classes)
+            self._register(model.manifest)
+
+    def _register(self, manifest: Manifest) -> None:
+        self._store.register_version(manifest.name, manifest.version, manifest.classes)
 
     def _observe(self) -> None:
         try:
@@ -161,7 +183,13 @@ class Server:
         pictures = PictureService(self._repository, feedback, settings.max_views)
         self._streams = Streams(pictures)
         service = ClassifierService(self._repository, feedback, self._store, pictures, self._streams)
+        self.watcher = ModelWatcher(
+            self._repository, settings.models, settings.wanted, self._options, self._register, settings.keep_versions
+        )
         self._health = HealthServicer([SERVICE])
+        loop = asyncio.get_running_loop()
+        self._repository.on_change.append(partial(_in_loop, loop, self._tell_health))
+        self._tell_health()
         self._server = grpc.aio.server(
             options=_channel_options(settings), interceptors=[CallInterceptor(self._observing.call_observers)]
         )
@@ -176,6 +204,16 @@ class Server:
                 "stop the other server, or name another address with --listen"
             ) from error
         self.address = f"{settings.listen.rpartition(':')[0]}:{port}"
+
+    def _tell_health(self) -> None:
+        """Names and versions that are served are well, as health services "models/NAME[/versions/VERSION]"."""
+        models = [model.manifest for model in self._repository.models]
+        self._health.set_models({name for each in models for name in (f"models/{each.name}", each.resource)})
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # models that are still draining when the loop has ended
+        loop.call_soon_threadsafe(function)
 
 
 def run(settings: Settings) -> None:
@@ -193,6 +231,7 @@ async def _run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
+    loop.add_signal_handler(signal.SIGHUP, server.look_for_models)
     await server.startup()
     # What was loaded stays: nothing in it needs to be looked at again and again for garbage. Requests leave next to
     # none, so it can be collected seldom; together these are worth 5% of throughput.

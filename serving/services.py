@@ -120,7 +120,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListModelsResponse:
-        models = [to_model(model, self._pictures.max_views) for model in self._repository.models]
+        models = [to_model(status, self._pictures.max_views) for status in self._repository.statuses]
         return pb.ListModelsResponse(models=models)
 
     def _read_labels(self, inputs: Sequence[pb.LabelInput]) -> list[Label | Exception]:

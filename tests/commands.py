@@ -53,18 +53,26 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
 @contextmanager
 def serving(models: Path, state: Path, *arguments: object) -> Iterator[str]:
     """A server of its own on a free port; yields its address, and asks it to stop in the end."""
+    with server_process(models, state, *arguments) as (server, address):
+        yield address
+    assert server.returncode == 0
+
+
+@contextmanager
+def server_process(models: Path, state: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """As `serving`, for tests that also want the process."""
     command = [sys.executable, "-m", "serving", "serve", "--models", str(models), "--state", str(state)]
-    command += ["--listen", "127.0.0.1:0", *map(str, arguments)]
+    # the plan of the defaults, so that tests neither wait for a measurement nor differ by its outcome
+    command += ["--listen", "127.0.0.1:0", "--plan-seconds", "0", *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             address = re.search(r"ready on (127\.0\.0\.1:\d+)", server.stdout.readline())
             assert address, "the server did not say that it is ready"
-            yield address[1]
+            yield server, address[1]
         finally:
             server.terminate()
             server.communicate(timeout=60)
-    assert server.returncode == 0
 
 
 def interrupt_when(happened: Callable[[], bool], *arguments: object) -> tuple[int, str]:

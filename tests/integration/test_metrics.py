@@ -110,6 +110,25 @@ def test_model_build_and_process_are_described(server: Observed) -> None:
     assert families["process_resident_memory_bytes"].samples[0].value > 10e6
 
 
+def test_new_and_refused_versions_are_told(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    with observed(tmp_path, "--poll-seconds", 0.1) as server:
+        assert value(server, "pawserve_model_state", **MODEL, state="ready") == 1
+        assert value(server, "pawserve_model_loads_total", model="colours") == 1
+        broken = write_bundle(tmp_path / "models", version=2)
+        (broken / "model.fp32.onnx").write_bytes(b"no model")
+        refused = {"model": "colours", "version": "2", "state": "refused"}
+        assert eventually(lambda: value(server, "pawserve_model_state", **refused) == 1)
+        refusals = value(server, "pawserve_model_refusals_total", model="colours")
+        assert refusals is not None
+        assert refusals >= 1
+        write_bundle(tmp_path / "models", version=3)
+        assert eventually(lambda: value(server, "pawserve_model_loads_total", model="colours") == 2)
+        with Client(server.address) as client:
+            client.classify([RED])
+        assert eventually(lambda: value(server, "pawserve_rows_total", model="colours", version="3") == 1)
+
+
 def test_methods_that_callers_invent_share_one_series(server: Observed) -> None:
     with grpc.insecure_channel(server.address) as channel:
         for number in range(5):

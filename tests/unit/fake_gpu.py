@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import serving.cuda
 from serving.bundle import Precision
 from serving.engine_cache import PLAN, SIDECAR, Sidecar
 
@@ -44,6 +45,11 @@ class CopyKind(IntEnum):
     cudaMemcpyDeviceToHost = 2
 
 
+class CaptureMode(IntEnum):
+    cudaStreamCaptureModeGlobal = 0
+    cudaStreamCaptureModeThreadLocal = 1
+
+
 @dataclass
 class FakeGpu:
     """What happens on the fake host; tests set what is to go wrong."""
@@ -62,9 +68,15 @@ class FakeGpu:
     during_build: Any = None
     """Called after each of the build's steps."""
     refuse_execution: bool = False
+    no_context: bool = False
     bias: float = 0.0
     """Added to a logit: an engine that answers wrongly."""
+    capture_fails: bool = False
+    captured: int = 0
+    launched: int = 0
     log: list[str] = field(default_factory=list)
+    capturing: dict[int, list[Any]] = field(default_factory=dict)
+    """Stream -> the work that is recorded there instead of done."""
     allocated: dict[int, Any] = field(default_factory=dict)
     """Address -> memory that was not freed yet."""
     built: int = 0
@@ -117,11 +129,42 @@ def fake_cudart(gpu: FakeGpu) -> types.ModuleType:
         del gpu.allocated[pointer]
         return (ok,)
 
+    capturing = gpu.capturing
+    graphs: dict[int, list[Any]] = {}
+
+    def begin_capture(stream: int, mode: CaptureMode) -> tuple[Any, ...]:
+        assert mode is CaptureMode.cudaStreamCaptureModeThreadLocal
+        if gpu.capture_fails:
+            return (CudaCode.cudaErrorIllegalAddress,)
+        capturing[stream] = []
+        return (ok,)
+
+    def end_capture(stream: int) -> tuple[Any, ...]:
+        graph = allocate(1)[1]
+        graphs[graph] = capturing.pop(stream)
+        return ok, graph
+
+    def instantiate(graph: int, flags: int) -> tuple[Any, ...]:
+        executable = allocate(1)[1]
+        graphs[executable] = graphs[graph]
+        gpu.captured += 1
+        return ok, executable
+
+    def launch(executable: int, stream: int) -> tuple[Any, ...]:
+        assert executable in gpu.allocated, "launched a graph that was freed"
+        gpu.launched += 1
+        for work in graphs[executable]:
+            work()
+        return (ok,)
+
     def copy(target: int, source: int, size: int, kind: CopyKind, stream: int) -> tuple[Any, ...]:
         assert stream in gpu.allocated, "copied on a stream that does not exist"
         device = target if kind is CopyKind.cudaMemcpyHostToDevice else source
         assert size <= len(gpu.allocated[device]), "copied beyond the buffer"
-        ctypes.memmove(target, source, size)
+        if stream in capturing:
+            capturing[stream].append(lambda: ctypes.memmove(target, source, size))
+        else:
+            ctypes.memmove(target, source, size)
         return (ok,)
 
     functions = {
@@ -140,11 +183,18 @@ def fake_cudart(gpu: FakeGpu) -> types.ModuleType:
         "cudaFree": free,
         "cudaFreeHost": free,
         "cudaMemcpyAsync": copy,
+        "cudaStreamBeginCapture": begin_capture,
+        "cudaStreamEndCapture": end_capture,
+        "cudaGraphInstantiate": instantiate,
+        "cudaGraphLaunch": launch,
+        "cudaGraphDestroy": free,
+        "cudaGraphExecDestroy": free,
     }
     for name, function in functions.items():
         setattr(module, name, function)
     module.cudaStreamNonBlocking = 1
     module.cudaMemcpyKind = CopyKind
+    module.cudaStreamCaptureMode = CaptureMode
     return module
 
 
@@ -250,11 +300,22 @@ def fake_tensorrt(gpu: FakeGpu) -> types.ModuleType:
         def execute_async_v3(self, stream: int) -> bool:
             if gpu.refuse_execution:
                 return False
+            assert self.memory in gpu.allocated, "executed without scratch memory"
+            if stream in gpu.capturing:
+                gpu.capturing[stream].append(self.compute)
+            else:
+                self.compute()
+            return True
+
+        def set_device_memory(self, memory: int, size: int) -> None:
+            assert size <= len(gpu.allocated[memory])
+            self.memory = memory
+
+        def compute(self) -> None:
             size = int(np.prod(self.shape))
             images = np.frombuffer(gpu.allocated[self.addresses["images"]], np.uint8, size).reshape(self.shape)
             answers = gpu.answers(images)
             ctypes.memmove(self.addresses["probabilities"], answers.ctypes.data, answers.nbytes)
-            return True
 
     class Engine:
         num_io_tensors = 2
@@ -272,8 +333,9 @@ def fake_tensorrt(gpu: FakeGpu) -> types.ModuleType:
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
             return (-1, CLASSES)
 
-        def create_execution_context(self) -> Context:
-            return Context()
+        def create_execution_context(self, strategy: str) -> Context | None:
+            assert strategy == "USER_MANAGED"
+            return None if gpu.no_context else Context()
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
@@ -291,6 +353,7 @@ def fake_tensorrt(gpu: FakeGpu) -> types.ModuleType:
         setattr(trt, made.__name__, made)
     trt.OnnxParser = Parser
     trt.MemoryPoolType = types.SimpleNamespace(WORKSPACE="workspace")
+    trt.ExecutionContextAllocationStrategy = types.SimpleNamespace(USER_MANAGED="USER_MANAGED")
     trt.BuilderFlag = types.SimpleNamespace(TF32="TF32")
     return trt
 
@@ -302,3 +365,4 @@ def install(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     bindings.runtime, cuda.bindings = runtime, bindings
     for module in (cuda, bindings, runtime, fake_tensorrt(gpu)):
         monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(serving.cuda, "DEVICE_FILES", (Path(__file__),))

@@ -20,6 +20,7 @@ from export.gate import GateError
 from export.to_engine import EngineOptions
 from serving.bundle import Artifact, Bundle, Manifest
 from serving.cuda import CudaError, Gpu, find_gpu
+from serving.engine import Plan
 from serving.engine_cache import PLAN, SIDECAR, EngineError, read_plan
 from serving.preprocess import Preprocess
 from serving.tensorrt_engine import LoadedPlan, TensorRTEngine
@@ -139,6 +140,7 @@ def break_parser(gpu: FakeGpu) -> None:
         (lambda gpu: setattr(gpu, "build_fails", True), EngineError, "no tactic fits the workspace.*1,024 MiB"),
         (lambda gpu: setattr(gpu, "builder_fails", True), EngineError, "factory function returned nullptr"),
         (lambda gpu: setattr(gpu, "profile_index", -1), EngineError, "refuses the optimization profile"),
+        (lambda gpu: setattr(gpu, "no_context", True), EngineError, "made no execution context"),
         (lambda gpu: setattr(gpu, "context_bytes", 4 << 30), EngineError, "needs 4,096 MiB .* 1,024 MiB are free"),
         (lambda gpu: setattr(gpu, "refuse_execution", True), EngineError, "could not run a batch"),
         (break_nothing, GateError, "differs from the trained network"),
@@ -235,6 +237,37 @@ def test_an_engine_answers_rows_in_order_and_refuses_what_is_outside_its_profile
             engine.run(np.zeros((1, 9, CROP, 3), np.uint8))
         with pytest.raises(EngineError, match="takes 1 to 4"):
             engine.run(np.zeros((0, CROP, CROP, 3), np.uint8))
+    assert fake_gpu.allocated == {}
+
+
+@pytest.mark.parametrize("capture_fails", [False, True])
+def test_batches_of_all_sizes_are_padded_to_a_captured_one_or_run_without(
+    fake_gpu: FakeGpu, capture_fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_gpu.capture_fails = capture_fails
+    images = np.random.default_rng(1).integers(0, 256, (6, CROP, CROP, 3), np.uint8)
+    with TensorRTEngine(LoadedPlan(fake_gpu.plan(6), GPU)) as engine:
+        for count in (6, 1, 5, 3, 2, 4):
+            np.testing.assert_array_equal(engine.run(images[:count]), fake_gpu.answers(images[:count]))
+    assert (fake_gpu.captured, fake_gpu.launched) == ((0, 0) if capture_fails else (4, 6))  # of 1, 2, 4 and 6
+    assert ("without a CUDA graph" in caplog.text) == capture_fails
+    assert fake_gpu.allocated == {}
+
+
+def test_the_instances_of_a_plan_take_its_batches_and_give_everything_back(fake_gpu: FakeGpu) -> None:
+    plan = LoadedPlan(fake_gpu.plan(8), GPU)
+    engines = plan.instances(Plan(instances=2, threads=1, max_batch_size=4))
+    assert [engine.max_batch_size for engine in engines] == [4, 4]
+    images = np.random.default_rng(2).integers(0, 256, (4, CROP, CROP, 3), np.uint8)
+    for engine in engines:
+        np.testing.assert_array_equal(engine.run(images), fake_gpu.answers(images))
+    for engine in engines:
+        engine.close()
+        engine.close()
+    assert fake_gpu.allocated == {}
+    fake_gpu.no_context = True
+    with pytest.raises(EngineError):
+        plan.instances(Plan(instances=2, threads=1, max_batch_size=4))
     assert fake_gpu.allocated == {}
 
 

@@ -20,7 +20,7 @@ import pytest
 from tests.commands import ROOT
 
 TENSORRT_FILES = ("export/to_engine.py", "serving/tensorrt_engine.py")
-CUDA_FILES = ("serving/cuda.py", "serving/tensorrt_engine.py")
+CUDA_FILES = ("serving/cuda.py", "serving/cuda_graph.py", "serving/tensorrt_engine.py")
 
 STUBS = {
     "libnvinfer.so.11": (
@@ -84,6 +84,7 @@ def test_every_name_keyword_and_return_kind_that_is_used_is_that_of_tensorrt_11_
         "ICudaEngine.get_tensor_profile_shape": ["list[Dims]"],
         "IExecutionContext.set_input_shape": ["bool"],
         "IExecutionContext.set_tensor_address": ["bool"],
+        "IExecutionContext.set_device_memory": ["None"],
         "IExecutionContext.execute_async_v3": ["bool"],
     }
     assert {call: found["returns"].get(call) for call in relied_on} == relied_on
@@ -103,6 +104,8 @@ def test_every_name_keyword_and_return_kind_that_is_used_is_that_of_tensorrt_11_
         ("serving/tensorrt_engine.py", "execute_async_v3(", "execute_async_v2("),
         ("serving/tensorrt_engine.py", "device_memory_size_v2", "device_memory_size"),
         ("serving/tensorrt_engine.py", "Severity.ERROR", "Severity.ERRORS"),
+        ("serving/tensorrt_engine.py", "Strategy.USER_MANAGED", "Strategy.MANUAL"),
+        ("serving/tensorrt_engine.py", ".set_device_memory(", ".set_scratch_memory("),
     ],
 )
 def test_a_misspelt_or_bygone_name_is_found(libraries: Path, tmp_path: Path, file: str, right: str, wrong: str) -> None:
@@ -179,17 +182,29 @@ def test_every_call_of_the_cuda_runtime_is_one_of_cuda_bindings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong"),
+    ("file", "right", "wrong"),
     [
-        ("cudaMemcpyAsync", "cudaMemcopyAsync"),
-        ("cudaMemcpyHostToDevice", "cudaMemcpyHostToGpu"),
-        ("cudaStreamNonBlocking", "cudaStreamNonBlock"),
-        ("to_device, self._stream)", "to_device)"),
-        ("call(cudart.cudaStreamSynchronize, self._stream)", "free = call(cudart.cudaStreamSynchronize, self._stream)"),
-        ("self._stream = call(", "self._stream, other = call("),
+        ("tensorrt_engine.py", "cudaMemcpyAsync", "cudaMemcopyAsync"),
+        ("tensorrt_engine.py", "cudaMemcpyHostToDevice", "cudaMemcpyHostToGpu"),
+        ("tensorrt_engine.py", "cudaStreamNonBlocking", "cudaStreamNonBlock"),
+        ("tensorrt_engine.py", "to_device, self._stream)", "to_device)"),
+        (
+            "tensorrt_engine.py",
+            "call(cudart.cudaStreamSynchronize, self._stream)",
+            "free = call(cudart.cudaStreamSynchronize, self._stream)",
+        ),
+        ("tensorrt_engine.py", "self._stream = call(", "self._stream, other = call("),
+        ("cuda_graph.py", "cudaStreamCaptureModeThreadLocal", "cudaStreamCaptureThreadLocal"),
+        (
+            "cuda_graph.py",
+            "graph = call(cudart.cudaStreamEndCapture, stream)",
+            "call(cudart.cudaStreamEndCapture, stream)",
+        ),
+        ("cuda_graph.py", "call(cudart.cudaGraphDestroy, graph)", "call(cudart.cudaGraphDestroy, graph, 0)"),
+        ("cuda_graph.py", "cudaGraphLaunch, self._executable, self._stream", "cudaGraphLaunch, self._executable"),
     ],
 )
-def test_a_misspelt_cuda_call_is_found(right: str, wrong: str) -> None:
-    source = (ROOT / "serving/tensorrt_engine.py").read_text(encoding="utf-8")
+def test_a_misspelt_cuda_call_is_found(file: str, right: str, wrong: str) -> None:
+    source = (ROOT / "serving" / file).read_text(encoding="utf-8")
     assert right in source
     assert cuda_problems(source.replace(right, wrong)) != []

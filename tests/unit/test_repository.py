@@ -1,17 +1,18 @@
 """Which models a folder holds, which are served, and how they are named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from serving.bundle import BundleError
 from serving.decode import Limits
-from serving.engine import Plan
+from serving.plan import PlanOptions
 from serving.repository import ModelNotFound, Repository, ServingOptions, find_bundles, load_model, parse_resource
 from tests.bundles import write_bundle
 
 OPTIONS = ServingOptions(
-    plan=Plan(instances=1, threads=1, max_batch_size=2), precision=None, workers=1, max_rows=8, limits=Limits()
+    plan=PlanOptions(instances=1, threads=1, max_batch_size=2), plans=None, max_rows=8, limits=Limits()
 )
 
 
@@ -110,6 +111,6 @@ def test_a_repository_finds_the_newest_or_the_named_version(models: Path) -> Non
 
 def test_a_precision_that_the_bundle_lacks_is_refused(models: Path) -> None:
     (bundle,) = find_bundles(models, ["dogs"])
-    options = ServingOptions(plan=OPTIONS.plan, precision="int8", workers=1, max_rows=8, limits=Limits())
+    options = replace(OPTIONS, precision="int8")
     with pytest.raises(BundleError, match="no int8 artifact for onnxruntime; it has fp32"):
         load_model(bundle, options)

@@ -12,7 +12,7 @@ PROGRAM = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from serving.allocator import keep_freed_memory
+from serving.memory import keep_freed_memory
 from serving.preprocess import Preprocess
 if sys.argv[1] == "kept":
     keep_freed_memory()

@@ -1,0 +1,83 @@
+"""What the operator fixed of a plan in; the plans to try, and what was chosen with its figures, out."""
+
+from dataclasses import dataclass
+
+from serving.engine import Plan
+
+BATCHES = (1, 2, 4, 8, 16)
+GPU_BATCHES = (4, 16, 32, 64, 128)
+DEFAULT_BATCH, DEFAULT_GPU_BATCH = 4, 32
+MANY_CPUS = 8
+"""From more CPUs on, instances of two threads are not tried: each is a copy of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """How a version's plan is found. What is given is kept, and the rest measured."""
+
+    instances: int | None = None
+    threads: int | None = None
+    max_batch_size: int | None = None
+    latency_bound_ms: float = 50.0
+    """A full batch may keep an engine busy for so long: the time that whoever comes next may have to wait."""
+    seconds: float = 1.5
+    """How long measuring may take; 0 takes a plan unmeasured."""
+
+    @property
+    def given(self) -> str:
+        """The flags that were given, for people."""
+        names = ("instances", "threads", "max_batch_size")
+        return " ".join(
+            f"--{name.replace('_', '-')} {value}" for name in names if (value := getattr(self, name)) is not None
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenPlan:
+    """A plan, why it was chosen, and what was measured then."""
+
+    plan: Plan
+    reason: str
+    rows_per_second: float | None = None
+    """None if it was not measured."""
+    latency_s: float | None = None
+    """How long one row alone took in the engine; None if it was not measured."""
+
+
+def candidates(options: PlanOptions, *, cpus: int, on_gpu: bool, max_batch_size: int | None) -> list[Plan]:
+    """The plans to try: all that keep what was given.
+
+    Args:
+        cpus: CPUs that this process may use.
+        on_gpu: whether the engines compute on a GPU; their threads then mean nothing.
+        max_batch_size: most rows that the file takes; None for any number.
+    """
+    if options.instances and options.threads:
+        layouts = [(options.instances, options.threads)]
+    elif on_gpu:
+        layouts = [(options.instances, 1)] if options.instances else [(1, options.threads or 1), (2, 1)]
+    elif options.instances:
+        layouts = [(options.instances, max(1, cpus // options.instances))]
+    elif options.threads:
+        layouts = [(max(1, cpus // options.threads), options.threads)]
+    else:
+        threads = {1, cpus, max(1, cpus // 2), 2 if cpus <= MANY_CPUS else 1}
+        layouts = [(max(1, cpus // each), each) for each in sorted(each for each in threads if each <= cpus)]
+    most = max_batch_size or max(GPU_BATCHES)
+    if options.max_batch_size:
+        batches = [min(options.max_batch_size, max_batch_size or options.max_batch_size)]
+    else:
+        batches = [batch for batch in (GPU_BATCHES if on_gpu else BATCHES) if batch <= most] or [most]
+    return [
+        Plan(instances=instances, threads=each, max_batch_size=batch)
+        for instances, each in dict.fromkeys(layouts)
+        for batch in batches
+    ]
+
+
+def unmeasured(options: PlanOptions, plans: list[Plan], *, on_gpu: bool) -> Plan:
+    """The plan to take where nothing can be measured: single-threaded instances, and a moderate batch."""
+    wanted = DEFAULT_GPU_BATCH if on_gpu else DEFAULT_BATCH
+    return min(
+        plans, key=lambda plan: (plan.threads, plan.instances if on_gpu else 0, abs(plan.max_batch_size - wanted))
+    )

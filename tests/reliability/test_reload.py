@@ -1,0 +1,277 @@
+"""New model versions while the server serves: nobody who calls notices, whatever the new version is like."""
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image
+
+from serving.client import Client, ClientError
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from tests.bundles import write_bundle
+from tests.commands import server_process
+from tests.golden.draw import encoded
+
+RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
+RELOADS = 50
+LONG_S = 30.0
+"""Longer than anything here takes."""
+
+
+def publish(models: Path, version: int, *, name: str = "colours", **changes: object) -> None:
+    """A version that appears whole, as `export bundle` writes it."""
+    made = write_bundle(models.parent / "made", name, version, **changes)
+    (models / name).mkdir(parents=True, exist_ok=True)
+    made.rename(models / name / str(version))
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONG_S
+    while not happened():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def states(client: Client) -> dict[str, str]:
+    """Resource name -> state."""
+    return {model.name: pb.ModelState.Name(model.state).removeprefix("MODEL_STATE_") for model in client.list_models()}
+
+
+def resident_kib(server: subprocess.Popen[str]) -> int:
+    for line in Path(f"/proc/{server.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise AssertionError("no VmRSS")
+
+
+class Load:
+    """Callers that ask all the time; what they were told, by version, and what failed."""
+
+    def __init__(self, address: str, callers: int = 4) -> None:
+        self.answers: Counter[str] = Counter()
+        self.failures: list[BaseException] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(address,)) for _ in range(callers)]
+
+    def _ask(self, address: str) -> None:
+        with Client(address, timeout_s=LONG_S) as client:
+            while not self._stop.is_set():
+                try:
+                    answer = client.classify([RED, RED], views=2)
+                    assert [result.classes[0][0] for result in answer.results] == ["red", "red"]
+                    self.answers[answer.model] += 1
+                except BaseException as error:
+                    self.failures.append(error)
+                    return
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(LONG_S)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    publish(tmp_path / "models", 1)
+    return tmp_path / "models"
+
+
+@contextmanager
+def server(models: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], Client, str]]:
+    """A server that looks for versions when it is told to."""
+    state = models.parent / "state"
+    with (
+        server_process(models, state, "--poll-seconds", "0", *arguments) as (process, address),
+        Client(address, timeout_s=LONG_S) as client,
+    ):
+        yield process, client, address
+
+
+def test_fifty_reloads_under_load_fail_no_request_and_keep_no_memory(models: Path) -> None:
+    with server(models) as (process, client, address), Load(address) as load:
+        memory_kib: list[int] = []
+        for version in range(2, RELOADS + 2):
+            publish(models, version)
+            process.send_signal(signal.SIGHUP)
+            resource = f"models/colours/versions/{version}"
+            wait_until(lambda resource=resource: load.answers[resource] > 0 or bool(load.failures))
+            shutil.rmtree(models / "colours" / str(version - 1))
+            wait_until(lambda resource=resource: states(client) == {resource: "READY"})
+            memory_kib.append(resident_kib(process))
+        assert load.failures == []
+    assert len(load.answers) == RELOADS + 1
+    before, after = (sorted(part)[len(part) // 2] for part in (memory_kib[5:10], memory_kib[-5:]))
+    assert after < 1.05 * before, memory_kib
+
+
+@contextmanager
+def half_copied(models: Path) -> Iterator[None]:
+    publish(models, 2)
+    graph = models / "colours" / "2" / "model.fp32.onnx"
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[: len(whole) // 2])
+    yield
+    graph.write_bytes(whole)
+
+
+def test_a_version_that_is_copied_while_the_server_looks_is_served_once_it_is_whole(models: Path) -> None:
+    with server(models) as (process, client, address), Load(address) as load:
+        with half_copied(models):
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda: states(client).get("models/colours/versions/2") == "REFUSED")
+            refused = client.list_models()[1]
+            assert "bytes" in refused.state_reason
+            assert not refused.classes
+            assert client.classify([RED]).model == "models/colours/versions/1"
+            with pytest.raises(ClientError) as caught:
+                client.classify([RED], model="models/colours/versions/2")
+            assert caught.value.code == grpc.StatusCode.NOT_FOUND
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: load.answers["models/colours/versions/2"] > 0 or bool(load.failures))
+        wait_until(lambda: states(client) == {"models/colours/versions/2": "READY"})
+        assert load.failures == []
+
+
+BAD = {
+    "no manifest": (lambda folder: (folder / "model.json").unlink(), "has no model.json"),
+    "no graph": (lambda folder: (folder / "model.fp32.onnx").unlink(), "cannot be read"),
+    "a changed graph": (
+        lambda folder: (folder / "model.fp32.onnx").write_bytes((folder / "model.fp32.onnx").read_bytes()[:-1] + b"\0"),
+        "changed after the export",
+    ),
+    "no JSON": (lambda folder: (folder / "model.json").write_text("{"), "model.json"),
+    "another version's": (
+        lambda folder: (folder / "model.json").write_text(
+            (folder / "model.json").read_text().replace('"version": 2', '"version": 7')
+        ),
+        "named as the manifest says",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "reason"), BAD.values(), ids=BAD)
+def test_a_bad_version_is_refused_with_the_reason_and_the_old_one_goes_on(
+    models: Path, spoil: Callable[[Path], object], reason: str
+) -> None:
+    with server(models) as (process, client, _):
+        publish(models, 2)
+        spoil(models / "colours" / "2")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "REFUSED" in states(client).values())
+        assert states(client) == {"models/colours/versions/1": "READY", "models/colours/versions/2": "REFUSED"}
+        assert reason in client.list_models()[1].state_reason
+        assert client.classify([RED], model="models/colours").model == "models/colours/versions/1"
+        publish(models, 3)  # the bad one does not stand in the way of the next
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: states(client).get("models/colours/versions/3") == "READY")
+
+
+def test_classes_that_the_statistics_know_otherwise_are_refused(models: Path) -> None:
+    with server(models, "--keep-versions", 2) as (process, client, _):
+        publish(models, 2)
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: states(client).get("models/colours/versions/2") == "READY")
+        shutil.rmtree(models / "colours" / "2")
+        publish(models, 2, classes=("azure", "lime", "red"))
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: bool(client.list_models()[1].state_reason))
+        assert "classes" in client.list_models()[1].state_reason
+        assert list(client.list_models()[1].classes) == ["blue", "green", "red"]
+        assert client.classify([RED]).model == "models/colours/versions/2"
+
+
+def test_a_version_whose_folder_is_gone_is_replaced_by_the_newest_that_is_there_or_goes_on(models: Path) -> None:
+    publish(models, 2)
+    with server(models) as (process, client, address), Load(address) as load:
+        assert states(client) == {"models/colours/versions/2": "READY"}
+        shutil.rmtree(models / "colours" / "2")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: states(client) == {"models/colours/versions/1": "READY"})
+        shutil.rmtree(models / "colours")
+        process.send_signal(signal.SIGHUP)
+        publish(models, 1, name="shapes")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: states(client).get("models/shapes/versions/1") == "READY")
+        # two names are served now, so callers must name one
+        assert client.classify([RED], model="models/colours").model == "models/colours/versions/1"
+        assert client.classify([RED], model="models/shapes").model == "models/shapes/versions/1"
+    assert {getattr(error, "reason", error) for error in load.failures} <= {"MODEL_AMBIGUOUS"}
+
+
+def test_pinned_versions_and_names_are_served_together_and_pins_stay(models: Path) -> None:
+    for version in (2, 3):
+        publish(models, version)
+    publish(models, 1, name="shapes")
+    pins = ("--model", "colours/1", "--model", "colours/3", "--model", "shapes")
+    with server(models, *pins) as (process, client, address):
+        assert list(states(client)) == [
+            "models/colours/versions/1",
+            "models/colours/versions/3",
+            "models/shapes/versions/1",
+        ]
+        publish(models, 4)
+        publish(models, 2, name="shapes")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: states(client).get("models/shapes/versions/2") == "READY")
+        wait_until(lambda: len(states(client)) == 3)
+        for version in (1, 3):
+            resource = f"models/colours/versions/{version}"
+            assert client.classify([RED], model=resource).model == resource
+        assert client.classify([RED], model="models/colours").model == "models/colours/versions/3"
+        with grpc.insecure_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            serving = health_pb2.HealthCheckResponse.SERVING
+            for name in ("models/colours", "models/shapes", "models/shapes/versions/2"):
+                assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == serving
+            gone = health.Check(health_pb2.HealthCheckRequest(service="models/shapes/versions/1"))
+            assert gone.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def test_new_versions_are_found_without_being_told(models: Path) -> None:
+    with (
+        server_process(models, models.parent / "state", "--poll-seconds", "0.1") as (_, address),
+        Client(address) as client,
+    ):
+        publish(models, 2)
+        wait_until(lambda: states(client) == {"models/colours/versions/2": "READY"})
+
+
+def test_a_request_that_began_with_the_old_version_is_answered_by_it(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    publish(models, 1, slowness=40)
+    answers: list[str] = []
+    with server(models, "--instances", 1) as (process, client, address):
+
+        def ask() -> None:
+            with Client(address, timeout_s=LONG_S) as other:
+                answers.append(other.classify([RED], views=8).model)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.2)
+        publish(models, 2)
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: states(client).get("models/colours/versions/2") == "READY")
+        if not answers:
+            assert states(client)["models/colours/versions/1"] == "DRAINING"
+        assert client.classify([RED]).model == "models/colours/versions/2"
+        asking.join(LONG_S)
+        wait_until(lambda: "models/colours/versions/1" not in states(client))
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(LONG_S) == 0
+    assert answers == ["models/colours/versions/1"]
