@@ -6,6 +6,7 @@ Counts are kept as they happen; what can be read at any time (models, queue, sta
 
 import platform
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
@@ -36,6 +37,10 @@ class Metrics:
             "pawserve_requests_in_flight", "Calls that are being answered.", ("method",), registry=self.registry
         )
         self._request_s = self._seconds("request", "From a call's arrival to its last answer.", "method")
+        # children are looked up once, since that is slow; methods and codes are few
+        self._in_flight_of = cache(self._in_flight.labels)
+        self._requests_of = cache(self._requests.labels)
+        self._request_s_of = cache(self._request_s.labels)
         self._images = self._counter(
             "images", "Pictures answered, by model and result: ok, or the error's reason.", *MODEL, "result"
         )
@@ -59,13 +64,13 @@ class Metrics:
 
     def began(self, call: Call, metadata: dict[str, str | bytes]) -> None:
         """A call came."""
-        self._in_flight.labels(call.method).inc()
+        self._in_flight_of(call.method).inc()
 
     def ended(self, call: Call, code: str, seconds: float) -> None:
         """A call has ended with the status of this name."""
-        self._in_flight.labels(call.method).dec()
-        self._requests.labels(call.method, code).inc()
-        self._request_s.labels(call.method).observe(seconds)
+        self._in_flight_of(call.method).dec()
+        self._requests_of(call.method, code).inc()
+        self._request_s_of(call.method).observe(seconds)
 
     def labels_recorded(self, labels: Sequence[Label]) -> None:
         """Labels are on the disk."""
