@@ -73,31 +73,6 @@ def test_a_stop_answers_what_is_in_flight_says_so_to_health_checks_and_exits_wit
         assert server.wait(30) == 0
 
 
-def label_forever(client: Client, acknowledged: list[str]) -> None:
-    """Classify and label, one after the other, and note the tokens whose labels were acknowledged."""
-    while True:
-        (result,) = client.classify([RED]).results
-        client.record_labels([(result.token, "red")])
-        acknowledged.append(result.token)
-
-
-def test_labels_that_were_acknowledged_survive_a_kill(models: Path, tmp_path: Path) -> None:
-    acknowledged: list[str] = []
-    for _ in range(3):
-        with process(models, tmp_path / "state") as (server, address), Client(address) as client:
-            killer = threading.Timer(0.5, server.kill)
-            killer.start()
-            with pytest.raises(ClientError) as caught:
-                label_forever(client, acknowledged)
-            assert caught.value.code == grpc.StatusCode.UNAVAILABLE
-            server.wait(30)
-    assert acknowledged
-    with process(models, tmp_path / "state") as (_, address), Client(address) as client:
-        (statistics,) = client.statistics()
-    assert len(acknowledged) <= statistics.labels <= len(acknowledged) + 3
-    assert statistics.predictions >= statistics.labels
-
-
 def test_tokens_of_an_earlier_start_are_good_in_a_later_one(models: Path, tmp_path: Path) -> None:
     with serving(models, tmp_path / "state") as address, Client(address) as client:
         (result,) = client.classify([RED]).results
