@@ -23,9 +23,10 @@ def serve(arguments: argparse.Namespace) -> int:
     from serving.decode import Limits
     from serving.observation import Observation
     from serving.plan import PlanOptions
+    from serving.process import run
     from serving.repository import ServingOptions
     from serving.security import to_security
-    from serving.server import Settings, StartupError, run
+    from serving.server import Settings, StartupError
 
     configure_logs(arguments.log_format, arguments.log_level)
     os.umask(0o077)  # what the server writes is for its own user: keys, labels

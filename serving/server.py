@@ -1,9 +1,7 @@
 """Settings in; a running gRPC server out, from start-up to its last answer."""
 
 import asyncio
-import gc
 import logging
-import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -11,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import grpc
-import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -23,7 +20,6 @@ from serving.health import HealthServicer
 from serving.inference_service import InferenceService
 from serving.interceptor import CallInterceptor
 from serving.keyring import KeyRing
-from serving.memory import keep_freed_memory
 from serving.message_reader import MessageReader
 from serving.model_watcher import ModelWatcher
 from serving.observation import Observation, Observing
@@ -41,7 +37,6 @@ SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 
 INFERENCE_SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-GC_THRESHOLDS = (20_000, 20, 20)
 
 logger = logging.getLogger(__name__)
 
@@ -243,31 +238,3 @@ class Server:
 def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
     with suppress(RuntimeError):  # models that are still draining when the loop has ended
         loop.call_soon_threadsafe(function)
-
-
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, and print one line when ready.
-
-    Raises:
-        StartupError: if it cannot start.
-    """
-    uvloop.run(_run(settings))
-
-
-async def _run(settings: Settings) -> None:
-    keep_freed_memory()
-    server = Server(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
-    loop.add_signal_handler(signal.SIGHUP, server.look_for_models)
-    await server.startup()
-    # What was loaded stays: nothing in it needs to be looked at again and again for garbage. Requests leave next to
-    # none, so it can be collected seldom; together these are worth 5% of throughput.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    print(f"pawserve ready on {server.describe()}", flush=True)
-    await server.serve()
-    logger.info("stopping: requests in flight are answered first; a second signal stops at once")
-    await server.shutdown()
