@@ -35,7 +35,7 @@ def models(tmp_path: Path) -> Path:
 def process(models: Path, state: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server that the test itself stops; yields the process and the address."""
     command = [sys.executable, "-m", "serving", "serve", "--models", str(models), "--state", str(state)]
-    command += ["--listen", "127.0.0.1:0", *map(str, arguments)]
+    command += ["--listen", "127.0.0.1:0", "--plan-seconds", "0", *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         address = re.search(r"ready on (127\.0\.0\.1:\d+)", server.stdout.readline())

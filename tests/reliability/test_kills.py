@@ -16,7 +16,7 @@ from tests.bundles import write_bundle
 from tests.reliability.killed_server import KilledServer
 from tests.reliability.labelling import Caller, call_all, check_labels
 
-ROUNDS = int(os.environ.get("PAWSERVE_KILL_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("PAWSERVE_KILL_ROUNDS", "6"))
 SEED = int(os.environ.get("PAWSERVE_KILL_SEED", "0"))
 START_S = 3.0
 
