@@ -22,7 +22,7 @@ def page(figures: Mapping[str, Any], date: str) -> str:
     if part := figures.get("training"):
         lines += [
             "## An epoch of the whole network, beside the bare torch loop",
-            "Cold is a first epoch: photos are read, decoded and augmented. Warm is a later one, of decoded photos kept.",
+            "Cold is a first epoch: photos read, decoded and augmented. Warm is a later one, with decoded photos kept.",
             _table(part),
         ]
     if part := figures.get("against fastai"):
