@@ -9,6 +9,7 @@ from serving.channel_options import add_channel_options
 from serving.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, ClientError
 from serving.commands import check_health, record_label, serve, show_statistics
 from serving.limit_options import add_limit_options, add_security_options
+from serving.logs import LEVELS
 from serving.operator_commands import add_operator_commands
 from serving.predict import predict
 from serving.statistics_arguments import add_database_options, add_export_labels, add_view_options
@@ -115,7 +116,17 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--grace", type=_seconds, default=20.0, metavar="S", help="how long a stop waits for answers (20)")
     add_limit_options(parser)
     add_security_options(parser)
+    _add_observation(parser.add_argument_group("what the server tells of itself (docs/observability.md)"))
     parser.set_defaults(run=serve)
+
+
+def _add_observation(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--metrics", metavar="HOST:PORT", help="answer Prometheus there, at /metrics; port 0 takes a free one (no)")
+    add("--log-format", choices=("text", "json"), default="text", help="for people, or one JSON object a line (text)")
+    add("--log-level", choices=LEVELS, default="info", help="log this and what is graver (info)")
+    add("--access-log", action=argparse.BooleanOptionalAction, default=False, help="log each call (no)")
+    add("--otlp-endpoint", metavar="URL", help="send traces there, by OTLP over gRPC: http://127.0.0.1:4317 (no)")
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -129,6 +140,13 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     add("--adaptive", action="store_true", help="more views (5, or --views) only of pictures whose first is uncertain")
     add("--top-k", type=_positive, metavar="K", help="classes to show of each picture (all, and 3 on a terminal)")
     add("--label", default="", metavar="CLASS", help="what the pictures show, if you know: it is recorded")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write each result to FILE.csv or FILE.jsonl as soon as it is known, and show the progress",
+    )
+    add("--resume", action="store_true", help="go on with that file: leave out what is classified in it")
     parser.set_defaults(run=predict)
 
 
@@ -162,7 +180,10 @@ def _add_health(parser: argparse.ArgumentParser) -> None:
 def _add_client_options(parser: argparse.ArgumentParser) -> None:
     address = os.environ.get("PAWSERVE_SERVER", DEFAULT_ADDRESS)
     parser.add_argument(
-        "--server", default=address, metavar="HOST:PORT", help=f"($PAWSERVE_SERVER, or {DEFAULT_ADDRESS})"
+        "--server",
+        default=address,
+        metavar="HOST:PORT",
+        help=f"or IP:PORT,IP:PORT or dns:///NAME:PORT for several ($PAWSERVE_SERVER, or {DEFAULT_ADDRESS})",
     )
     parser.add_argument(
         "--timeout", type=_seconds, default=DEFAULT_TIMEOUT_S, metavar="S", help="for each request (30)"

@@ -19,6 +19,7 @@ def answering(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         except Exception as error:
             failure = to_api_error(error)
         details = failure.to_status().SerializeToString()
-        return await context.abort(failure.code, failure.message, (("grpc-status-details-bin", details),))
+        trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", details))
+        return await context.abort(failure.code, failure.message, trailing)
 
     return answer

@@ -168,7 +168,8 @@ def _refusing(error: Exception) -> _Handler:
 async def _refuse(error: Exception, context: grpc.aio.ServicerContext) -> None:
     failure = to_api_error(error)
     details = failure.to_status().SerializeToString()
-    await context.abort(failure.code, failure.message, (("grpc-status-details-bin", details),))
+    trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", details))
+    await context.abort(failure.code, failure.message, trailing)
 
 
 def _certificate_names(context: grpc.aio.ServicerContext) -> list[str]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from serving.admission import Admission
 from serving.engine import Engine
 from serving.fair_queue import FairOrder, FairQueue
-from serving.jobs import EngineError, Job, Prepare, Request
+from serving.jobs import BatchObserver, EngineError, Job, Piece, Prepare, Request
 
 MAX_GATHERED_ROWS = 8
 MAX_GATHER_S = 0.02
@@ -31,9 +31,6 @@ MAX_GATHER_S = 0.02
 EXPIRED = "the deadline passed while the picture waited"
 
 logger = logging.getLogger(__name__)
-
-
-_Piece = tuple[Job, int, int]  # rows first to last - 1 of a job
 
 
 class _Order(Enum):
@@ -50,7 +47,9 @@ class DynamicBatcher:
     Of one caller, single views go before several (lanes.py).
     """
 
-    def __init__(self, engines: Sequence[Engine], *, workers: int, max_rows: int) -> None:
+    def __init__(
+        self, engines: Sequence[Engine], *, workers: int, max_rows: int, observer: BatchObserver | None = None
+    ) -> None:
         """Start the worker threads.
 
         Args:
@@ -58,7 +57,9 @@ class DynamicBatcher:
             workers: threads that prepare pictures and run engines: one for each CPU, and if the engines compute
                 elsewhere, one more for each of them.
             max_rows: most rows in flight.
+            observer: hears of every batch.
         """
+        self._observer = observer
         self.max_rows = max_rows
         self._max_batch_size = engines[0].max_batch_size
         # When every worker can have an engine, none is kept waiting by a worker that prepares one picture more.
@@ -165,7 +166,9 @@ class DynamicBatcher:
         try:
             if job.request.unwanted():
                 raise TimeoutError(EXPIRED)
+            job.prepare_began = time.monotonic()
             job.images_VHWC = job.prepare()
+            job.prepare_ended = time.monotonic()
         except Exception as error:
             with self._lock:
                 self._settle(job, error)
@@ -190,11 +193,11 @@ class DynamicBatcher:
                 with self._lock:
                     self._idle.append(engine)
 
-    def _take_batch(self) -> list[_Piece]:
+    def _take_batch(self) -> list[Piece]:
         """The rows that have been ready longest: a full batch, or fewer so that all idle engines share the work."""
         sharing = len(self._idle) if self._orders.empty() else 1  # with a queue, others find work there
         room = min(ceil(self._ready_rows / sharing), self._max_batch_size)
-        batch: list[_Piece] = []
+        batch: list[Piece] = []
         while self._ready and room:
             job = self._ready.peek()
             if job.request.unwanted():
@@ -209,8 +212,9 @@ class DynamicBatcher:
                 self._ready.take()
         return batch
 
-    def _run(self, engine: Engine, batch: list[_Piece]) -> None:
+    def _run(self, engine: Engine, batch: list[Piece]) -> None:
         pieces = [job.images_VHWC[first:last] for job, first, last in batch]
+        began = time.monotonic()
         try:
             probabilities_NK = engine.run(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
         except Exception as error:
@@ -220,6 +224,7 @@ class DynamicBatcher:
                     self._settle(job, EngineError(f"the engine failed on this batch: {type(error).__name__}"))
             self._tell()
             return
+        ended = time.monotonic()
         row = 0
         with self._lock:
             self.engine_calls += 1
@@ -232,6 +237,8 @@ class DynamicBatcher:
                 if job.uncomputed == 0:
                     self._settle(job, job.probabilities_VK)
         self._tell()
+        if self._observer:
+            self._observer.computed(batch, began, ended)
 
     def _settle(self, job: Job, outcome: NDArray[np.float32] | Exception) -> None:
         """Give a job its outcome, unless it has one; with the lock held."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serving.batcher import DynamicBatcher
 from serving.decode import Limits
 from serving.jobs import EngineError
+from serving.observer import ModelObserver, count_work
 from serving.preprocess import Preprocess
 from serving.views import look
 
@@ -51,6 +52,7 @@ class Classifier:
     Args:
         adaptive_threshold: highest probability of the first view from which adaptive requests look at no more; None
             if none was chosen for this version: they then look at all.
+        observer: hears how pictures are answered.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Classifier:
         limits: Limits,
         *,
         adaptive_threshold: float | None = None,
+        observer: ModelObserver | None = None,
     ) -> None:
         self._preprocess = preprocess
         self._batcher = batcher
         self._limits = limits
         self._adaptive_threshold = adaptive_threshold
         self._usage = Usage()
+        self._observer = observer
 
     @property
     def usage(self) -> Usage:
@@ -77,6 +81,11 @@ class Classifier:
     def rows_in_flight(self) -> int:
         """Views that were admitted and not answered yet."""
         return self._batcher.rows_in_flight
+
+    @property
+    def max_rows(self) -> int:
+        """Most views that may be in flight."""
+        return self._batcher.max_rows
 
     async def classify(
         self,
@@ -102,16 +111,23 @@ class Classifier:
         """
         begin, classified = time.monotonic_ns(), 0
         try:
-            if adaptive and views > 1 and self._adaptive_threshold is not None:
-                outcomes = await self._classify_adaptively(pictures, views, timeout_s, self._adaptive_threshold)
-            else:
-                # not a method: what waits in the batcher must not keep the classifier of a retired version
-                prepares = [partial(_look, self._preprocess, self._limits, picture, views) for picture in pictures]
-                outcomes = [_mean(outcome) for outcome in await self._batcher.compute(prepares, views, timeout_s)]
+            outcomes = await self._classify(pictures, views, timeout_s, adaptive)
             classified = sum(isinstance(outcome, Averaged) for outcome in outcomes)
-            return outcomes
         finally:
             self._count(classified, time.monotonic_ns() - begin)
+        count_work(len(outcomes), sum(outcome.views for outcome in outcomes if isinstance(outcome, Averaged)))
+        if self._observer:
+            self._observer.answered(outcomes)
+        return outcomes
+
+    async def _classify(
+        self, pictures: Sequence[Picture], views: int, timeout_s: float | None, adaptive: bool
+    ) -> list[Averaged | Exception]:
+        if adaptive and views > 1 and self._adaptive_threshold is not None:
+            return await self._classify_adaptively(pictures, views, timeout_s, self._adaptive_threshold)
+        # not a method: what waits in the batcher must not keep the classifier of a retired version
+        prepares = [partial(_look, self._preprocess, self._limits, picture, views) for picture in pictures]
+        return [_mean(outcome) for outcome in await self._batcher.compute(prepares, views, timeout_s)]
 
     def close(self) -> None:
         """Compute what is in flight, then stop."""

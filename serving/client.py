@@ -1,67 +1,65 @@
 """Pictures, tokens and labels in; typed answers of a pawserve server out, or a ClientError that says why not."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2, status_pb2
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.channel import ANONYMOUS, Credentials, open_channel
+from serving.client_loop import iterate_in_thread
+from serving.client_messages import (
+    Answer,
+    Classified,
+    ClientError,
+    Prediction,
+    Question,
+    classify_request,
+    label_request,
+    to_classified,
+    to_client_error,
+    to_recorded,
+)
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
+from serving.retries import Attempts, Retry
+from serving.targets import MAX_MESSAGE_BYTES, channel_options, to_target
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "DEFAULT_TIMEOUT_S",
+    "MAX_MESSAGE_BYTES",
+    "Answer",
+    "Classified",
+    "Client",
+    "ClientError",
+    "Prediction",
+    "Retry",
+]
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 30.0
-MAX_MESSAGE_BYTES = 32 * 2**20
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
-
-
-class ClientError(Exception):
-    """An error of the server's, or on the way to it."""
-
-    def __init__(self, code: grpc.StatusCode, reason: str, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        """The canonical status code."""
-        self.reason = reason
-        """The server's stable reason, such as NOT_AN_IMAGE; empty if the error did not come from the server."""
-        self.message = message
-        self.retry_after_s = retry_after_s
-        """After how many seconds the server wants to be asked again; None if it did not say so."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a picture shows."""
-
-    classes: tuple[tuple[str, float], ...]
-    """Class names and their probabilities, most probable first."""
-    token: str
-    """What `record_labels` wants to see when the truth is known."""
-    views: int
-    """How many views were averaged."""
-
-
-@dataclass(frozen=True)
-class Classified:
-    """The answer to one request."""
-
-    model: str
-    """The version that answered: models/NAME/versions/VERSION."""
-    results: tuple[Prediction | ClientError, ...]
-    """One for each picture, in their order."""
+IN_FLIGHT = 64
 
 
 class Client:
-    """A connection to one server; it is made at the first call, and again when it broke.
+    """Connections to one server, or to several by turns; they are made at the first call, and again when they broke.
 
-    Every method raises ClientError when the call fails as a whole; after `timeout_s` seconds each of them does.
+    Every method raises ClientError when the call fails as a whole. Calls that fail because the server is not there, or
+    has too much to do, are tried again as `retry` says; in any case they end within `timeout_s` seconds.
+
+    Args:
+        address: HOST:PORT; several IP addresses with commas between them; or any name of gRPC's, such as
+            dns:///pawserve:50051.
+        timeout_s: for each call, retries included.
+        retry: how often, and after how long.
+
+    Raises:
+        ValueError: if several addresses cannot be used together.
     """
 
     def __init__(
@@ -69,15 +67,15 @@ class Client:
         address: str = DEFAULT_ADDRESS,
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        retry: Retry | None = None,
         credentials: Credentials = ANONYMOUS,
     ) -> None:
         self.address = address
         self._timeout_s = timeout_s
-        options = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", -1),  # the server says what is too large for it
-        ]
-        self._channel = open_channel(address, options, credentials)
+        self._retry = retry or Retry()
+        self._credentials = credentials
+        target = to_target(address)
+        self._channel = open_channel(target, channel_options(target), credentials)
         self._stub = pb_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -88,7 +86,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the connection, and the calls on it."""
+        """End the connections, and the calls on them."""
         self._channel.close()
 
     def classify(
@@ -98,8 +96,8 @@ class Client:
         model: str = "",
         views: int | None = None,
         top_k: int | None = None,
-        labels: Sequence[str] | None = None,
         adaptive: bool = False,
+        labels: Sequence[str] | None = None,
     ) -> Classified:
         """Classify encoded pictures.
 
@@ -108,23 +106,56 @@ class Client:
             model: "models/NAME" or "models/NAME/versions/VERSION"; empty for the only model.
             views: how many views of each to average over; None for the server's default.
             top_k: how many classes to return for each; None for all.
-            labels: the true class of each picture where it is known, "" where not.
-            adaptive: look at one view, and at the others (`views`, or 5 in all) only where the answer is uncertain.
+            adaptive: look at one view first, and at the others only where it leaves doubt.
+            labels: the true class of each picture where it is known, "" where not. So that none is counted twice, such
+                a call is not tried again when its connection breaks.
         """
-        labels = labels or [""] * len(images)
-        inputs = [pb.ImageInput(content=image, label=label) for image, label in zip(images, labels, strict=True)]
-        request = pb.ClassifyRequest(model=model, images=inputs, views=views, top_k=top_k, adaptive=adaptive)
-        response = self._call(self._stub.Classify, request)
-        return Classified(response.model, tuple(map(_to_result, response.results)))
+        question = Question(model=model, views=views, top_k=top_k, adaptive=adaptive)
+        request = classify_request(question, images, labels)
+        return to_classified(self._call(self._stub.Classify, request, repeatable=not any(labels or ())))
+
+    def classify_many(
+        self,
+        images: Iterable[bytes],
+        *,
+        model: str = "",
+        views: int | None = None,
+        top_k: int | None = None,
+        adaptive: bool = False,
+        in_flight: int = IN_FLIGHT,
+        streams: int = 1,
+    ) -> Iterator[Answer]:
+        """Classify any number of encoded pictures as fast as the server can, by ClassifyStream.
+
+        Pictures are taken from `images` (in another thread) as there is room for them. Answers come as soon as they are
+        known, so not always in order: `index` says whose each is. A picture that fails has its own ClientError.
+        Connections that break are made again, and what had no answer is sent again. Leave the iterator early to end
+        the streams.
+
+        Args:
+            images: encoded pictures; a generator may read them as they are asked for.
+            in_flight: how many may be without an answer at a time; half a gigabyte of them at most.
+            streams: how many streams share them; with several servers, give at least one for each.
+            model, views, top_k, adaptive: as for `classify`.
+
+        Raises:
+            ClientError: if a request cannot be answered, retries do not help before the first answer, or no answer
+                comes for `timeout_s` seconds.
+        """
+        # here, since it builds on this module
+        from serving.async_client import AsyncClient
+
+        question = Question(model=model, views=views, top_k=top_k, adaptive=adaptive)
+        return iterate_in_thread(
+            lambda: AsyncClient(
+                self.address, timeout_s=self._timeout_s, retry=self._retry, credentials=self._credentials
+            ),
+            lambda client: client.many(images, question, in_flight=in_flight, streams=streams),
+        )
 
     def record_labels(self, labels: Sequence[tuple[str, str]]) -> list[pb.RecordedLabel | ClientError]:
         """Record the truth: pairs of a prediction's token and the true class; in their order, how each was recorded."""
-        inputs = [pb.LabelInput(token=token, label=label) for token, label in labels]
-        response = self._call(self._stub.RecordLabels, pb.RecordLabelsRequest(labels=inputs))
-        return [
-            result.recorded if result.HasField("recorded") else _from_status(result.error)
-            for result in response.results
-        ]
+        return to_recorded(self._call(self._stub.RecordLabels, label_request(labels)))
 
     def statistics(
         self, model: str = "", *, start: datetime | None = None, end: datetime | None = None
@@ -147,7 +178,7 @@ class Client:
             for response in call:
                 yield list(response.models)
         except grpc.RpcError as error:
-            raise _from_rpc_error(error, self.address) from error
+            raise to_client_error(error, self.address) from error
         finally:
             call.cancel()
 
@@ -160,45 +191,14 @@ class Client:
         response = self._call(self._health.Check, health_pb2.HealthCheckRequest(service=service))
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
-    def _call(self, method: Callable[..., Any], request: Message) -> Any:
-        try:
-            return method(request, timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise _from_rpc_error(error, self.address) from error
-
-
-def _to_result(result: pb.ImageResult) -> Prediction | ClientError:
-    if result.HasField("error"):
-        return _from_status(result.error)
-    prediction = result.prediction
-    classes = tuple((entry.label, entry.probability) for entry in prediction.classes)
-    return Prediction(classes, prediction.token, prediction.views)
-
-
-def _from_rpc_error(error: grpc.RpcError, address: str) -> ClientError:
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
+    def _call(self, method: Callable[..., Any], request: Message, *, repeatable: bool = True) -> Any:
+        attempts = Attempts(self._retry, self._timeout_s)
+        while True:
             try:
-                return _from_status(status_pb2.Status.FromString(value))
-            except DecodeError:
-                break
-    code = error.code()
-    if code == grpc.StatusCode.UNAVAILABLE:
-        # gRPC tells the whole way that the error came; its last part is the cause
-        return ClientError(code, "", f"no pawserve answers at {address} ({error.details().rpartition(': ')[2]})")
-    return ClientError(code, "", f"{code.name}: {error.details()}")
-
-
-def _from_status(status: status_pb2.Status) -> ClientError:
-    reason, retry_after_s = "", None
-    for detail in status.details:
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            info = error_details_pb2.ErrorInfo()
-            detail.Unpack(info)
-            reason = info.reason
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry = error_details_pb2.RetryInfo()
-            detail.Unpack(retry)
-            retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
-    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-    return ClientError(code, reason, status.message, retry_after_s)
+                return method(request, timeout=attempts.remaining_s())
+            except grpc.RpcError as error:
+                failure = to_client_error(error, self.address)
+                delay_s = attempts.delay_after(failure, repeatable=repeatable)
+                if delay_s is None:
+                    raise failure from error
+            time.sleep(delay_s)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import os
 import sys
 
@@ -12,6 +11,7 @@ from serving.channel_options import to_credentials
 from serving.client import Client, ClientError
 from serving.limit_options import to_connections
 from serving.live_statistics import watch_statistics
+from serving.logs import configure as configure_logs
 from serving.tables import print_statistics, statistics_to_dict
 
 WRONG_USE = 2
@@ -21,12 +21,14 @@ def serve(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     # here, so that the other commands need not wait for the inference libraries
     from serving.decode import Limits
+    from serving.observation import Observation
     from serving.plan import PlanOptions
+    from serving.process import run
     from serving.repository import ServingOptions
     from serving.security import to_security
-    from serving.server import Settings, StartupError, run
+    from serving.server import Settings, StartupError
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logs(arguments.log_format, arguments.log_level)
     os.umask(0o077)  # what the server writes is for its own user: keys, labels
     try:
         connections, security = to_connections(arguments), to_security(arguments)
@@ -64,6 +66,11 @@ def serve(arguments: argparse.Namespace) -> int:
         reflection=not arguments.no_reflection,
         max_bytes_in_flight=arguments.max_in_flight_mib * 2**20,
         grace_s=arguments.grace,
+        observation=Observation(
+            metrics=arguments.metrics,
+            access_log=arguments.access_log,
+            otlp_endpoint=arguments.otlp_endpoint,
+        ),
     )
     try:
         run(settings)

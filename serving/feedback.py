@@ -1,12 +1,13 @@
 """Predictions in, tokens out; tokens and true labels in, recorded labels out. No gRPC here."""
 
+import asyncio
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from serving.bundle import Manifest
 from serving.keyring import KeyRing
-from serving.statistics import Label, StatisticsStore
+from serving.statistics import Label, LabelTooOld, StatisticsStore
 from serving.tokens import PredictionRecord
 
 MAX_CLASSES_LISTED = 20
@@ -31,9 +32,10 @@ class Feedback:
     Only one thread may issue tokens.
     """
 
-    def __init__(self, signer: KeyRing, store: StatisticsStore) -> None:
+    def __init__(self, signer: KeyRing, store: StatisticsStore, on_recorded: Callable[[Sequence[Label]], None]) -> None:
         self._signer = signer
         self._store = store
+        self._on_recorded = on_recorded  # hears of labels that are on the disk
         self._ids = _random_ids()
 
     def issue(self, manifest: Manifest, predicted: int, probability: float) -> tuple[PredictionRecord, str]:
@@ -68,6 +70,20 @@ class Feedback:
             return Label(record, classes.index(label))
         except ValueError:
             raise LabelUnknown(label, resource, classes) from None
+
+    async def record(self, labels: Sequence[Label]) -> list[int | LabelTooOld | None]:
+        """Record what turned out to be true.
+
+        Returns:
+            For each the class index that was recorded before, or None; LabelTooOld for one that was not recorded.
+
+        Raises:
+            StatisticsUnavailable: if it cannot be recorded; then none of them is.
+        """
+        outcomes = await asyncio.wrap_future(self._store.record(labels))
+        pairs = zip(labels, outcomes, strict=True)
+        self._on_recorded([label for label, outcome in pairs if not isinstance(outcome, LabelTooOld)])
+        return outcomes
 
     def classes_of(self, record: PredictionRecord) -> tuple[str, ...]:
         """The class names of the version that made a prediction which `read` has accepted."""

@@ -43,8 +43,9 @@ def read_pictures(request: pb.ModelInferRequest, max_pixels: int) -> list[Pictur
     if tensor.datatype != datatype:
         given = tensor.datatype[:_MAX_SHOWN]
         raise _wrong("inputs[0].datatype", f"{tensor.name} has datatype {given!r}; send {_choices()}")
-    if tensor.parameters:
-        name = next(iter(tensor.parameters))[:_MAX_SHOWN]
+    # KServe's client tells the size of raw contents, which have one of their own
+    if unknown := set(tensor.parameters) - {"binary_data_size"}:
+        name = min(unknown)[:_MAX_SHOWN]
         raise _wrong("inputs[0].parameters", f"parameter {name!r} of an input is not known; shared memory is not read")
     shape = _check_shape(tensor, max_pixels)
     raws = request.raw_input_contents

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.callers import CALLER
+from serving.calls import current_call
 
 Prepare = Callable[[], NDArray[np.uint8]]
 """Makes one picture's rows, uint8 `[V, H, W, 3]`, in a worker's thread; what it raises is the picture's outcome."""
@@ -28,10 +30,12 @@ class EngineError(RuntimeError):
 class Request:
     """Pictures whose outcomes are awaited together."""
 
-    __slots__ = ("abandoned", "caller", "deadline", "done", "unsettled")
+    __slots__ = ("abandoned", "began", "call", "caller", "deadline", "done", "unsettled")
 
     def __init__(self, pictures: int, deadline: float) -> None:
         self.unsettled = pictures
+        self.began = time.monotonic()
+        self.call = current_call.get()
         self.caller = CALLER.get()
         self.deadline = deadline
         self.done = asyncio.get_running_loop().create_future()
@@ -50,6 +54,8 @@ class Job:
         "images_VHWC",
         "outcome",
         "prepare",
+        "prepare_began",
+        "prepare_ended",
         "probabilities_VK",
         "request",
         "rows",
@@ -64,6 +70,18 @@ class Job:
         self.extra = extra or rows > 1  # has views beyond the first: single first views may go before it
         self.taken = 0  # rows that an engine call has begun with
         self.uncomputed = rows
+        self.prepare_began = self.prepare_ended = 0.0  # time.monotonic()
         self.images_VHWC: NDArray[np.uint8]
         self.probabilities_VK: NDArray[np.float32]
         self.outcome: NDArray[np.float32] | Exception | None = None
+
+
+Piece = tuple[Job, int, int]
+"""Rows first to last - 1 of a job."""
+
+
+class BatchObserver(Protocol):
+    """Hears of every batch, in a worker's thread: it must be quick, and not raise."""
+
+    def computed(self, batch: Sequence[Piece], began: float, ended: float) -> None:
+        """An engine call with these rows has ended well; times are of time.monotonic(), in seconds."""

@@ -16,6 +16,7 @@ from serving.engine import Engine
 from serving.engine_cache import EngineError
 from serving.engine_choice import EngineChoice, EngineName, choose_engine
 from serving.memory import return_memory
+from serving.observer import ObserverOf
 from serving.plan import ChosenPlan, PlanOptions, candidates, unmeasured
 from serving.plan_cache import plan_key, read_plan, write_plan
 from serving.plan_search import search
@@ -36,6 +37,8 @@ class ServingOptions:
     max_rows: int
     """Most views in flight, for each model."""
     limits: Limits
+    observer_of: ObserverOf | None = None
+    """Makes what hears of each version's work; None if nobody listens."""
 
 
 @dataclass(frozen=True)
@@ -97,16 +100,22 @@ def load_model(
             engine.close()
         raise
     plan = chosen.plan
+    observer = options.observer_of(manifest) if options.observer_of else None
     batcher = DynamicBatcher(
         engines,
         workers=cpus + plan.instances if choice.on_gpu else max(cpus, plan.instances),
         max_rows=options.max_rows,
+        observer=observer,
     )
     model = ServedModel(
         manifest=manifest,
         engine=f"{choice.variant}, {choice.runtime.replace('-', ' ')}, {plan}",
         classifier=Classifier(
-            manifest.preprocess, batcher, options.limits, adaptive_threshold=manifest.adaptive_threshold
+            manifest.preprocess,
+            batcher,
+            options.limits,
+            adaptive_threshold=manifest.adaptive_threshold,
+            observer=observer,
         ),
         class_index={name: index for index, name in enumerate(manifest.classes)},
         batcher=batcher,

@@ -1,6 +1,5 @@
 """What is asked of pictures in; their predictions with tokens, or why there are none, out. Shared by all protocols."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from serving.jobs import QueueFull
 from serving.messages import to_prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.repository import ModelNotFound, Repository, ServedModel, parse_resource
-from serving.statistics import Label, LabelTooOld, StatisticsStore, StatisticsUnavailable
+from serving.statistics import Label, LabelTooOld, StatisticsUnavailable
 from serving.tokens import PredictionRecord
 from serving.turns import Turns
 
@@ -50,17 +49,9 @@ class Issued:
 class PictureService:
     """Checks what is asked, lets the classifiers answer, and signs what they say."""
 
-    def __init__(
-        self,
-        repository: Repository,
-        feedback: Feedback,
-        store: StatisticsStore,
-        max_views: int,
-        bytes_in_flight: FairShares,
-    ) -> None:
+    def __init__(self, repository: Repository, feedback: Feedback, max_views: int, bytes_in_flight: FairShares) -> None:
         self._repository = repository
         self._feedback = feedback
-        self._store = store
         self.max_views = max_views
         self.turns = Turns()
         """Of those who wait for room, rather than be refused."""
@@ -216,7 +207,7 @@ class PictureService:
         """Record true labels that came with the pictures; what to answer instead of them if that cannot be done."""
         try:
             truths = [Label(issued.record, asked.model.class_index[label]) for issued, label in labels]
-            recorded = await asyncio.wrap_future(self._store.record(truths))
+            recorded = await self._feedback.record(truths)
         except StatisticsUnavailable as error:
             return error_result(error, "")
         # only a clock that is far behind makes new predictions too old

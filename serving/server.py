@@ -1,17 +1,14 @@
 """Settings in; a running gRPC server out, from start-up to its last answer."""
 
 import asyncio
-import gc
 import logging
-import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import grpc
-import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -21,9 +18,10 @@ from serving.fair_shares import FairShares
 from serving.feedback import Feedback
 from serving.health import HealthServicer
 from serving.inference_service import InferenceService
+from serving.interceptor import CallInterceptor
 from serving.keyring import KeyRing
-from serving.memory import keep_freed_memory
 from serving.model_watcher import ModelWatcher
+from serving.observation import Observation, Observing
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.pictures import PictureService
@@ -38,7 +36,6 @@ SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 
 INFERENCE_SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-GC_THRESHOLDS = (20_000, 20, 20)
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +79,8 @@ class Settings:
     """Whether clients may ask which services and messages there are."""
     grace_s: float = 20.0
     """How long a stop waits for requests to be answered."""
+    observation: Observation = field(default_factory=Observation)
+    """What the server tells of itself, and where."""
 
 
 class Server:
@@ -102,8 +101,11 @@ class Server:
             StartupError: if one of them cannot be done.
         """
         try:
+            self._observing = Observing(self.settings.observation)
+            self._options = replace(self.settings.options, observer_of=self._observing.observer_of)
             await asyncio.to_thread(self._load_models)
             await asyncio.to_thread(self._open_state)
+            self._observe()
             self._listen()
             await self._server.start()
         except (BundleError, StatisticsUnavailable, ValueError) as error:
@@ -146,7 +148,8 @@ class Server:
     def describe(self) -> str:
         """One line for people: where it listens, and what it serves."""
         models = "; ".join(f"{model.manifest.resource} ({model.engine})" for model in self._repository.models)
-        return f"{self.address}: {models}"
+        metrics = f"; metrics on {self._observing.metrics_url}" if self._observing.metrics_url else ""
+        return f"{self.address}: {models}{metrics}"
 
     def _load_models(self) -> None:
         self._repository = Repository()
@@ -156,7 +159,7 @@ class Server:
         models: dict[str, ServedModel] = {}
         for bundle in bundles:  # all before the first is served, so that each can be measured
             name = bundle.manifest.name
-            models[name] = load_model(bundle, settings.options, alike=models.get(name))
+            models[name] = load_model(bundle, self._options, alike=models.get(name))
             self._repository.add(models[name])
 
     def _open_state(self) -> None:
@@ -178,15 +181,24 @@ class Server:
     def _register(self, manifest: Manifest) -> None:
         self._store.register_version(manifest.name, manifest.version, manifest.classes)
 
+    def _observe(self) -> None:
+        try:
+            self._cleanup.enter_context(self._observing.start(self._repository, self._store))
+        except OSError as error:
+            listen = self.settings.observation.metrics
+            raise StartupError(
+                f"cannot listen on {listen} for metrics ({error.strerror}); name another address with --metrics"
+            ) from error
+
     def _listen(self) -> None:
         settings = self.settings
-        feedback = Feedback(self._signer, self._store)
+        feedback = Feedback(self._signer, self._store, self._observing.labels_recorded)
         bytes_in_flight = FairShares(settings.max_bytes_in_flight)
-        pictures = PictureService(self._repository, feedback, self._store, settings.max_views, bytes_in_flight)
+        pictures = PictureService(self._repository, feedback, settings.max_views, bytes_in_flight)
         self._pipelines = Pipelines(pictures)
         self._service = ClassifierService(self._repository, feedback, self._store, pictures, self._pipelines)
         self.watcher = ModelWatcher(
-            self._repository, settings.models, settings.wanted, settings.options, self._register, settings.keep_versions
+            self._repository, settings.models, settings.wanted, self._options, self._register, settings.keep_versions
         )
         inference = InferenceService(self._repository, self.watcher, pictures, self._pipelines, settings.options.limits)
         self._health = HealthServicer([SERVICE, INFERENCE_SERVICE])
@@ -194,7 +206,11 @@ class Server:
         self._repository.on_change.append(partial(_in_loop, loop, self._tell_health))
         self._tell_health()
         self._server = grpc.aio.server(
-            options=settings.connections.options(), interceptors=[settings.security.interceptor(settings.listen)]
+            options=settings.connections.options(),
+            interceptors=[
+                CallInterceptor(self._observing.call_observers),
+                settings.security.interceptor(settings.listen),
+            ],
         )
         classifier_pb2_grpc.add_ClassifierServicer_to_server(self._service, self._server)  # type: ignore[no-untyped-call]
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)  # type: ignore[no-untyped-call]
@@ -220,31 +236,3 @@ class Server:
 def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
     with suppress(RuntimeError):  # models that are still draining when the loop has ended
         loop.call_soon_threadsafe(function)
-
-
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, and print one line when ready.
-
-    Raises:
-        StartupError: if it cannot start.
-    """
-    uvloop.run(_run(settings))
-
-
-async def _run(settings: Settings) -> None:
-    keep_freed_memory()
-    server = Server(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
-    loop.add_signal_handler(signal.SIGHUP, server.look_for_models)
-    await server.startup()
-    # What was loaded stays: nothing in it needs to be looked at again and again for garbage. Requests leave next to
-    # none, so it can be collected seldom; together these are worth 5% of throughput.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    print(f"pawserve ready on {server.describe()}", flush=True)
-    await server.serve()
-    logger.info("stopping: requests in flight are answered first; a second signal stops at once")
-    await server.shutdown()

@@ -35,7 +35,6 @@ class ClassifierService(pb_grpc.ClassifierServicer):
     ) -> None:
         self._repository = repository
         self._feedback = feedback
-        self._store = store
         self._pictures = pictures
         self._stream = ClassifyStream(pictures)
         self._pipelines = pipelines
@@ -81,7 +80,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         # thousands of signatures take a while, and classes may have to be read from the disk
         readings = await asyncio.to_thread(self._read_labels, request.labels)
         labels = [reading for reading in readings if isinstance(reading, Label)]
-        recorded = await asyncio.wrap_future(self._store.record(labels)) if labels else []
+        recorded = await self._feedback.record(labels) if labels else []
         previous = iter(recorded)
         results = []
         for index, reading in enumerate(readings):

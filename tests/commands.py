@@ -87,3 +87,44 @@ def interrupt_when(happened: Callable[[], bool], *arguments: object) -> tuple[in
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     return process.returncode, errors
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A server that tells of itself."""
+
+    address: str
+    metrics_url: str
+    log: Path
+    """Its standard error."""
+
+
+@contextmanager
+def observed(folder: Path, *arguments: object) -> Iterator[Observed]:
+    """A server of `folder`/models with metrics, that logs to a file; it must stop well."""
+    command = [sys.executable, "-m", "serving", "serve", "--models", str(folder / "models"), "--metrics", "127.0.0.1:0"]
+    command += ["--state", str(folder / "state"), "--listen", "127.0.0.1:0", *map(str, arguments)]
+    log = folder / "log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
+    ):
+        try:
+            assert server.stdout is not None
+            ready = re.search(r"ready on (\S+): .*metrics on (http\S+)", server.stdout.readline())
+            assert ready, log.read_text()
+            yield Observed(ready[1], ready[2], log)
+        finally:
+            server.terminate()
+            server.communicate(timeout=60)
+    assert server.returncode == 0
+
+
+def eventually(holds: Callable[[], bool], within_s: float = 20.0) -> bool:
+    """Whether something becomes true in time."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -51,6 +51,11 @@ def main() -> int:
     results.update(_circumstances(arguments))
     for part in arguments.parts:
         _MEASUREMENTS[part](arguments, results)
+        # each part may have been measured by a command of its own
+        results.setdefault("commands", {})[part] = (
+            "python -m benchmarks.peers --bundle MODELS/NAME/VERSION --photos PHOTOS --peers-dir PEERS "
+            f"--rounds {arguments.rounds} --parts {part} --seconds {arguments.seconds:g}"
+        )
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps(results, indent=2) + "\n")
         path.with_suffix(".md").write_text(to_markdown(results))
@@ -166,8 +171,6 @@ def _circumstances(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "what": "peers",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python -m benchmarks.peers --bundle MODELS/NAME/VERSION --photos PHOTOS --peers-dir PEERS "
-        f"--rounds {arguments.rounds} --seconds {arguments.seconds:g}",
         "rounds": arguments.rounds,
         "machine": {"cpu": cpu_name(), "cpus": available_cpus(), "python": platform.python_version()},
         "versions": versions,

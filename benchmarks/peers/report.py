@@ -19,7 +19,7 @@ def to_markdown(results: dict[str, Any]) -> str:
         f"{machine['cpus']} CPUs of {machine['cpu']}, which server and load share; Python {machine['python']}; "
         f"{versions}. {results['model']}: the same graph and the same decode for all.",
         "",
-        f"    {results['command']}",
+        *(f"    {command}" for command in results["commands"].values()),
         *_settings(results.get("settings", {})),
         *_throughput(results.get("throughput", {})),
         *_latency(results.get("latency")),

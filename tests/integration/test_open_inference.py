@@ -60,7 +60,9 @@ def images(contents: list[bytes], **changes: object) -> pb.ModelInferRequest:
     return pb.ModelInferRequest(**{"model_name": "colours", "inputs": [tensor], **changes})
 
 
-def tensor(name: str, datatype: str, shape: list[int], raw: bytes | None = None, **contents: object) -> object:
+def tensor(
+    name: str, datatype: str, shape: list[int], raw: bytes | None = None, **contents: object
+) -> pb.ModelInferRequest:
     typed = pb.InferTensorContents(**contents) if contents else None
     sent = pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape, contents=typed)
     return pb.ModelInferRequest(model_name="colours", inputs=[sent], raw_input_contents=[] if raw is None else [raw])
@@ -102,6 +104,12 @@ def test_decoded_pictures_are_answered_as_encoded_ones(stub: pb_grpc.GRPCInferen
     ]
     for other in probabilities[1:]:
         np.testing.assert_array_equal(other, probabilities[0])
+
+
+def test_the_size_that_kserves_client_adds_to_raw_contents_is_allowed(stub: pb_grpc.GRPCInferenceServiceStub) -> None:
+    request = tensor("pixels", "UINT8", [1, 1, 1, 3], b"\xff\0\0")
+    request.inputs[0].parameters["binary_data_size"].int64_param = 3
+    assert stub.ModelInfer(request, timeout=30).outputs[0].name == "probabilities"
 
 
 ONE = raw_bytes(RED)

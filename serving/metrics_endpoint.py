@@ -1,0 +1,83 @@
+"""A registry of metrics in; an HTTP endpoint that Prometheus scrapes out."""
+
+import socket
+from socketserver import ThreadingMixIn
+from threading import BoundedSemaphore, Thread
+from types import TracebackType
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+MAX_CONNECTIONS = 8
+"""Connections at once; more are closed without an answer."""
+TIMEOUT_S = 10.0
+"""How long a connection may be silent."""
+
+
+class MetricsEndpoint:
+    """GET /metrics, in the text format or OpenMetrics, as the scraper asks.
+
+    Args:
+        registry: what is told.
+        listen: HOST:PORT; port 0 takes a free one.
+
+    Raises:
+        ValueError: if `listen` is no address.
+        OSError: if it cannot be listened on.
+    """
+
+    def __init__(self, registry: CollectorRegistry, listen: str) -> None:
+        host, separator, port = listen.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not (separator and host and port.isascii() and port.isdigit() and int(port) < 2**16):
+            raise ValueError(f"{listen!r} is no address; write HOST:PORT, such as 127.0.0.1:9464")
+        ((family, *_), *_) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        server_class = type("_FamilyServer", (_Server,), {"address_family": family})
+        self._server: WSGIServer = make_server(host, int(port), make_wsgi_app(registry), server_class, _Handler)
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._server.server_port}/metrics"
+        """Where the metrics are."""
+        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "MetricsEndpoint":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = TIMEOUT_S
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Scrapes are not worth a line each."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each connection, within bounds: who opens many, or says nothing, costs nothing."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._free = BoundedSemaphore(MAX_CONNECTIONS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A scraper that left, or said nothing in time, is no fault of ours."""
