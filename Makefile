@@ -19,7 +19,7 @@ demo: $(VENV)/installed  ## train, export, serve, predict, label, statistics; DA
 	$(BIN)/python -m examples.demo --out demo $(if $(DATA),--data '$(DATA)')
 
 test: $(VENV)/installed  ## the tests; PAWSERVE_PHOTOS=DIR adds those on real photos
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 fuzz: $(VENV)/installed  ## the decoder under fire for SECONDS (60); what is found is kept in fuzz/
 	$(BIN)/python -m tests.fuzz.decoder fuzz $(or $(SECONDS),60) $(or $(SEED),0)

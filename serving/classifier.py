@@ -203,6 +203,6 @@ def _mean(outcome: NDArray[np.float32] | Exception) -> Averaged | Exception:
         return outcome
     probabilities_K: NDArray[np.float32] = outcome[0] if len(outcome) == 1 else outcome.mean(axis=0)
     # one comparison finds every NaN: a sum that holds one is none
-    if not abs(float(probabilities_K.sum()) - 1) < 0.01:
+    if not abs(float(np.add.reduce(probabilities_K)) - 1) < 0.01:
         return EngineError("the model's probabilities do not sum to 1; export it again")
     return Averaged(probabilities_K, len(outcome))
