@@ -59,7 +59,7 @@ def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Ski
 
         logits_VNK, known, skipped = view_logits(network, photos, views=views, lookup=lookup)
     if skipped := unreadable + skipped:
-        say(f"{len(skipped):,} files are no photos that can be read, and are left out")
+        say(f"{len(skipped):,} files that cannot be read as photos are left out")
     if not known:
         raise DataError(f"{folder} holds no photos that can be read; the first is {skipped[0].path}")
     return evaluate(logits_VNK, labels_of(known), run.classes, run.temperature), skipped

@@ -68,6 +68,19 @@ class Processes:
             joined[rank :: self.count] = part[: len(joined[rank :: self.count])]
         return joined
 
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Give every process the sum of all processes' gradients, in one message.
+
+        Not torch's DistributedDataParallel: it never lets go of the process group, whose threads then still run when
+        Python ends, and now and then bring a process down that has done all its work.
+        """
+        if self.count == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        summed = self.total(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for gradient, part in zip(gradients, torch.split(summed, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
     def agree(self, network: nn.Module) -> None:
         """Give every process the first one's weights and statistics."""
         if self.count > 1:

@@ -145,9 +145,9 @@ def _galleries(contents: ReportContents, on_photo: Callable[[int, int], None]) -
             verdict = "right" if predicted == photo.label else "wrong"
             parts.append(
                 f'<figure><img loading="lazy" alt="" src="{_data_url(_thumbnail(photo.path), "jpeg")}">'
-                f'<figcaption><b class="{verdict}">{escape(classes[predicted])}</b> '
-                f"{100 * probabilities_K[predicted]:.1f}%<br>is {escape(classes[photo.label])} "
-                f"({100 * probabilities_K[photo.label]:.1f}%)<br>{escape(photo.path.name)}</figcaption></figure>"
+                f'<figcaption><b class="{verdict}">{_name(classes[predicted])}</b> '
+                f"{100 * probabilities_K[predicted]:.1f}%<br>is {_name(classes[photo.label])} "
+                f"({100 * probabilities_K[photo.label]:.1f}%)<br>{_name(photo.path.name)}</figcaption></figure>"
             )
             done += 1
             on_photo(done, total)
@@ -181,6 +181,11 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     header = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
     return f'<div class="table"><table><tr>{header}</tr>{body}</table></div>'
+
+
+def _name(name: str) -> str:
+    """A name beside other words: one that runs from right to left must not turn the numbers after it."""
+    return f"<bdi>{escape(name)}</bdi>"
 
 
 def _list(lines: Sequence[str]) -> str:

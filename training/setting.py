@@ -160,7 +160,7 @@ def _screen(
 
 def _say_skipped(skipped: list[Skipped], split: Split) -> None:
     if skipped:
-        say(f"{len(skipped):,} files are no photos that can be read, and are left out:")
+        say(f"{len(skipped):,} files that cannot be read as photos are left out:")
         for file in skipped[:10]:
             say(f"  {file.path}: {file.reason}")
     if shared := shared_photos(split):

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 
 from training.hardware import Hardware
 from training.layer_groups import LayerGroup, freeze_to, set_training
@@ -56,9 +55,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.scaled)
         self._forward: nn.Module = network
         if processes.count > 1:
-            processes.agree(network)
-            # buffers need no broadcast: batch norm sees the rows of all processes, so they are equal
-            self._forward = DistributedDataParallel(network, forward_sync_buffers=False)
+            processes.agree(network)  # and they stay equal: the same gradients, and batch norms of the same rows
         if compiled:
             self._forward = cast(nn.Module, torch.compile(self._forward))
 
@@ -85,10 +82,9 @@ class Trainer:
         with self._shared_norms(), self._autocast():
             logits = self._forward(inputs)
             total = functional.cross_entropy(logits.float(), labels, reduction="sum")
-            # DistributedDataParallel takes the mean over processes; the sum over the batch is wanted
-            loss = total * (self.processes.count / rows)
             self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(self.scaler.scale(loss))
+            torch.autograd.backward(self.scaler.scale(total / rows))
+        self.processes.add_gradients([p for group in self.learning for p in group.parameters])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return total.detach()
