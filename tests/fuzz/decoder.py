@@ -17,7 +17,8 @@ import numpy as np
 from tests.commands import ROOT
 
 MAX_S = 60
-"""For one input, in seconds by the clock, which goes on while others have the machine. Nothing takes one by itself."""
+"""For one input, in seconds. Watched as closely as it is here, Pillow's loop over the 65,536 colours that a BMP of 56
+bytes may claim to have takes ten on a busy machine; otherwise, 0.02."""
 MAX_MIB = 600
 """Resident, with the fuzzer's own."""
 MAX_PIXELS = 2_000_000
