@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PACKAGES := training export serving
 DATA ?=
 
-.PHONY: help demo test check format gpu-check proto bench clean
+.PHONY: help demo test fuzz check format gpu-check proto bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -20,6 +20,9 @@ demo: $(VENV)/installed  ## train, export, serve, predict, label, statistics; DA
 
 test: $(VENV)/installed  ## the tests; PAWSERVE_PHOTOS=DIR adds those on real photos
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/installed  ## the decoder under fire for SECONDS (60); what is found is kept in fuzz/
+	$(BIN)/python -m tests.fuzz.decoder fuzz $(or $(SECONDS),60) $(or $(SEED),0)
 
 check: $(VENV)/installed  ## format, lint, types, generated code, protocols
 	$(BIN)/ruff format --check .

@@ -17,9 +17,14 @@ def answering(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         try:
             return await method(self, request, context)
         except Exception as error:
-            failure = to_api_error(error)
-        details = failure.to_status().SerializeToString()
-        trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", details))
-        return await context.abort(failure.code, failure.message, trailing)
+            return await refuse(error, context)
 
     return answer
+
+
+async def refuse(error: Exception, context: grpc.aio.ServicerContext) -> None:
+    """End the call with the error's status and details. Raises, as `abort` does."""
+    failure = to_api_error(error)
+    details = failure.to_status().SerializeToString()
+    trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", details))
+    await context.abort(failure.code, failure.message, trailing)

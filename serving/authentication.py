@@ -13,8 +13,9 @@ from typing import Any
 import grpc
 
 from serving.access import Access, Principal
+from serving.answering import refuse
 from serving.callers import ALL_ROLES, CALLER, Role, RoleMissing, caller_at
-from serving.errors import ApiError, to_api_error
+from serving.errors import ApiError
 from serving.reloading import Reloading
 
 OPEN = "open"
@@ -125,14 +126,14 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             try:
                 self._enter(context, method, needed)
             except (ApiError, RoleMissing) as error:
-                return await _refuse(error, context)
+                return await refuse(error, context)
             return await behaviour(request, context)
 
         async def answers(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
             try:
                 self._enter(context, method, needed)
             except (ApiError, RoleMissing) as error:
-                await _refuse(error, context)
+                await refuse(error, context)
             async with aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
                     yield response
@@ -159,17 +160,10 @@ def _unauthenticated(reason: str, message: str) -> ApiError:
 def _refusing(error: Exception) -> _Handler:
     """A handler that refuses. It is one of streams, whatever the method is: so no request is read, however large."""
 
-    async def refuse(requests: Any, context: grpc.aio.ServicerContext) -> None:
-        await _refuse(error, context)
+    async def answer(requests: Any, context: grpc.aio.ServicerContext) -> None:
+        await refuse(error, context)
 
-    return grpc.stream_stream_rpc_method_handler(refuse)
-
-
-async def _refuse(error: Exception, context: grpc.aio.ServicerContext) -> None:
-    failure = to_api_error(error)
-    details = failure.to_status().SerializeToString()
-    trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", details))
-    await context.abort(failure.code, failure.message, trailing)
+    return grpc.stream_stream_rpc_method_handler(answer)
 
 
 def _certificate_names(context: grpc.aio.ServicerContext) -> list[str]:

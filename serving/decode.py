@@ -27,7 +27,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 Image.init()  # registers the formats now, rather than in the first request, by several threads at once
 
 EXIF_ORIENTATION = 0x0112
-MAX_JPEG_SCANS = 100  # real progressive files have about ten; thousands make a decoder work for minutes
+# Real progressive files have about ten scans. Each goes over all pixels, even if it has but a few bytes.
+MAX_JPEG_SCANS = 100
+MAX_SCANNED_PIXELS = 1_000_000_000  # about two seconds
 
 # What Pillow warns of in a hostile file is no news for the log: either its pixels can be had, or ImageError says why.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -167,8 +169,11 @@ def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
 def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
     _check_pixels(image.size, limits)
     # 0xFFDA cannot occur inside compressed JPEG data (0xFF is escaped there), so this counts scans from above.
-    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise ImageError(Reason.UNSUPPORTED, f"the JPEG has more than {MAX_JPEG_SCANS} scans")
+    if image.format in ("JPEG", "MPO"):
+        scans = data.count(b"\xff\xda")
+        most = min(MAX_JPEG_SCANS, MAX_SCANNED_PIXELS // (image.width * image.height))
+        if scans > most:
+            raise ImageError(Reason.UNSUPPORTED, f"the JPEG has {scans} scans; at this size, at most {most} are taken")
 
 
 def _decode_jpeg(data: bytes, size: tuple[int, int], min_side: int) -> NDArray[np.uint8] | None:
@@ -214,7 +219,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    if mode in ("RGB", "L", "1", "P", "CMYK", "YCbCr"):
+    if mode == "RGB":
+        return image  # convert would copy it
+    if mode in ("L", "1", "P", "CMYK", "YCbCr"):
         return image.convert("RGB")
     raise ImageError(
         Reason.UNSUPPORTED, f"pixels of kind {mode!r} are not read; convert the picture to 8-bit RGB or grey"

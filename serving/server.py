@@ -20,6 +20,7 @@ from serving.health import HealthServicer
 from serving.inference_service import InferenceService
 from serving.interceptor import CallInterceptor
 from serving.keyring import KeyRing
+from serving.message_reader import MessageReader
 from serving.model_watcher import ModelWatcher
 from serving.observation import Observation, Observing
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
@@ -210,6 +211,7 @@ class Server:
             interceptors=[
                 CallInterceptor(self._observing.call_observers),
                 settings.security.interceptor(settings.listen),
+                MessageReader(),
             ],
         )
         classifier_pb2_grpc.add_ClassifierServicer_to_server(self._service, self._server)  # type: ignore[no-untyped-call]

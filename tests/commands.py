@@ -103,7 +103,15 @@ class Observed:
 def observed(folder: Path, *arguments: object) -> Iterator[Observed]:
     """A server of `folder`/models with metrics, that logs to a file; it must stop well."""
     command = [sys.executable, "-m", "serving", "serve", "--models", str(folder / "models"), "--metrics", "127.0.0.1:0"]
-    command += ["--state", str(folder / "state"), "--listen", "127.0.0.1:0", *map(str, arguments)]
+    command += [
+        "--state",
+        str(folder / "state"),
+        "--listen",
+        "127.0.0.1:0",
+        "--plan-seconds",
+        "0",
+        *map(str, arguments),
+    ]
     log = folder / "log"
     with (
         log.open("w") as errors,

@@ -35,7 +35,7 @@ def models(tmp_path: Path) -> Path:
 def process(models: Path, state: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server that the test itself stops; yields the process and the address."""
     command = [sys.executable, "-m", "serving", "serve", "--models", str(models), "--state", str(state)]
-    command += ["--listen", "127.0.0.1:0", *map(str, arguments)]
+    command += ["--listen", "127.0.0.1:0", "--plan-seconds", "0", *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         address = re.search(r"ready on (127\.0\.0\.1:\d+)", server.stdout.readline())
@@ -71,31 +71,6 @@ def test_a_stop_answers_what_is_in_flight_says_so_to_health_checks_and_exits_wit
             in_flight.join(30)
         assert len(answers) == 1
         assert server.wait(30) == 0
-
-
-def label_forever(client: Client, acknowledged: list[str]) -> None:
-    """Classify and label, one after the other, and note the tokens whose labels were acknowledged."""
-    while True:
-        (result,) = client.classify([RED]).results
-        client.record_labels([(result.token, "red")])
-        acknowledged.append(result.token)
-
-
-def test_labels_that_were_acknowledged_survive_a_kill(models: Path, tmp_path: Path) -> None:
-    acknowledged: list[str] = []
-    for _ in range(3):
-        with process(models, tmp_path / "state") as (server, address), Client(address) as client:
-            killer = threading.Timer(0.5, server.kill)
-            killer.start()
-            with pytest.raises(ClientError) as caught:
-                label_forever(client, acknowledged)
-            assert caught.value.code == grpc.StatusCode.UNAVAILABLE
-            server.wait(30)
-    assert acknowledged
-    with process(models, tmp_path / "state") as (_, address), Client(address) as client:
-        (statistics,) = client.statistics()
-    assert len(acknowledged) <= statistics.labels <= len(acknowledged) + 3
-    assert statistics.predictions >= statistics.labels
 
 
 def test_tokens_of_an_earlier_start_are_good_in_a_later_one(models: Path, tmp_path: Path) -> None:

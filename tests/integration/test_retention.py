@@ -11,9 +11,10 @@ import pytest
 
 from serving import retention
 from serving.client import Client, ClientError
+from serving.keyring import KeyRing
 from serving.retention import Retention
 from serving.statistics import StatisticsStore
-from serving.tokens import PredictionRecord, TokenSigner, load_or_create_keys
+from serving.tokens import PredictionRecord
 from tests.bundles import write_bundle
 from tests.commands import serving
 from tests.unit.statistics_helpers import CAT, CLASSES, TIMEOUT_S, label, rows, wait_until
@@ -25,7 +26,7 @@ def test_old_labels_are_dropped_and_totals_stay(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     state = tmp_path / "state"
     state.mkdir()
-    signer = TokenSigner(load_or_create_keys(state / "token.key"))
+    signer = KeyRing(state / "token.key")
     now_ms = time.time_ns() // 1_000_000
 
     def token(days: float) -> str:

@@ -72,7 +72,7 @@ def test_a_fifth_of_the_clients_vanishes_in_mid_request(server: CountedServer, s
     stop = threading.Event()
     with ThreadPoolExecutor(8) as pool:
         steady = [pool.submit(ask, server.address, stop) for _ in range(8)]
-        until = time.monotonic() + 4
+        until = time.monotonic() + 2.5
         while time.monotonic() < until:
             vanishing = [RawClient(server.address) for _ in range(2)]
             for client in vanishing:

@@ -23,7 +23,7 @@ from tests.bundles import write_bundle
 from tests.golden.draw import encoded
 from tests.reliability.servers import CountedServer, counted_server
 
-SECONDS = float(os.environ.get("PAWSERVE_OVERLOAD_S", "10"))
+SECONDS = float(os.environ.get("PAWSERVE_OVERLOAD_S", "5"))
 DEADLINE_S = 1.0
 REQUEST = pb.ClassifyRequest(images=[pb.ImageInput(content=encoded(Image.new("RGB", (80, 60), "red"), "JPEG"))])
 
@@ -120,9 +120,10 @@ def test_ten_times_the_capacity(tmp_path: Path, seed: int) -> None:
         f"{after_s * 1000:.0f} ms after; {before_mib:.0f} MiB before, at most {most_mib:.0f}"
     )
     assert refused > answered > 0
-    # the first ones may be: how long they take is learned from them
-    assert outcome.too_late <= 0.05 * (answered + outcome.too_late)
+    # The first ones may be, since how long they take is learned from them, and a few when other programs want the
+    # machine. With no limit but that of the queue, nearly all would be: it has room for many seconds.
+    assert outcome.too_late <= 0.25 * (answered + outcome.too_late)
     assert outcome.without_retry == 0
     assert statistics.median(outcome.refused_s) < statistics.median(outcome.answered_s) / 2
     assert most_mib < before_mib + 100
-    assert after_s < 3 * before_s + 0.05
+    assert after_s < 3 * before_s + 0.3

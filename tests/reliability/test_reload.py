@@ -1,4 +1,7 @@
-"""New model versions while the server serves: nobody who calls notices, whatever the new version is like."""
+"""New model versions while the server serves: nobody who calls notices, whatever the new version is like.
+
+PAWSERVE_RELOADS is how many follow each other under load.
+"""
 
 import os
 import shutil
@@ -23,7 +26,7 @@ from tests.commands import server_process
 from tests.golden.draw import encoded
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
-RELOADS = 50
+RELOADS = int(os.environ.get("PAWSERVE_RELOADS", "20"))
 LONG_S = 30.0
 """Longer than anything here takes."""
 
@@ -102,7 +105,7 @@ def server(models: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[
         yield process, client, address
 
 
-def test_fifty_reloads_under_load_fail_no_request_and_keep_no_memory(models: Path) -> None:
+def test_reloads_under_load_fail_no_request_and_keep_no_memory(models: Path) -> None:
     with server(models) as (process, client, address), Load(address) as load:
         memory_kib: list[int] = []
         for version in range(2, RELOADS + 2):
@@ -157,28 +160,27 @@ BAD = {
     "no JSON": (lambda folder: (folder / "model.json").write_text("{"), "model.json"),
     "another version's": (
         lambda folder: (folder / "model.json").write_text(
-            (folder / "model.json").read_text().replace('"version": 2', '"version": 7')
+            (folder / "model.json").read_text().replace('"version": ', '"version": 7')
         ),
         "named as the manifest says",
     ),
 }
 
 
-@pytest.mark.parametrize(("spoil", "reason"), BAD.values(), ids=BAD)
-def test_a_bad_version_is_refused_with_the_reason_and_the_old_one_goes_on(
-    models: Path, spoil: Callable[[Path], object], reason: str
-) -> None:
+def test_a_bad_version_is_refused_with_the_reason_and_the_old_one_goes_on(models: Path) -> None:
     with server(models) as (process, client, _):
-        publish(models, 2)
-        spoil(models / "colours" / "2")
-        process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "REFUSED" in states(client).values())
-        assert states(client) == {"models/colours/versions/1": "READY", "models/colours/versions/2": "REFUSED"}
-        assert reason in client.list_models()[1].state_reason
-        assert client.classify([RED], model="models/colours").model == "models/colours/versions/1"
-        publish(models, 3)  # the bad one does not stand in the way of the next
-        process.send_signal(signal.SIGHUP)
-        wait_until(lambda: states(client).get("models/colours/versions/3") == "READY")
+        for old, (spoil, reason) in zip(range(1, 100, 2), BAD.values(), strict=False):
+            good, bad, next_good = (f"models/colours/versions/{version}" for version in (old, old + 1, old + 2))
+            publish(models, old + 1)
+            spoil(models / "colours" / str(old + 1))
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda bad=bad: states(client).get(bad) == "REFUSED")
+            assert states(client)[good] == "READY"
+            assert reason in {model.name: model.state_reason for model in client.list_models()}[bad]
+            assert client.classify([RED], model="models/colours").model == good
+            publish(models, old + 2)  # the bad one does not stand in the way of the next
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda next_good=next_good: states(client).get(next_good) == "READY")
 
 
 def test_classes_that_the_statistics_know_otherwise_are_refused(models: Path) -> None:

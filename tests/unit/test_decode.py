@@ -190,6 +190,15 @@ def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
     assert refused(data[:-2] + data[last_scan:-2] * 2000 + b"\xff\xd9").reason == Reason.UNSUPPORTED
 
 
+def test_scans_are_limited_by_the_pixels_that_each_goes_over() -> None:
+    data = encoded(Image.new("L", (5000, 5000)), "JPEG", progressive=True)
+    last_scan = data.rindex(b"\xff\xda")
+    assert decode(data, min_side=100).shape == (625, 625, 3)
+    error = refused(data[:-2] + data[last_scan:-2] * 60 + b"\xff\xd9")
+    assert error.reason == Reason.UNSUPPORTED
+    assert "at this size, at most 40 are taken" in str(error)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
 def test_extreme_shapes_are_read(size: tuple[int, int], format_: str) -> None:

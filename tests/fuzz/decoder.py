@@ -1,0 +1,71 @@
+"""Fuzzes the decoder with atheris, which steers by the branches that an input takes: `make fuzz SECONDS=60`.
+
+    python -m tests.fuzz.decoder FOLDER SECONDS SEED
+
+What is found to be interesting is kept in FOLDER, where the next run begins. An input that breaks a rule is written
+there as crash-*, timeout-* or oom-*, and the exit code is not 0. The rules: a picture or an ImageError, in bounded time
+and memory, and the size of a plain JPEG is the one that Pillow reads.
+"""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tests.commands import ROOT
+
+MAX_S = 60
+"""For one input, in seconds by the clock, which goes on while others have the machine. Nothing takes one by itself."""
+MAX_MIB = 600
+"""Resident, with the fuzzer's own."""
+MAX_PIXELS = 2_000_000
+MAX_BYTES = 2**14
+
+
+def decode_one(data: bytes) -> None:
+    """Decode it as the server would. Raises on a broken rule."""
+    from PIL import Image
+
+    from serving.decode import ImageError, Limits, decode
+    from serving.jpeg_header import plain_size
+
+    for min_side in (0, 16):
+        try:
+            pixels = decode(data, min_side=min_side, limits=Limits(max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS))
+        except ImageError:
+            continue
+        assert pixels.dtype == np.uint8
+        assert pixels.flags.c_contiguous
+        assert pixels.ndim == 3
+        assert pixels.shape[2] == 3
+        assert 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS
+        if min_side == 0 and (size := plain_size(data)):
+            with Image.open(io.BytesIO(data)) as image:
+                assert size == image.size == pixels.shape[1::-1]
+
+
+def fuzz(folder: Path, seconds: int, seed: int) -> "subprocess.CompletedProcess[str]":
+    """Fuzz for so long, in a process of its own that may die of what it finds."""
+    command = [sys.executable, "-m", "tests.fuzz.decoder", folder, seconds, seed]
+    return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def main() -> None:
+    """Does not return: libFuzzer ends the process."""
+    import atheris
+
+    folder, seconds, seed = sys.argv[1:]
+    with atheris.instrument_imports(include=["PIL", "serving"]):  # whose branches are seen
+        import serving.decode  # noqa: F401
+        from tests.fuzz.seeds import write_seeds
+    write_seeds(Path(folder))
+    options = ["-print_final_stats=1", f"-max_total_time={seconds}", f"-max_len={MAX_BYTES}", f"-timeout={MAX_S}"]
+    options += [f"-rss_limit_mb={MAX_MIB}", f"-artifact_prefix={folder}/", f"-seed={seed}"]
+    atheris.Setup([sys.argv[0], folder, *options], decode_one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

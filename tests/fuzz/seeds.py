@@ -1,0 +1,59 @@
+"""Small pictures of every kind that is read, and hostile ones: what fuzzing begins with."""
+
+import struct
+from pathlib import Path
+
+from PIL import Image
+
+from tests.golden.draw import encoded, picture
+
+
+def seeds() -> dict[str, bytes]:
+    """Encoded pictures by name, each a few hundred bytes to a few thousand."""
+    image = picture().resize((24, 18))
+    grey, animation = image.convert("L"), [image, image.rotate(90)]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made = {
+        "plain.jpg": encoded(image, "JPEG"),
+        "grey.jpg": encoded(grey, "JPEG"),
+        "full.jpg": encoded(image, "JPEG", subsampling=0, optimize=True),
+        "restarts.jpg": encoded(image, "JPEG", restart_marker_blocks=1),
+        "comment.jpg": encoded(image, "JPEG", comment=b"\xff\xda\xff\xc0"),
+        "progressive.jpg": encoded(image, "JPEG", progressive=True),
+        "cmyk.jpg": encoded(image.convert("CMYK"), "JPEG"),
+        "exif.jpg": encoded(image, "JPEG", exif=exif),
+        "xmp.jpg": encoded(image, "JPEG", xmp=b"<x:xmpmeta/>"),
+        "two.mpo": encoded(image, "MPO", save_all=True, append_images=[image]),
+        "rgb.png": encoded(image, "PNG"),
+        "rgba.png": encoded(image.convert("RGBA"), "PNG"),
+        "palette.png": encoded(image.quantize(8), "PNG", transparency=1),
+        "grey16.png": encoded(grey.convert("I;16"), "PNG"),
+        "moving.png": encoded(image, "PNG", save_all=True, append_images=animation[1:]),
+        "lossy.webp": encoded(image, "WEBP"),
+        "lossless.webp": encoded(image.convert("RGBA"), "WEBP", lossless=True),
+        "moving.webp": encoded(image, "WEBP", save_all=True, append_images=animation[1:]),
+        "still.gif": encoded(image, "GIF"),
+        "moving.gif": encoded(image, "GIF", save_all=True, append_images=animation[1:]),
+        "rgb.bmp": encoded(image, "BMP"),
+        "palette.bmp": encoded(image.quantize(8), "BMP"),
+        "exif.tiff": encoded(image, "TIFF", exif=exif),
+    }
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        made[f"{compression}.tiff"] = encoded(image, "TIFF", compression=compression)
+    made["group4.tiff"] = encoded(image.convert("1"), "TIFF", compression="group4")
+    made["huge.jpg"] = with_jpeg_size(made["plain.jpg"], 65_535, 65_535)
+    return made
+
+
+def with_jpeg_size(data: bytes, width: int, height: int) -> bytes:
+    """The same JPEG, saying that it has another size: in the frame header (ITU-T T.81, B.2.2)."""
+    frame = next(at for marker in (b"\xff\xc0", b"\xff\xc2") if (at := data.find(marker)) >= 0)
+    return data[: frame + 5] + struct.pack(">HH", height, width) + data[frame + 9 :]
+
+
+def write_seeds(folder: Path) -> None:
+    """A file each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in seeds().items():
+        (folder / name).write_bytes(data)

@@ -1,0 +1,41 @@
+"""The decoder fuzzed for a while, steered by coverage; and files made to be worse than chance would make them.
+
+PAWSERVE_FUZZ_S is how long, in seconds; PAWSERVE_FUZZ_SEED (0) is where it begins.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from serving.decode import ImageError, Limits, Reason, decode
+from tests.fuzz.decoder import fuzz
+from tests.fuzz.seeds import seeds, with_jpeg_size
+
+SECONDS = int(os.environ.get("PAWSERVE_FUZZ_S", "10"))
+SEED = int(os.environ.get("PAWSERVE_FUZZ_SEED", "0"))
+SEEDS = seeds()
+
+
+@pytest.mark.timeout(SECONDS + 120)
+def test_nothing_that_is_found_breaks_a_rule(tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="needs the fuzzer: pip install atheris; it is built for Linux")
+    finished = fuzz(tmp_path, SECONDS, SEED)
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(("crash-", "timeout-", "oom-"))]
+    assert len([*tmp_path.iterdir()]) > len(SEEDS), "no input took a new branch: it is not steered"
+
+
+@pytest.mark.parametrize("name", ["plain.jpg", "grey.jpg", "progressive.jpg", "cmyk.jpg"])
+@pytest.mark.parametrize("size", [(65_535, 65_535), (65_535, 1000), (0, 10), (10, 0), (0, 0)])
+def test_a_jpeg_that_lies_about_its_size_is_refused(name: str, size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode(with_jpeg_size(SEEDS[name], *size))
+    large = size[0] * size[1] > Limits().max_pixels
+    assert (caught.value.reason is Reason.TOO_LARGE) == large
+
+
+@pytest.mark.parametrize("cut", range(2, len(SEEDS["plain.jpg"]), 7))
+def test_a_plain_jpeg_that_ends_anywhere_is_refused(cut: int) -> None:
+    with pytest.raises(ImageError):
+        decode(SEEDS["plain.jpg"][:cut])
