@@ -12,7 +12,7 @@ def page(figures: Mapping[str, Any], date: str) -> str:
         f"# Training, {date}",
         f"{figures['machine']}; {named}; tf_efficientnet_lite0 with pretrained weights; rates are photos a second.",
         "    python -m benchmarks.training --data PHOTOS --parts PART",
-        "The parts ran one after another, with nothing else on the machine.",
+        "Each part is a run of its own; rounds that are compared take turns.",
     ]
     if part := figures.get("engines"):
         lines += ["## Engines: the body on random pictures of 224 pixels", _table(part)]

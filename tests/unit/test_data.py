@@ -85,7 +85,7 @@ def test_hidden_files_are_left_out_and_subfolders_searched(tmp_path: Path) -> No
         (["train/cats/1.jpg", "train/dogs/1.jpg"], "no folder valid"),
         (
             ["train/cats/1.jpg", "train/dogs/1.jpg", "valid/cats/1.jpg", "valid/birds/1.jpg"],
-            r"only in train \['dogs'\], only in valid \['birds'\]",
+            "only in train: dogs; only in valid: birds",
         ),
     ],
 )
