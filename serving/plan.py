@@ -8,7 +8,10 @@ BATCHES = (1, 2, 4, 8, 16)
 GPU_BATCHES = (4, 16, 32, 64, 128)
 DEFAULT_BATCH, DEFAULT_GPU_BATCH = 4, 32
 MANY_CPUS = 8
-"""From more CPUs on, instances of two threads are not tried: each is a copy of the model."""
+"""From more CPUs on, instances of two threads are not tried, since each is a copy of the model; nor are more
+single-threaded ones than CPUs, since so many threads would only wait for the interpreter."""
+OVERLAP = 2
+"""Single-threaded instances for each CPU: while one worker waits for the interpreter, another one computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +62,10 @@ def candidates(options: PlanOptions, *, cpus: int, on_gpu: bool, max_batch_size:
     elif options.instances:
         layouts = [(options.instances, max(1, cpus // options.instances))]
     elif options.threads:
-        layouts = [(max(1, cpus // options.threads), options.threads)]
+        layouts = [(_side_by_side(cpus, options.threads), options.threads)]
     else:
         threads = {1, cpus, max(1, cpus // 2), 2 if cpus <= MANY_CPUS else 1}
-        layouts = [(max(1, cpus // each), each) for each in sorted(each for each in threads if each <= cpus)]
+        layouts = [(_side_by_side(cpus, each), each) for each in sorted(each for each in threads if each <= cpus)]
     most = max_batch_size or max(GPU_BATCHES)
     if options.max_batch_size:
         batches = [min(options.max_batch_size, max_batch_size or options.max_batch_size)]
@@ -73,6 +76,11 @@ def candidates(options: PlanOptions, *, cpus: int, on_gpu: bool, max_batch_size:
         for instances, each in dict.fromkeys(layouts)
         for batch in batches
     ]
+
+
+def _side_by_side(cpus: int, threads: int) -> int:
+    """How many instances of so many threads keep all CPUs busy."""
+    return max(1, cpus // threads) * (OVERLAP if threads == 1 < cpus <= MANY_CPUS else 1)
 
 
 def unmeasured(options: PlanOptions, plans: list[Plan], *, on_gpu: bool) -> Plan:

@@ -28,8 +28,8 @@ def layouts(options: PlanOptions, cpus: int, *, on_gpu: bool = False, most: int 
 
 def test_layouts_use_all_cpus_and_what_is_given_is_kept() -> None:
     assert layouts(PlanOptions(), 1) == {(1, 1)}
-    assert layouts(PlanOptions(), 2) == {(2, 1), (1, 2)}
-    assert layouts(PlanOptions(), 8) == {(8, 1), (4, 2), (2, 4), (1, 8)}
+    assert layouts(PlanOptions(), 2) == {(4, 1), (1, 2)}
+    assert layouts(PlanOptions(), 8) == {(16, 1), (4, 2), (2, 4), (1, 8)}
     assert layouts(PlanOptions(), 64) == {(64, 1), (2, 32), (1, 64)}
     assert layouts(PlanOptions(threads=4), 8) == {(2, 4)}
     assert layouts(PlanOptions(threads=4), 2) == {(1, 4)}
