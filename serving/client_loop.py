@@ -5,9 +5,10 @@ and goes on while the caller is busy with what it got.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from threading import Thread
+from threading import Lock, Thread
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item", covariant=True)
@@ -24,6 +25,10 @@ class Batches(Protocol[Item]):
         """End it, wherever it is."""
 
 
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
+_starting = Lock()
+
+
 def iterate_in_thread(make_owner: Callable[[], Owner], begin: Callable[[Owner], Batches[Item]]) -> Iterator[Item]:
     """Iterate over the batches' items.
 
@@ -31,9 +36,7 @@ def iterate_in_thread(make_owner: Callable[[], Owner], begin: Callable[[Owner], 
         make_owner: makes, in the loop's thread, what the iteration needs.
         begin: begins the iteration, in the loop's thread too.
     """
-    loop = asyncio.new_event_loop()
-    thread = Thread(target=loop.run_forever, name="client-loop", daemon=True)
-    thread.start()
+    loop = _loop_of_this_process()
 
     async def enter() -> tuple[Owner, Batches[Item]]:
         owner = make_owner()
@@ -43,19 +46,20 @@ def iterate_in_thread(make_owner: Callable[[], Owner], begin: Callable[[Owner], 
     async def leave(owner: Owner, batches: Batches[Item]) -> None:
         await batches.close()
         await owner.__aexit__(None, None, None)
-        leftover = asyncio.all_tasks() - {asyncio.current_task()}  # gRPC's, which nobody awaits
-        for task in leftover:
-            task.cancel()
-        await asyncio.gather(*leftover, return_exceptions=True)
 
+    owner, batches = asyncio.run_coroutine_threadsafe(enter(), loop).result()
     try:
-        owner, batches = asyncio.run_coroutine_threadsafe(enter(), loop).result()
-        try:
-            while items := asyncio.run_coroutine_threadsafe(batches.take(), loop).result():
-                yield from items
-        finally:
-            asyncio.run_coroutine_threadsafe(leave(owner, batches), loop).result()
+        while items := asyncio.run_coroutine_threadsafe(batches.take(), loop).result():
+            yield from items
     finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        asyncio.run_coroutine_threadsafe(leave(owner, batches), loop).result()
+
+
+def _loop_of_this_process() -> asyncio.AbstractEventLoop:
+    """One loop for all iterations, which is never closed: gRPC goes on to tell every loop that it ever met of news."""
+    with _starting:
+        loop = _loops.get(os.getpid())  # a forked process has none of its parent's threads
+        if loop is None:
+            loop = _loops[os.getpid()] = asyncio.new_event_loop()
+            Thread(target=loop.run_forever, name="client-loop", daemon=True).start()
+        return loop

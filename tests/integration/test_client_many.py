@@ -1,6 +1,8 @@
 """Many pictures through ClassifyStream: each is answered once, whatever happens to connections and servers."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +15,7 @@ from serving import many
 from serving.async_client import AsyncClient
 from serving.client import Answer, Client, ClientError, Prediction, Retry
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from tests.commands import eventually
+from tests.commands import ROOT
 from tests.scripted_server import MODEL, ScriptedServer, abort, answer, refusal, scripted_server
 
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -232,7 +234,7 @@ def test_what_the_source_raises_comes_out(server: tuple[ScriptedServer, str]) ->
         ask(server[1], failing())
 
 
-def test_leaving_early_ends_the_streams_and_the_thread(server: tuple[ScriptedServer, str]) -> None:
+def test_leaving_early_ends_the_streams(server: tuple[ScriptedServer, str]) -> None:
     ended = threading.Event()
 
     def watched(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
@@ -246,7 +248,21 @@ def test_leaving_early_ends_the_streams_and_the_thread(server: tuple[ScriptedSer
             assert each.model
             break
     assert ended.wait(20)
-    assert eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "client-loop"])
+
+
+def test_one_iteration_after_another_shares_a_thread_and_says_nothing(server: tuple[ScriptedServer, str]) -> None:
+    program = """
+import sys, threading
+from serving.client import Client
+for _ in range(3):
+    with Client(sys.argv[1]) as client:
+        print(len(list(client.classify_many([b"a", b"b"]))))
+print([thread.name for thread in threading.enumerate()].count("client-loop"))
+"""
+    command = [sys.executable, "-c", program, server[1]]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert finished.stdout.split() == ["2", "2", "2", "1"]
+    assert finished.stderr == ""
 
 
 def test_it_works_inside_a_running_event_loop(server: tuple[ScriptedServer, str]) -> None:
