@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from serving.jpeg_header import plain_size
+from serving.tiff_header import tile_pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read, by Pillow's names. JPEG includes MPO, which some phones and cameras write as .jpg."""
@@ -28,6 +29,7 @@ Image.init()  # registers the formats now, rather than in the first request, by 
 
 EXIF_ORIENTATION = 0x0112
 # Real progressive files have about ten scans. Each goes over all pixels, even if it has but a few bytes.
+MAX_TILE_PIXELS = 2048 * 2048  # of a TIFF; a tile may be larger than its picture, and is decoded as a whole
 MAX_JPEG_SCANS = 100
 MAX_SCANNED_PIXELS = 1_000_000_000  # about two seconds
 
@@ -174,6 +176,10 @@ def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
         most = min(MAX_JPEG_SCANS, MAX_SCANNED_PIXELS // (image.width * image.height))
         if scans > most:
             raise ImageError(Reason.UNSUPPORTED, f"the JPEG has {scans} scans; at this size, at most {most} are taken")
+    if image.format == "TIFF":
+        most = max(MAX_TILE_PIXELS, (image.width + 15) * (image.height + 15))  # sides of tiles are multiples of 16
+        if (tile := tile_pixels(data)) > most:
+            raise ImageError(Reason.UNSUPPORTED, f"the TIFF has tiles of {tile:,} pixels; at most {most:,} are taken")
 
 
 def _decode_jpeg(data: bytes, size: tuple[int, int], min_side: int) -> NDArray[np.uint8] | None:

@@ -1,0 +1,50 @@
+"""Tiles of a TIFF: those of real files are read, and those that only ask for memory are refused."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.decode import ImageError, Reason, decode
+from serving.tiff_header import tile_pixels
+from tests.golden.draw import encoded, picture
+
+LZW, PACK_BITS = 5, 32_773
+
+
+def tiled(tiles: list[tuple[int, int]], compression: int = LZW, data: bytes = b"\x80\x0b\x00" * 50) -> bytes:
+    """A grey picture of 100 by 100 whose tags for the tile's size stand there as often as sizes are given."""
+    tags = [(256, 100), (257, 100), (258, 8), (259, compression), (262, 1), (277, 1)]
+    for width, length in tiles:
+        tags += [(322, width), (323, length)]
+    end = 8 + 2 + 12 * (len(tags) + 2) + 4
+    tags += [(324, end), (325, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
+@pytest.mark.parametrize("tiles", [[(32_000, 32_000)], [(32_000, 32_000), (64, 64)], [(64, 64), (32_000, 32_000)]])
+def test_tiles_that_only_ask_for_memory_are_refused_before_decoding(tiles: list[tuple[int, int]]) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode(tiled(tiles))
+    assert caught.value.reason is Reason.UNSUPPORTED
+    assert "tiles of 1,024,000,000 pixels" in str(caught.value)
+
+
+def test_a_picture_in_tiles_is_read() -> None:
+    pixels = np.arange(128 * 128, dtype=np.uint8).reshape(128, 128)
+    data = tiled([(128, 128)], 1, pixels.tobytes())
+    assert tile_pixels(data) == 128 * 128
+    np.testing.assert_array_equal(decode(data)[..., 0], pixels[:100, :100])
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_files_without_tiles_have_none(big: bool) -> None:
+    file = io.BytesIO()
+    picture().save(file, "TIFF", big_tiff=big)
+    assert tile_pixels(file.getvalue()) == 0
+    assert decode(file.getvalue()).shape == np.asarray(picture()).shape
+    with Image.open(io.BytesIO(encoded(picture(), "TIFF"))) as image:
+        assert image.format == "TIFF"
