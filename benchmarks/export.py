@@ -146,7 +146,7 @@ def main() -> None:
     options = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
     result: dict[str, Any] = {
-        "command": "python -m benchmarks.export " + " ".join(sys.argv[1:]),
+        "command": "python -m benchmarks.export --photos PHOTOS" + " --run RUN" * bool(options.run),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{threads} CPUs, {platform.machine()}",
         "load_before": os.getloadavg()[0],
