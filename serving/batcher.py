@@ -54,8 +54,7 @@ class DynamicBatcher:
 
         Args:
             engines: instances of one model.
-            workers: threads that prepare pictures and run engines: one for each CPU, and if the engines compute
-                elsewhere, one more for each of them.
+            workers: threads that prepare pictures and run engines (plan.py counts them).
             max_rows: most rows in flight.
             observer: hears of every batch.
         """

@@ -17,7 +17,7 @@ from serving.engine_cache import EngineError
 from serving.engine_choice import EngineChoice, EngineName, choose_engine
 from serving.memory import return_memory
 from serving.observer import ObserverOf
-from serving.plan import ChosenPlan, PlanOptions, candidates, unmeasured
+from serving.plan import ChosenPlan, PlanOptions, candidates, count_workers, unmeasured
 from serving.plan_cache import plan_key, read_plan, write_plan
 from serving.plan_search import search
 
@@ -103,7 +103,7 @@ def load_model(
     observer = options.observer_of(manifest) if options.observer_of else None
     batcher = DynamicBatcher(
         engines,
-        workers=cpus + plan.instances if choice.on_gpu else max(cpus, plan.instances),
+        workers=count_workers(plan, cpus=cpus, on_gpu=choice.on_gpu),
         max_rows=options.max_rows,
         observer=observer,
     )

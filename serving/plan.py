@@ -89,3 +89,11 @@ def unmeasured(options: PlanOptions, plans: list[Plan], *, on_gpu: bool) -> Plan
     return min(
         plans, key=lambda plan: (plan.threads, plan.instances if on_gpu else 0, abs(plan.max_batch_size - wanted))
     )
+
+
+def count_workers(plan: Plan, *, cpus: int, on_gpu: bool) -> int:
+    """How many threads prepare pictures and run the engines: one for each CPU at least, and for each engine.
+
+    Where the engines compute on a GPU, those that wait for them prepare nothing meanwhile, and come on top.
+    """
+    return cpus + plan.instances if on_gpu else max(cpus, plan.instances)

@@ -20,7 +20,7 @@ from serving.batcher import DynamicBatcher
 from serving.classifier import Classifier
 from serving.decode import Limits
 from serving.engine import Engine, Plan
-from serving.plan import DEFAULT_BATCH, DEFAULT_GPU_BATCH, ChosenPlan
+from serving.plan import DEFAULT_BATCH, DEFAULT_GPU_BATCH, ChosenPlan, count_workers
 from serving.preprocess import Preprocess
 
 PHOTO_HEIGHT, PHOTO_WIDTH = 375, 500
@@ -90,7 +90,7 @@ def search(
         for part in ROUND_SHARES:
             share = part * remaining / len(trials)
             for trial in trials:
-                workers = cpus + trial.plan.instances if on_gpu else max(cpus, trial.plan.instances)
+                workers = count_workers(trial.plan, cpus=cpus, on_gpu=on_gpu)
                 asyncio.run(_try(trial, preprocess, photo, workers, callers, share))
             keep = max(2, len(trials) // 2)
             trials = sorted(trials, key=lambda trial: -trial.rate)[:keep]
@@ -134,9 +134,7 @@ def _time(engine: Engine, images_NHWC: NDArray[np.uint8]) -> float:
 
 async def _try(trial: _Trial, preprocess: Preprocess, photo: bytes, workers: int, callers: int, seconds: float) -> None:
     """Serve callers for a while, and add what was answered to the trial."""
-    batcher = DynamicBatcher(
-        trial.engines, workers=workers, max_rows=2 * callers
-    )  # one caller gets no more than its share
+    batcher = DynamicBatcher(trial.engines, workers=workers, max_rows=callers)
     classifier = Classifier(preprocess, batcher, Limits())
     answered: list[float] = []
     wanted = asyncio.Event()

@@ -10,23 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from serving.client import Client, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from tests.bundles import write_bundle
-from tests.commands import serving
 from tests.integration.statistics_calls import RED, refused, stub_of, tokens
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("served")
-    write_bundle(folder / "models")
-    with serving(folder / "models", folder / "state") as address:
-        yield address
-
-
-@pytest.fixture
-def client(address: str) -> Iterator[Client]:
-    with Client(address) as client:
-        yield client
 
 
 @pytest.fixture

@@ -31,20 +31,6 @@ RED, GREEN, BLUE = (coloured(colour) for colour in ("red", "#00ff00", "blue"))
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("served")
-    write_bundle(folder / "models")
-    with serving(folder / "models", folder / "state") as address:
-        yield address
-
-
-@pytest.fixture
-def client(address: str) -> Iterator[Client]:
-    with Client(address) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def stub(address: str) -> Iterator[pb_grpc.ClassifierStub]:
     with grpc.insecure_channel(address, [("grpc.max_send_message_length", -1)]) as channel:
         yield pb_grpc.ClassifierStub(channel)
