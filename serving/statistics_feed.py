@@ -6,6 +6,7 @@ What this process counts and writes is noticed at the next look; what others wri
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from serving.statistics import StatisticsStore, VersionStatistics
 
@@ -24,9 +25,22 @@ class StatisticsFeed:
         self._seen: tuple[int, int] | None = None
         self._others_at = 0.0
         self._number = 0
+        self._stopping = asyncio.Event()
 
-    async def newer(self, number: int) -> tuple[int, Sequence[VersionStatistics]]:
+    def stop(self) -> None:
+        """There will be nothing newer."""
+        self._stopping.set()
+
+    async def stopped_within(self, seconds: float) -> bool:
+        """Sleep for some seconds, or until `stop`; whether it was called."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
+
+    async def newer(self, number: int) -> tuple[int, Sequence[VersionStatistics]] | None:
         """Wait for statistics other than those of a number; they, and their number. Those of any differ from 0.
+
+        None once `stop` was called.
 
         Raises:
             StatisticsUnavailable: if the database cannot be read.
@@ -36,7 +50,8 @@ class StatisticsFeed:
                 await self._look()
                 if self._number != number:
                     return self._number, self._latest
-            await asyncio.sleep(LOOK_INTERVAL_S)
+            if await self.stopped_within(LOOK_INTERVAL_S):
+                return None
 
     async def _look(self) -> None:
         changes = self._store.changes

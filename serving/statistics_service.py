@@ -43,12 +43,11 @@ class StatisticsService:
         self._parse = parse
         self._find = find
         self._feed = StatisticsFeed(store)
-        self._stopping = asyncio.Event()
         self._watchers = 0
 
     def stop(self) -> None:
         """End the watchers' calls, now and from now on: they would hold up a stop."""
-        self._stopping.set()
+        self._feed.stop()
 
     async def get(self, request: pb.GetStatisticsRequest) -> pb.GetStatisticsResponse:
         """The statistics now, of a window of time if one is given."""
@@ -71,15 +70,9 @@ class StatisticsService:
             code = grpc.StatusCode.RESOURCE_EXHAUSTED
             raise ApiError(code, "TOO_MANY_WATCHERS", message, retry_after_s=WATCHERS_RETRY_S)
         self._watchers += 1
-        watching = asyncio.create_task(self._watch(request.model, wanted, interval_s, context))
-        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.wait((watching, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if watching.done():
-                watching.result()
+            await self._watch(request.model, wanted, interval_s, context)
         finally:  # the caller has gone, the server stops, or the statistics cannot be read
-            watching.cancel()
-            stopping.cancel()
             self._watchers -= 1
 
     async def _watch(
@@ -95,16 +88,17 @@ class StatisticsService:
             chosen = [each for each in statistics if name in (None, each.model) and version in (None, each.version)]
             if sent is None and name is not None and not chosen:
                 self._find(resource)
-            if chosen != sent:
+            if chosen != sent:  # a stop waits for this: gRPC ends no call of which a write is under way
                 await context.write(pb.WatchStatisticsResponse(models=map(to_statistics, chosen)))
                 sent = chosen
 
     async def _newest(self, interval_s: float) -> AsyncIterator[Sequence[VersionStatistics]]:
         number = 0
-        while True:
-            number, statistics = await self._feed.newer(number)
+        while newer := await self._feed.newer(number):
+            number, statistics = newer
             yield statistics
-            await asyncio.sleep(interval_s)
+            if await self._feed.stopped_within(interval_s):
+                return
 
 
 def to_window(request: pb.GetStatisticsRequest) -> Window:

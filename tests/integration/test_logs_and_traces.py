@@ -22,9 +22,11 @@ from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.bundles import write_bundle
 from tests.commands import eventually, observed, run
 from tests.golden.draw import encoded
+from tests.metrics import value
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 CLASSIFY = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)], views=3)
+METHOD = "pawserve.v1.Classifier/Classify"
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
@@ -96,7 +98,7 @@ def test_each_call_has_a_line_with_its_id_and_outcome_and_nothing_of_what_was_se
         assert eventually(lambda: len(lines(server.log)) >= 3)
         first, second, third = (line for line in lines(server.log) if line["logger"] == "pawserve.access")
         text = server.log.read_text()
-    assert (first["request_id"], first["method"]) == ("web-17", "pawserve.v1.Classifier/Classify")
+    assert (first["request_id"], first["method"]) == ("web-17", METHOD)
     assert (first["code"], first["images"], first["rows"]) == ("OK", 1, 3)
     assert 0 < first["duration_s"] < 30
     assert datetime.fromisoformat(first["time"]).tzinfo is not None
@@ -145,7 +147,9 @@ def test_callers_who_leave_are_logged_as_such(tmp_path: Path) -> None:
         def codes() -> set[str]:
             return {line["code"] for line in lines(server.log) if "code" in line}
 
-        assert eventually(lambda: bool(codes()))
+        assert eventually(
+            lambda: len(codes()) == 1 and value(server, "pawserve_requests_in_flight", method=METHOD) == 1
+        )
         call.cancel()
         assert eventually(lambda: "CANCELLED" in codes())
         assert codes() <= {"DEADLINE_EXCEEDED", "CANCELLED"}
@@ -177,7 +181,7 @@ def test_spans_reach_a_collector_below_the_caller_s(tmp_path: Path, collector: t
         stub.Classify(CLASSIFY, metadata=[parent, ("x-request-id", "web-19")], timeout=30)
         with pytest.raises(grpc.RpcError):
             stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=30)
-    good, refused = kept.named("pawserve.v1.Classifier/Classify")
+    good, refused = kept.named(METHOD)
     assert (good.trace_id.hex(), good.parent_span_id.hex()) == (TRACE_ID, SPAN_ID)
     assert good.kind == Span.SPAN_KIND_SERVER
     assert attributes(good)["pawserve.request_id"] == "web-19"

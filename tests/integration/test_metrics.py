@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from serving.client import Client, ClientError, Prediction
 from tests.bundles import write_bundle
 from tests.commands import ROOT, Observed, eventually, observed, run
 from tests.golden.draw import encoded
+from tests.metrics import scrape, value
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 MODEL = {"model": "colours", "version": "1"}
@@ -41,20 +41,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
                 client.classify([RED], views=99)
         assert eventually(lambda: value(server, "pawserve_rows_total", **MODEL) == 6)
         yield server
-
-
-def scrape(server: Observed, accept: str = "text/plain") -> str:
-    request = urllib.request.Request(server.metrics_url, headers={"Accept": accept})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return str(answer.read().decode())
-
-
-def value(server: Observed, name: str, **labels: str) -> float | None:
-    for family in text_string_to_metric_families(scrape(server)):
-        for sample in family.samples:
-            if sample.name == name and sample.labels == labels:
-                return float(sample.value)
-    return None
 
 
 def test_requests_are_counted_by_method_and_code(server: Observed) -> None:

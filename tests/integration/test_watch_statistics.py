@@ -133,8 +133,8 @@ def test_watchers_are_bounded_and_those_that_go_make_room(models: Path, tmp_path
 
 def test_a_stop_ends_the_watchers_calls_well_and_does_not_wait_for_them(models: Path, tmp_path: Path) -> None:
     with process(models, tmp_path / "state", "--grace", 60) as (server, address), stub_of(address) as stub:
-        watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(3)]
-        for watch in watches:
+        watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(60)]
+        for watch in watches:  # the server may not know yet that the last answer has been written
             next(watch)
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
