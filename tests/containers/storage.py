@@ -1,6 +1,7 @@
 """A folder in; images that buildah builds and containers that podman runs, all of them kept in that folder, out."""
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from typing import Any
 TOOLS = ("buildah", "debootstrap", "podman", "runc")
 """Packages of Debian; each has a program of the same name."""
 BUILD_S = 1500
+DRIVER = "PAWSERVE_CONTAINERS_DRIVER"
+"""Set it to vfs where the kernel or the file system has no overlays: each layer and container is then a whole copy."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Storage:
             shutil.rmtree(self.folder)
 
     def _where(self) -> list[str]:
-        # vfs needs nothing of the kernel
-        return ["--root", str(self.folder / "root"), "--runroot", str(self.folder / "run"), "--storage-driver", "vfs"]
+        places = ["--root", str(self.folder / "root"), "--runroot", str(self.folder / "run")]
+        return [*places, "--storage-driver", os.environ.get(DRIVER, "overlay")]
 
 
 def missing_tools() -> list[str]:
