@@ -21,10 +21,11 @@ from typing import Any
 
 from benchmarks.capacity_check import FIT_S, check
 from benchmarks.capacity_clients import BALANCES, poisson, simulate
-from benchmarks.capacity_fit import Fitting, pinned_server, two_cpus
+from benchmarks.capacity_fit import Fitting
 from benchmarks.capacity_fleet import ASSUMPTIONS, fleets, needs, waits
 from benchmarks.capacity_model import ReplicaModel, load, to_json
 from benchmarks.capacity_page import check_page, fleet_page
+from benchmarks.capacity_servers import pinned_server, two_cpus
 from benchmarks.serving import RESULTS, cpu_name
 from serving.bundle import BundleError, open_bundle
 from serving.engine import choose_precision

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.capacity_clients import Placement, percentile, simulate
-from benchmarks.capacity_fit import Fit, Fitting, Pinned, answer_of, pinned_server, start_load, two_cpus
+from benchmarks.capacity_fit import Fit, Fitting
+from benchmarks.capacity_servers import Pinned, answer_of, pinned_server, start_load, two_cpus
 from benchmarks.capacity_simulator import Request
 from serving.bundle import Bundle
 

@@ -49,7 +49,7 @@ async def run(job: dict[str, Any], photos: list[bytes]) -> dict[str, Any]:
     own = threads(os.getpid())
     servers = [threads(pid) for pid in job["pids"]]
     if "callers" in job:
-        latencies, elapsed_s = await closed_loop(calls[0], requests, job["callers"], job["seconds"])
+        latencies, elapsed_s = await closed_loop(calls[0], requests, job["callers"], job["seconds"], job["pause_s"])
     else:
         latencies, elapsed_s = await open_loop(calls, requests, job["arrivals"], job["begin"])
     result = {
@@ -65,8 +65,10 @@ async def run(job: dict[str, Any], photos: list[bytes]) -> dict[str, Any]:
     return result
 
 
-async def closed_loop(call: Call, requests: list[bytes], callers: int, seconds: float) -> tuple[list[float], float]:
-    """Every caller sends one request after the other."""
+async def closed_loop(
+    call: Call, requests: list[bytes], callers: int, seconds: float, pause_s: float
+) -> tuple[list[float], float]:
+    """Every caller sends one request after the other, and pauses between them."""
     shared = itertools.cycle(requests)
     latencies: list[float] = []
     begin = time.perf_counter()
@@ -75,6 +77,8 @@ async def closed_loop(call: Call, requests: list[bytes], callers: int, seconds: 
         while (sent := time.perf_counter()) < begin + seconds:
             await call(next(shared), timeout=60)
             latencies.append(time.perf_counter() - sent)
+            if pause_s:
+                await asyncio.sleep(pause_s)
 
     await asyncio.gather(*(ask() for _ in range(callers)))
     return latencies, time.perf_counter() - begin
@@ -107,21 +111,16 @@ def to_request(photos: list[bytes]) -> bytes:
     return bytes(pb.ClassifyRequest(images=[pb.ImageInput(content=photo) for photo in photos]).SerializeToString())
 
 
-def threads(pid: int) -> dict[str, tuple[float, int]]:
-    """Of each thread of a process the CPU seconds it had, and how often it waited (proc(5))."""
-    found = {}
-    for folder in Path(f"/proc/{pid}/task").iterdir():
-        status = (folder / "status").read_text()
-        waits = int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
-        found[folder.name] = (int((folder / "schedstat").read_text().split()[0]) / 1e9, waits)
-    return found
+def threads(pid: int) -> dict[str, float]:
+    """CPU seconds that each thread of a process had (proc(5))."""
+    folders = Path(f"/proc/{pid}/task").iterdir()
+    return {folder.name: int((folder / "schedstat").read_text().split()[0]) / 1e9 for folder in folders}
 
 
-def used(before: dict[str, tuple[float, int]], after: dict[str, tuple[float, int]], pid: int) -> dict[str, float]:
-    """CPU seconds of the first thread, which runs the event loop, and of the others, and how often the first waited."""
-    seconds = {thread: cpu_s - before.get(thread, (0.0, 0))[0] for thread, (cpu_s, _) in after.items()}
-    loop_s = seconds.pop(str(pid))
-    return {"loop_s": loop_s, "others_s": sum(seconds.values()), "wakes": after[str(pid)][1] - before[str(pid)][1]}
+def used(before: dict[str, float], after: dict[str, float], pid: int) -> dict[str, float]:
+    """CPU seconds of the first thread, which runs the event loop, and of the others."""
+    seconds = {thread: cpu_s - before.get(thread, 0.0) for thread, cpu_s in after.items()}
+    return {"loop_s": seconds.pop(str(pid)), "others_s": sum(seconds.values())}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ class LoopCosts:
     picture_s: float
     """For each picture in it, on top."""
     wake_s: float
-    """Each time that the loop had nothing to do, and is woken. A busy loop is woken less often."""
+    """Each time that the loop had nothing to do, and is woken. A busy loop is woken less often. A server has
+    `ReplicaModel.rested_s` instead, which counts all of its threads."""
 
     def seconds(self, pictures: int) -> float:
         """For one request, without wakes."""
@@ -40,7 +41,11 @@ class ReplicaModel:
     """Most rows in flight (`--max-queue-views`)."""
     loop: LoopCosts
     worker_s: float
-    """CPU seconds of other threads than the loop for each picture, beside preparing it and computing its rows."""
+    """CPU seconds of other threads than the loop for each picture, beside preparing it and computing its rows; negative
+    if a busy server is quicker at these than they are alone."""
+    rested_s: tuple[tuple[float, float], ...] = ()
+    """(seconds that a worker had nothing to do, CPU seconds that its next picture then costs more): caches are cold,
+    and the machine has turned to others. Linear between, and from none after none."""
     prepare_s: tuple[float, ...]
     """Seconds that one CPU needs to decode, resize and cut a picture: equally likely values."""
     engine_s: dict[int, float]
@@ -69,10 +74,19 @@ class ReplicaModel:
         (left, left_s), (right, right_s) = points[max(0, above - 1) : max(0, above - 1) + 2]
         return left_s + (right_s - left_s) * (rows - left) / (right - left)
 
+    def rested_seconds(self, idle_s: float) -> float:
+        """What a picture costs more after its worker had nothing to do for so long."""
+        before, before_s = 0.0, 0.0
+        for after, after_s in self.rested_s:
+            if idle_s < after:
+                return before_s + (after_s - before_s) * (idle_s - before) / (after - before)
+            before, before_s = after, after_s
+        return before_s
+
     def limits(self, pictures: int = 1, views: int = 1) -> dict[str, float]:
         """Requests a second that each part could do if the others cost nothing; the smallest is the capacity.
 
-        A busy server computes full batches, and its loop is not woken: so it is for queues that never run empty.
+        A busy server computes full batches, and never rests: so it is for queues that never run empty.
         """
         rows = pictures * views
         prepare_s = pictures * (sum(self.prepare_s) / len(self.prepare_s) + self.worker_s)
@@ -121,6 +135,7 @@ def from_json(fields: dict[str, Any]) -> ReplicaModel:
                 "prepare_s": tuple(fields["prepare_s"]),
                 "engine_s": {int(rows): seconds for rows, seconds in fields["engine_s"].items()},
                 "engine_spread": tuple(fields.get("engine_spread", (1.0,))),
+                "rested_s": tuple((idle_s, extra_s) for idle_s, extra_s in fields.get("rested_s", ())),
             }
         )
     except (KeyError, TypeError, AttributeError) as error:

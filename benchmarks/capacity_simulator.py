@@ -116,21 +116,23 @@ class Replica:
 
     def _work(self) -> Process:
         while True:
+            since = self._clock.now
             while not self._orders:
                 yield self._resting.append
             first = self._orders.popleft()
             if first is not _COMPUTE:
-                yield from self._prepare(first)
+                yield from self._prepare(first, self.model.rested_seconds(self._clock.now - since))
             yield from self._compute()
 
-    def _prepare(self, job: _Job) -> Process:
-        """Prepare a picture, and a share of those that wait."""
+    def _prepare(self, job: _Job, extra_s: float) -> Process:
+        """Prepare a picture, which costs so much more than usual, and a share of those that wait."""
         share = len(self._orders) // self.model.workers if self._gathers else 0
         until = self._clock.now + MAX_GATHER_S
         prepared: list[_Job] = []
         rows = 0
         while True:
-            yield partial(self._cores.compute, job.prepare_s + self.model.worker_s)
+            yield partial(self._cores.compute, max(0.0, job.prepare_s + self.model.worker_s) + extra_s)
+            extra_s = 0.0
             prepared.append(job)
             rows += job.request.views
             if not share or rows >= MAX_GATHERED_ROWS or self._clock.now >= until or not self._orders:

@@ -199,6 +199,16 @@ def test_a_model_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert from_json({**to_json(LIKE_A_SERVER), "nic_bytes_per_s": 1e9}).limits()["network"] == 1e9
 
 
+def test_a_worker_that_has_rested_needs_longer() -> None:
+    model = replace(CONSTANT_10_MS, rested_s=((0.1, 0.002), (0.2, 0.006)))
+    assert [model.rested_seconds(idle_s) for idle_s in (0.0, 0.05, 0.15, 9.0)] == pytest.approx(
+        [0, 0.001, 0.004, 0.006]
+    )
+    requests = [Request(due_s, [1e-9]) for due_s in (1.0, 1.005, 1.12)]
+    simulate(model, [requests], replicas=1)
+    assert [request.latency_s for request in requests] == pytest.approx([0.016, 0.021, 0.012 - 0.002 * 0.06], abs=1e-5)
+
+
 def test_engine_calls_between_and_beyond_what_was_measured_are_linear() -> None:
     assert [LIKE_A_SERVER.engine_seconds(rows) for rows in (1, 2, 4, 7)] == pytest.approx(
         [0.003, 0.003 + 0.008 / 3, 0.011, 0.019]
