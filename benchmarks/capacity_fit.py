@@ -93,7 +93,7 @@ class Fitting:
         """The means of all that was measured."""
         prepare_s = [fmean(times) for times in zip(*(inside.prepare_s for inside in self._inside), strict=True)]
         engine_s = {size: fmean(float(inside.engine_s[size].mean()) for inside in self._inside) for size in SIZES}
-        spread = [inside.engine_s[size] / engine_s[size] for inside in self._inside for size in SIZES if size <= BATCH]
+        calls = [inside.engine_s[size] / engine_s[size] for inside in self._inside for size in SIZES if size <= BATCH]
         loop_s, pictures_loop_s = (self._mean_s(load, "loop_s") for load in (0, 1))
         picture_s = max(0.0, (pictures_loop_s - loop_s) / (PICTURES - 1))
         loop = LoopCosts(request_s=max(1e-6, loop_s - picture_s), picture_s=picture_s, wake_s=0.0)
@@ -109,7 +109,7 @@ class Fitting:
             rested_s=tuple(self._rested_s(load, busy_s) for load in range(2, 2 + len(RESTING))),
             prepare_s=quantiles(prepare_s),
             engine_s=engine_s,
-            engine_spread=quantiles(np.concatenate(spread), mean=1.0),
+            spread=quantiles(np.concatenate(calls), mean=1.0),
             request_bytes=self._loads[0][0]["request_bytes"],
             answer_bytes=self._loads[0][0]["answer_bytes"],
         )

@@ -60,7 +60,7 @@ def on_gpu(model: ReplicaModel, *, cpus: int) -> ReplicaModel:
         on_gpu=True,
         max_batch_size=GPU_BATCH,
         engine_s={1: GPU_ONE_ROW_S, 512: 512 / GPU_ROWS_PER_S},
-        engine_spread=(1.0,),
+        spread=(1.0,),
     )
 
 

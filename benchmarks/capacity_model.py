@@ -50,8 +50,8 @@ class ReplicaModel:
     """Seconds that one CPU needs to decode, resize and cut a picture: equally likely values."""
     engine_s: dict[int, float]
     """Rows -> seconds of one engine call, on one CPU or on the GPU; between and beyond them it is linear."""
-    engine_spread: tuple[float, ...] = (1.0,)
-    """What an engine call takes, as a share of `engine_s`: equally likely values with mean 1."""
+    spread: tuple[float, ...] = (1.0,)
+    """What an engine call or preparing a picture takes, as a share of its mean: equally likely values with mean 1."""
     request_bytes: float
     """Of a request with one picture, on the wire."""
     answer_bytes: float
@@ -134,7 +134,7 @@ def from_json(fields: dict[str, Any]) -> ReplicaModel:
                 "loop": LoopCosts(**fields["loop"]),
                 "prepare_s": tuple(fields["prepare_s"]),
                 "engine_s": {int(rows): seconds for rows, seconds in fields["engine_s"].items()},
-                "engine_spread": tuple(fields.get("engine_spread", (1.0,))),
+                "spread": tuple(fields.get("spread", (1.0,))),
                 "rested_s": tuple((idle_s, extra_s) for idle_s, extra_s in fields.get("rested_s", ())),
             }
         )

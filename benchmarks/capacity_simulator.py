@@ -131,7 +131,8 @@ class Replica:
         prepared: list[_Job] = []
         rows = 0
         while True:
-            yield partial(self._cores.compute, max(0.0, job.prepare_s + self.model.worker_s) + extra_s)
+            usual_s = max(0.0, job.prepare_s + self.model.worker_s)
+            yield partial(self._cores.compute, usual_s * self._rng.choice(self.model.spread) + extra_s)
             extra_s = 0.0
             prepared.append(job)
             rows += job.request.views
@@ -154,7 +155,7 @@ class Replica:
             if self._ready and self._idle and not self._orders:
                 self._put(_COMPUTE)
             rows = sum(count for _, count in batch)
-            seconds = self.model.engine_seconds(rows) * self._rng.choice(self.model.engine_spread)
+            seconds = self.model.engine_seconds(rows) * self._rng.choice(self.model.spread)
             yield partial(self._engines_on.compute, seconds)
             self.engine_calls += 1
             self.computed_rows += rows

@@ -47,12 +47,12 @@ def mean_latency_s(model: ReplicaModel, *, rate: float, seconds: float, replicas
 
 @pytest.mark.parametrize("load", [0.3, 0.6])
 def test_random_services_wait_as_long_as_in_an_m_m_1_queue(load: float) -> None:
-    model = replace(CONSTANT_10_MS, engine_spread=EXPONENTIAL)
+    model = replace(CONSTANT_10_MS, spread=EXPONENTIAL)
     assert mean_latency_s(model, rate=100 * load, seconds=250) == pytest.approx(0.01 / (1 - load), rel=0.1)
 
 
 def test_their_p99_is_that_of_an_m_m_1_queue() -> None:
-    model = replace(CONSTANT_10_MS, engine_spread=EXPONENTIAL)
+    model = replace(CONSTANT_10_MS, spread=EXPONENTIAL)
     arrivals = poisson(model, rate=50, seconds=200, clients=1, seed=2)
     summary = simulate(model, arrivals, replicas=1)
     assert summary.p99_ms == pytest.approx(1000 * log(100) / (100 - 50), rel=0.15)  # sojourn times are exponential
@@ -68,7 +68,7 @@ def test_constant_services_wait_as_long_as_in_an_m_d_1_queue(load: float) -> Non
 
 def test_three_engines_on_three_cpus_wait_as_long_as_in_an_m_m_c_queue() -> None:
     engines, offered = 3, 2.1
-    model = replace(CONSTANT_10_MS, cpus=engines, workers=engines, instances=engines, engine_spread=EXPONENTIAL)
+    model = replace(CONSTANT_10_MS, cpus=engines, workers=engines, instances=engines, spread=EXPONENTIAL)
     waiting = offered**engines / factorial(engines) / (1 - offered / engines)  # Erlang C
     waiting /= sum(offered**k / factorial(k) for k in range(engines)) + waiting
     expected_s = 0.01 * (1 + waiting / (engines - offered))
@@ -172,7 +172,7 @@ def test_two_replicas_on_one_machine_share_its_cpu_with_the_clients_there() -> N
 
 
 def test_clients_that_look_at_their_own_requests_wait_least_and_those_bound_to_one_replica_longest() -> None:
-    model = replace(CONSTANT_10_MS, engine_spread=EXPONENTIAL)
+    model = replace(CONSTANT_10_MS, spread=EXPONENTIAL)
 
     def p99_ms(balance: str) -> float:
         arrivals = poisson(model, rate=240, seconds=10, clients=2, seed=3)
