@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PACKAGES := training export serving
 DATA ?=
 
-.PHONY: help demo test fuzz check format gpu-check proto bench clean
+.PHONY: help demo test fuzz check format gpu-check ray-check proto bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -38,6 +38,15 @@ format: $(VENV)/installed  ## format, and fix what lint can fix
 gpu-check: $(VENV)/installed  ## everything that needs a GPU; writes gpu-report.json
 	PAWSERVE_GPU_REPORT=gpu-report.json $(BIN)/python -m pytest tests/gpu
 
+$(VENV)-ray/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-ray
+	$(VENV)-ray/bin/pip install --quiet --constraint constraints.txt --editable '.[ray,postgres]' \
+		onnx PyYAML pytest pytest-timeout pytest-xdist
+	@touch $@
+
+ray-check: $(VENV)-ray/installed  ## replicas on a local Ray, in an environment of its own (650 MB)
+	$(VENV)-ray/bin/python -m pytest tests/ray
+
 proto: $(VENV)/installed  ## generate serving/pb from proto/
 	$(BIN)/python proto/generate.py
 
@@ -45,4 +54,4 @@ bench: $(VENV)/installed  ## measure; needs MODELS=DIR and PAWSERVE_PHOTOS=DIR
 	$(BIN)/python -m benchmarks.serving --models '$(MODELS)' --photos '$(PAWSERVE_PHOTOS)'
 
 clean:  ## remove the environment, caches and what the demo wrote
-	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-ray demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
