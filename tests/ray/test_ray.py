@@ -173,8 +173,8 @@ BAD: dict[str, Callable[[grpc.Channel], object]] = {
     "too many views": lambda channel: pb_grpc.ClassifierStub(channel).Classify(
         pb.ClassifyRequest(views=99, images=[pb.ImageInput()]), timeout=60
     ),
-    "no such model": lambda channel: pb_grpc.ClassifierStub(channel).Classify(
-        pb.ClassifyRequest(model="models/cats", images=[pb.ImageInput()]), timeout=60
+    "no name of a model": lambda channel: pb_grpc.ClassifierStub(channel).Classify(
+        pb.ClassifyRequest(model="cats", images=[pb.ImageInput()]), timeout=60
     ),
     "no message": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Classify")(b"\xff\xff", timeout=60),
     "too large": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Classify")(bytes(2**21), timeout=60),
