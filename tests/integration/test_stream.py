@@ -214,7 +214,7 @@ def break_off_streams(address: str, stub: pb_grpc.ClassifierStub) -> None:
 
 
 def test_a_stop_answers_what_was_read_and_ends_the_streams_at_once(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "models", slowness=60)
+    write_bundle(tmp_path / "models", slowness=20)
     with (
         stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 60) as (server, address),
         grpc.insecure_channel(address) as channel,
