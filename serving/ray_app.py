@@ -127,4 +127,6 @@ def build(arguments: dict[str, Any]) -> Application:
     if unknown := arguments.keys() - {"flags", "more_versions"}:
         raise ValueError(f"args has {', '.join(sorted(unknown))}; flags and more_versions are allowed")
     flags = [str(flag) for flag in arguments.get("flags", [])]
-    return application(parse_flags(flags), int(arguments.get("more_versions", MORE_VERSIONS)))
+    options = parse_flags(flags)
+    options["listen"] = "0.0.0.0:0"  # Ray listens, and to all: tokens in plaintext are refused unless they are allowed
+    return application(options, int(arguments.get("more_versions", MORE_VERSIONS)))
