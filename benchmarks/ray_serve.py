@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from benchmarks.serving import LIBRARIES, RESULTS, cpu_name, running
 from serving.cpus import available_cpus
@@ -71,7 +72,7 @@ def main() -> int:
                     for what, seconds in cpu_seconds().items():
                         spent = 1000 * (seconds - before.get(what, 0.0)) / answer["images"]
                         cpu_ms.setdefault(name, {}).setdefault(what, []).append(spent)
-        results = {
+        results: dict[str, Any] = {
             "what": "ray",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": f"python -m benchmarks.ray_serve --models MODELS --photos PHOTOS --rounds {arguments.rounds} "
@@ -82,9 +83,9 @@ def main() -> int:
             "images_per_s": rates,
             "cpu_ms_per_image": cpu_ms,
         }
-        report = _to_markdown(results, rates, cpu_ms)
+        report = _to_markdown(results)
         print(report)
-        path = RESULTS / f"{str(results['date'])[:10]}-ray"
+        path = RESULTS / f"{results['date'][:10]}-ray"
         path.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
         path.with_suffix(".md").write_text(report)
     return 0
@@ -113,20 +114,22 @@ def _load(address: str, callers: int, arguments: argparse.Namespace) -> dict[str
     return dict(json.loads(answer.stdout))
 
 
-def _to_markdown(
-    results: dict[str, object], rates: dict[str, dict[str, list[float]]], cpu_ms: dict[str, dict[str, list[float]]]
-) -> str:
+def _to_markdown(results: dict[str, Any]) -> str:
+    """The results as a page for people."""
+    rates, cpu_ms, machine = results["images_per_s"], results["cpu_ms_per_image"], results["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+    names = list(next(iter(rates.values())))
     lines = [
-        f"# One replica of Ray Serve against the plain server, {str(results['date'])[:10]}",
+        f"# One replica of Ray Serve against the plain server, {results['date'][:10]}",
         "",
-        f"`{results['command']}`",
+        f"{machine['cpus']} CPUs of {machine['cpu']}; Python {machine['python']}, {versions}. {results['model']}.",
         "",
-        f"{results['machine']}, {results['versions']}, {results['model']}",
+        f"    {results['command']}",
         "",
         "Images a second, medians of the rounds, and the median of each round's ratio to the plain server.",
         "",
-        "| callers | " + " | ".join(next(iter(rates.values()))) + " |",
-        "|---" * (1 + len(next(iter(rates.values())))) + "|",
+        f"| callers | {' | '.join(names)} |",
+        "|---" * (1 + len(names)) + "|",
     ]
     for callers, found in rates.items():
         plain = found["plain server"]

@@ -29,6 +29,10 @@ INGRESS: Mapping[str, str] = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    # a photo in one piece, and without a wait for leave after each 64 KiB
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(64 * 2**10),
+    "RAY_SERVE_HAPROXY_H2_FE_INITIAL_WINDOW_SIZE": str(2**20),
+    "RAY_SERVE_HAPROXY_H2_BE_INITIAL_WINDOW_SIZE": str(2**20),
 }
 """Replicas speak gRPC themselves, and HAProxy, which Ray runs on each machine, brings them the calls. Ray reads this
 from the environment of its own processes, so a cluster that runs already must have been started with it."""

@@ -146,14 +146,15 @@ class Methods:
         running = asyncio.create_task(_run(_behaviour(handler), single, context))
         try:
             while not running.done() or not context.answers.empty():
-                answer = asyncio.ensure_future(context.answers.get())
-                await asyncio.wait((answer, running), return_when=asyncio.FIRST_COMPLETED)
+                answer = asyncio.create_task(context.answers.get())
+                try:
+                    await asyncio.wait((answer, running), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    answer.cancel()  # which means nothing if there is one
                 if answer.done():
                     yield answer.result()
-                else:
-                    answer.cancel()
             running.result()
-        finally:
+        finally:  # the caller has gone, or all is said
             running.cancel()
 
     async def _look_up(self, details: Details) -> Any:
