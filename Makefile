@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PACKAGES := training export serving
 DATA ?=
 
-.PHONY: help demo test fuzz check format gpu-check proto bench clean
+.PHONY: help demo test fuzz check format gpu-check scale-check proto bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -37,6 +37,10 @@ format: $(VENV)/installed  ## format, and fix what lint can fix
 
 gpu-check: $(VENV)/installed  ## everything that needs a GPU; writes gpu-report.json
 	PAWSERVE_GPU_REPORT=gpu-report.json $(BIN)/python -m pytest tests/gpu
+
+scale-check: $(VENV)/installed  ## several processes: thirty exits, two nodes, one of them lost
+	PAWSERVE_SCALE=1 $(BIN)/python -m pytest tests/scale
+	$(BIN)/shellcheck deploy/torchrun/launch.sh deploy/slurm/train.sbatch
 
 proto: $(VENV)/installed  ## generate serving/pb from proto/
 	$(BIN)/python proto/generate.py
