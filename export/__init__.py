@@ -1,0 +1,3 @@
+"""A run in; a bundle out."""
+
+import serving  # noqa: F401  (keeps ONNX Runtime from reporting what it loads)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.channel_options import add_channel_options
@@ -17,11 +18,11 @@ from serving.statistics_arguments import add_database_options, add_export_labels
 INTERRUPTED = 130
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
-    arguments = _parser().parse_args()
+    options = _parser().parse_args(arguments)
     try:
-        return int(arguments.run(arguments))
+        return int(options.run(options))
     except ClientError as error:
         print(f"pawserve: {error.message}", file=sys.stderr)
         return 1
@@ -213,4 +214,4 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

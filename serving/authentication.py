@@ -32,9 +32,16 @@ _BY_SERVICE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "inference.GRPCInferenceService": {
         OPEN: ("ServerLive", "ServerReady"),
-        KNOWN: ("ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig", "ModelStatistics"),
+        KNOWN: (
+            "ModelReady",
+            "ServerMetadata",
+            "ModelMetadata",
+            "ModelConfig",
+            "ModelStatistics",
+            "RepositoryIndex",
+        ),
         Role.PREDICT: ("ModelInfer", "ModelStreamInfer"),
-        Role.ADMIN: ("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"),
+        Role.ADMIN: ("RepositoryModelLoad", "RepositoryModelUnload"),
     },
     "grpc.reflection.v1alpha.ServerReflection": {Role.ADMIN: ("ServerReflectionInfo",)},
 }

@@ -13,16 +13,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@dataclass(frozen=True)
-class Finished:
-    """How a command ended, and what it printed."""
-
-    returncode: int
-    stdout: str
-    stderr: str
+from tests.warm import ROOT, Finished, WarmProcess, call
 
 
 def run_here(*arguments: object) -> Finished:
@@ -37,9 +28,20 @@ def run_here(*arguments: object) -> Finished:
     return Finished(code, out.getvalue(), errors.getvalue())
 
 
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m arguments…`, with its output and exit code."""
-    return subprocess.run(
+def run(*arguments: object, file_limit: int | None = None, **environment: str) -> Finished:
+    """`python -m arguments…` for our packages, with its output and exit code.
+
+    Args:
+        arguments: package, command and options.
+        file_limit: most bytes in any file that it writes.
+        environment: variables that it has beside those of the tests.
+    """
+    return WarmProcess(call, *arguments, file_limit=file_limit, **environment).finish()
+
+
+def run_cold(*arguments: object, **environment: str) -> Finished:
+    """`python -m arguments…` for any module, or where it matters how its libraries are loaded."""
+    finished = subprocess.run(
         [sys.executable, "-m", *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, **environment},
@@ -48,22 +50,37 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
         timeout=240,
         check=False,
     )
+    return Finished(finished.returncode, finished.stdout, finished.stderr)
 
 
 @contextmanager
 def serving(models: Path, state: Path, *arguments: object) -> Iterator[str]:
     """A server of its own on a free port; yields its address, and asks it to stop in the end."""
-    with server_process(models, state, *arguments) as (server, address):
+    with stoppable(models, state, *arguments) as (server, address):
         yield address
-    assert server.returncode == 0
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0, server.stderr
 
 
 @contextmanager
-def server_process(models: Path, state: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """As `serving`, for tests that also want the process."""
-    command = [sys.executable, "-m", "serving", "serve", "--models", str(models), "--state", str(state)]
+def stoppable(models: Path, state: Path, *arguments: object) -> Iterator[tuple[WarmProcess, str]]:
+    """As `serving`, for tests that stop it themselves; yields the process too."""
+    server = WarmProcess(call, "serving", "serve", *_listening(models, state), *arguments)
+    try:
+        yield server, server.printed(r"ready on (127\.0\.0\.1:\d+)")[1]
+    finally:
+        server.close()
+
+
+def _listening(models: Path, state: Path) -> tuple[object, ...]:
     # the plan of the defaults, so that tests neither wait for a measurement nor differ by its outcome
-    command += ["--listen", "127.0.0.1:0", "--plan-seconds", "0", *map(str, arguments)]
+    return ("--models", models, "--state", state, "--listen", "127.0.0.1:0", "--plan-seconds", 0)
+
+
+@contextmanager
+def cold_server(models: Path, state: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """As `serving`, but begun as a user does, for tests of what the process itself costs."""
+    command = [sys.executable, "-m", "serving", "serve", *map(str, (*_listening(models, state), *arguments))]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
@@ -75,57 +92,27 @@ def server_process(models: Path, state: Path, *arguments: object) -> Iterator[tu
             server.communicate(timeout=60)
 
 
-def interrupt_when(happened: Callable[[], bool], *arguments: object) -> tuple[int, str]:
-    """Run `python -m arguments…`, press Ctrl-C once `happened()` is true; returns exit code and standard error."""
-    command = [sys.executable, "-m", *map(str, arguments)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not happened():
-            assert process.poll() is None, "it ended before it could be interrupted"
-            assert time.monotonic() < deadline, "it never came so far"
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    return process.returncode, errors
-
-
 @dataclass(frozen=True)
 class Observed:
     """A server that tells of itself."""
 
     address: str
     metrics_url: str
-    log: Path
-    """Its standard error."""
+    process: WarmProcess
 
 
 @contextmanager
 def observed(folder: Path, *arguments: object) -> Iterator[Observed]:
     """A server of `folder`/models with metrics, that logs to a file; it must stop well."""
-    command = [sys.executable, "-m", "serving", "serve", "--models", str(folder / "models"), "--metrics", "127.0.0.1:0"]
-    command += [
-        "--state",
-        str(folder / "state"),
-        "--listen",
-        "127.0.0.1:0",
-        "--plan-seconds",
-        "0",
-        *map(str, arguments),
-    ]
-    log = folder / "log"
-    with (
-        log.open("w") as errors,
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
-    ):
-        try:
-            assert server.stdout is not None
-            ready = re.search(r"ready on (\S+): .*metrics on (http\S+)", server.stdout.readline())
-            assert ready, log.read_text()
-            yield Observed(ready[1], ready[2], log)
-        finally:
-            server.terminate()
-            server.communicate(timeout=60)
-    assert server.returncode == 0
+    where = _listening(folder / "models", folder / "state")
+    server = WarmProcess(call, "serving", "serve", *where, "--metrics", "127.0.0.1:0", *arguments)
+    try:
+        ready = server.printed(r"ready on (\S+): .*metrics on (http\S+)")
+        yield Observed(ready[1], ready[2], server)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0, server.stderr
+    finally:
+        server.close()
 
 
 def eventually(holds: Callable[[], bool], within_s: float = 20.0) -> bool:

@@ -16,6 +16,8 @@ from PIL import Image
 from serving.authentication import NEEDS
 from serving.channel import Credentials, open_aio_channel, open_channel
 from serving.client import Client, ClientError, Prediction
+from serving.pb.inference import open_inference_pb2 as inference_pb
+from serving.pb.inference import open_inference_pb2_grpc as inference_grpc
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.bundles import write_bundle
@@ -72,6 +74,18 @@ def test_each_role_may_do_its_part_and_nothing_else(address: str) -> None:
             assert client.list_models()
         assert operator.classify([RED], labels=["red"])
         assert operator.statistics()
+
+
+def test_who_may_predict_may_see_which_models_there_are_and_not_change_it(address: str) -> None:
+    metadata = [("authorization", f"Bearer {TOKENS['camera']}")]
+    with grpc.insecure_channel(address) as channel:
+        stub = inference_grpc.GRPCInferenceServiceStub(channel)
+        (model,) = stub.RepositoryIndex(inference_pb.RepositoryIndexRequest(), metadata=metadata, timeout=10).models
+        assert model.state == "READY"
+        unload = inference_pb.RepositoryModelUnloadRequest(model_name=model.name)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.RepositoryModelUnload(unload, metadata=metadata, timeout=10)
+    assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
 def test_a_label_with_the_picture_needs_the_role_to_label(address: str) -> None:

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import pytest
 from PIL import Image
 
 from tests.bundles import COLOURS, write_bundle
-from tests.commands import ROOT, interrupt_when, run, serving
+from tests.commands import run, serving, stoppable
 from tests.golden.draw import encoded
+from tests.warm import WarmProcess, call
 
 
 @pytest.fixture(scope="module")
@@ -189,30 +189,26 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_ctrl_c_ends_predict_with_130(tmp_path: Path, pictures: Path) -> None:
-    write_bundle(tmp_path / "models", slowness=60)
+    write_bundle(tmp_path / "models", slowness=20)
     with serving(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
-        sent = iter(range(100))
+        sent = iter(range(1000))
         arguments = ["predict", *[pictures / "red.jpg"] * 16, "--views", 16, "--server", address]
-        code, errors = interrupt_when(lambda: next(sent) > 60, "serving", *arguments)
-    assert code == 130
-    assert "Traceback" not in errors
+        predict = WarmProcess(call, "serving", *arguments)
+        predict.wait_until(lambda: next(sent) > 120)
+        predict.send_signal(signal.SIGINT)
+        finished = predict.finish()
+    assert finished.returncode == 130
+    assert "Traceback" not in finished.stderr
 
 
 def test_a_second_signal_stops_a_server_at_once(tmp_path: Path, pictures: Path) -> None:
     write_bundle(tmp_path / "models", slowness=40)
-    command = [sys.executable, "-m", "serving", "serve", "--models", str(tmp_path / "models")]
-    command += ["--state", str(tmp_path / "state"), "--listen", "127.0.0.1:0", "--instances", "1", "--grace", "100"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        assert server.stderr is not None
-        address = server.stdout.readline().split("ready on ")[1].split(": ")[0]
-        asking = [sys.executable, "-m", "serving", "predict", *[str(pictures / "red.jpg")] * 16, "--views", "16"]
-        with subprocess.Popen([*asking, "--server", address], cwd=ROOT, stderr=subprocess.PIPE) as client:
-            try:
-                client.wait(1.5)
-            except subprocess.TimeoutExpired:
-                server.send_signal(signal.SIGTERM)
-                assert any("stopping" in line for line in server.stderr)
-                server.send_signal(signal.SIGTERM)
-            assert server.wait(20) == 0  # the pictures would take minutes
-            assert client.wait(20) == 1
+    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 100) as (server, address):
+        many = [pictures / "red.jpg"] * 16
+        predict = WarmProcess(call, "serving", "predict", *many, "--views", 16, "--server", address)
+        assert predict.wait(1.5) is None
+        server.send_signal(signal.SIGTERM)
+        server.wait_until(lambda: "stopping" in server.stderr)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0  # the pictures would take minutes
+        assert predict.finish().returncode == 1

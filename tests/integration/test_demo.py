@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run
+from tests.commands import run_cold
 
 
 @pytest.mark.slow
 def test_the_demo_trains_exports_serves_labels_and_counts(drawings: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    finished = run("examples.demo", "--out", out, "--data", drawings)
+    finished = run_cold("examples.demo", "--out", out, "--data", drawings)
     assert finished.returncode == 0, finished.stderr
     facts = json.loads(finished.stdout.splitlines()[-1])
     assert facts["labelled"] == 16
@@ -25,7 +25,7 @@ def test_the_demo_trains_exports_serves_labels_and_counts(drawings: Path, tmp_pa
 
 def test_a_folder_that_is_no_demo_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
-    finished = run("examples.demo", "--out", tmp_path)
+    finished = run_cold("examples.demo", "--out", tmp_path)
     assert finished.returncode == 1
     assert "is not an earlier demo's" in finished.stderr
     assert (tmp_path / "precious.txt").read_text() == "mine"

@@ -1,10 +1,8 @@
 """`python -m export bundle` as a user runs it: what is written is proven, or nothing is written."""
 
 import json
-import resource
 import shutil
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from export.verify import Evidence, check_graph, verify
 from export.views import load_views
 from serving.bundle import open_bundle
 from tests.commands import ROOT, Finished, run_here
+from tests.warm import WarmProcess, call
 from training.run import open_run
 
 
@@ -202,28 +201,16 @@ def test_a_name_that_is_no_plain_name_is_refused_before_any_work(fitted: Path, t
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_a_full_disk_leaves_nothing_under_the_bundle_s_name(fitted: Path, tmp_path: Path) -> None:
-    def no_large_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, 2**18))
+def on_a_full_disk(*arguments: str) -> int:
+    """`python -m export bundle arguments…`, where a write beyond the limit fails as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    return call("export", "bundle", *arguments)
 
-    finished = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(fitted), str(tmp_path / "models")],
-        cwd=ROOT,
-        preexec_fn=no_large_files,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+
+def test_a_full_disk_leaves_nothing_under_the_bundle_s_name(fitted: Path, tmp_path: Path) -> None:
+    arguments = ("--run", fitted, "--models", tmp_path / "models", "--name", "pets", "--precisions", "fp32")
+    finished = WarmProcess(on_a_full_disk, *map(str, arguments), file_limit=2**18).finish()
     assert finished.returncode == 1, finished.stderr
     assert "File too large" in finished.stderr
     assert "Traceback" not in finished.stderr
     assert_nothing_under(tmp_path / "models")
-
-
-FULL_DISK = """
-import signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
-from export.__main__ import main
-sys.exit(main(["bundle", "--run", sys.argv[1], "--models", sys.argv[2], "--name", "pets", "--precisions", "fp32"]))
-"""

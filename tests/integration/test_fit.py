@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.commands import interrupt_when, run, run_here
+from tests.commands import run, run_here
+from tests.warm import WarmProcess, call
 from training.run import open_run
 
 LITE0 = ("--arch", "tf_efficientnet_lite0")
@@ -152,11 +154,12 @@ def test_ctrl_c_leaves_no_run_and_keeps_what_was_computed(drawings: Path, tmp_pa
     def is_computing() -> bool:
         return any(cache.rglob("rows.f32"))
 
-    code, errors = interrupt_when(
-        is_computing, "training", "fit", "--data", drawings, "--run", folder, "--cache", cache, *LITE0
-    )
-    assert code == 130, errors
-    assert "Traceback" not in errors
+    fit = WarmProcess(call, "training", "fit", "--data", drawings, "--run", folder, "--cache", cache, *LITE0)
+    fit.wait_until(is_computing)
+    fit.send_signal(signal.SIGINT)
+    finished = fit.finish()
+    assert finished.returncode == 130, finished.stderr
+    assert "Traceback" not in finished.stderr
     assert list((tmp_path / "runs").iterdir()) == []
 
 

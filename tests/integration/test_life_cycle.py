@@ -1,14 +1,11 @@
 """A server from start to stop: what it needs, what it says, and what it loses when it is killed (nothing)."""
 
-import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -19,7 +16,7 @@ from PIL import Image
 
 from serving.client import Client, ClientError
 from tests.bundles import write_bundle
-from tests.commands import ROOT, run, serving
+from tests.commands import ROOT, run, serving, stoppable
 from tests.golden.draw import encoded
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
@@ -29,22 +26,6 @@ RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 def models(tmp_path: Path) -> Path:
     write_bundle(tmp_path / "models")
     return tmp_path / "models"
-
-
-@contextmanager
-def process(models: Path, state: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server that the test itself stops; yields the process and the address."""
-    command = [sys.executable, "-m", "serving", "serve", "--models", str(models), "--state", str(state)]
-    command += ["--listen", "127.0.0.1:0", "--plan-seconds", "0", *map(str, arguments)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        address = re.search(r"ready on (127\.0\.0\.1:\d+)", server.stdout.readline())
-        try:
-            assert address, "the server did not say that it is ready"
-            yield server, address[1]
-        finally:
-            server.kill()
-            server.communicate()
 
 
 def refusal(*arguments: object) -> tuple[int, str]:
@@ -57,8 +38,8 @@ def refusal(*arguments: object) -> tuple[int, str]:
 def test_a_stop_answers_what_is_in_flight_says_so_to_health_checks_and_exits_with_0(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    write_bundle(tmp_path / "models", slowness=60)
-    with process(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
+    write_bundle(tmp_path / "models", slowness=20)
+    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
         answers: list[object] = []
         with Client(address) as client, grpc.insecure_channel(address) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
@@ -151,8 +132,8 @@ def test_the_server_imports_no_torch_and_nothing_of_training_or_export() -> None
 
 
 def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "models", slowness=60)
-    with process(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 600) as (server, address):
+    write_bundle(tmp_path / "models", slowness=20)
+    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 600) as (server, address):
         failures: list[ClientError] = []
 
         def ask() -> None:
@@ -167,7 +148,7 @@ def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
             time.sleep(0.5)
             server.send_signal(signal.SIGTERM)
             time.sleep(0.5)
-            assert server.poll() is None  # it waits for the call
+            assert server.returncode is None  # it waits for the call
             server.send_signal(signal.SIGTERM)
             assert server.wait(60) == 0
             in_flight.join(60)
@@ -175,9 +156,9 @@ def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
 
 
 def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "models", slowness=60)
+    write_bundle(tmp_path / "models", slowness=20)
     with (
-        process(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0.2) as (server, address),
+        stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0.2) as (server, address),
         Client(address, timeout_s=120) as client,
     ):
         client.classify([RED])
@@ -187,14 +168,14 @@ def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tm
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
         in_flight.join(60)
-    with process(tmp_path / "models", tmp_path / "state") as (_, address), Client(address) as client:
+    with stoppable(tmp_path / "models", tmp_path / "state") as (_, address), Client(address) as client:
         (statistics,) = client.statistics()
     assert statistics.predictions == 1
 
 
 def test_a_new_call_during_the_drain_is_refused_as_unavailable(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "models", slowness=60)
-    with process(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
+    write_bundle(tmp_path / "models", slowness=20)
+    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
         with Client(address) as client, Client(address) as late:
             late.health()
             in_flight = threading.Thread(target=lambda: client.classify([RED] * 8))

@@ -20,7 +20,7 @@ from serving.client import Client, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.bundles import write_bundle
-from tests.commands import eventually, observed, run
+from tests.commands import Observed, eventually, observed, run_cold
 from tests.golden.draw import encoded
 from tests.metrics import value
 
@@ -77,8 +77,9 @@ def trailing(call: Any) -> dict[str, Any]:
     return dict(call.trailing_metadata())
 
 
-def lines(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()]
+def lines(server: Observed) -> list[dict[str, Any]]:
+    written = server.process.stderr.rpartition("\n")[0]  # the last line may be half written
+    return [json.loads(line) for line in written.splitlines()]
 
 
 def test_each_call_has_a_line_with_its_id_and_outcome_and_nothing_of_what_was_sent(tmp_path: Path) -> None:
@@ -95,9 +96,9 @@ def test_each_call_has_a_line_with_its_id_and_outcome_and_nothing_of_what_was_se
             secret = ("authorization", "Bearer not-to-be-logged")
             label = pb.LabelInput(token=token, label="red")
             stub.RecordLabels(pb.RecordLabelsRequest(labels=[label]), metadata=[secret], timeout=30)
-        assert eventually(lambda: len(lines(server.log)) >= 3)
-        first, second, third = (line for line in lines(server.log) if line["logger"] == "pawserve.access")
-        text = server.log.read_text()
+        assert eventually(lambda: len(lines(server)) >= 3)
+        first, second, third = (line for line in lines(server) if line["logger"] == "pawserve.access")
+        text = server.process.stderr
     assert (first["request_id"], first["method"]) == ("web-17", METHOD)
     assert (first["code"], first["images"], first["rows"]) == ("OK", 1, 3)
     assert 0 < first["duration_s"] < 30
@@ -129,8 +130,8 @@ def test_a_fault_is_logged_with_its_call_s_id_also_without_access_log(tmp_path: 
         with pytest.raises(grpc.RpcError) as caught:
             stub.RecordLabels(pb.RecordLabelsRequest(labels=[label]), metadata=[("x-request-id", "job-5")], timeout=30)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-        assert eventually(lambda: any(line.get("request_id") == "job-5" for line in lines(server.log)))
-        assert all(line["logger"] != "pawserve.access" for line in lines(server.log))
+        assert eventually(lambda: any(line.get("request_id") == "job-5" for line in lines(server)))
+        assert all(line["logger"] != "pawserve.access" for line in lines(server))
 
 
 def test_callers_who_leave_are_logged_as_such(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_callers_who_leave_are_logged_as_such(tmp_path: Path) -> None:
         call = stub.Classify.future(many)
 
         def codes() -> set[str]:
-            return {line["code"] for line in lines(server.log) if "code" in line}
+            return {line["code"] for line in lines(server) if "code" in line}
 
         assert eventually(
             lambda: len(codes()) == 1 and value(server, "pawserve_requests_in_flight", method=METHOD) == 1
@@ -160,8 +161,8 @@ def test_text_logs_are_lines_that_callers_cannot_forge(tmp_path: Path) -> None:
     with observed(tmp_path, "--access-log") as server:
         with stub_of(server.address) as stub:
             stub.Classify(CLASSIFY, metadata=[("x-request-id", "web-18")], timeout=30)
-        assert eventually(lambda: "Classify OK" in server.log.read_text())
-        (line,) = (line for line in server.log.read_text().splitlines() if "web-18" in line)
+        assert eventually(lambda: "Classify OK" in server.process.stderr)
+        (line,) = (line for line in server.process.stderr.splitlines() if "web-18" in line)
         assert line.endswith("[web-18]")
 
 
@@ -169,7 +170,7 @@ def test_log_levels_leave_out_what_is_less_grave(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed(tmp_path, "--access-log", "--log-level", "warning") as server, Client(server.address) as client:
         client.classify([RED])
-    assert server.log.read_text() == ""
+    assert server.process.stderr == ""
 
 
 def test_spans_reach_a_collector_below_the_caller_s(tmp_path: Path, collector: tuple[Collector, str]) -> None:
@@ -220,7 +221,7 @@ def test_traces_without_their_libraries_are_refused_with_what_to_install(tmp_pat
     blocked.mkdir(parents=True)
     (blocked / "__init__.py").write_text("raise ModuleNotFoundError('no', name='opentelemetry')")
     arguments = ["--models", tmp_path / "models", "--state", tmp_path / "state", "--listen", "127.0.0.1:0"]
-    finished = run(
+    finished = run_cold(
         "serving", "serve", *arguments, "--otlp-endpoint", "http://127.0.0.1:1", PYTHONPATH=str(blocked.parent)
     )
     assert finished.returncode == 1

@@ -6,7 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,8 @@ from safetensors.numpy import load_file
 from tensorboardX.proto.event_pb2 import Event
 
 from tests.commands import ROOT, Finished, run_here
+from tests.warm import WarmProcess, call
+from training import fit as fit_module
 from training.recipe import Recipe
 from training.run import open_run
 from training.run_folder import partial_folder
@@ -186,44 +191,35 @@ def test_photos_grow_between_stages_and_the_last_size_is_deployed(
     assert run.preprocess.crop == 48
 
 
-KILLED = """
-import os, signal, sys
-from training import fit as module
-from training.__main__ import main
-record = module.recorded
-count = 0
-def recorded(*args):
-    from contextlib import contextmanager
+def killed_in_epoch(epoch: int, *arguments: str) -> int:
+    """`python -m training arguments…`, which dies when it has told of an epoch."""
+    recorded = fit_module.recorded
+
     @contextmanager
-    def killing():
-        with record(*args) as original:
-            def one(result):
-                original(result)
-                if result.epoch == int(sys.argv[1]):
+    def recording(*folder: Any) -> Iterator[Any]:
+        with recorded(*folder) as record:
+
+            def record_and_die(result: Any) -> None:
+                record(result)
+                if result.epoch == epoch:
                     os.kill(os.getpid(), signal.SIGKILL)
-            yield one
-    return killing()
-module.recorded = recorded
-sys.exit(main(sys.argv[2:]))
-"""
+
+            yield record_and_die
+
+    fit_module.recorded = recording
+    return call("training", *arguments)
 
 
-@pytest.mark.parametrize("killed_in_epoch", [1, 4])
+@pytest.mark.parametrize("epoch", [1, 4])
 def test_a_killed_fit_goes_on_to_the_same_weights_bit_for_bit(
-    killed_in_epoch: int, recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path, course: Path
+    epoch: int, recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path, course: Path
 ) -> None:
     arguments = ["fit", "--recipe", str(recipes / "course.yaml"), "--data", str(drawings)]
     arguments += ["--run", str(tmp_path / "run"), "--cache", str(shared_cache), "--checkpoint-every", "0"]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(killed_in_epoch), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
+    killed = WarmProcess(killed_in_epoch, epoch, *arguments).finish()
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "run").exists()
-    if killed_in_epoch > 1:  # the first is over before there is anything to go on from
+    if epoch > 1:  # the first is over before there is anything to go on from
         checkpoint = partial_folder(tmp_path / "run") / "checkpoint.pt"
         assert torch.load(checkpoint, weights_only=True)["history"]
         refused = run_here("training", *arguments)
@@ -251,7 +247,7 @@ def test_a_checkpoint_of_other_photos_is_refused(
     shutil.copytree(drawings, data)
     arguments = ["fit", "--recipe", str(recipes / "whole.yaml"), "--data", str(data)]
     arguments += ["--run", str(tmp_path / "run"), "--cache", str(shared_cache), "--checkpoint-every", "0"]
-    subprocess.run([sys.executable, "-c", KILLED, "2", *arguments], cwd=ROOT, check=False, timeout=120)
+    WarmProcess(killed_in_epoch, 2, *arguments).finish()
     next((data / "train/cats").iterdir()).unlink()
     refused = run_here("training", *arguments, "--resume")
     assert refused.returncode == 1

@@ -1,6 +1,7 @@
 """A server whose database fails: pictures are answered as ever, labels refused until it is back, none falsely kept."""
 
 import resource
+import signal
 import sqlite3
 import threading
 import time
@@ -14,9 +15,8 @@ import pytest
 
 from serving.client import Client
 from tests.bundles import write_bundle
-from tests.commands import run, serving
+from tests.commands import run, serving, stoppable
 from tests.integration.statistics_calls import record, refused, stub_of, tokens
-from tests.integration.test_life_cycle import process
 from tests.postgresql import PASSWORD, Postgresql
 
 
@@ -71,7 +71,7 @@ def test_predictions_go_on_and_labels_wait_while_the_file_cannot_be_written(
 
 def test_predictions_go_on_and_labels_wait_while_the_disk_is_full(models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    with process(models, state) as (server, address), Client(address) as client, stub_of(address) as stub:
+    with stoppable(models, state) as (server, address), Client(address) as client, stub_of(address) as stub:
         made = tokens(client, 64)
         client.record_labels([(made[0], "red")])
         limits = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
@@ -168,7 +168,7 @@ def test_two_servers_on_one_database_count_the_same_label_once(
 
 def test_a_password_is_neither_logged_nor_told(models: Path, tmp_path: Path, postgresql: Postgresql) -> None:
     url = postgresql.create()
-    with process(models, tmp_path / "state", "--statistics", url) as (server, address), Client(address) as client:
+    with stoppable(models, tmp_path / "state", "--statistics", url) as (server, address), Client(address) as client:
         (token,) = tokens(client)
         postgresql.stop()
         try:
@@ -176,10 +176,10 @@ def test_a_password_is_neither_logged_nor_told(models: Path, tmp_path: Path, pos
                 record(stub, [(token, "red")])
         finally:
             postgresql.start()
-        server.terminate()
-        output, errors = server.communicate(timeout=60)
-    assert "postgresql://127.0.0.1" in errors
-    assert PASSWORD not in output + errors + caught.value.details()
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert "postgresql://127.0.0.1" in server.stderr
+    assert PASSWORD not in server.stdout + server.stderr + caught.value.details()
 
 
 def test_a_database_that_does_not_answer_stops_the_start_in_one_line(models: Path, tmp_path: Path) -> None:

@@ -18,9 +18,8 @@ from serving.client import Client
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.bundles import write_bundle
-from tests.commands import serving
+from tests.commands import serving, stoppable
 from tests.golden.draw import encoded
-from tests.integration.test_life_cycle import process
 
 PICTURES = {
     name: encoded(Image.new("RGB", (60, 50), colour), "JPEG")
@@ -181,13 +180,12 @@ def test_a_full_queue_holds_streams_back_and_refuses_none_of_their_pictures(mode
 
 
 def test_streams_that_are_broken_off_leave_nothing_behind(models: Path, tmp_path: Path) -> None:
-    with process(models, tmp_path / "state") as (server, address):
+    with stoppable(models, tmp_path / "state") as (server, address):
         with grpc.insecure_channel(address) as channel:
             break_off_streams(address, pb_grpc.ClassifierStub(channel))
-        server.terminate()
-        _, log = server.communicate(timeout=LONG_S)
-        assert server.returncode == 0
-        assert "Traceback" not in log
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "Traceback" not in server.stderr
 
 
 def break_off_streams(address: str, stub: pb_grpc.ClassifierStub) -> None:
@@ -216,9 +214,9 @@ def break_off_streams(address: str, stub: pb_grpc.ClassifierStub) -> None:
 
 
 def test_a_stop_answers_what_was_read_and_ends_the_streams_at_once(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "models", slowness=60)
+    write_bundle(tmp_path / "models", slowness=20)
     with (
-        process(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 60) as (server, address),
+        stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 60) as (server, address),
         grpc.insecure_channel(address) as channel,
     ):
         stub = pb_grpc.ClassifierStub(channel)
@@ -241,9 +239,8 @@ def test_a_stop_answers_what_was_read_and_ends_the_streams_at_once(tmp_path: Pat
         for call in (busy.call, idle.call):
             assert call.code() == grpc.StatusCode.UNAVAILABLE
             assert reason(rpc_status.from_call(call))[1] == "SERVER_STOPPING"
-        assert server.wait(timeout=LONG_S) == 0
+        assert server.wait() == 0
         assert time.monotonic() < begin + 50, "it waited for streams that would never have ended"
-        assert server.stderr is not None
-        assert "Traceback" not in server.stderr.read()
+        assert "Traceback" not in server.stderr
         idle.end()
         busy.end()

@@ -2,8 +2,6 @@
 
 import hashlib
 import ssl
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from serving.channel import Credentials
 from serving.client import Client, ClientError, Prediction
 from tests.bundles import write_bundle
 from tests.certificates import Authority, Pair
-from tests.commands import ROOT, run, serving
+from tests.commands import run, serving, stoppable
 from tests.golden.draw import encoded
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
@@ -174,13 +172,5 @@ def test_options_that_do_not_belong_together_are_wrong_use(models: Path, tmp_pat
 
 def test_a_certificate_that_ends_soon_is_warned_of(models: Path, tmp_path: Path) -> None:
     pair = Authority(tmp_path).issue("server", days=3)
-    command = [sys.executable, "-m", "serving", "serve", "--models", models, "--state", tmp_path / "state"]
-    command += ["--listen", "127.0.0.1:0", *tls(pair)]
-    with subprocess.Popen(
-        list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
-        assert "ready" in server.stdout.readline()
-        server.terminate()
-        _, errors = server.communicate(timeout=60)
-    assert "the certificate of CN=server ends at" in errors
+    with stoppable(models, tmp_path / "state", *tls(pair)) as (server, _):
+        assert "the certificate of CN=server ends at" in server.stderr

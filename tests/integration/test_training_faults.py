@@ -1,7 +1,6 @@
 """What breaks while a fit runs: the disk fills up, a process is killed at the last moment or among several."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.commands import ROOT
+from tests.commands import ROOT, run
+from tests.warm import WarmProcess, call
+from training import fit, run_folder
 from training.recipe import Recipe
 from training.run import open_run
 from training.run_folder import partial_folder
@@ -26,15 +27,6 @@ RECIPE = Recipe(
     batch_size=8,
     stages={"whole": Stage(freeze_to=0, lr=(0.01,), cycle_len=3, augment="side-on")},
 )
-
-KILLED_WHILE = """
-import os, signal, sys
-from training import fit, run_folder
-from training.__main__ import main
-place = {"writing the model": (fit, "write_model"), "taking its place": (run_folder, "_put_in_place")}[sys.argv[1]]
-setattr(*place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-sys.exit(main(sys.argv[2:]))
-"""
 
 SECOND_DIES = """
 import os, signal, sys
@@ -52,22 +44,25 @@ sys.exit(main(given[1:]))
 """
 
 
-def run(*command: object, limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    """A Python process, with at most `limit` bytes in any file that it writes."""
+def killed_while(moment: str, *arguments: str) -> int:
+    """`python -m training arguments…`, which dies at a moment."""
+    place = {"writing the model": (fit, "write_model"), "taking its place": (run_folder, "_put_in_place")}[moment]
+    setattr(*place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    return call("training", *arguments)
 
-    def limited() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
+def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Two processes of a program."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", *map(str, arguments)]
     return subprocess.run(
-        [sys.executable, *map(str, command)],
+        command,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=150,
         check=False,
-        preexec_fn=limited,
     )
 
 
@@ -86,7 +81,7 @@ def undisturbed(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     folder = tmp_path_factory.mktemp("undisturbed")
     RECIPE.save(folder / "recipe.yaml")
     options = ("--recipe", folder / "recipe.yaml", "--data", drawings, "--run", folder / "run", "--cache", folder)
-    finished = run("-m", "training", "fit", *options)
+    finished = run("training", "fit", *options)
     assert finished.returncode == 0, finished.stderr
     return load_file(folder / "run" / "model.safetensors")
 
@@ -100,10 +95,10 @@ def same(folder: Path, weights: dict[str, np.ndarray]) -> bool:
 def test_a_fit_killed_while_it_writes_the_run_ends_the_same_when_resumed(
     moment: str, arguments: list[str], tmp_path: Path, undisturbed: dict[str, np.ndarray]
 ) -> None:
-    killed = run("-c", KILLED_WHILE, moment, *arguments)
+    killed = WarmProcess(killed_while, moment, *arguments).finish()
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "run").exists()
-    resumed = run("-m", "training", *arguments, "--resume")
+    resumed = run("training", *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "going on after 3 of 3 epochs" in resumed.stderr
     assert same(tmp_path / "run", undisturbed)
@@ -113,17 +108,17 @@ def test_a_fit_killed_while_it_writes_the_run_ends_the_same_when_resumed(
 def test_a_disk_that_fills_up_when_the_report_is_written_costs_no_training(
     arguments: list[str], tmp_path: Path, undisturbed: dict[str, np.ndarray]
 ) -> None:
-    killed = run("-c", KILLED_WHILE, "taking its place", *arguments)
+    killed = WarmProcess(killed_while, "taking its place", *arguments).finish()
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     partial = partial_folder(tmp_path / "run")
     report = (partial / "report.html").stat().st_size
-    full = run("-m", "training", *arguments, "--resume", limit=report // 2)
+    full = run("training", *arguments, "--resume", file_limit=report // 2)
     assert full.returncode == 1
     assert "File too large" in full.stderr
     assert "--resume goes on from there" in full.stderr
     assert "Traceback" not in full.stderr
     assert not (tmp_path / "run").exists()
-    resumed = run("-m", "training", *arguments, "--resume")
+    resumed = run("training", *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert same(tmp_path / "run", undisturbed)
 
@@ -132,15 +127,13 @@ def test_when_one_of_two_processes_is_killed_the_other_ends_too_and_both_can_go_
     arguments: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "second_dies.py").write_text(SECOND_DIES)
-    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
-    torchrun += ("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")
     steps_an_epoch = 4
-    ended = run(*torchrun, tmp_path / "second_dies.py", "--", steps_an_epoch + 2, *arguments)
+    ended = torchrun(tmp_path / "second_dies.py", "--", steps_an_epoch + 2, *arguments)
     assert ended.returncode == 1
     assert "Signal 9 (SIGKILL)" in ended.stderr
     assert not (tmp_path / "run").exists()
     assert (partial_folder(tmp_path / "run") / "checkpoint.pt").exists()
-    resumed = run(*torchrun, "-m", "training", "--", *arguments, "--resume")
+    resumed = torchrun("-m", "training", "--", *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "going on after 1 of 3 epochs" in resumed.stderr
     facts = open_run(tmp_path / "run").facts

@@ -13,9 +13,8 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.statistics import StatisticsStore
 from tests.bundles import write_bundle
-from tests.commands import serving
+from tests.commands import serving, stoppable
 from tests.integration.statistics_calls import RED, refused, stub_of, tokens
-from tests.integration.test_life_cycle import process
 
 FAST = Duration(nanos=100_000_000)
 
@@ -132,7 +131,7 @@ def test_watchers_are_bounded_and_those_that_go_make_room(models: Path, tmp_path
 
 
 def test_a_stop_ends_the_watchers_calls_well_and_does_not_wait_for_them(models: Path, tmp_path: Path) -> None:
-    with process(models, tmp_path / "state", "--grace", 60) as (server, address), stub_of(address) as stub:
+    with stoppable(models, tmp_path / "state", "--grace", 60) as (server, address), stub_of(address) as stub:
         watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(60)]
         for watch in watches:  # the server may not know yet that the last answer has been written
             next(watch)
@@ -151,7 +150,7 @@ def test_a_watcher_that_does_not_read_holds_up_nobody_else_and_a_stop_for_its_gr
     with StatisticsStore(state / "statistics.sqlite") as store:
         store.register_version("wide", 1, [f"class {index}" for index in range(1_500)])
         store.count_predictions("wide", 1, 0)  # megabytes of zeros, more than the connection takes unread
-    with process(models, state, "--grace", 2) as (server, address), stub_of(address) as stub:
+    with stoppable(models, state, "--grace", 2) as (server, address), stub_of(address) as stub:
         unlimited = [("grpc.max_receive_message_length", -1)]
         with grpc.insecure_channel(address, unlimited) as channel:
             request = pb.WatchStatisticsRequest(min_interval=FAST)

@@ -30,4 +30,4 @@ class CountedServer(serving.server.Server):
 
 if __name__ == "__main__":
     serving.server.Server = CountedServer  # type: ignore[misc]
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -22,7 +22,7 @@ from PIL import Image
 from serving.client import Client, ClientError
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from tests.bundles import write_bundle
-from tests.commands import server_process
+from tests.commands import cold_server
 from tests.golden.draw import encoded
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
@@ -99,7 +99,7 @@ def server(models: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[
     """A server that looks for versions when it is told to."""
     state = models.parent / "state"
     with (
-        server_process(models, state, "--poll-seconds", "0", *arguments) as (process, address),
+        cold_server(models, state, "--poll-seconds", "0", *arguments) as (process, address),
         Client(address, timeout_s=LONG_S) as client,
     ):
         yield process, client, address
@@ -246,7 +246,7 @@ def test_pinned_versions_and_names_are_served_together_and_pins_stay(models: Pat
 
 def test_new_versions_are_found_without_being_told(models: Path) -> None:
     with (
-        server_process(models, models.parent / "state", "--poll-seconds", "0.1") as (_, address),
+        cold_server(models, models.parent / "state", "--poll-seconds", "0.1") as (_, address),
         Client(address) as client,
     ):
         publish(models, 2)
