@@ -127,6 +127,8 @@ def fit_stage(
             rate=round(count / max(learned - began, 1e-9), 1),
             seconds=round(hooks.clock() - began, 4),
         )
+        # before a checkpoint is written: one of a network that is lost would take the place of the last good one
+        _check(result.valid_loss, f"the validation loss of stage {name}", step - 1, now[-1], name)
         hooks.on_epoch(epoch + 1, result, logits)
     trainer.network.eval()
 
@@ -134,8 +136,12 @@ def fit_stage(
 def _check_finite(losses: Sequence[Tensor], step: int, lr: float, name: str) -> None:
     values = torch.stack(list(losses)).tolist()
     for index, value in enumerate(values):
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss of stage {name} is {value} at its step {step - len(values) + index} with learning rate "
-                f"about {lr:g}: lower --stages.{name.split()[0]}.lr (a tenth is a good next try)"
-            )
+        _check(value, f"the loss of stage {name}", step - len(values) + index, lr, name)
+
+
+def _check(value: float, what: str, step: int, lr: float, name: str) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{what} is {value} at its step {step} with learning rate about {lr:g}: lower "
+            f"--stages.{name.split()[0]}.lr (a tenth is a good next try)"
+        )

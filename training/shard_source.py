@@ -8,6 +8,7 @@ them, and photos are mixed within a few shards at a time.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -59,25 +60,24 @@ class ShardSource:
     def labels(self) -> Rows:
         return np.array([photo.label for photo in self.photos], np.int64)
 
-    @property
+    @cached_property
     def streams(self) -> bool:
         """Whether the photos are too many to be kept."""
-        sizes = (self.index.shards[p.path.parent.name].members[p.path.name].size for p in self.photos)
-        return sum(sizes) > self.max_held_bytes
+        return sum(self.index.shards[file].members[name].size for file, name in self._places) > self.max_held_bytes
 
     def epoch(self, batch_size: int, seed: int, processes: int) -> list[list[Rows]]:
         smallest = 2 * processes
         if not self.streams:
             return dealt(random_batches(len(self.photos), batch_size, seed, smallest=smallest), processes)
         rng = np.random.default_rng(seed)
-        shards = self._rows_by_shard()
+        shards = self._rows_by_shard
         shuffled = [shards[at] for at in rng.permutation(len(shards))]
         number = len(batch_starts(len(self.photos), batch_size, smallest=smallest))
         mixed = [_mixed(part, rng) for part in _split_rows(shuffled, processes)]
         return [list(batch) for batch in zip(*(even_parts(rows, number) for rows in mixed), strict=True)]
 
     def parts(self, processes: int) -> list[Rows]:
-        return even_parts(np.concatenate(self._rows_by_shard()), processes)
+        return even_parts(np.concatenate(self._rows_by_shard), processes)
 
     def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
         view = augmentation(self.augment, self.preprocess.crop)
@@ -105,14 +105,14 @@ class ShardSource:
         keep = not self.streams
         wanted = {int(row) for batch in rows for row in batch}
         held = self._held if keep else {}
-        row_of = {self.photos[row].path: row for row in wanted}
+        row_of = {self._places[row]: row for row in wanted}
         for batch in rows:
             found = []
             for row in batch.tolist():
                 if row not in held:
-                    shard = self.photos[row].path.parent
-                    for name, content in self.index.read_shard(shard.name).items():
-                        other = row_of.get(shard / name)
+                    file, _ = self._places[row]
+                    for name, content in self.index.read_shard(file).items():
+                        other = row_of.get((file, name))
                         if other in wanted:
                             held[other] = content
                 found.append(held[row])
@@ -121,10 +121,16 @@ class ShardSource:
                     wanted.discard(row)
             yield found
 
+    @cached_property
+    def _places(self) -> list[tuple[str, str]]:
+        """The shard and the name within it of each row."""
+        return [(photo.path.parent.name, photo.path.name) for photo in self.photos]
+
+    @cached_property
     def _rows_by_shard(self) -> list[Rows]:
         rows: dict[str, list[int]] = {}
-        for row in sorted(range(len(self.photos)), key=lambda row: self.photos[row].path):
-            rows.setdefault(self.photos[row].path.parent.name, []).append(row)
+        for (file, _), row in sorted(zip(self._places, range(len(self._places)), strict=True)):
+            rows.setdefault(file, []).append(row)
         return [np.array(of_shard, np.int64) for of_shard in rows.values()]
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -89,6 +90,8 @@ class ShardIndex:
             DataError: if it cannot be read, or is not the one that the index describes.
         """
         shard, place = self.shards[file], self._place(file)
+        if place.startswith("http") and shutil.which("curl") is None:
+            raise DataError(f"shard {place} cannot be read: webdataset reads URLs with curl, which is not installed")
         try:
             with webdataset.gopen(place) as stream:
                 content: bytes = stream.read(shard.size + 1)

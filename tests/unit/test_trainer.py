@@ -1,6 +1,7 @@
 """Steps, sweeps, snapshots and batches: what changes, and what is exactly as it was."""
 
 import copy
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,11 +13,13 @@ from torch import nn
 
 from training.hardware import Hardware
 from training.layer_groups import head_group
+from training.learner import Hooks, TrainingError, fit_stage
 from training.lr_finder import LrCurve, find_lr, smoothed, sweep_rates
 from training.model import Head, MeanPredictions
 from training.processes import Processes
 from training.snapshots import mean_weights, recompute_batch_norms
 from training.sources import AnyOrder, Batch, dealt, random_batches
+from training.stage import Stage
 from training.trainer import Trainer
 
 CPU = Hardware(torch.device("cpu"), None, 0)
@@ -193,3 +196,28 @@ def test_decoupled_decay_takes_its_part_off_the_weights_that_learn_whatever_the_
     before = copy.deepcopy(trainer.network)
     trainer.step(torch.randn(6, 8), torch.randint(2, (6,)), rows=6, rates=[0.0], decay=0.1)
     torch.testing.assert_close(trainer.network[2].weight, 0.9 * before[2].weight)
+
+
+def test_a_network_whose_validation_loss_is_no_number_gets_no_checkpoint() -> None:
+    class Lost(Points):
+        def batches(self, rows: Sequence[np.ndarray], seed: int) -> Iterator[Batch]:
+            for inputs, labels in super().batches(rows, seed):
+                yield torch.full_like(inputs, float("nan")), labels
+
+    told: list[object] = []
+    hooks = Hooks(lambda *_: None, lambda _: None, lambda *epoch: told.append(epoch), time.monotonic)
+    with pytest.raises(TrainingError, match=r"validation loss of stage head is nan at its step 3 .*--stages.head.lr"):
+        fit_stage(
+            trainer_of(Head(8, 2)),
+            Stage(cycle_len=2),
+            name="head",
+            train=Points(),
+            valid=Lost(),
+            rates=[0.01],
+            batch_size=16,
+            seed=0,
+            done=0,
+            before=0,
+            hooks=hooks,
+        )
+    assert told == []
