@@ -96,7 +96,9 @@ class ShardIndex:
             with webdataset.gopen(place) as stream:
                 content: bytes = stream.read(shard.size + 1)
         except OSError as error:
-            raise DataError(f"shard {place} cannot be read: {error.strerror or error}") from error
+            # webdataset's words for curl's failure begin with the whole command
+            reason = error.strerror or f"curl ended with {str(error).rpartition('): ')[2]}"
+            raise DataError(f"shard {place} cannot be read: {reason}") from error
         if len(content) != shard.size or hashlib.sha256(content).hexdigest() != shard.sha256:
             raise DataError(
                 f"shard {place} is not the one that {self.folder / INDEX_FILE} describes ({len(content):,} bytes read "
@@ -123,8 +125,8 @@ class ShardIndex:
         last = member.offset + member.size - 1
         request = urllib.request.Request(self.url + file, headers={"Range": f"bytes={member.offset}-{last}"})
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            if answer.status != 206:  # it would send the whole shard
-                raise OSError(f"{self.url + file} is served without ranges (status {answer.status}; 206 is needed)")
+            if answer.status != 206:  # it knows no ranges, and sends the shard from its beginning
+                answer.read(member.offset)
             content: bytes = answer.read(member.size)
         return content
 

@@ -227,12 +227,17 @@ def test_a_shard_of_other_members_is_refused_even_if_its_hash_is_right(kind: str
 
 
 class Ranges(SimpleHTTPRequestHandler):
-    """A file server that knows ranges, as object storage does."""
+    """A file server that knows ranges, as object storage does, or none."""
+
+    ranges = True
 
     def do_GET(self) -> None:
-        content = (Path(self.directory) / self.path[1:]).read_bytes()
+        if not (path := Path(self.directory) / self.path[1:]).exists():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
         start, stop = 0, len(content)
-        if given := self.headers["Range"]:
+        if given := self.headers["Range"] if self.ranges else None:
             first, last = given.removeprefix("bytes=").split("-")
             start, stop = int(first), int(last) + 1
         self.send_response(206 if given else 200)
@@ -255,11 +260,19 @@ def served(shards: Path) -> Iterator[str]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset reads URLs with curl")
-def test_shards_behind_a_url_are_read_as_if_they_were_here(served: str, shards: Path, tmp_path: Path) -> None:
+def test_shards_behind_a_url_are_read_as_if_they_were_here(
+    served: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "shards.json").write_bytes((shards / "shards.json").read_bytes())
     change(tmp_path, url=served)
     far, near = load_index(tmp_path), load_index(shards)
     assert far.read_shard("train-000001.tar") == near.read_shard("train-000001.tar")
     photo = far.split().valid[0]
     assert photo.read() == near.split().valid[0].read()
+    monkeypatch.setattr(Ranges, "ranges", False)
+    assert photo.read() == near.split().valid[0].read()
+    (shards / "train-000001.tar").rename(tmp_path / "away")
+    with pytest.raises(DataError, match="train-000001.tar cannot be read: curl ended with exit 22"):
+        far.read_shard("train-000001.tar")
+    (tmp_path / "away").rename(shards / "train-000001.tar")
     assert not np.any([path.suffix == ".tar" for path in tmp_path.iterdir()])
