@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PACKAGES := training export serving
 DATA ?=
 
-.PHONY: help demo test fuzz check format gpu-check container-check ray-check lock proto bench clean
+.PHONY: help demo test fuzz check format gpu-check container-check ray-check scale-check lock proto bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -57,6 +57,10 @@ $(VENV)-ray/installed: pyproject.toml constraints.txt
 
 ray-check: $(VENV)-ray/installed  ## replicas on a local Ray, in an environment of its own (650 MB)
 	$(VENV)-ray/bin/python -m pytest tests/ray
+
+scale-check: $(VENV)/installed  ## several processes: thirty exits, two nodes, one of them lost
+	PAWSERVE_SCALE=1 $(BIN)/python -m pytest tests/scale
+	$(BIN)/shellcheck deploy/torchrun/launch.sh deploy/slurm/train.sbatch
 
 proto: $(VENV)/installed  ## generate serving/pb from proto/
 	$(BIN)/python proto/generate.py
