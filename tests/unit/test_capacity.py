@@ -196,6 +196,7 @@ def test_what_cannot_be_simulated_is_refused_with_the_reason(tmp_path: Path) -> 
 def test_a_model_is_read_as_it_was_written(tmp_path: Path) -> None:
     LIKE_A_SERVER.save(tmp_path / "model.json")
     assert load(tmp_path / "model.json") == LIKE_A_SERVER
+    assert "network" not in LIKE_A_SERVER.limits()
     assert from_json({**to_json(LIKE_A_SERVER), "nic_bytes_per_s": 1e9}).limits()["network"] == 1e9
 
 
