@@ -5,6 +5,7 @@ import json
 import os
 import sys
 
+import grpc
 from rich.console import Console
 
 from serving.channel_options import to_credentials
@@ -12,6 +13,8 @@ from serving.client import Client, ClientError
 from serving.limit_options import to_connections
 from serving.live_statistics import watch_statistics
 from serving.logs import configure as configure_logs
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.statistics_location import find_statistics
 from serving.tables import print_statistics, statistics_to_dict
 
 WRONG_USE = 2
@@ -32,6 +35,7 @@ def serve(arguments: argparse.Namespace) -> int:
     os.umask(0o077)  # what the server writes is for its own user: keys, labels
     try:
         connections, security = to_connections(arguments), to_security(arguments)
+        statistics = find_statistics(arguments.statistics)
     except ValueError as error:
         print(f"pawserve: {error}", file=sys.stderr)
         return WRONG_USE
@@ -56,7 +60,7 @@ def serve(arguments: argparse.Namespace) -> int:
         poll_s=arguments.poll_seconds,
         listen=arguments.listen,
         state=arguments.state,
-        statistics=arguments.statistics or os.environ.get("PAWSERVE_STATISTICS", ""),
+        statistics=statistics,
         retention_days=arguments.retention,
         token_key=arguments.token_key,
         options=options,
@@ -106,12 +110,22 @@ def check_health(arguments: argparse.Namespace) -> int:
     """Say whether the server is ready, and what it serves."""
     with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
         status = client.health()
-        models = client.list_models() if status == "SERVING" else []
+        models = _list_models(client) if status == "SERVING" else []
     if arguments.json:
         print(json.dumps({"status": status, "models": [model.name for model in models]}, ensure_ascii=False))
     else:
         print(status, *(f"{model.name} ({model.engine})" for model in models), sep="\n  ")
     return 0 if status == "SERVING" else 1
+
+
+def _list_models(client: Client) -> list[pb.Model]:
+    """What is served, if the caller may know: a container's health check has no credentials, and needs none."""
+    try:
+        return client.list_models()
+    except ClientError as error:
+        if error.code == grpc.StatusCode.UNAUTHENTICATED:
+            return []
+        raise
 
 
 def show_statistics(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from serving.client import Client
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
 from tests.bundles import write_bundle
-from tests.commands import run, serving
+from tests.commands import run_cold, serving
 from tests.golden.draw import encoded
 
 RED = encoded(Image.new("RGB", (60, 50), "red"), "JPEG")
@@ -39,7 +39,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pb_grpc.GRPCInfer
 
 @pytest.mark.parametrize("how", ["sync", "asyncio", "stream"])
 def test_tritons_client_is_answered(address: str, how: str) -> None:
-    finished = run("tests.triton_calls", how, address)
+    finished = run_cold("tests.triton_calls", how, address)
     assert finished.returncode == 0, finished.stderr
     if how == "sync":  # tokens that came through the one protocol are labelled through the other
         with Client(address) as client:
