@@ -1,4 +1,4 @@
-"""The commands: python -m serving serve | predict | label | stats | export-labels | health."""
+"""The commands: python -m serving serve | ray | predict | label | stats | export-labels | health."""
 
 import argparse
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 from serving.channel_options import add_channel_options
 from serving.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, ClientError
 from serving.commands import check_health, record_label, serve, show_statistics
-from serving.limit_options import add_limit_options, add_security_options
-from serving.logs import LEVELS
 from serving.operator_commands import add_operator_commands
 from serving.predict import predict
-from serving.statistics_arguments import add_database_options, add_export_labels, add_view_options
+from serving.ray_options import add_ray
+from serving.serve_options import add_serve_options
+from serving.statistics_arguments import add_export_labels, add_view_options
 
 INTERRUPTED = 130
 
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve the models in a folder"))
+    add_ray(commands.add_parser("ray", help="serve them as replicas of a Ray cluster"))
     _add_predict(commands.add_parser("predict", help="classify pictures"))
     _add_label(commands.add_parser("label", help="record what a prediction turned out to be"))
     _add_stats(commands.add_parser("stats", help="show the confusion matrix and the rates that follow from it"))
@@ -55,79 +56,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "Serve models over gRPC until SIGTERM or Ctrl-C. One line on standard output says when the server is ready, "
         "where, and with what; the log goes to standard error."
     )
-    add = parser.add_argument
-    add("--models", type=Path, default=Path("models"), metavar="DIR", help="holds NAME/VERSION/model.json (models)")
-    add(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME[/VERSION]",
-        help="serve this model, its newest version unless one is named; may be repeated (the newest of every name)",
-    )
-    add("--listen", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help=f"port 0 takes a free one ({DEFAULT_ADDRESS})")
-    add(
-        "--state",
-        type=Path,
-        default=Path("state"),
-        metavar="DIR",
-        help="keeps the statistics and the key that signs tokens; made if there is none (state)",
-    )
-    add_database_options(parser)
-    add(
-        "--keep-versions",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="serve the N newest versions of each name, where none is named (1)",
-    )
-    add(
-        "--poll-seconds",
-        type=_seconds,
-        default=5.0,
-        metavar="S",
-        help="how often to look for new versions; 0 for only on SIGHUP and when a client asks (5)",
-    )
-    add("--engine", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="what computes (auto)")
-    add("--precision", choices=("int8", "fp32", "fp16"), help="(the fastest for the engine that the bundle has)")
-    add("--instances", type=_positive, metavar="N", help="batches computed at once (measured)")
-    add("--threads", type=_positive, metavar="N", help="threads of each instance (measured)")
-    add("--max-batch-size", type=_positive, metavar="N", help="most views in one engine call (measured)")
-    add(
-        "--latency-bound-ms",
-        type=_milliseconds,
-        default=50.0,
-        metavar="MS",
-        help="a full batch may take an engine so long, where its size is measured (50)",
-    )
-    add(
-        "--plan-seconds",
-        type=_seconds,
-        default=1.5,
-        metavar="S",
-        help="how long the first start of a model measures which plan is the fastest; 0 takes one unmeasured (1.5)",
-    )
-    add("--max-views", type=_positive, default=16, metavar="N", help="most views that a request may ask for (16)")
-    add(
-        "--max-queue-views",
-        type=_positive,
-        default=1024,
-        metavar="N",
-        help="most views in flight for each model; what comes beyond is refused at once (1024)",
-    )
-    add("--grace", type=_seconds, default=20.0, metavar="S", help="how long a stop waits for answers (20)")
-    add_limit_options(parser)
-    add_security_options(parser)
-    _add_observation(parser.add_argument_group("what the server tells of itself (docs/observability.md)"))
+    add_serve_options(parser)
     parser.set_defaults(run=serve)
-
-
-def _add_observation(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--metrics", metavar="HOST:PORT", help="answer Prometheus there, at /metrics; port 0 takes a free one (no)")
-    add("--log-format", choices=("text", "json"), default="text", help="for people, or one JSON object a line (text)")
-    add("--log-level", choices=LEVELS, default="info", help="log this and what is graver (info)")
-    add("--access-log", action=argparse.BooleanOptionalAction, default=False, help="log each call (no)")
-    add("--otlp-endpoint", metavar="URL", help="send traces there, by OTLP over gRPC: http://127.0.0.1:4317 (no)")
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -197,13 +127,6 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
     return int(text)
-
-
-def _milliseconds(text: str) -> float:
-    milliseconds = float(text)
-    if not 0 < milliseconds < 86_400_000:
-        raise argparse.ArgumentTypeError(f"{text} is no number of milliseconds above 0, up to a day")
-    return milliseconds
 
 
 def _seconds(text: str) -> float:

@@ -10,11 +10,9 @@ from rich.console import Console
 
 from serving.channel_options import to_credentials
 from serving.client import Client, ClientError
-from serving.limit_options import to_connections
 from serving.live_statistics import watch_statistics
 from serving.logs import configure as configure_logs
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.statistics_location import find_statistics
 from serving.tables import print_statistics, statistics_to_dict
 
 WRONG_USE = 2
@@ -23,59 +21,17 @@ WRONG_USE = 2
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     # here, so that the other commands need not wait for the inference libraries
-    from serving.decode import Limits
-    from serving.observation import Observation
-    from serving.plan import PlanOptions
     from serving.process import run
-    from serving.repository import ServingOptions
-    from serving.security import to_security
-    from serving.server import Settings, StartupError
+    from serving.serve_options import to_settings
+    from serving.server import StartupError
 
     configure_logs(arguments.log_format, arguments.log_level)
     os.umask(0o077)  # what the server writes is for its own user: keys, labels
     try:
-        connections, security = to_connections(arguments), to_security(arguments)
-        statistics = find_statistics(arguments.statistics)
+        settings = to_settings(arguments)
     except ValueError as error:
         print(f"pawserve: {error}", file=sys.stderr)
         return WRONG_USE
-    options = ServingOptions(
-        plan=PlanOptions(
-            instances=arguments.instances,
-            threads=arguments.threads,
-            max_batch_size=arguments.max_batch_size,
-            latency_bound_ms=arguments.latency_bound_ms,
-            seconds=arguments.plan_seconds,
-        ),
-        plans=arguments.state / "plans",
-        engine=arguments.engine,
-        precision=arguments.precision,
-        max_rows=arguments.max_queue_views,
-        limits=Limits(max_bytes=arguments.max_image_mib * 2**20, max_pixels=arguments.max_pixels),
-    )
-    settings = Settings(
-        models=arguments.models,
-        wanted=tuple(arguments.model),
-        keep_versions=arguments.keep_versions,
-        poll_s=arguments.poll_seconds,
-        listen=arguments.listen,
-        state=arguments.state,
-        statistics=statistics,
-        retention_days=arguments.retention,
-        token_key=arguments.token_key,
-        options=options,
-        max_views=arguments.max_views,
-        connections=connections,
-        security=security,
-        reflection=not arguments.no_reflection,
-        max_bytes_in_flight=arguments.max_in_flight_mib * 2**20,
-        grace_s=arguments.grace,
-        observation=Observation(
-            metrics=arguments.metrics,
-            access_log=arguments.access_log,
-            otlp_endpoint=arguments.otlp_endpoint,
-        ),
-    )
     try:
         run(settings)
     except StartupError as error:

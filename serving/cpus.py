@@ -8,9 +8,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+_reserved: float | None = None
+
+
+def hold_to(cpus: float) -> None:
+    """Count no more CPUs from now on than a scheduler has set aside for this process, where it does not enforce it."""
+    global _reserved
+    _reserved = cpus
+
 
 def available_cpus(root: Path = Path("/")) -> int:
-    """CPUs that this process may use: the affinity mask or the cgroup quota, whichever is less; at least 1.
+    """CPUs that this process may use: the affinity mask, the cgroup quota or what `hold_to` said, whichever is less; at
+    least 1.
 
     A quota of 2.5 CPUs counts as 2: a third thread would be stopped for half of its time.
 
@@ -18,8 +27,8 @@ def available_cpus(root: Path = Path("/")) -> int:
         root: where /proc and the cgroup file systems are looked for.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cgroup_quota(root)
-    return allowed if quota is None else max(1, min(allowed, int(quota)))
+    limits = [limit for limit in (cgroup_quota(root), _reserved) if limit is not None]
+    return max(1, min(allowed, *map(int, limits))) if limits else allowed
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:

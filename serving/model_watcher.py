@@ -117,6 +117,12 @@ class ModelWatcher:
                 if (status.name, status.version) == key and status.state is State.REFUSED:
                     raise BundleError(status.reason)
 
+    async def release(self, name: str, version: int) -> None:
+        """Serve a version that `load` named no longer, unless it is among the newest that are served."""
+        async with self._busy:
+            self._pinned.discard((name, version))
+            await self._renew(name)
+
     async def unload(self, name: str) -> None:
         """Serve "NAME" no longer, in no version, until `load` is called; callers that it has are answered.
 

@@ -34,14 +34,14 @@ async def _run(settings: Settings) -> None:
         loop.add_signal_handler(number, server.stop)
     loop.add_signal_handler(signal.SIGHUP, server.look_for_models)
     await server.startup()
-    _tune_interpreter()
+    tune_interpreter()
     print(f"pawserve ready on {server.describe()}", flush=True)
     await server.serve()
     logger.info("stopping: requests in flight are answered first; a second signal stops at once")
     await server.shutdown()
 
 
-def _tune_interpreter() -> None:
+def tune_interpreter() -> None:
     """What throughput gains from, once all is loaded."""
     # What was loaded stays: nothing in it needs to be looked at again and again for garbage. Requests leave next to
     # none, so it can be collected seldom.

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -101,21 +101,30 @@ class Server:
         Raises:
             StartupError: if one of them cannot be done.
         """
-        try:
+        await self.prepare()
+        with self._saying_why():
+            self._listen()
+            await self._server.start()
+        self.begin()
+
+    async def prepare(self) -> None:
+        """All of `startup` but listening: for a host that takes the calls itself, and gives them to `classifier` and
+        `health` through the `interceptors`.
+
+        Raises:
+            StartupError: if it cannot be done.
+        """
+        with self._saying_why():
             self._observing = Observing(self.settings.observation)
             self._options = replace(self.settings.options, observer_of=self._observing.observer_of)
             await asyncio.to_thread(self._load_models)
             await asyncio.to_thread(self._open_state)
             self._observe()
-            self._listen()
-            await self._server.start()
-        except (BundleError, StatisticsUnavailable, ValueError) as error:
-            self._cleanup.close()
-            raise StartupError(str(error)) from error
-        except StartupError:
-            self._cleanup.close()
-            raise
-        self._health.set_serving()
+            self._make_services()
+
+    def begin(self) -> None:
+        """Say that all is well, and look for new versions from now on."""
+        self.health.set_serving()
         self._watching = asyncio.create_task(self.watcher.watch(self.settings.poll_s))
 
     async def serve(self) -> None:
@@ -124,10 +133,7 @@ class Server:
 
     async def shutdown(self) -> None:
         """Answer what is in flight, within the grace period; then write what is known, and let go of everything."""
-        self._health.stop()
-        self._pipelines.stop()
-        self._watching.cancel()
-        self._service.statistics.stop()
+        self.end()
         drained = asyncio.create_task(self._server.stop(self.settings.grace_s))
         cut_short = asyncio.create_task(self._cut_short.wait())
         await asyncio.wait((drained, cut_short), return_when=asyncio.FIRST_COMPLETED)
@@ -135,6 +141,17 @@ class Server:
             await self._server.stop(None)
         cut_short.cancel()
         await drained
+        await self.close()
+
+    def end(self) -> None:
+        """Say that nothing is well any more, and end the calls that would go on for ever."""
+        self.health.stop()
+        self._pipelines.stop()
+        self._watching.cancel()
+        self.classifier.statistics.stop()
+
+    async def close(self) -> None:
+        """Write what is known, and let go of everything, once no call is in flight."""
         await asyncio.to_thread(self._cleanup.close)
 
     def stop(self) -> None:
@@ -148,20 +165,32 @@ class Server:
 
     def describe(self) -> str:
         """One line for people: where it listens, and what it serves."""
-        models = "; ".join(f"{model.manifest.resource} ({model.engine})" for model in self._repository.models)
+        models = "; ".join(f"{model.manifest.resource} ({model.engine})" for model in self.repository.models)
         metrics = f"; metrics on {self._observing.metrics_url}" if self._observing.metrics_url else ""
         return f"{self.address}: {models}{metrics}"
 
+    @contextmanager
+    def _saying_why(self) -> Iterator[None]:
+        """Whatever stops the start lets go of what was begun, and is a StartupError."""
+        try:
+            yield
+        except (BundleError, StatisticsUnavailable, ValueError) as error:
+            self._cleanup.close()
+            raise StartupError(str(error)) from error
+        except StartupError:
+            self._cleanup.close()
+            raise
+
     def _load_models(self) -> None:
-        self._repository = Repository()
-        self._cleanup.callback(self._repository.close)
+        self.repository = Repository()
+        self._cleanup.callback(self.repository.close)
         settings = self.settings
         bundles = find_bundles(settings.models, settings.wanted, settings.keep_versions)
         models: dict[str, ServedModel] = {}
         for bundle in bundles:  # all before the first is served, so that each can be measured
             name = bundle.manifest.name
             models[name] = load_model(bundle, self._options, alike=models.get(name))
-            self._repository.add(models[name])
+            self.repository.add(models[name])
 
     def _open_state(self) -> None:
         state = self.settings.state
@@ -176,7 +205,7 @@ class Server:
         self._store = self._cleanup.enter_context(StatisticsStore(database))
         if self.settings.retention_days is not None:
             self._cleanup.enter_context(Retention(self._store, self.settings.retention_days))
-        for model in self._repository.models:
+        for model in self.repository.models:
             self._register(model.manifest)
 
     def _register(self, manifest: Manifest) -> None:
@@ -184,39 +213,42 @@ class Server:
 
     def _observe(self) -> None:
         try:
-            self._cleanup.enter_context(self._observing.start(self._repository, self._store))
+            self._cleanup.enter_context(self._observing.start(self.repository, self._store))
         except OSError as error:
             listen = self.settings.observation.metrics
             raise StartupError(
                 f"cannot listen on {listen} for metrics ({error.strerror}); name another address with --metrics"
             ) from error
 
-    def _listen(self) -> None:
+    def _make_services(self) -> None:
         settings = self.settings
         feedback = Feedback(self._signer, self._store, self._observing.labels_recorded)
         bytes_in_flight = FairShares(settings.max_bytes_in_flight)
-        pictures = PictureService(self._repository, feedback, settings.max_views, bytes_in_flight)
+        pictures = PictureService(self.repository, feedback, settings.max_views, bytes_in_flight)
         self._pipelines = Pipelines(pictures)
-        self._service = ClassifierService(self._repository, feedback, self._store, pictures, self._pipelines)
+        self.classifier = ClassifierService(self.repository, feedback, self._store, pictures, self._pipelines)
         self.watcher = ModelWatcher(
-            self._repository, settings.models, settings.wanted, self._options, self._register, settings.keep_versions
+            self.repository, settings.models, settings.wanted, self._options, self._register, settings.keep_versions
         )
-        inference = InferenceService(self._repository, self.watcher, pictures, self._pipelines, settings.options.limits)
-        self._health = HealthServicer([SERVICE, INFERENCE_SERVICE])
+        self._inference = InferenceService(
+            self.repository, self.watcher, pictures, self._pipelines, settings.options.limits
+        )
+        self.health = HealthServicer([SERVICE, INFERENCE_SERVICE])
         loop = asyncio.get_running_loop()
-        self._repository.on_change.append(partial(_in_loop, loop, self._tell_health))
+        self.repository.on_change.append(partial(_in_loop, loop, self._tell_health))
         self._tell_health()
-        self._server = grpc.aio.server(
-            options=settings.connections.options(),
-            interceptors=[
-                CallInterceptor(self._observing.call_observers),
-                settings.security.interceptor(settings.listen),
-                MessageReader(),
-            ],
-        )
-        classifier_pb2_grpc.add_ClassifierServicer_to_server(self._service, self._server)  # type: ignore[no-untyped-call]
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self.interceptors = [
+            CallInterceptor(self._observing.call_observers),
+            settings.security.interceptor(settings.listen),
+            MessageReader(),
+        ]
+
+    def _listen(self) -> None:
+        settings = self.settings
+        self._server = grpc.aio.server(options=settings.connections.options(), interceptors=self.interceptors)
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(self.classifier, self._server)  # type: ignore[no-untyped-call]
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         if settings.reflection:
             services = (SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(services, self._server)
@@ -231,8 +263,8 @@ class Server:
 
     def _tell_health(self) -> None:
         """Names and versions that are served are well, as health services "models/NAME[/versions/VERSION]"."""
-        models = [model.manifest for model in self._repository.models]
-        self._health.set_models({name for each in models for name in (f"models/{each.name}", each.resource)})
+        models = [model.manifest for model in self.repository.models]
+        self.health.set_models({name for each in models for name in (f"models/{each.name}", each.resource)})
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

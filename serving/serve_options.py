@@ -1,0 +1,162 @@
+"""The options of `serve`: added to a parser, and read into the settings they stand for. `ray` takes them too."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.client import DEFAULT_ADDRESS
+from serving.limit_options import add_limit_options, add_security_options, to_connections
+from serving.logs import LEVELS
+from serving.statistics_arguments import add_database_options
+
+if TYPE_CHECKING:  # commands that parse and serve nothing need not wait for the inference libraries
+    from serving.server import Settings
+
+
+def add_serve_options(parser: argparse.ArgumentParser) -> None:
+    """All options of `serve`."""
+    add = parser.add_argument
+    add("--models", type=Path, default=Path("models"), metavar="DIR", help="holds NAME/VERSION/model.json (models)")
+    add(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME[/VERSION]",
+        help="serve this model, its newest version unless one is named; may be repeated (the newest of every name)",
+    )
+    add("--listen", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help=f"port 0 takes a free one ({DEFAULT_ADDRESS})")
+    add(
+        "--state",
+        type=Path,
+        default=Path("state"),
+        metavar="DIR",
+        help="keeps the statistics and the key that signs tokens; made if there is none (state)",
+    )
+    add_database_options(parser)
+    add(
+        "--keep-versions",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="serve the N newest versions of each name, where none is named (1)",
+    )
+    add(
+        "--poll-seconds",
+        type=_seconds,
+        default=5.0,
+        metavar="S",
+        help="how often to look for new versions; 0 for only on SIGHUP and when a client asks (5)",
+    )
+    add("--engine", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="what computes (auto)")
+    add("--precision", choices=("int8", "fp32", "fp16"), help="(the fastest for the engine that the bundle has)")
+    add("--instances", type=_positive, metavar="N", help="batches computed at once (measured)")
+    add("--threads", type=_positive, metavar="N", help="threads of each instance (measured)")
+    add("--max-batch-size", type=_positive, metavar="N", help="most views in one engine call (measured)")
+    add(
+        "--latency-bound-ms",
+        type=_milliseconds,
+        default=50.0,
+        metavar="MS",
+        help="a full batch may take an engine so long, where its size is measured (50)",
+    )
+    add(
+        "--plan-seconds",
+        type=_seconds,
+        default=1.5,
+        metavar="S",
+        help="how long the first start of a model measures which plan is the fastest; 0 takes one unmeasured (1.5)",
+    )
+    add("--max-views", type=_positive, default=16, metavar="N", help="most views that a request may ask for (16)")
+    add(
+        "--max-queue-views",
+        type=_positive,
+        default=1024,
+        metavar="N",
+        help="most views in flight for each model; what comes beyond is refused at once (1024)",
+    )
+    add("--grace", type=_seconds, default=20.0, metavar="S", help="how long a stop waits for answers (20)")
+    add_limit_options(parser)
+    add_security_options(parser)
+    _add_observation(parser.add_argument_group("what the server tells of itself (docs/observability.md)"))
+
+
+def _add_observation(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--metrics", metavar="HOST:PORT", help="answer Prometheus there, at /metrics; port 0 takes a free one (no)")
+    add("--log-format", choices=("text", "json"), default="text", help="for people, or one JSON object a line (text)")
+    add("--log-level", choices=LEVELS, default="info", help="log this and what is graver (info)")
+    add("--access-log", action=argparse.BooleanOptionalAction, default=False, help="log each call (no)")
+    add("--otlp-endpoint", metavar="URL", help="send traces there, by OTLP over gRPC: http://127.0.0.1:4317 (no)")
+
+
+def to_settings(arguments: argparse.Namespace) -> "Settings":
+    """What the options say.
+
+    Raises:
+        ValueError: if a limit is out of its range, or options do not go together.
+    """
+    from serving.decode import Limits
+    from serving.observation import Observation
+    from serving.plan import PlanOptions
+    from serving.repository import ServingOptions
+    from serving.security import to_security
+    from serving.server import Settings
+    from serving.statistics_location import find_statistics
+
+    options = ServingOptions(
+        plan=PlanOptions(
+            instances=arguments.instances,
+            threads=arguments.threads,
+            max_batch_size=arguments.max_batch_size,
+            latency_bound_ms=arguments.latency_bound_ms,
+            seconds=arguments.plan_seconds,
+        ),
+        plans=arguments.state / "plans",
+        engine=arguments.engine,
+        precision=arguments.precision,
+        max_rows=arguments.max_queue_views,
+        limits=Limits(max_bytes=arguments.max_image_mib * 2**20, max_pixels=arguments.max_pixels),
+    )
+    return Settings(
+        models=arguments.models,
+        wanted=tuple(arguments.model),
+        keep_versions=arguments.keep_versions,
+        poll_s=arguments.poll_seconds,
+        listen=arguments.listen,
+        state=arguments.state,
+        statistics=find_statistics(arguments.statistics),
+        retention_days=arguments.retention,
+        token_key=arguments.token_key,
+        options=options,
+        max_views=arguments.max_views,
+        connections=to_connections(arguments),
+        security=to_security(arguments),
+        reflection=not arguments.no_reflection,
+        max_bytes_in_flight=arguments.max_in_flight_mib * 2**20,
+        grace_s=arguments.grace,
+        observation=Observation(
+            metrics=arguments.metrics,
+            access_log=arguments.access_log,
+            otlp_endpoint=arguments.otlp_endpoint,
+        ),
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
+def _milliseconds(text: str) -> float:
+    milliseconds = float(text)
+    if not 0 < milliseconds < 86_400_000:
+        raise argparse.ArgumentTypeError(f"{text} is no number of milliseconds above 0, up to a day")
+    return milliseconds
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0 to a day")
+    return seconds

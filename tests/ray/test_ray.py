@@ -1,0 +1,271 @@
+"""The classifier on a real local Ray: `make ray-check` installs Ray and runs this."""
+
+import inspect
+import io
+import os
+import resource
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+import yaml
+from google.rpc import status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image
+
+from serving.client import Client, ClientError, Prediction
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
+from serving.ray_ingress import CLASSIFIER
+from tests.bundles import write_bundle
+from tests.commands import ROOT, eventually, run, serving
+
+pytest.importorskip("ray", reason="needs Ray: make ray-check")
+
+from tests.ray.cluster import Cluster, cluster  # noqa: E402
+
+COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250)}
+CALLERS = 6
+
+
+def picture(colour: str, size: int = 80) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (size, size), COLOURS[colour]).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ray")
+    for version in (1, 2, 3):
+        write_bundle(folder / "models", version=version, slowness=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ray(folder: Path) -> Iterator[Cluster]:
+    options = ("--replicas", "1-2", "--target-requests", 2, "--upscale-delay", 0, "--downscale-delay", 2)
+    with cluster(folder, *options, "--cpus", 0.5, "--more-versions", 1, "--max-message-mib", 1) as started:
+        yield started
+
+
+@pytest.fixture
+def client(ray: Cluster) -> Iterator[Client]:
+    with Client(ray.address, timeout_s=60) as client:
+        yield client
+
+
+class Load:
+    """Callers who ask one picture after the other, and say what it was; each label twice."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._stopping = threading.Event()
+        self._executor = ThreadPoolExecutor(CALLERS)
+        self._callers = [self._executor.submit(self._call, name) for name in list(COLOURS) * (CALLERS // len(COLOURS))]
+        self.answered = 0
+
+    def _call(self, colour: str) -> int:
+        answers = 0
+        with Client(self._address, timeout_s=60) as client:
+            while not self._stopping.is_set():
+                [result] = client.classify([picture(colour)]).results
+                assert isinstance(result, Prediction), result
+                assert result.classes[0][0] == colour
+                for _ in range(2):
+                    [recorded] = client.record_labels([(result.token, colour)])
+                    assert not isinstance(recorded, ClientError), recorded
+                answers += 1
+                self.answered += 1
+        return answers
+
+    def stop(self) -> int:
+        """Pictures that were answered and labelled. Raises what any caller has seen."""
+        self._stopping.set()
+        try:
+            return sum(caller.result(timeout=120) for caller in self._callers)
+        finally:
+            self._executor.shutdown()
+
+
+def labelled(client: Client) -> tuple[int, int]:
+    """Labels in the statistics, and those of them that were right."""
+    models = client.statistics()
+    return (
+        sum(model.labels for model in models),
+        sum(row.predicted[index] for model in models for index, row in enumerate(model.confusion_matrix)),
+    )
+
+
+def test_replicas_come_under_load_and_a_killed_one_costs_nobody_an_answer(ray: Cluster, client: Client) -> None:
+    before, _ = labelled(client)
+    load = Load(ray.address)
+    try:
+        assert eventually(lambda: len(ray.replicas()) == 2, within_s=90), "no second replica came"
+        seen = load.answered
+        assert eventually(lambda: load.answered > seen + 20, within_s=60)
+        killed = min(ray.replicas())
+        os.kill(killed, signal.SIGKILL)
+        assert eventually(lambda: killed not in ray.replicas() and len(ray.replicas()) == 2, within_s=90)
+        seen = load.answered
+        assert eventually(lambda: load.answered > seen + 20, within_s=60)
+    finally:
+        answered = load.stop()
+    labels, right = labelled(client)
+    assert labels == before + answered
+    assert right == labels
+    assert eventually(lambda: len(ray.replicas()) == 1, within_s=120), "the second replica did not go"
+    assert client.health() == "SERVING"
+
+
+def test_a_replica_without_memory_is_replaced_or_goes_on(ray: Cluster, client: Client) -> None:
+    starved = min(ray.replicas())
+    status = Path(f"/proc/{starved}/status").read_text()
+    used = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmSize")) * 1024
+    resource.prlimit(starved, resource.RLIMIT_AS, (used + 2**20, used + 2**20))
+    large = picture("red", 4000)
+
+    for _ in range(3):
+        with suppress(ClientError):  # what it says depends on where the memory ends
+            client.classify([large], views=16)
+    if starved in ray.replicas():  # it survived: what the kernel's killer would do next
+        os.kill(starved, signal.SIGKILL)
+    assert eventually(lambda: bool(ray.replicas() - {starved}), within_s=90)
+    [result] = client.classify([large], views=16).results
+    assert isinstance(result, Prediction)
+
+
+def test_versions_are_loaded_when_callers_name_them_a_few_at_a_time(ray: Cluster, client: Client) -> None:
+    assert eventually(lambda: len(ray.replicas()) == 1, within_s=90)  # or another one answers ListModels
+
+    def served() -> list[str]:
+        return [model.name for model in client.list_models() if model.state == pb.MODEL_STATE_READY]
+
+    newest, older, oldest = (f"models/colours/versions/{version}" for version in (3, 2, 1))
+    assert client.classify([picture("red")]).model == newest
+    assert client.classify([picture("red")], model=older).model == older
+    assert set(served()) == {newest, older}
+    assert client.classify([picture("red")], model=oldest).model == oldest
+    assert eventually(lambda: set(served()) == {newest, oldest})
+    answers = client.classify_many([picture("green"), picture("blue")] * 4, model=older)
+    assert {(answer.model, type(answer.result)) for answer in answers} == {(older, Prediction)}
+    assert client.classify([picture("red")]).model == newest
+    with pytest.raises(ClientError, match="versions/9 is not served"):
+        client.classify([picture("red")], model="models/colours/versions/9")
+
+
+def test_metadata_choose_the_version_where_the_request_names_none(ray: Cluster) -> None:
+    request = pb.ClassifyRequest(images=[pb.ImageInput(content=picture("red"))])
+    metadata = (("multiplexed_model_id", "models/colours/versions/1"),)
+    with grpc.insecure_channel(ray.address) as channel:
+        answer = pb_grpc.ClassifierStub(channel).Classify(request, metadata=metadata, timeout=60)
+    assert answer.model == "models/colours/versions/1"
+
+
+BAD: dict[str, Callable[[grpc.Channel], object]] = {
+    "no pictures": lambda channel: pb_grpc.ClassifierStub(channel).Classify(pb.ClassifyRequest(), timeout=60),
+    "too many views": lambda channel: pb_grpc.ClassifierStub(channel).Classify(
+        pb.ClassifyRequest(views=99, images=[pb.ImageInput()]), timeout=60
+    ),
+    "no name of a model": lambda channel: pb_grpc.ClassifierStub(channel).Classify(
+        pb.ClassifyRequest(model="cats", images=[pb.ImageInput()]), timeout=60
+    ),
+    "no message": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Classify")(b"\xff\xff", timeout=60),
+    "too large": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Classify")(bytes(2**21), timeout=60),
+    "a window that is none": lambda channel: pb_grpc.ClassifierStub(channel).GetStatistics(
+        pb.GetStatisticsRequest(model="cats"), timeout=60
+    ),
+    "watching what is none": lambda channel: list(
+        pb_grpc.ClassifierStub(channel).WatchStatistics(pb.WatchStatisticsRequest(model="cats"), timeout=60)
+    ),
+    "a method that is none": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Nap")(b"", timeout=60),
+    "health of nothing": lambda channel: health_pb2_grpc.HealthStub(channel).Check(
+        health_pb2.HealthCheckRequest(service="cats"), timeout=60
+    ),
+}
+
+
+def refusal(address: str, ask: Callable[[grpc.Channel], object]) -> tuple[grpc.StatusCode, str, list[bytes]]:
+    """Code, message and details of how a server refuses."""
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as refused:
+        ask(channel)
+    error = refused.value
+    details = dict(error.trailing_metadata()).get("grpc-status-details-bin", b"")
+    return error.code(), error.details(), [each.value for each in status_pb2.Status.FromString(details).details]
+
+
+def test_errors_are_those_of_the_plain_server(ray: Cluster, folder: Path, tmp_path: Path) -> None:
+    with serving(folder / "models", tmp_path / "state", "--max-message-mib", 1) as plain:
+        for what, ask in BAD.items():
+            assert refusal(ray.address, ask) == refusal(plain, ask), what
+
+
+def test_answers_carry_the_request_id(ray: Cluster) -> None:
+    with grpc.insecure_channel(ray.address) as channel:
+        call = channel.unary_unary("/pawserve.v1.Classifier/ListModels").with_call
+        _, answered = call(b"", metadata=(("x-request-id", "web-17"),), timeout=60)
+    assert dict(answered.trailing_metadata())["x-request-id"] == "web-17"
+
+
+def test_statistics_are_watched_through_the_ingress(ray: Cluster, client: Client) -> None:
+    before, _ = labelled(client)
+    [result] = client.classify([picture("red")]).results
+    assert isinstance(result, Prediction)
+    with grpc.insecure_channel(ray.address) as channel:
+        watch = pb_grpc.ClassifierStub(channel).WatchStatistics(pb.WatchStatisticsRequest(), timeout=60)
+        next(watch)
+        client.record_labels([(result.token, "blue")])
+        for statistics in watch:
+            if sum(model.labels for model in statistics.models) == before + 1:
+                break
+        else:
+            pytest.fail("the stream ended before it told of the label")
+        watch.cancel()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--models", "nowhere"), 1, "nowhere is no folder"),
+        (("--replicas", 99), 2, "99 replicas of 1 CPUs need 99"),
+        (("--tls-cert", "a.pem", "--tls-key", "a.key"), 2, "--tls-cert cannot be had with Ray"),
+        (("--metrics", "127.0.0.1:0"), 2, "--metrics cannot be had with Ray"),
+        (("--listen", "127.0.0.1:0"), 2, "needs the number of a port"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_ray_starts(arguments: tuple[object, ...], code: int, message: str) -> None:
+    finished = run("serving", "ray", *arguments)
+    assert finished.returncode == code
+    assert message in finished.stderr
+    assert finished.stderr.count("\n") == 1
+
+
+def test_a_replica_has_every_method_of_the_classifier_by_its_kind() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own
+        from serving.ray_app import ClassifierReplica
+
+    for method in CLASSIFIER.methods:
+        behaviour = getattr(ClassifierReplica, method.name)
+        assert inspect.isasyncgenfunction(behaviour) == method.server_streaming
+
+
+def test_the_configuration_file_is_one_of_ray_serves() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own
+        from ray.serve.schema import ServeDeploySchema
+
+        from serving.ray_app import DEPLOYMENT, build
+
+        configuration = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "deploy/ray/serve.yaml").read_text()))
+        [application] = configuration.applications
+        assert [deployment.name for deployment in application.deployments] == [DEPLOYMENT]
+        build(application.args)
+        with pytest.raises(ValueError, match="args has flag; flags and more_versions are allowed"):
+            build({"flag": []})
