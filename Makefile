@@ -4,11 +4,11 @@ BIN := $(VENV)/bin
 PACKAGES := training export serving
 DATA ?=
 
-.PHONY: help demo test fuzz check format gpu-check ray-check proto bench clean
+.PHONY: help demo test fuzz check format gpu-check ray-check container-check lock proto bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,17 @@ $(VENV)-ray/installed: pyproject.toml constraints.txt
 
 ray-check: $(VENV)-ray/installed  ## replicas on a local Ray, in an environment of its own (650 MB)
 	$(VENV)-ray/bin/python -m pytest tests/ray
+
+$(VENV)/containers: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[containers]'
+	@touch $@
+
+container-check: $(VENV)/containers  ## build, run and audit the images; needs root, and Debian's tools
+	$(BIN)/hadolint Dockerfile
+	PAWSERVE_CONTAINERS=1 $(BIN)/python -m pytest tests/containers
+
+lock: $(VENV)/containers  ## write the images' requirements anew
+	$(BIN)/python -m deploy.containers.lock
 
 proto: $(VENV)/installed  ## generate serving/pb from proto/
 	$(BIN)/python proto/generate.py

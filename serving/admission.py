@@ -4,6 +4,8 @@ What is refused: more than is free, more than a caller's fair share, and what wo
 """
 
 import time
+from bisect import bisect_left, insort
+from collections import deque
 
 from serving.callers import Caller
 from serving.fair_shares import FairShares
@@ -11,6 +13,14 @@ from serving.jobs import QueueFull
 
 TIMELY = 0.9
 """Of the time until a deadline, how much may pass until the answer is ready: it has to travel."""
+SLOWER = 1.1
+"""By how much the pace may slow down while a request waits, and its answer still be in time. A queue for less than the
+whole time keeps the engines as busy."""
+LATE_SHARE = 0.02
+"""How many of the last expectations may have been off by more than is allowed for."""
+LEARNED_FROM, LEARNED_FROM_S = 256, 3.0
+"""The last expectations: so many, and no older ones. What is learned comes late, when the request is answered: who
+forgets sooner than that grows bold and careful by turns."""
 HALF_LIFE_S = 2.0
 
 
@@ -21,10 +31,7 @@ class Admission:
         self._shares = FairShares(max_rows)
         self._pace = Pace()
         self._recent_s = 0.0  # how long requests took lately
-        # How far expectations were off lately, and how much that varied: as TCP learns its timer (Jacobson, "Congestion
-        # avoidance and control", SIGCOMM 1988).
-        self._error_s = 0.0
-        self._spread_s = 0.0
+        self._errors = Errors()
 
     @property
     def rows(self) -> int:
@@ -50,7 +57,7 @@ class Admission:
             )
         if not admitted and timeout_s is not None:
             expected_s = self._pace.seconds(shares.before(caller, rows))
-            latest_s = expected_s + self._error_s + 4 * self._spread_s
+            latest_s = expected_s * SLOWER + self._errors.most_s()
             if expected_s and shares.total and latest_s > timeout_s * TIMELY:
                 raise QueueFull(
                     f"the answer would take {expected_s:.2g} to {latest_s:.2g} s; the deadline is in {timeout_s:.2g} s",
@@ -66,19 +73,40 @@ class Admission:
     def answered(self, rows: int, took_s: float, expected_s: float, *, waiting: bool) -> None:
         """Note that a request was answered, how long it took, what `check` had expected, and whether others wait."""
         if expected_s:
-            self._learn(took_s - expected_s)
+            self._errors.add(took_s - expected_s)
         self._recent_s += (took_s - self._recent_s) / 8
         self._pace.answered(rows, waiting=waiting)
 
     def given_up(self, waited_s: float, expected_s: float) -> None:
         """Note that a caller went, as one does whose deadline passed, and how long it had waited."""
         if expected_s and waited_s > expected_s:
-            self._learn(waited_s - expected_s)
+            self._errors.add(waited_s - expected_s)
 
-    def _learn(self, off_s: float) -> None:
-        error_s = off_s - self._error_s
-        self._error_s += error_s / 8
-        self._spread_s += (abs(error_s) - self._spread_s) / 4
+
+class Errors:
+    """How far expectations were off lately."""
+
+    def __init__(self) -> None:
+        self._by_age: deque[tuple[float, float]] = deque()  # when it was known, and by how much
+        self._by_size: list[float] = []
+
+    def add(self, seconds: float) -> None:
+        """Note that something took so much longer than expected; negative if shorter."""
+        if len(self._by_age) == LEARNED_FROM:
+            self._forget()
+        self._by_age.append((time.monotonic(), seconds))
+        insort(self._by_size, seconds)
+
+    def most_s(self) -> float:
+        """What all but LATE_SHARE of them did not exceed; 0 if nothing is known."""
+        oldest = time.monotonic() - LEARNED_FROM_S
+        while self._by_age and self._by_age[0][0] < oldest:
+            self._forget()
+        return self._by_size[int((1 - LATE_SHARE) * len(self._by_size))] if self._by_size else 0.0
+
+    def _forget(self) -> None:
+        _, seconds = self._by_age.popleft()
+        del self._by_size[bisect_left(self._by_size, seconds)]
 
 
 class Pace:

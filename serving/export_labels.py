@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.statistics_database import StatisticsUnavailable, open_database
+from serving.statistics_location import find_statistics
 from serving.statistics_migrations import check_current
 from serving.statistics_queries import ALL_TIME, LabelRow, Window, WindowForgotten, select_all_classes, select_labels
 
@@ -26,9 +27,9 @@ Rows = Iterable[Sequence[tuple[Any, ...]]]
 def export(arguments: argparse.Namespace) -> int:
     """Write the labels, whole or not at all."""
     name, version = _parse_model(arguments.model)
-    source = arguments.statistics or os.environ.get("PAWSERVE_STATISTICS") or arguments.state / "statistics.sqlite"
     window = Window(_milliseconds(arguments.since), _milliseconds(arguments.until))
     try:
+        source = find_statistics(arguments.statistics) or arguments.state / "statistics.sqlite"
         write = _writer_for(arguments.out)
         count = write_labels(source, arguments.out, write, name, version, window)
     except WindowForgotten as error:

@@ -23,6 +23,17 @@ def find_bundles(folder: Path, wanted: Sequence[str], keep: int = 1) -> list[Bun
     Raises:
         BundleError: if one is missing, or cannot be used; or there is none at all.
     """
+    try:
+        keys = _find_keys(folder, wanted, keep)
+    except OSError as error:
+        raise BundleError(
+            f"{error.filename or folder} cannot be read: {error.strerror}; whoever runs the server must be allowed to "
+            "read the models"
+        ) from error
+    return [open_version(folder, name, version) for name, version in keys]
+
+
+def _find_keys(folder: Path, wanted: Sequence[str], keep: int) -> list[tuple[str, int]]:
     if not folder.is_dir():
         raise BundleError(f"{folder} is no folder; name the one that holds NAME/VERSION/model.json with --models")
     names = wanted or list_names(folder)
@@ -35,7 +46,7 @@ def find_bundles(folder: Path, wanted: Sequence[str], keep: int = 1) -> list[Bun
         if not versions:
             raise BundleError(f"{folder} holds no version of {name}")
         keys.update(dict.fromkeys((name, number) for number in ([version] if version else versions[-keep:])))
-    return [open_version(folder, name, version) for name, version in keys]
+    return list(keys)
 
 
 def parse_wanted(wanted: str) -> tuple[str, int | None]:

@@ -1,7 +1,6 @@
 """The options of `serve`: added to a parser, and read into the settings they stand for. `ray` takes them too."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ from serving.client import DEFAULT_ADDRESS
 from serving.limit_options import add_limit_options, add_security_options, to_connections
 from serving.logs import LEVELS
 from serving.statistics_arguments import add_database_options
+from serving.statistics_location import find_statistics
 
 if TYPE_CHECKING:  # commands that parse and serve nothing need not wait for the inference libraries
     from serving.server import Settings
@@ -94,7 +94,7 @@ def to_settings(arguments: argparse.Namespace) -> "Settings":
     """What the options say.
 
     Raises:
-        ValueError: if a limit is out of its range, or options do not go together.
+        ValueError: if a limit is out of its range, options do not go together, or the database's URL cannot be read.
     """
     from serving.decode import Limits
     from serving.observation import Observation
@@ -124,7 +124,7 @@ def to_settings(arguments: argparse.Namespace) -> "Settings":
         poll_s=arguments.poll_seconds,
         listen=arguments.listen,
         state=arguments.state,
-        statistics=arguments.statistics or os.environ.get("PAWSERVE_STATISTICS", ""),
+        statistics=find_statistics(arguments.statistics),
         retention_days=arguments.retention,
         token_key=arguments.token_key,
         options=options,

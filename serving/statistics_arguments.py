@@ -15,8 +15,8 @@ def add_database_options(parser: argparse.ArgumentParser) -> None:
         "--statistics",
         metavar="URL",
         help="keep the statistics in postgresql://USER@HOST/DATABASE, which servers may share, or in another SQLite "
-        "file ($PAWSERVE_STATISTICS, which hides a password from the list of processes; or statistics.sqlite in "
-        "--state)",
+        "file ($PAWSERVE_STATISTICS, or what the file $PAWSERVE_STATISTICS_FILE holds, which hide a password from the "
+        "list of processes; or statistics.sqlite in --state)",
     )
     add(
         "--retention",

@@ -128,6 +128,11 @@ def test_a_large_request_of_a_stranger_is_refused_before_it_is_read(address: str
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED  # and not RESOURCE_EXHAUSTED, which it would be else
 
 
+def test_the_health_command_needs_no_token(address: str) -> None:
+    told = run("serving", "health", "--server", address)
+    assert (told.returncode, told.stdout.split()) == (0, ["SERVING"])
+
+
 def test_health_is_open_and_reflection_is_the_operator_s(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)

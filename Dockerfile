@@ -1,0 +1,142 @@
+# syntax=docker/dockerfile:1
+# Targets: serving-cpu, serving-gpu, training, serving-cpu-demo (docs/containers.md).
+# The base needs Python 3.11 with venv and pip, as all requirements are locked for it; pin it by digest in production.
+ARG BASE_IMAGE=docker.io/library/python:3.11-slim
+# The CUDA runtime comes from the locked requirements, so that no base has to bring it along; one that does may be named.
+ARG GPU_BASE_IMAGE=${BASE_IMAGE}
+
+# ---- pawserve's own wheel, and TensorRT's module, which PyPI has as source only
+FROM ${BASE_IMAGE} AS wheels
+WORKDIR /build
+COPY deploy/containers/requirements/build.txt deploy/containers/requirements/tensorrt-module.txt ./
+# Where packages come from another index, or through a proxy, --secret id=pip_conf and id=ca_certificates say so to pip
+# for as long as it runs: neither is in a layer.
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
+    python3 -m venv tools \
+    && tools/bin/pip install --no-cache-dir --require-hashes --only-binary :all: --requirement build.txt \
+    && tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --require-hashes \
+        --requirement tensorrt-module.txt --wheel-dir tensorrt
+COPY pyproject.toml README.md LICENSE ./
+COPY serving serving
+COPY training training
+COPY export export
+RUN tools/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isolation --wheel-dir pawserve . \
+    && python3 -m venv --without-pip app \
+    && python3 -m pip --python app/bin/python install --no-cache-dir --no-deps --no-index --no-compile pawserve/*.whl \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash app/lib
+
+# ---- third-party packages: layers that change only with the requirements
+FROM ${BASE_IMAGE} AS serving-cpu-packages
+COPY deploy/containers/requirements/serving-cpu.txt /build/
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
+    python3 -m venv --without-pip /opt/pawserve \
+    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --require-hashes \
+        --only-binary :all: --requirement /build/serving-cpu.txt \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/pawserve/lib
+
+FROM ${GPU_BASE_IMAGE} AS serving-gpu-packages
+ARG NVIDIA_INDEX=https://pypi.nvidia.com
+COPY deploy/containers/requirements/serving-gpu.txt deploy/containers/requirements/tensorrt-libraries.txt /build/
+COPY --from=wheels /build/tensorrt /build/tensorrt
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
+    python3 -m venv --without-pip /opt/pawserve \
+    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --require-hashes \
+        --only-binary :all: --requirement /build/serving-gpu.txt \
+    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
+        /build/tensorrt/*.whl \
+    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --no-deps \
+        --only-binary :all: --extra-index-url "${NVIDIA_INDEX}" --requirement /build/tensorrt-libraries.txt \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/pawserve/lib
+
+FROM ${GPU_BASE_IMAGE} AS training-packages
+COPY deploy/containers/requirements/training.txt /build/
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
+    python3 -m venv --without-pip /opt/pawserve \
+    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --require-hashes \
+        --only-binary :all: --requirement /build/training.txt \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/pawserve/lib
+
+# ---- what the images share: a user without rights, by its number, since Kubernetes knows no names
+FROM ${BASE_IMAGE} AS runtime
+RUN groupadd --gid 65532 pawserve \
+    && useradd --uid 65532 --gid pawserve --no-log-init --no-create-home --home-dir /nonexistent \
+        --shell /usr/sbin/nologin pawserve \
+    && install -d -o pawserve -g pawserve -m 0700 /state \
+    && install -d /models
+ENV PATH=/opt/pawserve/bin:$PATH LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1
+
+FROM ${GPU_BASE_IMAGE} AS gpu-runtime
+RUN groupadd --gid 65532 pawserve \
+    && useradd --uid 65532 --gid pawserve --no-log-init --no-create-home --home-dir /nonexistent \
+        --shell /usr/sbin/nologin pawserve \
+    && install -d -o pawserve -g pawserve -m 0700 /state /engines \
+    && install -d -o pawserve -g pawserve /work \
+    && install -d /models
+ENV PATH=/opt/pawserve/bin:$PATH LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1 \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+# ---- training: photos in /work, runs and bundles out
+FROM gpu-runtime AS training
+COPY --from=training-packages /opt/pawserve /opt/pawserve
+COPY --from=wheels /build/app/lib /opt/pawserve/lib
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="pawserve training" \
+    org.opencontainers.image.description="Fine-tunes image classifiers and exports them to ONNX" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+# Downloaded weights, activations and compiled fonts go where the runs go.
+ENV XDG_CACHE_HOME=/work/.cache TORCH_HOME=/work/.cache/torch HF_HOME=/work/.cache/huggingface \
+    MPLCONFIGDIR=/work/.cache/matplotlib
+WORKDIR /work
+USER 65532:65532
+ENTRYPOINT ["dumb-init", "--", "python", "-m"]
+CMD ["training", "--help"]
+
+# ---- serving on GPUs: engines are built at the first start, and kept in /engines
+FROM gpu-runtime AS serving-gpu
+COPY --from=serving-gpu-packages /opt/pawserve /opt/pawserve
+COPY --from=wheels /build/app/lib /opt/pawserve/lib
+COPY deploy/containers/serve_gpu.py /opt/pawserve/serve_gpu.py
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="pawserve serving-gpu" \
+    org.opencontainers.image.description="Serves image classifiers over gRPC, on NVIDIA GPUs with TensorRT" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+ENV PAWSERVE_ENGINES=/engines
+VOLUME ["/state", "/engines"]
+EXPOSE 50051
+USER 65532:65532
+# The first start builds engines, which takes minutes.
+HEALTHCHECK --interval=10s --timeout=8s --start-period=30m --retries=3 \
+    CMD ["python", "-m", "serving", "health", "--timeout", "5"]
+ENTRYPOINT ["dumb-init", "--", "python", "/opt/pawserve/serve_gpu.py"]
+CMD ["serve", "--models", "/models", "--state", "/state", "--listen", "0.0.0.0:50051"]
+
+# ---- serving on CPUs
+FROM runtime AS serving-cpu
+COPY --from=serving-cpu-packages /opt/pawserve /opt/pawserve
+COPY --from=wheels /build/app/lib /opt/pawserve/lib
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="pawserve serving-cpu" \
+    org.opencontainers.image.description="Serves image classifiers over gRPC, on CPUs" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+VOLUME ["/state"]
+EXPOSE 50051
+USER 65532:65532
+HEALTHCHECK --interval=10s --timeout=8s --start-period=30s --retries=3 \
+    CMD ["python", "-m", "serving", "health", "--timeout", "5"]
+ENTRYPOINT ["dumb-init", "--", "python", "-m", "serving"]
+CMD ["serve", "--models", "/models", "--state", "/state", "--listen", "0.0.0.0:50051"]
+
+# ---- the same with models in it, to be tried; elsewhere models are mounted
+FROM serving-cpu AS serving-cpu-demo
+ARG MODELS=demo/models
+COPY ${MODELS} /models
+LABEL org.opencontainers.image.title="pawserve serving-cpu-demo"

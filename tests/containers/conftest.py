@@ -1,0 +1,104 @@
+"""What container tests share: the tools or a reason to skip, the built images, and one table of what was measured."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.bundles import write_bundle
+from tests.containers.build import BASE, build, build_demo, make_base, make_context
+from tests.containers.storage import BUILD_S, Storage, missing_tools
+
+HERE = Path(__file__).parent
+ASKED = "PAWSERVE_CONTAINERS"
+"""Set by `make container-check`: images take minutes to build, and much disk."""
+KEPT = "PAWSERVE_CONTAINERS_FOLDER"
+"""Names a folder that is kept, so that the next run finds the base there."""
+REPORT = "PAWSERVE_CONTAINER_REPORT"
+"""Names a file to write the measurements to, as JSON."""
+
+_measured: list[dict[str, object]] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(2 * BUILD_S))
+
+
+@dataclass(frozen=True)
+class Images:
+    """What was built."""
+
+    storage: Storage
+    cpu: str
+    demo: str
+
+
+@pytest.fixture(scope="session")
+def measured() -> Iterator[list[dict[str, object]]]:
+    """Rows that tests add: `what`, then any figures."""
+    yield _measured
+    if (path := os.environ.get(REPORT)) and _measured:
+        Path(path).write_text(json.dumps(_measured, indent=2) + "\n", encoding="utf-8")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for row in _measured:
+        figures = ", ".join(f"{name} {value}" for name, value in row.items() if name != "what")
+        terminalreporter.write_line(f"{row['what']}: {figures}")
+
+
+@pytest.fixture(scope="session")
+def work() -> Iterator[Path]:
+    """A folder that every user can reach, unlike pytest's; gigabytes go into it, and go with it."""
+    if not os.environ.get(ASKED):
+        pytest.skip("builds images: make container-check")
+    if missing := missing_tools():
+        pytest.skip(f"needs {', '.join(missing)}: apt-get install {' '.join(missing)}")
+    if os.geteuid() != 0:
+        pytest.skip("debootstrap, and buildah with chroot isolation, need root")
+    folder = Path(tempfile.mkdtemp(prefix="pawserve-containers."))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def storage(work: Path) -> Iterator[Storage]:
+    """Images and containers, among them the base."""
+    kept = os.environ.get(KEPT)
+    folder = Path(kept) if kept else work / "storage"
+    folder.mkdir(exist_ok=True)
+    storage = Storage(folder)
+    make_base(storage)
+    yield storage
+    storage.remove(images=not kept)
+
+
+@pytest.fixture(scope="session")
+def images(work: Path, storage: Storage) -> Images:
+    """serving-cpu and serving-cpu-demo, on a base of Debian's own Python."""
+    context = make_context(work)
+    secrets = work / "secrets"
+    secrets.mkdir(mode=0o700)
+    cpu = build(storage, context, secrets)
+    return Images(storage, cpu, build_demo(storage, context, cpu))
+
+
+@pytest.fixture(scope="session")
+def base() -> str:
+    """The image that the others were built on."""
+    return BASE
+
+
+@pytest.fixture(scope="session")
+def models(work: Path) -> Path:
+    """A folder of one model, that anybody may read."""
+    write_bundle(work / "models")
+    return work / "models"

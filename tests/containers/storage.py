@@ -1,0 +1,72 @@
+"""A folder in; images that buildah builds and containers that podman runs, all of them kept in that folder, out."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TOOLS = ("buildah", "debootstrap", "podman", "runc")
+"""Packages of Debian; each has a program of the same name."""
+BUILD_S = 1500
+DRIVER = "PAWSERVE_CONTAINERS_DRIVER"
+"""Set it to vfs where the kernel or the file system has no overlays: each layer and container is then a whole copy."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Images and containers of the tests' own, beside those of the machine."""
+
+    folder: Path
+
+    def buildah(self, *arguments: object) -> str:
+        """Run buildah; returns what it printed. Chroot isolation needs neither namespaces nor a daemon."""
+        return _run(["buildah", *self._where(), *map(str, arguments)])
+
+    def podman(self, *arguments: object) -> str:
+        """Run podman; returns what it printed."""
+        return _run([*self.podman_command(), *map(str, arguments)])
+
+    def podman_command(self) -> list[str]:
+        """podman on this storage, before its subcommand."""
+        return ["podman", *self._where(), "--cgroup-manager", "cgroupfs", "--runtime", "runc"]
+
+    def run_command(self, *options: object) -> list[str]:
+        """`podman run`, as strict as an operator may make it: nothing of the image can be written to, no capabilities,
+        no new privileges. It shares the host's network, so that the tests reach it on the loopback address."""
+        limits = []
+        for name, kind in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
+            low = min(4096, resource.getrlimit(kind)[0])  # podman would raise them, which not every host allows
+            limits += ["--ulimit", f"{name}={low}:{low}"]
+        strict = ["--network", "host", "--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges"]
+        return [*self.podman_command(), "run", "--rm", *limits, *strict, *map(str, options)]
+
+    def inspect(self, image: str) -> dict[str, Any]:
+        """What an image says of itself."""
+        [described] = json.loads(self.podman("image", "inspect", image))
+        return dict(described)
+
+    def remove(self, *, images: bool) -> None:
+        """Remove the containers with their volumes, and the images too if that is asked for."""
+        for command in ("rm", "--all", "--force"), ("volume", "rm", "--all", "--force"):
+            subprocess.run([*self.podman_command(), *command], capture_output=True, check=False, timeout=120)
+        if images:
+            shutil.rmtree(self.folder)
+
+    def _where(self) -> list[str]:
+        places = ["--root", str(self.folder / "root"), "--runroot", str(self.folder / "run")]
+        return [*places, "--storage-driver", os.environ.get(DRIVER, "overlay")]
+
+
+def missing_tools() -> list[str]:
+    """Those of TOOLS that are not installed."""
+    return [tool for tool in TOOLS if shutil.which(tool) is None and not Path("/usr/sbin", tool).exists()]
+
+
+def _run(command: list[str]) -> str:
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S, check=False)
+    assert finished.returncode == 0, f"{' '.join(command)}\n{finished.stdout[-4000:]}\n{finished.stderr[-4000:]}"
+    return finished.stdout.strip()

@@ -1,0 +1,128 @@
+"""Containers of the serving-cpu image: read-only, without rights, asked over gRPC from outside."""
+
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from serving.client import Client
+from tests.bundles import write_bundle
+from tests.commands import eventually
+from tests.containers.conftest import Images
+from tests.containers.running import running
+from tests.golden.draw import encoded
+from tests.postgresql import Postgresql
+
+RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
+READY_S = 3.0
+
+
+def test_it_is_ready_soon_and_predicts(images: Images, models: Path, measured: list[dict[str, object]]) -> None:
+    with running(images.storage, images.cpu, models, "--volume", "first:/state") as container:
+        with Client(container.address) as client:
+            (result,) = client.classify([RED]).results
+            assert result.classes[0][0] == "red"
+        assert container.health() == 0
+        first_s = container.started_in_s
+        container.signal(signal.SIGTERM)
+        assert container.wait() == 0
+    with running(images.storage, images.cpu, models, "--volume", "first:/state") as again:
+        again_s = again.started_in_s
+    measured.append({"what": "start to ready", "first s": round(first_s, 2), "later s": round(again_s, 2)})
+    assert min(first_s, again_s) <= READY_S
+
+
+def test_the_demo_image_brings_a_model(images: Images, tmp_path: Path) -> None:
+    described = images.storage.inspect(images.demo)
+    assert described["Config"]["Labels"]["org.opencontainers.image.title"] == "pawserve serving-cpu-demo"
+    command = images.storage.run_command(images.demo, "serve", "--models", "/models", "--state", "/state")
+    with subprocess.Popen([*command, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "models/colours/versions/1" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def test_sigterm_answers_what_is_in_flight_and_labels_outlive_the_container(images: Images, work: Path) -> None:
+    slow = work / "slow"
+    write_bundle(slow, slowness=60)
+    volume = ("--volume", "labels:/state")
+    with running(images.storage, images.cpu, slow, *volume, serve=("--plan-seconds", 0)) as container:
+        with Client(container.address) as client:
+            (result,) = client.classify([RED]).results
+            client.record_labels([(result.token, "red")])
+            answers: list[object] = []
+            calls = [
+                threading.Thread(target=lambda: answers.extend(client.classify([RED] * 8).results)) for _ in range(3)
+            ]
+            for call in calls:
+                call.start()
+            time.sleep(0.2)  # so that some are in flight; those that are not yet are answered or refused alike
+            container.signal(signal.SIGTERM)
+            for call in calls:
+                call.join(60)
+        assert container.wait() == 0
+        assert len(answers) in (8, 16, 24)
+    with (
+        running(images.storage, images.cpu, slow, *volume, serve=("--plan-seconds", 0)) as container,
+        Client(container.address) as client,
+    ):
+        (statistics,) = client.statistics()
+        assert statistics.labels == 1
+
+
+def test_a_killed_container_loses_no_acknowledged_label(images: Images, models: Path) -> None:
+    volume = ("--volume", "killed:/state")
+    with running(images.storage, images.cpu, models, *volume) as container, Client(container.address) as client:
+        results = client.classify([RED] * 5).results
+        client.record_labels([(result.token, "red") for result in results])
+        container.signal(signal.SIGKILL)
+        assert container.wait() == 137
+    with running(images.storage, images.cpu, models, *volume) as container, Client(container.address) as client:
+        (statistics,) = client.statistics()
+        assert statistics.labels == 5
+
+
+def test_sigterm_while_it_starts_ends_it_at_once(images: Images, models: Path) -> None:
+    """The kernel keeps signals from a first process that has no handler yet: dumb-init has."""
+    mounts = ("--volume", f"{models}:/models:ro", "--name", "starting")
+    serve = ("serve", "--models", "/models", "--state", "/state", "--listen", "127.0.0.1:0")
+    command = images.storage.run_command(*mounts, images.cpu, *serve)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        listing = ("ps", "--filter", "status=running", "--format", "{{.Names}}")
+        assert eventually(lambda: "starting" in images.storage.podman(*listing).split())
+        images.storage.podman("kill", "--signal", "TERM", "starting")
+        began = time.monotonic()
+        assert process.wait(60) in (0, 128 + signal.SIGTERM)
+        assert time.monotonic() - began < 10, "it was ended by the SIGKILL that follows, not by SIGTERM"
+        assert process.stdout is not None
+
+
+def test_statistics_go_to_the_database_that_a_mounted_secret_names(
+    images: Images, work: Path, models: Path, postgresql: Postgresql
+) -> None:
+    secret = work / "statistics-url"
+    secret.write_text(postgresql.create() + "\n")
+    secret.chmod(0o444)
+    options = ("--volume", f"{secret}:/run/secrets/statistics-url:ro")
+    options += ("--env", "PAWSERVE_STATISTICS_FILE=/run/secrets/statistics-url")
+    with running(images.storage, images.cpu, models, *options) as container, Client(container.address) as client:
+        (result,) = client.classify([RED]).results
+        client.record_labels([(result.token, "red")])
+    with running(images.storage, images.cpu, models, *options) as container, Client(container.address) as client:
+        (statistics,) = client.statistics()  # of another container, with another state folder
+        assert statistics.labels == 1
+
+
+def test_health_needs_no_credentials(images: Images, work: Path, models: Path) -> None:
+    callers = work / "callers.txt"
+    callers.write_text(f"predict camera sha256:{'0' * 64}\n")
+    callers.chmod(0o644)
+    volume = ("--volume", f"{callers}:/callers.txt:ro")
+    with running(images.storage, images.cpu, models, *volume, serve=("--auth-tokens", "/callers.txt")) as container:
+        assert container.health() == 0
+        finished = container.execute("python", "-m", "serving", "health")
+        assert (finished.returncode, finished.stdout.split()) == (0, ["SERVING"]), finished.stderr
