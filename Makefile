@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PACKAGES := training export serving
 DATA ?=
 
-.PHONY: help demo test fuzz check format gpu-check ray-check container-check lock proto bench clean
+.PHONY: help demo test fuzz check format gpu-check container-check ray-check scale-check lock proto bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -38,15 +38,6 @@ format: $(VENV)/installed  ## format, and fix what lint can fix
 gpu-check: $(VENV)/installed  ## everything that needs a GPU; writes gpu-report.json
 	PAWSERVE_GPU_REPORT=gpu-report.json $(BIN)/python -m pytest tests/gpu
 
-$(VENV)-ray/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)-ray
-	$(VENV)-ray/bin/pip install --quiet --constraint constraints.txt --editable '.[ray,postgres]' \
-		onnx PyYAML pytest pytest-timeout pytest-xdist
-	@touch $@
-
-ray-check: $(VENV)-ray/installed  ## replicas on a local Ray, in an environment of its own (650 MB)
-	$(VENV)-ray/bin/python -m pytest tests/ray
-
 $(VENV)/containers: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[containers]'
 	@touch $@
@@ -57,6 +48,19 @@ container-check: $(VENV)/containers  ## build, run and audit the images; needs r
 
 lock: $(VENV)/containers  ## write the images' requirements anew
 	$(BIN)/python -m deploy.containers.lock
+
+$(VENV)-ray/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-ray
+	$(VENV)-ray/bin/pip install --quiet --constraint constraints.txt --editable '.[ray,postgres]' \
+		onnx PyYAML pytest pytest-timeout pytest-xdist
+	@touch $@
+
+ray-check: $(VENV)-ray/installed  ## replicas on a local Ray, in an environment of its own (650 MB)
+	$(VENV)-ray/bin/python -m pytest tests/ray
+
+scale-check: $(VENV)/installed  ## several processes: thirty exits, two nodes, one of them lost
+	PAWSERVE_SCALE=1 $(BIN)/python -m pytest tests/scale
+	$(BIN)/shellcheck deploy/torchrun/launch.sh deploy/slurm/train.sbatch
 
 proto: $(VENV)/installed  ## generate serving/pb from proto/
 	$(BIN)/python proto/generate.py

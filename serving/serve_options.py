@@ -8,7 +8,6 @@ from serving.client import DEFAULT_ADDRESS
 from serving.limit_options import add_limit_options, add_security_options, to_connections
 from serving.logs import LEVELS
 from serving.statistics_arguments import add_database_options
-from serving.statistics_location import find_statistics
 
 if TYPE_CHECKING:  # commands that parse and serve nothing need not wait for the inference libraries
     from serving.server import Settings
@@ -102,6 +101,7 @@ def to_settings(arguments: argparse.Namespace) -> "Settings":
     from serving.repository import ServingOptions
     from serving.security import to_security
     from serving.server import Settings
+    from serving.statistics_location import find_statistics
 
     options = ServingOptions(
         plan=PlanOptions(

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from training.commands import Command, UsageError, run_command
+from training.data_commands import FetchPets, Sample, Shard, fetch, sample, shard
 from training.files import write_whole
 from training.first_stage import FirstStage
 from training.presets import PRESETS
-from training.progress import progress, say
+from training.progress import say
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Fit:
     """Train a classifier on a folder of photos; write a run to look at, to repeat and to export."""
 
     data: Path
-    """Photos: train/CLASS/* and valid/CLASS/*, or CLASS/* of which a part is held out for validation."""
+    """Photos: train/CLASS/* and valid/CLASS/*, or CLASS/* of which a part is held out for validation, or the folder
+    of the shards that `shard` wrote."""
     run: Path
     """Folder to write. A finished run there is kept as NAME.previous once the new one is whole."""
     preset: Preset = "quick"
@@ -44,6 +46,9 @@ class Fit:
     """A recipe.yaml to start from instead of a preset."""
     resume: bool = False
     """Go on with a run that did not finish; everything else must be as it was."""
+    auto_resume: bool = False
+    """Go on with a run if there is an unfinished one, begin it if not, and leave a finished one alone: for launchers
+    that start the same command again."""
     checkpoint_every: float = 20.0
     """Seconds between checkpoints, which are written at the ends of epochs."""
     cache: Path | None = None
@@ -93,13 +98,18 @@ def _fit(options: Fit) -> None:
     from training.activations import default_cache  # torch takes seconds to import: only where it is needed
     from training.fit import fit
     from training.run import RUN_FILE
+    from training.run_folder import can_resume, is_finished
 
+    recipe = options.first.apply(options.settings)
+    if options.auto_resume and is_finished(options.run, recipe):
+        say(f"{options.run} is finished: there is nothing to do")
+        return
     evaluation = fit(
         options.data,
         options.run,
-        options.first.apply(options.settings),
+        recipe,
         options.cache or default_cache(),
-        resume=options.resume,
+        resume=options.resume or (options.auto_resume and can_resume(options.run)),
         checkpoint_every_s=options.checkpoint_every,
     )
     say_accuracy(evaluation)
@@ -151,7 +161,7 @@ class Evaluate:
     run: Path
     """A run that `fit` wrote."""
     data: Path
-    """Photos: CLASS/* with the run's classes, or a folder with valid/CLASS/*."""
+    """Photos: CLASS/* with the run's classes, a folder with valid/CLASS/*, or shards."""
     views: int = 1
     """Views to average over (test-time augmentation), those that serving uses: 1 to 64."""
     json: bool = False
@@ -170,57 +180,13 @@ def _evaluate(options: Evaluate) -> None:
         print(json_module.dumps(evaluation_facts(evaluation, skipped), ensure_ascii=False))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Draw a small set of cats and dogs (drawings, not photos), so that everything runs with no download."""
-
-    out: Path
-    """Folder to write: train/cats, train/dogs, valid/cats and valid/dogs. It must not exist, or be empty."""
-    per_class: int = 150
-    """Drawings of each kind to train on."""
-    valid_per_class: int = 50
-    """Drawings of each kind to validate on."""
-    seed: int = 0
-    """The same seed draws the same pictures."""
-
-
-def _sample(options: Sample) -> None:
-    from training.sample import write_sample
-
-    with progress("drawing", "drawings") as on_progress:
-        write_sample(
-            options.out,
-            per_class=options.per_class,
-            valid_per_class=options.valid_per_class,
-            seed=options.seed,
-            on_progress=on_progress,
-        )
-    say(f"drew {2 * (options.per_class + options.valid_per_class):,} cats and dogs in {options.out}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FetchPets:
-    """Download the Oxford-IIIT Pet photos (7,400 cats and dogs, 800 MB) through torchvision; needs a network."""
-
-    out: Path
-    """Folder to write: train and valid, each with cats and dogs, or with the 37 breeds."""
-    breeds: bool = False
-    """One class for each of the 37 breeds instead of cats and dogs."""
-
-
-def _fetch_pets(options: FetchPets) -> None:
-    from training.pets import fetch_pets
-
-    counts = fetch_pets(options.out, breeds=options.breeds)
-    say(f"wrote {counts:,} photos to {options.out}")
-
-
 COMMANDS = {
     "fit": Command(Fit, _fit, lambda arguments: Fit(run=tyro.MISSING, **_start(arguments))),
     "find-lr": Command(FindLr, _find_lr, lambda arguments: FindLr(**_start(arguments))),
     "evaluate": Command(Evaluate, _evaluate),
-    "sample": Command(Sample, _sample),
-    "fetch-pets": Command(FetchPets, _fetch_pets),
+    "shard": Command(Shard, shard),
+    "sample": Command(Sample, sample),
+    "fetch-pets": Command(FetchPets, fetch),
 }
 
 

@@ -7,7 +7,7 @@ photo's contents and the view of it. So a changed photo, and it alone, is comput
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
@@ -24,9 +24,12 @@ from serving.views import VIEWS, View, look
 from training.activation_store import ActivationStore
 from training.data import DataError, Photo, Skipped
 from training.extract import Extract
+from training.shards import contents
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+Read = Callable[[], bytes]
+"""Gives a photo's contents."""
 
 BATCHES_AT_ONCE = 32
 """Batches in work or waiting for each worker: enough that none idles while rows are written to the disk."""
@@ -127,14 +130,13 @@ def compute_activations(
         extract = make_extract()
         on_progress(0, len(missing))
 
-        def work(batch: Sequence[Photo]) -> list[tuple[Photo, NDArray[np.float32] | str]]:
+        def work(batch: Sequence[tuple[Photo, Read]]) -> list[tuple[Photo, NDArray[np.float32] | str]]:
             return _extract_batch(batch, extract, preprocess, views)
 
         keys: list[bytes] = []
         rows: list[NDArray[np.float32]] = []
         done = 0
-        batches = [missing[at : at + batch_size] for at in range(0, len(missing), batch_size)]
-        for results in _in_threads(work, batches, workers):
+        for results in _in_threads(work, _batches(contents(missing), batch_size), workers):
             for photo, result in results:
                 if isinstance(result, str):
                     skipped[photo.sha256] = result
@@ -161,16 +163,22 @@ def _key(photo: Photo, view: View) -> bytes:
     return hashlib.sha256(photo.sha256 + repr(view).encode()).digest()
 
 
+def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    waiting = iter(items)
+    while batch := list(islice(waiting, size)):
+        yield batch
+
+
 def _extract_batch(
-    photos: Sequence[Photo], extract: Extract, preprocess: Preprocess, views: int
+    photos: Sequence[tuple[Photo, Read]], extract: Extract, preprocess: Preprocess, views: int
 ) -> list[tuple[Photo, NDArray[np.float32] | str]]:
     """Each photo with the features of its views, float32 `[V, 2C]`, or with the reason why it has none."""
     results: list[tuple[Photo, NDArray[np.float32] | str]] = []
     decoded: list[Photo] = []
     images: list[NDArray[np.uint8]] = []
-    for photo in photos:
+    for photo, read in photos:
         try:
-            images.append(look(preprocess.canvas(photo.read()), preprocess.crop, count=views))
+            images.append(look(preprocess.canvas(read()), preprocess.crop, count=views))
             decoded.append(photo)
         except ImageError as error:
             results.append((photo, f"{error.reason}: {error}"))
@@ -182,7 +190,7 @@ def _extract_batch(
     return results
 
 
-def _in_threads(work: Callable[[_T], _R], items: Sequence[_T], workers: int) -> Iterator[_R]:
+def _in_threads(work: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
     """Results as they come, in any order; when the caller stops or fails, what has not begun is dropped."""
     waiting = iter(items)
     finished: SimpleQueue[Future[_R]] = SimpleQueue()

@@ -14,6 +14,7 @@ from training.processes import Processes
 from training.progress import progress, say
 from training.run import Run
 from training.setting import labels_of
+from training.shards import is_sharded, load_index
 from training.view_logits import view_logits
 from training.weights import fingerprint
 
@@ -25,7 +26,7 @@ def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Ski
     """Evaluate with the run's own temperature.
 
     Args:
-        data: `CLASS/*` or `valid/CLASS/*`, with exactly the run's classes.
+        data: `CLASS/*`, `valid/CLASS/*` or the validation part of shards, with exactly the run's classes.
 
     Returns:
         The evaluation, and the files that could not be read.
@@ -34,19 +35,24 @@ def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Ski
         DataError: if the classes are others, with both lists, or no photo can be read.
         RunError: if the run is incomplete.
     """
-    folder = data / VALID if (data / VALID).is_dir() else data
+    sharded = is_sharded(data)
+    folder = data / VALID if (data / VALID).is_dir() and not sharded else data
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one with CLASS/* or valid/CLASS/*")
-    if (classes := class_names(folder)) != run.classes:
+    if (classes := load_index(data).classes if sharded else class_names(folder)) != run.classes:
         raise DataError(
             "the classes differ, so answers cannot be compared with labels.\n"
             f"  run:  {listed(run.classes, MOST_LISTED)}\n  data: {listed(classes, MOST_LISTED)}\n"
             f"  only in the run: {listed(set(run.classes) - set(classes))}; "
             f"only in the data: {listed(set(classes) - set(run.classes))}\n"
-            f"the folders in {folder} must have the run's names"
+            f"the classes of {folder} must have the run's names"
         )
-    with progress("reading photos") as on_progress:
-        photos, unreadable = hash_photos(list_photos(folder, classes), on_progress)
+    unreadable: list[Skipped] = []
+    if sharded:
+        photos = load_index(data).split().valid
+    else:
+        with progress("reading photos") as on_progress:
+            photos, unreadable = hash_photos(list_photos(folder, classes), on_progress)
     if not photos:
         raise DataError(f"{folder} holds no photos that can be read")
     network = run.load_classifier()

@@ -77,6 +77,11 @@ def fit(
     """
     hardware = choose_hardware()
     with joined_processes(hardware.device) as processes:
+        if recipe.batch_size < 2 * processes.count:
+            raise ValueError(
+                f"batch_size is {recipe.batch_size} for {processes.count} processes together; each needs two photos of "
+                f"a batch: use at least --batch-size {2 * processes.count}"
+            )
         for line in describe_plan(recipe):
             say(line)
         place: AbstractContextManager[Path] = (

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.schedule import cycle_ends, learning_rate, one_cycle_momentum
-from training.sources import Source, derived_seed, random_batches
+from training.schedule import cycle_ends, decoupled_decay, learning_rate, one_cycle_momentum
+from training.sources import Source, derived_seed
 from training.stage import Stage
 from training.trainer import Trainer
 
@@ -85,26 +85,30 @@ def fit_stage(
     """
     count = len(train.labels())
     processes = trainer.processes
-    per_epoch = len(random_batches(count, batch_size, 0, smallest=2 * processes.count))
+    per_epoch = len(train.epoch(batch_size, 0, processes.count))
     cycles = {"first_cycle": stage.cycle_len * per_epoch, "cycle_mult": stage.cycle_mult}
     ends = cycle_ends(cycles=stage.cycles, **cycles)
     valid_labels = torch.from_numpy(valid.labels())
     for epoch in range(done, stage.epochs):
         began = hooks.clock()
         step = epoch * per_epoch
-        batches = random_batches(count, batch_size, derived_seed(seed, ORDER, epoch), smallest=2 * processes.count)
+        batches = train.epoch(batch_size, derived_seed(seed, ORDER, epoch), processes.count)
         torch.manual_seed(derived_seed(seed, DROPOUT, epoch, processes.rank))
         trainer.train()
         losses: list[Tensor] = []
-        mine = [processes.share_rows(batch) for batch in batches]
         rows_done = 0
-        views = train.batches(mine, derived_seed(seed, VIEWS, epoch))
-        for batch, (inputs, labels) in zip(batches, views, strict=True):
+        views = train.batches([parts[processes.rank] for parts in batches], derived_seed(seed, VIEWS, epoch))
+        for parts, (inputs, labels) in zip(batches, views, strict=True):
+            rows = sum(map(len, parts))
             now = [learning_rate(stage.schedule, step, lr=rate, **cycles) for rate in rates]
             momentum = one_cycle_momentum(step, **cycles) if stage.schedule == "one-cycle" else None
-            losses.append(trainer.step(inputs, labels, rows=len(batch), rates=now, momentum=momentum))
+            decay = 0.0
+            if stage.decoupled_decay:
+                part = now[-1] / rates[-1]
+                decay = decoupled_decay(step, weight_decay=stage.weight_decay, rate_part=part, **cycles)
+            losses.append(trainer.step(inputs, labels, rows=rows, rates=now, momentum=momentum, decay=decay))
             step += 1
-            rows_done += len(batch)
+            rows_done += rows
             if len(losses) % CHECK_EVERY == 0 or rows_done == count:
                 _check_finite(losses[-CHECK_EVERY:], step, now[-1], name)
             hooks.on_batch(rows_done, count)
@@ -123,6 +127,8 @@ def fit_stage(
             rate=round(count / max(learned - began, 1e-9), 1),
             seconds=round(hooks.clock() - began, 4),
         )
+        # before a checkpoint is written: one of a network that is lost would take the place of the last good one
+        _check(result.valid_loss, f"the validation loss of stage {name}", step - 1, now[-1], name)
         hooks.on_epoch(epoch + 1, result, logits)
     trainer.network.eval()
 
@@ -130,8 +136,12 @@ def fit_stage(
 def _check_finite(losses: Sequence[Tensor], step: int, lr: float, name: str) -> None:
     values = torch.stack(list(losses)).tolist()
     for index, value in enumerate(values):
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss of stage {name} is {value} at its step {step - len(values) + index} with learning rate "
-                f"about {lr:g}: lower --stages.{name.split()[0]}.lr (a tenth is a good next try)"
-            )
+        _check(value, f"the loss of stage {name}", step - len(values) + index, lr, name)
+
+
+def _check(value: float, what: str, step: int, lr: float, name: str) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{what} is {value} at its step {step} with learning rate about {lr:g}: lower "
+            f"--stages.{name.split()[0]}.lr (a tenth is a good next try)"
+        )

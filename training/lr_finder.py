@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from training.sources import Batch, Rows, Source, derived_seed, random_batches
+from training.sources import Batch, Source, derived_seed
 from training.trainer import Trainer
 
 LOWEST, HIGHEST = 1e-5, 10.0
@@ -128,15 +128,13 @@ def find_lr(
 def _batches(source: Source, trainer: Trainer, batch_size: int, seed: int) -> Iterator[tuple[int, Batch]]:
     """As many batches as there are steps, epoch after epoch: the size of each, and this process's part of it."""
     processes = trainer.processes
-    count = len(source.labels())
-    batches: list[Rows] = []
-    while len(batches) < STEPS:
-        order = derived_seed(seed, len(batches))
-        batches += random_batches(count, batch_size, order, smallest=2 * processes.count)
-    batches = batches[:STEPS]
-    mine = source.batches([processes.share_rows(batch) for batch in batches], seed)
-    for batch, tensors in zip(batches, mine, strict=True):
-        yield len(batch), tensors
+    done = 0
+    while done < STEPS:
+        epoch = source.epoch(batch_size, derived_seed(seed, done), processes.count)[: STEPS - done]
+        mine = source.batches([parts[processes.rank] for parts in epoch], seed)
+        for parts, tensors in zip(epoch, mine, strict=True):
+            yield sum(map(len, parts)), tensors
+        done += len(epoch)
 
 
 def _valley(losses: Sequence[float]) -> int:

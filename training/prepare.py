@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from serving.decode import ImageError, decode
@@ -16,7 +17,7 @@ from training.data import DataError, Photo, Skipped
 from training.extract import Extract, cpu_count, onnx_extractor, torch_extractor
 from training.hardware import Hardware
 from training.model import Body, count_features
-from training.processes import Processes
+from training.processes import Processes, even_parts
 from training.progress import progress, say
 
 EXTRACT_BATCH_ORT, EXTRACT_BATCH_TORCH = 1, 64
@@ -81,7 +82,10 @@ class Lookup:
             if self.processes.count == 1:
                 found = compute(photos, on_progress)
             else:
-                mine = compute(self.processes.share(photos), on_progress)
+                # one after another as they lie on the disk, so that hardly a shard is read by two
+                lying = sorted(photos, key=lambda photo: photo.path)
+                rows = even_parts(np.arange(len(lying)), self.processes.count)[self.processes.rank]
+                mine = compute([lying[row] for row in rows], on_progress)
                 self.processes.wait()
                 computed = self.processes.total(torch.tensor(mine.computed, device=self.hardware.device))
                 # what is left are unreadable photos, which every process finds for itself

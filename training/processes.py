@@ -3,12 +3,14 @@
 Start several with `torchrun --nproc-per-node N -m training -- fit …`; without it there is one, and nothing is sent.
 """
 
+import importlib
 import inspect
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass, field
+from typing import Any, cast
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -19,7 +21,6 @@ from torch.overrides import TorchFunctionMode
 
 from training.progress import console
 
-_T = TypeVar("_T")
 _BATCH_NORM = inspect.signature(functional.batch_norm)
 
 
@@ -29,19 +30,12 @@ class Processes:
 
     rank: int = 0
     count: int = 1
+    _together: WeakSet[nn.Module] = field(default_factory=WeakSet, repr=False, compare=False)
 
     @property
     def first(self) -> bool:
         """Whether this is the one that writes and reports."""
         return self.rank == 0
-
-    def share(self, items: Sequence[_T]) -> Sequence[_T]:
-        """This process's part: every item belongs to exactly one process."""
-        return items[self.rank :: self.count]
-
-    def share_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """`share` of an array."""
-        return rows[self.rank :: self.count]
 
     def wait(self) -> None:
         """Return when every process has come this far."""
@@ -54,38 +48,51 @@ class Processes:
             distributed.all_reduce(values)
         return values
 
-    def join_rows(self, rows: Tensor, count: int) -> Tensor:
-        """Rows `[count, …]` in the order of the items, from the rows of each process's `share`."""
-        if self.count == 1:
-            return rows
-        largest = -(-count // self.count)
-        padded = rows.new_zeros(largest, *rows.shape[1:])
-        padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in range(self.count)]
-        distributed.all_gather(parts, padded)
-        joined = rows.new_empty(count, *rows.shape[1:])
-        for rank, part in enumerate(parts):
-            joined[rank :: self.count] = part[: len(joined[rank :: self.count])]
-        return joined
+    def join_rows(self, rows: Tensor, parts: Sequence[NDArray[np.int64]]) -> Tensor:
+        """Rows `[count, …]` in order, from the rows that each process has.
 
-    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Give every process the sum of all processes' gradients, in one message.
-
-        Not torch's DistributedDataParallel: it never lets go of the process group, whose threads then still run when
-        Python ends, and now and then bring a process down that has done all its work.
+        Args:
+            rows: this process's.
+            parts: which rows each process has; none may have none.
         """
         if self.count == 1:
-            return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        summed = self.total(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        for gradient, part in zip(gradients, torch.split(summed, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+            return rows[torch.from_numpy(np.argsort(parts[0])).to(rows.device)]
+        padded = rows.new_zeros(max(map(len, parts)), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        gathered = [torch.empty_like(padded) for _ in range(self.count)]
+        distributed.all_gather(gathered, padded)
+        joined = rows.new_empty(sum(map(len, parts)), *rows.shape[1:])
+        for part, found in zip(parts, gathered, strict=True):
+            joined[torch.from_numpy(part).to(rows.device)] = found[: len(part)]
+        return joined
 
-    def agree(self, network: nn.Module) -> None:
-        """Give every process the first one's weights and statistics."""
-        if self.count > 1:
-            for tensor in network.state_dict().values():
-                distributed.broadcast(tensor, 0)
+    def together(self, network: nn.Module) -> nn.Module:
+        """The network so that all processes learn as one: they begin with the first one's weights and statistics, and
+        `backward` leaves each with the mean of all their gradients, sent while it still computes others.
+
+        Args:
+            network: on its device; which parameters learn must not change as long as what is returned is used.
+
+        Returns:
+            The network itself if there is one process, otherwise torch's DistributedDataParallel around it.
+        """
+        if self.count == 1:
+            return network
+        self.part()
+        device = next(network.parameters()).device
+        together = nn.parallel.DistributedDataParallel(network, [device] if device.type == "cuda" else None)
+        together.broadcast_buffers = False  # `SharedBatchNorm` keeps them equal
+        self._together.add(together)
+        return together
+
+    def part(self) -> None:
+        """Let go of what `together` returned, whoever else still holds it.
+
+        It listens to its parameters' gradients, and keeps the group of processes alive.
+        """
+        for together in self._together:
+            vars(together).clear()
+        self._together.clear()
 
 
 @contextmanager
@@ -95,6 +102,9 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
     if count == 1:
         yield Processes()
         return
+    # DistributedDataParallel imports this module, whose functions have the group of all processes as default arguments:
+    # imported once there is one, they would keep it, and its threads run on, into the end of Python, which aborts.
+    importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     processes = Processes(distributed.get_rank(), count)
     console.quiet = not processes.first
@@ -102,6 +112,7 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
         yield processes
     finally:
         console.quiet = False
+        processes.part()
         distributed.destroy_process_group()
 
 
@@ -121,6 +132,12 @@ class SharedBatchNorm(TorchFunctionMode):
             if call.arguments["training"]:
                 return _shared_batch_norm(**call.arguments)
         return func(*args, **(kwargs or {}))
+
+
+def even_parts(items: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+    """Pieces of an array, one after another, that differ in length by one at most."""
+    bounds = [len(items) * at // count for at in range(count + 1)]
+    return [items[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
 
 
 def _total(values: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -144,7 +143,7 @@ def _galleries(contents: ReportContents, on_photo: Callable[[int, int], None]) -
             predicted = int(probabilities_K.argmax())
             verdict = "right" if predicted == photo.label else "wrong"
             parts.append(
-                f'<figure><img loading="lazy" alt="" src="{_data_url(_thumbnail(photo.path), "jpeg")}">'
+                f'<figure><img loading="lazy" alt="" src="{_data_url(_thumbnail(photo), "jpeg")}">'
                 f'<figcaption><b class="{verdict}">{_name(classes[predicted])}</b> '
                 f"{100 * probabilities_K[predicted]:.1f}%<br>is {_name(classes[photo.label])} "
                 f"({100 * probabilities_K[photo.label]:.1f}%)<br>{_name(photo.path.name)}</figcaption></figure>"
@@ -155,8 +154,8 @@ def _galleries(contents: ReportContents, on_photo: Callable[[int, int], None]) -
     return parts
 
 
-def _thumbnail(path: Path) -> bytes:
-    image = Image.fromarray(np.asarray(decode(path.read_bytes(), min_side=THUMBNAIL)))
+def _thumbnail(photo: Photo) -> bytes:
+    image = Image.fromarray(np.asarray(decode(photo.read(), min_side=THUMBNAIL)))
     image.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)

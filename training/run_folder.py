@@ -13,7 +13,8 @@ from pathlib import Path
 from training.checkpoint import CHECKPOINT_FILE
 from training.files import sync_folder
 from training.progress import say
-from training.run import RUN_FILE
+from training.recipe import Recipe, differences
+from training.run import RECIPE_FILE, RUN_FILE
 
 LOCK_FILE = ".lock"
 
@@ -21,6 +22,26 @@ LOCK_FILE = ".lock"
 def partial_folder(run: Path) -> Path:
     """Where an unfinished run is."""
     return run.with_name(f".{run.name}.partial")
+
+
+def can_resume(run: Path) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return (partial_folder(run) / CHECKPOINT_FILE).exists()
+
+
+def is_finished(run: Path, recipe: Recipe) -> bool:
+    """Whether a run is there, and none is unfinished.
+
+    Raises:
+        ValueError: if it is of another recipe, with the difference.
+    """
+    if can_resume(run) or not (run / RUN_FILE).exists():
+        return False
+    if changed := differences(recipe.as_fields(), Recipe.load(run / RECIPE_FILE).as_fields()):
+        raise ValueError(
+            f"{run} is finished, by another recipe:\n  " + "\n  ".join(changed) + "\ngive another --run, or remove it"
+        )
+    return True
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Pure functions from a step to a learning rate and a momentum."""
 
-from math import cos, pi
+from math import cos, pi, sqrt
 
 from training.stage import Schedule
 
@@ -57,6 +57,21 @@ def learning_rate(schedule: Schedule, step: int, *, lr: float, first_cycle: int,
         return lr
     rate = {"sgdr": sgdr, "one-cycle": one_cycle, "step": step_decay}[schedule]
     return rate(step, lr=lr, first_cycle=first_cycle, cycle_mult=cycle_mult)
+
+
+def decoupled_decay(
+    step: int, *, weight_decay: float, rate_part: float, first_cycle: int, cycle_mult: int = 1
+) -> float:
+    """The part of each weight that a step takes off it.
+
+    weight_decay / sqrt(T), T steps in the cycle, times the schedule's multiplier: the normalised weight decay of
+    Loshchilov & Hutter (2017, "Fixing weight decay regularization in Adam", appendix B).
+
+    Args:
+        rate_part: the step's learning rate as a part of the highest.
+    """
+    _, _, length = cycle_of(step, first_cycle=first_cycle, cycle_mult=cycle_mult)
+    return weight_decay / sqrt(length) * rate_part
 
 
 def cycle_of(step: int, *, first_cycle: int, cycle_mult: int) -> tuple[int, int, int]:

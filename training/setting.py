@@ -19,6 +19,7 @@ from training.prepare import Lookup, readable, resized
 from training.processes import Processes
 from training.progress import progress, say
 from training.recipe import Recipe
+from training.shards import index_of, is_sharded, load_index
 from training.weights import fingerprint, load_weights
 
 
@@ -70,10 +71,8 @@ def set_up(
     Raises:
         DataError, WeightsError, ValueError: with what to change.
     """
-    with stage("read photos"), progress("reading photos") as on_progress:
-        split, skipped = read_split(
-            data, valid_fraction=recipe.valid_fraction, seed=recipe.seed, on_progress=on_progress
-        )
+    with stage("read photos"):
+        split, skipped = _read(data, recipe)
     say(
         f"{len(split.classes):,} classes, {len(split.train):,} photos to train on, {len(split.valid):,} to validate "
         f"on: {shortened(split.classes)}"
@@ -104,6 +103,15 @@ def labels_of(photos: Sequence[Photo]) -> NDArray[np.int64]:
 def shortened(classes: Sequence[str]) -> str:
     """The first eight classes, and how many more there are."""
     return ", ".join(classes[:8]) + (f" and {len(classes) - 8:,} more" if len(classes) > 8 else "")
+
+
+def _read(data: Path, recipe: Recipe) -> tuple[Split, list[Skipped]]:
+    if is_sharded(data):
+        split = load_index(data).split()
+        split.check()
+        return split, []
+    with progress("reading photos") as on_progress:
+        return read_split(data, valid_fraction=recipe.valid_fraction, seed=recipe.seed, on_progress=on_progress)
 
 
 def _classifier(backbone: Backbone, recipe: Recipe, classes: int) -> Classifier:
@@ -141,6 +149,8 @@ def _screen(
         The split that is left, what is left out, and the activations.
     """
     first = recipe.steps()[0]
+    if first.stage.learn_from == "photos" and index_of(split.train[0]):
+        return split, [], []  # every photo was decoded before it was put into a shard
     if first.stage.learn_from == "photos":
         (train, bad_train), (valid, bad_valid) = readable(split.train), readable(split.valid)
         left = Split(split.classes, train, valid)

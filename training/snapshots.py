@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training.files import write_whole
 from training.model import Classifier, MeanPredictions, Network
 from training.recipe import Average
-from training.sources import Source, random_batches
+from training.sources import Source
 from training.trainer import Trainer
 
 SNAPSHOTS = "snapshots"
@@ -94,9 +94,10 @@ def recompute_batch_norms(trainer: Trainer, source: Source, *, batch_size: int, 
     for module in learning:
         module.reset_running_stats()
         module.momentum = None  # a cumulative mean
-    batches = random_batches(len(source.labels()), batch_size, seed)
-    with torch.no_grad():
-        for inputs, _ in source.batches(batches, seed):
+    processes = trainer.processes
+    mine = [parts[processes.rank] for parts in source.epoch(batch_size, seed, processes.count)]
+    with torch.no_grad(), trainer.shared_norms():
+        for inputs, _ in source.batches(mine, seed):
             trainer.network(inputs.to(trainer.hardware.device))
     for module, momentum in zip(learning, momenta, strict=True):
         module.momentum = momentum

@@ -1,5 +1,6 @@
 """Photos or their activations in; batches of tensors with labels out: what a network learns from and is tried on."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,10 +30,21 @@ WORTH_A_PROCESS = 256
 
 
 class Source(Protocol):
-    """Rows that can be had in any order, again and again."""
+    """Rows to learn from, again and again."""
 
     def labels(self) -> Rows:
         """The class index of each row, int64."""
+        ...
+
+    def epoch(self, batch_size: int, seed: int, processes: int) -> list[list[Rows]]:
+        """Every row once in an order that suits the source: batches, each as the parts of the processes.
+
+        There are as many batches whatever the seed.
+        """
+        ...
+
+    def parts(self, processes: int) -> list[Rows]:
+        """Every row once, in a part for each process."""
         ...
 
     def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
@@ -40,8 +52,24 @@ class Source(Protocol):
         ...
 
 
+class AnyOrder(ABC):
+    """Rows that cost the same in any order."""
+
+    @abstractmethod
+    def labels(self) -> Rows:
+        """The class index of each row, int64."""
+
+    def epoch(self, batch_size: int, seed: int, processes: int) -> list[list[Rows]]:
+        """All rows mixed; a row's process is given by its place in the batch."""
+        return dealt(random_batches(len(self.labels()), batch_size, seed, smallest=2 * processes), processes)
+
+    def parts(self, processes: int) -> list[Rows]:
+        """Every so many rows."""
+        return dealt([np.arange(len(self.labels()))], processes)[0]
+
+
 @dataclass(frozen=True)
-class ActivationSource:
+class ActivationSource(AnyOrder):
     """Precomputed activations, a row for each view of each photo; float32 `[n, 2C]`."""
 
     activations: Activations
@@ -56,7 +84,7 @@ class ActivationSource:
 
 
 @dataclass(frozen=True)
-class PhotoSource:
+class PhotoSource(AnyOrder):
     """Photos, decoded and augmented; uint8 `[n, crop, crop, 3]`.
 
     For a GPU, in worker processes, while the network learns. On a CPU, in threads, between its steps: there the network
@@ -123,10 +151,21 @@ def random_batches(count: int, batch_size: int, seed: int, *, smallest: int = 2)
     process needs one.
     """
     order = np.random.default_rng(seed).permutation(count)
+    starts = batch_starts(count, batch_size, smallest=smallest)
+    return [order[start:stop] for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+
+
+def batch_starts(count: int, batch_size: int, *, smallest: int) -> list[int]:
+    """Where each batch of an epoch begins."""
     starts = list(range(0, count, batch_size))
     if len(starts) > 1 and count - starts[-1] < smallest:
         starts.pop()
-    return [order[start:stop] for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+    return starts
+
+
+def dealt(batches: Sequence[Rows], processes: int) -> list[list[Rows]]:
+    """Each batch as the parts of the processes, its rows given out by turns."""
+    return [[batch[rank::processes] for rank in range(processes)] for batch in batches]
 
 
 def ordered_batches(rows: Rows, batch_size: int = EVALUATION_BATCH) -> list[Rows]:

@@ -40,6 +40,9 @@ class Stage:
     """Each cycle is this many times as long as the one before."""
     weight_decay: float = 0.0
     """L2 penalty on the weights that learn. A head that learns alone from few photos needs a strong one."""
+    decoupled_decay: bool = False
+    """Take weight_decay / sqrt(steps of the cycle), times the step's part of the highest rate, off the weights in each
+    step, in place of the penalty (Loshchilov & Hutter 2017; `use_wd_sched` in fast.ai 0.7)."""
     augment: Augment = "none"
     """`side-on` mirrors, turns, zooms and lights photos a little; `top-down` also turns and mirrors them at will."""
     views: int = 1
@@ -59,6 +62,10 @@ class Stage:
         check_range("cycle_mult", self.cycle_mult, 1, 10)
         check_range("weight_decay", self.weight_decay, 0, 1)
         check_range("views", self.views, 1, 64)
+        if self.decoupled_decay and not self.weight_decay:
+            raise ValueError(
+                "decoupled_decay is set and weight_decay is 0, so it would do nothing; set both or neither"
+            )
         if self.epochs > MAX_EPOCHS:
             raise ValueError(
                 f"{self.cycles} cycles from {self.cycle_len} epochs, each {self.cycle_mult} times the one before, "

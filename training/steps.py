@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from training.checkpoint import Reached, StepResult
-from training.data import Photo
 from training.hardware import threads
 from training.layer_groups import LayerGroup, broadcast_rates, describe_groups, group_rows, head_group, layer_groups
 from training.learner import EpochResult, Hooks, fit_stage
@@ -17,8 +16,9 @@ from training.processes import Processes
 from training.progress import progress, say
 from training.recipe import Recipe, Step
 from training.setting import Setting, labels_of
+from training.shard_source import photo_source
 from training.snapshots import average_snapshots, save_snapshot
-from training.sources import ActivationSource, PhotoSource, Source, derived_seed
+from training.sources import ActivationSource, Source, derived_seed
 from training.trainer import Trainer
 
 FINDER = 1_000_000
@@ -184,7 +184,7 @@ def make_trainer(setting: Setting, step: Step, groups: Sequence[LayerGroup]) -> 
         groups,
         first=step.stage.freeze_to,
         momentum=recipe.momentum,
-        weight_decay=step.stage.weight_decay,
+        weight_decay=0.0 if step.stage.decoupled_decay else step.stage.weight_decay,
         freeze_bn=recipe.freeze_bn,
         # The head on activations takes seconds: every process trains the same one, on all rows, in float32.
         hardware=setting.hardware if on_photos else setting.hardware.exact(),
@@ -197,17 +197,11 @@ def sources_of(setting: Setting, step: Step) -> tuple[Source, Source]:
     split, stage = setting.split, step.stage
     lookup = setting.lookup(setting.classifier, step.size)
     if stage.learn_from == "photos":
-        hardware = setting.hardware
-        pinned = hardware.device.type == "cuda"
-
-        def photos(chosen: Sequence[Photo], augmented: bool) -> PhotoSource:
-            kind = stage.augment if augmented else "none"
-            return PhotoSource(chosen, lookup.preprocess, kind, hardware.workers, pinned)
-
-        return photos(split.train, True), photos(split.valid, False)
-    train = lookup.activations(split.train, views=stage.views, title="activations, training")
-    valid = lookup.activations(split.valid, views=1, title="activations, validation")
-    return ActivationSource(train), ActivationSource(valid)
+        train = photo_source(split.train, lookup.preprocess, stage.augment, setting.hardware)
+        return train, photo_source(split.valid, lookup.preprocess, "none", setting.hardware)
+    of_train = lookup.activations(split.train, views=stage.views, title="activations, training")
+    of_valid = lookup.activations(split.valid, views=1, title="activations, validation")
+    return ActivationSource(of_train), ActivationSource(of_valid)
 
 
 def find_rate(

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -53,14 +52,19 @@ class Trainer:
             fused=True,
         )
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.scaled)
-        self._forward: nn.Module = network
-        if processes.count > 1:
-            processes.agree(network)  # and they stay equal: the same gradients, and batch norms of the same rows
+        self._forward = processes.together(self.network)
         if compiled:
             self._forward = cast(nn.Module, torch.compile(self._forward))
 
     def step(
-        self, inputs: Tensor, labels: Tensor, *, rows: int, rates: Sequence[float], momentum: float | None = None
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        *,
+        rows: int,
+        rates: Sequence[float],
+        momentum: float | None = None,
+        decay: float = 0.0,
     ) -> Tensor:
         """Learn from one batch.
 
@@ -69,6 +73,7 @@ class Trainer:
             rows: of the whole batch, over all processes.
             rates: one for each group that learns.
             momentum: instead of the one given at first.
+            decay: part of each weight that is taken off it, beside what the gradient asks for.
 
         Returns:
             The sum of this part's losses, a scalar on the device, not waited for.
@@ -79,12 +84,15 @@ class Trainer:
                 group["momentum"] = momentum
         device = self.hardware.device
         inputs, labels = inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        with self._shared_norms(), self._autocast():
+        with self.shared_norms(), self._autocast():
             logits = self._forward(inputs)
             total = functional.cross_entropy(logits.float(), labels, reduction="sum")
             self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(self.scaler.scale(total / rows))
-        self.processes.add_gradients([p for group in self.learning for p in group.parameters])
+            # the gradients of all processes are averaged, and to be added
+            torch.autograd.backward(self.scaler.scale(total * (self.processes.count / rows)))
+        if decay:
+            with torch.no_grad():
+                torch._foreach_mul_([weight for group in self.learning for weight in group.parameters], 1 - decay)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return total.detach()
@@ -96,13 +104,12 @@ class Trainer:
     def predict(self, source: Source) -> Tensor:
         """Logits float32 `[N, K]` of every row on the CPU, in order, in eval mode; the processes share the work."""
         self.network.eval()
-        count = len(source.labels())
-        rows = self.processes.share_rows(np.arange(count))
-        parts = []
+        parts = source.parts(self.processes.count)
+        logits = []
         with torch.inference_mode(), self._autocast():
-            for inputs, _ in source.batches(ordered_batches(rows), seed=0):
-                parts.append(self.network(inputs.to(self.hardware.device, non_blocking=True)).float())
-        return self.processes.join_rows(torch.cat(parts), count).cpu()
+            for inputs, _ in source.batches(ordered_batches(parts[self.processes.rank]), seed=0):
+                logits.append(self.network(inputs.to(self.hardware.device, non_blocking=True)).float())
+            return self.processes.join_rows(torch.cat(logits), parts).cpu()
 
     def state(self) -> dict[str, Any]:
         """What a step depends on, apart from random numbers: weights, statistics, momentum, scale."""
@@ -125,5 +132,6 @@ class Trainer:
             return nullcontext()
         return torch.autocast(self.hardware.device.type, self.hardware.autocast)
 
-    def _shared_norms(self) -> AbstractContextManager[Any]:
+    def shared_norms(self) -> AbstractContextManager[Any]:
+        """While active, batch norms that learn see the rows of all processes."""
         return SharedBatchNorm() if self.processes.count > 1 else nullcontext()

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.rates import rates_over_time
-from training.schedule import cycle_ends, cycle_of, learning_rate, one_cycle, one_cycle_momentum, sgdr, step_decay
+from training.schedule import (
+    cycle_ends,
+    cycle_of,
+    decoupled_decay,
+    learning_rate,
+    one_cycle,
+    one_cycle_momentum,
+    sgdr,
+    step_decay,
+)
 from training.stage import Stage
 
 LENGTHS = st.integers(1, 60)
@@ -96,3 +105,12 @@ def test_what_is_plotted_are_the_rates_of_each_group() -> None:
     assert plotted.rates[1][10] == 1e-2
     assert plotted.rates[0][10] == 1e-4
     assert set(plotted.momentum) == {0.9}
+
+
+def test_decoupled_decay_follows_the_rate_and_a_cycle_four_times_as_long_halves_it() -> None:
+    of_cycles = {"weight_decay": 0.1, "first_cycle": 25, "cycle_mult": 4}
+    assert decoupled_decay(3, rate_part=1.0, **of_cycles) == pytest.approx(0.1 / 5)
+    assert decoupled_decay(30, rate_part=1.0, **of_cycles) == pytest.approx(0.1 / 10)
+    assert decoupled_decay(30, rate_part=0.25, **of_cycles) == pytest.approx(0.1 / 40)
+    with pytest.raises(ValueError, match="weight_decay is 0"):
+        Stage(decoupled_decay=True)

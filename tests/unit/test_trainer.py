@@ -1,6 +1,7 @@
 """Steps, sweeps, snapshots and batches: what changes, and what is exactly as it was."""
 
 import copy
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,17 +13,19 @@ from torch import nn
 
 from training.hardware import Hardware
 from training.layer_groups import head_group
+from training.learner import Hooks, TrainingError, fit_stage
 from training.lr_finder import LrCurve, find_lr, smoothed, sweep_rates
 from training.model import Head, MeanPredictions
 from training.processes import Processes
 from training.snapshots import mean_weights, recompute_batch_norms
-from training.sources import Batch, random_batches
+from training.sources import AnyOrder, Batch, dealt, random_batches
+from training.stage import Stage
 from training.trainer import Trainer
 
 CPU = Hardware(torch.device("cpu"), None, 0)
 
 
-class Points:
+class Points(AnyOrder):
     """Two clouds of points."""
 
     def __init__(self, count: int = 64, width: int = 8) -> None:
@@ -161,11 +164,11 @@ def test_several_heads_are_one_whose_probabilities_are_their_mean() -> None:
 @given(count=st.integers(1, 300), batch_size=st.integers(2, 70), processes=st.integers(1, 4), seed=st.integers(0, 9))
 def test_every_row_is_in_one_batch_of_one_process(count: int, batch_size: int, processes: int, seed: int) -> None:
     batches = random_batches(count, batch_size, seed, smallest=2 * processes)
-    shares = [Processes(rank, processes) for rank in range(processes)]
-    rows = [row for batch in batches for share in shares for row in share.share_rows(batch)]
+    parts = [part for batch in dealt(batches, processes) for part in batch]
+    rows = [row for part in parts for row in part]
     assert sorted(rows) == list(range(count))
     if count >= 2 * processes and batch_size >= 2 * processes:
-        assert min(len(share.share_rows(batch)) for batch in batches for share in shares) >= 2
+        assert min(map(len, parts)) >= 2
     assert all(len(batch) <= batch_size + 2 * processes for batch in batches)
 
 
@@ -184,3 +187,37 @@ def test_the_loss_is_summed_over_rows_and_each_group_has_its_rate() -> None:
     loss.backward()
     assert torch.equal(network[0].weight, before[0].weight)
     torch.testing.assert_close(network[1].weight, before[1].weight - 0.5 * before[1].weight.grad)
+
+
+def test_decoupled_decay_takes_its_part_off_the_weights_that_learn_whatever_the_rate() -> None:
+    torch.manual_seed(0)
+    trainer = trainer_of(Head(8, 2))
+    trainer.train()
+    before = copy.deepcopy(trainer.network)
+    trainer.step(torch.randn(6, 8), torch.randint(2, (6,)), rows=6, rates=[0.0], decay=0.1)
+    torch.testing.assert_close(trainer.network[2].weight, 0.9 * before[2].weight)
+
+
+def test_a_network_whose_validation_loss_is_no_number_gets_no_checkpoint() -> None:
+    class Lost(Points):
+        def batches(self, rows: Sequence[np.ndarray], seed: int) -> Iterator[Batch]:
+            for inputs, labels in super().batches(rows, seed):
+                yield torch.full_like(inputs, float("nan")), labels
+
+    told: list[object] = []
+    hooks = Hooks(lambda *_: None, lambda _: None, lambda *epoch: told.append(epoch), time.monotonic)
+    with pytest.raises(TrainingError, match=r"validation loss of stage head is nan at its step 3 .*--stages.head.lr"):
+        fit_stage(
+            trainer_of(Head(8, 2)),
+            Stage(cycle_len=2),
+            name="head",
+            train=Points(),
+            valid=Lost(),
+            rates=[0.01],
+            batch_size=16,
+            seed=0,
+            done=0,
+            before=0,
+            hooks=hooks,
+        )
+    assert told == []

@@ -1,0 +1,34 @@
+"""Processes that have trained together end well, every time: none is aborted by a thread that outlives Python."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.scale.several import torchrun
+
+TRAIN = """
+import torch
+from torch import nn
+from training.hardware import Hardware
+from training.layer_groups import head_group
+from training.processes import joined_processes
+from training.trainer import Trainer
+
+cpu = Hardware(torch.device("cpu"), None, 0)
+with joined_processes(cpu.device) as processes:
+    network = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    groups = [head_group(part) for part in network]
+    for first in (-1, 0):  # as from stage to stage: other parameters learn
+        trainer = Trainer(network, groups, first=first, momentum=0.9, weight_decay=0.0, freeze_bn=False,
+                          hardware=cpu, processes=processes)
+        trainer.train()
+        for _ in range(10):
+            trainer.step(torch.randn(4, 8), torch.tensor([0, 1, 1, 0]), rows=8, rates=[0.1] * len(trainer.learning))
+"""
+
+
+@pytest.mark.parametrize("attempt", range(30))
+def test_two_processes_end_with_exit_code_0(attempt: int, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(TRAIN)
+    finished = torchrun(tmp_path / "train.py")
+    assert finished.returncode == 0, finished.stderr
