@@ -99,8 +99,9 @@ class ReplicaModel:
             "CPUs": self.cpus / cpu_s,
             "engine": (1 if self.on_gpu else min(self.instances, self.cpus)) / engine_s,
             "workers": workers / (prepare_s + (0 if self.on_gpu else engine_s)),
-            "network": self.nic_bytes_per_s / max(pictures * self.request_bytes, self.answer_bytes),
         }
+        if self.nic_bytes_per_s < inf:
+            limits["network"] = self.nic_bytes_per_s / max(pictures * self.request_bytes, self.answer_bytes)
         return dict(sorted(limits.items(), key=lambda limit: limit[1]))
 
     def capacity(self, pictures: int = 1, views: int = 1) -> float:

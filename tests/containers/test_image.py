@@ -34,7 +34,7 @@ def test_it_says_what_it_is_who_runs_it_and_how_its_health_is_checked(images: Im
     assert configuration["Labels"]["org.opencontainers.image.title"] == "pawserve serving-cpu"
     assert configuration["Labels"]["org.opencontainers.image.revision"] == "0" * 40
     assert configuration["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
-    assert configuration["Healthcheck"]["Test"][:4] == ["CMD", "python", "-m", "serving"]
+    assert described["Healthcheck"]["Test"][:4] == ["CMD", "python", "-m", "serving"]
     assert set(configuration["Volumes"]) == {"/state"}
     assert set(configuration["ExposedPorts"]) == {"50051/tcp"}
 
@@ -73,8 +73,8 @@ def test_its_user_can_write_to_nothing_in_it_but_the_state_folder(images: Images
         "--read-only=false", "--entrypoint", json.dumps([find[0]]), images.cpu, *find[1:]
     )
     found = subprocess.run(options, capture_output=True, text=True, check=False, timeout=120)
-    # folders for everybody's temporary files are the base's; /state is a volume, which find does not enter
-    assert set(found.stdout.split()) <= {"/tmp", "/var/tmp", "/run/lock"}
+    # folders for everybody's temporary files are the base's
+    assert {"/state"} <= set(found.stdout.split()) <= {"/state", "/tmp", "/var/tmp", "/run/lock"}
     assert execute(images.storage, images.cpu, "touch", "/state/file").returncode == 0
     assert execute(images.storage, images.cpu, "touch", "/opt/pawserve/file").returncode == 1
 

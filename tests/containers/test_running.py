@@ -2,8 +2,8 @@
 
 import signal
 import subprocess
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
@@ -32,7 +32,7 @@ def test_it_is_ready_soon_and_predicts(images: Images, models: Path, measured: l
     with running(images.storage, images.cpu, models, "--volume", "first:/state") as again:
         again_s = again.started_in_s
     measured.append({"what": "start to ready", "first s": round(first_s, 2), "later s": round(again_s, 2)})
-    assert min(first_s, again_s) <= READY_S
+    assert again_s <= READY_S
 
 
 def test_the_demo_image_brings_a_model(images: Images, tmp_path: Path) -> None:
@@ -48,24 +48,18 @@ def test_the_demo_image_brings_a_model(images: Images, tmp_path: Path) -> None:
 
 def test_sigterm_answers_what_is_in_flight_and_labels_outlive_the_container(images: Images, work: Path) -> None:
     slow = work / "slow"
-    write_bundle(slow, slowness=60)
+    write_bundle(slow, slowness=20)
     volume = ("--volume", "labels:/state")
     with running(images.storage, images.cpu, slow, *volume, serve=("--plan-seconds", 0)) as container:
         with Client(container.address) as client:
             (result,) = client.classify([RED]).results
             client.record_labels([(result.token, "red")])
-            answers: list[object] = []
-            calls = [
-                threading.Thread(target=lambda: answers.extend(client.classify([RED] * 8).results)) for _ in range(3)
-            ]
-            for call in calls:
-                call.start()
-            time.sleep(0.2)  # so that some are in flight; those that are not yet are answered or refused alike
-            container.signal(signal.SIGTERM)
-            for call in calls:
-                call.join(60)
+            with ThreadPoolExecutor(1) as pool:
+                asked = pool.submit(client.classify, [RED] * 8)
+                time.sleep(0.5)  # it is in flight for a second and more
+                container.signal(signal.SIGTERM)
+                assert len(asked.result(60).results) == 8
         assert container.wait() == 0
-        assert len(answers) in (8, 16, 24)
     with (
         running(images.storage, images.cpu, slow, *volume, serve=("--plan-seconds", 0)) as container,
         Client(container.address) as client,

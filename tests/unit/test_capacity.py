@@ -45,10 +45,10 @@ def mean_latency_s(model: ReplicaModel, *, rate: float, seconds: float, replicas
     return fmean(request.latency_s for request in arrivals[0])
 
 
-@pytest.mark.parametrize("load", [0.3, 0.6])
+@pytest.mark.parametrize("load", [0.3, 0.5])
 def test_random_services_wait_as_long_as_in_an_m_m_1_queue(load: float) -> None:
     model = replace(CONSTANT_10_MS, spread=EXPONENTIAL)
-    assert mean_latency_s(model, rate=100 * load, seconds=250) == pytest.approx(0.01 / (1 - load), rel=0.1)
+    assert mean_latency_s(model, rate=100 * load, seconds=150) == pytest.approx(0.01 / (1 - load), rel=0.1)
 
 
 def test_their_p99_is_that_of_an_m_m_1_queue() -> None:
@@ -63,7 +63,7 @@ def test_their_p99_is_that_of_an_m_m_1_queue() -> None:
 def test_constant_services_wait_as_long_as_in_an_m_d_1_queue(load: float) -> None:
     # Pollaczek and Khinchine: the mean wait is rho s / (2 (1 - rho))
     expected_s = 0.01 * (1 + load / (2 * (1 - load)))
-    assert mean_latency_s(CONSTANT_10_MS, rate=100 * load, seconds=120) == pytest.approx(expected_s, rel=0.08)
+    assert mean_latency_s(CONSTANT_10_MS, rate=100 * load, seconds=100) == pytest.approx(expected_s, rel=0.08)
 
 
 def test_three_engines_on_three_cpus_wait_as_long_as_in_an_m_m_c_queue() -> None:
@@ -196,6 +196,7 @@ def test_what_cannot_be_simulated_is_refused_with_the_reason(tmp_path: Path) -> 
 def test_a_model_is_read_as_it_was_written(tmp_path: Path) -> None:
     LIKE_A_SERVER.save(tmp_path / "model.json")
     assert load(tmp_path / "model.json") == LIKE_A_SERVER
+    assert "network" not in LIKE_A_SERVER.limits()
     assert from_json({**to_json(LIKE_A_SERVER), "nic_bytes_per_s": 1e9}).limits()["network"] == 1e9
 
 
