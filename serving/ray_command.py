@@ -108,7 +108,12 @@ def _run(arguments: argparse.Namespace) -> int:
         serve.start(
             proxy_location="EveryNode",
             http_options={"host": host, "port": _free_port(host)},
-            grpc_options={"port": int(port), "grpc_servicer_functions": list(SERVICER_FUNCTIONS)},
+            grpc_options={
+                "port": int(port),
+                "grpc_servicer_functions": list(SERVICER_FUNCTIONS),
+                # Ray answers it without a look at tokens
+                "enable_reflection": not arguments.no_reflection and arguments.auth_tokens is None,
+            },
         )
         app = application(options, arguments.more_versions, **_deployment(arguments))
         serve.run(app, name=NAME, route_prefix="/")

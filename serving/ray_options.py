@@ -11,6 +11,9 @@ NOT_BY_REPLICAS: Mapping[str, str] = {
     "tls_key": "Ray's ingress speaks plaintext: put a proxy or a service mesh in front of it",
     "tls_client_ca": "Ray's ingress asks for no certificates: use --auth-tokens",
     "metrics": "replicas of one machine would contend for the port: Ray has metrics of its own",
+    "access_log": "Ray keeps the logs of its replicas, each request's line too: see its session's folder",
+    "log_format": "Ray keeps the logs of its replicas, and in its own format",
+    "log_level": "Ray keeps the logs of its replicas, and at its own level",
     "max_connections": "the connections are those of Ray's ingress",
     "max_concurrent_streams": "the connections are those of Ray's ingress",
     "max_connection_age": "the connections are those of Ray's ingress",
@@ -82,6 +85,8 @@ def parse_flags(flags: list[str]) -> dict[str, Any]:
     add_serve_options(parser)
     arguments = parser.parse_args(flags)
     check_replica_options(arguments)
+    if arguments.no_reflection:
+        raise ValueError("--no-reflection is enable_reflection: false of grpc_options in a configuration file")
     return vars(arguments)
 
 

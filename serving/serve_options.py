@@ -93,7 +93,7 @@ def to_settings(arguments: argparse.Namespace) -> "Settings":
     """What the options say.
 
     Raises:
-        ValueError: if a limit is out of its range, or options do not go together.
+        ValueError: if a limit is out of its range, options do not go together, or the database's URL cannot be read.
     """
     from serving.decode import Limits
     from serving.observation import Observation

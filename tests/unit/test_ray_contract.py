@@ -133,6 +133,8 @@ def test_the_configuration_file_says_what_the_code_is() -> None:
         (["--max-views", "many"], "'many' is no whole number"),
         (["--tls-cert", "cert.pem"], "--tls-cert cannot be had with Ray"),
         (["--max-connection-age", "5"], "--max-connection-age cannot be had with Ray"),
+        (["--access-log"], "--access-log cannot be had with Ray"),
+        (["--no-reflection"], "enable_reflection: false of grpc_options"),
     ],
 )
 def test_flags_that_a_replica_cannot_keep_are_refused(flags: list[str], message: str) -> None:
