@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := training export serving
 DATA ?=
+# One more than there are CPUs: many tests wait, for deadlines and for connections that fell silent.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 
 .PHONY: help demo test fuzz check format gpu-check container-check ray-check scale-check lock proto bench clean
 .DEFAULT_GOAL := help
@@ -19,7 +21,7 @@ demo: $(VENV)/installed  ## train, export, serve, predict, label, statistics; DA
 	$(BIN)/python -m examples.demo --out demo $(if $(DATA),--data '$(DATA)')
 
 test: $(VENV)/installed  ## the tests; PAWSERVE_PHOTOS=DIR adds those on real photos
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/installed  ## the decoder under fire for SECONDS (60); what is found is kept in fuzz/
 	$(BIN)/python -m tests.fuzz.decoder fuzz $(or $(SECONDS),60) $(or $(SEED),0)

@@ -21,7 +21,7 @@ class CountedServer(serving.server.Server):
             return
         counts = {
             "tasks": len(asyncio.all_tasks()),
-            "rows": sum(model.classifier.rows_in_flight for model in self._repository.models),
+            "rows": sum(model.classifier.rows_in_flight for model in self.repository.models),
             "descriptors": len(os.listdir("/proc/self/fd")),
             "threads": threading.active_count(),
         }
