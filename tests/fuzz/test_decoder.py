@@ -12,7 +12,7 @@ from serving.decode import ImageError, Limits, Reason, decode
 from tests.fuzz.decoder import fuzz
 from tests.fuzz.seeds import seeds, with_jpeg_size
 
-SECONDS = int(os.environ.get("PAWSERVE_FUZZ_S", "5"))
+SECONDS = int(os.environ.get("PAWSERVE_FUZZ_S", "4"))
 SEED = int(os.environ.get("PAWSERVE_FUZZ_SEED", "0"))
 SEEDS = seeds()
 

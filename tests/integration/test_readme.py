@@ -1,16 +1,14 @@
 """Every command that the README shows works, in the order in which it shows them."""
 
-import os
 import re
-import shlex
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.commands import ROOT
+from tests.warm import WarmProcess, call
 
 TESTED_ELSEWHERE = {"make demo", "make test"}
 """The tests are what is running, and the demo has a test of its own."""
@@ -26,40 +24,32 @@ def test_the_readme_shows_commands() -> None:
     assert len(readme_commands()) >= 8
 
 
+def words(command: str, folder: Path) -> list[str]:
+    """A command as the shell would pass it on, with its patterns of files expanded."""
+    printed = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], cwd=folder, capture_output=True, check=True)
+    return printed.stdout.decode().split("\0")[:-1]
+
+
 @pytest.mark.slow
 def test_the_readme_s_commands_work_in_their_order(tmp_path: Path) -> None:
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     server = None
     try:
         for command in readme_commands():
-            if " serve " in command:
-                arguments = shlex.split(re.sub(r"--listen \S+", "--listen 127.0.0.1:0", command))
-                server = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
-                assert server.stdout is not None
-                address = re.search(r"ready on (127\.0\.0\.1:\d+)", server.stdout.readline())
-                assert address, "the server did not say that it is ready"
-                environment["PAWSERVE_SERVER"] = address[1]
-                continue
-            finished = subprocess.run(
-                ["bash", "-c", command],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=240,
-                check=False,
-            )
-            assert finished.returncode == 0, f"{command}\n{finished.stderr}"
+            python, module, *arguments = words(re.sub(r"--listen \S+", "--listen 127.0.0.1:0", command), tmp_path)
+            assert (python, module) == ("python", "-m")
+            process = WarmProcess(call, *arguments, folder=tmp_path, **environment)
+            if arguments[:2] == ["serving", "serve"]:
+                server = process
+                environment["PAWSERVE_SERVER"] = server.printed(r"ready on (127\.0\.0\.1:\d+)")[1]
+            else:
+                finished = process.finish()
+                assert finished.returncode == 0, f"{command}\n{finished.stderr}"
+        assert server is not None
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
     finally:
         if server:
-            server.send_signal(signal.SIGTERM)
-            server.communicate(timeout=60)
-    assert server is not None
-    assert server.returncode == 0
+            server.close()
     for name in ("runs/pets/report.html", "models/pets/1/model.json", "confusion.png"):
         assert (tmp_path / name).stat().st_size > 0

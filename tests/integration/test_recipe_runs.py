@@ -1,11 +1,10 @@
 """Whole recipes on drawings, with a network of few layers: stages, snapshots, resuming, processes, evaluation."""
 
+import copy
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +16,18 @@ import torch
 from safetensors.numpy import load_file
 from tensorboardX.proto.event_pb2 import Event
 
-from tests.commands import ROOT, Finished, run_here
-from tests.warm import WarmProcess, call
+from tests.commands import Finished, run_here
+from tests.warm import WarmProcess, call, two_processes
 from training import fit as fit_module
+from training.hardware import Hardware
+from training.layer_groups import layer_groups
+from training.model import Body, Classifier, Head, count_features, describe_backbone
+from training.processes import Processes, joined_processes
 from training.recipe import Recipe
 from training.run import open_run
 from training.run_folder import partial_folder
 from training.stage import Stage
+from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -274,28 +278,22 @@ def test_a_loss_that_is_no_number_stops_with_step_rate_and_what_to_do(
     assert not (tmp_path / "run").exists()
 
 
-def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", *arguments]
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-
-
 def test_two_processes_end_like_one(recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path) -> None:
     recipe = recipes / "processes.yaml"
     assert fit(recipe, drawings, tmp_path / "one", shared_cache).returncode == 0
-    finished = torchrun(
-        *("-m", "training", "--", "fit", "--recipe", str(recipe), "--data", str(drawings)),
-        *("--run", str(tmp_path / "two"), "--cache", str(tmp_path / "cache")),
+    arguments = (
+        "fit",
+        "--recipe",
+        recipe,
+        "--data",
+        drawings,
+        "--run",
+        tmp_path / "two",
+        "--cache",
+        tmp_path / "cache",
     )
-    assert finished.returncode == 0, finished.stderr
+    for finished in two_processes(call, "training", *arguments):
+        assert finished.returncode == 0, finished.stderr
     one, two = open_run(tmp_path / "one"), open_run(tmp_path / "two")
     assert two.facts["processes"] == 2
     assert two.facts["metrics"]["n"] == one.facts["metrics"]["n"] == 16
@@ -313,49 +311,45 @@ def test_two_processes_end_like_one(recipes: Path, drawings: Path, shared_cache:
         np.testing.assert_allclose(weights(tmp_path / "two")[name], tensor, rtol=0.05, atol=0.02, err_msg=name)
 
 
-ONE_STEP = """
-import copy
-from pathlib import Path
-import numpy as np
-import torch
-from torch import distributed
-from training.hardware import Hardware
-from training.layer_groups import layer_groups
-from training.model import Body, Classifier, Head, count_features, describe_backbone
-from training.processes import Processes, joined_processes
-from training.trainer import Trainer
-
-cpu = Hardware(torch.device("cpu"), None, 0)
-with joined_processes(cpu.device) as processes:
-    torch.manual_seed(0)
-    body = Body(describe_backbone("test_resnet"))
-    together = Classifier(body, Head(count_features(body, 32), 2, (0.0, 0.0)))
-    alone = copy.deepcopy(together)
-    trainers = [
-        Trainer(network, layer_groups(network, 3), first=0, momentum=0.9, weight_decay=0.0, freeze_bn=False,
-                hardware=cpu, processes=group)
-        for network, group in ((together, processes), (alone, Processes()))
-    ]
-    images = torch.randint(256, (7, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    labels = torch.tensor([0, 1, 1, 0, 1, 0, 0])
-    for trainer in trainers:
-        trainer.train()
-        mine = slice(trainer.processes.rank, None, trainer.processes.count)
-        trainer.step(images[mine], labels[mine], rows=7, rates=[0.01] * 3)
-    for (name, ours), theirs in zip(together.state_dict().items(), alone.state_dict().values()):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5, msg=lambda text: f"{name}: {text}")
-    parts = [np.arange(rank, 7, processes.count) for rank in range(processes.count)]
-    assert torch.equal(processes.join_rows(torch.from_numpy(parts[processes.rank]), parts), torch.arange(7))
-left = {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
-# such a thread may need Python to free a tensor when Python is ending already, which aborts the process
-assert not {name for name in left if "gloo" in name}, left
-"""
+def one_step() -> int:
+    """A step together, in one of two processes, and the same step alone."""
+    cpu = Hardware(torch.device("cpu"), None, 0)
+    with joined_processes(cpu.device) as processes:
+        torch.manual_seed(0)
+        body = Body(describe_backbone("test_resnet"))
+        together = Classifier(body, Head(count_features(body, 32), 2, (0.0, 0.0)))
+        alone = copy.deepcopy(together)
+        trainers = [
+            Trainer(
+                network,
+                layer_groups(network, 3),
+                first=0,
+                momentum=0.9,
+                weight_decay=0.0,
+                freeze_bn=False,
+                hardware=cpu,
+                processes=group,
+            )
+            for network, group in ((together, processes), (alone, Processes()))
+        ]
+        images = torch.randint(256, (7, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        labels = torch.tensor([0, 1, 1, 0, 1, 0, 0])
+        for trainer in trainers:
+            trainer.train()
+            mine = slice(trainer.processes.rank, None, trainer.processes.count)
+            trainer.step(images[mine], labels[mine], rows=7, rates=[0.01] * 3)
+        torch.testing.assert_close(together.state_dict(), alone.state_dict(), rtol=1e-3, atol=2e-5)
+        parts = [np.arange(rank, 7, processes.count) for rank in range(processes.count)]
+        assert torch.equal(processes.join_rows(torch.from_numpy(parts[processes.rank]), parts), torch.arange(7))
+    left = {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
+    # such a thread may need Python to free a tensor when Python is ending already, which aborts the process
+    assert not {name for name in left if "gloo" in name}, left
+    return 0
 
 
-def test_a_step_of_two_processes_is_a_step_of_one(tmp_path: Path) -> None:
-    (tmp_path / "step.py").write_text(ONE_STEP)
-    finished = torchrun(str(tmp_path / "step.py"))
-    assert finished.returncode == 0, finished.stderr
+def test_a_step_of_two_processes_is_a_step_of_one() -> None:
+    for finished in two_processes(one_step):
+        assert finished.returncode == 0, finished.stderr
 
 
 def test_a_run_is_evaluated_on_another_folder_with_its_own_temperature(course: Path, drawings: Path) -> None:

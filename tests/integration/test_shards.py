@@ -3,10 +3,7 @@
 import hashlib
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -22,7 +19,8 @@ from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from serving.preprocess import Preprocess
-from tests.commands import ROOT, run_here
+from tests.commands import run_here
+from tests.warm import call, two_processes
 from training.data import DataError, read_split
 from training.recipe import Recipe
 from training.run import open_run
@@ -75,18 +73,9 @@ def test_two_processes_on_shards_end_like_one_on_the_folder(
         *("training", *arguments, "--data", drawings, "--run", tmp_path / "folder", "--cache", shared_cache)
     )
     assert finished.returncode == 0, finished.stderr
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "127.0.0.1:0", "-m", "training", "--", *arguments, "--data", str(shards)]
-    several = subprocess.run(
-        [*command, "--run", str(tmp_path / "shards"), "--cache", str(tmp_path / "cache")],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert several.returncode == 0, several.stderr
+    options = ("--data", shards, "--run", tmp_path / "shards", "--cache", tmp_path / "cache")
+    for several in two_processes(call, "training", *arguments, *options):
+        assert several.returncode == 0, several.stderr
     one, two = (open_run(tmp_path / name).facts for name in ("folder", "shards"))
     assert two["processes"] == 2
     assert two["fingerprints"]["data"] == one["fingerprints"]["data"]

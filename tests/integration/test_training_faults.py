@@ -1,20 +1,17 @@
-"""What breaks while a fit runs: the disk fills up, a process is killed at the last moment or among several."""
+"""What breaks while a fit runs: the disk fills up, a process is killed at the last moment."""
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.commands import ROOT, run
+from tests.commands import run
 from tests.warm import WarmProcess, call
 from training import fit, run_folder
 from training.recipe import Recipe
-from training.run import open_run
 from training.run_folder import partial_folder
 from training.stage import Stage
 
@@ -28,42 +25,12 @@ RECIPE = Recipe(
     stages={"whole": Stage(freeze_to=0, lr=(0.01,), cycle_len=3, augment="side-on")},
 )
 
-SECOND_DIES = """
-import os, signal, sys
-from training.__main__ import main
-from training.trainer import Trainer
-given = [word for word in sys.argv[1:] if word != "--"]  # torchrun may pass it on
-steps, step = [], Trainer.step
-def dying(*arguments, **named):
-    steps.append(1)
-    if os.environ["RANK"] == "1" and len(steps) == int(given[0]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(*arguments, **named)
-Trainer.step = dying
-sys.exit(main(given[1:]))
-"""
-
 
 def killed_while(moment: str, *arguments: str) -> int:
     """`python -m training arguments…`, which dies at a moment."""
     place = {"writing the model": (fit, "write_model"), "taking its place": (run_folder, "_put_in_place")}[moment]
     setattr(*place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     return call("training", *arguments)
-
-
-def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Two processes of a program."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", *map(str, arguments)]
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -121,21 +88,3 @@ def test_a_disk_that_fills_up_when_the_report_is_written_costs_no_training(
     resumed = run("training", *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert same(tmp_path / "run", undisturbed)
-
-
-def test_when_one_of_two_processes_is_killed_the_other_ends_too_and_both_can_go_on(
-    arguments: list[str], tmp_path: Path
-) -> None:
-    (tmp_path / "second_dies.py").write_text(SECOND_DIES)
-    steps_an_epoch = 4
-    ended = torchrun(tmp_path / "second_dies.py", "--", steps_an_epoch + 2, *arguments)
-    assert ended.returncode == 1
-    assert "Signal 9 (SIGKILL)" in ended.stderr
-    assert not (tmp_path / "run").exists()
-    assert (partial_folder(tmp_path / "run") / "checkpoint.pt").exists()
-    resumed = torchrun("-m", "training", "--", *arguments, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert "going on after 1 of 3 epochs" in resumed.stderr
-    facts = open_run(tmp_path / "run").facts
-    assert facts["processes"] == 2
-    assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == 3

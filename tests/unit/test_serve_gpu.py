@@ -16,10 +16,13 @@ SCRIPT = ROOT / "deploy" / "containers" / "serve_gpu.py"
 
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    ours = {
+        name: value for name, value in os.environ.items() if name != "PAWSERVE_PHOTOS"
+    }  # it would calibrate on them
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), *map(str, arguments)],
         cwd="/",  # as in the image: modules come from where they are installed, not from where it is started
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**ours, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
