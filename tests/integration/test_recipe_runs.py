@@ -157,7 +157,7 @@ def test_a_seed_gives_the_same_weights_twice(recipes: Path, drawings: Path, shar
 
 
 @pytest.mark.parametrize("average", ["weights", "networks", "heads"])
-def test_snapshots_are_averaged_kept_and_exported_as_one_graph(
+def test_snapshots_are_averaged_kept_and_ensembles_exported_as_one_graph(
     average: str, recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     finished = fit(recipes / f"{average}.yaml", drawings, tmp_path / "run", shared_cache)
@@ -175,10 +175,11 @@ def test_snapshots_are_averaged_kept_and_exported_as_one_graph(
         of_snapshot = "head.6.weight" if average == "networks" else "6.weight"
         for number, snapshot in enumerate(snapshots):
             assert np.array_equal(final[prefix.format(number)], snapshot[of_snapshot])
-    exported = run_here(
-        "export", "bundle", "--run", tmp_path / "run", "--models", tmp_path / "models", "--name", "pets"
-    )
-    assert exported.returncode == 0, exported.stderr
+    if average != "weights":  # which are one network's again, as any other's
+        exported = run_here(
+            "export", "bundle", "--run", tmp_path / "run", "--models", tmp_path / "models", "--name", "pets"
+        )
+        assert exported.returncode == 0, exported.stderr
 
 
 def test_photos_grow_between_stages_and_the_last_size_is_deployed(
