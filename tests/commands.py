@@ -103,7 +103,7 @@ class Observed:
 
 @contextmanager
 def observed(folder: Path, *arguments: object) -> Iterator[Observed]:
-    """A server of `folder`/models with metrics, that logs to a file; it must stop well."""
+    """A server of `folder`/models with metrics; it must stop well."""
     where = _listening(folder / "models", folder / "state")
     server = WarmProcess(call, "serving", "serve", *where, "--metrics", "127.0.0.1:0", *arguments)
     try:

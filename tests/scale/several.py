@@ -1,4 +1,4 @@
-"""Starts Python under torchrun, as docs/scale.md says."""
+"""Starts Python under torchrun, as docs/distributed-training.md says."""
 
 import os
 import socket
