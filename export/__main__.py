@@ -13,12 +13,13 @@ from export.gate import Gates
 from serving.bundle import Precision, open_bundle
 from serving.engine_cache import default_engines, find_engines
 from training.commands import Command, run_command
+from training.option_help import MaybePath
 from training.progress import say
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """Export a run to ONNX, prove that it answers as trained, and write models/NAME/VERSION."""
+    """Export a run to ONNX, prove that it answers as trained, and write a bundle."""
 
     run: Path
     """A finished run of `python -m training fit`."""
@@ -26,11 +27,11 @@ class Bundle:
     """Folder of models; the next free version of NAME is written in it."""
     name: str
     """The model's name: a-z, 0-9, '.', '_' and '-'."""
-    data: Path | None = None
+    data: MaybePath = None
     """Where the run's photos are now, if they have moved."""
     precisions: tuple[Literal["fp32", "fp16", "int8", "int8-trt"], ...] = ("fp32",)
     """Which files to write. int8 is for ONNX Runtime on a CPU, int8-trt for TensorRT; the others are for both."""
-    calibration: Path | None = None
+    calibration: MaybePath = None
     """Folder of photos to calibrate INT8 on, like those to be served. Default: the run's training photos."""
     calibration_photos: int = 128
     """How many of them are looked at, chosen evenly over the classes."""
@@ -59,23 +60,25 @@ def _bundle(options: Bundle) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Build a TensorRT engine for this host's GPU, and prove that it answers as the ONNX file does."""
+    """Build a TensorRT engine for this host's GPU; prove that it answers as ONNX does."""
 
     bundle: Annotated[Path, tyro.conf.Positional]
     """A folder models/NAME/VERSION."""
     precision: Precision = "fp16"
     """Which of the bundle's files to build."""
-    photos: Path | None = None
+    photos: MaybePath = None
     """Folder of photos for the gate. Default: noise; then only that the engine runs is shown, not how well."""
     min_batch: int = 1
+    """Fewest views that the engine takes at once."""
     opt_batch: int = 16
     """The batch size that the engine is tuned for."""
     max_batch: int = 64
+    """Most views that the engine takes at once."""
     workspace_mib: int = 2048
     """Most device memory that a layer's tactic may use."""
     optimization_level: int = 3
     """0 builds fastest, 5 searches longest."""
-    engines: Path | None = None
+    engines: MaybePath = None
     """Where engines are kept. Default: $PAWSERVE_ENGINES, or the user's cache folder."""
     json: bool = False
     """Print the sidecar and the measurements as JSON."""
@@ -119,9 +122,10 @@ class Triton:
     instances: int = 1
     """Instances a device."""
     max_batch: int = 64
+    """Most views that Triton gives the model at once."""
     max_queue_delay_us: int = 0
     """How long the first request of a batch waits for others, in microseconds."""
-    engines: Path | None = None
+    engines: MaybePath = None
     """Where engines are kept. Default: $PAWSERVE_ENGINES, or the user's cache folder."""
 
 
@@ -146,11 +150,11 @@ def _triton(options: Triton) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Show what is in a bundle, check its files against their hashes, and list this host's engines of it."""
+    """Show what is in a bundle, check its files, and list this host's engines of it."""
 
     bundle: Annotated[Path, tyro.conf.Positional]
     """A folder models/NAME/VERSION."""
-    engines: Path | None = None
+    engines: MaybePath = None
     """Where engines are kept. Default: $PAWSERVE_ENGINES, or the user's cache folder."""
     json: bool = False
     """Print the manifest, with the engines under "engines", as JSON."""

@@ -48,7 +48,11 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         help="how often to look for new versions; 0 for only on SIGHUP and when a client asks (5)",
     )
     add("--engine", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="what computes (auto)")
-    add("--precision", choices=("int8", "fp32", "fp16"), help="(the fastest for the engine that the bundle has)")
+    add(
+        "--precision",
+        choices=("int8", "fp32", "fp16"),
+        help="which of a bundle's files to serve (the fastest for the engine that it has)",
+    )
     add("--instances", type=_positive, metavar="N", help="batches computed at once (measured)")
     add("--threads", type=_positive, metavar="N", help="threads of each instance (measured)")
     add("--max-batch-size", type=_positive, metavar="N", help="most views in one engine call (measured)")

@@ -15,6 +15,7 @@ from training.commands import Command, UsageError, run_command
 from training.data_commands import FetchPets, Sample, Shard, fetch, sample, shard
 from training.files import write_whole
 from training.first_stage import FirstStage
+from training.option_help import MaybePath, MaybeText
 from training.presets import PRESETS
 from training.progress import say
 from training.recipe import Recipe
@@ -32,7 +33,7 @@ Preset = Literal["quick", "course", "from-scratch"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Train a classifier on a folder of photos; write a run to look at, to repeat and to export."""
+    """Train a classifier on a folder of photos; write a run to look at and to export."""
 
     data: Path
     """Photos: train/CLASS/* and valid/CLASS/*, or CLASS/* of which a part is held out for validation, or the folder
@@ -42,7 +43,7 @@ class Fit:
     preset: Preset = "quick"
     """What to start from: `quick` trains a head on precomputed activations, `course` does the eight steps of the
     fast.ai course, `from-scratch` trains a network with random weights. The options below change it."""
-    recipe_file: Annotated[Path | None, tyro.conf.arg(name="recipe")] = None
+    recipe_file: Annotated[MaybePath, tyro.conf.arg(name="recipe")] = None
     """A recipe.yaml to start from instead of a preset."""
     resume: bool = False
     """Go on with a run that did not finish; everything else must be as it was."""
@@ -51,7 +52,7 @@ class Fit:
     that start the same command again."""
     checkpoint_every: float = 20.0
     """Seconds between checkpoints, which are written at the ends of epochs."""
-    cache: Path | None = None
+    cache: MaybePath = None
     """Where activations are kept between runs. Default: $XDG_CACHE_HOME/pawserve or ~/.cache/pawserve."""
     json: bool = False
     """Print run.json to standard output at the end."""
@@ -61,19 +62,19 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class FindLr:
-    """Run the learning-rate range test for one stage; plot the loss and suggest rates."""
+    """Run the learning-rate range test for a stage; plot the loss, suggest rates."""
 
     data: Path
     """Photos, as `fit` takes them."""
-    stage: str | None = None
+    stage: MaybeText = None
     """The recipe's stage whose layers learn. Default: the first."""
     plot: Path = Path("lr.png")
     """The PNG file to write."""
     preset: Preset = "quick"
     """The recipe to start from."""
-    recipe_file: Annotated[Path | None, tyro.conf.arg(name="recipe")] = None
+    recipe_file: Annotated[MaybePath, tyro.conf.arg(name="recipe")] = None
     """A recipe.yaml to start from instead of a preset."""
-    cache: Path | None = None
+    cache: MaybePath = None
     """Where activations are kept between runs. Default: $XDG_CACHE_HOME/pawserve or ~/.cache/pawserve."""
     json: bool = False
     """Print rates, losses and suggestions to standard output."""

@@ -1,11 +1,14 @@
 """What every command of `training` and `export` shares: options from a dataclass, errors as one line, exit codes."""
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tyro
+
+from training.option_help import describe_commands, unbreak_help
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -29,14 +32,16 @@ def run_command(program: str, about: str, commands: Mapping[str, Command], argum
     """Run `program NAME OPTIONS…` and return its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: {program} COMMAND [OPTIONS]\n\n{about}\n\ncommands (each takes --help):")
-        for name, command in commands.items():
-            print(f"  {name:<12} {command.options.__doc__.splitlines()[0]}")
+        lines = [(name, command.options.__doc__.splitlines()[0]) for name, command in commands.items()]
+        print(describe_commands(lines, shutil.get_terminal_size().columns))
         return DONE if arguments else WRONG_USE
     name, rest = arguments[0], arguments[1:]
     if name not in commands:
         print(f"{program}: there is no command {name!r}; there are {', '.join(commands)}", file=sys.stderr)
         return WRONG_USE
     command = commands[name]
+    if "-h" in rest or "--help" in rest:
+        unbreak_help(command.options)
     try:
         try:
             options = tyro.cli(

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.commands import UsageError
+from training.option_help import MaybeText
 from training.progress import progress, say
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """Pack photos into WebDataset shards, for object storage, network disks and many processes."""
+    """Pack photos into WebDataset shards, for object storage and many processes."""
 
     data: Path
     """Photos: train/CLASS/* and valid/CLASS/*, or CLASS/* of which a part is held out for validation."""
@@ -17,7 +18,7 @@ class Shard:
     """Folder to write: train-*.tar, valid-*.tar and shards.json. It must not exist, or be empty."""
     shard_mb: int = 64
     """Size of a shard, in millions of bytes: 1 to 1000. Each process holds a few of them in memory."""
-    url: str | None = None
+    url: MaybeText = None
     """Where the shards will be read from (https://… or http://…) where they are not beside shards.json."""
     valid_fraction: float = 0.2
     """Part of each class held out for validation, where the data has no `valid` folder."""
@@ -53,7 +54,7 @@ def shard(options: Shard) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Draw a small set of cats and dogs (drawings, not photos), so that everything runs with no download."""
+    """Draw a small set of cats and dogs, so that everything runs with no download."""
 
     out: Path
     """Folder to write: train/cats, train/dogs, valid/cats and valid/dogs. It must not exist, or be empty."""
@@ -82,7 +83,7 @@ def sample(options: Sample) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FetchPets:
-    """Download the Oxford-IIIT Pet photos (7,400 cats and dogs, 800 MB) through torchvision; needs a network."""
+    """Download the Oxford-IIIT Pet photos: 7,400 cats and dogs, 800 MB."""
 
     out: Path
     """Folder to write: train and valid, each with cats and dogs, or with the 37 breeds."""

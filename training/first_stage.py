@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from training.commands import UsageError
+from training.option_help import MaybeFloat, MaybeInt
 from training.recipe import Recipe
 
 
@@ -10,17 +11,17 @@ from training.recipe import Recipe
 class FirstStage:
     """Short forms of settings of the recipe's first stage."""
 
-    lr: float | None = None
+    lr: MaybeFloat = None
     """Highest learning rate of the first stage, for all layer groups."""
-    cycles: int | None = None
+    cycles: MaybeInt = None
     """Cycles of the first stage; the rate falls along a cosine within each and restarts."""
-    cycle_len: int | None = None
+    cycle_len: MaybeInt = None
     """Epochs of the first stage's first cycle."""
-    cycle_mult: int | None = None
+    cycle_mult: MaybeInt = None
     """Each cycle of the first stage is this many times as long as the one before."""
-    weight_decay: float | None = None
+    weight_decay: MaybeFloat = None
     """L2 penalty on the weights that learn in the first stage."""
-    train_views: int | None = None
+    train_views: MaybeInt = None
     """Views of each training photo that its activations are computed of: 1 as it is, 2 with its mirror image."""
 
     def apply(self, recipe: Recipe) -> Recipe:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 import yaml
 
+from training.option_help import MaybeInt
 from training.stage import Stage, check_range
 
 Average = Literal["none", "weights", "predictions"]
@@ -26,6 +27,7 @@ Sizes = Annotated[
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda sizes: [",".join(map(str, sizes))],
     ),
+    tyro.conf.arg(help_behavior_hint=lambda sizes: "" if sizes == "''" else f"(default: {sizes})"),
 ]
 
 
@@ -62,7 +64,7 @@ class Recipe:
     """Of SGD."""
     dropout: tuple[float, float] = (0.25, 0.5)
     """Before the head's first and second linear layer."""
-    head_width: int | None = None
+    head_width: MaybeInt = None
     """Units of the head's hidden layer. Unset: 512 on resnet34, as in fast.ai, and on other backbones in proportion to
     their size: 32 on tf_efficientnet_lite0."""
     freeze_bn: bool = False
