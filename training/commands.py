@@ -8,9 +8,10 @@ from typing import Any
 
 import tyro
 
+from training.interrupted import settle_interrupt
 from training.option_help import describe_commands, unbreak_help
 
-DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_USE = 0, 1, 2
 
 
 class UsageError(ValueError):
@@ -26,6 +27,8 @@ class Command:
     main: Callable[[Any], None]
     default: Callable[[Sequence[str]], Any] = lambda _: tyro.MISSING_NONPROP
     """From the arguments, an instance that holds the defaults."""
+    interrupted: str = "nothing was written"
+    """What Ctrl-C leaves, and how to go on, where the command's own exception does not say it."""
 
 
 def run_command(program: str, about: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> int:
@@ -55,16 +58,22 @@ def run_command(program: str, about: str, commands: Mapping[str, Command], argum
         command.main(options)
     except UsageError as error:
         return _fail(program, name, error, WRONG_USE)
-    except KeyboardInterrupt:
-        return _fail(program, name, "interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        code = settle_interrupt()
+        return _fail(program, name, f"interrupted; {_notes(error) or command.interrupted}", code)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        return _fail(program, name, f"{error.strerror or error}{where}", FAILED)
+        return _fail(program, name, f"{error.strerror or error}{where}\n{_notes(error)}", FAILED)
     except (ValueError, RuntimeError) as error:
-        return _fail(program, name, error, FAILED)
+        return _fail(program, name, f"{error}\n{_notes(error)}", FAILED)
     return DONE
 
 
+def _notes(error: BaseException) -> str:
+    """What was added to an exception on its way: what is kept of the work that it ended."""
+    return "\n".join(getattr(error, "__notes__", []))
+
+
 def _fail(program: str, name: str, message: object, code: int) -> int:
-    print(f"{program} {name}: {message}", file=sys.stderr)
+    print(f"{program} {name}: {message}".rstrip(), file=sys.stderr)
     return code

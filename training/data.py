@@ -1,7 +1,7 @@
 """A folder of photos in; the classes, and what to train and to validate on, out.
 
 Two layouts are read: `train/CLASS/*` with `valid/CLASS/*`, or one folder `CLASS/*` of which a seeded part of each
-class is held out. Classes are sorted by name. Hidden files are left out; folders inside a class are searched too.
+class is held out. Classes are sorted by name. Folders inside a class are searched too; what is hidden is left out.
 """
 
 import hashlib
@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 TRAIN, VALID = "train", "valid"
+PART_NAMES = {"train", "training", "valid", "validation", "val", "test"}
+"""What people call the parts of a data set, and hardly ever all of its classes."""
 
 
 class DataError(ValueError):
@@ -115,13 +117,23 @@ def read_split(
         DataError: for a folder of another layout, or without enough classes.
     """
     train, valid = data / TRAIN, data / VALID
+    if printable(str(data)) != str(data):
+        raise DataError(f"the path {printable(str(data))} is not UTF-8; rename the folder")
     if not data.is_dir():
         raise DataError(f"{data} is not a folder; give one with train/CLASS/* and valid/CLASS/*, or with CLASS/*")
     if train.is_dir() != valid.is_dir():
         there, missing = (TRAIN, VALID) if train.is_dir() else (VALID, TRAIN)
-        raise DataError(f"{data} has a folder {there} but no folder {missing}; have both, or only folders of classes")
+        raise DataError(
+            f"{data} has a folder {there} but no folder {missing}; have both, or only folders of classes. There are "
+            f"{listed(class_names(data))}"
+        )
     if not train.is_dir():
         classes = class_names(data)
+        if len(classes) > 1 and {name.casefold() for name in classes} <= PART_NAMES:
+            raise DataError(
+                f"{data} has the folders {listed(classes)}, which look like parts of a data set, not like classes; "
+                f"name them {TRAIN} and {VALID}, with a folder for each class in both"
+            )
         photos, skipped = hash_photos(list_photos(data, classes), on_progress)
         split = _hold_out(photos, classes, valid_fraction, seed)
     else:
@@ -150,25 +162,43 @@ def listed(names: Iterable[str], most: int = 10) -> str:
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """The folders in a folder, sorted by name; hidden ones are left out."""
-    return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."))
+    """The folders in a folder, sorted by name; hidden ones are left out.
+
+    Raises:
+        DataError: for a name that is not UTF-8: runs, models and answers could not say it.
+    """
+    names = tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."))
+    for name in names:
+        if printable(name) != name:
+            raise DataError(f"the folder {printable(name)} in {folder} has a name that is not UTF-8; rename it")
+    return names
+
+
+def printable(name: str) -> str:
+    """A name of a file, with bytes that are not UTF-8 as \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def list_photos(folder: Path, classes: Iterable[str]) -> list[Photo]:
     """The files of each class in `folder`, sorted by path, not yet hashed."""
     photos = []
     for label, name in enumerate(classes):
-        files = (path for path in (folder / name).rglob("*") if path.name[0] != "." and path.is_file())
-        photos += [Photo(path, label) for path in sorted(files)]
+        files = []
+        for inside, folders, names in os.walk(folder / name):
+            folders[:] = [each for each in folders if each[0] != "."]
+            files += [Path(inside, each) for each in names if each[0] != "."]
+        photos += [Photo(path, label) for path in sorted(files) if path.is_file()]
     return photos
 
 
 def hash_photos(
     photos: list[Photo], on_progress: Callable[[int, int], None] | None
 ) -> tuple[list[Photo], list[Skipped]]:
-    """The photos with the SHA-256 of their contents, and those that could not be read."""
+    """The photos with the SHA-256 of their contents, and those that could not be read or cannot be named."""
 
     def with_hash(photo: Photo) -> Photo | Skipped:
+        if (name := printable(str(photo.path))) != str(photo.path):
+            return Skipped(Path(name), "its name is not UTF-8; rename it")
         try:
             with photo.path.open("rb") as file:
                 return replace(photo, sha256=hashlib.file_digest(file, "sha256").digest())

@@ -191,7 +191,7 @@ def count_features(body: Body, crop: int) -> int:
         try:
             black = torch.zeros(1, crop, crop, 3, dtype=torch.uint8, device=cast(Tensor, body.mean).device)
             features = body(black)
-        except (IndexError, RuntimeError) as error:
+        except (AssertionError, IndexError, RuntimeError) as error:
             raise ValueError(f"this backbone gives no feature map [N, C, h, w] to pool: {error}") from error
     return int(features.shape[1])
 

@@ -22,6 +22,10 @@ def describe_plan(recipe: Recipe) -> list[str]:
                 f"  note: augment {stage.augment} of stage {name} has no effect: its activations are computed once, "
                 "before it starts. Use --stages.NAME.learn-from photos, or --stages.NAME.views 2 for mirror images"
             )
+    if recipe.compile and all(stage.learn_from == "activations" for stage in recipe.stages.values()):
+        lines.append(
+            "  note: --compile has no effect: no stage learns from photos, and activations come from the fastest engine"
+        )
     return lines
 
 

@@ -1,12 +1,13 @@
 """What `fit` is to do: a frozen, range-checked declaration, written to and read from `recipe.yaml`."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 import yaml
@@ -157,12 +158,14 @@ class Recipe:
         except OSError as error:
             raise ValueError(f"recipe {path} cannot be read: {error.strerror}") from error
         _check_names(f"{path}", "a recipe", fields, cls)
+        _check_kinds(f"{path}:", fields, cls)
         try:
             if "stages" in fields:
                 if not isinstance(fields["stages"], dict):
                     raise ValueError("stages must be a mapping from a name to a stage's settings")
                 for name, stage in fields["stages"].items():
-                    _check_names(f"{path}, stage {name},", "a stage", stage, Stage)
+                    _check_names(f"stage {name}", "a stage", stage, Stage)
+                    _check_kinds(f"stage {name}:", stage, Stage)
                 fields["stages"] = {str(name): Stage.from_fields(s) for name, s in fields["stages"].items()}
             for name in ("dropout", "sizes"):
                 if name in fields:
@@ -182,6 +185,35 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
         elif mine != other:
             lines.append(f"{prefix}{name}: {mine!r} now, {other!r} then")
     return lines
+
+
+_KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "text"),
+    MaybeInt: ((int, type(None)), "a whole number, or null"),
+}
+_LISTS = {"sizes": "whole numbers", "dropout": "two numbers"}
+
+
+def _check_kinds(where: str, fields: dict[str, Any], of: type) -> None:
+    """YAML gives what it likes: numbers as text, one number for a list."""
+    for name, kind in get_type_hints(of, include_extras=True).items():
+        value = fields.get(name)
+        if kind is float and isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = fields[name] = float(value)  # YAML takes 1e-3 for text: its numbers have a point
+        if name in fields and kind in _KINDS:
+            types, words = _KINDS[kind]
+            if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
+                raise ValueError(f"{where} {name} is {value!r}; it must be {words}")
+        if name in fields and name in _LISTS and not _is_numbers(value):
+            raise ValueError(f"{where} {name} is {value!r}; it must be a list of {_LISTS[name]}, in brackets")
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, int | float) for each in value)
 
 
 def _check_names(where: str, what: str, fields: Any, of: type) -> None:

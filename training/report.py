@@ -37,6 +37,7 @@ figcaption{font-size:.8rem;padding:.25rem .4rem;overflow-wrap:anywhere}
 .table{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}td.n{text-align:right}
 li{overflow-wrap:anywhere}
+@media(max-width:40rem){td,th{padding:.2rem .3rem;font-size:.8rem}}
 """
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from training.checkpoint import CHECKPOINT_FILE
 from training.files import sync_folder
+from training.learner import TrainingError
 from training.progress import say
 from training.recipe import Recipe, differences
 from training.run import RECIPE_FILE, RUN_FILE
@@ -79,12 +80,28 @@ def building(run: Path, *, resume: bool) -> Iterator[Path]:
             # only now: until the run stands in its place, there must be something to go on from
             for leftover in (run / CHECKPOINT_FILE, run / LOCK_FILE):
                 leftover.unlink(missing_ok=True)
-        except BaseException:
-            if (folder / CHECKPOINT_FILE).exists():
-                say(f"what was done is kept in {folder}; the same command with --resume goes on from there")
-            else:
+        except BaseException as error:
+            there = (folder / CHECKPOINT_FILE).exists()
+            if note := _what_is_kept(error, folder, there):
+                error.add_note(note)
+            if not there:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
+
+
+def _what_is_kept(error: BaseException, folder: Path, checkpoint: bool) -> str:
+    if isinstance(error, TrainingError):
+        if not checkpoint:
+            return "there is no checkpoint: none had been written yet"
+        return (
+            f"the last good checkpoint is {folder / CHECKPOINT_FILE}; --resume would come to the same loss again, so "
+            f"remove {folder} to start over with a lower rate"
+        )
+    if checkpoint:
+        return f"what was done is kept in {folder}: the same command with --resume goes on from there"
+    if isinstance(error, KeyboardInterrupt):
+        return "no checkpoint had been written yet, so the same command starts anew; computed activations are kept"
+    return ""
 
 
 def _empty(folder: Path) -> None:

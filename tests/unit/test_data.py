@@ -11,7 +11,7 @@ from training.data import DataError, Split, read_split, shared_photos
 
 def write(folder: Path, name: str, content: bytes = b"") -> None:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(content or name.encode())
+    (folder / name).write_bytes(content or os.fsencode(name))
 
 
 def read(folder: Path, *, fraction: float = 0.2, seed: int = 0) -> Split:
@@ -123,3 +123,43 @@ def test_photo_read_notices_a_changed_file(tmp_path: Path) -> None:
     photo.path.write_bytes(b"other")
     with pytest.raises(DataError, match="has changed"):
         photo.read()
+
+
+def test_what_is_hidden_is_no_photo_however_deep_it_lies(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        for number in range(3):
+            write(tmp_path, f"{name}/deeper/{number}.jpg", f"{name} {number}".encode())
+    write(tmp_path, "cats/.ipynb_checkpoints/0-checkpoint.jpg")
+    write(tmp_path, "cats/deeper/.thumbnails/more/0.jpg")
+    write(tmp_path, "dogs/.DS_Store")
+    (tmp_path / "cats/loop").symlink_to(tmp_path)
+    (tmp_path / "cats/itself.jpg").symlink_to("itself.jpg")
+    split = read(tmp_path)
+    assert sorted({photo.path.name for photo in split.train + split.valid}) == ["0.jpg", "1.jpg", "2.jpg"]
+    assert len(split.train + split.valid) == 6
+
+
+def test_parts_of_a_data_set_by_other_names_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for side in ("Train", "Val"):
+        for name in ("cats", "dogs"):
+            write(tmp_path, f"{side}/{name}/0.jpg", f"{side} {name}".encode())
+    with pytest.raises(DataError, match="the folders Train, Val, which look like parts .* name them train and valid"):
+        read(tmp_path)
+    (tmp_path / "Train").rename(tmp_path / "train")
+    with pytest.raises(DataError, match="has a folder train but no folder valid.*There are Val, train"):
+        read(tmp_path)
+
+
+def test_names_that_are_not_utf_8_are_refused_for_classes_and_left_out_for_photos(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        for number in range(3):
+            write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())
+    write(tmp_path, os.fsdecode(b"cats/caf\xe9.jpg"))
+    split, skipped = read_split(tmp_path, valid_fraction=0.3, seed=0)
+    assert len(split.train + split.valid) == 6
+    assert [(str(file.path), file.reason) for file in skipped] == [
+        (f"{tmp_path}/cats/caf\\xe9.jpg", "its name is not UTF-8; rename it")
+    ]
+    (tmp_path / "dogs").rename(tmp_path / os.fsdecode(b"fen\xeatre"))
+    with pytest.raises(DataError, match=r"the folder fen\\xeatre in .* is not UTF-8; rename it"):
+        read(tmp_path)

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import export.__main__ as export_commands
-import training.__main__ as training_commands
+from training import program as training_commands
 
 PAGES = [(main, name) for main in (training_commands, export_commands) for name in main.COMMANDS]
 
@@ -60,3 +60,26 @@ def test_every_option_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) ->
     for module, name in PAGES:
         page = help_page(capsys, module, name)
         assert not re.search(r"^[│ ] +--?[a-z-]+ \S+\s+\((default|required)", page, re.MULTILINE), (name, page)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--preset", "corse"], "--preset"),
+        (["--preset"], "--preset"),
+        (["--recipe"], "--recipe"),
+        (["--checkpoint-every", "nan"], "checkpoint-every is nan; it must lie between 0 and 86,400 seconds"),
+    ],
+)
+def test_wrong_use_is_told_in_the_command_s_own_words(
+    options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = training_commands.main(["fit", "--data", "photos", "--run", "run", *options])
+    except SystemExit as ended:
+        code = ended.code
+    said = capsys.readouterr().err
+    assert code == 2
+    assert complaint in said
+    assert "python -m training fit" in said
+    assert "pytest" not in said

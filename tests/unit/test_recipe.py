@@ -93,12 +93,18 @@ def test_a_recipe_that_cannot_be_is_refused(fields: dict[str, object], complaint
     ("text", "complaint"),
     [
         ("arch: resnet18\nlearning_rate: 1", "sets learning_rate"),
-        ("stages: {head: {rate: 1}}", "stage head, sets rate"),
+        ("stages: {head: {rate: 1}}", "stage head sets rate"),
         ("stages: [head]", "mapping"),
         ("- 1", "is no recipe"),
         ("arch: [", "is not YAML"),
         ("stages: {head: {lr: -1}}", "lr is -1"),
-        ("momentum: much", "recipe.yaml: "),
+        ("momentum: much", "recipe.yaml: momentum is 'much'; it must be a number"),
+        ("dropout: 5", r"dropout is 5; it must be a list of two numbers"),
+        ("sizes: 64", r"sizes is 64; it must be a list of whole numbers"),
+        ("batch_size: 1.5", "batch_size is 1.5; it must be a whole number"),
+        ("freeze_bn: maybe", "freeze_bn is 'maybe'; it must be true or false"),
+        ("arch: 34", "arch is 34; it must be text"),
+        ("stages: {head: {cycles: true}}", "stage head: cycles is True; it must be a whole number"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused_in_words(text: str, complaint: str, tmp_path: Path) -> None:
@@ -108,9 +114,9 @@ def test_a_file_that_is_no_recipe_is_refused_in_words(text: str, complaint: str,
 
 
 def test_a_file_may_give_a_single_rate_and_leave_the_rest(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text("seed: 3\nstages: {only: {lr: 0.5, freeze_to: 0}}")
+    (tmp_path / "recipe.yaml").write_text("seed: 3\nstages: {only: {lr: 0.5, freeze_to: 0, weight_decay: 1e-3}}")
     recipe = Recipe.load(tmp_path / "recipe.yaml")
-    assert recipe == Recipe(seed=3, stages={"only": Stage(lr=(0.5,), freeze_to=0)})
+    assert recipe == Recipe(seed=3, stages={"only": Stage(lr=(0.5,), freeze_to=0, weight_decay=1e-3)})
 
 
 def test_differences_name_each_setting_with_both_values() -> None:
