@@ -65,12 +65,16 @@ class ActivationStore:
                 (self._rows_path, count * 4 * self.width, np.ascontiguousarray(rows, np.float32).tobytes()),
                 (self._keys_path, count * KEY_BYTES, b"".join(keys)),
             ):
-                with path.open("r+b") as file:
-                    file.truncate(at)
-                    file.seek(at)
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+                try:
+                    with path.open("r+b") as file:
+                        file.truncate(at)
+                        file.seek(at)
+                        file.write(content)
+                        file.flush()
+                        os.fsync(file.fileno())
+                except OSError as error:
+                    error.filename = str(path)  # a full disk is told of by a write, which knows no name
+                    raise
         self._load()
 
     @contextmanager

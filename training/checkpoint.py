@@ -155,6 +155,7 @@ class Checkpoints:
         except ResumeError:
             raise
         except Exception as error:  # a damaged file may raise anything; nothing in it is run
+            why = str(error).partition(". ")[0]  # torch goes on for a paragraph
             raise ResumeError(
-                f"{self.path} cannot be read ({type(error).__name__}: {error}); remove its folder to start over"
+                f"{self.path} cannot be read ({type(error).__name__} {why}); remove {self.path.parent} to start over"
             ) from error

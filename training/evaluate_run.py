@@ -11,9 +11,9 @@ from training.hardware import choose_hardware
 from training.model import Classifier
 from training.prepare import Lookup
 from training.processes import Processes
-from training.progress import progress, say
+from training.progress import progress
 from training.run import Run
-from training.setting import labels_of
+from training.setting import labels_of, say_skipped
 from training.shards import is_sharded, load_index
 from training.view_logits import view_logits
 from training.weights import fingerprint
@@ -64,8 +64,8 @@ def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Ski
             return Lookup(member.body, run.preprocess, sha256, Path(cache), hardware, Processes())
 
         logits_VNK, known, skipped = view_logits(network, photos, views=views, lookup=lookup)
-    if skipped := unreadable + skipped:
-        say(f"{len(skipped):,} files that cannot be read as photos are left out")
+    skipped = unreadable + skipped
+    say_skipped(skipped)
     if not known:
         raise DataError(f"{folder} holds no photos that can be read; the first is {skipped[0].path}")
     return evaluate(logits_VNK, labels_of(known), run.classes, run.temperature), skipped

@@ -204,4 +204,3 @@ def main(arguments: Sequence[str]) -> int:
     return run_command(
         "python -m training", "From a folder of labelled photos to a trained classifier.", COMMANDS, arguments
     )
-

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from training.checkpoint import CHECKPOINT_FILE
+from training.checkpoint import CHECKPOINT_FILE, ResumeError
 from training.files import sync_folder
 from training.learner import TrainingError
 from training.progress import say
@@ -82,6 +82,8 @@ def building(run: Path, *, resume: bool) -> Iterator[Path]:
                 leftover.unlink(missing_ok=True)
         except BaseException as error:
             there = (folder / CHECKPOINT_FILE).exists()
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(folder)  # a full disk is told of by a write, which knows no name
             if note := _what_is_kept(error, folder, there):
                 error.add_note(note)
             if not there:
@@ -97,7 +99,7 @@ def _what_is_kept(error: BaseException, folder: Path, checkpoint: bool) -> str:
             f"the last good checkpoint is {folder / CHECKPOINT_FILE}; --resume would come to the same loss again, so "
             f"remove {folder} to start over with a lower rate"
         )
-    if checkpoint:
+    if checkpoint and not isinstance(error, ResumeError):  # which has said what is to be done
         return f"what was done is kept in {folder}: the same command with --resume goes on from there"
     if isinstance(error, KeyboardInterrupt):
         return "no checkpoint had been written yet, so the same command starts anew; computed activations are kept"

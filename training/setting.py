@@ -87,7 +87,8 @@ def set_up(
         split, unreadable, activations = _screen(
             split, recipe, classifier, backbone, pretrained_sha256, cache, hardware, processes
         )
-    _say_skipped(skipped + unreadable, split)
+    say_skipped(skipped + unreadable)
+    _say_shared(split)
     checkpoints = Checkpoints(folder, recipe=recipe.as_fields(), data=split.fingerprint(), every_s=checkpoint_every_s)
     setting = Setting(
         recipe, split, backbone, classifier, hardware, processes, cache, folder, pretrained_sha256, checkpoints
@@ -168,13 +169,18 @@ def _screen(
     return left, of_train.skipped + of_valid.skipped, [of_train, of_valid]
 
 
-def _say_skipped(skipped: list[Skipped], split: Split) -> None:
+def say_skipped(skipped: Sequence[Skipped]) -> None:
+    """Name the files that are left out, the first ten of them with the reason."""
     if skipped:
-        say(f"{len(skipped):,} files that cannot be read as photos are left out:")
+        many = f"{len(skipped):,} files that cannot be read as photos are"
+        say(f"{many if len(skipped) > 1 else '1 file that cannot be read as a photo is'} left out:")
         for file in skipped[:10]:
             say(f"  {file.path}: {file.reason}")
+
+
+def _say_shared(split: Split) -> None:
     if shared := shared_photos(split):
         say(
-            f"{len(shared):,} validation photos are also among the training photos, so accuracy will look too good: "
-            f"{shared[0][1].path} is {shared[0][0].path}"
+            f"{len(shared):,} validation photos are also among the training photos (by SHA-256), so accuracy will look "
+            f"too good: {shared[0][1].path} is {shared[0][0].path}"
         )

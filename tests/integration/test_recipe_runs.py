@@ -257,6 +257,7 @@ def test_a_checkpoint_of_other_photos_is_refused(
     refused = run_here("training", *arguments, "--resume")
     assert refused.returncode == 1
     assert "photos: " in refused.stderr
+    assert "goes on from there" not in refused.stderr  # it would be refused again
     assert "Traceback" not in refused.stderr
 
 
@@ -370,6 +371,15 @@ def test_other_classes_are_refused_with_both_lists(course: Path, drawings: Path,
     assert finished.returncode == 1
     assert "run:  cats, dogs" in finished.stderr
     assert "data: cats, foxes" in finished.stderr
+
+
+def test_a_file_that_an_evaluation_leaves_out_is_named(course: Path, drawings: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawings / "valid", tmp_path / "photos")
+    (tmp_path / "photos/cats/notes.jpg").write_text("not a cat")
+    finished = run_here("training", "evaluate", "--run", course, "--data", tmp_path / "photos")
+    assert finished.returncode == 0
+    assert "1 file that cannot be read as a photo is left out:" in finished.stderr
+    assert f"{tmp_path}/photos/cats/notes.jpg: NOT_AN_IMAGE" in finished.stderr
 
 
 def test_find_lr_plots_and_suggests(recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path) -> None:
