@@ -144,3 +144,10 @@ def test_the_plan_says_each_step_and_what_has_no_effect() -> None:
     assert "average the weights" in plan
     assert "averaging 5 views" in plan
     assert "augment side-on of stage head has no effect" in plan
+
+
+def test_the_plan_says_where_there_is_nothing_to_compile() -> None:
+    said = "--compile has no effect"
+    assert said in "\n".join(describe_plan(Recipe(compile=True)))
+    assert said not in "\n".join(describe_plan(Recipe()))
+    assert said not in "\n".join(describe_plan(Recipe(compile=True, stages={"whole": Stage(freeze_to=0)})))
