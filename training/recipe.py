@@ -60,7 +60,8 @@ class Recipe:
     groups: int = 3
     """Layer groups: the body's, and the head as the last."""
     batch_size: int = 64
-    """Photos a step, over all processes; a class or data set may be smaller."""
+    """Photos a step, over all processes; a class or data set may be smaller. The presets' rates are for 64: lower them
+    in proportion for smaller batches."""
     momentum: float = 0.9
     """Of SGD."""
     dropout: tuple[float, float] = (0.25, 0.5)
