@@ -96,9 +96,11 @@ class Fitting:
         calls = [inside.engine_s[size] / engine_s[size] for inside in self._inside for size in SIZES if size <= BATCH]
         loop_s, pictures_loop_s = (self._mean_s(load, "loop_s") for load in (0, 1))
         picture_s = max(0.0, (pictures_loop_s - loop_s) / (PICTURES - 1))
-        loop = LoopCosts(request_s=max(1e-6, loop_s - picture_s), picture_s=picture_s, wake_s=0.0)
+        # a lone request wakes the loop when it comes, and when its answer is there; busy callers come and go together
+        wake_s = max(0.0, self._mean_s(2, "loop_s") - loop_s) / 2
+        loop = LoopCosts(request_s=max(1e-6, loop_s - picture_s), picture_s=picture_s, wake_s=wake_s)
         worker_s = self._mean_s(0, "others_s") - fmean(prepare_s) - engine_s[BATCH] / BATCH
-        busy_s = loop.seconds(1) + worker_s + fmean(prepare_s) + engine_s[1]
+        busy_s = loop.seconds(1) + 2 * wake_s + worker_s + fmean(prepare_s) + engine_s[1]
         model = ReplicaModel(
             cpus=1,
             workers=1,
