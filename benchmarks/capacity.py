@@ -54,7 +54,7 @@ def _fit(arguments: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(Probes((server_cpu, load_cpu)))
         server = stack.enter_context(pinned_server(bundle, server_cpu))
-        fitting = Fitting(bundle, photos, server, load_cpu, FIT_S)
+        fitting = Fitting(bundle, photos, [server], [load_cpu], FIT_S)
         for _ in range(arguments.rounds):
             fitting.measure()
     model = fitting.result().model

@@ -81,7 +81,7 @@ def check(
     with ExitStack() as stack:
         probes = stack.enter_context(Probes(cpus))
         servers = [stack.enter_context(pinned_server(bundle, cpu)) for cpu in cpus[:replicas]]
-        fitting = Fitting(bundle, photos, servers[0], cpus[1], FIT_S)
+        fitting = Fitting(bundle, photos, servers, cpus[::-1][:replicas], FIT_S)
 
         def fit() -> None:
             begin = time.time()
