@@ -94,6 +94,22 @@ def test_large_batches_win_where_a_call_is_dear_and_the_bound_limits_them() -> N
     assert bounded.max_batch_size == 4
 
 
+@pytest.mark.parametrize(("cpus", "lone_threads"), [(1, 0), (2, 2)])
+def test_a_lone_row_gets_more_threads_where_they_are_faster(cpus: int, lone_threads: int) -> None:
+    chosen = search(
+        candidates(PlanOptions(max_batch_size=1), cpus=cpus, on_gpu=False, max_batch_size=None),
+        lambda plan: [TimedEngine(plan, 0.0, 0.02) for _ in range(plan.instances)],
+        Preprocess(resize=72, crop=64),
+        cpus=cpus,
+        on_gpu=False,
+        latency_bound_ms=1000,
+        seconds=0.5,
+    )
+    assert chosen.plan.threads == 1
+    assert chosen.plan.lone_threads == lone_threads
+    assert chosen.latency_s == pytest.approx(0.02 / cpus, rel=0.8)
+
+
 @pytest.fixture
 def options(tmp_path: Path) -> ServingOptions:
     return replace(OPTIONS, plan=QUICK, plans=tmp_path / "plans")
