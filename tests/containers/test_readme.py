@@ -13,7 +13,7 @@ from tests.containers.conftest import Images
 
 
 def commands() -> list[list[str]]:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", "")
     lines = [
         line[2:] for block in re.findall(r"```console\n(.*?)```", readme, re.DOTALL) for line in block.splitlines()
     ]
