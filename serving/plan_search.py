@@ -9,9 +9,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import log2
-from statistics import median
 
 import numpy as np
 import simplejpeg
@@ -31,8 +30,6 @@ ROUND_SHARES = (0.5, 0.3, 0.2)
 TIE = 0.05
 """Plans whose throughput differs by no more serve alike: the one with the most moderate batch is taken. A batch also
 saves work around the engine that no trial sees, and a large one makes others wait."""
-LONE_S = 0.1
-"""How long that is measured for."""
 
 
 @dataclass
@@ -97,9 +94,6 @@ def search(
                 asyncio.run(_try(trial, preprocess, photo, workers, callers, share))
             keep = max(2, len(trials) // 2)
             trials = sorted(trials, key=lambda trial: -trial.rate)[:keep]
-        latencies_s = _time_lone_rows(
-            {threads: engines[0] for (_, threads), engines in layouts.items()}, preprocess.crop
-        )
     finally:
         for engines in layouts.values():
             for engine in engines:
@@ -108,13 +102,11 @@ def search(
     moderate = DEFAULT_GPU_BATCH if on_gpu else DEFAULT_BATCH
     tied = [trial for trial in trials if trial.rate >= (1 - TIE) * fastest]
     best = min(tied, key=lambda trial: (abs(log2(trial.plan.max_batch_size / moderate)), trial.latency_s))
-    threads = min(latencies_s, key=latencies_s.__getitem__)
-    lone = threads > best.plan.threads
     return ChosenPlan(
-        plan=replace(best.plan, lone_threads=threads) if lone else best.plan,
+        plan=best.plan,
         reason=f"the fastest of {len(plans)} plans that were measured, with batches of at most {latency_bound_ms:g} ms",
         rows_per_second=best.rate,
-        latency_s=latencies_s[threads if lone else best.plan.threads],
+        latency_s=best.latency_s,
     )
 
 
@@ -132,17 +124,6 @@ def _begin(plans: list[Plan], engines: Sequence[Engine], crop: int, bound_s: flo
             break
         trials.append(_Trial(plan, [_Capped(engine, plan.max_batch_size) for engine in engines], latency_s))
     return trials
-
-
-def _time_lone_rows(engines: dict[int, Engine], crop: int) -> dict[int, float]:
-    """How long one row takes in engines with so many threads, in seconds: medians, asked by turns."""
-    row = np.full((1, crop, crop, 3), 127, np.uint8)
-    times: dict[int, list[float]] = {threads: [] for threads in engines}
-    end = time.monotonic() + LONE_S
-    while not all(len(each) > 2 for each in times.values()) or time.monotonic() < end:
-        for threads, engine in engines.items():
-            times[threads].append(_time(engine, row))
-    return {threads: median(each) for threads, each in times.items()}
 
 
 def _time(engine: Engine, images_NHWC: NDArray[np.uint8]) -> float:
