@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from serving.jpeg_header import plain_size
+from serving.shortage import is_short_of, says_shortage
 from serving.tiff_header import tile_pixels
+from serving.webp_header import canvas_size
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read, by Pillow's names. JPEG includes MPO, which some phones and cameras write as .jpg."""
@@ -32,6 +34,8 @@ EXIF_ORIENTATION = 0x0112
 MAX_TILE_PIXELS = 2048 * 2048  # of a TIFF; a tile may be larger than its picture, and is decoded as a whole
 MAX_JPEG_SCANS = 100
 MAX_SCANNED_PIXELS = 1_000_000_000  # about two seconds
+# What decoders take at most before they fail without saying why: lossless WebP, of which other formats need a third.
+DECODER_BYTES_PER_PIXEL = 12
 
 # What Pillow warns of in a hostile file is no news for the log: either its pixels can be had, or ImageError says why.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -108,6 +112,7 @@ def decode(data: bytes, *, min_side: int = 0, limits: Limits = DEFAULT_LIMITS) -
 
     Raises:
         ImageError: with a reason code; nothing else, whatever the bytes.
+        MemoryError: if the picture is within the limits, and this process has too little memory for it now.
     """
     if len(data) > limits.max_bytes:
         raise ImageError(
@@ -118,9 +123,13 @@ def decode(data: bytes, *, min_side: int = 0, limits: Limits = DEFAULT_LIMITS) -
         pixels = _decode_jpeg(data, size, min_side)
         if pixels is not None:
             return pixels
+    size = canvas_size(data)  # of WebP, whose decoder takes memory as soon as it is opened
+    if size:
+        _check_pixels(size, limits)
     # Pillow's parsers raise many kinds of exceptions on hostile bytes: here, and only here, all are caught.
     try:
         with _open(data) as image:
+            size = image.size
             _check_header(image, data, limits)
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
                 pixels = _decode_jpeg(data, image.size, min_side)
@@ -129,9 +138,12 @@ def decode(data: bytes, *, min_side: int = 0, limits: Limits = DEFAULT_LIMITS) -
                 if min_side:
                     image.draft(None, (min_side, min_side))
             return _decode_any(image)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:
+        width, height = size or (0, 0)
+        if says_shortage(error) or is_short_of(width * height * DECODER_BYTES_PER_PIXEL):
+            raise MemoryError(f"a picture of {width} x {height} pixels: {error}") from error
         raise ImageError(
             Reason.TRUNCATED, f"the picture ends early or is damaged ({type(error).__name__}: {error})"
         ) from error
@@ -188,7 +200,9 @@ def _decode_jpeg(data: bytes, size: tuple[int, int], min_side: int) -> NDArray[n
         min_side = 0  # simplejpeg would shrink a picture that cannot keep what is asked for
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_height=min_side, min_width=min_side)
-    except ValueError:
+    except ValueError as error:
+        if says_shortage(error):
+            raise MemoryError(f"a picture of {size[0]} x {size[1]} pixels: {error}") from error
         return None
     return pixels
 
@@ -196,6 +210,8 @@ def _decode_jpeg(data: bytes, size: tuple[int, int], min_side: int) -> NDArray[n
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except MemoryError:
+        raise
     except Exception:  # damaged EXIF is no reason to refuse sound pixels
         return 1
 

@@ -26,6 +26,7 @@ from serving.tokens import TokenError
 DOMAIN = "pawserve"
 MIN_RETRY_S = 0.05
 STATISTICS_RETRY_S = 1.0
+MEMORY_RETRY_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,10 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
             logger.error("%s", error)  # it names files of the server's
             message = "the statistics are not available now, so nothing was recorded; try again"
             return ApiError(code.UNAVAILABLE, "STATISTICS_UNAVAILABLE", message, retry_after_s=STATISTICS_RETRY_S)
+        case MemoryError():
+            logger.warning("too little memory: %s", error or "none was left to say what for")
+            message = "the server has too little memory for this now; try again"
+            return ApiError(code.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", message, retry_after_s=MEMORY_RETRY_S)
         case EngineError():
             return ApiError(code.INTERNAL, "ENGINE_FAILED", str(error))
         case TimeoutError():

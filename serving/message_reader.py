@@ -14,7 +14,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from serving.answering import refuse
-from serving.errors import ApiError
+from serving.errors import ApiError, to_api_error
+from serving.shortage import is_short_of
 
 MAX_HANDLERS = 256
 
@@ -43,7 +44,9 @@ def _wrap(handler: Any) -> Any:
     def read(content: bytes) -> Any:
         try:
             return handler.request_deserializer(content)
-        except DecodeError:
+        except DecodeError as error:
+            if is_short_of(len(content)):
+                raise to_api_error(MemoryError(f"a message of {len(content):,} bytes")) from error
             message = f"the {len(content):,} bytes are no message of this method's; use the same .proto files"
             raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_INVALID", message) from None
 
