@@ -57,7 +57,7 @@ def _wrap(handler: Any) -> Any:
         try:
             return await behaviour(single(request), context)
         except ApiError as error:
-            return await refuse(error, context)
+            return refuse(error, context)
 
     async def answers(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         try:
@@ -65,7 +65,7 @@ def _wrap(handler: Any) -> Any:
                 async for response in responses:
                     yield response
         except ApiError as error:
-            await refuse(error, context)
+            refuse(error, context)
 
     make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
     wrapped = answers if inspect.isasyncgenfunction(behaviour) else answer

@@ -102,7 +102,8 @@ def test_series_outlive_their_version_for_scrapers_to_see_its_last_counts(server
     server.serve(1)
     server.serve(2)
     assert eventually(lambda: only_ready(server))
-    assert server.computed(1, 1) and server.computed(2, 1)
+    assert server.computed(1, 1)
+    assert server.computed(2, 1)
     server.serve(1)  # back before it was forgotten: it goes on
     assert eventually(lambda: only_ready(server))
     assert server.computed(1, 2)
