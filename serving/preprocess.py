@@ -72,7 +72,8 @@ class Preprocess:
         side = min(height, width)
         content = pixels_HWC.tobytes()
         # the resizer copies them, makes rows of the new width first, and ends the process if it gets no memory
-        reserve(len(content) + 3 * self.resize * (height + self.resize) + RESIZER_BYTES)
+        rows = min(height, 2 * side + 8)  # the square, and what the kernel reaches beyond it
+        reserve(len(content) + 3 * self.resize * (rows + self.resize) + RESIZER_BYTES)
         source = ImageData(width, height, PixelType.U8x3, content)
         target = ImageData(self.resize, self.resize, PixelType.U8x3)
         middle = CropBox((width - side) / 2, (height - side) / 2, side, side)
