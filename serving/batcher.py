@@ -24,6 +24,7 @@ from serving.admission import Admission
 from serving.engine import Engine
 from serving.fair_queue import FairOrder, FairQueue
 from serving.jobs import BatchObserver, Job, Piece, Prepare, Request, to_engine_error
+from serving.lone import LoneRows
 
 MAX_GATHERED_ROWS = 8
 MAX_GATHER_S = 0.02
@@ -48,7 +49,13 @@ class DynamicBatcher:
     """
 
     def __init__(
-        self, engines: Sequence[Engine], *, workers: int, max_rows: int, observer: BatchObserver | None = None
+        self,
+        engines: Sequence[Engine],
+        *,
+        workers: int,
+        max_rows: int,
+        lone: LoneRows | None = None,
+        observer: BatchObserver | None = None,
     ) -> None:
         """Start the worker threads.
 
@@ -56,15 +63,17 @@ class DynamicBatcher:
             engines: instances of one model.
             workers: threads that prepare pictures and run engines (plan.py counts them).
             max_rows: most rows in flight.
+            lone: computes a row while no other is in flight; None if one of `engines` does.
             observer: hears of every batch.
         """
         self._observer = observer
+        self._lone = lone
         self.max_rows = max_rows
         self._max_batch_size = engines[0].max_batch_size
         # When every worker can have an engine, none is kept waiting by a worker that prepares one picture more.
         self._gathers = workers <= len(engines)
         self.engine_calls = 0
-        self._admission = Admission(max_rows)  # of rows in flight; only touched in the event loop
+        self._admission = Admission(max_rows)  # of rows in flight; only changed in the event loop
         self._orders: FairQueue[Job, _Order] = FairQueue()
         self._lock = Lock()  # guards all below, and what becomes of jobs
         self._idle: list[Engine] = list(engines)
@@ -215,7 +224,9 @@ class DynamicBatcher:
         pieces = [job.images_VHWC[first:last] for job, first, last in batch]
         began = time.monotonic()
         try:
-            probabilities_NK = engine.run(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+            images_NHWC = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            lone = self._lone if len(images_NHWC) == self._admission.rows == 1 else None
+            probabilities_NK = lone.run(engine, images_NHWC) if lone else engine.run(images_NHWC)
         except Exception as error:
             logger.exception("the engine could not compute a batch of %d rows", sum(map(len, pieces)))
             with self._lock:

@@ -31,6 +31,20 @@ def available_cpus(root: Path = Path("/")) -> int:
     return max(1, min(allowed, *map(int, limits))) if limits else allowed
 
 
+def bindable_cpus(root: Path = Path("/")) -> list[int]:
+    """The CPUs that threads of this process may be bound to; none if it may not use all of them all the time.
+
+    They begin with another one in each process, so that servers side by side differ in the first ones.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    allowed = sorted(os.sched_getaffinity(0))
+    if available_cpus(root) < len(allowed):
+        return []
+    first = os.getpid() % len(allowed)
+    return allowed[first:] + allowed[:first]
+
+
 def cgroup_quota(root: Path = Path("/")) -> float | None:
     """The CPU quota of this process's cgroup or of one above it, the smallest, in CPUs; None without one.
 

@@ -3,6 +3,7 @@
 An engine is one instance of a model: it computes one batch at a time. Several instances side by side make a plan.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -52,15 +53,18 @@ class Plan:
     """Threads of each instance."""
     max_batch_size: int
     """Most rows in one engine call."""
+    lone_threads: int = 0
+    """Threads of one instance more, for rows that come alone (lone.py); 0 for none."""
 
     def __post_init__(self) -> None:
-        for name in ("instances", "threads", "max_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, least in (("instances", 1), ("threads", 1), ("max_batch_size", 1), ("lone_threads", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
     def __str__(self) -> str:
         instances = f"{self.instances} instance{'s' * (self.instances > 1)}"
-        return f"{instances} x {self.threads} thread{'s' * (self.threads > 1)}"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{instances} x {threads}" + (f", {self.lone_threads} for a lone row" if self.lone_threads else "")
 
 
 class OnnxEngine:
@@ -122,9 +126,7 @@ class OnnxModel:
         Raises:
             BundleError: if the graph cannot be loaded on this device, or does not fit its manifest.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = plan.threads
-        options.inter_op_num_threads = 1
+        options = _session_options(plan.threads)
         # A single-threaded session runs in the thread that calls it, so one session, with one copy of the weights,
         # serves all instances as fast as one session each. On a GPU each has a stream of its own.
         shared = plan.threads == 1 and self._device == "cpu"
@@ -134,6 +136,23 @@ class OnnxModel:
         except BundleError as error:
             raise BundleError(f"{self._path} does not fit its manifest: {error}") from error
         return [OnnxEngine(sessions[i % len(sessions)], plan.max_batch_size) for i in range(plan.instances)]
+
+    def lone_engine(self, threads: int, cpus: Sequence[int]) -> OnnxEngine:
+        """One instance for one row at a time.
+
+        Args:
+            threads: at least 2, the caller's among them.
+            cpus: bind the threads to the first so many of these, but for the first, which is for the caller; empty to
+                bind none.
+
+        Raises:
+            BundleError: if the graph cannot be loaded.
+        """
+        options = _session_options(threads)
+        if cpus:  # ONNX Runtime counts them from 1
+            bound = ";".join(str(cpu + 1) for cpu in cpus[1:threads])
+            options.add_session_config_entry("session.intra_op_thread_affinities", bound)
+        return OnnxEngine(self._session(options), 1)
 
     def _session(self, options: ort.SessionOptions) -> ort.InferenceSession:
         provider = {"cpu": "CPUExecutionProvider", "cuda": CUDA_PROVIDER}[self._device]
@@ -150,6 +169,15 @@ class OnnxModel:
                 "load; pip install 'pawserve[gpu]', or use --engine cpu"
             )
         return session
+
+
+def _session_options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # threads wait for each other actively during a call, and not after it, when others need the CPUs
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
 
 
 def _check_graph(session: ort.InferenceSession, manifest: Manifest) -> None:

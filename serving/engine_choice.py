@@ -41,6 +41,8 @@ class EngineChoice:
     """Most rows that the file takes; None for any number."""
     make: Callable[[Plan], Sequence[Engine]]
     """Makes a plan's instances; raises BundleError."""
+    make_lone: Callable[[int, Sequence[int]], Engine] | None = None
+    """Makes the instance for lone rows, with so many threads and on these CPUs; None where a GPU computes."""
 
     @property
     def on_gpu(self) -> bool:
@@ -94,6 +96,7 @@ def _on_cpu(bundle: Bundle, precision: Precision | None, reason: str) -> EngineC
     chosen = precision or choose_precision(bundle.manifest)
     artifact = bundle.artifact(chosen)
     why = f"--precision {chosen}" if precision else f"{chosen} is the fastest on a CPU that the bundle has"
+    model = OnnxModel(bundle, artifact)
     return EngineChoice(
         runtime="onnxruntime-cpu",
         precision=chosen,
@@ -101,7 +104,8 @@ def _on_cpu(bundle: Bundle, precision: Precision | None, reason: str) -> EngineC
         model_hash=artifact.sha256,
         device="cpu",
         max_batch_size=None,
-        make=OnnxModel(bundle, artifact).engines,
+        make=model.engines,
+        make_lone=model.lone_engine,
     )
 
 

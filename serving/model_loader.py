@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,14 +11,15 @@ import numpy as np
 from serving.batcher import DynamicBatcher
 from serving.bundle import Bundle, BundleError, Manifest, Precision
 from serving.classifier import Classifier
-from serving.cpus import available_cpus
+from serving.cpus import available_cpus, bindable_cpus
 from serving.decode import Limits
 from serving.engine import Engine
 from serving.engine_cache import EngineError
 from serving.engine_choice import EngineChoice, EngineName, choose_engine
+from serving.lone import LoneRows
 from serving.memory import return_memory
 from serving.observer import ObserverOf
-from serving.plan import ChosenPlan, PlanOptions, candidates, count_workers, unmeasured
+from serving.plan import ChosenPlan, PlanOptions, candidates, count_workers, is_among, unmeasured
 from serving.plan_cache import plan_key, read_plan, write_plan
 from serving.plan_search import search
 
@@ -67,8 +69,7 @@ class ServedModel:
     def close(self) -> None:
         """Compute what is in flight, then stop, and return what the engines hold; none of it may be used after."""
         self.batcher.close()
-        for engine in self.engines:
-            engine.close()
+        _close(self.engines)
 
 
 def load_model(
@@ -88,21 +89,24 @@ def load_model(
     choice = choose_engine(bundle, options.engine, options.precision)
     cpus = available_cpus()
     try:
-        chosen = _choose_plan(bundle, choice, options, cpus, alike, quiet)
-        engines = choice.make(chosen.plan)
+        with ExitStack() as opened:
+            chosen = _choose_plan(bundle, choice, options, cpus, alike, quiet)
+            plan, lone = chosen.plan, None
+            engines = [*choice.make(plan)]
+            opened.callback(_close, engines)
+            if plan.lone_threads and choice.make_lone:
+                bound = bindable_cpus()
+                engines.append(choice.make_lone(plan.lone_threads, bound))
+                lone = LoneRows(engines[-1], bound)
+            for engine in engines:
+                _warm_up(engine, bundle)
+            opened.pop_all()
     except (EngineError, MemoryError) as error:
         raise BundleError(f"{bundle.folder} cannot be loaded: {error}") from error
-    try:
-        for engine in engines:
-            _warm_up(engine, bundle)
-    except BundleError:
-        for engine in engines:
-            engine.close()
-        raise
-    plan = chosen.plan
     observer = options.observer_of(manifest) if options.observer_of else None
     batcher = DynamicBatcher(
-        engines,
+        engines[: plan.instances],
+        lone=lone,
         workers=count_workers(plan, cpus=cpus, on_gpu=choice.on_gpu),
         max_rows=options.max_rows,
         observer=observer,
@@ -139,13 +143,13 @@ def _choose_plan(
     if len(plans) == 1:
         return ChosenPlan(plan=plans[0], reason=f"given: {asked.given}")
     key = plan_key(choice.model_hash, choice.runtime, choice.device, cpus, asked)
-    if options.plans and (kept := read_plan(options.plans, key)) and kept.plan in plans:
+    if options.plans and (kept := read_plan(options.plans, key)) and is_among(kept.plan, plans):
         return kept
     if (
         alike
         and (alike.runtime, alike.precision) == (choice.runtime, choice.variant)
         and (alike.manifest.arch, alike.manifest.preprocess.crop) == (manifest.arch, manifest.preprocess.crop)
-        and alike.chosen.plan in plans
+        and is_among(alike.chosen.plan, plans)
     ):
         return ChosenPlan(plan=alike.chosen.plan, reason=f"that of {alike.manifest.resource}, the same network")
     default = unmeasured(asked, plans, on_gpu=choice.on_gpu)
@@ -166,6 +170,11 @@ def _choose_plan(
     if options.plans:
         write_plan(options.plans, key, chosen)
     return chosen
+
+
+def _close(engines: Sequence[Engine]) -> None:
+    for engine in engines:
+        engine.close()
 
 
 def _warm_up(engine: Engine, bundle: Bundle) -> None:

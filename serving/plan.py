@@ -1,6 +1,6 @@
 """What the operator fixed of a plan in; the plans to try, and what was chosen with its figures, out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serving.engine import Plan
 
@@ -89,6 +89,11 @@ def unmeasured(options: PlanOptions, plans: list[Plan], *, on_gpu: bool) -> Plan
     return min(
         plans, key=lambda plan: (plan.threads, plan.instances if on_gpu else 0, abs(plan.max_batch_size - wanted))
     )
+
+
+def is_among(plan: Plan, plans: list[Plan]) -> bool:
+    """Whether a plan is one of those to try; what it does with lone rows is found out beside them."""
+    return replace(plan, lone_threads=0) in plans
 
 
 def count_workers(plan: Plan, *, cpus: int, on_gpu: bool) -> int:

@@ -98,15 +98,30 @@ def test_large_batches_win_where_a_call_is_dear_and_the_bound_limits_them() -> N
 def test_a_layout_that_is_faster_is_found_though_its_engines_are_slower() -> None:
     plans = candidates(PlanOptions(), cpus=2, on_gpu=False, max_batch_size=4)
 
-    def make(
-        plan: Plan,
-    ) -> list[Engine]:  # two threads make a call 1.4 times as fast, two instances serve twice as much
+    # two threads make a call 1.4 times as fast, and four instances serve four times as much
+    def make(plan: Plan) -> list[Engine]:
         return [TimedEngine(plan, 0.0, 0.004 * (1.43 if plan.threads == 2 else 1)) for _ in range(plan.instances)]
 
     chosen = search(
         plans, make, Preprocess(resize=72, crop=64), cpus=2, on_gpu=False, latency_bound_ms=1000, seconds=0.6
     )
     assert (chosen.plan.instances, chosen.plan.threads) == (4, 1)
+
+
+@pytest.mark.parametrize(("cpus", "lone_threads"), [(1, 0), (2, 2)])
+def test_a_lone_row_gets_more_threads_where_they_are_faster(cpus: int, lone_threads: int) -> None:
+    chosen = search(
+        candidates(PlanOptions(max_batch_size=1), cpus=cpus, on_gpu=False, max_batch_size=None),
+        lambda plan: [TimedEngine(plan, 0.0, 0.02) for _ in range(plan.instances)],
+        Preprocess(resize=72, crop=64),
+        cpus=cpus,
+        on_gpu=False,
+        latency_bound_ms=1000,
+        seconds=0.5,
+    )
+    assert chosen.plan.threads == 1
+    assert chosen.plan.lone_threads == lone_threads
+    assert chosen.latency_s == pytest.approx(0.02 / cpus, rel=0.8)
 
 
 @pytest.fixture

@@ -258,18 +258,20 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class EnginePlan(_message.Message):
-    __slots__ = ("instances", "threads", "max_batch_size", "rows_per_second", "latency")
+    __slots__ = ("instances", "threads", "max_batch_size", "rows_per_second", "latency", "lone_threads")
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     ROWS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     LATENCY_FIELD_NUMBER: _ClassVar[int]
+    LONE_THREADS_FIELD_NUMBER: _ClassVar[int]
     instances: int
     threads: int
     max_batch_size: int
     rows_per_second: float
     latency: _duration_pb2.Duration
-    def __init__(self, instances: _Optional[int] = ..., threads: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    lone_threads: int
+    def __init__(self, instances: _Optional[int] = ..., threads: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lone_threads: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("name", "classes", "arch", "engine", "validation_accuracy", "max_views", "state", "state_reason", "precision", "runtime", "engine_reason", "plan", "adaptive_threshold")
