@@ -25,37 +25,6 @@ RUN tools/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isolation
     && python3 -m pip --python app/bin/python install --no-cache-dir --no-deps --no-index --no-compile pawserve/*.whl \
     && python3 -m compileall -q --invalidation-mode unchecked-hash app/lib
 
-# ---- third-party packages: layers that change only with the requirements
-FROM ${BASE_IMAGE} AS serving-cpu-packages
-COPY deploy/containers/requirements/serving-cpu.txt /build/
-RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
-    python3 -m venv --without-pip /opt/pawserve \
-    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --require-hashes \
-        --only-binary :all: --requirement /build/serving-cpu.txt \
-    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/pawserve/lib
-
-FROM ${GPU_BASE_IMAGE} AS serving-gpu-packages
-ARG NVIDIA_INDEX=https://pypi.nvidia.com
-COPY deploy/containers/requirements/serving-gpu.txt deploy/containers/requirements/tensorrt-libraries.txt /build/
-COPY --from=wheels /build/tensorrt /build/tensorrt
-RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
-    python3 -m venv --without-pip /opt/pawserve \
-    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --require-hashes \
-        --only-binary :all: --requirement /build/serving-gpu.txt \
-    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
-        /build/tensorrt/*.whl \
-    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --no-deps \
-        --only-binary :all: --extra-index-url "${NVIDIA_INDEX}" --requirement /build/tensorrt-libraries.txt \
-    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/pawserve/lib
-
-FROM ${GPU_BASE_IMAGE} AS training-packages
-COPY deploy/containers/requirements/training.txt /build/
-RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
-    python3 -m venv --without-pip /opt/pawserve \
-    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --require-hashes \
-        --only-binary :all: --requirement /build/training.txt \
-    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/pawserve/lib
-
 # ---- what the images share: a user without rights, by its number, since Kubernetes knows no names
 FROM ${BASE_IMAGE} AS runtime
 RUN groupadd --gid 65532 pawserve \
@@ -63,7 +32,7 @@ RUN groupadd --gid 65532 pawserve \
         --shell /usr/sbin/nologin pawserve \
     && install -d -o pawserve -g pawserve -m 0700 /state \
     && install -d /models
-ENV PATH=/opt/pawserve/bin:$PATH LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1
+ENV LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1
 
 FROM ${GPU_BASE_IMAGE} AS gpu-runtime
 RUN groupadd --gid 65532 pawserve \
@@ -72,13 +41,21 @@ RUN groupadd --gid 65532 pawserve \
     && install -d -o pawserve -g pawserve -m 0700 /state /engines \
     && install -d -o pawserve -g pawserve /work \
     && install -d /models
-ENV PATH=/opt/pawserve/bin:$PATH LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1 \
+ENV LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
-# ---- training: photos in /work, runs and bundles out
+# ---- training: photos in /work, runs and bundles out. In each image third-party packages are a layer that changes only
+# with the requirements, and pip is the base's, so that the image's own environment has none.
 FROM gpu-runtime AS training
-COPY --from=training-packages /opt/pawserve /opt/pawserve
+# torch brings one file that only Python 3.12 can read, for tests of its own.
+RUN --mount=type=bind,source=deploy/containers/requirements/training.txt,target=/tmp/requirements.txt \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
+    python3 -m venv --without-pip /opt/pawserve \
+    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --require-hashes \
+        --only-binary :all: --requirement /tmp/requirements.txt \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash -x /torch/testing/_internal/py312_ /opt/pawserve/lib
 COPY --from=wheels /build/app/lib /opt/pawserve/lib
+ENV PATH=/opt/pawserve/bin:$PATH
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="pawserve training" \
@@ -96,8 +73,21 @@ CMD ["training", "--help"]
 
 # ---- serving on GPUs: engines are built at the first start, and kept in /engines
 FROM gpu-runtime AS serving-gpu
-COPY --from=serving-gpu-packages /opt/pawserve /opt/pawserve
+ARG NVIDIA_INDEX=https://pypi.nvidia.com
+RUN --mount=type=bind,source=deploy/containers/requirements,target=/tmp/requirements \
+    --mount=type=bind,from=wheels,source=/build/tensorrt,target=/tmp/tensorrt \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
+    python3 -m venv --without-pip /opt/pawserve \
+    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --require-hashes \
+        --only-binary :all: --requirement /tmp/requirements/serving-gpu.txt \
+    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
+        /tmp/tensorrt/*.whl \
+    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --no-deps \
+        --only-binary :all: --extra-index-url "${NVIDIA_INDEX}" \
+        --requirement /tmp/requirements/tensorrt-libraries.txt \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/pawserve/lib
 COPY --from=wheels /build/app/lib /opt/pawserve/lib
+ENV PATH=/opt/pawserve/bin:$PATH
 COPY deploy/containers/serve_gpu.py /opt/pawserve/serve_gpu.py
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -118,8 +108,14 @@ CMD ["serve", "--models", "/models", "--state", "/state", "--listen", "0.0.0.0:5
 
 # ---- serving on CPUs
 FROM runtime AS serving-cpu
-COPY --from=serving-cpu-packages /opt/pawserve /opt/pawserve
+RUN --mount=type=bind,source=deploy/containers/requirements/serving-cpu.txt,target=/tmp/requirements.txt \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
+    python3 -m venv --without-pip /opt/pawserve \
+    && python3 -m pip --python /opt/pawserve/bin/python install --no-cache-dir --no-compile --require-hashes \
+        --only-binary :all: --requirement /tmp/requirements.txt \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/pawserve/lib
 COPY --from=wheels /build/app/lib /opt/pawserve/lib
+ENV PATH=/opt/pawserve/bin:$PATH
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="pawserve serving-cpu" \

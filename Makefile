@@ -38,7 +38,7 @@ format: $(VENV)/installed  ## format, and fix what lint can fix
 	$(BIN)/ruff check --fix .
 
 gpu-check: $(VENV)/installed  ## everything that needs a GPU; writes gpu-report.json
-	PAWSERVE_GPU_REPORT=gpu-report.json $(BIN)/python -m pytest tests/gpu
+	PAWSERVE_REPORT=gpu-report.json $(BIN)/python -m pytest tests/gpu
 
 $(VENV)/containers: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[containers]'

@@ -25,6 +25,7 @@ from benchmarks.capacity_fit import Fitting
 from benchmarks.capacity_fleet import ASSUMPTIONS, fleets, needs, waits
 from benchmarks.capacity_model import ReplicaModel, load, to_json
 from benchmarks.capacity_page import check_page, fleet_page
+from benchmarks.capacity_probe import Probes
 from benchmarks.capacity_servers import pinned_server, two_cpus
 from benchmarks.serving import RESULTS, cpu_name
 from serving.bundle import BundleError, open_bundle
@@ -51,8 +52,9 @@ def _fit(arguments: argparse.Namespace) -> dict[str, Any]:
     bundle, photos = open_bundle(arguments.bundle), _photos(arguments.photos)
     server_cpu, load_cpu = two_cpus()
     with ExitStack() as stack:
+        stack.enter_context(Probes((server_cpu, load_cpu)))
         server = stack.enter_context(pinned_server(bundle, server_cpu))
-        fitting = Fitting(bundle, photos, server, load_cpu, FIT_S)
+        fitting = Fitting(bundle, photos, [server], [load_cpu], FIT_S)
         for _ in range(arguments.rounds):
             fitting.measure()
     model = fitting.result().model
@@ -88,6 +90,7 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
         photos,
         replicas=arguments.replicas,
         loads=arguments.loads,
+        rounds=arguments.rounds,
         seconds=arguments.seconds,
         seed=arguments.seed,
     )
@@ -95,7 +98,8 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
         "what": f"capacity, {arguments.replicas} replica{'s' if arguments.replicas > 1 else ''}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": f"python -m benchmarks.capacity check --bundle MODELS/NAME/VERSION --photos PHOTOS "
-        f"--replicas {arguments.replicas} --seconds {arguments.seconds:g} --seed {arguments.seed}",
+        f"--replicas {arguments.replicas} --rounds {arguments.rounds} --seconds {arguments.seconds:g} "
+        f"--seed {arguments.seed}",
         "machine": {"cpu": cpu_name(), "python": platform.python_version()},
         "network": f"{bundle.manifest.arch} in {choose_precision(bundle.manifest)}",
         "model": to_json(fitted.model),
@@ -162,7 +166,8 @@ def _parser() -> argparse.ArgumentParser:
         else:
             add("--replicas", type=int, choices=(1, 2), default=1, help="each on a CPU of its own (1)")
             add("--loads", type=_positive(float), nargs="+", default=LOADS, help="shares of the capacity (%(default)s)")
-            add("--seconds", type=_positive(float), default=7.0, help="how long each is kept up (7)")
+            add("--rounds", type=_positive(int), default=3, help="of each load (3)")
+            add("--seconds", type=_positive(float), default=3.0, help="how long each round is kept up (3)")
             add("--seed", type=int, default=0, help="of the times at which requests are due (0)")
     add = command("simulate", _simulate)
     add("--model", type=Path, required=True, help="what `fit` wrote, or a result of `check`")

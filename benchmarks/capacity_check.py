@@ -2,30 +2,67 @@
 
 Replicas on a CPU each, and loads that send at random times, whatever becomes of earlier requests: one for one replica,
 on the other CPU; for two replicas two loads, on the same two CPUs, each sending to both by turns. The simulator gets
-the very same times and photos, and the loads' own CPU time where it is a replica's.
+the very same times and photos, and the loads' own CPU time where it is a replica's. Each load is kept up for several
+rounds, while probes watch the CPUs: what is predicted for CPUs at their usual pace, that of the fits, is told, and what
+is predicted for the pace that the probes saw.
 """
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.capacity_clients import Placement, percentile, simulate
 from benchmarks.capacity_fit import Fit, Fitting
+from benchmarks.capacity_probe import Interval, Probes, slowness
 from benchmarks.capacity_servers import Pinned, answer_of, pinned_server, start_load, two_cpus
 from benchmarks.capacity_simulator import Request
 from serving.bundle import Bundle
 
 START_S = 2.5
 """After which time all loads begin: until then they start, read their photos and warm up."""
+PAUSE_S = 0.7
+"""Between rounds: what is queued is answered by then, unless the load is an overload."""
 FIT_S = 1.5
 """How long each load of a fit is kept up."""
+Arrivals = list[list[tuple[float, int]]]
+"""For each client: when its requests are due, in seconds, and which photo each has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """Some seconds of one load."""
+
+    arrivals: Arrivals
+    begin: float
+    """By the system's clock."""
+    latencies_s: list[float]
+    """Of all clients' requests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What servers did under one load."""
+
+    load: float
+    rounds: list[Round]
+    per_s: float
+    busy: float
 
 
 def check(
-    bundle: Bundle, photos: Sequence[Path], *, replicas: int, loads: Sequence[float], seconds: float, seed: int
+    bundle: Bundle,
+    photos: Sequence[Path],
+    *,
+    replicas: int,
+    loads: Sequence[float],
+    rounds: int,
+    seconds: float,
+    seed: int,
 ) -> tuple[Fit, list[dict[str, float]]]:
     """Fit, and measure each load, by turns; then predict each of them from all that was fitted.
 
@@ -34,30 +71,63 @@ def check(
         photos: in the order in which requests use them.
         replicas: 1 or 2, each on a CPU.
         loads: as shares of the capacity that the first fit predicts.
-        seconds: how long each load is kept up.
+        rounds: of each load, each with arrivals of its own.
+        seconds: how long each round is.
         seed: of the times of arrivals.
     """
     cpus = two_cpus()
     measured = []
+    fits: list[Interval] = []
     with ExitStack() as stack:
+        probes = stack.enter_context(Probes(cpus))
         servers = [stack.enter_context(pinned_server(bundle, cpu)) for cpu in cpus[:replicas]]
-        fitting = Fitting(bundle, photos, servers[0], cpus[1], FIT_S)
-        fitting.measure()
+        fitting = Fitting(bundle, photos, servers, cpus[::-1][:replicas], FIT_S)
+
+        def fit() -> None:
+            begin = time.time()
+            fitting.measure()
+            fits.append((begin, time.time()))
+
+        fit()
         capacity = capacity_of(fitting.result(), replicas)
         for number, load in enumerate(loads):
-            arrivals = draw(load * capacity, seconds, clients=replicas, photos=len(photos), seed=1000 * seed + number)
-            measured.append((load, arrivals, measure(servers, cpus, photos, arrivals)))
+            first = 1000 * seed + 100 * number
+            draws = [
+                draw(load * capacity, seconds, clients=replicas, photos=len(photos), seed=first + i)
+                for i in range(rounds)
+            ]
+            measured.append(measure(servers, cpus, photos, draws, load=load, seconds=seconds))
             if number % 2:
-                fitting.measure()
+                fit()
     fitted = fitting.result()
-    rows = []
-    for load, arrivals, seen in measured:
-        row = {"replicas": replicas, "load": load, "offered_per_s": sum(map(len, arrivals)) / seconds}
-        predicted = predict(fitted, arrivals, replicas)
-        for name, value in seen.items():
-            row |= {f"measured_{name}": value, f"predicted_{name}": predicted[name]}
-        rows.append(row)
-    return fitted, rows
+
+    def paced(begin: float) -> list[Callable[[float], float]]:
+        return [slowness(samples, fits, begin, seconds) for samples in probes.samples]
+
+    return fitted, [_row(fitted, each, paced, replicas, seconds) for each in measured]
+
+
+def _row(
+    fitted: Fit, seen: Measured, paced: Callable[[float], list[Callable[[float], float]]], replicas: int, seconds: float
+) -> dict[str, float]:
+    """Predictions beside measurements: at the usual pace, and at the pace that the probes saw."""
+    usual = [predict(fitted, each.arrivals, replicas) for each in seen.rounds]
+    followed = [predict(fitted, each.arrivals, replicas, paced(each.begin)) for each in seen.rounds]
+    row = {
+        "replicas": replicas,
+        "load": seen.load,
+        "offered_per_s": sum(len(own) for each in seen.rounds for own in each.arrivals) / (seconds * len(seen.rounds)),
+        "measured_per_s": seen.per_s,
+        "measured_busy": seen.busy,
+    }
+    for name, predicted in (("usual", usual), ("predicted", followed)):
+        row[f"{name}_per_s"] = sum(len(each.latencies_s) for each in predicted) / sum(e.elapsed_s for e in predicted)
+        row[f"{name}_busy"] = fmean(each.busy for each in predicted)
+    for name, all_of_them in (("measured", seen.rounds), ("usual", usual), ("predicted", followed)):
+        latencies = sorted(latency for each in all_of_them for latency in each.latencies_s)
+        for percent in (50, 99):
+            row[f"{name}_p{percent}_ms"] = 1000 * percentile(latencies, percent / 100)
+    return row
 
 
 def capacity_of(fitted: Fit, replicas: int) -> float:
@@ -65,10 +135,10 @@ def capacity_of(fitted: Fit, replicas: int) -> float:
     return replicas / (1 / fitted.model.capacity() + (fitted.client.seconds(1) if replicas > 1 else 0.0))
 
 
-def draw(rate: float, seconds: float, *, clients: int, photos: int, seed: int) -> list[list[tuple[float, int]]]:
-    """For each client when its requests are due, and which photo each has: Poisson processes."""
+def draw(rate: float, seconds: float, *, clients: int, photos: int, seed: int) -> Arrivals:
+    """Poisson processes."""
     rng = random.Random(seed)
-    arrivals: list[list[tuple[float, int]]] = [[] for _ in range(clients)]
+    arrivals: Arrivals = [[] for _ in range(clients)]
     due = rng.expovariate(rate)
     while due < seconds:
         arrivals[rng.randrange(clients)].append((due, rng.randrange(photos)))
@@ -76,41 +146,69 @@ def draw(rate: float, seconds: float, *, clients: int, photos: int, seed: int) -
     return arrivals
 
 
-def predict(fitted: Fit, arrivals: Sequence[Sequence[tuple[float, int]]], replicas: int) -> dict[str, float]:
-    """What the simulator says of these arrivals."""
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """What the simulator says of a round."""
+
+    latencies_s: list[float]
+    elapsed_s: float
+    busy: float
+
+
+def predict(
+    fitted: Fit, arrivals: Arrivals, replicas: int, paced: Sequence[Callable[[float], float]] = ()
+) -> Predicted:
+    """Simulate a round, on CPUs that are as fast as usual, or as slow at each time as `paced` says."""
     requests = [[Request(due, [fitted.prepare_s[photo]]) for due, photo in each] for each in arrivals]
     placement = Placement(
         replicas=range(replicas),
         clients=range(replicas) if replicas > 1 else [1],
         cpus=[1, 1],
+        slowness=paced,
     )
     summary = simulate(fitted.model, requests, replicas=replicas, client=fitted.client, placement=placement)
-    return {
-        "per_s": summary.requests_per_s,
-        "p50_ms": summary.p50_ms,
-        "p99_ms": summary.p99_ms,
-        "busy": summary.busy,
-    }
+    latencies_s = [request.latency_s for each in requests for request in each]
+    return Predicted(latencies_s=latencies_s, elapsed_s=len(latencies_s) / summary.requests_per_s, busy=summary.busy)
 
 
 def measure(
     servers: Sequence[Pinned],
     cpus: Sequence[int],
     photos: Sequence[Path],
-    arrivals: Sequence[Sequence[tuple[float, int]]],
-) -> dict[str, float]:
-    """What the servers do."""
+    draws: Sequence[Arrivals],
+    *,
+    load: float,
+    seconds: float,
+) -> Measured:
+    """What the servers do: the rounds one after the other, from the same load processes."""
     at = cpus if len(servers) > 1 else cpus[1:]
+    offsets = [number * (seconds + PAUSE_S) for number in range(len(draws))]
     begin = time.time() + START_S
-    loads = [start_load(cpu, servers, photos, arrivals=own, begin=begin) for cpu, own in zip(at, arrivals, strict=True)]
-    answers: list[dict[str, Any]] = [answer_of(load) for load in loads]
-    latencies = sorted(latency for answer in answers for latency in answer["latencies_s"])
-    elapsed_s = max(answer["elapsed_s"] for answer in answers) - min(own[0][0] for own in arrivals if own)
+    loads = []
+    for client, cpu in enumerate(at):
+        arrivals = [
+            (due + offset, photo) for offset, each in zip(offsets, draws, strict=True) for due, photo in each[client]
+        ]
+        loads.append(start_load(cpu, servers, photos, arrivals=arrivals, begin=begin))
+    answers: list[dict[str, Any]] = [answer_of(each) for each in loads]
+    latencies = [iter(answer["latencies_s"]) for answer in answers]
+    rounds, elapsed_s = [], 0.0
+    for offset, arrivals in zip(offsets, draws, strict=True):
+        own = [[next(latencies[client]) for _ in each] for client, each in enumerate(arrivals)]
+        ends = [
+            due + took
+            for each, taken in zip(arrivals, own, strict=True)
+            for (due, _), took in zip(each, taken, strict=True)
+        ]
+        elapsed_s += max(ends) - min(due for each in arrivals for due, _ in each)
+        rounds.append(
+            Round(arrivals=arrivals, begin=begin + offset, latencies_s=[took for taken in own for took in taken])
+        )
     # each load saw all servers: the first one's account is as long as the others'
     used = [*answers[0]["servers"], *(answer["client"] for answer in answers if len(servers) > 1)]
-    return {
-        "per_s": len(latencies) / elapsed_s,
-        "p50_ms": 1000 * percentile(latencies, 0.5),
-        "p99_ms": 1000 * percentile(latencies, 0.99),
-        "busy": sum(each["loop_s"] + each["others_s"] for each in used) / (len(servers) * elapsed_s),
-    }
+    return Measured(
+        load=load,
+        rounds=rounds,
+        per_s=sum(len(each.latencies_s) for each in rounds) / elapsed_s,
+        busy=sum(each["loop_s"] + each["others_s"] for each in used) / (len(servers) * elapsed_s),
+    )

@@ -1,7 +1,7 @@
 """Replicas, clients and an arrival rate in; throughput and percentiles of latency out."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -27,6 +27,8 @@ class Placement:
     """Each client's machine; None for one that takes no CPU time of any."""
     cpus: Sequence[int]
     """Of each machine."""
+    slowness: Sequence[Callable[[float], float] | None] = ()
+    """Of each machine at a time: how many times longer than usual work takes; empty: never longer."""
     gpus: Sequence[int] = ()
     """Each replica's GPU, which it may share with others; empty: each that computes on a GPU has one of its own."""
 
@@ -84,7 +86,8 @@ def simulate(
     placement = placement or apart(model, replicas, len(arrivals))
     rng = random.Random(seed)
     clock = Clock()
-    machines = [Cores(clock, cpus) for cpus in placement.cpus]
+    slowness = placement.slowness or [None] * len(placement.cpus)
+    machines = [Cores(clock, cpus, slower) for cpus, slower in zip(placement.cpus, slowness, strict=True)]
     gpus = placement.gpus or range(replicas)
     engines = [Cores(clock, 1) for _ in range(max(gpus) + 1)]  # calls on one GPU share it evenly
     servers = [

@@ -40,11 +40,15 @@ def spawn(process: Process) -> None:
 
 
 class Cores:
-    """CPUs that threads share evenly: n threads on C CPUs run at min(1, C / n) each (egalitarian processor sharing)."""
+    """CPUs that threads share evenly: n threads on C CPUs run at min(1, C / n) each (egalitarian processor sharing).
 
-    def __init__(self, clock: Clock, cpus: int) -> None:
+    `slowness` says how many times longer than usual work takes that begins at a time.
+    """
+
+    def __init__(self, clock: Clock, cpus: int, slowness: Callable[[float], float] | None = None) -> None:
         self._clock = clock
         self._cpus = cpus
+        self._slowness = slowness
         self._served = 0.0  # CPU seconds that each thread has had, had it been there from the beginning
         self._since = 0.0
         self._running: list[tuple[float, int, Act]] = []  # with what will have been served when each is done
@@ -55,6 +59,8 @@ class Cores:
 
     def compute(self, seconds: float, then: Act) -> None:
         """Use a CPU for so many seconds of its time, and go on."""
+        if self._slowness:
+            seconds *= self._slowness(self._clock.now)
         self._catch_up()
         self._number += 1
         heappush(self._running, (self._served + seconds, self._number, then))

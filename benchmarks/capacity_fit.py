@@ -64,30 +64,41 @@ class Fitting:
     Args:
         bundle: what is served.
         photos: in the order in which requests use them.
-        server: serves the bundle, on a CPU that is idle otherwise.
-        load_cpu: another one.
+        servers: serve the bundle, each on a CPU of its own. The costs of the first are measured; the others, if there
+            are any, are under the same loads meanwhile, since they take caches and memory's time from it.
+        load_cpus: of each server's load: a CPU that is not the server's.
         seconds: how long each load is kept up.
     """
 
-    def __init__(self, bundle: Bundle, photos: Sequence[Path], server: Pinned, load_cpu: int, seconds: float) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        photos: Sequence[Path],
+        servers: Sequence[Pinned],
+        load_cpus: Sequence[int],
+        seconds: float,
+    ) -> None:
         self._bundle = bundle
         self._photos = photos
-        self._server = server
-        self._load_cpu = load_cpu
+        self._servers = servers
+        self._load_cpus = load_cpus
         self._seconds = seconds
         self._inside: list[Inside] = []
         self._loads: list[list[dict[str, Any]]] = []
 
     def measure(self) -> None:
         """Measure everything once more."""
-        with on_cpu(self._server.cpu):
+        with on_cpu(self._servers[0].cpu):
             self._inside.append(measure_inside(self._bundle, self._photos))
-        self._loads.append(
-            [
-                answer_of(start_load(self._load_cpu, [self._server], self._photos, seconds=self._seconds, **load))
-                for load in (BUSY, BUSY_PICTURES, *RESTING)
-            ]
-        )
+        self._loads.append([self._under(load) for load in (BUSY, BUSY_PICTURES, *RESTING)])
+
+    def _under(self, load: dict[str, Any]) -> dict[str, Any]:
+        """What the first server's load says in the end."""
+        running = [
+            start_load(cpu, [server], self._photos, seconds=self._seconds, **load)
+            for server, cpu in zip(self._servers, self._load_cpus, strict=True)
+        ]
+        return [answer_of(each) for each in running][0]
 
     def result(self) -> Fit:
         """The means of all that was measured."""
@@ -96,9 +107,11 @@ class Fitting:
         calls = [inside.engine_s[size] / engine_s[size] for inside in self._inside for size in SIZES if size <= BATCH]
         loop_s, pictures_loop_s = (self._mean_s(load, "loop_s") for load in (0, 1))
         picture_s = max(0.0, (pictures_loop_s - loop_s) / (PICTURES - 1))
-        loop = LoopCosts(request_s=max(1e-6, loop_s - picture_s), picture_s=picture_s, wake_s=0.0)
+        # a lone request wakes the loop when it comes, and when its answer is there; busy callers come and go together
+        wake_s = max(0.0, self._mean_s(2, "loop_s") - loop_s) / 2
+        loop = LoopCosts(request_s=max(1e-6, loop_s - picture_s), picture_s=picture_s, wake_s=wake_s)
         worker_s = self._mean_s(0, "others_s") - fmean(prepare_s) - engine_s[BATCH] / BATCH
-        busy_s = loop.seconds(1) + worker_s + fmean(prepare_s) + engine_s[1]
+        busy_s = loop.seconds(1) + 2 * wake_s + worker_s + fmean(prepare_s) + engine_s[1]
         model = ReplicaModel(
             cpus=1,
             workers=1,

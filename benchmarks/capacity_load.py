@@ -19,9 +19,9 @@ from typing import Any
 import grpc
 import uvloop
 
+from benchmarks.load import METHODS, closed_loop
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
-METHOD = "/pawserve.v1.Classifier/Classify"
 WARM_UP_REQUESTS = 20
 WARM_UP_PAUSE_S = 0.1
 
@@ -38,7 +38,7 @@ def main() -> None:
 async def run(job: dict[str, Any], photos: list[bytes]) -> dict[str, Any]:
     """Send what the job says."""
     channels = [grpc.aio.insecure_channel(address) for address in job["servers"]]
-    calls = [channel.unary_unary(METHOD) for channel in channels]
+    calls = [channel.unary_unary(METHODS["pawserve"]) for channel in channels]
     size = job["pictures"]
     groups = [[(at + i) % len(photos) for i in range(size)] for at in range(0, len(photos), size)]
     requests = [to_request([photos[i] for i in group]) for group in groups]
@@ -63,25 +63,6 @@ async def run(job: dict[str, Any], photos: list[bytes]) -> dict[str, Any]:
     for channel in channels:
         await channel.close()
     return result
-
-
-async def closed_loop(
-    call: Call, requests: list[bytes], callers: int, seconds: float, pause_s: float
-) -> tuple[list[float], float]:
-    """Every caller sends one request after the other, and pauses between them."""
-    shared = itertools.cycle(requests)
-    latencies: list[float] = []
-    begin = time.perf_counter()
-
-    async def ask() -> None:
-        while (sent := time.perf_counter()) < begin + seconds:
-            await call(next(shared), timeout=60)
-            latencies.append(time.perf_counter() - sent)
-            if pause_s:
-                await asyncio.sleep(pause_s)
-
-    await asyncio.gather(*(ask() for _ in range(callers)))
-    return latencies, time.perf_counter() - begin
 
 
 async def open_loop(

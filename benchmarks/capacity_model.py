@@ -16,8 +16,7 @@ class LoopCosts:
     picture_s: float
     """For each picture in it, on top."""
     wake_s: float
-    """Each time that the loop had nothing to do, and is woken. A busy loop is woken less often. A server has
-    `ReplicaModel.rested_s` instead, which counts all of its threads."""
+    """Each time that the loop had nothing to do, and is woken. A busy loop is woken less often."""
 
     def seconds(self, pictures: int) -> float:
         """For one request, without wakes."""

@@ -26,6 +26,7 @@ def check_page(results: dict[str, Any]) -> str:
                 *((f"engine call of {rows} rows", _ms(seconds)) for rows, seconds in model["engine_s"].items()),
                 ("event loop, for each request", _ms(loop["request_s"])),
                 ("event loop, for each picture", _ms(loop["picture_s"])),
+                ("event loop, for each wake", _ms(loop["wake_s"])),
                 ("other threads, for each picture, beside these", _ms(model["worker_s"])),
                 *((f"more after {_ms(idle_s)} ms of rest", _ms(extra_s)) for idle_s, extra_s in model["rested_s"]),
                 ("the load itself, for each request", _ms(client["request_s"] + client["picture_s"])),
@@ -35,22 +36,15 @@ def check_page(results: dict[str, Any]) -> str:
         "",
         f"A request has {model['request_bytes']:,.0f} bytes, an answer {model['answer_bytes']:,.0f}.",
         "",
-        "Requests at random times (Poisson); the simulator got the same times and photos. Predicted / measured:",
+        "Requests at random times (Poisson); the simulator got the same times and photos, and how much slower or "
+        "faster than in the fits the CPUs were meanwhile, as probes saw it that know nothing of the server. "
+        "Predicted / measured:",
         "",
-        *_table(
-            ("load", "offered/s", "answered/s", "ratio", "CPUs busy", "p50 ms", "ratio", "p99 ms", "ratio"),
-            [
-                (
-                    f"{row['load']:.0%}",
-                    f"{row['offered_per_s']:.0f}",
-                    *_both(row, "per_s", "{:.1f}"),
-                    f"{row['predicted_busy']:.0%} / {row['measured_busy']:.0%}",
-                    *_both(row, "p50_ms", "{:.1f}"),
-                    *_both(row, "p99_ms", "{:.1f}"),
-                )
-                for row in results["loads"]
-            ],
-        ),
+        *_predictions(results["loads"], "predicted"),
+        "",
+        "The same for CPUs that are always as fast as they were in the fits, as one would plan beforehand:",
+        "",
+        *_predictions(results["loads"], "usual"),
     ]
     return "\n".join(lines) + "\n"
 
@@ -127,6 +121,22 @@ def fleet_page(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _predictions(loads: list[dict[str, Any]], name: str) -> list[str]:
+    head = ("load", "offered/s", "answered/s", "ratio", "CPUs busy", "p50 ms", "ratio", "p99 ms", "ratio")
+    rows = [
+        (
+            f"{row['load']:.0%}",
+            f"{row['offered_per_s']:.0f}",
+            *_both(row, name, "per_s", "{:.1f}"),
+            f"{row[f'{name}_busy']:.0%} / {row['measured_busy']:.0%}",
+            *_both(row, name, "p50_ms", "{:.1f}"),
+            *_both(row, name, "p99_ms", "{:.1f}"),
+        )
+        for row in loads
+    ]
+    return _table(head, rows)
+
+
 def _waits(waits: list[dict[str, Any]]) -> list[str]:
     balances = list(dict.fromkeys(row["balance"] for row in waits))
     rows = []
@@ -142,8 +152,8 @@ def _wait(row: dict[str, Any]) -> str:
     return f"{row['p50_ms']:.1f}, {row['p99_ms']:.1f}" + (f" ({refused:.1%} refused)" if refused else "")
 
 
-def _both(row: dict[str, Any], name: str, form: str) -> tuple[str, str]:
-    predicted, measured = row[f"predicted_{name}"], row[f"measured_{name}"]
+def _both(row: dict[str, Any], name: str, what: str, form: str) -> tuple[str, str]:
+    predicted, measured = row[f"{name}_{what}"], row[f"measured_{what}"]
     return f"{form.format(predicted)} / {form.format(measured)}", f"{predicted / measured:.2f}"
 
 

@@ -9,7 +9,9 @@ import asyncio
 import itertools
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -44,17 +46,7 @@ async def load(address: str, method: str, requests: list[bytes], callers: int, s
     async with grpc.aio.insecure_channel(address) as channel:
         call = channel.unary_unary(method)
         await asyncio.gather(*(call(request, timeout=60) for request in requests[:callers]))
-        shared = itertools.cycle(requests)
-        latencies: list[float] = []
-        begin = time.perf_counter()
-
-        async def ask() -> None:
-            while (sent := time.perf_counter()) < begin + seconds:
-                await call(next(shared), timeout=60)
-                latencies.append(time.perf_counter() - sent)
-
-        await asyncio.gather(*(ask() for _ in range(callers)))
-        elapsed = time.perf_counter() - begin
+        latencies, elapsed = await closed_loop(call, requests, callers, seconds)
     latencies.sort()
     return {
         "images": len(latencies),
@@ -62,6 +54,25 @@ async def load(address: str, method: str, requests: list[bytes], callers: int, s
         "p50_ms": 1000 * latencies[len(latencies) // 2],
         "p95_ms": 1000 * latencies[len(latencies) * 95 // 100],
     }
+
+
+async def closed_loop(
+    call: Callable[..., Any], requests: list[bytes], callers: int, seconds: float, pause_s: float = 0.0
+) -> tuple[list[float], float]:
+    """Every caller sends one request after the other, and pauses between them: each latency, and how long all took."""
+    shared = itertools.cycle(requests)
+    latencies: list[float] = []
+    begin = time.perf_counter()
+
+    async def ask() -> None:
+        while (sent := time.perf_counter()) < begin + seconds:
+            await call(next(shared), timeout=60)
+            latencies.append(time.perf_counter() - sent)
+            if pause_s:
+                await asyncio.sleep(pause_s)
+
+    await asyncio.gather(*(ask() for _ in range(callers)))
+    return latencies, time.perf_counter() - begin
 
 
 if __name__ == "__main__":

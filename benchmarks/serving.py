@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -52,6 +52,8 @@ def main() -> int:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         ours = ["-m", "serving", "serve", "--models", str(arguments.models), "--state", folder]
         servers = {"pawserve": ("pawserve", stack.enter_context(running([*ours, "--listen", "127.0.0.1:0"])))}
+        with Client(servers["pawserve"][1]) as client:
+            (model,) = client.list_models()
         latency = measure_latency(bundle, servers["pawserve"][1], photos_of(arguments.photos, arguments.photos_in_turn))
         for name, (instances, threads, size) in rivals.items():
             command = ["-m", "benchmarks.baseline_server", "--bundle", str(bundle.folder)]
@@ -66,6 +68,7 @@ def main() -> int:
         "rounds": arguments.rounds,
         "machine": {"cpu": cpu_name(), "cpus": cpus, "python": platform.python_version()},
         "versions": {name: version(name) for name in LIBRARIES},
+        "engine": model.engine,
         "model": f"{bundle.manifest.arch} in {choose_precision(bundle.manifest)}",
         "latency_ms": latency,
         "throughput": throughput,
@@ -99,31 +102,28 @@ def photos_of(folder: Path, count: int) -> list[bytes]:
 
 
 def measure_latency(bundle: Bundle, address: str, photos: list[bytes]) -> dict[str, float]:
-    """Medians in milliseconds, over gRPC and in this process, with an engine like one of the server's instances."""
+    """Medians in milliseconds, over gRPC and in this process, with an engine of one thread and one of all CPUs."""
     preprocess = bundle.manifest.preprocess
-    plan = Plan(instances=1, threads=1, max_batch_size=1)
-    (engine,) = load_engines(bundle, choose_precision(bundle.manifest), plan)
-    over_grpc, in_process = [], []
+
+    def in_process(threads: int) -> Callable[[bytes], object]:
+        plan = Plan(instances=1, threads=threads, max_batch_size=1)
+        (engine,) = load_engines(bundle, choose_precision(bundle.manifest), plan)
+        return lambda photo: engine.run(look(preprocess.canvas(photo), preprocess.crop))
+
     with Client(address) as client:
-        for photo in photos[:10]:
-            client.classify([photo])
-            engine.run(look(preprocess.canvas(photo), preprocess.crop))
-        for photo in photos:
-            begin = time.perf_counter()
-            client.classify([photo])
-            middle = time.perf_counter()
-            engine.run(look(preprocess.canvas(photo), preprocess.crop))
-            over_grpc.append(middle - begin)
-            in_process.append(time.perf_counter() - middle)
-    grpc_ms, process_ms = (1000 * statistics.median(times) for times in (over_grpc, in_process))
-    added = [1000 * (one - other) for one, other in zip(over_grpc, in_process, strict=True)]
-    return {
-        "over_grpc": grpc_ms,
-        "in_process": process_ms,
-        "added": grpc_ms - process_ms,
-        "added_median_of_pairs": statistics.median(added),
-        "photos": len(photos),
-    }
+        ways: dict[str, Callable[[bytes], object]] = {
+            "over_grpc": lambda photo: client.classify([photo]),
+            "in_process": in_process(1),
+            "in_process_all_cpus": in_process(available_cpus()),
+        }
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for photo in [*photos[:10], *photos]:
+            for name, classify in ways.items():
+                begin = time.perf_counter()
+                classify(photo)
+                times[name].append(1000 * (time.perf_counter() - begin))
+    medians = {name: statistics.median(each[10:]) for name, each in times.items()}
+    return {**medians, "added": medians["over_grpc"] - medians["in_process"], "photos": len(photos)}
 
 
 def measure_throughput(servers: dict[str, tuple[str, str]], arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -155,13 +155,15 @@ def to_markdown(results: dict[str, Any]) -> str:
     lines = [
         f"# Serving, {results['date'][:10]}",
         "",
-        f"{machine['cpus']} CPUs of {machine['cpu']}; Python {machine['python']}, {versions}. {results['model']}.",
+        f"{machine['cpus']} CPUs of {machine['cpu']}; Python {machine['python']}, {versions}. {results['model']}; "
+        f"pawserve's plan: {results['engine']}.",
         "",
         f"    {results['command']}",
         "",
         f"One caller, one photo at a time, medians of {latency['photos']} photos: {latency['over_grpc']:.2f} ms over "
-        f"gRPC; {latency['in_process']:.2f} ms for decode, view and engine in process. The server adds "
-        f"{latency['added']:.2f} ms.",
+        f"gRPC; {latency['in_process']:.2f} ms for decode, view and engine in process with one thread, as an instance "
+        f"of the server has, and {latency['in_process_all_cpus']:.2f} ms with {machine['cpus']}, as a lone row may.",
+        f"The server adds {latency['added']:.2f} ms to the first of these.",
         "",
         f"Images a second (and a request's median latency in milliseconds), medians of {results['rounds']} rounds:",
         "",

@@ -10,6 +10,7 @@ from serving.channel_options import add_channel_options
 from serving.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, ClientError
 from serving.commands import check_health, record_label, serve, show_statistics
 from serving.operator_commands import add_operator_commands
+from serving.option_types import positive, seconds
 from serving.predict import predict
 from serving.ray_options import add_ray
 from serving.serve_options import add_serve_options
@@ -67,9 +68,9 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     add("files", nargs="+", type=Path, metavar="FILE", help="a picture, or a folder of pictures")
     _add_client_options(parser)
     add("--model", default="", metavar="NAME[/VERSION]", help="which model to ask (the only one that is served)")
-    add("--views", type=_positive, metavar="N", help="views of each picture to average over (1)")
+    add("--views", type=positive, metavar="N", help="views of each picture to average over (1)")
     add("--adaptive", action="store_true", help="more views (5, or --views) only of pictures whose first is uncertain")
-    add("--top-k", type=_positive, metavar="K", help="classes to show of each picture (all, and 3 on a terminal)")
+    add("--top-k", type=positive, metavar="K", help="classes to show of each picture (all, and 3 on a terminal)")
     add("--label", default="", metavar="CLASS", help="what the pictures show, if you know: it is recorded")
     add(
         "--out",
@@ -116,24 +117,9 @@ def _add_client_options(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help=f"or IP:PORT,IP:PORT or dns:///NAME:PORT for several ($PAWSERVE_SERVER, or {DEFAULT_ADDRESS})",
     )
-    parser.add_argument(
-        "--timeout", type=_seconds, default=DEFAULT_TIMEOUT_S, metavar="S", help="for each request (30)"
-    )
+    parser.add_argument("--timeout", type=seconds, default=DEFAULT_TIMEOUT_S, metavar="S", help="for each request (30)")
     add_channel_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0 to a day")
-    return seconds
 
 
 if __name__ == "__main__":

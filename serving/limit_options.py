@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from serving.connections import Connections
+from serving.option_types import positive
 
 DEFAULTS = Connections()
 
@@ -12,32 +13,32 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
     """Limits of connections, requests and pictures."""
     group = parser.add_argument_group("limits")
     add = group.add_argument
-    add("--max-message-mib", type=_positive, default=32, metavar="MIB", help="largest request (32)")
-    add("--max-image-mib", type=_positive, default=16, metavar="MIB", help="largest encoded picture (16)")
+    add("--max-message-mib", type=positive, default=32, metavar="MIB", help="largest request (32)")
+    add("--max-image-mib", type=positive, default=16, metavar="MIB", help="largest encoded picture (16)")
     add(
         "--max-pixels",
-        type=_positive,
+        type=positive,
         default=50_000_000,
         metavar="N",
         help="most pixels of a picture, width times height; checked before it is decoded (50000000)",
     )
     add(
         "--max-in-flight-mib",
-        type=_positive,
+        type=positive,
         default=512,
         metavar="MIB",
         help="most encoded pictures held at once; what comes beyond is refused at once (512)",
     )
     add(
         "--max-connections",
-        type=_positive,
+        type=positive,
         default=DEFAULTS.max_connections,
         metavar="N",
         help="open connections; more are closed as they come (%(default)s)",
     )
     add(
         "--max-concurrent-streams",
-        type=_positive,
+        type=positive,
         default=DEFAULTS.max_concurrent_streams,
         metavar="N",
         help="calls at once on one connection; more wait in the caller (%(default)s)",
@@ -109,9 +110,3 @@ def to_connections(arguments: argparse.Namespace) -> Connections:
         max_age_s=arguments.max_connection_age,
         max_age_grace_s=arguments.max_connection_age_grace,
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)

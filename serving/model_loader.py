@@ -19,7 +19,7 @@ from serving.engine_choice import EngineChoice, EngineName, choose_engine
 from serving.lone import LoneRows
 from serving.memory import return_memory
 from serving.observer import ObserverOf
-from serving.plan import ChosenPlan, PlanOptions, candidates, count_workers, is_among, unmeasured
+from serving.plan import ChosenPlan, PlanOptions, candidates, count_workers, unmeasured
 from serving.plan_cache import plan_key, read_plan, write_plan
 from serving.plan_search import search
 
@@ -143,13 +143,13 @@ def _choose_plan(
     if len(plans) == 1:
         return ChosenPlan(plan=plans[0], reason=f"given: {asked.given}")
     key = plan_key(choice.model_hash, choice.runtime, choice.device, cpus, asked)
-    if options.plans and (kept := read_plan(options.plans, key)) and is_among(kept.plan, plans):
+    if options.plans and (kept := read_plan(options.plans, key)) and kept.plan in plans:
         return kept
     if (
         alike
         and (alike.runtime, alike.precision) == (choice.runtime, choice.variant)
         and (alike.manifest.arch, alike.manifest.preprocess.crop) == (manifest.arch, manifest.preprocess.crop)
-        and is_among(alike.chosen.plan, plans)
+        and alike.chosen.plan in plans
     ):
         return ChosenPlan(plan=alike.chosen.plan, reason=f"that of {alike.manifest.resource}, the same network")
     default = unmeasured(asked, plans, on_gpu=choice.on_gpu)

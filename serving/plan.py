@@ -1,6 +1,6 @@
 """What the operator fixed of a plan in; the plans to try, and what was chosen with its figures, out."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from serving.engine import Plan
 
@@ -9,7 +9,8 @@ GPU_BATCHES = (4, 16, 32, 64, 128)
 DEFAULT_BATCH, DEFAULT_GPU_BATCH = 4, 32
 MANY_CPUS = 8
 """From more CPUs on, instances of two threads are not tried, since each is a copy of the model; nor are more
-single-threaded ones than CPUs, since so many threads would only wait for the interpreter."""
+single-threaded ones than CPUs, since so many threads would only wait for the interpreter; and a lone row gets no more
+threads, since its layers are too small to gain by them."""
 OVERLAP = 2
 """Single-threaded instances for each CPU: while one worker waits for the interpreter, another one computes."""
 
@@ -66,13 +67,20 @@ def candidates(options: PlanOptions, *, cpus: int, on_gpu: bool, max_batch_size:
     else:
         threads = {1, cpus, max(1, cpus // 2), 2 if cpus <= MANY_CPUS else 1}
         layouts = [(_side_by_side(cpus, each), each) for each in sorted(each for each in threads if each <= cpus)]
+    fixed = on_gpu or options.instances or options.threads
+    lone_threads = 0 if fixed else min(cpus, MANY_CPUS)
     most = max_batch_size or max(GPU_BATCHES)
     if options.max_batch_size:
         batches = [min(options.max_batch_size, max_batch_size or options.max_batch_size)]
     else:
         batches = [batch for batch in (GPU_BATCHES if on_gpu else BATCHES) if batch <= most] or [most]
     return [
-        Plan(instances=instances, threads=each, max_batch_size=batch)
+        Plan(
+            instances=instances,
+            threads=each,
+            max_batch_size=batch,
+            lone_threads=lone_threads if lone_threads > each else 0,
+        )
         for instances, each in dict.fromkeys(layouts)
         for batch in batches
     ]
@@ -89,11 +97,6 @@ def unmeasured(options: PlanOptions, plans: list[Plan], *, on_gpu: bool) -> Plan
     return min(
         plans, key=lambda plan: (plan.threads, plan.instances if on_gpu else 0, abs(plan.max_batch_size - wanted))
     )
-
-
-def is_among(plan: Plan, plans: list[Plan]) -> bool:
-    """Whether a plan is one of those to try; what it does with lone rows is found out beside them."""
-    return replace(plan, lone_threads=0) in plans
 
 
 def count_workers(plan: Plan, *, cpus: int, on_gpu: bool) -> int:

@@ -10,10 +10,9 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import log2
-from statistics import median
 
 import numpy as np
 import simplejpeg
@@ -41,8 +40,6 @@ SURELY = 1.5
 TIE = 0.05
 """Plans whose throughput differs by no more serve alike: the one with the most moderate batch is taken. A batch also
 saves work around the engine that no trial sees, and a large one makes others wait."""
-LONE_S = 0.1
-"""How long that is measured for."""
 
 
 @dataclass
@@ -95,12 +92,9 @@ def search(
         by_layout.setdefault((plan.instances, plan.threads), []).append(plan)
     serve = partial(_serve, preprocess=preprocess, photo=_photo(), cpus=cpus, on_gpu=on_gpu)
     looks: list[list[_Trial]] = []
-    latencies_s: dict[int, float] = {}  # of a lone row, by threads
     for number, layout in enumerate(by_layout.values(), 1):
         with _loaded(layout, make) as engines:
             found = _begin(layout, engines, preprocess.crop, latency_bound_ms / 1000)
-            if (threads := layout[0].threads) not in latencies_s:
-                latencies_s[threads] = _time_lone_rows(engines[0], preprocess.crop, LONE_S / len(by_layout))
             usual = min(found, key=lambda trial: _distance(trial.plan, moderate))
             end = begin + FIRST_SHARE * seconds * number / len(by_layout)
             largest = found[-1:] if found[-1] is not usual else []
@@ -118,13 +112,11 @@ def search(
     fastest = trials[0].rate
     tied = [trial for trial in trials if trial.rate >= (1 - TIE) * fastest]
     best = min(tied, key=lambda trial: (_distance(trial.plan, moderate), trial.latency_s))
-    threads = min(latencies_s, key=latencies_s.__getitem__)
-    lone = threads > best.plan.threads
     return ChosenPlan(
-        plan=replace(best.plan, lone_threads=threads) if lone else best.plan,
+        plan=best.plan,
         reason=f"the fastest of {len(plans)} plans that were measured, with batches of at most {latency_bound_ms:g} ms",
         rows_per_second=best.rate,
-        latency_s=latencies_s[threads if lone else best.plan.threads],
+        latency_s=best.latency_s,
     )
 
 
@@ -187,16 +179,6 @@ def _serve(
         workers = count_workers(trial.plan, cpus=cpus, on_gpu=on_gpu)
         capped = [_Capped(engine, trial.plan.max_batch_size) for engine in engines]
         asyncio.run(_try(trial, capped, preprocess, photo, workers, CALLERS_PER_CPU * cpus, share))
-
-
-def _time_lone_rows(engine: Engine, crop: int, seconds: float) -> float:
-    """How long one row takes in an engine, in seconds: the median of at least three."""
-    row = np.full((1, crop, crop, 3), 127, np.uint8)
-    times: list[float] = []
-    end = time.monotonic() + seconds
-    while len(times) < 3 or time.monotonic() < end:
-        times.append(_time(engine, row))
-    return median(times)
 
 
 def _time(engine: Engine, images_NHWC: NDArray[np.uint8]) -> float:

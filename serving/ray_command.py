@@ -116,7 +116,10 @@ def _run(arguments: argparse.Namespace) -> int:
             },
         )
         app = application(options, arguments.more_versions, **_deployment(arguments))
-        serve.run(app, name=NAME, route_prefix="/")
+        try:
+            serve.run(app, name=NAME, route_prefix="/")
+        except RuntimeError as error:  # which says only that the deployment failed
+            raise RuntimeError(_reason(serve.status()) or str(error)) from error
         address = f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
         print(f"pawserve ready on {address}: {_wait_for(address, stopping)}", flush=True)
         stopping.wait()
@@ -124,6 +127,13 @@ def _run(arguments: argparse.Namespace) -> int:
     finally:
         ray.shutdown()
     return 0
+
+
+def _reason(status: Any) -> str:
+    """Why the replicas did not start: the last line of the traceback that Ray keeps of them; "" if it keeps none."""
+    kept = [each.message for app in status.applications.values() for each in app.deployments.values() if each.message]
+    last = kept[0].rstrip().rpartition("\n")[2] if kept else ""
+    return last.partition("StartupError: ")[2] or last
 
 
 def _deployment(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from serving.option_types import positive, seconds
 from serving.serve_options import add_serve_options
 
 NOT_BY_REPLICAS: Mapping[str, str] = {
@@ -35,7 +36,7 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
     add("--replicas", type=_replicas, default=(1, 1), metavar="N|MIN-MAX", help="how many (1)")
     add(
         "--target-requests",
-        type=_positive,
+        type=positive,
         default=16,
         metavar="N",
         help="replicas are added while each has more requests than these on average, and taken away below (16)",
@@ -44,14 +45,14 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
     add("--gpus", type=_share, default=0.0, metavar="N", help="GPUs of each replica; 0.5 for two on one (0)")
     add(
         "--more-versions",
-        type=_positive,
+        type=positive,
         default=3,
         metavar="N",
         help="versions beside those of --model and --keep-versions that a replica loads when callers name them; the "
         "one not asked for longest makes room (3)",
     )
-    add("--upscale-delay", type=_delay, default=10.0, metavar="S", help="load must last so long to add replicas (10)")
-    add("--downscale-delay", type=_delay, default=300.0, metavar="S", help="and calm so long to remove them (300)")
+    add("--upscale-delay", type=seconds, default=10.0, metavar="S", help="load must last so long to add replicas (10)")
+    add("--downscale-delay", type=seconds, default=300.0, metavar="S", help="and calm so long to remove them (300)")
     add("--address", metavar="HOST:PORT", help="of a cluster that runs; 'auto' for the one of this machine (a new one)")
     add_serve_options(parser)
     # here, so that the other commands need not wait for Ray
@@ -116,19 +117,6 @@ def _replicas(text: str) -> tuple[int, int]:
     if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of replicas; write N, or MIN-MAX from 1")
     return numbers[0], numbers[1]
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
-
-
-def _delay(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0 to a day")
-    return seconds
 
 
 def _share(text: str) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from serving.client import DEFAULT_ADDRESS
 from serving.limit_options import add_limit_options, add_security_options, to_connections
 from serving.logs import LEVELS
+from serving.option_types import positive, seconds
 from serving.statistics_arguments import add_database_options
 
 if TYPE_CHECKING:  # commands that parse and serve nothing need not wait for the inference libraries
@@ -35,23 +36,23 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     add_database_options(parser)
     add(
         "--keep-versions",
-        type=_positive,
+        type=positive,
         default=1,
         metavar="N",
         help="serve the N newest versions of each name, where none is named (1)",
     )
     add(
         "--poll-seconds",
-        type=_seconds,
+        type=seconds,
         default=5.0,
         metavar="S",
         help="how often to look for new versions; 0 for only on SIGHUP and when a client asks (5)",
     )
     add("--engine", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="what computes (auto)")
     add("--precision", choices=("int8", "fp32", "fp16"), help="(the fastest for the engine that the bundle has)")
-    add("--instances", type=_positive, metavar="N", help="batches computed at once (measured)")
-    add("--threads", type=_positive, metavar="N", help="threads of each instance (measured)")
-    add("--max-batch-size", type=_positive, metavar="N", help="most views in one engine call (measured)")
+    add("--instances", type=positive, metavar="N", help="batches computed at once (measured)")
+    add("--threads", type=positive, metavar="N", help="threads of each instance (measured)")
+    add("--max-batch-size", type=positive, metavar="N", help="most views in one engine call (measured)")
     add(
         "--latency-bound-ms",
         type=_milliseconds,
@@ -61,20 +62,20 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--plan-seconds",
-        type=_seconds,
+        type=seconds,
         default=1.2,
         metavar="S",
         help="how long the first start of a model measures which plan is the fastest; 0 takes one unmeasured (1.2)",
     )
-    add("--max-views", type=_positive, default=16, metavar="N", help="most views that a request may ask for (16)")
+    add("--max-views", type=positive, default=16, metavar="N", help="most views that a request may ask for (16)")
     add(
         "--max-queue-views",
-        type=_positive,
+        type=positive,
         default=1024,
         metavar="N",
         help="most views in flight for each model; what comes beyond is refused at once (1024)",
     )
-    add("--grace", type=_seconds, default=20.0, metavar="S", help="how long a stop waits for answers (20)")
+    add("--grace", type=seconds, default=20.0, metavar="S", help="how long a stop waits for answers (20)")
     add_limit_options(parser)
     add_security_options(parser)
     _add_observation(parser.add_argument_group("what the server tells of itself (docs/observability.md)"))
@@ -142,21 +143,8 @@ def to_settings(arguments: argparse.Namespace) -> "Settings":
     )
 
 
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
-
-
 def _milliseconds(text: str) -> float:
     milliseconds = float(text)
     if not 0 < milliseconds < 86_400_000:
         raise argparse.ArgumentTypeError(f"{text} is no number of milliseconds above 0, up to a day")
     return milliseconds
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0 to a day")
-    return seconds

@@ -33,6 +33,7 @@ class PostgresqlDatabase:
         self._url = url.set(drivername="postgresql+psycopg")
         arguments: dict[str, object] = {
             "application_name": "pawserve",
+            "client_encoding": "utf8",  # or a database without an encoding (SQL_ASCII) answers in bytes
             "connect_timeout": CONNECT_TIMEOUT_S,
             "keepalives_idle": STALL_TIMEOUT_S,
             "tcp_user_timeout": 1000 * STALL_TIMEOUT_S,

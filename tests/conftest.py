@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 
+from tests.measured import measured, pytest_terminal_summary  # noqa: F401 - pytest finds them here
 from tests.postgresql import Postgresql, running_postgresql
 from training.sample import write_sample
 

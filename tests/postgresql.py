@@ -43,14 +43,14 @@ class Postgresql:
         """Stop: at once and without a word to anyone, as a crash does, unless another mode is asked for."""
         self._run("pg_ctl", "stop", "-w", "-m", mode)
 
-    def create(self) -> str:
+    def create(self, encoding: str = "UTF8") -> str:
         """The URL of a new, empty database."""
         import psycopg
 
         self._databases += 1
         name = f"statistics_{self._databases}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
         return self.url(name)
 
     def url(self, database: str) -> str:

@@ -1,6 +1,5 @@
-"""What container tests share: the tools or a reason to skip, the built images, and one table of what was measured."""
+"""What container tests share: the tools or a reason to skip, and the built images."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -19,10 +18,6 @@ ASKED = "PAWSERVE_CONTAINERS"
 """Set by `make container-check`: images take minutes to build, and much disk."""
 KEPT = "PAWSERVE_CONTAINERS_FOLDER"
 """Names a folder that is kept, so that the next run finds the base there."""
-REPORT = "PAWSERVE_CONTAINER_REPORT"
-"""Names a file to write the measurements to, as JSON."""
-
-_measured: list[dict[str, object]] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,20 +33,6 @@ class Images:
     storage: Storage
     cpu: str
     demo: str
-
-
-@pytest.fixture(scope="session")
-def measured() -> Iterator[list[dict[str, object]]]:
-    """Rows that tests add: `what`, then any figures."""
-    yield _measured
-    if (path := os.environ.get(REPORT)) and _measured:
-        Path(path).write_text(json.dumps(_measured, indent=2) + "\n", encoding="utf-8")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for row in _measured:
-        figures = ", ".join(f"{name} {value}" for name, value in row.items() if name != "what")
-        terminalreporter.write_line(f"{row['what']}: {figures}")
 
 
 @pytest.fixture(scope="session")

@@ -37,12 +37,16 @@ class Storage:
     def run_command(self, *options: object) -> list[str]:
         """`podman run`, as strict as an operator may make it: nothing of the image can be written to, no capabilities,
         no new privileges. It shares the host's network, so that the tests reach it on the loopback address."""
+        strict = ["--network", "host", "--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges"]
+        return [*self.podman_command(), "run", "--rm", *self.limits(), *strict, *map(str, options)]
+
+    def limits(self) -> list[str]:
+        """Options of `podman run` that keep limits as they are: it would raise them, which not every host allows."""
         limits = []
         for name, kind in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
-            low = min(4096, resource.getrlimit(kind)[0])  # podman would raise them, which not every host allows
+            low = min(4096, resource.getrlimit(kind)[0])
             limits += ["--ulimit", f"{name}={low}:{low}"]
-        strict = ["--network", "host", "--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges"]
-        return [*self.podman_command(), "run", "--rm", *limits, *strict, *map(str, options)]
+        return limits
 
     def inspect(self, image: str) -> dict[str, Any]:
         """What an image says of itself."""

@@ -1,8 +1,6 @@
-"""What GPU tests share: a GPU or a reason to skip, a bundle to work on, and one table of what was measured."""
+"""What GPU tests share: a GPU or a reason to skip, and a bundle to work on."""
 
-import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +9,8 @@ from serving.bundle import Bundle, open_bundle
 from serving.cuda import CudaError, Gpu, find_gpu
 from tests.commands import run_here
 
-REPORT = "PAWSERVE_GPU_REPORT"
-"""Names a file to write the measurements to, as JSON."""
 ALL = ("--precisions", "fp32", "fp16", "int8", "int8-trt")
 LOOSE = ("--min-agreement", "0.6", "--max-accuracy-loss", "0.4", "--max-diff-fp16", "0.05")
-
-_measured: list[dict[str, object]] = []
 
 
 @pytest.fixture(scope="session")
@@ -25,20 +19,6 @@ def gpu() -> Gpu:
         return find_gpu()
     except CudaError as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def measured() -> Iterator[list[dict[str, object]]]:
-    """Rows that tests add: `what`, then any figures."""
-    yield _measured
-    if (path := os.environ.get(REPORT)) and _measured:
-        Path(path).write_text(json.dumps(_measured, indent=2) + "\n", encoding="utf-8")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for row in _measured:
-        figures = ", ".join(f"{name} {value}" for name, value in row.items() if name != "what")
-        terminalreporter.write_line(f"{row['what']}: {figures}")
 
 
 @pytest.fixture(scope="session")

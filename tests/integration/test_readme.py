@@ -3,6 +3,7 @@
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,20 @@ from tests.commands import ROOT
 from tests.warm import WarmProcess, call
 
 TESTED_ELSEWHERE = {"make demo", "make test"}
-"""The tests are what is running, and the demo has a test of its own."""
+"""The tests are what is running, and the demo has a test of its own. `docker` is run by tests/containers."""
 
 FEWER = "sample --per-class 40 --valid-per-class 20"
 """The drawings are fewer than by default: all commands after that are as quick as they can be."""
 
 
+def readme_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
 def readme_commands() -> list[str]:
-    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line[2:] for line in lines if line.startswith("$ ") and line[2:] not in TESTED_ELSEWHERE]
+    lines = [line.partition("#")[0].strip() for block in readme_blocks("console") for line in block.splitlines()]
+    commands = [line[2:] for line in lines if line.startswith("$ ")]
+    return [each for each in commands if each not in TESTED_ELSEWHERE and not each.startswith("docker ")]
 
 
 def test_the_readme_shows_commands() -> None:
@@ -51,6 +56,13 @@ def test_the_readme_s_commands_work_in_their_order(tmp_path: Path) -> None:
                 finished = process.finish()
                 assert finished.returncode == 0, f"{command}\n{finished.stderr}"
         assert server is not None
+        [program] = readme_blocks("python")
+        program = program.replace("127.0.0.1:50051", environment["PAWSERVE_SERVER"])
+        asked = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert asked.returncode == 0, asked.stderr
+        assert re.match(r"drawings/valid/cats/cat\.\d+\.jpg \w+ 0\.\d+\n", asked.stdout)
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
     finally:

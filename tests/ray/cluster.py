@@ -33,13 +33,14 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, *arguments: object) -> Iterator[Cluster]:
+def cluster(folder: Path, *arguments: object, **environment: str) -> Iterator[Cluster]:
     """Start one for `folder`/models, bounded in memory and on the loopback device; it must stop well."""
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "serving", "ray", "--models", folder / "models", "--state", folder / "state"]
     command += ["--listen", address, "--plan-seconds", 0, *arguments]
     environment = {
         **os.environ,
+        **environment,
         "RAY_AUTH_TOKEN_PATH": str(folder / "ray-token"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),

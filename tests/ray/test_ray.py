@@ -1,7 +1,6 @@
 """The classifier on a real local Ray: `make ray-check` installs Ray and runs this."""
 
 import inspect
-import io
 import os
 import resource
 import signal
@@ -15,9 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
-from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from PIL import Image
 
 from serving.client import Client, ClientError, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
@@ -28,16 +25,10 @@ from tests.commands import ROOT, eventually, run, serving
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
+from tests.ray.calls import COLOURS, labelled, picture, refusal  # noqa: E402
 from tests.ray.cluster import Cluster, cluster  # noqa: E402
 
-COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250)}
 CALLERS = 6
-
-
-def picture(colour: str, size: int = 80) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (size, size), COLOURS[colour]).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +83,6 @@ class Load:
             return sum(caller.result(timeout=120) for caller in self._callers)
         finally:
             self._executor.shutdown()
-
-
-def labelled(client: Client) -> tuple[int, int]:
-    """Labels in the statistics, and those of them that were right."""
-    models = client.statistics()
-    return (
-        sum(model.labels for model in models),
-        sum(row.predicted[index] for model in models for index, row in enumerate(model.confusion_matrix)),
-    )
 
 
 def test_replicas_come_under_load_and_a_killed_one_costs_nobody_an_answer(ray: Cluster, client: Client) -> None:
@@ -189,15 +171,6 @@ BAD: dict[str, Callable[[grpc.Channel], object]] = {
         health_pb2.HealthCheckRequest(service="cats"), timeout=60
     ),
 }
-
-
-def refusal(address: str, ask: Callable[[grpc.Channel], object]) -> tuple[grpc.StatusCode, str, list[bytes]]:
-    """Code, message and details of how a server refuses."""
-    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as refused:
-        ask(channel)
-    error = refused.value
-    details = dict(error.trailing_metadata()).get("grpc-status-details-bin", b"")
-    return error.code(), error.details(), [each.value for each in status_pb2.Status.FromString(details).details]
 
 
 def test_errors_are_those_of_the_plain_server(ray: Cluster, folder: Path, tmp_path: Path) -> None:

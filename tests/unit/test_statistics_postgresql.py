@@ -179,3 +179,12 @@ def test_the_url_may_be_written_as_others_write_it(shared: str) -> None:
             store.register_version("pets", 1, CLASSES)
             token = secrets.token_bytes(16)
             assert store.record([label(CAT, token=token)]).result(TIMEOUT_S) == [None]
+
+
+def test_a_database_without_an_encoding_will_do(postgresql: Postgresql) -> None:
+    """What `initdb` makes where no locale is set."""
+    classes = ("Kätzchen", "犬")
+    with StatisticsStore(postgresql.create("SQL_ASCII")) as store:
+        store.register_version("pets", 1, classes)
+        assert store.classes_of("pets", 1) == classes
+        assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]

@@ -1,0 +1,154 @@
+"""A real Prometheus scrapes a real server as compose.yaml configures it: every panel of the dashboard has data."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from serving.client import Client, ClientError, Prediction
+from tests.bundles import write_bundle
+from tests.commands import ROOT, Observed, eventually, observed
+from tests.golden.draw import encoded
+
+RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
+RATE_INTERVAL = "6s"
+"""What Grafana puts for $__rate_interval: some scrapes, of which there is one a second here."""
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of one that scrapes a server with callers, a bad request now and then, and a version that it refuses."""
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("needs Prometheus: apt-get install prometheus")
+    folder = tmp_path_factory.mktemp("prometheus")
+    write_bundle(folder / "models")
+    with observed(folder, "--poll-seconds", 1) as server, asking(server.address):
+        broken = write_bundle(folder / "models", version=2)
+        next(broken.glob("*.onnx")).write_bytes(b"half a file")
+        configuration = write_configuration(folder / "prometheus.yml", server)
+        subprocess.run(["promtool", "check", "config", configuration], check=True, capture_output=True, timeout=60)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        options = [f"--config.file={configuration}", f"--storage.tsdb.path={folder / 'data'}"]
+        with (
+            (folder / "log").open("w") as log,
+            subprocess.Popen([program, *options, f"--web.listen-address={address}"], stderr=log) as process,
+        ):
+            try:
+                yield f"http://{address}"
+            finally:
+                process.terminate()
+
+
+def write_configuration(path: Path, server: Observed) -> Path:
+    """deploy/prometheus/prometheus.yml, for a server that Docker's name service does not know."""
+    configuration = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    configuration["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s"}
+    [job] = configuration["scrape_configs"]
+    del job["dns_sd_configs"]
+    job["static_configs"] = [{"targets": [urllib.parse.urlsplit(server.metrics_url).netloc]}]
+    path.write_text(yaml.safe_dump(configuration), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def asking(address: str) -> Iterator[None]:
+    """Somebody asks, labels, and errs, all the time."""
+    stopping = threading.Event()
+
+    def ask() -> None:
+        with Client(address) as client:
+            while not stopping.wait(0.1):
+                [result, _] = client.classify([RED, b"no picture"]).results
+                assert isinstance(result, Prediction)
+                client.record_labels([(result.token, "red")])
+                with pytest.raises(ClientError):
+                    client.classify([RED], views=99)
+
+    caller = threading.Thread(target=ask)
+    caller.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        caller.join()
+
+
+def query(prometheus: str, expression: str) -> list[dict[str, Any]]:
+    """The series that an expression has now."""
+    address = f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        return list(json.load(answer)["data"]["result"])
+
+
+def values(prometheus: str, expression: str) -> list[float]:
+    """Those of its values that can be drawn."""
+    try:
+        numbers = [float(series["value"][1]) for series in query(prometheus, expression)]
+    except OSError:  # it is not up yet
+        return []
+    return [number for number in numbers if isfinite(number)]
+
+
+def dashboard() -> dict[str, Any]:
+    return dict(json.loads((ROOT / "deploy/grafana/pawserve.json").read_text(encoding="utf-8")))
+
+
+def test_every_panel_of_the_dashboard_has_data(prometheus: str, measured: list[dict[str, object]]) -> None:
+    panels = {
+        (panel["title"], target["expr"]): target["expr"]
+        .replace("$__rate_interval", RATE_INTERVAL)
+        .replace("$job", ".*")
+        .replace("$model", ".*")
+        for panel in dashboard()["panels"]
+        for target in panel.get("targets", [])
+    }
+    empty: list[object] = []
+
+    def all_have_data() -> bool:
+        empty[:] = [what for what, expression in panels.items() if not values(prometheus, expression)]
+        return not empty
+
+    assert eventually(all_have_data, within_s=60), empty
+    measured.append({"what": "dashboard", "queries with data": f"{len(panels)} of {len(panels)}"})
+
+
+def test_the_dashboard_s_variables_have_choices(prometheus: str) -> None:
+    for variable in dashboard()["templating"]["list"]:
+        if variable["type"] == "query":
+            series, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]).groups()  # type: ignore[union-attr]
+            assert eventually(lambda name=series: bool(query(prometheus, name)))  # type: ignore[misc]
+            assert {each["metric"][label] for each in query(prometheus, series)} <= {"pawserve", "colours"}
+
+
+def test_what_the_docs_ask_and_the_autoscaler_asks_for_has_an_answer(prometheus: str) -> None:
+    docs = (ROOT / "docs/observability.md").read_text(encoding="utf-8")
+    block = docs[docs.index("Some questions") :].split("```")[1]
+    asked = [line.replace("5m", RATE_INTERVAL) for line in block.splitlines() if line and not line.startswith("#")]
+    assert len(asked) >= 4
+    adapter = yaml.safe_load((ROOT / "deploy/kubernetes/prometheus-adapter.yaml").read_text(encoding="utf-8"))
+    [rule] = adapter["rules"]["custom"]
+    series = rule["name"]["matches"]
+    of_the_adapter = rule["metricsQuery"].replace("<<.GroupBy>>", "instance").replace("<<.Series>>", series)
+    asked.append(of_the_adapter.replace("<<.LabelMatchers>>", "").replace("1m", RATE_INTERVAL))
+    alarm = "pawserve_accuracy_upper_ratio < 0.95"
+    for expression in asked:
+        if expression == alarm:  # all labels are right, so it must not fire
+            assert query(prometheus, expression) == []
+            assert values(prometheus, expression.partition(" <")[0]) == [1.0]
+        elif "RESOURCE_EXHAUSTED" not in expression:  # nothing was refused for want of room
+            assert eventually(lambda asks=expression: bool(values(prometheus, asks))), expression  # type: ignore[misc]
