@@ -133,14 +133,15 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             try:
                 self._enter(context, method, needed)
             except (ApiError, RoleMissing) as error:
-                return await refuse(error, context)
+                return refuse(error, context)
             return await behaviour(request, context)
 
         async def answers(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
             try:
                 self._enter(context, method, needed)
             except (ApiError, RoleMissing) as error:
-                await refuse(error, context)
+                refuse(error, context)
+                return
             async with aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
                     yield response
@@ -168,7 +169,7 @@ def _refusing(error: Exception) -> _Handler:
     """A handler that refuses. It is one of streams, whatever the method is: so no request is read, however large."""
 
     async def answer(requests: Any, context: grpc.aio.ServicerContext) -> None:
-        await refuse(error, context)
+        refuse(error, context)
 
     return grpc.stream_stream_rpc_method_handler(answer)
 

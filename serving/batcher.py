@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from serving.admission import Admission
 from serving.engine import Engine
 from serving.fair_queue import FairOrder, FairQueue
-from serving.jobs import BatchObserver, EngineError, Job, Piece, Prepare, Request
+from serving.jobs import BatchObserver, Job, Piece, Prepare, Request, to_engine_error
 from serving.lone import LoneRows
 
 MAX_GATHERED_ROWS = 8
@@ -231,7 +231,7 @@ class DynamicBatcher:
             logger.exception("the engine could not compute a batch of %d rows", sum(map(len, pieces)))
             with self._lock:
                 for job, _, _ in batch:
-                    self._settle(job, EngineError(f"the engine failed on this batch: {type(error).__name__}"))
+                    self._settle(job, to_engine_error(error))
             self._tell()
             return
         ended = time.monotonic()

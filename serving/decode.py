@@ -10,7 +10,9 @@ How every kind of picture becomes RGB:
 """
 
 import io
+import struct
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,8 +21,12 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from serving.file_parts import MAX_PARTS, has_too_many_parts
 from serving.jpeg_header import plain_size
-from serving.tiff_header import tile_pixels
+from serving.pixel_room import PixelRoom
+from serving.shortage import is_short_of, says_shortage
+from serving.tiff_header import tiling
+from serving.webp_header import canvas_size
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read, by Pillow's names. JPEG includes MPO, which some phones and cameras write as .jpg."""
@@ -30,8 +36,12 @@ Image.init()  # registers the formats now, rather than in the first request, by 
 EXIF_ORIENTATION = 0x0112
 # Real progressive files have about ten scans. Each goes over all pixels, even if it has but a few bytes.
 MAX_TILE_PIXELS = 2048 * 2048  # of a TIFF; a tile may be larger than its picture, and is decoded as a whole
+MAX_TIFF_PIECES = 50_000  # each is read in Python; some software makes a strip of every row
 MAX_JPEG_SCANS = 100
 MAX_SCANNED_PIXELS = 1_000_000_000  # about two seconds
+# What decoders take at most before they fail without saying why: lossless WebP, of which other formats need a third.
+DECODER_BYTES_PER_PIXEL = 12
+_ROOM = PixelRoom()
 
 # What Pillow warns of in a hostile file is no news for the log: either its pixels can be had, or ImageError says why.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -46,6 +56,7 @@ _SIGNATURES = {
     "TIFF (little-endian)": (0, b"II*\x00"),
     "TIFF (big-endian)": (0, b"MM\x00*"),
 }
+_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _UNREADABLE_SIGNATURES = {
     "HEIC": (4, b"ftyphei"),
     "HEIF": (4, b"ftypmif1"),
@@ -108,6 +119,7 @@ def decode(data: bytes, *, min_side: int = 0, limits: Limits = DEFAULT_LIMITS) -
 
     Raises:
         ImageError: with a reason code; nothing else, whatever the bytes.
+        MemoryError: if the picture is within the limits, and this process has too little memory for it now.
     """
     if len(data) > limits.max_bytes:
         raise ImageError(
@@ -118,9 +130,14 @@ def decode(data: bytes, *, min_side: int = 0, limits: Limits = DEFAULT_LIMITS) -
         pixels = _decode_jpeg(data, size, min_side)
         if pixels is not None:
             return pixels
+    _check_parts(data)
+    size = canvas_size(data)  # of WebP, whose decoder takes memory as soon as it is opened
+    if size:
+        _check_pixels(size, limits)
     # Pillow's parsers raise many kinds of exceptions on hostile bytes: here, and only here, all are caught.
     try:
         with _open(data) as image:
+            size = image.size
             _check_header(image, data, limits)
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
                 pixels = _decode_jpeg(data, image.size, min_side)
@@ -128,10 +145,14 @@ def decode(data: bytes, *, min_side: int = 0, limits: Limits = DEFAULT_LIMITS) -
                     return _upright(pixels, _orientation(image))
                 if min_side:
                     image.draft(None, (min_side, min_side))
-            return _decode_any(image)
-    except ImageError:
+            with _ROOM.take(image.width * image.height, limits.max_pixels):
+                return _decode_any(image)
+    except (ImageError, MemoryError):
         raise
     except Exception as error:
+        width, height = size or (0, 0)
+        if says_shortage(error) or is_short_of(width * height * DECODER_BYTES_PER_PIXEL):
+            raise MemoryError(f"a picture of {width} x {height} pixels: {error}") from error
         raise ImageError(
             Reason.TRUNCATED, f"the picture ends early or is damaged ({type(error).__name__}: {error})"
         ) from error
@@ -168,6 +189,17 @@ def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
         )
 
 
+def _check_parts(data: bytes) -> None:
+    """Refuse files that would take long to open."""
+    if has_too_many_parts(data):
+        raise ImageError(Reason.UNSUPPORTED, f"the file has more than {MAX_PARTS:,} segments, chunks or blocks")
+    if data[:4] in _TIFF:
+        with suppress(struct.error):  # it ends early, as opening it will tell
+            if (pieces := tiling(data)[1]) > MAX_TIFF_PIECES:
+                message = f"the TIFF has {pieces:,} strips or tiles; at most {MAX_TIFF_PIECES:,} are taken"
+                raise ImageError(Reason.UNSUPPORTED, message)
+
+
 def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
     _check_pixels(image.size, limits)
     # 0xFFDA cannot occur inside compressed JPEG data (0xFF is escaped there), so this counts scans from above.
@@ -178,7 +210,8 @@ def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
             raise ImageError(Reason.UNSUPPORTED, f"the JPEG has {scans} scans; at this size, at most {most} are taken")
     if image.format == "TIFF":
         most = max(MAX_TILE_PIXELS, (image.width + 15) * (image.height + 15))  # sides of tiles are multiples of 16
-        if (tile := tile_pixels(data)) > most:
+        tile, _ = tiling(data)
+        if tile > most:
             raise ImageError(Reason.UNSUPPORTED, f"the TIFF has tiles of {tile:,} pixels; at most {most:,} are taken")
 
 
@@ -188,7 +221,9 @@ def _decode_jpeg(data: bytes, size: tuple[int, int], min_side: int) -> NDArray[n
         min_side = 0  # simplejpeg would shrink a picture that cannot keep what is asked for
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_height=min_side, min_width=min_side)
-    except ValueError:
+    except ValueError as error:
+        if says_shortage(error):
+            raise MemoryError(f"a picture of {size[0]} x {size[1]} pixels: {error}") from error
         return None
     return pixels
 
@@ -196,6 +231,8 @@ def _decode_jpeg(data: bytes, size: tuple[int, int], min_side: int) -> NDArray[n
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except MemoryError:
+        raise
     except Exception:  # damaged EXIF is no reason to refuse sound pixels
         return 1
 

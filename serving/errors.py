@@ -7,6 +7,7 @@ and a RetryInfo where a retry helps.
 import logging
 import secrets
 from collections.abc import Mapping
+from functools import cache
 
 import grpc
 from google.protobuf import any_pb2
@@ -26,6 +27,7 @@ from serving.tokens import TokenError
 DOMAIN = "pawserve"
 MIN_RETRY_S = 0.05
 STATISTICS_RETRY_S = 1.0
+MEMORY_RETRY_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -53,21 +55,32 @@ class ApiError(Exception):
 
     def to_status(self) -> status_pb2.Status:
         """The google.rpc.Status with its details."""
-        details: list[Message] = [
-            error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata)
-        ]
+        details = (
+            [_error_info(self.reason)] if not self.metadata else [_pack(_to_error_info(self.reason, self.metadata))]
+        )
         if self.field:
             violation = error_details_pb2.BadRequest.FieldViolation(field=self.field, description=self.message)
-            details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+            details.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
         if self.retry_after_s is not None:
-            delay = Duration(nanos=0)
-            delay.FromNanoseconds(int(self.retry_after_s * 1e9))
-            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-        packed = []
-        for detail in details:
-            packed.append(any_pb2.Any())
-            packed[-1].Pack(detail)
-        return status_pb2.Status(code=self.code.value[0], message=self.message, details=packed)
+            seconds, nanos = divmod(int(self.retry_after_s * 1e9), 1_000_000_000)
+            delay = Duration(seconds=seconds, nanos=nanos)
+            details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+        return status_pb2.Status(code=self.code.value[0], message=self.message, details=details)
+
+
+def _to_error_info(reason: str, metadata: Mapping[str, str]) -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
+
+
+@cache  # reasons are few, and a server that refuses much has none of its time to spare
+def _error_info(reason: str) -> any_pb2.Any:
+    return _pack(_to_error_info(reason, {}))
+
+
+def _pack(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
 
 
 def invalid(reason: str, message: str, field: str, **metadata: str) -> ApiError:
@@ -107,6 +120,10 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
             logger.error("%s", error)  # it names files of the server's
             message = "the statistics are not available now, so nothing was recorded; try again"
             return ApiError(code.UNAVAILABLE, "STATISTICS_UNAVAILABLE", message, retry_after_s=STATISTICS_RETRY_S)
+        case MemoryError():
+            logger.warning("too little memory: %s", error or "none was left to say what for")
+            message = "the server has too little memory for this now; try again"
+            return ApiError(code.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", message, retry_after_s=MEMORY_RETRY_S)
         case EngineError():
             return ApiError(code.INTERNAL, "ENGINE_FAILED", str(error))
         case TimeoutError():

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from serving.callers import CALLER
 from serving.calls import current_call
+from serving.shortage import says_shortage
 
 Prepare = Callable[[], NDArray[np.uint8]]
 """Makes one picture's rows, uint8 `[V, H, W, 3]`, in a worker's thread; what it raises is the picture's outcome."""
@@ -25,6 +26,13 @@ class QueueFull(RuntimeError):
 
 class EngineError(RuntimeError):
     """The engine could not compute the call that held these rows."""
+
+
+def to_engine_error(error: Exception) -> EngineError | MemoryError:
+    """What becomes of a batch's rows when their engine call raised."""
+    if says_shortage(error):
+        return MemoryError("the engine had too little for a batch")
+    return EngineError(f"the engine failed on this batch: {type(error).__name__}")
 
 
 class Request:

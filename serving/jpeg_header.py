@@ -4,6 +4,8 @@ Pillow reads every segment of a header in Python: of the time that a small photo
 for what tells a plain file from one that somebody should look at more closely.
 """
 
+from serving.file_parts import MAX_PARTS
+
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}  # TEM, RST0 to RST7: markers without a segment
 _SEQUENTIAL = {0xC0, 0xC1}  # SOF0, SOF1: Huffman-coded, not progressive
 _EXIF_OR_XMP, _START_OF_SCAN = 0xE1, 0xDA
@@ -21,8 +23,8 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
         return None
     size: tuple[int, int] | None = None
     components = 0
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    at, steps = 2, 0
+    while at + 4 <= len(data) and data[at] == 0xFF and (steps := steps + 1) <= MAX_PARTS:
         marker = data[at + 1]
         if marker == 0xFF or marker in _STANDALONE:
             at += 1 if marker == 0xFF else 2

@@ -13,8 +13,9 @@ _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 TRIM_THRESHOLD = 64 * 2**20
 """Freed bytes at the end of a heap beyond which they are given back."""
-MMAP_THRESHOLD = 16 * 2**20
-"""Blocks of more bytes, those of very large pictures, are mapped one by one, and given back when freed."""
+MMAP_THRESHOLD = 8 * 2**20
+"""Blocks of more bytes, those of very large pictures, are mapped one by one, and given back when freed. Pillow keeps
+pictures in blocks of a little less than 16 MiB: with those in the heap, gigabytes stayed with the process."""
 
 HEAPS = 1
 """With one heap for each thread, what retired models leave behind is scattered over all of them, and is not given back:

@@ -14,7 +14,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from serving.answering import refuse
-from serving.errors import ApiError
+from serving.errors import ApiError, to_api_error
+from serving.shortage import is_short_of
 
 MAX_HANDLERS = 256
 
@@ -43,7 +44,9 @@ def _wrap(handler: Any) -> Any:
     def read(content: bytes) -> Any:
         try:
             return handler.request_deserializer(content)
-        except DecodeError:
+        except DecodeError as error:
+            if is_short_of(len(content)):
+                raise to_api_error(MemoryError(f"a message of {len(content):,} bytes")) from error
             message = f"the {len(content):,} bytes are no message of this method's; use the same .proto files"
             raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_INVALID", message) from None
 
@@ -54,7 +57,7 @@ def _wrap(handler: Any) -> Any:
         try:
             return await behaviour(single(request), context)
         except ApiError as error:
-            return await refuse(error, context)
+            return refuse(error, context)
 
     async def answers(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         try:
@@ -62,7 +65,7 @@ def _wrap(handler: Any) -> Any:
                 async for response in responses:
                     yield response
         except ApiError as error:
-            await refuse(error, context)
+            refuse(error, context)
 
     make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
     wrapped = answers if inspect.isasyncgenfunction(behaviour) else answer

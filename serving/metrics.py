@@ -15,6 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from serving.calls import Call
 from serving.jobs import Piece
+from serving.metrics_series import VersionSeries
 from serving.statistics import Label
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -30,6 +31,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.versions = VersionSeries()
+        """Which of the series by version are kept."""
+        self.registry.register(self.versions)  # first, so that what it forgets is not told once more
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._requests = self._counter("requests", "Calls that ended, by method and status code.", "method", "code")
@@ -57,6 +61,15 @@ class Metrics:
         self._queue_s = self._seconds("queue", "A picture's time in queues: for a worker, and for an engine.", *MODEL)
         self._prepare_s = self._seconds("prepare", "A picture's time in decoding, resizing and cutting.", *MODEL)
         self._engine_s = self._seconds("engine", "Duration of each engine call.", *MODEL)
+        self.versions.families = [
+            self._images,
+            self._labels,
+            self._rows,
+            self._batch_rows,
+            self._queue_s,
+            self._prepare_s,
+            self._engine_s,
+        ]
         build = {name: version(name) for name in LIBRARIES}
         Info("pawserve_build", "Versions of the server and what it runs on.", registry=self.registry).info(
             {"version": version("pawserve"), "python": platform.python_version(), **build}
@@ -74,6 +87,8 @@ class Metrics:
 
     def labels_recorded(self, labels: Sequence[Label]) -> None:
         """Labels are on the disk."""
+        for model, number in {(label.record.model, label.record.version) for label in labels}:
+            self.versions.use((model, str(number)))
         for label in labels:
             record = label.record
             right = "true" if record.predicted == label.actual else "false"
@@ -95,6 +110,7 @@ class ModelMetrics:
 
     def __init__(self, metrics: Metrics, model: str, number: str) -> None:
         key = (model, number)
+        metrics.versions.use(key)
         self._rows = metrics._rows.labels(*key)
         self._batch_rows = metrics._batch_rows.labels(*key)
         self._queue_s = metrics._queue_s.labels(*key)

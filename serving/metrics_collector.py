@@ -10,7 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from serving.metrics import MODEL
-from serving.repository import Repository
+from serving.metrics_series import Key
+from serving.repository import Repository, State
 from serving.statistics import StatisticsStore, VersionStatistics
 
 MIN_AGE_S = 15.0
@@ -23,6 +24,12 @@ MAX_VERSIONS = 200
 """The newest versions of each name that statistics are told of, all names together."""
 
 logger = logging.getLogger(__name__)
+
+
+def versions_alive(repository: Repository) -> list[Key]:
+    """The versions that may be counted in: those served, and those that still answer what they had begun with."""
+    alive = (status for status in repository.statuses if status.model or status.state is State.DRAINING)
+    return [(status.name, str(status.version)) for status in alive]
 
 
 class ModelCollector(Collector):

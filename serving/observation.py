@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from serving.calls import current_call
@@ -71,9 +72,10 @@ class Observing:
             if self._tracing:
                 stack.callback(self._tracing.close)
             if self._metrics and self._wanted.metrics is not None:
-                from serving.metrics_collector import ModelCollector, StatisticsCollector
+                from serving.metrics_collector import ModelCollector, StatisticsCollector, versions_alive
                 from serving.metrics_endpoint import MetricsEndpoint
 
+                self._metrics.versions.served = partial(versions_alive, repository)
                 statistics = StatisticsCollector(store)
                 stack.callback(statistics.close)
                 for collector in (ModelCollector(repository), statistics):

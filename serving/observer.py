@@ -55,6 +55,8 @@ def _result(outcome: object) -> str:
             return "ENGINE_FAILED"
         case TimeoutError():
             return "DEADLINE_EXCEEDED"
+        case MemoryError():
+            return "OUT_OF_MEMORY"
         case Exception():
             return "INTERNAL"
     return "ok"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from serving.engine import Plan
 
-BATCHES = (1, 2, 4, 8, 16)
+BATCHES = (1, 4, 8, 16)
 GPU_BATCHES = (4, 16, 32, 64, 128)
 DEFAULT_BATCH, DEFAULT_GPU_BATCH = 4, 32
 MANY_CPUS = 8
@@ -24,7 +24,7 @@ class PlanOptions:
     max_batch_size: int | None = None
     latency_bound_ms: float = 50.0
     """A full batch may keep an engine busy for so long: the time that whoever comes next may have to wait."""
-    seconds: float = 1.5
+    seconds: float = 1.2
     """How long measuring may take; 0 takes a plan unmeasured."""
 
     @property

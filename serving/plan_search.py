@@ -1,15 +1,17 @@
 """A model and the plans to try in; the one that serves most pictures a second within the latency bound out.
 
 Each plan is tried as it would serve: encoded pictures come from several callers through a batcher, whose workers decode
-them and run the engines. The plans are tried by turns, the worse half leaves after each round, and what is left is
-tried for longer, so that a moment's noise decides little.
+them and run the engines. One layout of instances and threads is loaded at a time, so that measuring takes no more
+memory than serving. First each layout is tried with a moderate batch and with its largest; then those that were about
+as fast as the fastest are loaded once more, and tried with all of their batches.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from math import log2
 
 import numpy as np
@@ -20,13 +22,21 @@ from serving.batcher import DynamicBatcher
 from serving.classifier import Classifier
 from serving.decode import Limits
 from serving.engine import Engine, Plan
+from serving.memory import return_memory
 from serving.plan import DEFAULT_BATCH, DEFAULT_GPU_BATCH, ChosenPlan, count_workers
 from serving.preprocess import Preprocess
 
 PHOTO_HEIGHT, PHOTO_WIDTH = 375, 500
 CALLERS_PER_CPU = 16
-ROUND_SHARES = (0.5, 0.3, 0.2)
-"""Of the time that remains once the engines are loaded; the first round has the most plans to try."""
+FIRST_SHARE = 0.65
+"""Of the time, for the first look at all layouts."""
+NEAR = 0.85
+"""Layouts that were at least so fast, compared with the fastest one, are looked at again."""
+HOPELESS = 0.5
+"""A layout that is so much slower than another one with a moderate batch is not tried with its largest."""
+MIN_TRIAL_S = 0.03
+SURELY = 1.5
+"""A batch that would take so many times the latency bound, by the pace of the one before, is not timed."""
 TIE = 0.05
 """Plans whose throughput differs by no more serve alike: the one with the most moderate batch is taken. A batch also
 saves work around the engine that no trial sees, and a large one makes others wait."""
@@ -37,7 +47,6 @@ class _Trial:
     """What is known of one plan so far."""
 
     plan: Plan
-    engines: Sequence[Engine]
     latency_s: float
     rows: float = 0.0
     seconds: float = 0.0
@@ -76,32 +85,33 @@ def search(
         latency_bound_ms: how long a full batch may take in an engine, alone; a batch of one may always.
         seconds: how long all of it may take; a model that needs longer for a few rows takes longer.
     """
-    end = time.monotonic() + seconds
-    layouts: dict[tuple[int, int], Sequence[Engine]] = {}
-    trials: list[_Trial] = []
-    try:
-        for key in dict.fromkeys((plan.instances, plan.threads) for plan in plans):
-            own = [plan for plan in plans if (plan.instances, plan.threads) == key]
-            layouts[key] = make(max(own, key=lambda plan: plan.max_batch_size))
-            trials += _begin(own, layouts[key], preprocess.crop, latency_bound_ms / 1000)
-        photo = _photo()
-        callers = CALLERS_PER_CPU * cpus
-        remaining = max(0.0, end - time.monotonic())
-        for part in ROUND_SHARES:
-            share = part * remaining / len(trials)
-            for trial in trials:
-                workers = count_workers(trial.plan, cpus=cpus, on_gpu=on_gpu)
-                asyncio.run(_try(trial, preprocess, photo, workers, callers, share))
-            keep = max(2, len(trials) // 2)
-            trials = sorted(trials, key=lambda trial: -trial.rate)[:keep]
-    finally:
-        for engines in layouts.values():
-            for engine in engines:
-                engine.close()
-    fastest = trials[0].rate
+    begin = time.monotonic()
     moderate = DEFAULT_GPU_BATCH if on_gpu else DEFAULT_BATCH
+    by_layout: dict[tuple[int, int], list[Plan]] = {}
+    for plan in plans:
+        by_layout.setdefault((plan.instances, plan.threads), []).append(plan)
+    serve = partial(_serve, preprocess=preprocess, photo=_photo(), cpus=cpus, on_gpu=on_gpu)
+    looks: list[list[_Trial]] = []
+    for number, layout in enumerate(by_layout.values(), 1):
+        with _loaded(layout, make) as engines:
+            found = _begin(layout, engines, preprocess.crop, latency_bound_ms / 1000)
+            usual = min(found, key=lambda trial: _distance(trial.plan, moderate))
+            end = begin + FIRST_SHARE * seconds * number / len(by_layout)
+            largest = found[-1:] if found[-1] is not usual else []
+            serve(engines, [usual], end - (end - time.monotonic()) / 2 if largest else end)
+            if usual.rate >= HOPELESS * max(map(_fastest, looks), default=0):
+                serve(engines, largest, end)
+        looks.append(found)
+    looks.sort(key=lambda found: -_fastest(found))
+    again = [found for found in looks if _fastest(found) >= NEAR * _fastest(looks[0])]
+    for number, found in enumerate(again, 1):
+        now = time.monotonic()
+        with _loaded([trial.plan for trial in found], make) as engines:
+            serve(engines, found, now + (begin + seconds - now) / (len(again) - number + 1))
+    trials = sorted((trial for found in again for trial in found), key=lambda trial: -trial.rate)
+    fastest = trials[0].rate
     tied = [trial for trial in trials if trial.rate >= (1 - TIE) * fastest]
-    best = min(tied, key=lambda trial: (abs(log2(trial.plan.max_batch_size / moderate)), trial.latency_s))
+    best = min(tied, key=lambda trial: (_distance(trial.plan, moderate), trial.latency_s))
     return ChosenPlan(
         plan=best.plan,
         reason=f"the fastest of {len(plans)} plans that were measured, with batches of at most {latency_bound_ms:g} ms",
@@ -113,17 +123,62 @@ def search(
 def _begin(plans: list[Plan], engines: Sequence[Engine], crop: int, bound_s: float) -> list[_Trial]:
     """Warm the engines up, time one row, and leave out the batches that would take too long."""
     row = np.full((1, crop, crop, 3), 127, np.uint8)
-    latency_s = min([_time(engines[0], row) for _ in range(4)][1:])
+    latency_s = min([_time(engines[0], row) for _ in range(3)][1:])
     for engine in engines[1:]:
         engine.run(row)
     trials: list[_Trial] = []
+    row_s = 0.0  # of the batch before: a larger one is seldom much faster for each row, so it need not be run to know
     for plan in sorted(plans, key=lambda plan: plan.max_batch_size):
         batch = np.repeat(row, plan.max_batch_size, axis=0)
-        # twice where need be: the first batch of a size also waits for its memory
-        if trials and _time(engines[0], batch) > bound_s and _time(engines[0], batch) > bound_s:
-            break
-        trials.append(_Trial(plan, [_Capped(engine, plan.max_batch_size) for engine in engines], latency_s))
+        if trials:
+            if row_s * len(batch) > SURELY * bound_s:
+                break
+            took_s = _time(engines[0], batch)
+            # twice where need be: the first batch of a size also waits for its memory
+            if took_s > bound_s and (took_s := _time(engines[0], batch)) > bound_s:
+                break
+            row_s = took_s / len(batch)
+        trials.append(_Trial(plan, latency_s))
     return trials
+
+
+@contextmanager
+def _loaded(plans: list[Plan], make: Callable[[Plan], Sequence[Engine]]) -> Iterator[Sequence[Engine]]:
+    """The engines of one layout, for the largest of its batches; closed in the end, and their memory returned."""
+    engines = make(max(plans, key=lambda plan: plan.max_batch_size))
+    try:
+        yield engines
+    finally:
+        for engine in engines:
+            engine.close()
+        return_memory()
+
+
+def _fastest(trials: list[_Trial]) -> float:
+    return max(trial.rate for trial in trials)
+
+
+def _distance(plan: Plan, moderate: int) -> float:
+    """How far a plan's batch is from a moderate one."""
+    return abs(log2(plan.max_batch_size / moderate))
+
+
+def _serve(
+    engines: Sequence[Engine],
+    trials: list[_Trial],
+    end: float,
+    *,
+    preprocess: Preprocess,
+    photo: bytes,
+    cpus: int,
+    on_gpu: bool,
+) -> None:
+    """Try some plans of the layout that is loaded, one after the other, until a time of time.monotonic()."""
+    for number, trial in enumerate(trials):
+        share = max(MIN_TRIAL_S, (end - time.monotonic()) / (len(trials) - number))
+        workers = count_workers(trial.plan, cpus=cpus, on_gpu=on_gpu)
+        capped = [_Capped(engine, trial.plan.max_batch_size) for engine in engines]
+        asyncio.run(_try(trial, capped, preprocess, photo, workers, CALLERS_PER_CPU * cpus, share))
 
 
 def _time(engine: Engine, images_NHWC: NDArray[np.uint8]) -> float:
@@ -132,9 +187,17 @@ def _time(engine: Engine, images_NHWC: NDArray[np.uint8]) -> float:
     return time.perf_counter() - began
 
 
-async def _try(trial: _Trial, preprocess: Preprocess, photo: bytes, workers: int, callers: int, seconds: float) -> None:
+async def _try(
+    trial: _Trial,
+    engines: Sequence[Engine],
+    preprocess: Preprocess,
+    photo: bytes,
+    workers: int,
+    callers: int,
+    seconds: float,
+) -> None:
     """Serve callers for a while, and add what was answered to the trial."""
-    batcher = DynamicBatcher(trial.engines, workers=workers, max_rows=callers)
+    batcher = DynamicBatcher(engines, workers=workers, max_rows=callers)
     classifier = Classifier(preprocess, batcher, Limits())
     answered: list[float] = []
     wanted = asyncio.Event()

@@ -12,11 +12,15 @@ from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg,
 from numpy.typing import NDArray
 
 from serving.decode import DEFAULT_LIMITS, Limits, decode
+from serving.shortage import reserve
 
 PIXELS_VERSION = 1
 """Raised whenever the same bytes would give other pixels: a bundle made for another version is refused."""
 
 Interpolation = Literal["bilinear", "bicubic"]
+
+RESIZER_BYTES = 2**20
+"""What the resizer takes beside pixels: its weights, and what allocators add."""
 
 _FILTERS = {"bilinear": FilterType.bilinear, "bicubic": FilterType.catmull_rom}
 
@@ -51,7 +55,7 @@ class Preprocess:
             uint8 `[resize, resize, 3]`: the middle square of the upright picture.
 
         Raises:
-            ImageError: as `decode` does.
+            ImageError, MemoryError: as `decode` does.
         """
         return self.resize_middle(decode(data, min_side=self.resize, limits=limits))
 
@@ -60,10 +64,17 @@ class Preprocess:
 
         Only what the square covers is resized, so a picture of one pixel by a million costs no more than any
         other.
+
+        Raises:
+            MemoryError: if this process has too little memory for it now.
         """
         height, width = pixels_HWC.shape[:2]
         side = min(height, width)
-        source = ImageData(width, height, PixelType.U8x3, pixels_HWC.tobytes())
+        content = pixels_HWC.tobytes()
+        # the resizer copies them, makes rows of the new width first, and ends the process if it gets no memory
+        rows = min(height, 2 * side + 8)  # the square, and what the kernel reaches beyond it
+        reserve(len(content) + 3 * self.resize * (rows + self.resize) + RESIZER_BYTES)
+        source = ImageData(width, height, PixelType.U8x3, content)
         target = ImageData(self.resize, self.resize, PixelType.U8x3)
         middle = CropBox((width - side) / 2, (height - side) / 2, side, side)
         algorithm = ResizeAlg.convolution(_FILTERS[self.interpolation])

@@ -66,10 +66,18 @@ class CallContext:
         self._trailing = tuple(metadata)
         self._ray.set_trailing_metadata(list(metadata))
 
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """End the call with this status, once its method returns."""
+        self._ray.set_code(code)
+
+    def set_details(self, details: str) -> None:
+        """Say this of the status."""
+        self._ray.set_details(details)
+
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> None:
         """End the call with a status; raises StatusSet."""
-        self._ray.set_code(code)
-        self._ray.set_details(details)
+        self.set_code(code)
+        self.set_details(details)
         if trailing_metadata:
             self.set_trailing_metadata(trailing_metadata)
         raise StatusSet
@@ -132,7 +140,8 @@ class Methods:
         context = CallContext(ray_context)
         with suppress(StatusSet):
             behaviour = _behaviour(await self._find(Details(method, context.invocation_metadata())))
-            return await behaviour(request, context)
+            answer = await behaviour(request, context)
+            return NoMessage() if answer is None else answer
         return NoMessage()
 
     async def answers(

@@ -93,7 +93,7 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
 
 
 def check_status(status: status_pb2.Status) -> None:
-    """Its code and reason are in docs/api.md, and it is not the server's fault."""
+    """Its code and reason are in docs/api.md, and it is not the server's fault, nor a shortage of its memory."""
     info = error_details_pb2.ErrorInfo()
     reason = "none"
     for detail in status.details:
@@ -101,6 +101,7 @@ def check_status(status: status_pb2.Status) -> None:
             reason = info.reason
     assert (CODES[status.code], reason) in DOCUMENTED, status
     assert CODES[status.code] != "INTERNAL", status
+    assert reason != "OUT_OF_MEMORY", status
 
 
 def check_refusal(error: grpc.RpcError, *, its_own_timeout: bool = False) -> None:

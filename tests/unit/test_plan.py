@@ -92,6 +92,7 @@ def chosen_with(call_s: float, row_s: float, latency_bound_ms: float = 1000) -> 
     made: list[TimedEngine] = []
 
     def make(plan: Plan) -> list[Engine]:
+        assert all(engine.closed for engine in made), "two layouts are loaded at once"
         engines = [TimedEngine(plan, call_s, row_s) for _ in range(plan.instances)]
         made.extend(engines)
         return list(engines)
@@ -111,6 +112,19 @@ def test_large_batches_win_where_a_call_is_dear_and_the_bound_limits_them() -> N
     assert all(engine.closed for engine in made)
     bounded, _ = chosen_with(call_s=0.02, row_s=0.004, latency_bound_ms=60)  # a batch of 16 takes 84 ms
     assert bounded.max_batch_size == 4
+
+
+def test_a_layout_that_is_faster_is_found_though_its_engines_are_slower() -> None:
+    plans = candidates(PlanOptions(), cpus=2, on_gpu=False, max_batch_size=4)
+
+    # two threads make a call 1.4 times as fast, and four instances serve four times as much
+    def make(plan: Plan) -> list[Engine]:
+        return [TimedEngine(plan, 0.0, 0.004 * (1.43 if plan.threads == 2 else 1)) for _ in range(plan.instances)]
+
+    chosen = search(
+        plans, make, Preprocess(resize=72, crop=64), cpus=2, on_gpu=False, latency_bound_ms=1000, seconds=0.6
+    )
+    assert (chosen.plan.instances, chosen.plan.threads) == (4, 1)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from serving.decode import ImageError, Reason, decode
-from serving.tiff_header import tile_pixels
+from serving.tiff_header import tiling
 from tests.golden.draw import encoded, picture
 
 LZW, PACK_BITS = 5, 32_773
@@ -36,7 +36,7 @@ def test_tiles_that_only_ask_for_memory_are_refused_before_decoding(tiles: list[
 def test_a_picture_in_tiles_is_read() -> None:
     pixels = np.arange(128 * 128, dtype=np.uint8).reshape(128, 128)
     data = tiled([(128, 128)], 1, pixels.tobytes())
-    assert tile_pixels(data) == 128 * 128
+    assert tiling(data) == (128 * 128, 1)
     np.testing.assert_array_equal(decode(data)[..., 0], pixels[:100, :100])
 
 
@@ -44,7 +44,7 @@ def test_a_picture_in_tiles_is_read() -> None:
 def test_files_without_tiles_have_none(big: bool) -> None:
     file = io.BytesIO()
     picture().save(file, "TIFF", big_tiff=big)
-    assert tile_pixels(file.getvalue()) == 0
+    assert tiling(file.getvalue())[0] == 0
     assert decode(file.getvalue()).shape == np.asarray(picture()).shape
     with Image.open(io.BytesIO(encoded(picture(), "TIFF"))) as image:
         assert image.format == "TIFF"

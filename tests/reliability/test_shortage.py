@@ -1,0 +1,98 @@
+"""A server that gets no more memory: what it cannot do it says, what it can it does, and it recovers."""
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from PIL import Image
+
+from serving.client import Client, ClientError, Retry
+from serving.pb.inference import open_inference_pb2 as oip
+from serving.pb.inference import open_inference_pb2_grpc as oip_grpc
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
+from tests.bundles import write_bundle
+from tests.golden.draw import encoded
+from tests.reliability.servers import CountedServer, counted_server
+
+RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
+HUGE = encoded(Image.new("RGB", (7000, 7000), "red"), "PNG")  # takes 200 MB and more
+SPARE = 64 * 2**20
+KINDS = ("Classify", "ClassifyStream", "ModelInfer")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedServer]:
+    folder = tmp_path_factory.mktemp("shortage")
+    write_bundle(folder / "models")
+    with counted_server(folder / "models", folder / "state") as server, Client(server.address) as client:
+        client.classify([RED] * 16)  # the threads have their stacks
+        yield server
+
+
+def limit(server: CountedServer, more: int | None) -> None:
+    """Let it have so many bytes more than it has; None for as many as it likes."""
+    pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[0])
+    most = resource.RLIM_INFINITY if more is None else pages * os.sysconf("SC_PAGE_SIZE") + more
+    resource.prlimit(server.process.pid, resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+
+
+def ask(address: str, kind: str) -> list[status_pb2.Status]:
+    """What became of the huge picture and, where each has an answer of its own, of a small one beside it."""
+    with grpc.insecure_channel(address) as channel:
+        if kind == "Classify":
+            request = pb.ClassifyRequest(images=[pb.ImageInput(content=content) for content in (HUGE, RED)])
+            return [result.error for result in pb_grpc.ClassifierStub(channel).Classify(request, timeout=60).results]
+        if kind == "ClassifyStream":
+            requests = [pb.ClassifyStreamRequest(image=pb.ImageInput(content=content)) for content in (HUGE, RED)]
+            for number, each in enumerate(requests):
+                each.id = str(number)
+            answers = pb_grpc.ClassifierStub(channel).ClassifyStream(iter(requests), timeout=60)
+            return [answer.result.error for answer in sorted(answers, key=lambda answer: answer.id)]
+        request = oip.ModelInferRequest(model_name="colours")
+        tensor = request.inputs.add(name="images", datatype="BYTES", shape=[1])
+        tensor.contents.bytes_contents.append(HUGE)
+        try:
+            oip_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=60)
+        except grpc.RpcError as error:
+            return [rpc_status.from_call(error)]
+        return [status_pb2.Status()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shortage_is_the_server_s_and_passes(server: CountedServer, kind: str) -> None:
+    limit(server, SPARE)
+    try:
+        huge, *others = ask(server.address, kind)
+    finally:
+        limit(server, None)
+    assert huge.code == code_pb2.RESOURCE_EXHAUSTED
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    assert any(detail.Unpack(info) for detail in huge.details)
+    assert info.reason == "OUT_OF_MEMORY"
+    assert any(detail.Unpack(retry) for detail in huge.details)
+    assert retry.retry_delay.ToTimedelta().total_seconds() > 0
+    assert not any(detail.Is(error_details_pb2.BadRequest.DESCRIPTOR) for detail in huge.details)
+    assert all(other.code == code_pb2.OK for other in others)
+    assert all(status.code == code_pb2.OK for status in ask(server.address, kind))
+    assert server.counts()["rows"] == 0
+
+
+def test_a_client_that_sends_a_folder_tries_such_a_picture_again(server: CountedServer) -> None:
+    limit(server, SPARE)
+    try:
+        with Client(server.address, retry=Retry(attempts=2, initial_s=0.01, max_s=0.01)) as client:
+            failed, red = sorted(client.classify_many([HUGE, RED]), key=lambda answer: answer.index)
+            assert isinstance(failed.result, ClientError)
+            assert failed.result.reason == "OUT_OF_MEMORY"
+            assert not isinstance(red.result, ClientError)
+            again = client.classify_many([HUGE])
+            limit(server, None)
+            assert not isinstance(next(again).result, ClientError)
+    finally:
+        limit(server, None)
