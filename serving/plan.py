@@ -7,6 +7,9 @@ from serving.engine import Plan
 BATCHES = (1, 4, 8, 16)
 GPU_BATCHES = (4, 16, 32, 64, 128)
 DEFAULT_BATCH, DEFAULT_GPU_BATCH = 4, 32
+MOST_SIDE_BY_SIDE = 4
+"""Largest batch of single-threaded instances side by side: each has the memory of its batches, and larger ones were no
+faster."""
 MANY_CPUS = 8
 """From more CPUs on, instances of two threads are not tried, since each is a copy of the model; nor are more
 single-threaded ones than CPUs, since so many threads would only wait for the interpreter; and a lone row gets no more
@@ -74,7 +77,7 @@ def candidates(options: PlanOptions, *, cpus: int, on_gpu: bool, max_batch_size:
         batches = [min(options.max_batch_size, max_batch_size or options.max_batch_size)]
     else:
         batches = [batch for batch in (GPU_BATCHES if on_gpu else BATCHES) if batch <= most] or [most]
-    return [
+    plans = [
         Plan(
             instances=instances,
             threads=each,
@@ -83,6 +86,11 @@ def candidates(options: PlanOptions, *, cpus: int, on_gpu: bool, max_batch_size:
         )
         for instances, each in dict.fromkeys(layouts)
         for batch in batches
+    ]
+    if on_gpu or options.max_batch_size:
+        return plans
+    return [
+        plan for plan in plans if plan.threads > 1 or plan.instances == 1 or plan.max_batch_size <= MOST_SIDE_BY_SIDE
     ]
 
 

@@ -38,6 +38,20 @@ def test_layouts_use_all_cpus_and_what_is_given_is_kept() -> None:
     assert layouts(PlanOptions(), 8, on_gpu=True) == {(1, 1), (2, 1)}
 
 
+def test_single_threaded_instances_side_by_side_get_small_batches_unless_told() -> None:
+    plans = candidates(PlanOptions(), cpus=2, on_gpu=False, max_batch_size=None)
+    assert {(plan.instances, plan.max_batch_size) for plan in plans} == {
+        (4, 1),
+        (4, 4),
+        (1, 1),
+        (1, 4),
+        (1, 8),
+        (1, 16),
+    }
+    told = candidates(PlanOptions(max_batch_size=16), cpus=2, on_gpu=False, max_batch_size=None)
+    assert {(plan.instances, plan.max_batch_size) for plan in told} == {(4, 16), (1, 16)}
+
+
 @pytest.mark.parametrize(
     ("options", "cpus", "on_gpu", "expected"),
     [
