@@ -27,7 +27,7 @@ class PlanOptions:
     max_batch_size: int | None = None
     latency_bound_ms: float = 50.0
     """A full batch may keep an engine busy for so long: the time that whoever comes next may have to wait."""
-    seconds: float = 1.2
+    seconds: float = 0.9
     """How long measuring may take; 0 takes a plan unmeasured."""
 
     @property

@@ -2,8 +2,8 @@
 
 Each plan is tried as it would serve: encoded pictures come from several callers through a batcher, whose workers decode
 them and run the engines. One layout of instances and threads is loaded at a time, so that measuring takes no more
-memory than serving. First each layout is tried with a moderate batch and with its largest; then those that were about
-as fast as the fastest are loaded once more, and tried with all of their batches.
+memory than serving. First each layout is tried with a moderate batch and with its largest; then the one of fewest
+threads, and those that were about as fast as the fastest, are loaded once more, and tried with all of their batches.
 """
 
 import asyncio
@@ -34,12 +34,16 @@ NEAR = 0.85
 """Layouts that were at least so fast, compared with the fastest one, are looked at again."""
 HOPELESS = 0.5
 """A layout that is so much slower than another one with a moderate batch is not tried with its largest."""
+SLOWER_MACHINE = 1.25
+"""A layout of more threads must be so many times as fast as the one of fewest, which is the fastest nearly everywhere:
+layouts are tried one after the other, and a machine that others use as well may change its pace between them."""
 MIN_TRIAL_S = 0.03
 SURELY = 1.5
 """A batch that would take so many times the latency bound, by the pace of the one before, is not timed."""
-TIE = 0.05
-"""Plans whose throughput differs by no more serve alike: the one with the most moderate batch is taken. A batch also
-saves work around the engine that no trial sees, and a large one makes others wait."""
+TIE = 0.15
+"""Plans whose throughput differs by no more are taken for alike, since short trials tell no better: the one with the
+most moderate batch is taken. A batch also saves work around the engine that no trial sees, and a large one makes others
+wait."""
 
 
 @dataclass
@@ -48,12 +52,18 @@ class _Trial:
 
     plan: Plan
     latency_s: float
+    handicap: float
     rows: float = 0.0
     seconds: float = 0.0
 
     @property
     def rate(self) -> float:
         return self.rows / self.seconds if self.seconds else 0.0
+
+    @property
+    def merit(self) -> float:
+        """The rate, as far as it can be relied on to be better than that of another layout."""
+        return self.rate / self.handicap
 
 
 class _Capped:
@@ -91,26 +101,27 @@ def search(
     for plan in plans:
         by_layout.setdefault((plan.instances, plan.threads), []).append(plan)
     serve = partial(_serve, preprocess=preprocess, photo=_photo(), cpus=cpus, on_gpu=on_gpu)
+    fewest = min(plan.threads for plan in plans)
     looks: list[list[_Trial]] = []
     for number, layout in enumerate(by_layout.values(), 1):
+        handicap = SLOWER_MACHINE if layout[0].threads > fewest else 1.0
         with _loaded(layout, make) as engines:
-            found = _begin(layout, engines, preprocess.crop, latency_bound_ms / 1000)
+            found = _begin(layout, engines, preprocess.crop, latency_bound_ms / 1000, handicap)
             usual = min(found, key=lambda trial: _distance(trial.plan, moderate))
             end = begin + FIRST_SHARE * seconds * number / len(by_layout)
             largest = found[-1:] if found[-1] is not usual else []
             serve(engines, [usual], end - (end - time.monotonic()) / 2 if largest else end)
-            if usual.rate >= HOPELESS * max(map(_fastest, looks), default=0):
+            if usual.merit >= HOPELESS * max(map(_best, looks), default=0):
                 serve(engines, largest, end)
         looks.append(found)
-    looks.sort(key=lambda found: -_fastest(found))
-    again = [found for found in looks if _fastest(found) >= NEAR * _fastest(looks[0])]
+    fastest = max(map(_best, looks))
+    again = [found for found in looks if _best(found) >= NEAR * fastest or found[0].plan.threads == fewest]
     for number, found in enumerate(again, 1):
         now = time.monotonic()
         with _loaded([trial.plan for trial in found], make) as engines:
             serve(engines, found, now + (begin + seconds - now) / (len(again) - number + 1))
-    trials = sorted((trial for found in again for trial in found), key=lambda trial: -trial.rate)
-    fastest = trials[0].rate
-    tied = [trial for trial in trials if trial.rate >= (1 - TIE) * fastest]
+    trials = [trial for found in again for trial in found]
+    tied = [trial for trial in trials if trial.merit >= (1 - TIE) * _best(trials)]
     best = min(tied, key=lambda trial: (_distance(trial.plan, moderate), trial.latency_s))
     return ChosenPlan(
         plan=best.plan,
@@ -120,7 +131,7 @@ def search(
     )
 
 
-def _begin(plans: list[Plan], engines: Sequence[Engine], crop: int, bound_s: float) -> list[_Trial]:
+def _begin(plans: list[Plan], engines: Sequence[Engine], crop: int, bound_s: float, handicap: float) -> list[_Trial]:
     """Warm the engines up, time one row, and leave out the batches that would take too long."""
     row = np.full((1, crop, crop, 3), 127, np.uint8)
     latency_s = min([_time(engines[0], row) for _ in range(3)][1:])
@@ -138,7 +149,7 @@ def _begin(plans: list[Plan], engines: Sequence[Engine], crop: int, bound_s: flo
             if took_s > bound_s and (took_s := _time(engines[0], batch)) > bound_s:
                 break
             row_s = took_s / len(batch)
-        trials.append(_Trial(plan, latency_s))
+        trials.append(_Trial(plan, latency_s, handicap))
     return trials
 
 
@@ -154,8 +165,8 @@ def _loaded(plans: list[Plan], make: Callable[[Plan], Sequence[Engine]]) -> Iter
         return_memory()
 
 
-def _fastest(trials: list[_Trial]) -> float:
-    return max(trial.rate for trial in trials)
+def _best(trials: list[_Trial]) -> float:
+    return max(trial.merit for trial in trials)
 
 
 def _distance(plan: Plan, moderate: int) -> float:

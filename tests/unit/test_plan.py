@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,26 @@ def test_a_layout_that_is_faster_is_found_though_its_engines_are_slower() -> Non
         plans, make, Preprocess(resize=72, crop=64), cpus=2, on_gpu=False, latency_bound_ms=1000, seconds=0.6
     )
     assert (chosen.plan.instances, chosen.plan.threads) == (4, 1)
+
+
+@pytest.mark.parametrize(("speed", "threads"), [(1.0, 1), (3.0, 2)])
+def test_more_threads_are_taken_only_where_they_are_much_faster(speed: float, threads: int) -> None:
+    one_at_a_time = Lock()  # as if there was one CPU: side by side, single-threaded instances are no faster than one
+
+    class Busy(TimedEngine):
+        def run(self, images_NHWC: np.ndarray) -> np.ndarray:
+            with one_at_a_time:
+                return super().run(images_NHWC)
+
+    def make(plan: Plan) -> list[Engine]:
+        row_s = 0.006 if plan.threads == 1 else 0.006 / speed * plan.threads
+        return [Busy(plan, 0.0, row_s) for _ in range(plan.instances)]
+
+    plans = candidates(PlanOptions(max_batch_size=1), cpus=2, on_gpu=False, max_batch_size=None)
+    chosen = search(
+        plans, make, Preprocess(resize=72, crop=64), cpus=2, on_gpu=False, latency_bound_ms=1000, seconds=0.6
+    )
+    assert chosen.plan.threads == threads
 
 
 @pytest.fixture
