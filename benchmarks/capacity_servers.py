@@ -15,7 +15,7 @@ from typing import Any
 from serving.bundle import Bundle
 
 BATCH = 4
-"""What the server is told to use; DEFAULT_BATCH of serving/plan.py."""
+"""What the server is told to use; MODERATE_INT8_BATCH of serving/plan.py."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from serving.engine_choice import EngineChoice, EngineName, choose_engine
 from serving.lone import LoneRows
 from serving.memory import return_memory
 from serving.observer import ObserverOf
-from serving.plan import ChosenPlan, PlanOptions, candidates, count_workers, unmeasured
+from serving.plan import ChosenPlan, PlanOptions, candidates, count_workers, moderate_batch, unmeasured
 from serving.plan_cache import plan_key, read_plan, write_plan
 from serving.plan_search import search
 
@@ -152,7 +152,8 @@ def _choose_plan(
         and alike.chosen.plan in plans
     ):
         return ChosenPlan(plan=alike.chosen.plan, reason=f"that of {alike.manifest.resource}, the same network")
-    default = unmeasured(asked, plans, on_gpu=choice.on_gpu)
+    moderate = moderate_batch(choice.precision, on_gpu=choice.on_gpu)
+    default = unmeasured(plans, moderate, on_gpu=choice.on_gpu)
     if not quiet:
         return ChosenPlan(plan=default, reason="not measured, since other models are being served; a new start does")
     if not asked.seconds:
@@ -163,6 +164,7 @@ def _choose_plan(
         manifest.preprocess,
         cpus=cpus,
         on_gpu=choice.on_gpu,
+        moderate=moderate,
         latency_bound_ms=asked.latency_bound_ms,
         seconds=asked.seconds,
     )

@@ -23,7 +23,7 @@ from serving.classifier import Classifier
 from serving.decode import Limits
 from serving.engine import Engine, Plan
 from serving.memory import return_memory
-from serving.plan import DEFAULT_BATCH, DEFAULT_GPU_BATCH, ChosenPlan, count_workers
+from serving.plan import ChosenPlan, count_workers
 from serving.preprocess import Preprocess
 
 PHOTO_HEIGHT, PHOTO_WIDTH = 375, 500
@@ -82,6 +82,7 @@ def search(
     *,
     cpus: int,
     on_gpu: bool,
+    moderate: int,
     latency_bound_ms: float,
     seconds: float,
 ) -> ChosenPlan:
@@ -92,11 +93,11 @@ def search(
         make: makes a plan's engines; raises BundleError.
         cpus: CPUs that this process may use.
         on_gpu: whether the engines compute elsewhere than the workers.
+        moderate: the batch to prefer, where others are no faster.
         latency_bound_ms: how long a full batch may take in an engine, alone; a batch of one may always.
         seconds: how long all of it may take; a model that needs longer for a few rows takes longer.
     """
     begin = time.monotonic()
-    moderate = DEFAULT_GPU_BATCH if on_gpu else DEFAULT_BATCH
     by_layout: dict[tuple[int, int], list[Plan]] = {}
     for plan in plans:
         by_layout.setdefault((plan.instances, plan.threads), []).append(plan)

@@ -69,7 +69,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=1.2,
         metavar="S",
-        help="how long the first start of a model measures which plan is the fastest; 0 takes one unmeasured (0.9)",
+        help="how long the first start of a model measures which plan is the fastest; 0 takes one unmeasured (0.8)",
     )
     add("--max-views", type=positive, default=16, metavar="N", help="most views that a request may ask for (16)")
     add(
