@@ -89,7 +89,8 @@ def main() -> None:
             for _ in range(UNIT):
                 pass
             count += UNIT
-        samples.append((time.time(), count / (time.process_time() - began)))
+        if count:  # else others had the CPU all the while
+            samples.append((time.time(), count / (time.process_time() - began)))
     json.dump(samples, sys.stdout)
 
 
