@@ -34,7 +34,7 @@ NEAR = 0.85
 """Layouts that were at least so fast, compared with the fastest one, are looked at again."""
 HOPELESS = 0.5
 """A layout that is so much slower than another one with a moderate batch is not tried with its largest."""
-SLOWER_MACHINE = 1.25
+MUCH_FASTER = 1.25
 """A layout of more threads must be so many times as fast as the one of fewest, which is the fastest nearly everywhere:
 layouts are tried one after the other, and a machine that others use as well may change its pace between them."""
 MIN_TRIAL_S = 0.03
@@ -105,7 +105,7 @@ def search(
     fewest = min(plan.threads for plan in plans)
     looks: list[list[_Trial]] = []
     for number, layout in enumerate(by_layout.values(), 1):
-        handicap = SLOWER_MACHINE if layout[0].threads > fewest else 1.0
+        handicap = MUCH_FASTER if layout[0].threads > fewest else 1.0
         with _loaded(layout, make) as engines:
             found = _begin(layout, engines, preprocess.crop, latency_bound_ms / 1000, handicap)
             usual = min(found, key=lambda trial: _distance(trial.plan, moderate))

@@ -1,6 +1,7 @@
 """Plans that are tried, measured, kept and taken again; and what an operator fixed stays fixed."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -13,7 +14,7 @@ import serving.model_loader
 from serving.engine import Engine, Plan
 from serving.model_folder import open_version
 from serving.model_loader import ServedModel, ServingOptions, load_model
-from serving.plan import PlanOptions, candidates, unmeasured
+from serving.plan import ChosenPlan, PlanOptions, candidates, unmeasured
 from serving.plan_search import search
 from serving.preprocess import Preprocess
 from tests.bundles import write_bundle
@@ -130,14 +131,8 @@ def test_large_batches_win_where_a_call_is_dear_and_the_bound_limits_them() -> N
     assert bounded.max_batch_size == 4
 
 
-def test_a_layout_that_is_faster_is_found_though_its_engines_are_slower() -> None:
-    plans = candidates(PlanOptions(), cpus=2, on_gpu=False, max_batch_size=4)
-
-    # two threads make a call 1.4 times as fast, and four instances serve four times as much
-    def make(plan: Plan) -> list[Engine]:
-        return [TimedEngine(plan, 0.0, 0.004 * (1.43 if plan.threads == 2 else 1)) for _ in range(plan.instances)]
-
-    chosen = search(
+def searched_on_two_cpus(plans: list[Plan], make: Callable[[Plan], list[Engine]]) -> ChosenPlan:
+    return search(
         plans,
         make,
         Preprocess(resize=72, crop=64),
@@ -147,6 +142,16 @@ def test_a_layout_that_is_faster_is_found_though_its_engines_are_slower() -> Non
         latency_bound_ms=1000,
         seconds=0.6,
     )
+
+
+def test_a_layout_that_is_faster_is_found_though_its_engines_are_slower() -> None:
+    plans = candidates(PlanOptions(), cpus=2, on_gpu=False, max_batch_size=4)
+
+    # two threads make a call 1.4 times as fast, and four instances serve four times as much
+    def make(plan: Plan) -> list[Engine]:
+        return [TimedEngine(plan, 0.0, 0.004 * (1.43 if plan.threads == 2 else 1)) for _ in range(plan.instances)]
+
+    chosen = searched_on_two_cpus(plans, make)
     assert (chosen.plan.instances, chosen.plan.threads) == (4, 1)
 
 
@@ -164,16 +169,7 @@ def test_more_threads_are_taken_only_where_they_are_much_faster(speed: float, th
         return [Busy(plan, 0.0, row_s) for _ in range(plan.instances)]
 
     plans = candidates(PlanOptions(max_batch_size=1), cpus=2, on_gpu=False, max_batch_size=None)
-    chosen = search(
-        plans,
-        make,
-        Preprocess(resize=72, crop=64),
-        cpus=2,
-        on_gpu=False,
-        moderate=2,
-        latency_bound_ms=1000,
-        seconds=0.6,
-    )
+    chosen = searched_on_two_cpus(plans, make)
     assert chosen.plan.threads == threads
 
 
