@@ -15,9 +15,10 @@ from math import ceil, inf
 
 from benchmarks.capacity_events import Act, Clock, Cores, Loop, Process, spawn
 from benchmarks.capacity_model import ReplicaModel
-from serving.batcher import MAX_GATHER_S, MAX_GATHERED_ROWS
+from serving.batcher import MAX_GATHERED_ROWS
 from serving.callers import Caller
 from serving.fair_shares import FairShares
+from serving.ready import MAX_GATHER_S
 
 
 @dataclass(slots=True)

@@ -21,14 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.admission import Admission
+from serving.cpus import bind_thread
 from serving.engine import Engine
-from serving.fair_queue import FairOrder, FairQueue
+from serving.fair_queue import FairQueue
 from serving.jobs import BatchObserver, Job, Piece, Prepare, Request, to_engine_error
 from serving.lone import LoneRows
+from serving.ready import MAX_GATHER_S, ReadyRows
 
-MAX_GATHERED_ROWS = 8
-MAX_GATHER_S = 0.02
-"""How many rows, and how long, a worker prepares before it computes those that it has."""
+MAX_GATHERED_ROWS = 16
+"""How many rows a worker prepares before it computes those that it has."""
 EXPIRED = "the deadline passed while the picture waited"
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class DynamicBatcher:
         *,
         workers: int,
         max_rows: int,
+        cpus: Sequence[int] = (),
         lone: LoneRows | None = None,
         observer: BatchObserver | None = None,
     ) -> None:
@@ -63,6 +65,7 @@ class DynamicBatcher:
             engines: instances of one model.
             workers: threads that prepare pictures and run engines (plan.py counts them).
             max_rows: most rows in flight.
+            cpus: the workers are bound to one of these each, in turn; empty to leave them to the scheduler.
             lone: computes a row while no other is in flight; None if one of `engines` does.
             observer: hears of every batch.
         """
@@ -77,10 +80,14 @@ class DynamicBatcher:
         self._orders: FairQueue[Job, _Order] = FairQueue()
         self._lock = Lock()  # guards all below, and what becomes of jobs
         self._idle: list[Engine] = list(engines)
-        self._ready: FairOrder[Job] = FairOrder()  # prepared, with rows that no engine call has begun with
-        self._ready_rows = 0
+        self._ready = ReadyRows()
         self._settled: list[Request] = []  # not told yet
-        self._threads = [Thread(target=self._work, name=f"worker-{index}", daemon=True) for index in range(workers)]
+        self._threads = [
+            Thread(
+                target=self._work, args=[cpus[index % len(cpus)] if cpus else None], name=f"worker-{index}", daemon=True
+            )
+            for index in range(workers)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -141,22 +148,35 @@ class DynamicBatcher:
         for thread in self._threads:
             thread.join()
 
-    def _work(self) -> None:
-        while (order := self._orders.get()) is not _Order.STOP:
+    def _work(self, cpu: int | None) -> None:
+        if cpu is not None:
+            bind_thread([cpu])
+        while (order := self._next_order()) is not _Order.STOP:
             if isinstance(order, Job):
-                prepared = [job for job in self._gather(order) if self._prepare(job)]
-                with self._lock:
-                    for job in prepared:
-                        self._ready.put(job, job.request.caller, job.rows, extra=job.extra)
-                        self._ready_rows += job.rows
+                self._gather(order)
             self._compute()
 
-    def _gather(self, first: Job) -> Iterator[Job]:
-        """A picture, and when many wait, more: one engine call and one wake of the event loop then serve several."""
+    def _next_order(self) -> Job | _Order:
+        try:
+            return self._orders.get(MAX_GATHER_S if self._ready.gathering else None)
+        except Empty:
+            return _Order.COMPUTE
+
+    def _gather(self, first: Job) -> None:
+        """Prepare a picture, and when many wait, a share of them."""
+        with self._lock:
+            gathered = self._ready.gather()
+        for job in self._share(first, gathered.until):
+            if self._prepare(job):
+                gathered.jobs.append(job)
+        with self._lock:
+            self._ready.complete(gathered)
+
+    def _share(self, first: Job, until: float) -> Iterator[Job]:
+        """A picture, and more when many wait: one engine call and one wake of the event loop then serve several."""
         yield first
         rows = first.rows
         share = self._orders.qsize() // len(self._threads) if self._gathers else 0
-        until = time.monotonic() + MAX_GATHER_S
         while share > 0 and rows < MAX_GATHERED_ROWS and time.monotonic() < until:
             try:
                 order = self._orders.get_nowait()
@@ -202,22 +222,14 @@ class DynamicBatcher:
                     self._idle.append(engine)
 
     def _take_batch(self) -> list[Piece]:
-        """The rows that have been ready longest: a full batch, or fewer so that all idle engines share the work."""
+        """A full batch, or fewer rows so that all idle engines share the work; with the lock held."""
+        if not self._ready:
+            self._ready.add_overdue()
         sharing = len(self._idle) if self._orders.empty() else 1  # with a queue, others find work there
-        room = min(ceil(self._ready_rows / sharing), self._max_batch_size)
-        batch: list[Piece] = []
-        while self._ready and room:
-            job = self._ready.peek()
-            if job.request.unwanted():
-                self._settle(job, TimeoutError(EXPIRED))
-            first = job.taken
-            job.taken = min(first + room, job.rows) if job.outcome is None else job.rows
-            self._ready_rows -= job.taken - first
-            if job.outcome is None:
-                batch.append((job, first, job.taken))
-                room -= job.taken - first
-            if job.taken == job.rows:
-                self._ready.take()
+        room = min(ceil(self._ready.rows / sharing), self._max_batch_size)
+        batch, unwanted = self._ready.take(room)
+        for job in unwanted:
+            self._settle(job, TimeoutError(EXPIRED))
         return batch
 
     def _run(self, engine: Engine, batch: list[Piece]) -> None:

@@ -5,7 +5,8 @@ nor ONNX Runtime looks at: one thread for each of the machine's cores then stall
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 _reserved: float | None = None
@@ -43,6 +44,12 @@ def bindable_cpus(root: Path = Path("/")) -> list[int]:
         return []
     first = os.getpid() % len(allowed)
     return allowed[first:] + allowed[:first]
+
+
+def bind_thread(cpus: Collection[int]) -> None:
+    """Let the calling thread run on these CPUs only; if all were taken from this process, on those that it has."""
+    with suppress(OSError):
+        os.sched_setaffinity(0, cpus)
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:

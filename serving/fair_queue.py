@@ -94,9 +94,9 @@ class FairQueue(Generic[T, S]):
         """Add a signal: it is got after as many items as were in the queue before it."""
         self._arrivals.put(signal)
 
-    def get(self) -> T | S:
-        """Remove and return an item or a signal; waits until there is one."""
-        return self._resolve(self._arrivals.get())
+    def get(self, timeout_s: float | None = None) -> T | S:
+        """Remove and return an item or a signal; waits until there is one. Raises queue.Empty if it takes too long."""
+        return self._resolve(self._arrivals.get(timeout=timeout_s))
 
     def get_nowait(self) -> T | S:
         """Remove and return an item or a signal. Raises queue.Empty if there is none."""

@@ -11,13 +11,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from statistics import median
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.cpus import bind_thread
 from serving.engine import Engine
 
 REMEMBERED = 5
@@ -65,9 +65,8 @@ class LoneRows:
         if not self._cpus:
             return self._engine.run(images_1HWC)
         allowed = os.sched_getaffinity(0)  # of this thread
-        with suppress(OSError):  # that CPU was taken from this process: the scheduler decides
-            os.sched_setaffinity(0, self._cpus)
+        bind_thread(self._cpus)
         try:
             return self._engine.run(images_1HWC)
         finally:
-            os.sched_setaffinity(0, allowed)
+            bind_thread(allowed)

@@ -19,7 +19,7 @@ from serving.engine_choice import EngineChoice, EngineName, choose_engine
 from serving.lone import LoneRows
 from serving.memory import return_memory
 from serving.observer import ObserverOf
-from serving.plan import ChosenPlan, PlanOptions, candidates, count_workers, moderate_batch, unmeasured
+from serving.plan import ChosenPlan, PlanOptions, candidates, count_workers, moderate_batch, unmeasured, worker_cpus
 from serving.plan_cache import plan_key, read_plan, write_plan
 from serving.plan_search import search
 
@@ -108,6 +108,7 @@ def load_model(
         engines[: plan.instances],
         lone=lone,
         workers=count_workers(plan, cpus=cpus, on_gpu=choice.on_gpu),
+        cpus=worker_cpus(plan, on_gpu=choice.on_gpu),
         max_rows=options.max_rows,
         observer=observer,
     )

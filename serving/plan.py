@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from serving.cpus import bindable_cpus
 from serving.engine import Plan
 
 BATCHES = (1, 2, 4, 8, 16)
@@ -13,11 +14,8 @@ MOST_SIDE_BY_SIDE = 4
 """Largest batch of single-threaded instances side by side: each has the memory of its batches, and larger ones were no
 faster."""
 MANY_CPUS = 8
-"""From more CPUs on, instances of two threads are not tried, since each is a copy of the model; nor are more
-single-threaded ones than CPUs, since so many threads would only wait for the interpreter; and a lone row gets no more
-threads, since its layers are too small to gain by them."""
-OVERLAP = 2
-"""Single-threaded instances for each CPU: while one worker waits for the interpreter, another one computes."""
+"""From more CPUs on, instances of two threads are not tried, since each is a copy of the model; and a lone row gets no
+more threads, since its layers are too small to gain by them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +66,10 @@ def candidates(options: PlanOptions, *, cpus: int, on_gpu: bool, max_batch_size:
     elif options.instances:
         layouts = [(options.instances, max(1, cpus // options.instances))]
     elif options.threads:
-        layouts = [(_side_by_side(cpus, options.threads), options.threads)]
+        layouts = [(max(1, cpus // options.threads), options.threads)]
     else:
         threads = {1, cpus, max(1, cpus // 2), 2 if cpus <= MANY_CPUS else 1}
-        layouts = [(_side_by_side(cpus, each), each) for each in sorted(each for each in threads if each <= cpus)]
+        layouts = [(cpus // each, each) for each in sorted(threads) if each <= cpus]
     fixed = on_gpu or options.instances or options.threads
     lone_threads = 0 if fixed else min(cpus, MANY_CPUS)
     most = max_batch_size or max(GPU_BATCHES)
@@ -96,11 +94,6 @@ def candidates(options: PlanOptions, *, cpus: int, on_gpu: bool, max_batch_size:
     ]
 
 
-def _side_by_side(cpus: int, threads: int) -> int:
-    """How many instances of so many threads keep all CPUs busy."""
-    return max(1, cpus // threads) * (OVERLAP if threads == 1 < cpus <= MANY_CPUS else 1)
-
-
 def moderate_batch(precision: str, *, on_gpu: bool) -> int:
     """Rows in a call that serve well nearly everywhere."""
     if on_gpu:
@@ -121,3 +114,13 @@ def count_workers(plan: Plan, *, cpus: int, on_gpu: bool) -> int:
     Where the engines compute on a GPU, those that wait for them prepare nothing meanwhile, and come on top.
     """
     return cpus + plan.instances if on_gpu else max(cpus, plan.instances)
+
+
+def worker_cpus(plan: Plan, *, on_gpu: bool) -> list[int]:
+    """The CPUs that the workers are bound to, one after the other; none where they are not.
+
+    Workers that compute keep a CPU busy each, and a scheduler that moves them as it likes, as those of virtual machines
+    do in particular, puts two of them on one CPU now and then, and leaves another one idle. Instances of several
+    threads have threads of their own, and those on a GPU mostly wait.
+    """
+    return bindable_cpus() if plan.threads == 1 and not on_gpu else []

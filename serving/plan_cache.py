@@ -18,7 +18,7 @@ import onnxruntime as ort
 from serving.engine import Plan
 from serving.plan import ChosenPlan, PlanOptions
 
-FORMAT = 1
+FORMAT = 2
 
 logger = logging.getLogger(__name__)
 

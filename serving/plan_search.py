@@ -23,7 +23,7 @@ from serving.classifier import Classifier
 from serving.decode import Limits
 from serving.engine import Engine, Plan
 from serving.memory import return_memory
-from serving.plan import ChosenPlan, count_workers
+from serving.plan import ChosenPlan, count_workers, worker_cpus
 from serving.preprocess import Preprocess
 
 PHOTO_HEIGHT, PHOTO_WIDTH = 375, 500
@@ -188,9 +188,15 @@ def _serve(
     """Try some plans of the layout that is loaded, one after the other, until a time of time.monotonic()."""
     for number, trial in enumerate(trials):
         share = max(MIN_TRIAL_S, (end - time.monotonic()) / (len(trials) - number))
-        workers = count_workers(trial.plan, cpus=cpus, on_gpu=on_gpu)
-        capped = [_Capped(engine, trial.plan.max_batch_size) for engine in engines]
-        asyncio.run(_try(trial, capped, preprocess, photo, workers, CALLERS_PER_CPU * cpus, share))
+        callers = CALLERS_PER_CPU * cpus
+        batcher = partial(
+            DynamicBatcher,
+            [_Capped(engine, trial.plan.max_batch_size) for engine in engines],
+            workers=count_workers(trial.plan, cpus=cpus, on_gpu=on_gpu),
+            cpus=worker_cpus(trial.plan, on_gpu=on_gpu),
+            max_rows=callers,
+        )
+        asyncio.run(_try(trial, batcher, preprocess, photo, callers, share))
 
 
 def _time(engine: Engine, images_NHWC: NDArray[np.uint8]) -> float:
@@ -201,16 +207,14 @@ def _time(engine: Engine, images_NHWC: NDArray[np.uint8]) -> float:
 
 async def _try(
     trial: _Trial,
-    engines: Sequence[Engine],
+    begin: Callable[[], DynamicBatcher],
     preprocess: Preprocess,
     photo: bytes,
-    workers: int,
     callers: int,
     seconds: float,
 ) -> None:
     """Serve callers for a while, and add what was answered to the trial."""
-    batcher = DynamicBatcher(engines, workers=workers, max_rows=callers)
-    classifier = Classifier(preprocess, batcher, Limits())
+    classifier = Classifier(preprocess, begin(), Limits())
     answered: list[float] = []
     wanted = asyncio.Event()
 

@@ -1,6 +1,7 @@
 """What the batcher promises, with engines that compute when the test lets them."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from queue import SimpleQueue
@@ -60,8 +61,8 @@ def values(outcome: Any) -> list[float]:
 def batchers() -> Iterator[Callable[..., DynamicBatcher]]:
     made: list[DynamicBatcher] = []
 
-    def make(*engines: GatedEngine, workers: int = 2, max_rows: int = 100) -> DynamicBatcher:
-        made.append(DynamicBatcher(engines, workers=workers, max_rows=max_rows))
+    def make(*engines: GatedEngine, workers: int = 2, max_rows: int = 100, **more: Any) -> DynamicBatcher:
+        made.append(DynamicBatcher(engines, workers=workers, max_rows=max_rows, **more))
         return made[-1]
 
     yield make
@@ -81,7 +82,7 @@ async def begun(engine: GatedEngine) -> list[int]:
 
 async def prepared(batcher: DynamicBatcher, rows: int) -> None:
     """Wait until so many rows are prepared and wait for an engine."""
-    while batcher._ready_rows < rows:
+    while batcher._ready.rows < rows:
         await asyncio.sleep(0.001)
 
 
@@ -151,6 +152,52 @@ def test_a_long_queue_makes_full_batches_even_with_an_engine_for_each_worker(bat
         assert [row for call in engine.calls for row in call] == list(range(9))
 
     run(test())
+
+
+def test_a_picture_that_takes_long_to_prepare_holds_up_none_of_its_worker_s_share(batchers: Batchers) -> None:
+    async def test() -> None:
+        engines = GatedEngine(open_=True), GatedEngine(open_=True)
+        batcher = batchers(*engines)
+        busy, ended = threading.Event(), threading.Event()
+
+        def until(event: threading.Event, value: int) -> Prepare:
+            def prepare() -> NDArray[np.uint8]:
+                assert event.wait(LONG_S)
+                return picture(value)()
+
+            return prepare
+
+        first = [asyncio.create_task(batcher.compute([until(busy, value)], 1)) for value in range(2)]
+        await asyncio.sleep(0.05)  # both workers are busy, so that what comes now queues
+        quick = [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in range(10, 13)]
+        await asyncio.sleep(0)
+        long = asyncio.create_task(batcher.compute([until(ended, 99)], 1))
+        quick += [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in range(13, 18)]
+        await asyncio.sleep(0)
+        busy.set()
+        await asyncio.gather(*first, *quick)
+        assert not long.done()
+        ended.set()
+        assert values((await long)[0]) == [99]
+
+    run(test())
+
+
+def test_each_worker_keeps_to_its_cpu(batchers: Batchers) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    kept = []
+
+    def prepare() -> NDArray[np.uint8]:
+        kept.append(os.sched_getaffinity(0))
+        return picture(1)()
+
+    async def test() -> None:
+        for cpus in ([cpu], [], [4095]):  # the last is none of this machine's
+            batcher = batchers(GatedEngine(open_=True), workers=1, cpus=cpus)
+            assert values((await batcher.compute([prepare], 1))[0]) == [1]
+
+    run(test())
+    assert kept == [{cpu}, os.sched_getaffinity(0), os.sched_getaffinity(0)]
 
 
 def test_first_come_first_served(batchers: Batchers) -> None:

@@ -1,6 +1,7 @@
 """Rows that come alone: computed the way that is faster now, on CPUs of their own, and never by two at once."""
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from tests.bundles import write_bundle
 from tests.unit.test_cpus import V2_MOUNT, machine
 
 ROW = np.zeros((1, 1, 1, 3), np.uint8)
+ALLOWED = os.sched_getaffinity(0)
 
 
 class Clock:
@@ -120,6 +122,21 @@ def test_a_cpu_that_was_taken_away_stops_nothing() -> None:
     for _ in range(3):
         assert lone.run(usual, ROW).tolist() == [[0.25, 0.75]]
     assert spread.cpus[-1] == os.sched_getaffinity(0)
+
+
+def test_cpus_that_are_taken_away_while_a_row_is_computed_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    class Losing(Engine):
+        def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+            monkeypatch.setattr(serving.cpus.os, "sched_setaffinity", taken)
+            return super().run(images_NHWC)
+
+    lone = LoneRows(Losing(), [max(os.sched_getaffinity(0))])
+    assert lone.run(Engine(1), ROW).tolist() == [[0.25, 0.75]]
+    monkeypatch.undo()
+    os.sched_setaffinity(0, ALLOWED)
 
 
 def test_who_comes_second_goes_the_usual_way() -> None:

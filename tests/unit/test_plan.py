@@ -14,7 +14,7 @@ import serving.model_loader
 from serving.engine import Engine, Plan
 from serving.model_folder import open_version
 from serving.model_loader import ServedModel, ServingOptions, load_model
-from serving.plan import ChosenPlan, PlanOptions, candidates, unmeasured
+from serving.plan import ChosenPlan, PlanOptions, candidates, unmeasured, worker_cpus
 from serving.plan_search import search
 from serving.preprocess import Preprocess
 from tests.bundles import write_bundle
@@ -30,8 +30,8 @@ def layouts(options: PlanOptions, cpus: int, *, on_gpu: bool = False, most: int 
 
 def test_layouts_use_all_cpus_and_what_is_given_is_kept() -> None:
     assert layouts(PlanOptions(), 1) == {(1, 1)}
-    assert layouts(PlanOptions(), 2) == {(4, 1), (1, 2)}
-    assert layouts(PlanOptions(), 8) == {(16, 1), (4, 2), (2, 4), (1, 8)}
+    assert layouts(PlanOptions(), 2) == {(2, 1), (1, 2)}
+    assert layouts(PlanOptions(), 8) == {(8, 1), (4, 2), (2, 4), (1, 8)}
     assert layouts(PlanOptions(), 64) == {(64, 1), (2, 32), (1, 64)}
     assert layouts(PlanOptions(threads=4), 8) == {(2, 4)}
     assert layouts(PlanOptions(threads=4), 2) == {(1, 4)}
@@ -42,10 +42,10 @@ def test_layouts_use_all_cpus_and_what_is_given_is_kept() -> None:
 
 def test_single_threaded_instances_side_by_side_get_small_batches_unless_told() -> None:
     plans = candidates(PlanOptions(), cpus=2, on_gpu=False, max_batch_size=None)
-    batches = {layout: [plan.max_batch_size for plan in plans if plan.instances == layout] for layout in (4, 1)}
-    assert batches == {4: [1, 2, 4], 1: [1, 2, 4, 8, 16]}
+    batches = {layout: [plan.max_batch_size for plan in plans if plan.instances == layout] for layout in (2, 1)}
+    assert batches == {2: [1, 2, 4], 1: [1, 2, 4, 8, 16]}
     told = candidates(PlanOptions(max_batch_size=16), cpus=2, on_gpu=False, max_batch_size=None)
-    assert {(plan.instances, plan.max_batch_size) for plan in told} == {(4, 16), (1, 16)}
+    assert {(plan.instances, plan.max_batch_size) for plan in told} == {(2, 16), (1, 16)}
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,14 @@ def test_a_lone_row_gets_more_threads_than_the_instances_have_unless_they_are_gi
 ) -> None:
     plans = candidates(options, cpus=cpus, on_gpu=on_gpu, max_batch_size=None)
     assert {(plan.threads, plan.lone_threads) for plan in plans} == expected
+
+
+def test_workers_are_bound_where_they_compute_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.plan.bindable_cpus", lambda: [1, 0])
+    single = Plan(instances=2, threads=1, max_batch_size=1)
+    assert worker_cpus(single, on_gpu=False) == [1, 0]
+    assert worker_cpus(single, on_gpu=True) == []
+    assert worker_cpus(replace(single, threads=2), on_gpu=False) == []
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])
@@ -147,12 +155,12 @@ def searched_on_two_cpus(plans: list[Plan], make: Callable[[Plan], list[Engine]]
 def test_a_layout_that_is_faster_is_found_though_its_engines_are_slower() -> None:
     plans = candidates(PlanOptions(), cpus=2, on_gpu=False, max_batch_size=4)
 
-    # two threads make a call 1.4 times as fast, and four instances serve four times as much
+    # two threads make a call 1.4 times as fast, and two instances serve twice as much
     def make(plan: Plan) -> list[Engine]:
         return [TimedEngine(plan, 0.0, 0.004 * (1.43 if plan.threads == 2 else 1)) for _ in range(plan.instances)]
 
     chosen = searched_on_two_cpus(plans, make)
-    assert (chosen.plan.instances, chosen.plan.threads) == (4, 1)
+    assert (chosen.plan.instances, chosen.plan.threads) == (2, 1)
 
 
 @pytest.mark.parametrize(("speed", "threads"), [(1.0, 1), (3.0, 2)])
