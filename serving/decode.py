@@ -12,20 +12,21 @@ How every kind of picture becomes RGB:
 import io
 import struct
 import warnings
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from serving.file_parts import MAX_PARTS, has_too_many_parts
 from serving.jpeg_header import plain_size
 from serving.pixel_room import PixelRoom
 from serving.shortage import is_short_of, says_shortage
 from serving.tiff_header import tiling
+from serving.upright import is_read, orientation_of, turn_upright, upright_rgb
 from serving.webp_header import canvas_size
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -33,7 +34,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 Image.init()  # registers the formats now, rather than in the first request, by several threads at once
 
-EXIF_ORIENTATION = 0x0112
 # Real progressive files have about ten scans. Each goes over all pixels, even if it has but a few bytes.
 MAX_TILE_PIXELS = 2048 * 2048  # of a TIFF; a tile may be larger than its picture, and is decoded as a whole
 MAX_TIFF_PIECES = 50_000  # each is read in Python; some software makes a strip of every row
@@ -105,7 +105,9 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-def decode(data: bytes, *, min_side: int = 0, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+def decode(
+    data: bytes, *, min_side: int = 0, limits: Limits = DEFAULT_LIMITS, room: ExitStack | None = None
+) -> NDArray[np.uint8]:
     """Decode one picture to upright RGB.
 
     Args:
@@ -113,6 +115,8 @@ def decode(data: bytes, *, min_side: int = 0, limits: Limits = DEFAULT_LIMITS) -
         min_side: 0, or how many pixels the short side must keep: a larger JPEG is then decoded at a smaller
             scale (by eighths, in the frequency domain), which is faster and never goes below `min_side`.
         limits: what is refused before decoding.
+        room: holds the room in memory of a picture that had to be decoded at full size, until it is closed; None to
+            let go of it with the return.
 
     Returns:
         uint8 `[H, W, 3]`, contiguous.
@@ -131,22 +135,27 @@ def decode(data: bytes, *, min_side: int = 0, limits: Limits = DEFAULT_LIMITS) -
         if pixels is not None:
             return pixels
     _check_parts(data)
-    size = canvas_size(data)  # of WebP, whose decoder takes memory as soon as it is opened
+    size = canvas_size(data)
     if size:
         _check_pixels(size, limits)
     # Pillow's parsers raise many kinds of exceptions on hostile bytes: here, and only here, all are caught.
     try:
-        with _open(data) as image:
-            size = image.size
+        with ExitStack() as own:
+            room = own if room is None else room
+            if size:  # of WebP, whose decoder takes memory as soon as it is opened
+                room.enter_context(_ROOM.take(size[0] * size[1], limits.max_pixels))
+            image = own.enter_context(_open(data))
+            known, size = size, image.size
             _check_header(image, data, limits)
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
                 pixels = _decode_jpeg(data, image.size, min_side)
                 if pixels is not None:
-                    return _upright(pixels, _orientation(image))
+                    return turn_upright(pixels, orientation_of(image))
                 if min_side:
                     image.draft(None, (min_side, min_side))
-            with _ROOM.take(image.width * image.height, limits.max_pixels):
-                return _decode_any(image)
+            if not known:
+                room.enter_context(_ROOM.take(image.width * image.height, limits.max_pixels))
+            return upright_rgb(image)
     except (ImageError, MemoryError):
         raise
     except Exception as error:
@@ -208,6 +217,9 @@ def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
         most = min(MAX_JPEG_SCANS, MAX_SCANNED_PIXELS // (image.width * image.height))
         if scans > most:
             raise ImageError(Reason.UNSUPPORTED, f"the JPEG has {scans} scans; at this size, at most {most} are taken")
+    if not is_read(image.mode):
+        message = f"pixels of kind {image.mode!r} are not read; convert the picture to 8-bit RGB or grey"
+        raise ImageError(Reason.UNSUPPORTED, message)
     if image.format == "TIFF":
         most = max(MAX_TILE_PIXELS, (image.width + 15) * (image.height + 15))  # sides of tiles are multiples of 16
         tile, _ = tiling(data)
@@ -226,46 +238,3 @@ def _decode_jpeg(data: bytes, size: tuple[int, int], min_side: int) -> NDArray[n
             raise MemoryError(f"a picture of {size[0]} x {size[1]} pixels: {error}") from error
         return None
     return pixels
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(EXIF_ORIENTATION, 1))
-    except MemoryError:
-        raise
-    except Exception:  # damaged EXIF is no reason to refuse sound pixels
-        return 1
-
-
-def _upright(pixels_HWC: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Undo an EXIF orientation (CIPA DC-008, tag 274): 1 is upright; unknown values count as 1."""
-    if orientation in (5, 6, 7, 8):
-        pixels_HWC = pixels_HWC.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels_HWC = pixels_HWC[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels_HWC = pixels_HWC[:, ::-1]
-    return np.ascontiguousarray(pixels_HWC)
-
-
-def _decode_any(image: Image.Image) -> NDArray[np.uint8]:
-    image.load()
-    upright = image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
-    return np.ascontiguousarray(np.asarray(_to_rgb(upright)))
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    mode = image.mode
-    if mode.startswith("I;16"):
-        high_byte = (np.asarray(image) >> 8).astype(np.uint8)
-        return Image.fromarray(high_byte).convert("RGB")
-    if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    if mode == "RGB":
-        return image  # convert would copy it
-    if mode in ("L", "1", "P", "CMYK", "YCbCr"):
-        return image.convert("RGB")
-    raise ImageError(
-        Reason.UNSUPPORTED, f"pixels of kind {mode!r} are not read; convert the picture to 8-bit RGB or grey"
-    )

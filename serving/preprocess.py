@@ -4,6 +4,7 @@ The canvas is the square in the middle of the picture, resized to `resize` pixel
 (views.py) looks at: view 0 is its centre, the margin is what the other views move in.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,7 +58,8 @@ class Preprocess:
         Raises:
             ImageError, MemoryError: as `decode` does.
         """
-        return self.resize_middle(decode(data, min_side=self.resize, limits=limits))
+        with ExitStack() as room:  # until it is small
+            return self.resize_middle(decode(data, min_side=self.resize, limits=limits, room=room))
 
     def resize_middle(self, pixels_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The middle square of uint8 `[H, W, 3]`, resized to `[resize, resize, 3]`.
@@ -71,6 +73,7 @@ class Preprocess:
         height, width = pixels_HWC.shape[:2]
         side = min(height, width)
         content = pixels_HWC.tobytes()
+        del pixels_HWC  # nobody else may hold it any more
         # the resizer copies them, makes rows of the new width first, and ends the process if it gets no memory
         rows = min(height, 2 * side + 8)  # the square, and what the kernel reaches beyond it
         reserve(len(content) + 3 * self.resize * (rows + self.resize) + RESIZER_BYTES)
