@@ -49,6 +49,12 @@ class Admission:
         """
         shares = self._shares
         expected_s = 0.0
+        if not admitted and rows > shares.limit:
+            raise QueueFull(
+                f"the request asks for {rows:,} views; at most {shares.limit:,} are computed at once: send fewer "
+                "pictures in a request, or ask for fewer views",
+                retry_after_s=None,
+            )
         if not admitted and not shares.admits(caller, rows):
             raise QueueFull(
                 f"{shares.total:,} rows are in flight, and this asks for {rows:,} more; {shares.limit:,} may be, of "

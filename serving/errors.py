@@ -113,7 +113,10 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
             return ApiError(code.NOT_FOUND, "MODEL_NOT_FOUND", str(error), field=field)
         case RoleMissing():
             return ApiError(code.PERMISSION_DENIED, "ROLE_MISSING", str(error), metadata={"role": error.role})
+        case QueueFull(retry_after_s=None):
+            return invalid("COUNT_OUT_OF_RANGE", str(error), field or "images")
         case QueueFull():
+            assert error.retry_after_s is not None
             retry_after_s = max(MIN_RETRY_S, error.retry_after_s)
             return ApiError(code.RESOURCE_EXHAUSTED, "QUEUE_FULL", str(error), retry_after_s=retry_after_s)
         case StatisticsUnavailable():

@@ -17,9 +17,12 @@ Prepare = Callable[[], NDArray[np.uint8]]
 
 
 class QueueFull(RuntimeError):
-    """More rows are in flight than may be; in `retry_after_s` seconds about half of them will be done."""
+    """More rows would be in flight than may be; in `retry_after_s` seconds about half of them will be done.
 
-    def __init__(self, message: str, retry_after_s: float) -> None:
+    None: these rows are more than there ever is room for.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

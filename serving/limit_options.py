@@ -4,17 +4,19 @@ import argparse
 from pathlib import Path
 
 from serving.connections import Connections
-from serving.option_types import positive
+from serving.option_types import DAY_S, number, positive, whole
 
 DEFAULTS = Connections()
+MOST_MESSAGE_MIB = 2047  # of protobuf's messages
+MOST_AGE_S = 20 * DAY_S  # gRPC counts in milliseconds, in 31 bits
 
 
 def add_limit_options(parser: argparse.ArgumentParser) -> None:
     """Limits of connections, requests and pictures."""
     group = parser.add_argument_group("limits")
     add = group.add_argument
-    add("--max-message-mib", type=positive, default=32, metavar="MIB", help="largest request (32)")
-    add("--max-image-mib", type=positive, default=16, metavar="MIB", help="largest encoded picture (16)")
+    add("--max-message-mib", type=whole(MOST_MESSAGE_MIB), default=32, metavar="MIB", help="largest request (32)")
+    add("--max-image-mib", type=whole(MOST_MESSAGE_MIB), default=16, metavar="MIB", help="largest encoded picture (16)")
     add(
         "--max-pixels",
         type=positive,
@@ -45,28 +47,28 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--max-connection-age",
-        type=float,
+        type=number("seconds", 0, MOST_AGE_S),
         default=DEFAULTS.max_age_s,
         metavar="S",
         help="ask clients to connect again after so long, so that load spreads to new replicas; 0: never (%(default)g)",
     )
     add(
         "--max-connection-age-grace",
-        type=float,
+        type=number("seconds", 0, MOST_AGE_S),
         default=DEFAULTS.max_age_grace_s,
         metavar="S",
         help="how long calls in flight may then go on (%(default)g)",
     )
     add(
         "--keepalive",
-        type=float,
+        type=number("seconds", 1, DAY_S),
         default=DEFAULTS.keepalive_s,
         metavar="S",
         help="silence after which the server asks whether a client is still there (%(default)g)",
     )
     add(
         "--keepalive-timeout",
-        type=float,
+        type=number("seconds", 1, DAY_S),
         default=DEFAULTS.keepalive_timeout_s,
         metavar="S",
         help="how long it waits for the answer (%(default)g)",

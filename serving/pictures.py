@@ -169,8 +169,8 @@ class PictureService:
             asked = check()
             try:
                 return asked, await self.compute(asked, pictures, timeout_s)
-            except QueueFull:
-                if not asked.model.classifier.rows_in_flight:
+            except QueueFull as full:
+                if full.retry_after_s is None or not asked.model.classifier.rows_in_flight:
                     raise
             await self.turns.wait(again=again)
             again = True

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from serving.option_types import positive, seconds
+from serving.option_types import number, positive, seconds
 from serving.serve_options import add_serve_options
 
 NOT_BY_REPLICAS: Mapping[str, str] = {
@@ -41,8 +41,14 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="replicas are added while each has more requests than these on average, and taken away below (16)",
     )
-    add("--cpus", type=_share, default=1.0, metavar="N", help="CPUs of each replica (1)")
-    add("--gpus", type=_share, default=0.0, metavar="N", help="GPUs of each replica; 0.5 for two on one (0)")
+    add("--cpus", type=number("CPUs", 0, 1024), default=1.0, metavar="N", help="CPUs of each replica (1)")
+    add(
+        "--gpus",
+        type=number("GPUs", 0, 1024),
+        default=0.0,
+        metavar="N",
+        help="GPUs of each replica; 0.5 for two on one (0)",
+    )
     add(
         "--more-versions",
         type=positive,
@@ -117,10 +123,3 @@ def _replicas(text: str) -> tuple[int, int]:
     if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of replicas; write N, or MIN-MAX from 1")
     return numbers[0], numbers[1]
-
-
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share <= 1024:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 0 to 1024")
-    return share

@@ -3,12 +3,16 @@
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from serving.client import DEFAULT_ADDRESS
 from serving.limit_options import add_limit_options, add_security_options, to_connections
 from serving.logs import LEVELS
-from serving.option_types import positive, seconds
+from serving.option_types import DAY_S, address, number, positive, seconds, whole
 from serving.statistics_arguments import add_database_options
+
+MOST_THREADS = 1024
+MOST_VIEWS = 64  # of serving.views, which loads the libraries that draw them
 
 if TYPE_CHECKING:  # commands that parse and serve nothing need not wait for the inference libraries
     from serving.server import Settings
@@ -25,7 +29,13 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[/VERSION]",
         help="serve this model, its newest version unless one is named; may be repeated (the newest of every name)",
     )
-    add("--listen", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help=f"port 0 takes a free one ({DEFAULT_ADDRESS})")
+    add(
+        "--listen",
+        type=address,
+        default=DEFAULT_ADDRESS,
+        metavar="HOST:PORT",
+        help="port 0 takes a free one (%(default)s)",
+    )
     add(
         "--state",
         type=Path,
@@ -54,12 +64,12 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         choices=("int8", "fp32", "fp16"),
         help="which of a bundle's files to serve (the fastest for the engine that it has)",
     )
-    add("--instances", type=positive, metavar="N", help="batches computed at once (measured)")
-    add("--threads", type=positive, metavar="N", help="threads of each instance (measured)")
+    add("--instances", type=whole(MOST_THREADS), metavar="N", help="batches computed at once (measured)")
+    add("--threads", type=whole(MOST_THREADS), metavar="N", help="threads of each instance (measured)")
     add("--max-batch-size", type=positive, metavar="N", help="most views in one engine call (measured)")
     add(
         "--latency-bound-ms",
-        type=_milliseconds,
+        type=number("milliseconds", 0, DAY_S * 1000, above=0),
         default=50.0,
         metavar="MS",
         help="a full batch may take an engine so long, where its size is measured (50)",
@@ -69,9 +79,16 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=1.2,
         metavar="S",
-        help="how long the first start of a model measures which plan is the fastest; 0 takes one unmeasured (0.8)",
+        help="how long the first start of a model measures which plan is the fastest; 0 takes one unmeasured "
+        "(%(default)g)",
     )
-    add("--max-views", type=positive, default=16, metavar="N", help="most views that a request may ask for (16)")
+    add(
+        "--max-views",
+        type=whole(MOST_VIEWS),
+        default=16,
+        metavar="N",
+        help=f"most views that a request may ask for, up to {MOST_VIEWS} (16)",
+    )
     add(
         "--max-queue-views",
         type=positive,
@@ -87,11 +104,21 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_observation(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--metrics", metavar="HOST:PORT", help="answer Prometheus there, at /metrics; port 0 takes a free one (no)")
+    add(
+        "--metrics",
+        type=address,
+        metavar="HOST:PORT",
+        help="answer Prometheus there, at /metrics; port 0 takes a free one (no)",
+    )
     add("--log-format", choices=("text", "json"), default="text", help="for people, or one JSON object a line (text)")
     add("--log-level", choices=LEVELS, default="info", help="log this and what is graver (info)")
     add("--access-log", action=argparse.BooleanOptionalAction, default=False, help="log each call (no)")
-    add("--otlp-endpoint", metavar="URL", help="send traces there, by OTLP over gRPC: http://127.0.0.1:4317 (no)")
+    add(
+        "--otlp-endpoint",
+        type=_url,
+        metavar="URL",
+        help="send traces there, by OTLP over gRPC: http://127.0.0.1:4317 (no)",
+    )
 
 
 def to_settings(arguments: argparse.Namespace) -> "Settings":
@@ -147,8 +174,12 @@ def to_settings(arguments: argparse.Namespace) -> "Settings":
     )
 
 
-def _milliseconds(text: str) -> float:
-    milliseconds = float(text)
-    if not 0 < milliseconds < 86_400_000:
-        raise argparse.ArgumentTypeError(f"{text} is no number of milliseconds above 0, up to a day")
-    return milliseconds
+def _url(text: str) -> str:
+    url = urlsplit(text)
+    try:
+        whole_url = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:  # of the port
+        whole_url = False
+    if not whole_url:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL of a collector; write http://HOST:PORT, or https://")
+    return text

@@ -196,10 +196,17 @@ class Server:
         state = self.settings.state
         try:
             state.mkdir(parents=True, exist_ok=True)
-            self._signer = KeyRing(self.settings.token_key or state / "token.key")
         except OSError as error:
             raise StartupError(
                 f"the state folder {state} cannot be used ({error.strerror}); name another one with --state"
+            ) from error
+        key = self.settings.token_key or state / "token.key"
+        try:
+            self._signer = KeyRing(key)
+        except OSError as error:
+            option = "--state" if self.settings.token_key is None else "--token-key"
+            raise StartupError(
+                f"the keys in {key} cannot be used ({error.strerror}); name another place with {option}"
             ) from error
         database = self.settings.statistics or state / "statistics.sqlite"
         self._store = self._cleanup.enter_context(StatisticsStore(database))

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from serving.commands import export_labels
+from serving.option_types import number
 from serving.times import parse_time
 
 
@@ -20,7 +21,7 @@ def add_database_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--retention",
-        type=_days,
+        type=number("days", 1, 36_500),
         metavar="DAYS",
         help="drop labels this long after their prediction; totals keep them (labels are kept for good)",
     )
@@ -35,7 +36,9 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
     view = parser.add_mutually_exclusive_group()
     view.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the confusion matrix of one version")
     view.add_argument("--watch", action="store_true", help="show them whenever they change, until Ctrl-C")
-    parser.add_argument("--interval", type=_interval, default=1.0, metavar="S", help="--watch no more often (1)")
+    parser.add_argument(
+        "--interval", type=number("seconds", 0.1, 3600), default=1.0, metavar="S", help="--watch no more often (1)"
+    )
 
 
 def add_export_labels(parser: argparse.ArgumentParser) -> None:
@@ -59,17 +62,3 @@ def _time(text: str) -> datetime:
         return parse_time(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _interval(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0.1 to 3600")
-    return seconds
-
-
-def _days(text: str) -> float:
-    days = float(text)
-    if not 1 <= days <= 36_500:
-        raise argparse.ArgumentTypeError(f"{text} is no number of days from 1 to 36500")
-    return days

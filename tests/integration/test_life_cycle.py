@@ -113,6 +113,13 @@ def test_a_state_folder_that_cannot_be_used_is_said(models: Path, tmp_path: Path
     assert "--state" in errors
 
 
+def test_a_file_of_keys_that_cannot_be_used_is_said(models: Path, tmp_path: Path) -> None:
+    code, errors = refusal("--models", models, "--state", tmp_path, "--token-key", tmp_path / "none" / "token.key")
+    assert code == 1
+    assert "none/token.key" in errors
+    assert "--token-key" in errors
+
+
 def test_reflection_lists_the_services(models: Path, tmp_path: Path) -> None:
     with serving(models, tmp_path / "state") as address, grpc.insecure_channel(address) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)

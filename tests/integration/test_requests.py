@@ -326,6 +326,15 @@ def test_a_full_queue_says_when_to_come_back(slow_address: str) -> None:
         assert top(client.classify([RED]).results[0]) == "red"
 
 
+def test_what_there_never_is_room_for_is_no_matter_of_coming_back(slow_address: str) -> None:
+    with Client(slow_address) as client, pytest.raises(ClientError) as caught:
+        client.classify([RED, RED], views=3)
+    assert caught.value.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.reason == "COUNT_OUT_OF_RANGE"
+    assert caught.value.retry_after_s is None
+    assert "6 views; at most 4" in caught.value.message
+
+
 def test_what_nobody_waits_for_any_more_leaves_the_queue(slow_address: str) -> None:
     with grpc.insecure_channel(slow_address) as channel, Client(slow_address) as client:
         stub = pb_grpc.ClassifierStub(channel)
