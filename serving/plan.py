@@ -118,11 +118,9 @@ def count_workers(plan: Plan, *, cpus: int, on_gpu: bool) -> int:
 
 
 def worker_cpus(plan: Plan, *, on_gpu: bool) -> list[int]:
-    """The CPUs that the workers are bound to, one after the other; none where they are not.
+    """The CPUs that the workers keep to, one after the other (binding.py); none where they do not.
 
-    Workers that compute keep a CPU busy each. A scheduler that moves them as it likes puts two of them on one of few
-    CPUs now and then, and leaves another one idle. Instances of several threads have threads of their own, and those on
-    a GPU mostly wait.
+    Instances of several threads have threads of their own, and workers of those on a GPU mostly wait.
     """
     cpus = bindable_cpus() if plan.threads == 1 and not on_gpu else []
     return cpus if len(cpus) <= MANY_CPUS else []
