@@ -15,7 +15,7 @@ MOST_THREADS = 1024
 MOST_VIEWS = 64  # of serving.views, which loads the libraries that draw them
 
 if TYPE_CHECKING:  # commands that parse and serve nothing need not wait for the inference libraries
-    from serving.server import Settings
+    from serving.settings import Settings
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +132,7 @@ def to_settings(arguments: argparse.Namespace) -> "Settings":
     from serving.plan import PlanOptions
     from serving.repository import ServingOptions
     from serving.security import to_security
-    from serving.server import Settings
+    from serving.settings import Settings
     from serving.statistics_location import find_statistics
 
     options = ServingOptions(
