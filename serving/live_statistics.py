@@ -13,6 +13,7 @@ from rich.text import Text
 
 from serving.client import Client, ClientError
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.reader import raise_once_nobody_reads
 from serving.tables import statistics_to_dict, statistics_view
 
 RETRY_S = 1.0
@@ -34,7 +35,9 @@ def watch_statistics(client: Client, model: str, interval_s: float, console: Con
 
     Raises:
         ClientError: if the server does not answer from the first, or refuses.
+        BrokenPipeError: once nobody reads standard output any more.
     """
+    raise_once_nobody_reads(sys.stdout.fileno())
     if as_json:
         _follow(client, model, interval_s, _Json())
     elif console.is_terminal:

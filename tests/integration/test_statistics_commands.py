@@ -52,6 +52,20 @@ def watching(address: str, *arguments: str, **pipes: int) -> Iterator["subproces
             process.kill()
 
 
+@pytest.mark.parametrize("arguments", [["--json"], []])
+def test_watch_ends_once_nobody_reads_though_nothing_changes(
+    models: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    """As `stats --watch | head -1` does."""
+    with serving(models, tmp_path / "state") as address, watching(address, *arguments) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(60) == 1
+        assert process.stderr
+        assert process.stderr.read() == ""
+
+
 def test_stats_of_a_window_of_time(models: Path, tmp_path: Path) -> None:
     with serving(models, tmp_path / "state") as address, Client(address) as client:
         (token,) = tokens(client)

@@ -119,6 +119,10 @@ def test_reloads_under_load_fail_no_request_and_keep_no_memory(models: Path) -> 
         assert load.failures == []
     assert len(load.answers) == RELOADS + 1
     before, after = (sorted(part)[len(part) // 2] for part in (memory_kib[5:10], memory_kib[-5:]))
+    print(
+        f"\n{RELOADS} reloads, {sum(load.answers.values())} answers; resident memory {before / 1024:.1f} MiB after the "
+        f"first ten, {after / 1024:.1f} in the end"
+    )
     assert after < 1.05 * before, memory_kib
 
 
