@@ -154,8 +154,10 @@ class DynamicBatcher:
             if isinstance(order, Job):
                 binding.begin(crowded=not self._orders.empty())
                 self._gather(order)
-            self._compute()
-            binding.end()
+                self._compute()
+                binding.end()
+            else:
+                self._compute()
 
     def _next_order(self) -> Job | _Order:
         try:
