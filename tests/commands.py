@@ -78,18 +78,21 @@ def _listening(models: Path, state: Path) -> tuple[object, ...]:
 
 
 @contextmanager
-def cold_server(models: Path, state: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def cold_server(
+    models: Path, state: Path, *arguments: object, stderr: int | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """As `serving`, but begun as a user does, for tests of what the process itself costs."""
     command = [sys.executable, "-m", "serving", "serve", *map(str, (*_listening(models, state), *arguments))]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True) as server:
         try:
             assert server.stdout is not None
             address = re.search(r"ready on (127\.0\.0\.1:\d+)", server.stdout.readline())
             assert address, "the server did not say that it is ready"
             yield server, address[1]
         finally:
-            server.terminate()
-            server.communicate(timeout=60)
+            if server.poll() is None:
+                server.terminate()
+                server.communicate(timeout=60)
 
 
 @dataclass(frozen=True)

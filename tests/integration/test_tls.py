@@ -1,7 +1,10 @@
 """TLS as operators use it: certificates that are renewed while the server runs, clients that must show theirs."""
 
 import hashlib
+import json
+import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +17,7 @@ from serving.channel import Credentials
 from serving.client import Client, ClientError, Prediction
 from tests.bundles import write_bundle
 from tests.certificates import Authority, Pair
-from tests.commands import run, serving, stoppable
+from tests.commands import cold_server, run, serving, stoppable
 from tests.golden.draw import encoded
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
@@ -81,6 +84,21 @@ def test_a_client_without_tls_or_of_another_authority_gets_no_answer(models: Pat
             with Client(address, credentials=credentials, timeout_s=5) as client, pytest.raises(ClientError) as caught:
                 client.list_models()
             assert caught.value.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def test_handshakes_that_fail_leave_no_lines_that_are_not_json(models: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    options = (*tls(authority.issue("server")), "--tls-client-ca", authority.path, "--log-format", "json")
+    with cold_server(models, tmp_path / "state", *options, stderr=subprocess.PIPE) as (server, address):
+        host, _, port = address.partition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as plaintext:
+            plaintext.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            while plaintext.recv(1024):  # until the server has closed it
+                pass
+        server.terminate()
+        _, log = server.communicate(timeout=60)
+    assert log
+    assert all(json.loads(line)["level"] in ("info", "warning") for line in log.splitlines())
 
 
 def test_mutual_tls_lets_in_who_shows_a_certificate_of_the_client_authority(models: Path, tmp_path: Path) -> None:
