@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.admission import Admission
-from serving.cpus import bind_thread
+from serving.binding import Binding
 from serving.engine import Engine
 from serving.fair_queue import FairQueue
 from serving.jobs import BatchObserver, Job, Piece, Prepare, Request, to_engine_error
@@ -65,7 +65,7 @@ class DynamicBatcher:
             engines: instances of one model.
             workers: threads that prepare pictures and run engines (plan.py counts them).
             max_rows: most rows in flight.
-            cpus: the workers are bound to one of these each, in turn; empty to leave them to the scheduler.
+            cpus: the workers keep to one of these each (binding.py); empty to leave them to the scheduler.
             lone: computes a row while no other is in flight; None if one of `engines` does.
             observer: hears of every batch.
         """
@@ -149,12 +149,15 @@ class DynamicBatcher:
             thread.join()
 
     def _work(self, cpu: int | None) -> None:
-        if cpu is not None:
-            bind_thread([cpu])
+        binding = Binding(cpu)
         while (order := self._next_order()) is not _Order.STOP:
             if isinstance(order, Job):
+                binding.begin(crowded=not self._orders.empty())
                 self._gather(order)
-            self._compute()
+                self._compute()
+                binding.end()
+            else:
+                self._compute()
 
     def _next_order(self) -> Job | _Order:
         try:

@@ -15,7 +15,8 @@ MOST_SIDE_BY_SIDE = 4
 faster."""
 MANY_CPUS = 8
 """From more CPUs on, instances of two threads are not tried, since each is a copy of the model; and a lone row gets no
-more threads, since its layers are too small to gain by them."""
+more threads, since its layers are too small to gain by them; and workers are not bound, since there mostly is an idle
+CPU to move to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +118,9 @@ def count_workers(plan: Plan, *, cpus: int, on_gpu: bool) -> int:
 
 
 def worker_cpus(plan: Plan, *, on_gpu: bool) -> list[int]:
-    """The CPUs that the workers are bound to, one after the other; none where they are not.
+    """The CPUs that the workers keep to, one after the other (binding.py); none where they do not.
 
-    Workers that compute keep a CPU busy each, and a scheduler that moves them as it likes, as those of virtual machines
-    do in particular, puts two of them on one CPU now and then, and leaves another one idle. Instances of several
-    threads have threads of their own, and those on a GPU mostly wait.
+    Instances of several threads have threads of their own, and workers of those on a GPU mostly wait.
     """
-    return bindable_cpus() if plan.threads == 1 and not on_gpu else []
+    cpus = bindable_cpus() if plan.threads == 1 and not on_gpu else []
+    return cpus if len(cpus) <= MANY_CPUS else []

@@ -11,7 +11,7 @@ from serving.option_types import positive, seconds
 from serving.statistics_arguments import add_database_options
 
 if TYPE_CHECKING:  # commands that parse and serve nothing need not wait for the inference libraries
-    from serving.server import Settings
+    from serving.settings import Settings
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +105,7 @@ def to_settings(arguments: argparse.Namespace) -> "Settings":
     from serving.plan import PlanOptions
     from serving.repository import ServingOptions
     from serving.security import to_security
-    from serving.server import Settings
+    from serving.settings import Settings
     from serving.statistics_location import find_statistics
 
     options = ServingOptions(

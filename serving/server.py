@@ -4,16 +4,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from serving.bundle import BundleError, Manifest
-from serving.connections import Connections
 from serving.fair_shares import FairShares
 from serving.feedback import Feedback
 from serving.health import HealthServicer
@@ -22,15 +20,15 @@ from serving.interceptor import CallInterceptor
 from serving.keyring import KeyRing
 from serving.message_reader import MessageReader
 from serving.model_watcher import ModelWatcher
-from serving.observation import Observation, Observing
+from serving.observation import Observing
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.pictures import PictureService
 from serving.pipeline import Pipelines
-from serving.repository import Repository, ServedModel, ServingOptions, find_bundles, load_model
+from serving.repository import Repository, ServedModel, find_bundles, load_model
 from serving.retention import Retention
-from serving.security import Security
 from serving.services import ClassifierService
+from serving.settings import Settings
 from serving.statistics import StatisticsStore, StatisticsUnavailable
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
@@ -43,45 +41,6 @@ logger = logging.getLogger(__name__)
 
 class StartupError(Exception):
     """The server cannot start; the message says why, and what to change."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a server serves, where, and within which limits."""
-
-    models: Path
-    """Folder of NAME/VERSION/model.json."""
-    wanted: tuple[str, ...] = ()
-    """"NAME" or "NAME/VERSION"; empty for the newest version of every name."""
-    keep_versions: int = 1
-    """How many versions of a name are served, where none is named."""
-    poll_s: float = 5.0
-    """Seconds between two looks for new versions; 0 for only when asked."""
-    listen: str = "127.0.0.1:50051"
-    """HOST:PORT; port 0 takes a free one."""
-    state: Path = Path("state")
-    """Folder of the statistics and the key that signs tokens; made if there is none."""
-    statistics: str = field(default="", repr=False)
-    """URL or path of the statistics' database, which may hold a password; empty for statistics.sqlite in `state`."""
-    retention_days: float | None = None
-    """For how many days after their prediction labels are kept one by one; None for good. Totals are, always."""
-    token_key: Path | None = None
-    """File of the keys that sign tokens; None for token.key in the state folder."""
-    options: ServingOptions
-    max_views: int = 16
-    """Most views that a request may ask for."""
-    connections: Connections = field(default_factory=Connections)
-    """Limits of each connection."""
-    security: Security = field(default_factory=Security)
-    """Certificates and callers."""
-    max_bytes_in_flight: int = 512 * 2**20
-    """Encoded pictures held at once, in bytes: a bound on views in flight says nothing about their size."""
-    reflection: bool = True
-    """Whether clients may ask which services and messages there are."""
-    grace_s: float = 20.0
-    """How long a stop waits for requests to be answered."""
-    observation: Observation = field(default_factory=Observation)
-    """What the server tells of itself, and where."""
 
 
 class Server:

@@ -5,7 +5,8 @@
 
 Each peer tries its settings and keeps its best. Throughput: pawserve and the peer run side by side and are asked by
 turns at 1, 16 and 64 callers; the ratio is within a round. Latency: all of them, by turns, at one offered load: half of
-what the slowest can. `--parts` and `--peers` do less at a time; what is done is kept in the day's results.
+what the slowest can. In each round of the first, processes without any server do the same work: the most that a server
+could reach. `--parts` and `--peers` do less at a time; what is done is kept in the day's results.
 """
 
 import argparse
@@ -84,12 +85,15 @@ def measure_throughput(arguments: argparse.Namespace, results: dict[str, Any]) -
             servers = {name: stack.enter_context(_start_best(arguments, results, name)) for name in ("pawserve", peer)}
             _check_answers(arguments, servers)
             rounds: dict[str, dict[str, list[dict[str, float]]]] = {}
+            limits = []
             for number in range(arguments.rounds):
+                limits.append(_limit(arguments))
                 for callers in arguments.callers:
                     for name in servers if number % 2 == 0 else reversed(servers):  # who goes first changes
                         answer = _load(arguments, servers[name], callers=callers)
                         rounds.setdefault(str(callers), {}).setdefault(name, []).append(answer)
         results.setdefault("throughput", {})[peer] = rounds
+        results.setdefault("limit", {})[peer] = limits
 
 
 def measure_latency(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
@@ -129,6 +133,14 @@ def _load(arguments: argparse.Namespace, server: Running, **load: float) -> dict
     """One measurement, by a process of its own."""
     answer: dict[str, float] = _ask(arguments, server, "--seconds", str(arguments.seconds), **load)
     return answer
+
+
+def _limit(arguments: argparse.Namespace) -> float:
+    """Images a second without a server."""
+    command = [sys.executable, "-m", "benchmarks.peers.limit", "--bundle", str(arguments.bundle)]
+    command += ["--photos", str(arguments.photos), "--seconds", str(arguments.seconds)]
+    answer = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout)
+    return float(answer["images_per_s"])
 
 
 def _ask(arguments: argparse.Namespace, server: Running, *more: str, **load: float) -> Any:

@@ -22,6 +22,7 @@ def to_markdown(results: dict[str, Any]) -> str:
         *(f"    {command}" for command in results["commands"].values()),
         *_settings(results.get("settings", {})),
         *_throughput(results.get("throughput", {})),
+        *_limits(results.get("throughput", {}), results.get("limit", {})),
         *_latency(results.get("latency")),
     ]
     return "\n".join(lines) + "\n"
@@ -60,6 +61,28 @@ def _throughput(throughput: dict[str, Any]) -> list[str]:
             lines.append(
                 f"| {callers} | {peer} | {_rate(row['pawserve'])} | {_rate(row[peer])} | {median(ratios):.2f} |"
             )
+    return lines
+
+
+def _limits(throughput: dict[str, Any], limits: dict[str, list[float]]) -> list[str]:
+    """What the same work takes without a server, beside the most that each peer served."""
+    if not limits:
+        return []
+    lines = [
+        "",
+        "The limit: processes bound to a CPU each that decode and compute the same photos, in batches of 4, with no "
+        "server and no load beside them. No server around this engine and this decode can be faster than that.",
+        "",
+        "| beside | without a server, images/s | pawserve / limit | peer / limit | limit / peer, the most to be had |",
+        "|---|---|---|---|---|",
+    ]
+    for peer, rounds in limits.items():
+        row = throughput[peer][max(throughput[peer], key=int)]
+        ours, theirs = (
+            median(one["images_per_s"] / limit for one, limit in zip(row[name], rounds, strict=True))
+            for name in ("pawserve", peer)
+        )
+        lines.append(f"| {peer} | {median(rounds):.0f} | {ours:.2f} | {theirs:.2f} | {1 / theirs:.2f} |")
     return lines
 
 

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving.keyring import KeyRing
 from serving.metrics import Metrics
 from serving.serve_options import add_serve_options, to_settings
-from serving.server import Settings
+from serving.settings import Settings
 from tests.bundles import write_bundle
 from tests.commands import ROOT, run, serving
 

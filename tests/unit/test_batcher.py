@@ -183,21 +183,32 @@ def test_a_picture_that_takes_long_to_prepare_holds_up_none_of_its_worker_s_shar
     run(test())
 
 
-def test_each_worker_keeps_to_its_cpu(batchers: Batchers) -> None:
-    cpu = max(os.sched_getaffinity(0))
-    kept = []
-
-    def prepare() -> NDArray[np.uint8]:
-        kept.append(os.sched_getaffinity(0))
-        return picture(1)()
+def test_a_worker_keeps_to_its_cpu_while_pictures_queue(batchers: Batchers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.binding.LEAST_SHARE", 0)  # here, a worker that waits has no neighbour
 
     async def test() -> None:
-        for cpus in ([cpu], [], [4095]):  # the last is none of this machine's
+        everywhere = os.sched_getaffinity(0)
+        cpu = max(everywhere)
+        for cpus, expected in (([cpu], {cpu}), ([], everywhere), ([4095], everywhere)):  # no machine here has the last
+            queued = threading.Event()
+            kept = []
+
+            def prepare(queued: threading.Event = queued, kept: list[set[int]] = kept) -> NDArray[np.uint8]:
+                assert queued.wait(LONG_S)
+                kept.append(os.sched_getaffinity(0))
+                return picture(1)()
+
             batcher = batchers(GatedEngine(open_=True), workers=1, cpus=cpus)
-            assert values((await batcher.compute([prepare], 1))[0]) == [1]
+            tasks = [asyncio.create_task(batcher.compute([prepare], 1)) for _ in range(5)]
+            await asyncio.sleep(0.05)  # the first is begun with, and may have come alone
+            queued.set()
+            await asyncio.gather(*tasks)
+            assert kept[1:] == [expected] * 4
+            del kept[:]
+            await batcher.compute([prepare], 1)
+            assert kept == [everywhere]
 
     run(test())
-    assert kept == [{cpu}, os.sched_getaffinity(0), os.sched_getaffinity(0)]
 
 
 def test_first_come_first_served(batchers: Batchers) -> None:

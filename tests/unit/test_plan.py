@@ -73,6 +73,8 @@ def test_workers_are_bound_where_they_compute_themselves(monkeypatch: pytest.Mon
     assert worker_cpus(single, on_gpu=False) == [1, 0]
     assert worker_cpus(single, on_gpu=True) == []
     assert worker_cpus(replace(single, threads=2), on_gpu=False) == []
+    monkeypatch.setattr("serving.plan.bindable_cpus", lambda: list(range(16)))
+    assert worker_cpus(replace(single, instances=16), on_gpu=False) == []
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])

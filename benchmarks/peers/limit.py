@@ -1,0 +1,56 @@
+"""A bundle and photos in; how many a second this machine decodes and computes when nobody serves them, as JSON out.
+
+A process for each CPU, bound to it, with a single-threaded session and nothing to wait for: no server around the same
+engine and the same decode can be faster than that.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from benchmarks.peers.pictures import Pictures
+
+BATCH = 4
+WARM_UP_S = 0.3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    arguments = parser.parse_args()
+    cpus = sorted(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(len(cpus), mp_context=get_context("forkserver")) as processes:
+        begin = time.monotonic() + 2.0  # all have loaded by then
+        measure = partial(_measure, arguments.bundle, arguments.photos, begin=begin, seconds=arguments.seconds)
+        json.dump({"images_per_s": sum(processes.map(measure, cpus))}, sys.stdout)
+
+
+def _measure(bundle: Path, photos: Path, cpu: int, *, begin: float, seconds: float) -> float:
+    """Images a second on one CPU."""
+    os.sched_setaffinity(0, {cpu})
+    pictures = Pictures(bundle)
+    paths = sorted(photos.rglob("*.jpg"))
+    contents = [path.read_bytes() for path in paths[:: max(1, len(paths) // 250)]]
+    at = images = 0
+    elapsed = 0.0
+    while elapsed < seconds:
+        batch = [contents[(at + place) % len(contents)] for place in range(BATCH)]
+        pictures.probabilities([pictures.decode(content) for content in batch])
+        at += BATCH
+        now = time.monotonic()
+        if now > begin + WARM_UP_S:  # what went before was warming up
+            images += BATCH
+            elapsed = now - begin - WARM_UP_S
+    return images / elapsed
+
+
+if __name__ == "__main__":
+    main()
