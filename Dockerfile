@@ -8,6 +8,9 @@ ARG GPU_BASE_IMAGE=${BASE_IMAGE}
 # ---- pawserve's own wheel, and TensorRT's module, which PyPI has as source only
 FROM ${BASE_IMAGE} AS wheels
 WORKDIR /build
+# Elsewhere pip would only say that hashes do not match, and that somebody may have tampered with the packages.
+RUN python3 -c "import sys; v = sys.version.split()[0]; \
+sys.exit(sys.version_info[:2] != (3, 11) and f'BASE_IMAGE has Python {v}; the requirements are locked for 3.11')"
 COPY deploy/containers/requirements/build.txt deploy/containers/requirements/tensorrt-module.txt ./
 # Where packages come from another index, or through a proxy, --secret id=pip_conf and id=ca_certificates say so to pip
 # for as long as it runs: neither is in a layer.
@@ -35,6 +38,8 @@ RUN groupadd --gid 65532 pawserve \
 ENV LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1
 
 FROM ${GPU_BASE_IMAGE} AS gpu-runtime
+RUN python3 -c "import sys; v = sys.version.split()[0]; \
+sys.exit(sys.version_info[:2] != (3, 11) and f'GPU_BASE_IMAGE has Python {v}; the requirements are locked for 3.11')"
 RUN groupadd --gid 65532 pawserve \
     && useradd --uid 65532 --gid pawserve --no-log-init --no-create-home --home-dir /nonexistent \
         --shell /usr/sbin/nologin pawserve \

@@ -52,7 +52,7 @@ def _fit(arguments: argparse.Namespace) -> dict[str, Any]:
     bundle, photos = open_bundle(arguments.bundle), _photos(arguments.photos)
     server_cpu, load_cpu = two_cpus()
     with ExitStack() as stack:
-        stack.enter_context(Probes((server_cpu, load_cpu)))
+        stack.enter_context(Probes(bundle, (server_cpu, load_cpu)))
         server = stack.enter_context(pinned_server(bundle, server_cpu))
         fitting = Fitting(bundle, photos, [server], [load_cpu], FIT_S)
         for _ in range(arguments.rounds):
@@ -166,8 +166,8 @@ def _parser() -> argparse.ArgumentParser:
         else:
             add("--replicas", type=int, choices=(1, 2), default=1, help="each on a CPU of its own (1)")
             add("--loads", type=_positive(float), nargs="+", default=LOADS, help="shares of the capacity (%(default)s)")
-            add("--rounds", type=_positive(int), default=3, help="of each load (3)")
-            add("--seconds", type=_positive(float), default=3.0, help="how long each round is kept up (3)")
+            add("--rounds", type=_positive(int), default=5, help="of each load (5)")
+            add("--seconds", type=_positive(float), default=2.0, help="how long each round is kept up (2)")
             add("--seed", type=int, default=0, help="of the times at which requests are due (0)")
     add = command("simulate", _simulate)
     add("--model", type=Path, required=True, help="what `fit` wrote, or a result of `check`")

@@ -2,9 +2,9 @@
 
 Replicas on a CPU each, and loads that send at random times, whatever becomes of earlier requests: one for one replica,
 on the other CPU; for two replicas two loads, on the same two CPUs, each sending to both by turns. The simulator gets
-the very same times and photos, and the loads' own CPU time where it is a replica's. Each load is kept up for several
-rounds, while probes watch the CPUs: what is predicted for CPUs at their usual pace, that of the fits, is told, and what
-is predicted for the pace that the probes saw.
+the very same times, photos and turns, and the loads' own CPU time where it is a replica's. Each load is kept up for
+several rounds, while the CPUs are watched: how fast they are, and when other programs have them. What is predicted for
+these CPUs is told, and what is predicted for CPUs at their usual pace, that of the fits, that nobody else ever uses.
 """
 
 import random
@@ -13,35 +13,23 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
-from benchmarks.capacity_clients import Placement, percentile, simulate
+from benchmarks.capacity_clients import percentile
 from benchmarks.capacity_fit import Fit, Fitting
+from benchmarks.capacity_others import Others
+from benchmarks.capacity_predict import Arrivals, Round, Seen, during, simulated
 from benchmarks.capacity_probe import Interval, Probes, slowness
 from benchmarks.capacity_servers import Pinned, answer_of, pinned_server, start_load, two_cpus
-from benchmarks.capacity_simulator import Request
 from serving.bundle import Bundle
 
-START_S = 2.5
+START_S = 2.2
 """After which time all loads begin: until then they start, read their photos and warm up."""
-PAUSE_S = 0.7
+PAUSE_S = 0.5
 """Between rounds: what is queued is answered by then, unless the load is an overload."""
 FIT_S = 1.5
 """How long each load of a fit is kept up."""
-Arrivals = list[list[tuple[float, int]]]
-"""For each client: when its requests are due, in seconds, and which photo each has."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """Some seconds of one load."""
-
-    arrivals: Arrivals
-    begin: float
-    """By the system's clock."""
-    latencies_s: list[float]
-    """Of all clients' requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +51,8 @@ def check(
     rounds: int,
     seconds: float,
     seed: int,
-) -> tuple[Fit, list[dict[str, float]]]:
-    """Fit, and measure each load, by turns; then predict each of them from all that was fitted.
+) -> tuple[Fit, list[dict[str, Any]]]:
+    """Fit, measure each load, and fit again; then predict each load from all that was fitted.
 
     Args:
         bundle: what is served.
@@ -79,7 +67,8 @@ def check(
     measured = []
     fits: list[Interval] = []
     with ExitStack() as stack:
-        probes = stack.enter_context(Probes(cpus))
+        probes = stack.enter_context(Probes(bundle, cpus))
+        others = stack.enter_context(Others(probes.pids))
         servers = [stack.enter_context(pinned_server(bundle, cpu)) for cpu in cpus[:replicas]]
         fitting = Fitting(bundle, photos, servers, cpus[::-1][:replicas], FIT_S)
 
@@ -97,36 +86,37 @@ def check(
                 for i in range(rounds)
             ]
             measured.append(measure(servers, cpus, photos, draws, load=load, seconds=seconds))
-            if number % 2:
-                fit()
+        fit()
     fitted = fitting.result()
 
-    def paced(begin: float) -> list[Callable[[float], float]]:
-        return [slowness(samples, fits, begin, seconds) for samples in probes.samples]
+    def seen(begin: float) -> Seen:
+        return Seen(
+            slowness=[slowness(samples, fits, begin, seconds) for samples in probes.samples],
+            interruptions=[during(others.taken, cpu, begin, seconds) for cpu in cpus],
+        )
 
-    return fitted, [_row(fitted, each, paced, replicas, seconds) for each in measured]
+    return fitted, [_row(fitted, each, seen, replicas, seconds) for each in measured]
 
 
-def _row(
-    fitted: Fit, seen: Measured, paced: Callable[[float], list[Callable[[float], float]]], replicas: int, seconds: float
-) -> dict[str, float]:
-    """Predictions beside measurements: at the usual pace, and at the pace that the probes saw."""
-    usual = [predict(fitted, each.arrivals, replicas) for each in seen.rounds]
-    followed = [predict(fitted, each.arrivals, replicas, paced(each.begin)) for each in seen.rounds]
-    row = {
+def _row(fitted: Fit, load: Measured, seen: Callable[[float], Seen], replicas: int, seconds: float) -> dict[str, Any]:
+    """Predictions beside measurements: for usual CPUs, and for what was seen of these."""
+    usual = [simulated(fitted, each, replicas, Seen()) for each in load.rounds]
+    followed = [simulated(fitted, each, replicas, seen(each.begin)) for each in load.rounds]
+    row: dict[str, Any] = {
         "replicas": replicas,
-        "load": seen.load,
-        "offered_per_s": sum(len(own) for each in seen.rounds for own in each.arrivals) / (seconds * len(seen.rounds)),
-        "measured_per_s": seen.per_s,
-        "measured_busy": seen.busy,
+        "load": load.load,
+        "offered_per_s": sum(len(own) for each in load.rounds for own in each.arrivals) / (seconds * len(load.rounds)),
+        "measured_per_s": load.per_s,
+        "measured_busy": load.busy,
     }
     for name, predicted in (("usual", usual), ("predicted", followed)):
         row[f"{name}_per_s"] = sum(len(each.latencies_s) for each in predicted) / sum(e.elapsed_s for e in predicted)
         row[f"{name}_busy"] = fmean(each.busy for each in predicted)
-    for name, all_of_them in (("measured", seen.rounds), ("usual", usual), ("predicted", followed)):
-        latencies = sorted(latency for each in all_of_them for latency in each.latencies_s)
+    for name, all_of_them in (("measured", load.rounds), ("usual", usual), ("predicted", followed)):
         for percent in (50, 99):
-            row[f"{name}_p{percent}_ms"] = 1000 * percentile(latencies, percent / 100)
+            rounds_ms = [1000 * percentile(sorted(each.latencies_s), percent / 100) for each in all_of_them]
+            row[f"{name}_p{percent}_ms"] = median(rounds_ms)
+            row[f"{name}_p{percent}_ms_of_rounds"] = rounds_ms
     return row
 
 
@@ -144,31 +134,6 @@ def draw(rate: float, seconds: float, *, clients: int, photos: int, seed: int) -
         arrivals[rng.randrange(clients)].append((due, rng.randrange(photos)))
         due += rng.expovariate(rate)
     return arrivals
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predicted:
-    """What the simulator says of a round."""
-
-    latencies_s: list[float]
-    elapsed_s: float
-    busy: float
-
-
-def predict(
-    fitted: Fit, arrivals: Arrivals, replicas: int, paced: Sequence[Callable[[float], float]] = ()
-) -> Predicted:
-    """Simulate a round, on CPUs that are as fast as usual, or as slow at each time as `paced` says."""
-    requests = [[Request(due, [fitted.prepare_s[photo]]) for due, photo in each] for each in arrivals]
-    placement = Placement(
-        replicas=range(replicas),
-        clients=range(replicas) if replicas > 1 else [1],
-        cpus=[1, 1],
-        slowness=paced,
-    )
-    summary = simulate(fitted.model, requests, replicas=replicas, client=fitted.client, placement=placement)
-    latencies_s = [request.latency_s for each in requests for request in each]
-    return Predicted(latencies_s=latencies_s, elapsed_s=len(latencies_s) / summary.requests_per_s, busy=summary.busy)
 
 
 def measure(
@@ -192,7 +157,7 @@ def measure(
         loads.append(start_load(cpu, servers, photos, arrivals=arrivals, begin=begin))
     answers: list[dict[str, Any]] = [answer_of(each) for each in loads]
     latencies = [iter(answer["latencies_s"]) for answer in answers]
-    rounds, elapsed_s = [], 0.0
+    rounds, elapsed_s, sent = [], 0.0, [0] * len(at)
     for offset, arrivals in zip(offsets, draws, strict=True):
         own = [[next(latencies[client]) for _ in each] for client, each in enumerate(arrivals)]
         ends = [
@@ -201,9 +166,10 @@ def measure(
             for (due, _), took in zip(each, taken, strict=True)
         ]
         elapsed_s += max(ends) - min(due for each in arrivals for due, _ in each)
-        rounds.append(
-            Round(arrivals=arrivals, begin=begin + offset, latencies_s=[took for taken in own for took in taken])
-        )
+        latencies_s = [took for taken in own for took in taken]
+        first = [number % len(servers) for number in sent]
+        rounds.append(Round(arrivals=arrivals, begin=begin + offset, first=first, latencies_s=latencies_s))
+        sent = [number + len(each) for number, each in zip(sent, arrivals, strict=True)]
     # each load saw all servers: the first one's account is as long as the others'
     used = [*answers[0]["servers"], *(answer["client"] for answer in answers if len(servers) > 1)]
     return Measured(

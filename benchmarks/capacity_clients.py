@@ -29,6 +29,8 @@ class Placement:
     """Of each machine."""
     slowness: Sequence[Callable[[float], float] | None] = ()
     """Of each machine at a time: how many times longer than usual work takes; empty: never longer."""
+    interruptions: Sequence[Sequence[tuple[float, float]]] = ()
+    """Of each machine: (when, seconds) of each time that something else had one of its CPUs; empty: never."""
     gpus: Sequence[int] = ()
     """Each replica's GPU, which it may share with others; empty: each that computes on a GPU has one of its own."""
 
@@ -63,6 +65,7 @@ def simulate(
     balance: str = "round_robin",
     client: LoopCosts = LoopCosts(request_s=0, picture_s=0, wake_s=0),  # noqa: B008 - frozen
     placement: Placement | None = None,
+    first: Sequence[int] = (),
     seed: int = 0,
 ) -> Summary:
     """Send the requests of each client, and wait for all answers. The requests note what became of them.
@@ -74,6 +77,7 @@ def simulate(
         balance: one of BALANCES.
         client: CPU time that clients take, where they are placed on a machine.
         placement: which machines there are.
+        first: the replica that each client's first request goes to, where it chooses by turns; empty: any.
         seed: of the engine calls' spread, and of where clients begin.
 
     Raises:
@@ -88,6 +92,9 @@ def simulate(
     clock = Clock()
     slowness = placement.slowness or [None] * len(placement.cpus)
     machines = [Cores(clock, cpus, slower) for cpus, slower in zip(placement.cpus, slowness, strict=True)]
+    for machine, taken in zip(machines, placement.interruptions or [()] * len(machines), strict=True):
+        for at_s, seconds in taken:
+            clock.at(at_s, partial(machine.interrupt, seconds))
     gpus = placement.gpus or range(replicas)
     engines = [Cores(clock, 1) for _ in range(max(gpus) + 1)]  # calls on one GPU share it evenly
     servers = [
@@ -97,7 +104,8 @@ def simulate(
     elsewhere = Cores(clock, len(arrivals))
     for number, (requests, at) in enumerate(zip(arrivals, placement.clients, strict=True)):
         loop = Loop(elsewhere if at is None else machines[at], client.wake_s)
-        sender = _Client(clock, number, servers, loop, client, balance, rng)
+        turn = first[number] if first else rng.randrange(replicas)
+        sender = _Client(clock, number, servers, loop, client, balance, turn)
         for request in requests:
             clock.at(request.due_s, partial(sender.send, request))
     clock.run()
@@ -117,7 +125,7 @@ class _Client:
         loop: Loop,
         costs: LoopCosts,
         balance: str,
-        rng: random.Random,
+        turn: int,
     ) -> None:
         self._clock = clock
         self._caller = Caller(f"client-{number}", "one")
@@ -125,7 +133,7 @@ class _Client:
         self._loop = loop
         self._costs = costs
         self._balance = balance
-        self._turn = rng.randrange(len(servers))
+        self._turn = turn
         self._unanswered = [0] * len(servers)
 
     def send(self, request: Request) -> None:
@@ -146,10 +154,10 @@ class _Client:
         count = len(self._servers)
         if self._balance == "per_connection":
             return self._turn
-        self._turn = (self._turn + 1) % count
+        turn, self._turn = self._turn, (self._turn + 1) % count
         if self._balance == "round_robin":
-            return self._turn
-        following = (*range(self._turn, count), *range(self._turn))
+            return turn
+        following = (*range(turn, count), *range(turn))
         return min(following, key=self._unanswered.__getitem__)
 
 

@@ -22,7 +22,7 @@ ASSUMPTIONS = (
     "INT8 should be faster; another GPU differs.",
     "GPU, one row: 0.67 ms. NVIDIA publishes that for EfficientNet-B0 in INT8 on an A100 with TensorRT 8.4 (TensorFlow "
     "quantization toolkit, model zoo results). Between the two, a call's time is taken as linear in its rows.",
-    "Copies to the GPU hide behind its kernels; processes on one GPU share it evenly and lose nothing by it.",
+    "Copies to the GPU hide behind its kernels; processes on one GPU take turns on it and lose nothing by it.",
     "CPU cores as fast as the one that was fitted, however many work at once; no limit of memory bandwidth.",
     "Network cards of 25 Gbit/s, all of which photos may use.",
     "Photos like those that were fitted; larger ones cost more to decode and to send, in proportion.",

@@ -36,13 +36,14 @@ def check_page(results: dict[str, Any]) -> str:
         "",
         f"A request has {model['request_bytes']:,.0f} bytes, an answer {model['answer_bytes']:,.0f}.",
         "",
-        "Requests at random times (Poisson); the simulator got the same times and photos, and how much slower or "
-        "faster than in the fits the CPUs were meanwhile, as probes saw it that know nothing of the server. "
-        "Predicted / measured:",
+        "Requests at random times (Poisson); the simulator got the same times and photos, how much slower or faster "
+        "than in the fits the CPUs computed a row meanwhile, and when other programs had them. Both were seen by "
+        "programs that know nothing of the server. Percentiles are those of the round in the middle, by that "
+        "percentile. Predicted / measured:",
         "",
         *_predictions(results["loads"], "predicted"),
         "",
-        "The same for CPUs that are always as fast as they were in the fits, as one would plan beforehand:",
+        "The same for CPUs that are always as fast as they were in the fits, and that no other program uses:",
         "",
         *_predictions(results["loads"], "usual"),
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from serving.channel_options import add_channel_options
 from serving.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, ClientError
 from serving.commands import check_health, record_label, serve, show_statistics
+from serving.environment import check_environment
 from serving.operator_commands import add_operator_commands
 from serving.option_types import positive, seconds
 from serving.predict import predict
@@ -16,12 +17,18 @@ from serving.ray_options import add_ray
 from serving.serve_options import add_serve_options
 from serving.statistics_arguments import add_export_labels, add_view_options
 
+WRONG_USE = 2
 INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     options = _parser().parse_args(arguments)
+    try:
+        check_environment()
+    except ValueError as error:
+        print(f"pawserve: {error}", file=sys.stderr)
+        return WRONG_USE
     try:
         return int(options.run(options))
     except ClientError as error:

@@ -24,7 +24,7 @@ from serving.pb.pawserve.v1 import classifier_pb2_grpc
 from serving.process import tune_interpreter
 from serving.ray_ingress import CLASSIFIER, HEALTH
 from serving.ray_methods import Methods
-from serving.ray_options import parse_flags
+from serving.ray_options import MORE_VERSIONS, parse_configuration
 from serving.ray_versions import LoadNamedVersions, VersionsOnDemand
 from serving.serve_options import to_settings
 from serving.server import Server
@@ -33,7 +33,6 @@ NAME = "pawserve"
 DEPLOYMENT = "Classifier"
 MAX_ONGOING_REQUESTS = 4096
 """For Ray; high, since a replica bounds its queue itself, in views, and says in its refusals when to come back."""
-MORE_VERSIONS = 3
 
 
 class ClassifierReplica:
@@ -122,11 +121,8 @@ def build(arguments: dict[str, Any]) -> Application:
     """The application of a configuration file, whose `args` are `flags` and `more_versions`.
 
     Raises:
-        ValueError: if there are others, or a flag is none, or not for replicas.
+        ValueError: if they are not what they should be.
     """
-    if unknown := arguments.keys() - {"flags", "more_versions"}:
-        raise ValueError(f"args has {', '.join(sorted(unknown))}; flags and more_versions are allowed")
-    flags = [str(flag) for flag in arguments.get("flags", [])]
-    options = parse_flags(flags)
+    options, more_versions = parse_configuration(arguments)
     options["listen"] = "0.0.0.0:0"  # Ray listens, and to all: tokens in plaintext are refused unless they are allowed
-    return application(options, int(arguments.get("more_versions", MORE_VERSIONS)))
+    return application(options, more_versions)

@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 from serving.option_types import number, positive, seconds
 from serving.serve_options import add_serve_options
 
+MORE_VERSIONS = 3
+"""Versions that a replica loads because callers name them."""
 NOT_BY_REPLICAS: Mapping[str, str] = {
     "tls_cert": "Ray's ingress speaks plaintext: put a proxy or a service mesh in front of it",
     "tls_key": "Ray's ingress speaks plaintext: put a proxy or a service mesh in front of it",
@@ -52,7 +54,7 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
     add(
         "--more-versions",
         type=positive,
-        default=3,
+        default=MORE_VERSIONS,
         metavar="N",
         help="versions beside those of --model and --keep-versions that a replica loads when callers name them; the "
         "one not asked for longest makes room (3)",
@@ -80,6 +82,22 @@ def check_replica_options(arguments: argparse.Namespace) -> None:
 def replica_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Those of parsed arguments that are options of `serve`, for the replicas."""
     return {name: getattr(arguments, name) for name in vars(_usual())}
+
+
+def parse_configuration(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """The options of each replica, and how many more versions it loads, from the `args` of a configuration file.
+
+    Raises:
+        ValueError: if there are others, or one is of another kind, or a flag is none, or not for replicas.
+    """
+    if unknown := arguments.keys() - {"flags", "more_versions"}:
+        raise ValueError(f"args has {', '.join(sorted(unknown))}; flags and more_versions are allowed")
+    flags, more_versions = arguments.get("flags", []), arguments.get("more_versions", MORE_VERSIONS)
+    if not isinstance(flags, list):
+        raise ValueError(f"flags is {flags!r}; it must be a list of options of serve, such as [--models, /models]")
+    if not isinstance(more_versions, int) or isinstance(more_versions, bool) or more_versions < 1:
+        raise ValueError(f"more_versions is {more_versions!r}; it must be a whole number from 1")
+    return parse_flags([str(flag) for flag in flags]), more_versions
 
 
 def parse_flags(flags: list[str]) -> dict[str, Any]:

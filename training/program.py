@@ -104,8 +104,10 @@ def _fit(options: Fit) -> None:
     if not 0 <= options.checkpoint_every <= 86_400:
         raise UsageError(f"checkpoint-every is {options.checkpoint_every}; it must lie between 0 and 86,400 seconds")
     recipe = options.first.apply(options.settings)
+    is_first = os.environ.get("RANK", "0") == "0"  # of several processes, one speaks
     if options.auto_resume and is_finished(options.run, recipe):
-        say(f"{options.run} is finished: there is nothing to do")
+        if is_first:
+            say(f"{options.run} is finished: there is nothing to do")
         return
     evaluation = fit(
         options.data,
@@ -115,9 +117,9 @@ def _fit(options: Fit) -> None:
         resume=options.resume or (options.auto_resume and can_resume(options.run)),
         checkpoint_every_s=options.checkpoint_every,
     )
-    say_accuracy(evaluation)
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first:
         return
+    say_accuracy(evaluation)
     facts = json_module.loads((options.run / RUN_FILE).read_text(encoding="utf-8"))
     if options.json:
         print(json_module.dumps(facts, ensure_ascii=False))

@@ -15,6 +15,11 @@ set -eu
 : "${NODES:?how many nodes, such as 4 or 2:4}"
 : "${HEAD:?host:port of one of the nodes}"
 
+if [ -z "${PROCESSES:-}" ] && ! "${PYTHON:-python}" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    echo "launch.sh: torch finds no GPU on this node; say how many processes it shall have, such as PROCESSES=2" >&2
+    exit 2
+fi
+
 # Checkpoints are written at the ends of epochs; after a loss every process begins anew, and goes on from the last one.
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "$NODES" \

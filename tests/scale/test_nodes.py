@@ -112,3 +112,18 @@ def test_a_lost_node_is_done_without(launch: Callable[..., list[Node]], tmp_path
     assert first.wait(timeout=250) == 0, log.read_text()
     check_whole(tmp_path / "run", log.read_text())
     assert open_run(tmp_path / "run").facts["processes"] == 1
+
+
+def test_a_node_without_a_gpu_is_told_to_say_how_many_processes() -> None:
+    environment = {
+        **ENVIRONMENT,
+        "NODES": "1",
+        "HEAD": "127.0.0.1:1",
+        "PYTHON": sys.executable,
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    environment.pop("PROCESSES", None)
+    command = ["sh", ROOT / "deploy/torchrun/launch.sh", "--data", "photos", "--run", "run"]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr.startswith("launch.sh: torch finds no GPU on this node; say how many processes")

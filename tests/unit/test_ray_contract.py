@@ -17,7 +17,7 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc
 from serving.ray_ingress import CLASSIFIER, SERVICER_FUNCTIONS
 from serving.ray_methods import Methods, NoMessage
-from serving.ray_options import parse_flags
+from serving.ray_options import parse_configuration, parse_flags
 from serving.serve_options import to_settings
 from serving.server import Server
 from tests.bundles import write_bundle
@@ -140,6 +140,27 @@ def test_the_configuration_file_says_what_the_code_is() -> None:
 def test_flags_that_a_replica_cannot_keep_are_refused(flags: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_flags(flags)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"flag": []}, "flags and more_versions are allowed"),
+        ({"flags": "--models /models"}, r"flags is '--models /models'; it must be a list"),
+        ({"flags": None}, "flags is None; it must be a list"),
+        ({"more_versions": 0}, "more_versions is 0; it must be a whole number from 1"),
+        ({"more_versions": "three"}, "more_versions is 'three'"),
+        ({"more_versions": True}, "more_versions is True"),
+    ],
+)
+def test_arguments_of_a_configuration_file_of_another_kind_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_configuration(arguments)
+
+
+def test_numbers_in_a_configuration_file_are_flags_too() -> None:
+    options, more_versions = parse_configuration({"flags": ["--max-views", 7]})
+    assert (options["max_views"], more_versions) == (7, 3)
 
 
 def test_a_replica_counts_no_more_cpus_than_are_reserved_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,103 @@
+"""Time in; what programs that are no part of a measurement took of which CPU, and when, out.
+
+A machine at rest is not idle: the kernel's own threads, agents and monitors run for some milliseconds at a time, and
+what came for the server waits meanwhile. Where the kernel gives each its turn, that makes the 99th percentile of a load
+that keeps the CPUs half busy.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+SAMPLE_S = 0.02
+LISTED_S = 0.25
+"""How often programs are looked for that are new."""
+LEAST_S = 0.0001
+"""What is shorter is not noted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A CPU was somebody else's for some time."""
+
+    at: float
+    """When it began, by the system's clock."""
+    cpu: int
+    pid: int
+    seconds: float
+
+
+class Others:
+    """Watches all programs but this one and its children, from the beginning of the block to its end.
+
+    Args:
+        too: children that are watched nonetheless.
+    """
+
+    def __init__(self, too: Collection[int] = ()) -> None:
+        self.taken: list[Taken] = []
+        """In the order in which it was noticed."""
+        self._too = too
+        self._watched: dict[int, float] = {}
+        self._children: set[int] = set()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="others")
+
+    def __enter__(self) -> "Others":
+        self._list()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        listed = time.monotonic()
+        while not self._ended.wait(SAMPLE_S):
+            if time.monotonic() - listed > LISTED_S:
+                self._list()
+                listed = time.monotonic()
+            for pid, before_s in list(self._watched.items()):
+                try:
+                    used_s = _cpu_seconds(pid)
+                except OSError:  # it has ended
+                    del self._watched[pid]
+                    continue
+                self._watched[pid] = used_s
+                if used_s - before_s > LEAST_S:
+                    self._note(pid, used_s - before_s)
+
+    def _list(self) -> None:
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit() or int(folder.name) in self._watched.keys() | self._children:
+                continue
+            pid = int(folder.name)
+            try:
+                ours = pid == os.getpid() or _stat(pid)[1] == str(os.getpid())
+                if ours and pid not in self._too:
+                    self._children.add(pid)
+                else:
+                    self._watched[pid] = _cpu_seconds(pid)
+            except OSError:
+                continue
+
+    def _note(self, pid: int, seconds: float) -> None:
+        try:
+            cpu = int(_stat(pid)[36])
+        except OSError:
+            return
+        self.taken.append(Taken(time.time() - seconds, cpu, pid, seconds))
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process; its clock's number is that of clock_getcpuclockid(3) on Linux."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat (proc_pid_stat(5)) from the third on, which is the state."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

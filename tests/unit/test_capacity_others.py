@@ -1,0 +1,34 @@
+"""What other programs take of the CPUs is seen, with the CPU; what belongs to the measurement is none of it."""
+
+import os
+import subprocess
+import sys
+
+from benchmarks.capacity_others import Others, Taken
+from tests.commands import eventually
+
+BUSY = "import os\nprint(flush=True)\nwhile os.getppid() != 1: pass"
+
+
+def test_a_busy_program_is_seen_on_its_cpu_and_what_is_started_to_measure_is_not() -> None:
+    cpu = min(os.sched_getaffinity(0))
+    command = ["taskset", "--cpu-list", str(cpu), sys.executable, "-c", BUSY]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as ours,
+        subprocess.Popen(command, stdout=subprocess.PIPE) as other,
+        Others([other.pid]) as others,
+    ):
+        try:
+            for process in (ours, other):
+                assert process.stdout is not None
+                process.stdout.readline()
+
+            def seen() -> list[Taken]:
+                return [each for each in others.taken if each.pid == other.pid]
+
+            assert eventually(lambda: sum(each.seconds for each in seen()) > 0.2)
+            assert {each.cpu for each in seen()} == {cpu}
+        finally:
+            ours.kill()
+            other.kill()
+    assert ours.pid not in {each.pid for each in others.taken}

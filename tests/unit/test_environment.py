@@ -1,0 +1,45 @@
+"""Variables of the environment that nothing reads are refused if they nearly are ones that something reads."""
+
+import re
+
+import pytest
+
+from serving.environment import KNOWN, PREFIX, check_environment
+from tests.commands import ROOT, run
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("STATISTIC_FILE", "STATISTICS_FILE"),
+        ("STATISTICS_URL", "STATISTICS"),
+        ("TOKENFILE", "TOKEN_FILE"),
+        ("ENGINE", "ENGINES"),
+        ("TLS_CERTS", "TLS_CERT"),
+    ],
+)
+def test_a_mistyped_name_is_refused_and_the_right_one_told(given: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=rf"{PREFIX}{given}; did you mean {PREFIX}{meant}\?"):
+        check_environment({f"{PREFIX}{given}": "x", "PATH": "/bin"})
+
+
+def test_what_is_read_what_kubernetes_adds_and_what_others_use_is_left_alone() -> None:
+    read = {f"{PREFIX}{name}": "x" for name in KNOWN}
+    added = ("SERVICE_HOST", "SERVICE_PORT_GRPC", "PORT", "PORT_50051_TCP_ADDR", "SERVER_PORT", "STATISTICS_PORT")
+    check_environment(
+        {**read, **{f"{PREFIX}{name}": "x" for name in added}, "STATISTIC_FILE": "x", "pawserve_token": ""}
+    )
+
+
+def test_all_that_the_code_reads_is_known() -> None:
+    sources = [*(ROOT / "serving").glob("*.py"), *(ROOT / "export").glob("*.py"), *(ROOT / "deploy").rglob("*.py")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    read = set(re.findall(rf"environ[^\n]*\"{PREFIX}([A-Z_]+)\"", text))
+    assert read >= {"STATISTICS", "SERVER", "PHOTOS"}
+    assert read <= set(KNOWN)
+
+
+def test_the_command_ends_with_wrong_use() -> None:
+    finished = run("serving", "health", PAWSERVE_SERVER="127.0.0.1:1", PAWSERVE_STATISTIC_FILE="/run/secrets/url")
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert "did you mean PAWSERVE_STATISTICS_FILE" in finished.stderr
