@@ -77,7 +77,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--plan-seconds",
         type=seconds,
-        default=1.2,
+        default=0.8,
         metavar="S",
         help="how long the first start of a model measures which plan is the fastest; 0 takes one unmeasured "
         "(%(default)g)",

@@ -8,6 +8,7 @@ import pytest
 
 from serving import serve_options
 from serving.__main__ import main
+from serving.plan import PlanOptions
 from serving.views import MAX_VIEWS
 from tests.commands import ROOT
 
@@ -50,6 +51,13 @@ def test_what_cannot_be_meant_is_wrong_use_and_said(
 
 def test_the_most_views_are_those_that_there_are() -> None:
     assert serve_options.MOST_VIEWS == MAX_VIEWS
+
+
+def test_the_plan_is_measured_for_as_long_as_the_library_would() -> None:
+    from serving.__main__ import _parser
+
+    settings = serve_options.to_settings(_parser().parse_args(["serve", "--models", "models"]))
+    assert settings.options.plan == PlanOptions()
 
 
 def test_the_help_tells_the_defaults_that_hold(capsys: pytest.CaptureFixture[str]) -> None:
