@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from serving.decode import EXIF_ORIENTATION, ImageError, Limits, Reason, decode
+from serving.decode import ImageError, Limits, Reason, decode
 from serving.jpeg_header import plain_size
+from serving.upright import EXIF_ORIENTATION
 from tests.golden.draw import encoded, picture
 
 PICTURE = picture()
