@@ -164,7 +164,7 @@ def batcher_of() -> Iterator[Callable[[Engine, Engine], DynamicBatcher]]:
     made: list[DynamicBatcher] = []
 
     def make(usual: Engine, spread: Engine) -> DynamicBatcher:
-        made.append(DynamicBatcher([usual], workers=1, max_rows=100, lone=LoneRows(spread, [])))
+        made.append(DynamicBatcher([usual], workers=2, max_rows=100, lone=LoneRows(spread, [])))
         return made[-1]
 
     yield make
@@ -179,15 +179,25 @@ def picture(rows: int = 1) -> Prepare:
 def test_only_a_row_that_is_alone_is_lone(batcher_of: Callable[[Engine, Engine], DynamicBatcher]) -> None:
     usual, spread = Engine(1), Engine()
     batcher = batcher_of(usual, spread)
+    wanted = threading.Event()
+
+    def slow() -> NDArray[np.uint8]:
+        assert wanted.wait(20)
+        return picture()()
 
     async def test() -> None:
         await batcher.compute([picture(2)], 2)
         await batcher.compute([picture(), picture()], 1)
-        await asyncio.gather(*(batcher.compute([picture()], 1) for _ in range(5)))
-        assert spread.calls == []
+        other = asyncio.create_task(batcher.compute([slow], 1))
+        await asyncio.sleep(0)  # it is in flight
         for _ in range(5):
             await batcher.compute([picture()], 1)
-        assert spread.calls == [1] * 5
+        assert spread.calls == []
+        wanted.set()
+        await other  # alone by now
+        for _ in range(5):
+            await batcher.compute([picture()], 1)
+        assert spread.calls == [1] * 6
 
     asyncio.run(asyncio.wait_for(test(), 20))
 
