@@ -3,7 +3,6 @@
 import argparse
 import csv
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from serving.statistics_database import StatisticsUnavailable, open_database
 from serving.statistics_location import find_statistics
 from serving.statistics_migrations import check_current, schema_version
 from serving.statistics_queries import ALL_TIME, LabelRow, Window, WindowForgotten, select_all_classes, select_labels
+from serving.whole_file import replacing
 
 COLUMNS = ("id", "model", "version", "predicted", "label", "probability", "predicted_at", "labelled_at")
 ROWS_AT_ONCE = 10_000
@@ -121,21 +121,12 @@ def _writer_for(out: Path) -> Callable[[Path, Rows], None]:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place once it is written and on the disk, and otherwise goes.
-
-    Raises:
-        CannotWrite: if that, or what is written in the block, cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """As `replacing`; raises CannotWrite instead of OSError."""
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            yield temporary
     except OSError as error:
         raise CannotWrite(f"{path} cannot be written: {os.strerror(error.errno) if error.errno else error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _values(row: LabelRow, classes: Sequence[str]) -> tuple[Any, ...]:
