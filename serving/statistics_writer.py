@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving import statistics_updates as updates
+from serving.repeats import Repeats
 from serving.statistics_database import Database, StatisticsUnavailable
 from serving.statistics_group import Errand, Group, Labelling
 from serving.statistics_migrations import check_current, preparing
@@ -65,6 +66,7 @@ class StatisticsWriter:
 
         self._counts_landing = Lock()  # held while counts pass from memory to where reads see them
         self._failing = False
+        self._trouble = Repeats(logger, logging.WARNING)
         self._connection: Connection | None = self._connect(MIGRATION_PATIENCE_S)
         self._thread = Thread(target=self._run, name="statistics-writer", daemon=True)
         self._thread.start()
@@ -188,6 +190,7 @@ class StatisticsWriter:
         if self._failing:
             logger.info("statistics are written again")
             self._failing = False
+            self._trouble.end()
         for errand, result in zip(group.errands, results, strict=True):
             errand.future.set_result(result)
         start = 0
@@ -198,9 +201,8 @@ class StatisticsWriter:
 
     def _fail(self, group: Group, error: Exception) -> None:
         self._disconnect()
-        if not self._failing:  # once, and not every second until it is over
-            logger.warning("statistics are not written, labels are refused: %s", error)
-            self._failing = True
+        self._trouble.log(f"statistics are not written, labels are refused: {error}")
+        self._failing = True
         with self._changed:
             self._counts_in_flight = Counter()
             if self._closed:

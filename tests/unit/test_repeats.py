@@ -6,7 +6,7 @@ import pytest
 
 from serving import repeats
 from serving.errors import to_api_error
-from serving.repeats import Repeats
+from serving.repeats import MOST_AT_ONCE, Repeats
 from serving.statistics import StatisticsUnavailable
 
 
@@ -22,12 +22,27 @@ def test_one_line_a_minute_says_how_often(clock: list[float], caplog: pytest.Log
     trouble = Repeats(logging.getLogger("serving.test"), logging.ERROR)
     for second in range(130):
         clock[0] = 1000.0 + second
-        trouble.log(f"the disk is full, {second}")
+        trouble.log("the disk is full")
+    trouble.end()
+    trouble.log("the disk is full")
     assert [record.getMessage() for record in caplog.records] == [
-        "the disk is full, 0",
-        "the disk is full, 60 (59 more times since this was logged last)",
-        "the disk is full, 120 (59 more times since this was logged last)",
+        "the disk is full",
+        "the disk is full (and 59 times since the line before)",
+        "the disk is full (and 59 times since the line before)",
+        "the disk is full",
     ]
+
+
+def test_another_cause_is_said_at_once_but_not_any_number_of_them(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    trouble = Repeats(logging.getLogger("serving.test"), logging.ERROR)
+    for message in ("the connection ended", "the password is wrong", "the connection ended"):
+        trouble.log(message)
+    assert [record.getMessage() for record in caplog.records] == ["the connection ended", "the password is wrong"]
+    for number in range(1000):
+        trouble.log(f"{number} labels wait")
+    assert len(caplog.records) == MOST_AT_ONCE
 
 
 @pytest.mark.parametrize("error", [StatisticsUnavailable("the disk is full"), MemoryError("a large picture")])
