@@ -224,7 +224,8 @@ def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
     if not is_read(image.mode):
         message = f"pixels of kind {image.mode!r} are not read; convert the picture to 8-bit RGB or grey"
         raise ImageError(Reason.UNSUPPORTED, message)
-    if image.tile and image.tile[0][0] == "bmp_rle" and max(image.width * image.height, len(data)) > MAX_RLE:
+    tiles = getattr(image, "tile", ())  # of files: which decoder each part of the picture needs
+    if tiles and tiles[0][0] == "bmp_rle" and max(image.width * image.height, len(data)) > MAX_RLE:
         message = f"a compressed BMP may have {MAX_RLE:,} pixels and bytes; send it uncompressed, or as PNG"
         raise ImageError(Reason.UNSUPPORTED, message)
     if image.format == "TIFF":
