@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,7 @@ from serving.client_messages import (
     to_classified,
     to_client_error,
     to_recorded,
+    watch_request,
 )
 from serving.many import Many
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
@@ -126,9 +128,25 @@ class AsyncClient:
         """Record the truth: pairs of a prediction's token and the true class."""
         return to_recorded(await self._call(self._stub.RecordLabels, label_request(labels)))
 
-    async def statistics(self, model: str = "") -> list[pb.ModelStatistics]:
+    async def statistics(
+        self, model: str = "", *, start: datetime | None = None, end: datetime | None = None
+    ) -> list[pb.ModelStatistics]:
         """What was predicted against what was true, for each version with predictions or labels."""
-        return list((await self._call(self._stub.GetStatistics, pb.GetStatisticsRequest(model=model))).models)
+        request = pb.GetStatisticsRequest(model=model, start_time=start, end_time=end)
+        return list((await self._call(self._stub.GetStatistics, request)).models)
+
+    async def watch_statistics(
+        self, model: str = "", *, min_interval_s: float = 1.0
+    ) -> AsyncIterator[list[pb.ModelStatistics]]:
+        """The same at once, and whenever it has changed, no more often than told; ends when the server stops."""
+        call = self._stub.WatchStatistics(watch_request(model, min_interval_s))
+        try:
+            async for response in call:
+                yield list(response.models)
+        except grpc.RpcError as error:
+            raise to_client_error(error, self.address) from error
+        finally:
+            call.cancel()
 
     async def list_models(self) -> list[pb.Model]:
         """The versions that are served."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +23,7 @@ from serving.client_messages import (
     to_classified,
     to_client_error,
     to_recorded,
+    watch_request,
 )
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
@@ -172,8 +173,7 @@ class Client:
 
     def watch_statistics(self, model: str = "", *, min_interval_s: float = 1.0) -> Iterator[list[pb.ModelStatistics]]:
         """The same at once, and whenever it has changed, no more often than told; ends when the server stops."""
-        request = pb.WatchStatisticsRequest(model=model, min_interval=timedelta(seconds=min_interval_s))
-        call = self._stub.WatchStatistics(request)
+        call = self._stub.WatchStatistics(watch_request(model, min_interval_s))
         try:
             for response in call:
                 yield list(response.models)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -101,6 +102,11 @@ def stream_request(question: Question, id_: str, image: bytes) -> pb.ClassifyStr
 def label_request(labels: Sequence[tuple[str, str]]) -> pb.RecordLabelsRequest:
     """The request for pairs of a token and the true class."""
     return pb.RecordLabelsRequest(labels=[pb.LabelInput(token=token, label=label) for token, label in labels])
+
+
+def watch_request(model: str, min_interval_s: float) -> pb.WatchStatisticsRequest:
+    """The request to be told of changes, at least so many seconds apart."""
+    return pb.WatchStatisticsRequest(model=model, min_interval=timedelta(seconds=min_interval_s))
 
 
 def to_classified(response: pb.ClassifyResponse) -> Classified:

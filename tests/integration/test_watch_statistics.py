@@ -1,13 +1,17 @@
 """WatchStatistics over gRPC: what watchers are told and when, and that they hold up nothing and nobody."""
 
+import asyncio
+import inspect
 import signal
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from serving.async_client import AsyncClient
 from serving.client import Client
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
@@ -42,6 +46,39 @@ def test_watchers_are_told_at_once_and_whenever_something_has_changed(models: Pa
         corrected = next(watch)
         assert labels(corrected) == 1
         assert corrected.models[0].accuracy.value == 0
+
+
+def test_the_clients_watch_and_ask_for_windows_alike(models: Path, tmp_path: Path) -> None:
+    async def watch(address: str) -> None:
+        async with AsyncClient(address) as other:
+            changes = other.watch_statistics(min_interval_s=0.1)
+            assert not await anext(changes)
+            (token,) = await asyncio.to_thread(tokens, client)
+            assert (await anext(changes))[0].predictions == 1
+            await other.record_labels([(token, "red")])
+            assert (await anext(changes))[0].labels == 1
+            (recent,) = await other.statistics(start=datetime.now(UTC) - timedelta(hours=1))
+            assert recent.labels == 1
+            assert not await other.statistics(end=datetime.now(UTC) - timedelta(hours=1))
+            await changes.aclose()
+
+    with serving(models, tmp_path / "state") as address, Client(address) as client:
+        asyncio.run(watch(address))
+        assert next(client.watch_statistics())[0].labels == 1
+        now = datetime.now(UTC)
+        assert client.statistics(start=now - timedelta(hours=1))[0].labels == 1
+        assert not client.statistics(end=now - timedelta(hours=1))
+    for name in (
+        "classify",
+        "classify_many",
+        "record_labels",
+        "statistics",
+        "watch_statistics",
+        "list_models",
+        "health",
+    ):
+        ours, theirs = (inspect.signature(getattr(each, name)).parameters for each in (AsyncClient, Client))
+        assert list(ours) == list(theirs), name
 
 
 def test_answers_are_no_closer_than_the_interval_and_the_last_one_is_up_to_date(models: Path, tmp_path: Path) -> None:
