@@ -205,12 +205,14 @@ def test_a_key_made_as_the_secret_says_signs_tokens(tmp_path: Path) -> None:
     [secret] = build(folder)
     kubernetes_validate.validate(secret, VERSIONS[-1], strict=True)
     cpu = build(KUBERNETES / "cpu")
-    [reference] = [each for each in server(cpu)["env"] if each["name"] == "PAWSERVE_STATISTICS"]
-    assert reference["valueFrom"]["secretKeyRef"]["name"] == secret["metadata"]["name"]
-    assert reference["valueFrom"]["secretKeyRef"]["key"] in secret["data"]
     volumes = one(cpu, "Deployment")["spec"]["template"]["spec"]["volumes"]
     [mounted] = [volume["secret"] for volume in volumes if "secret" in volume]
-    assert mounted["items"] == [{"key": "token.key", "path": "token.key"}]
+    assert mounted["secretName"] == secret["metadata"]["name"]
+    assert {item["key"] for item in mounted["items"]} == secret["data"].keys()
+    [folder_in_pod] = [each["mountPath"] for each in server(cpu)["volumeMounts"] if each["name"] == "secrets"]
+    files = {f"{folder_in_pod}/{item['path']}" for item in mounted["items"]}
+    [url_file] = [each["value"] for each in server(cpu)["env"] if each["name"] == "PAWSERVE_STATISTICS_FILE"]
+    assert files == {str(settings_of(cpu).token_key), url_file}
     path = tmp_path / "token.key"
     path.write_bytes(key)
     path.chmod(mounted["defaultMode"])
