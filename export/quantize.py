@@ -15,6 +15,7 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+from export.fold_columns import fold_columns
 from serving.bundle import Runtime
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -70,7 +71,8 @@ def quantize(graph: bytes, ranges: TensorsData, runtime: Runtime, keep_float: Co
         _quantize_skip_branches(quantized.graph, ranges)
     for stored in list(quantized.metadata_props):
         quantized.metadata_props.remove(stored)
-    return quantized.SerializeToString()
+    content: bytes = quantized.SerializeToString()
+    return content if tensorrt else fold_columns(content)
 
 
 def _widen_constants(graph: onnx.GraphProto) -> None:
