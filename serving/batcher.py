@@ -24,7 +24,7 @@ from serving.admission import Admission
 from serving.binding import Binding
 from serving.engine import Engine
 from serving.fair_queue import FairQueue
-from serving.jobs import BatchObserver, Job, Piece, Prepare, Request, to_engine_error
+from serving.jobs import BatchObserver, Job, Piece, Prepare, Request, join_rows, to_engine_error
 from serving.lone import LoneRows
 from serving.ready import MAX_GATHER_S, ReadyRows
 
@@ -236,14 +236,15 @@ class DynamicBatcher:
         return batch
 
     def _run(self, engine: Engine, batch: list[Piece]) -> None:
-        pieces = [job.images_VHWC[first:last] for job, first, last in batch]
         began = time.monotonic()
         try:
-            images_NHWC = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            images_NHWC = join_rows(batch)
             lone = self._lone if len(images_NHWC) == self._admission.rows == 1 else None
             probabilities_NK = lone.run(engine, images_NHWC) if lone else engine.run(images_NHWC)
         except Exception as error:
-            logger.exception("the engine could not compute a batch of %d rows", sum(map(len, pieces)))
+            logger.exception(
+                "the engine could not compute a batch of %d rows", sum(last - first for _, first, last in batch)
+            )
             with self._lock:
                 for job, _, _ in batch:
                     self._settle(job, to_engine_error(error))

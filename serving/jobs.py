@@ -91,6 +91,15 @@ Piece = tuple[Job, int, int]
 """Rows first to last - 1 of a job."""
 
 
+def join_rows(batch: Sequence[Piece]) -> NDArray[np.uint8]:
+    """The rows of an engine call, uint8 `[N, H, W, 3]`, in one piece; not to be written to."""
+    pieces = [job.images_VHWC[first:last] for job, first, last in batch]
+    if len(pieces) == 1:
+        return pieces[0]
+    # by Python: numpy lets go of the interpreter's lock to copy, and on a busy server it takes long to return
+    return np.frombuffer(b"".join(piece.data for piece in pieces), np.uint8).reshape(-1, *pieces[0].shape[1:])
+
+
 class BatchObserver(Protocol):
     """Hears of every batch, in a worker's thread: it must be quick, and not raise."""
 
