@@ -39,6 +39,7 @@ MAX_TILE_PIXELS = 2048 * 2048  # of a TIFF; a tile may be larger than its pictur
 MAX_TIFF_PIECES = 50_000  # each is read in Python; some software makes a strip of every row
 MAX_JPEG_SCANS = 100
 MAX_SCANNED_PIXELS = 1_000_000_000  # about two seconds
+MAX_RLE = 4_000_000  # pixels, and bytes, of a compressed BMP: Pillow decodes these in Python, pixel by pixel
 # What decoders take at most before they fail without saying why: lossless WebP, of which other formats need a third.
 DECODER_BYTES_PER_PIXEL = 12
 _ROOM = PixelRoom()
@@ -148,6 +149,9 @@ def decode(
             known, size = size, image.size
             _check_header(image, data, limits)
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+                if not plain_size(data, turned=True):  # at whatever scale, the decoder keeps all coefficients
+                    known = image.size
+                    room.enter_context(_ROOM.take(image.width * image.height, limits.max_pixels))
                 pixels = _decode_jpeg(data, image.size, min_side)
                 if pixels is not None:
                     return turn_upright(pixels, orientation_of(image))
@@ -219,6 +223,10 @@ def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
             raise ImageError(Reason.UNSUPPORTED, f"the JPEG has {scans} scans; at this size, at most {most} are taken")
     if not is_read(image.mode):
         message = f"pixels of kind {image.mode!r} are not read; convert the picture to 8-bit RGB or grey"
+        raise ImageError(Reason.UNSUPPORTED, message)
+    tiles = getattr(image, "tile", ())  # of files: which decoder each part of the picture needs
+    if tiles and tiles[0][0] == "bmp_rle" and max(image.width * image.height, len(data)) > MAX_RLE:
+        message = f"a compressed BMP may have {MAX_RLE:,} pixels and bytes; send it uncompressed, or as PNG"
         raise ImageError(Reason.UNSUPPORTED, message)
     if image.format == "TIFF":
         most = max(MAX_TILE_PIXELS, (image.width + 15) * (image.height + 15))  # sides of tiles are multiples of 16

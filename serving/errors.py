@@ -20,6 +20,7 @@ from serving.decode import ImageError
 from serving.feedback import LabelUnknown, VersionForgotten
 from serving.jobs import EngineError, QueueFull
 from serving.keyring import TokenExpired
+from serving.repeats import Repeats
 from serving.repository import ModelNotFound
 from serving.statistics import LabelTooOld, StatisticsUnavailable
 from serving.tokens import TokenError
@@ -30,6 +31,8 @@ STATISTICS_RETRY_S = 1.0
 MEMORY_RETRY_S = 1.0
 
 logger = logging.getLogger(__name__)
+_statistics_trouble = Repeats(logger, logging.ERROR)
+_memory_trouble = Repeats(logger, logging.WARNING)
 
 
 class ApiError(Exception):
@@ -120,11 +123,11 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
             retry_after_s = max(MIN_RETRY_S, error.retry_after_s)
             return ApiError(code.RESOURCE_EXHAUSTED, "QUEUE_FULL", str(error), retry_after_s=retry_after_s)
         case StatisticsUnavailable():
-            logger.error("%s", error)  # it names files of the server's
+            _statistics_trouble.log(str(error))  # not told to callers: it names files of the server's
             message = "the statistics are not available now, so nothing was recorded; try again"
             return ApiError(code.UNAVAILABLE, "STATISTICS_UNAVAILABLE", message, retry_after_s=STATISTICS_RETRY_S)
         case MemoryError():
-            logger.warning("too little memory: %s", error or "none was left to say what for")
+            _memory_trouble.log(f"too little memory: {str(error) or 'none was left to say what for'}")
             message = "the server has too little memory for this now; try again"
             return ApiError(code.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", message, retry_after_s=MEMORY_RETRY_S)
         case EngineError():

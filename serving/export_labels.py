@@ -3,7 +3,6 @@
 import argparse
 import csv
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +13,21 @@ from typing import Any
 
 from serving.statistics_database import StatisticsUnavailable, open_database
 from serving.statistics_location import find_statistics
-from serving.statistics_migrations import check_current
+from serving.statistics_migrations import check_current, schema_version
 from serving.statistics_queries import ALL_TIME, LabelRow, Window, WindowForgotten, select_all_classes, select_labels
+from serving.whole_file import replacing
 
 COLUMNS = ("id", "model", "version", "predicted", "label", "probability", "predicted_at", "labelled_at")
 ROWS_AT_ONCE = 10_000
 
+MOST_VERSION_DIGITS = 18  # of SQLite's and PostgreSQL's numbers
+
 Rows = Iterable[Sequence[tuple[Any, ...]]]
 """Chunks of rows, each with the values of COLUMNS; times are datetimes in UTC."""
+
+
+class CannotWrite(Exception):
+    """The file that labels are exported to cannot be written; no OSError, which would be said of the database."""
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -36,11 +42,8 @@ def export(arguments: argparse.Namespace) -> int:
         since = _iso(_time(error.labels_since_ms))
         print(f"pawserve: labels of predictions before {since} are no longer kept", file=sys.stderr)
         return 1
-    except (StatisticsUnavailable, ValueError) as error:
+    except (CannotWrite, StatisticsUnavailable, ValueError) as error:
         print(f"pawserve: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"pawserve: {arguments.out} cannot be written: {error.strerror}", file=sys.stderr)
         return 1
     print(f"{count:,} labels written to {arguments.out}")
     return 0
@@ -59,13 +62,15 @@ def write_labels(
     Raises:
         StatisticsUnavailable: if there is no such database, or it cannot be read.
         ValueError: if its tables are not those of this pawserve.
-        OSError: if the file cannot be written.
+        CannotWrite: if the file cannot be written.
     """
     database = open_database(source)
     database.attach()
     count = 0
     try:
         with database.reading() as connection, _whole(out) as temporary:
+            if not schema_version(connection):
+                raise ValueError(f"{database.name} holds no statistics of pawserve")
             check_current(connection)
             classes = select_all_classes(connection)
 
@@ -116,15 +121,12 @@ def _writer_for(out: Path) -> Callable[[Path, Rows], None]:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place once it is written and on the disk, and otherwise goes."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """As `replacing`; raises CannotWrite instead of OSError."""
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be written: {os.strerror(error.errno) if error.errno else error}") from error
 
 
 def _values(row: LabelRow, classes: Sequence[str]) -> tuple[Any, ...]:
@@ -134,7 +136,7 @@ def _values(row: LabelRow, classes: Sequence[str]) -> tuple[Any, ...]:
 
 def _parse_model(text: str) -> tuple[str | None, int | None]:
     parts = text.removeprefix("models/").replace("/versions/", "/").partition("/")
-    if parts[2] and not parts[2].isdecimal():
+    if parts[2] and not (parts[2].isascii() and parts[2].isdigit() and len(parts[2]) <= MOST_VERSION_DIGITS):
         print(f"pawserve: {text!r} is no NAME or NAME/VERSION", file=sys.stderr)
         raise SystemExit(2)
     return parts[0] or None, int(parts[2]) if parts[2] else None

@@ -12,12 +12,16 @@ _EXIF_OR_XMP, _START_OF_SCAN = 0xE1, 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
-def plain_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels of a JPEG whose pixels can be taken as they are decoded.
+def plain_size(data: bytes, *, turned: bool = False) -> tuple[int, int] | None:
+    """Width and height in pixels of a JPEG that is decoded row by row, and whose pixels can be taken as they come.
+
+    Args:
+        data: the file.
+        turned: whether it may have a segment that could hold an orientation (EXIF, XMP).
 
     Returns:
-        None for all but this: 8 bits a sample, grey or three components, sequential, all components in the one scan,
-        and no segment that could hold an orientation (EXIF, XMP). Markers: ITU-T T.81, table B.1.
+        None for all but this: 8 bits a sample, grey or three components, sequential, all components in the one scan.
+        Of any other the decoder keeps all coefficients. Markers: ITU-T T.81, table B.1.
     """
     if data[:2] != b"\xff\xd8":
         return None
@@ -32,7 +36,7 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
         body = at + 4
         if marker == _START_OF_SCAN:
             return size if body < len(data) and data[body] == components else None
-        if marker == _EXIF_OR_XMP:
+        if marker == _EXIF_OR_XMP and not turned:
             return None
         if marker in _FRAMES:
             if marker not in _SEQUENTIAL or size or body + 6 > len(data) or data[body] != 8:

@@ -8,6 +8,8 @@ from serving.option_types import DAY_S, number, positive, whole
 
 DEFAULTS = Connections()
 MOST_MESSAGE_MIB = 2047  # of protobuf's messages
+USUAL_IMAGE_MIB = 16
+USUAL_VIEWS = 16
 MOST_AGE_S = 20 * DAY_S  # gRPC counts in milliseconds, in 31 bits
 
 
@@ -16,7 +18,12 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     add = group.add_argument
     add("--max-message-mib", type=whole(MOST_MESSAGE_MIB), default=32, metavar="MIB", help="largest request (32)")
-    add("--max-image-mib", type=whole(MOST_MESSAGE_MIB), default=16, metavar="MIB", help="largest encoded picture (16)")
+    add(
+        "--max-image-mib",
+        type=whole(MOST_MESSAGE_MIB),
+        metavar="MIB",
+        help=f"largest encoded picture ({USUAL_IMAGE_MIB}, or what --max-message-mib allows)",
+    )
     add(
         "--max-pixels",
         type=positive,
@@ -99,6 +106,32 @@ def add_security_options(parser: argparse.ArgumentParser) -> None:
         help="keys that sign feedback tokens, shared by all replicas; read again when changed (token.key in --state)",
     )
     add("--no-reflection", action="store_true", help="do not tell clients which services and messages there are")
+
+
+def image_mib(arguments: argparse.Namespace) -> int:
+    """The largest encoded picture, in MiB; one that no request could carry is refused with ValueError."""
+    most: int = arguments.max_message_mib
+    if arguments.max_image_mib is None:
+        return min(USUAL_IMAGE_MIB, most)
+    if arguments.max_image_mib > most:
+        raise ValueError(
+            f"--max-image-mib {arguments.max_image_mib} is more than --max-message-mib {most}: no request could carry "
+            "such a picture; raise --max-message-mib too"
+        )
+    return int(arguments.max_image_mib)
+
+
+def most_views(arguments: argparse.Namespace) -> int:
+    """Most views of a picture; more than there is ever room for are refused with ValueError."""
+    room: int = arguments.max_queue_views
+    if arguments.max_views is None:
+        return min(USUAL_VIEWS, room)
+    if arguments.max_views > room:
+        raise ValueError(
+            f"--max-views {arguments.max_views} is more than --max-queue-views {room}: there would never be room for "
+            "such a request; raise --max-queue-views too"
+        )
+    return int(arguments.max_views)
 
 
 def to_connections(arguments: argparse.Namespace) -> Connections:

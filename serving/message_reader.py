@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from serving.answering import refuse
 from serving.errors import ApiError, to_api_error
+from serving.message_fields import MOST_FIELDS, has_too_many_fields
 from serving.shortage import is_short_of
 
 MAX_HANDLERS = 256
@@ -41,7 +42,13 @@ def _wrap(handler: Any) -> Any:
     kind = f"{request}_{response}"
     behaviour = getattr(handler, kind)
 
+    message_type: Any = getattr(handler.request_deserializer, "__self__", None)  # whose FromString it is
+    descriptor = getattr(message_type, "DESCRIPTOR", None)
+
     def read(content: bytes) -> Any:
+        if descriptor and has_too_many_fields(content, descriptor):
+            message = f"the {len(content):,} bytes have more than {MOST_FIELDS:,} fields; send several smaller requests"
+            raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_INVALID", message)
         try:
             return handler.request_deserializer(content)
         except DecodeError as error:

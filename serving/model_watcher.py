@@ -13,6 +13,7 @@ from pathlib import Path
 
 from serving.bundle import BundleError, Manifest
 from serving.model_folder import Fingerprint, fingerprint, list_names, list_versions, open_version, parse_wanted
+from serving.repeats import Repeats
 from serving.repository import Key, ModelNotFound, Repository, ServedModel, ServingOptions, State, load_model
 from serving.statistics import StatisticsUnavailable
 
@@ -55,6 +56,7 @@ class ModelWatcher:
         }
         self._busy = asyncio.Lock()
         self._asked = asyncio.Event()
+        self._waiting = Repeats(logger, logging.ERROR)  # for the statistics
 
     def ask(self) -> None:
         """Have `watch` look now."""
@@ -196,9 +198,11 @@ class ModelWatcher:
                 await asyncio.to_thread(model.close)
             if isinstance(error, StatisticsUnavailable):
                 del self._seen[key]  # not the version's fault: tried again at the next look
-            elif not isinstance(error, ValueError):
-                logger.exception("%s could not be loaded", folder)
-            logger.error("models/%s/versions/%d is refused: %s", *key, error)
+                self._waiting.log(f"models/{key[0]}/versions/{key[1]} is refused for now: {error}")
+            else:
+                if not isinstance(error, ValueError):
+                    logger.exception("%s could not be loaded", folder)
+                logger.error("models/%s/versions/%d is refused: %s", *key, error)
             self._repository.mark(key, State.REFUSED, str(error))
             return served is not None
         self._repository.add(model, instead_of)

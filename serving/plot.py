@@ -1,13 +1,12 @@
 """Statistics of one model version in; a PNG of its confusion matrix out. Drawn with Pillow: no plotting library."""
 
-import os
-import secrets
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.tables import format_rate
+from serving.whole_file import replacing
 
 Color = tuple[int, int, int]
 
@@ -40,12 +39,8 @@ def plot_confusion_matrix(statistics: pb.ModelStatistics, path: Path) -> None:
         OSError: if the file cannot be written.
     """
     image = draw_confusion_matrix(statistics)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
+    with replacing(path) as temporary:
         image.save(temporary, format="PNG", optimize=True)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def draw_confusion_matrix(statistics: pb.ModelStatistics) -> Image.Image:

@@ -86,12 +86,14 @@ def to_security(arguments: argparse.Namespace) -> Security:
     """What the options of `serve` say.
 
     Raises:
-        ValueError: if certificate and key are not given together.
+        ValueError: if options are given without those that they belong to.
     """
     certificate, key, client_ca = arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca
     if (certificate is None) != (key is None):
         raise ValueError("--tls-cert and --tls-key belong together: give both, or neither for plaintext")
     if client_ca is not None and certificate is None:
         raise ValueError("--tls-client-ca asks clients for certificates, which needs --tls-cert and --tls-key")
+    if arguments.allow_plaintext_tokens and arguments.auth_tokens is None:
+        raise ValueError("--allow-plaintext-tokens says how tokens may come, and no --auth-tokens asks for any")
     tls = TlsFiles(certificate=certificate, key=key, client_ca=client_ca) if certificate is not None else None
     return Security(tls=tls, access=arguments.auth_tokens, plaintext_tokens=arguments.allow_plaintext_tokens)

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from serving.client import DEFAULT_ADDRESS
-from serving.limit_options import add_limit_options, add_security_options, to_connections
+from serving.limit_options import (
+    USUAL_VIEWS,
+    add_limit_options,
+    add_security_options,
+    image_mib,
+    most_views,
+    to_connections,
+)
 from serving.logs import LEVELS
 from serving.option_types import DAY_S, address, number, positive, seconds, whole
 from serving.statistics_arguments import add_database_options
@@ -85,9 +92,9 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--max-views",
         type=whole(MOST_VIEWS),
-        default=16,
         metavar="N",
-        help=f"most views that a request may ask for, up to {MOST_VIEWS} (16)",
+        help=f"most views that a request may ask for, up to {MOST_VIEWS} ({USUAL_VIEWS}, or what --max-queue-views "
+        "allows)",
     )
     add(
         "--max-queue-views",
@@ -135,6 +142,8 @@ def to_settings(arguments: argparse.Namespace) -> "Settings":
     from serving.settings import Settings
     from serving.statistics_location import find_statistics
 
+    if arguments.access_log and arguments.log_level not in ("debug", "info"):
+        raise ValueError(f"--access-log writes at level info, of which --log-level {arguments.log_level} shows nothing")
     options = ServingOptions(
         plan=PlanOptions(
             instances=arguments.instances,
@@ -147,7 +156,7 @@ def to_settings(arguments: argparse.Namespace) -> "Settings":
         engine=arguments.engine,
         precision=arguments.precision,
         max_rows=arguments.max_queue_views,
-        limits=Limits(max_bytes=arguments.max_image_mib * 2**20, max_pixels=arguments.max_pixels),
+        limits=Limits(max_bytes=image_mib(arguments) * 2**20, max_pixels=arguments.max_pixels),
     )
     return Settings(
         models=arguments.models,
@@ -160,7 +169,7 @@ def to_settings(arguments: argparse.Namespace) -> "Settings":
         retention_days=arguments.retention,
         token_key=arguments.token_key,
         options=options,
-        max_views=arguments.max_views,
+        max_views=most_views(arguments),
         connections=to_connections(arguments),
         security=to_security(arguments),
         reflection=not arguments.no_reflection,

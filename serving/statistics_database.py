@@ -26,6 +26,9 @@ class Database(Protocol):
     def connect(self) -> Connection:
         """A connection to write with; makes the database if it is a file that there is not yet."""
 
+    def is_sound(self, connection: Connection) -> bool:
+        """Whether a connection that was not used for a while is still one."""
+
     def attach(self) -> None:
         """Take the database that is there, to read it only; none is made."""
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 from sqlalchemy import URL, Connection, NullPool, create_engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from serving.statistics_errors import errors_translated
 
@@ -66,6 +67,15 @@ class PostgresqlDatabase:
         """
         with errors_translated(self.name):
             return self._writers.connect()
+
+    def is_sound(self, connection: Connection) -> bool:
+        """Whether the database still answers on a connection: none survives its restart."""
+        try:
+            with connection.begin():
+                connection.exec_driver_sql("SELECT 1")
+        except SQLAlchemyError:
+            return False
+        return True
 
     def attach(self) -> None:
         """Nothing is made by connecting."""

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving import statistics_updates as updates
+from serving.repeats import Repeats
 from serving.statistics_database import Database, StatisticsUnavailable
 from serving.statistics_group import Errand, Group, Labelling
 from serving.statistics_migrations import check_current, preparing
@@ -28,6 +29,8 @@ from serving.times import now_ms
 MAX_WAITING_LABELS = 100_000
 FLUSH_INTERVAL_S = 1.0
 """How long prediction counts may stay in memory only."""
+IDLE_S = 0.2
+"""A connection that was not used for so long is tried before it is used."""
 MIGRATION_PATIENCE_S = 60.0
 """How long a start waits while another process makes or changes the tables."""
 
@@ -65,6 +68,8 @@ class StatisticsWriter:
 
         self._counts_landing = Lock()  # held while counts pass from memory to where reads see them
         self._failing = False
+        self._trouble = Repeats(logger, logging.WARNING)
+        self._used_at = time.monotonic()
         self._connection: Connection | None = self._connect(MIGRATION_PATIENCE_S)
         self._thread = Thread(target=self._run, name="statistics-writer", daemon=True)
         self._thread.start()
@@ -166,9 +171,7 @@ class StatisticsWriter:
 
     def _write(self, group: Group) -> tuple[list[Any], list[Previous]]:
         """Write a group in one transaction; what its errands returned, and the labels before its own."""
-        if self._connection is None:
-            self._connection = self._connect()
-        connection = self._connection
+        connection = self._sound_connection()
         with ExitStack() as after_commit:
             with self._database.writing(connection):
                 check_current(connection)
@@ -182,12 +185,23 @@ class StatisticsWriter:
             with self._changed:
                 self._counts_in_flight = Counter()
                 self._changes += 1
+        self._used_at = time.monotonic()
         return results, previous
+
+    def _sound_connection(self) -> Connection:
+        """The one that there is; another, if that broke while it was idle: nobody need be refused for it."""
+        idle_s = time.monotonic() - self._used_at
+        if self._connection is not None and idle_s > IDLE_S and not self._database.is_sound(self._connection):
+            self._disconnect()
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
 
     def _answer(self, group: Group, results: list[Any], previous: list[Previous]) -> None:
         if self._failing:
             logger.info("statistics are written again")
             self._failing = False
+            self._trouble.end()
         for errand, result in zip(group.errands, results, strict=True):
             errand.future.set_result(result)
         start = 0
@@ -198,9 +212,8 @@ class StatisticsWriter:
 
     def _fail(self, group: Group, error: Exception) -> None:
         self._disconnect()
-        if not self._failing:  # once, and not every second until it is over
-            logger.warning("statistics are not written, labels are refused: %s", error)
-            self._failing = True
+        self._trouble.log(f"statistics are not written, labels are refused: {error}")
+        self._failing = True
         with self._changed:
             self._counts_in_flight = Counter()
             if self._closed:

@@ -4,9 +4,13 @@ Both in one pass over the picture, a band at a time: the conversions of Pillow, 
 four bytes a pixel, would otherwise be in memory side by side.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from serving.webp_frame import first_frame
 
 EXIF_ORIENTATION = 0x0112
 BAND_PIXELS = 2**20
@@ -22,13 +26,12 @@ def is_read(mode: str) -> bool:
 
 def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Decode it; uint8 `[H, W, 3]`. Raises what Pillow raises, of damaged files anything."""
-    image.load()
     width, height = image.size
-    orientation = orientation_of(image)
-    pixels_HWC, stored_HWC = _empty(height, width, orientation)
     rows = max(1, BAND_PIXELS // width)
-    for top in range(0, height, rows):
-        band = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
+    bands = first_frame(image, rows) if image.format == "WEBP" else _loaded(image, rows)
+    orientation = orientation_of(image)  # which of some formats is known once they are loaded
+    pixels_HWC, stored_HWC = _empty(height, width, orientation)
+    for top, band in zip(range(0, height, rows), bands, strict=True):
         stored_HWC[top : top + rows] = np.asarray(_to_rgb(band))
     return pixels_HWC
 
@@ -66,6 +69,15 @@ def _empty(height: int, width: int, orientation: int) -> tuple[NDArray[np.uint8]
     if orientation in (3, 4, 7, 8):
         stored_HWC = stored_HWC[::-1]
     return pixels_HWC, stored_HWC.transpose(1, 0, 2) if turned else stored_HWC
+
+
+def _loaded(image: Image.Image, rows: int) -> Iterator[Image.Image]:
+    """Decode it; its bands of so many rows."""
+    image.load()
+    width, height = image.size
+    if rows >= height:
+        return iter((image,))
+    return (image.crop((0, top, width, min(top + rows, height))) for top in range(0, height, rows))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -168,7 +168,7 @@ def test_text_logs_are_lines_that_callers_cannot_forge(tmp_path: Path) -> None:
 
 def test_log_levels_leave_out_what_is_less_grave(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with observed(tmp_path, "--access-log", "--log-level", "warning") as server, Client(server.address) as client:
+    with observed(tmp_path, "--log-level", "warning") as server, Client(server.address) as client:
         client.classify([RED])
     assert server.process.stderr == ""
 

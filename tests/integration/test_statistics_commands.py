@@ -5,11 +5,12 @@ import json
 import os
 import pty
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from serving.client import Client
-from serving.statistics import StatisticsStore
+from serving.statistics import Label, StatisticsStore
+from serving.tokens import PredictionRecord
 from tests.bundles import write_bundle
 from tests.commands import ROOT, run, serving
 from tests.integration.statistics_calls import tokens
@@ -174,17 +176,55 @@ def test_an_export_takes_a_model_and_a_window(labelled: Path, tmp_path: Path) ->
 
 
 def test_an_export_that_cannot_be_done_says_why_and_leaves_nothing(labelled: Path, tmp_path: Path) -> None:
-    for out, state, message in (
-        (tmp_path / "labels.xlsx", labelled, "neither FILE.csv nor FILE.parquet"),
-        (tmp_path / "nowhere" / "labels.csv", labelled, "No such file or directory"),
-        (tmp_path / "labels.csv", tmp_path / "empty", "No such file or directory"),
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    with closing(sqlite3.connect(foreign / "statistics.sqlite")) as connection:
+        connection.execute("CREATE TABLE songs (title TEXT)")
+    (tmp_path / "folder.csv").mkdir()
+    labels = tmp_path / "labels.csv"
+    for out, arguments, message in (
+        (tmp_path / "labels.xlsx", ["--state", labelled], "neither FILE.csv nor FILE.parquet"),
+        (tmp_path / "nowhere" / "labels.csv", ["--state", labelled], "labels.csv cannot be written: No such file"),
+        (tmp_path / "folder.csv", ["--state", labelled], "folder.csv cannot be written: Is a directory"),
+        (labels, ["--state", tmp_path / "empty"], "statistics.sqlite does not exist"),
+        (labels, ["--state", foreign], "statistics.sqlite holds no statistics of pawserve"),
+        (labels, ["--state", labelled, "--model", f"colours/{'9' * 30}"], "is no NAME or NAME/VERSION"),
     ):
-        finished = run("serving", "export-labels", out, "--state", state)
-        assert finished.returncode == 1
+        finished = run("serving", "export-labels", out, *arguments)
+        assert finished.returncode in (1, 2)
         assert message in finished.stderr
         assert "Traceback" not in finished.stderr
+        assert len(finished.stderr.splitlines()) == 1
     assert not (tmp_path / "empty").exists()
-    assert not (tmp_path / "labels.csv").exists()
+    assert not labels.exists()
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.parquet"])
+def test_an_export_to_a_full_disk_names_the_file_and_keeps_the_earlier_one(tmp_path: Path, name: str) -> None:
+    with StatisticsStore(tmp_path / "statistics.sqlite") as store:
+        store.register_version("birds", 1, ["owl"])
+        records = [PredictionRecord(os.urandom(16), "birds", 1, 0, 0.5, i) for i in range(5_000)]
+        store.record([Label(record, 0) for record in records]).result(30)
+    (tmp_path / name).write_text("earlier")
+    # SQLite needs some for itself
+    finished = run("serving", "export-labels", tmp_path / name, "--state", tmp_path, file_limit=60_000)
+    assert finished.returncode == 1
+    assert f"{name} cannot be written: File too large" in finished.stderr
+    assert (tmp_path / name).read_text() == "earlier"
+    assert not [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+
+
+def test_class_names_are_exported_as_they_are(tmp_path: Path) -> None:
+    names = ["=1+1", "a,b", 'say "owl"', "two\nlines", "Käuzchen 🦉", "", " "]
+    with StatisticsStore(tmp_path / "statistics.sqlite") as store:
+        store.register_version("birds", 1, names)
+        records = [PredictionRecord(bytes((i,)) * 16, "birds", 1, i, 0.5, i) for i in range(len(names))]
+        store.record([Label(record, record.predicted) for record in records]).result(30)
+    for out in (tmp_path / "labels.csv", tmp_path / "labels.parquet"):
+        assert run("serving", "export-labels", out, "--state", tmp_path).returncode == 0
+    with (tmp_path / "labels.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == names
+    assert pq.read_table(tmp_path / "labels.parquet")["label"].to_pylist() == names
 
 
 def test_labels_in_postgresql_are_exported_too(models: Path, tmp_path: Path, postgresql: Postgresql) -> None:

@@ -177,7 +177,7 @@ def test_a_full_queue_holds_streams_back_and_refuses_none_of_their_pictures(mode
             assert all(answer.result.HasField("prediction") for answer in answers)
         # what can never have room is told so
         (never,) = stub.ClassifyStream(iter([request("never", views=7)]), timeout=LONG_S)
-        assert reason(never.result.error)[1] == "COUNT_OUT_OF_RANGE"
+        assert reason(never.result.error)[1] == "VIEWS_OUT_OF_RANGE"
 
 
 def test_streams_that_are_broken_off_leave_nothing_behind(models: Path, tmp_path: Path) -> None:

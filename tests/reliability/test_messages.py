@@ -222,3 +222,19 @@ def test_streams_of_bytes_that_are_no_messages(channel: grpc.Channel, method: st
             pass
     except grpc.RpcError as error:
         check_refusal(error)
+
+
+@pytest.mark.parametrize(
+    ("method", "entry"),
+    [
+        ("pawserve.v1.Classifier/RecordLabels", b"\x0a\x00"),
+        ("pawserve.v1.Classifier/Classify", b"\x12\x00"),
+        ("inference.GRPCInferenceService/ModelInfer", b"\x2a\x00"),
+    ],
+)
+def test_millions_of_empty_entries_are_refused_before_they_are_read(
+    channel: grpc.Channel, method: str, entry: bytes
+) -> None:
+    with pytest.raises(grpc.RpcError, match="more than 50,000 fields") as caught:
+        channel.unary_unary(f"/{method}")(entry * 4_000_000, timeout=60)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -82,7 +82,7 @@ async def begun(engine: GatedEngine) -> list[int]:
 
 async def prepared(batcher: DynamicBatcher, rows: int) -> None:
     """Wait until so many rows are prepared and wait for an engine."""
-    while batcher._ready.rows < rows:
+    while batcher._workers.ready_rows < rows:
         await asyncio.sleep(0.001)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from serving.decode import ImageError, Limits, Reason, decode
+from serving.decode import MAX_RLE, ImageError, Limits, Reason, decode
 from tests.golden.draw import encoded, picture
 
 PICTURE = picture()
@@ -182,6 +182,25 @@ def test_the_limits_are_kept_to_the_byte_and_to_the_pixel() -> None:
     assert refused(data, max_pixels=pixels - 1).reason == Reason.TOO_LARGE
     with pytest.raises(ValueError, match="max_pixels is 0"):
         Limits(max_pixels=0)
+
+
+def compressed_bmp(width: int, height: int, runs: bytes) -> bytes:
+    """Of 8 bits a pixel, run-length encoded, with a palette of greys."""
+    palette = bytes(value for grey in range(256) for value in (grey, grey, grey, 0))
+    begin = 14 + 40 + len(palette)
+    header = struct.pack("<2sIHHI", b"BM", begin + len(runs), 0, 0, begin)
+    return header + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0) + palette + runs
+
+
+def test_a_compressed_bmp_is_read_unless_it_is_large() -> None:
+    """Pillow decodes these in Python: 28 kB that claim to be 49 million pixels would take it several seconds."""
+    pixels = decode(compressed_bmp(3, 2, b"\x03\x05\0\0" * 2))
+    assert pixels.shape == (2, 3, 3)
+    assert (pixels == 5).all()
+    for data in (compressed_bmp(7000, 7000, b"\x01\x05\0\0" * 7000), compressed_bmp(9, 9, bytes(MAX_RLE))):
+        error = refused(data)
+        assert error.reason is Reason.UNSUPPORTED
+        assert "compressed BMP" in str(error)
 
 
 def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:

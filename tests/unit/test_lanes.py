@@ -16,7 +16,7 @@ Batchers = Callable[..., DynamicBatcher]
 def test_single_views_overtake_extra_views_which_keep_a_share_of_the_turns(
     batchers: Batchers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.batcher.MAX_GATHERED_ROWS", 1)  # so that every picture has a turn of its own
+    monkeypatch.setattr("serving.workers.MAX_GATHERED_ROWS", 1)  # so that every picture has a turn of its own
 
     async def test() -> None:
         engine = GatedEngine(max_batch_size=1)
@@ -44,10 +44,10 @@ def test_prepared_single_views_overtake_prepared_extra_views(batchers: Batchers)
         tasks = [asyncio.create_task(batcher.compute([picture(0)], 1))]
         assert await begun(engine) == [0]
         tasks.append(asyncio.create_task(batcher.compute([picture(100, rows=3)], 3)))
-        while batcher._ready.rows < 3:
+        while batcher._workers.ready_rows < 3:
             await asyncio.sleep(0.001)
         tasks += [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in (1, 2)]
-        while batcher._ready.rows < 5:
+        while batcher._workers.ready_rows < 5:
             await asyncio.sleep(0.001)
         engine.release(6)
         await asyncio.gather(*tasks)

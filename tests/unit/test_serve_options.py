@@ -9,6 +9,7 @@ import pytest
 from serving import serve_options
 from serving.__main__ import main
 from serving.plan import PlanOptions
+from serving.settings import Settings
 from serving.views import MAX_VIEWS
 from tests.commands import ROOT
 
@@ -49,15 +50,43 @@ def test_what_cannot_be_meant_is_wrong_use_and_said(
     assert re.search(rf"argument {option}: '{re.escape(value)}' is no \w+", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--max-image-mib 64", "--max-image-mib 64 is more than --max-message-mib 32: no request could carry"),
+        ("--max-image-mib 3 --max-message-mib 2", "raise --max-message-mib too"),
+        ("--max-views 9 --max-queue-views 8", "--max-views 9 is more than --max-queue-views 8"),
+        ("--access-log --log-level warning", "--access-log writes at level info"),
+        ("--allow-plaintext-tokens", "no --auth-tokens asks for any"),
+        ("--tls-cert server.pem", "--tls-cert and --tls-key belong together"),
+        ("--tls-client-ca ca.pem", "needs --tls-cert and --tls-key"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        settings(*options.split())
+
+
+def settings(*options: str) -> Settings:
+    from serving.__main__ import _parser
+
+    return serve_options.to_settings(_parser().parse_args(["serve", *options]))
+
+
+def test_usual_limits_give_way_to_those_that_are_asked_for() -> None:
+    assert settings().options.limits.max_bytes == 16 * 2**20
+    assert settings("--max-message-mib", "8").options.limits.max_bytes == 8 * 2**20
+    assert settings("--max-message-mib", "64", "--max-image-mib", "64").options.limits.max_bytes == 64 * 2**20
+    assert settings().max_views == 16
+    assert settings("--max-queue-views", "4").max_views == 4
+
+
 def test_the_most_views_are_those_that_there_are() -> None:
     assert serve_options.MOST_VIEWS == MAX_VIEWS
 
 
 def test_the_plan_is_measured_for_as_long_as_the_library_would() -> None:
-    from serving.__main__ import _parser
-
-    settings = serve_options.to_settings(_parser().parse_args(["serve", "--models", "models"]))
-    assert settings.options.plan == PlanOptions()
+    assert settings("--models", "models").options.plan == PlanOptions()
 
 
 def test_the_help_tells_the_defaults_that_hold(capsys: pytest.CaptureFixture[str]) -> None:

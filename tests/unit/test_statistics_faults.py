@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -115,8 +115,8 @@ def test_a_file_that_was_moved_away_refuses_labels_until_it_is_back(store: Stati
     aside = path.with_name("aside.db")
     path.rename(aside)
 
-    fails(store.record([label(DOG)]), "No such file")
-    with pytest.raises(StatisticsUnavailable, match="No such file"):
+    fails(store.record([label(DOG)]), "is gone")
+    with pytest.raises(StatisticsUnavailable, match="is gone"):
         store.read()
     assert not path.exists()
 
@@ -135,7 +135,7 @@ def test_labels_that_were_written_to_a_file_as_it_went_away_are_not_acknowledged
 
     event.listen(Engine, "commit", move_away)
     try:
-        fails(store.record([label(DOG)]), "No such file")
+        fails(store.record([label(DOG)]), "is gone")
     finally:
         event.remove(Engine, "commit", move_away)
 
@@ -160,6 +160,59 @@ def test_a_restored_backup_is_taken_without_the_log_of_the_old_file(store: Stati
     assert store.record([label(CAT, version=2)]).result(TIMEOUT_S) == [None]  # of a version that the backup lacks
     assert matrix(store) == [[1, 0], [0, 0]]
     assert matrix(store, version=2) == [[1, 0], [0, 0]]
+
+
+def test_a_file_that_was_emptied_refuses_labels_until_a_backup_is_in_its_place(
+    store: StatisticsStore, path: Path
+) -> None:
+    """No new one is begun in silence."""
+    store.record([label(CAT)]).result(TIMEOUT_S)
+    rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    backup = path.with_name("backup.db")
+    shutil.copy(path, backup)
+    os.truncate(path, 0)
+
+    fails(store.record([label(DOG)]), "put a backup in its place")
+    fails(store.record([label(DOG)]), "is empty: put a backup in its place")
+    with pytest.raises(StatisticsUnavailable, match="is empty"):
+        store.read()
+
+    for file in (path, path.with_name("statistics.db-wal"), path.with_name("statistics.db-shm")):
+        file.unlink(missing_ok=True)
+    backup.rename(path)
+    assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+    assert matrix(store) == [[2, 0], [0, 0]]
+
+
+def test_a_file_that_was_emptied_is_filled_again_from_its_log(store: StatisticsStore, path: Path) -> None:
+    store.record([label(CAT)]).result(TIMEOUT_S)
+    os.truncate(path, 0)
+    fails(store.record([label(DOG)]), "is empty")  # rather than written where no reader finds it
+    assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+    assert matrix(store) == [[2, 0], [0, 0]]
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_file_that_was_cut_short_takes_no_label(store: StatisticsStore, path: Path) -> None:
+    store.record([label(CAT)]).result(TIMEOUT_S)
+    rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    store.record([label(CAT)]).result(TIMEOUT_S)
+    rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    os.truncate(path, path.stat().st_size // 8192 * 4096)
+    for _ in range(3):
+        fails(store.record([label(DOG)]), "cut short|damaged")
+
+
+def test_a_vacuum_costs_nothing_but_an_attempt(store: StatisticsStore, path: Path) -> None:
+    store.record([label(CAT, at_ms=1) for _ in range(5_000)]).result(TIMEOUT_S)
+    store.forget_labels(before_ms=2, most=10_000)
+    rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    rows(path, "VACUUM")
+    rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    with suppress(StatisticsUnavailable):
+        store.record([label(DOG)]).result(TIMEOUT_S)
+    store.record([label(DOG)]).result(TIMEOUT_S)
+    assert matrix(store)[DOG][CAT] in (1, 2)
 
 
 def test_a_file_that_became_read_only_refuses_labels_until_it_can_be_written(ordinary_user: Path) -> None:

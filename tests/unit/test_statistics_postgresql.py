@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from serving import statistics_postgresql
+from serving import statistics_postgresql, statistics_writer
 from serving.statistics import Label, StatisticsStore, StatisticsUnavailable
 from tests.postgresql import PASSWORD, Postgresql
 from tests.unit.statistics_helpers import CAT, CLASSES, DOG, TIMEOUT_S, fails, label, matrix, predictions, wait_until
@@ -117,6 +117,18 @@ def test_labels_are_refused_while_the_database_is_down_and_none_is_acknowledged_
     assert set(acknowledged) <= kept
     assert len(kept) == matrix(store)[DOG][CAT]
     assert predictions(store) >= len(kept)
+
+
+def test_a_restart_that_nobody_waited_for_refuses_nothing(
+    shared: str, postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(statistics_writer, "IDLE_S", 0.0)
+    with StatisticsStore(shared) as store:
+        store.register_version("pets", 1, CLASSES)
+        postgresql.stop("immediate")
+        postgresql.start()
+        assert store.record([label(DOG)]).result(TIMEOUT_S) == [None]
+    assert not caplog.records
 
 
 def test_a_database_that_became_read_only_refuses_labels_until_it_is_writable(shared: str) -> None:

@@ -1,5 +1,6 @@
 """Pictures at full size become upright RGB band by band: the same pixels, and half of the memory."""
 
+import io
 import subprocess
 import sys
 import threading
@@ -46,6 +47,20 @@ def test_bands_have_the_pixels_that_the_picture_has(
     np.testing.assert_array_equal(decode(data), whole)
 
 
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_the_first_frame_of_a_webp_is_pillow_s(mode: str, lossless: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upright, "BAND_PIXELS", 7 * PICTURE.width + 5)
+    image, _ = KINDS[mode]
+    options = {"lossless": lossless, "exact": True}
+    for frames in ({}, {"save_all": True, "append_images": [image.rotate(180)]}):
+        data = encoded(image, "WEBP", **options, **frames)
+        with Image.open(io.BytesIO(data)) as opened:
+            rgba = opened.convert("RGBA")
+        expected = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        np.testing.assert_array_equal(decode(data), np.asarray(expected))
+
+
 MEASURE = """
 import sys
 from pathlib import Path
@@ -59,24 +74,36 @@ print(getrusage(RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-def test_a_large_picture_takes_its_pixels_twice_and_no_more(tmp_path: Path) -> None:
-    """Four bytes each in Pillow, three in RGB; and as it was resized, three and three."""
+@pytest.mark.parametrize(
+    ("format_", "options", "bytes_per_pixel"),
+    [
+        ("PNG", {}, 9),  # four in Pillow, three in RGB; and as it was resized, three and three
+        ("WEBP", {"lossless": True, "method": 0}, 14),  # four, and eight of libwebp's canvases
+    ],
+)
+def test_a_large_picture_takes_no_more_memory_than_its_decoder_needs(
+    tmp_path: Path, format_: str, options: dict[str, object], bytes_per_pixel: int
+) -> None:
     exif = Image.Exif()
     exif[upright.EXIF_ORIENTATION] = 6
     side = 4000
-    file = tmp_path / "large.png"
-    file.write_bytes(encoded(Image.new("RGBA", (side, side), (200, 30, 30, 99)), "PNG", exif=exif))
+    file = tmp_path / "large"
+    image = Image.new("RGBA", (side, side), (200, 30, 30, 99))
+    file.write_bytes(encoded(image, format_, exif=exif, **options))
 
     measured = subprocess.run(
         [sys.executable, "-c", MEASURE, str(file)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
 
-    assert int(measured.stdout) * 1024 < 9 * side * side
+    assert int(measured.stdout) * 1024 < bytes_per_pixel * side * side
 
 
-@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
-def test_no_other_large_picture_is_decoded_until_one_lets_go_of_its_room(format_: str) -> None:
-    data = encoded(PICTURE, format_)
+@pytest.mark.parametrize(("format_", "options"), [("PNG", {}), ("WEBP", {}), ("JPEG", {"progressive": True})])
+def test_no_other_large_picture_is_decoded_until_one_lets_go_of_its_room(
+    format_: str, options: dict[str, object]
+) -> None:
+    """Of a progressive JPEG the decoder keeps all coefficients, though it is asked for a small picture."""
+    data = encoded(PICTURE, format_, **options)
     limits = Limits(max_pixels=PICTURE.width * PICTURE.height)
     other = threading.Thread(target=decode, args=(data,), kwargs={"limits": limits})
     with ExitStack() as room:
@@ -86,3 +113,14 @@ def test_no_other_large_picture_is_decoded_until_one_lets_go_of_its_room(format_
         assert other.is_alive()
     other.join(60)
     assert not other.is_alive()
+
+
+def test_a_photo_from_a_phone_waits_for_nobody_s_room() -> None:
+    """It is decoded row by row, turned or not."""
+    exif = Image.Exif()
+    exif[upright.EXIF_ORIENTATION] = 6
+    photo = encoded(PICTURE, "JPEG", exif=exif)
+    limits = Limits(max_pixels=PICTURE.width * PICTURE.height)
+    with ExitStack() as room:
+        decode(encoded(PICTURE, "PNG"), limits=limits, room=room)
+        assert decode(photo, limits=limits).shape == (PICTURE.width, PICTURE.height, 3)
