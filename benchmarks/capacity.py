@@ -167,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
             add("--replicas", type=int, choices=(1, 2), default=1, help="each on a CPU of its own (1)")
             add("--loads", type=_positive(float), nargs="+", default=LOADS, help="shares of the capacity (%(default)s)")
             add("--rounds", type=_positive(int), default=5, help="of each load (5)")
-            add("--seconds", type=_positive(float), default=2.0, help="how long each round is kept up (2)")
+            add("--seconds", type=_positive(float), default=1.5, help="each round of the heaviest load (1.5)")
             add("--seed", type=int, default=0, help="of the times at which requests are due (0)")
     add = command("simulate", _simulate)
     add("--model", type=Path, required=True, help="what `fit` wrote, or a result of `check`")

@@ -37,6 +37,8 @@ class Measured:
     """What servers did under one load."""
 
     load: float
+    seconds: float
+    """How long each round was."""
     rounds: list[Round]
     per_s: float
     busy: float
@@ -60,7 +62,8 @@ def check(
         replicas: 1 or 2, each on a CPU.
         loads: as shares of the capacity that the first fit predicts.
         rounds: of each load, each with arrivals of its own.
-        seconds: how long each round is.
+        seconds: how long each round of the heaviest load is. Rounds of lighter ones are as much longer, so that all
+            have as many requests: a 99th percentile of few would be the longest or the second longest.
         seed: of the times of arrivals.
     """
     cpus = two_cpus()
@@ -81,31 +84,33 @@ def check(
         capacity = capacity_of(fitting.result(), replicas)
         for number, load in enumerate(loads):
             first = 1000 * seed + 100 * number
+            kept_up_s = seconds * max(loads) / load
             draws = [
-                draw(load * capacity, seconds, clients=replicas, photos=len(photos), seed=first + i)
+                draw(load * capacity, kept_up_s, clients=replicas, photos=len(photos), seed=first + i)
                 for i in range(rounds)
             ]
-            measured.append(measure(servers, cpus, photos, draws, load=load, seconds=seconds))
+            measured.append(measure(servers, cpus, photos, draws, load=load, seconds=kept_up_s))
         fit()
     fitted = fitting.result()
 
-    def seen(begin: float) -> Seen:
+    def seen(begin: float, seconds: float) -> Seen:
         return Seen(
             slowness=[slowness(samples, fits, begin, seconds) for samples in probes.samples],
             interruptions=[during(others.taken, cpu, begin, seconds) for cpu in cpus],
         )
 
-    return fitted, [_row(fitted, each, seen, replicas, seconds) for each in measured]
+    return fitted, [_row(fitted, each, seen, replicas) for each in measured]
 
 
-def _row(fitted: Fit, load: Measured, seen: Callable[[float], Seen], replicas: int, seconds: float) -> dict[str, Any]:
+def _row(fitted: Fit, load: Measured, seen: Callable[[float, float], Seen], replicas: int) -> dict[str, Any]:
     """Predictions beside measurements: for usual CPUs, and for what was seen of these."""
     usual = [simulated(fitted, each, replicas, Seen()) for each in load.rounds]
-    followed = [simulated(fitted, each, replicas, seen(each.begin)) for each in load.rounds]
+    followed = [simulated(fitted, each, replicas, seen(each.begin, load.seconds)) for each in load.rounds]
     row: dict[str, Any] = {
         "replicas": replicas,
         "load": load.load,
-        "offered_per_s": sum(len(own) for each in load.rounds for own in each.arrivals) / (seconds * len(load.rounds)),
+        "offered_per_s": sum(len(own) for each in load.rounds for own in each.arrivals)
+        / (load.seconds * len(load.rounds)),
         "measured_per_s": load.per_s,
         "measured_busy": load.busy,
     }
@@ -174,6 +179,7 @@ def measure(
     used = [*answers[0]["servers"], *(answer["client"] for answer in answers if len(servers) > 1)]
     return Measured(
         load=load,
+        seconds=seconds,
         rounds=rounds,
         per_s=sum(len(each.latencies_s) for each in rounds) / elapsed_s,
         busy=sum(each["loop_s"] + each["others_s"] for each in used) / (len(servers) * elapsed_s),

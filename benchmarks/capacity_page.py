@@ -38,7 +38,8 @@ def check_page(results: dict[str, Any]) -> str:
         "",
         "Requests at random times (Poisson); the simulator got the same times and photos, how much slower or faster "
         "than in the fits the CPUs computed a row meanwhile, and when other programs had them. Both were seen by "
-        "programs that know nothing of the server. Percentiles are those of the round in the middle, by that "
+        "programs that know nothing of the server. Rounds of all loads have as many requests. Percentiles are those of "
+        "the round in the middle, by that "
         "percentile. Predicted / measured:",
         "",
         *_predictions(results["loads"], "predicted"),

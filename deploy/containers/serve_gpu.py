@@ -1,8 +1,9 @@
 """The arguments of `python -m serving` in; a server on TensorRT engines that were built on this GPU out.
 
 The first process of the serving-gpu image. Before the server starts, each bundle that it will serve gets its engine:
-found in $PAWSERVE_ENGINES, or built there, which takes minutes. The server then takes this process's place. Commands
-other than `serve`, and `serve --engine cpu` or `cuda`, go to it as they are.
+found in $PAWSERVE_ENGINES, or built there, which takes minutes. The server then takes this process's place. `engines`
+ends there, so that engines can be built before servers need them. Other commands than these two, and
+`serve --engine cpu` or `cuda`, go to `python -m serving` as they are.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 from serving.bundle import Bundle, BundleError, Precision
 from serving.engine_cache import default_engines
@@ -24,13 +26,18 @@ LEFTOVERS = ".engine.*"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Build what is missing, then become the server.
+    """Build what is missing, then become the server, unless only engines are asked for.
 
     Raises:
-        SystemExit: if an engine cannot be built; what it is for is said.
+        SystemExit: if an engine cannot be built, or `engines` has a wrong option; what it is for is said.
     """
+    if arguments[:1] == ["engines"]:
+        _build_engines(_parser("engines").parse_args(arguments[1:]))
+        return
     if arguments[:1] == ["serve"]:
-        asked = _parse(arguments[1:])
+        parser = _parser("serve")
+        parser.add_argument("--engine")
+        asked = parser.parse_known_args(arguments[1:])[0]  # `serve` itself checks them all
         if asked.engine in (None, "tensorrt"):
             _build_engines(asked)
             arguments = ["serve", "--engine", "tensorrt", *arguments[1:]]
@@ -84,15 +91,14 @@ def only_builder(engines: Path) -> Iterator[Path]:
         yield engines
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """What of `serve`'s options says which engines are needed; `serve` itself checks them all."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+def _parser(command: str) -> argparse.ArgumentParser:
+    """What of `serve`'s options says which engines are needed."""
+    parser = argparse.ArgumentParser(prog=command, allow_abbrev=False, add_help=command == "engines")
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--keep-versions", type=int, default=1)
-    parser.add_argument("--engine")
-    parser.add_argument("--precision")
-    return parser.parse_known_args(arguments)[0]
+    parser.add_argument("--precision", choices=get_args(Precision))
+    return parser
 
 
 if __name__ == "__main__":

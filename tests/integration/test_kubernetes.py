@@ -1,13 +1,13 @@
 """The manifests of deploy/kubernetes, against Kubernetes's own schemas and against what the server really is."""
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import kubernetes_validate
@@ -21,35 +21,30 @@ from serving.serve_options import add_serve_options, to_settings
 from serving.settings import Settings
 from tests.bundles import write_bundle
 from tests.commands import ROOT, run, serving
+from tests.manifests import KUBERNETES, Manifest, build, load, one
 
-KUBERNETES = ROOT / "deploy/kubernetes"
 VERSIONS = ("1.31", "1.37")
 """Of Kubernetes: the oldest that the manifests are written for, and the newest that has been looked at."""
-KUBECTL = Path(sys.executable).with_name("kubectl")
-
-Manifest = dict[str, Any]
-
-
-def build(folder: Path) -> list[Manifest]:
-    """What `kubectl apply -k` would send."""
-    built = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, timeout=60, check=True)
-    return [manifest for manifest in yaml.safe_load_all(built.stdout) if manifest]
 
 
 @pytest.fixture(scope="module", params=["cpu", "gpu"])
 def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
-    return build(KUBERNETES / request.param)
-
-
-def one(manifests: list[Manifest], kind: str, name: str = "pawserve") -> Manifest:
-    [found] = [each for each in manifests if each["kind"] == kind and each["metadata"]["name"] == name]
-    return found
+    """All that is applied for servers of one kind."""
+    engines = build(KUBERNETES / "engines") if request.param == "gpu" else []
+    return [
+        *build(KUBERNETES / "namespace"),
+        *engines,
+        *load(KUBERNETES / "loader.yaml"),
+        *build(KUBERNETES / request.param),
+    ]
 
 
 def pods(manifests: list[Manifest]) -> Iterator[Manifest]:
     for manifest in manifests:
         if manifest["kind"] in ("Deployment", "Job"):
             yield manifest["spec"]["template"]["spec"]
+        elif manifest["kind"] == "Pod":
+            yield manifest["spec"]
 
 
 def server(manifests: list[Manifest]) -> Manifest:
@@ -153,19 +148,31 @@ def test_only_the_gpu_overlay_asks_for_gpus() -> None:
         for name in ("cpu", "gpu")
     }
     assert not any("nvidia.com/gpu" in each for each in limits["cpu"])
-    assert [each["nvidia.com/gpu"] for each in limits["gpu"]] == ["1", "1"]
+    assert [each["nvidia.com/gpu"] for each in limits["gpu"]] == ["1"]
 
 
-def test_the_engine_job_calls_the_export_as_it_is() -> None:
-    job = one(build(KUBERNETES / "gpu"), "Job", "pawserve-engine")
-    [container] = job["spec"]["template"]["spec"]["containers"]
-    arguments = container["command"][container["command"].index("-m") + 1 :]
-    assert arguments[:2] == ["export", "engine"]
-    options = [argument.partition("=")[0] for argument in arguments[3:]]
-    shown = run("export", "engine", "--help", COLUMNS="120").stdout
-    assert all(re.search(rf"{re.escape(option)}\b", shown) for option in options)
-    [environment] = [each for each in server(build(KUBERNETES / "gpu"))["env"] if each["name"] == "PAWSERVE_ENGINES"]
-    assert f"--engines={environment['value']}" in arguments
+def test_the_job_builds_engines_of_the_same_models_where_the_servers_look_for_them(tmp_path: Path) -> None:
+    deployed, jobs = build(KUBERNETES / "gpu"), build(KUBERNETES / "engines")
+    template = one(jobs, "Job", "pawserve-engines")["spec"]["template"]
+    [builder] = template["spec"]["containers"]
+    arguments = [each.replace("/models", str(tmp_path)) for each in builder["args"]]
+    finished = subprocess.run(
+        [sys.executable, ROOT / "deploy/containers/serve_gpu.py", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PAWSERVE_ENGINES": str(tmp_path / "engines")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (finished.returncode, "holds no model" in finished.stderr) == (1, True)  # it knows its arguments
+    assert set(builder["args"][1:]) <= set(server(deployed)["args"])
+    [environment] = builder["env"]
+    assert environment in server(deployed)["env"]
+    volumes = one(deployed, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    for volume in template["spec"]["volumes"]:  # the same room for a model while its engine is built, too
+        assert volume in volumes
+    assert {mount["mountPath"] for mount in builder["volumeMounts"]} <= {
+        mount["mountPath"] for mount in server(deployed)["volumeMounts"]
+    }
 
 
 def test_the_autoscalers_metric_comes_from_one_that_the_server_has(manifests: list[Manifest]) -> None:
@@ -175,6 +182,15 @@ def test_the_autoscalers_metric_comes_from_one_that_the_server_has(manifests: li
     series = rule["name"]["matches"]
     assert rule["seriesQuery"].startswith(series + "{")
     assert series.removesuffix("_sum") in {metric.name for metric in Metrics().registry.collect()}
+
+
+def test_the_operators_monitor_finds_the_port_of_the_pods(manifests: list[Manifest]) -> None:
+    [monitor] = load(KUBERNETES / "podmonitor.yaml")
+    labels = one(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert monitor["spec"]["jobLabel"] in labels
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in server(manifests)["ports"]}
 
 
 def test_a_key_made_as_the_secret_says_signs_tokens(tmp_path: Path) -> None:
@@ -189,12 +205,14 @@ def test_a_key_made_as_the_secret_says_signs_tokens(tmp_path: Path) -> None:
     [secret] = build(folder)
     kubernetes_validate.validate(secret, VERSIONS[-1], strict=True)
     cpu = build(KUBERNETES / "cpu")
-    [reference] = [each for each in server(cpu)["env"] if each["name"] == "PAWSERVE_STATISTICS"]
-    assert reference["valueFrom"]["secretKeyRef"]["name"] == secret["metadata"]["name"]
-    assert reference["valueFrom"]["secretKeyRef"]["key"] in secret["data"]
     volumes = one(cpu, "Deployment")["spec"]["template"]["spec"]["volumes"]
     [mounted] = [volume["secret"] for volume in volumes if "secret" in volume]
-    assert mounted["items"] == [{"key": "token.key", "path": "token.key"}]
+    assert mounted["secretName"] == secret["metadata"]["name"]
+    assert {item["key"] for item in mounted["items"]} == secret["data"].keys()
+    [folder_in_pod] = [each["mountPath"] for each in server(cpu)["volumeMounts"] if each["name"] == "secrets"]
+    files = {f"{folder_in_pod}/{item['path']}" for item in mounted["items"]}
+    [url_file] = [each["value"] for each in server(cpu)["env"] if each["name"] == "PAWSERVE_STATISTICS_FILE"]
+    assert files == {str(settings_of(cpu).token_key), url_file}
     path = tmp_path / "token.key"
     path.write_bytes(key)
     path.chmod(mounted["defaultMode"])

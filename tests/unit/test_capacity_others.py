@@ -32,3 +32,6 @@ def test_a_busy_program_is_seen_on_its_cpu_and_what_is_started_to_measure_is_not
             ours.kill()
             other.kill()
     assert ours.pid not in {each.pid for each in others.taken}
+    watching = [each for each in others.taken if each.pid == "thread-self"]
+    assert {each.cpu for each in watching} <= os.sched_getaffinity(0)
+    assert sum(each.seconds for each in watching) > 0

@@ -74,6 +74,24 @@ def test_each_bundle_that_is_served_gets_its_engine_and_then_the_server_takes_ov
     assert (code, "--engine tensorrt cannot be used" in errors) == (1, True)  # the real server, on this host
 
 
+def test_engines_are_built_before_servers_need_them(tmp_path: Path) -> None:
+    for name, version in (("cats", 1), ("cats", 2), ("dogs", 7)):
+        write_bundle(tmp_path / "models", name, version)
+    path = stand_in(tmp_path, "import sys\nprint(*sys.argv[1:], flush=True)\n")
+    engines = tmp_path / "engines"
+    arguments = ("engines", "--models", tmp_path / "models")
+    code, out, errors = finish(start(*arguments, PYTHONPATH=path, PAWSERVE_ENGINES=str(engines)))
+    served = [tmp_path / "models" / "cats" / "2", tmp_path / "models" / "dogs" / "7"]
+    assert out.splitlines() == [f"engine {folder} --precision fp32 --engines {engines}" for folder in served]
+    assert (code, errors) == (0, "")
+
+
+def test_a_wrong_option_of_engines_is_refused(tmp_path: Path) -> None:
+    code, _, errors = finish(start("engines", "--modells", tmp_path, PAWSERVE_ENGINES=str(tmp_path / "engines")))
+    assert (code, "--modells" in errors) == (2, True)
+    assert not (tmp_path / "engines").exists()
+
+
 def test_a_failed_build_ends_the_start_with_its_exit_code(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     path = stand_in(tmp_path, "import sys\nsys.exit(3)\n")
