@@ -20,6 +20,10 @@ if [ -z "${PROCESSES:-}" ] && ! "${PYTHON:-python}" -c 'import sys, torch; sys.e
     exit 2
 fi
 
+# Each meeting of the nodes has a store of its own. In the one that torchrun keeps, processes look under the number of times
+# that their own node was started again; after a loss nodes may differ in that, and then wait for each other for ever.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+
 # Checkpoints are written at the ends of epochs; after a loss every process begins anew, and goes on from the last one.
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "$NODES" \
