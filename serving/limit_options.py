@@ -110,28 +110,28 @@ def add_security_options(parser: argparse.ArgumentParser) -> None:
 
 def image_mib(arguments: argparse.Namespace) -> int:
     """The largest encoded picture, in MiB; one that no request could carry is refused with ValueError."""
-    most: int = arguments.max_message_mib
-    if arguments.max_image_mib is None:
-        return min(USUAL_IMAGE_MIB, most)
-    if arguments.max_image_mib > most:
-        raise ValueError(
-            f"--max-image-mib {arguments.max_image_mib} is more than --max-message-mib {most}: no request could carry "
-            "such a picture; raise --max-message-mib too"
-        )
-    return int(arguments.max_image_mib)
+    return _within(
+        arguments, "max_image_mib", USUAL_IMAGE_MIB, "max_message_mib", "no request could carry such a picture"
+    )
 
 
 def most_views(arguments: argparse.Namespace) -> int:
     """Most views of a picture; more than there is ever room for are refused with ValueError."""
-    room: int = arguments.max_queue_views
-    if arguments.max_views is None:
-        return min(USUAL_VIEWS, room)
-    if arguments.max_views > room:
-        raise ValueError(
-            f"--max-views {arguments.max_views} is more than --max-queue-views {room}: there would never be room for "
-            "such a request; raise --max-queue-views too"
-        )
-    return int(arguments.max_views)
+    return _within(
+        arguments, "max_views", USUAL_VIEWS, "max_queue_views", "there would never be room for such a request"
+    )
+
+
+def _within(arguments: argparse.Namespace, name: str, usual: int, outer: str, consequence: str) -> int:
+    """An option's value that another one bounds; where none was given, as much of the usual one as it allows."""
+    given: int | None = getattr(arguments, name)
+    most: int = getattr(arguments, outer)
+    if given is None:
+        return min(usual, most)
+    if given > most:
+        flag, bound = (f"--{each.replace('_', '-')}" for each in (name, outer))
+        raise ValueError(f"{flag} {given} is more than {bound} {most}: {consequence}; raise {bound} too")
+    return given
 
 
 def to_connections(arguments: argparse.Namespace) -> Connections:
