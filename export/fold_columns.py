@@ -83,10 +83,12 @@ def fold_columns(graph: bytes) -> bytes:
 
 def _read(graph: onnx.GraphProto, node: onnx.NodeProto) -> _Stem | None:
     """A convolution of three channels, as a quantiser writes it; None for any other node."""
+    if node.op_type != "Conv":
+        return None
     producers = {output: each for each in graph.node for output in each.output}
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     sources = [producers[name] for name in node.input if name in producers]
-    if node.op_type != "Conv" or [source.op_type for source in sources] != ["DequantizeLinear"] * len(node.input):
+    if [source.op_type for source in sources] != ["DequantizeLinear"] * len(node.input):
         return None
     constants = [tensors[name] for source in sources[1:] for name in source.input if name in tensors]
     behind = _readers(graph, node.output[0])
