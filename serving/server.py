@@ -9,7 +9,6 @@ from functools import partial
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from serving.bundle import BundleError, Manifest
 from serving.fair_shares import FairShares
@@ -25,6 +24,7 @@ from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.pictures import PictureService
 from serving.pipeline import Pipelines
+from serving.reflection import enable_reflection
 from serving.repository import Repository, ServedModel, find_bundles, load_model
 from serving.retention import Retention
 from serving.services import ClassifierService
@@ -216,8 +216,9 @@ class Server:
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         if settings.reflection:
-            services = (SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(services, self._server)
+            described = classifier_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR
+            services = (SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE)
+            enable_reflection([*zip(services, described, strict=True)], self._server)
         try:
             port = settings.security.add_port(self._server, settings.listen)
         except RuntimeError as error:
