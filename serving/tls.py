@@ -75,7 +75,7 @@ def load(files: TlsFiles) -> Loaded:
         ) from None
     if not _is_common(private_key):
         logger.warning(
-            "the key %s is of a kind that gRPC for Python, C++ and others built on its C core refuses in the handshake; "
+            "the key %s is of a kind that gRPC for Python, C++ and others on its C core refuses in the handshake; "
             "make one of RSA, or of ECDSA on P-256 or P-384",
             files.key,
         )
