@@ -84,12 +84,14 @@ class ResultsFile:
         if not self._as_csv:
             return json.dumps(fields, ensure_ascii=_has_surrogates(fields["file"])) + "\n"
         line = io.StringIO()
-        csv.DictWriter(line, COLUMNS, lineterminator="\n").writerow(fields)
-        return line.getvalue()
+        # its own end of lines, without which a name with "\r" is not quoted
+        csv.DictWriter(line, COLUMNS, lineterminator="\r\n").writerow(fields)
+        return line.getvalue().removesuffix("\r\n") + "\n"
 
     def _kept(self, path: Path) -> str:
         """The lines of files that have their predictions; the last is dropped if a crash cut it short."""
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        with path.open(**ENCODING) as stream:  # ends of lines as they are: names may have any of them
+            text = stream.read()
         whole = text[: text.rfind("\n") + 1]
         try:
             rows = self._rows(whole)
@@ -101,11 +103,11 @@ class ResultsFile:
 
     def _rows(self, whole: str) -> Iterable[dict[str, Any]]:
         if not self._as_csv:
-            return [json.loads(line) for line in whole.splitlines()]
+            return [json.loads(line) for line in whole.split("\n") if line]
         rows = csv.DictReader(io.StringIO(whole, newline=""))
         if whole and tuple(rows.fieldnames or ()) != COLUMNS:
             raise ValueError
-        return list(rows)
+        return [row for row in rows if None not in row.values()]  # the last, if it ends within a name of two lines
 
 
 def to_dict(result: FileResult) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from serving.retention import Retention
 from serving.services import ClassifierService
 from serving.settings import Settings
 from serving.statistics import StatisticsStore, StatisticsUnavailable
+from serving.stopping import Stopping
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 
@@ -93,7 +94,9 @@ class Server:
     async def shutdown(self) -> None:
         """Answer what is in flight, within the grace period; then write what is known, and let go of everything."""
         self.end()
+        await self._new_calls.hold_new()
         drained = asyncio.create_task(self._server.stop(self.settings.grace_s))
+        await self._new_calls.release()
         cut_short = asyncio.create_task(self._cut_short.wait())
         await asyncio.wait((drained, cut_short), return_when=asyncio.FIRST_COMPLETED)
         if not drained.done():
@@ -211,7 +214,10 @@ class Server:
 
     def _listen(self) -> None:
         settings = self.settings
-        self._server = grpc.aio.server(options=settings.connections.options(), interceptors=self.interceptors)
+        self._new_calls = Stopping()
+        observe, *others = self.interceptors
+        interceptors = [observe, self._new_calls, *others]
+        self._server = grpc.aio.server(options=settings.connections.options(), interceptors=interceptors)
         classifier_pb2_grpc.add_ClassifierServicer_to_server(self.classifier, self._server)  # type: ignore[no-untyped-call]
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
