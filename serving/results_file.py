@@ -53,7 +53,8 @@ class ResultsFile:
             os.fsync(stream.fileno())
         partial.replace(path)
         _sync_folder(path.parent)
-        self._stream = path.open("a", **ENCODING)
+        # unbuffered: what a full disk refuses must not come up again when the file is closed
+        self._stream = path.open("ab", buffering=0)
         self._sync_at = 0.0
 
     def __enter__(self) -> "ResultsFile":
@@ -70,13 +71,14 @@ class ResultsFile:
         Raises:
             OSError: if it cannot be written.
         """
-        self._stream.write(self._line(_to_row(result) if self._as_csv else to_dict(result)))
-        self._stream.flush()  # what a kill would lose otherwise
+        line = self._line(_to_row(result) if self._as_csv else to_dict(result))
+        left = memoryview(line.encode(ENCODING["encoding"], ENCODING["errors"]))
+        while left:
+            left = left[self._stream.write(left) :]
         if time.monotonic() >= self._sync_at:
             self._sync()
 
     def _sync(self) -> None:
-        self._stream.flush()
         os.fsync(self._stream.fileno())
         self._sync_at = time.monotonic() + SYNC_INTERVAL_S
 

@@ -255,3 +255,16 @@ def test_a_pipe_in_a_folder_is_left_out_instead_of_waited_for(address: str, pict
     os.mkfifo(pictures / "camera.jpg")
     finished = run("serving", "predict", pictures, "--out", tmp_path / "out.csv", "--server", address)
     assert "32 of 32 files" in finished.stdout
+
+
+def test_a_full_disk_is_said_and_what_is_written_stays(address: str, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    arguments = ["serving", "predict", *sorted(pictures.glob("*.png")), "--out", out, "--server", address]
+    finished = run(*arguments, file_limit=2000)
+    assert finished.returncode == 1
+    assert "Traceback" not in finished.stderr
+    assert "cannot be written" in finished.stderr
+    assert "of 30 files" in finished.stdout
+    assert out.stat().st_size == 2000
+    assert run(*arguments, "--resume").returncode == 0
+    assert Counter(Path(row["file"]).name for row in rows(out)) == {file.name: 1 for file in pictures.glob("*.png")}
