@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         else:
             add("--replicas", type=int, choices=(1, 2), default=1, help="each on a CPU of its own (1)")
             add("--loads", type=_positive(float), nargs="+", default=LOADS, help="shares of the capacity (%(default)s)")
-            add("--rounds", type=_positive(int), default=5, help="of each load (5)")
+            add("--rounds", type=_positive(int), default=7, help="of each load (7)")
             add("--seconds", type=_positive(float), default=1.5, help="each round of the heaviest load (1.5)")
             add("--seed", type=int, default=0, help="of the times at which requests are due (0)")
     add = command("simulate", _simulate)

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.capacity_clients import percentile
 from benchmarks.capacity_fit import Fit, Fitting
-from benchmarks.capacity_others import Others
+from benchmarks.capacity_others import Others, Taken
 from benchmarks.capacity_predict import Arrivals, Round, Seen, during, simulated
 from benchmarks.capacity_probe import Interval, Probes, slowness
 from benchmarks.capacity_servers import Pinned, answer_of, pinned_server, start_load, two_cpus
@@ -28,7 +28,7 @@ START_S = 2.2
 """After which time all loads begin: until then they start, read their photos and warm up."""
 PAUSE_S = 0.5
 """Between rounds: what is queued is answered by then, unless the load is an overload."""
-FIT_S = 1.5
+FIT_S = 1.0
 """How long each load of a fit is kept up."""
 
 
@@ -54,13 +54,13 @@ def check(
     seconds: float,
     seed: int,
 ) -> tuple[Fit, list[dict[str, Any]]]:
-    """Fit, measure each load, and fit again; then predict each load from all that was fitted.
+    """Fit, and fit again after each load; then predict each load from all that was fitted.
 
     Args:
         bundle: what is served.
         photos: in the order in which requests use them.
         replicas: 1 or 2, each on a CPU.
-        loads: as shares of the capacity that the first fit predicts.
+        loads: as shares of the capacity that the first fit predicts, beside what other programs took meanwhile.
         rounds: of each load, each with arrivals of its own.
         seconds: how long each round of the heaviest load is. Rounds of lighter ones are as much longer, so that all
             have as many requests: a 99th percentile of few would be the longest or the second longest.
@@ -81,7 +81,7 @@ def check(
             fits.append((begin, time.time()))
 
         fit()
-        capacity = capacity_of(fitting.result(), replicas)
+        capacity = capacity_of(fitting.result(), replicas, share(others.taken, cpus[:replicas], fits[0]))
         for number, load in enumerate(loads):
             first = 1000 * seed + 100 * number
             kept_up_s = seconds * max(loads) / load
@@ -90,7 +90,7 @@ def check(
                 for i in range(rounds)
             ]
             measured.append(measure(servers, cpus, photos, draws, load=load, seconds=kept_up_s))
-        fit()
+            fit()
     fitted = fitting.result()
 
     def seen(begin: float, seconds: float) -> Seen:
@@ -114,20 +114,43 @@ def _row(fitted: Fit, load: Measured, seen: Callable[[float, float], Seen], repl
         "measured_per_s": load.per_s,
         "measured_busy": load.busy,
     }
+    measured_ms = {percent: [_percentile_ms(each.latencies_s, percent) for each in load.rounds] for percent in (50, 99)}
+    for percent, of_rounds in measured_ms.items():
+        row[f"measured_p{percent}_ms"] = median(of_rounds)
+        row[f"measured_p{percent}_ms_of_rounds"] = of_rounds
     for name, predicted in (("usual", usual), ("predicted", followed)):
-        row[f"{name}_per_s"] = sum(len(each.latencies_s) for each in predicted) / sum(e.elapsed_s for e in predicted)
-        row[f"{name}_busy"] = fmean(each.busy for each in predicted)
-    for name, all_of_them in (("measured", load.rounds), ("usual", usual), ("predicted", followed)):
-        for percent in (50, 99):
-            rounds_ms = [1000 * percentile(sorted(each.latencies_s), percent / 100) for each in all_of_them]
-            row[f"{name}_p{percent}_ms"] = median(rounds_ms)
-            row[f"{name}_p{percent}_ms_of_rounds"] = rounds_ms
+        runs = [run for each in predicted for run in each]
+        row[f"{name}_per_s"] = sum(len(run.latencies_s) for run in runs) / sum(run.elapsed_s for run in runs)
+        row[f"{name}_per_s_ratio"] = row[f"{name}_per_s"] / load.per_s
+        row[f"{name}_busy"] = fmean(run.busy for run in runs)
+        for percent, measured in measured_ms.items():
+            of_rounds = [fmean(_percentile_ms(run.latencies_s, percent) for run in each) for each in predicted]
+            row[f"{name}_p{percent}_ms"] = median(of_rounds)
+            row[f"{name}_p{percent}_ms_of_rounds"] = of_rounds
+            row[f"{name}_p{percent}_ms_ratio"] = median(
+                ours / theirs for ours, theirs in zip(of_rounds, measured, strict=True)
+            )
     return row
 
 
-def capacity_of(fitted: Fit, replicas: int) -> float:
-    """Requests a second; a load on a replica's own CPU takes its share of it."""
-    return replicas / (1 / fitted.model.capacity() + (fitted.client.seconds(1) if replicas > 1 else 0.0))
+def _percentile_ms(latencies_s: Sequence[float], percent: int) -> float:
+    return 1000 * percentile(sorted(latencies_s), percent / 100)
+
+
+def capacity_of(fitted: Fit, replicas: int, theirs: float) -> float:
+    """Requests a second, on CPUs of which other programs, the probes among them, take the share `theirs`.
+
+    A load on a replica's own CPU takes its part of it.
+    """
+    client = fitted.client
+    request_s = 1 / fitted.model.capacity() + (client.seconds(1) + client.read_s if replicas > 1 else 0.0)
+    return replicas * (1 - theirs) / request_s
+
+
+def share(taken: Sequence[Taken], cpus: Sequence[int], interval: Interval) -> float:
+    """Of the CPUs' time, what other programs took."""
+    begin, end = interval
+    return fmean(sum(s for _, s in during(taken, cpu, begin, end - begin)) for cpu in cpus) / (end - begin)
 
 
 def draw(rate: float, seconds: float, *, clients: int, photos: int, seed: int) -> Arrivals:

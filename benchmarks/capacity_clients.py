@@ -103,9 +103,10 @@ def simulate(
     ]
     elsewhere = Cores(clock, len(arrivals))
     for number, (requests, at) in enumerate(zip(arrivals, placement.clients, strict=True)):
-        loop = Loop(elsewhere if at is None else machines[at], client.wake_s)
+        cores = elsewhere if at is None else machines[at]
         turn = first[number] if first else rng.randrange(replicas)
-        sender = _Client(clock, number, servers, loop, client, balance, turn)
+        loop, reader = Loop(cores, client.wake_s), Loop(cores)
+        sender = _Client(clock, number, servers, loop, reader, client, balance, turn)
         for request in requests:
             clock.at(request.due_s, partial(sender.send, request))
     clock.run()
@@ -123,6 +124,7 @@ class _Client:
         number: int,
         servers: Sequence[Replica],
         loop: Loop,
+        reader: Loop,
         costs: LoopCosts,
         balance: str,
         turn: int,
@@ -131,6 +133,7 @@ class _Client:
         self._caller = Caller(f"client-{number}", "one")
         self._servers = servers
         self._loop = loop
+        self._reader = reader
         self._costs = costs
         self._balance = balance
         self._turn = turn
@@ -142,7 +145,16 @@ class _Client:
         def leave() -> None:
             request.replica = self._choose()
             self._unanswered[request.replica] += 1
-            self._servers[request.replica].ask(request, self._caller, partial(self._loop.do, half_s, receive))
+            self._servers[request.replica].ask(request, self._caller, read)
+
+        def read() -> None:
+            if self._costs.read_s:
+                self._reader.do(self._costs.read_s, hear)
+            else:
+                hear()
+
+        def hear() -> None:
+            self._loop.do(half_s, receive)
 
         def receive() -> None:
             self._unanswered[request.replica] -= 1

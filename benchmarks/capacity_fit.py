@@ -135,12 +135,11 @@ class Fitting:
         return elapsed_s - used_s, max(0.0, used_s - busy_s)
 
     def _client(self) -> LoopCosts:
-        """What the load itself takes: woken once for a request if it sends at once, and twice if it pauses."""
-        once_s, twice_s = (
-            self._mean_s(load, "loop_s", "client") + self._mean_s(load, "others_s", "client") for load in (2, 3)
-        )
-        wake_s = max(0.0, twice_s - once_s)
-        return LoopCosts(request_s=max(0.0, once_s - wake_s), picture_s=0.0, wake_s=wake_s)
+        """What the load itself takes: a caller who pauses is woken twice for each request, busy ones send at once."""
+        loop_s, read_s = (self._mean_s(0, thread, "client") for thread in ("loop_s", "others_s"))
+        resting_s = self._mean_s(3, "loop_s", "client") + self._mean_s(3, "others_s", "client")
+        wake_s = max(0.0, resting_s - loop_s - read_s) / 2
+        return LoopCosts(request_s=loop_s, picture_s=0.0, wake_s=wake_s, read_s=read_s)
 
     def _mean_s(self, load: int, thread: str, process: str = "server") -> float:
         """CPU seconds for a request."""

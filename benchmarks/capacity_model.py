@@ -17,6 +17,9 @@ class LoopCosts:
     """For each picture in it, on top."""
     wake_s: float
     """Each time that the loop had nothing to do, and is woken. A busy loop is woken less often."""
+    read_s: float = 0.0
+    """For each answer that a client gets, of gRPC's own thread, which reads it and then tells the loop: on a busy CPU
+    each of the two waits for its turn."""
 
     def seconds(self, pictures: int) -> float:
         """For one request, without wakes."""

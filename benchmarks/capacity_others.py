@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SAMPLE_S = 0.02
@@ -17,6 +17,10 @@ LISTED_S = 0.25
 """How often programs are looked for that are new."""
 LEAST_S = 0.0001
 """What is shorter is not noted."""
+LONGEST_S = 0.1
+"""What goes on for longer is noted as several."""
+OWN = "thread-self"
+"""As whose the watching thread's own time is noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class Taken:
     """When it began, by the system's clock."""
     cpu: int
     pid: int | str
-    """Whose; thread-self for the one that watches."""
+    """Whose; OWN for the one that watches."""
     seconds: float
 
 
@@ -46,6 +50,7 @@ class Others:
         self._too = too
         self._watched: dict[int, float] = {}
         self._children: set[int] = set()
+        self._going_on: dict[int | str, int] = {}  # whose -> which of `taken` the look before this one found
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="others")
 
@@ -65,6 +70,7 @@ class Others:
             if time.monotonic() - listed > LISTED_S:
                 self._list()
                 listed = time.monotonic()
+            before, self._going_on = self._going_on, {}
             for pid, before_s in list(self._watched.items()):
                 try:
                     used_s = _cpu_seconds(pid)
@@ -73,9 +79,9 @@ class Others:
                     continue
                 self._watched[pid] = used_s
                 if used_s - before_s > LEAST_S:
-                    self._note(pid, used_s - before_s)
+                    self._note(pid, used_s - before_s, before.get(pid))
             before_s, own_s = own_s, time.thread_time()
-            self._note("thread-self", own_s - before_s)
+            self._note(OWN, own_s - before_s, None)
 
     def _list(self) -> None:
         for folder in Path("/proc").iterdir():
@@ -91,12 +97,19 @@ class Others:
             except OSError:
                 continue
 
-    def _note(self, process: int | str, seconds: float) -> None:
+    def _note(self, process: int | str, seconds: float, earlier: int | None) -> None:
+        """Note what was used since the last look; `earlier` is what that look found, which then went on."""
         try:
             cpu = int(_stat(process)[36])
         except OSError:
             return
-        self.taken.append(Taken(time.time() - seconds, cpu, process, seconds))
+        if earlier is not None and self.taken[earlier].cpu == cpu and self.taken[earlier].seconds < LONGEST_S:
+            began = self.taken[earlier]
+            self.taken[earlier] = replace(began, seconds=began.seconds + seconds)
+            self._going_on[process] = earlier
+        else:
+            self._going_on[process] = len(self.taken)
+            self.taken.append(Taken(time.time() - seconds, cpu, process, seconds))
 
 
 def _cpu_seconds(pid: int) -> float:

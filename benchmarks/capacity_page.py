@@ -30,6 +30,7 @@ def check_page(results: dict[str, Any]) -> str:
                 ("other threads, for each picture, beside these", _ms(model["worker_s"])),
                 *((f"more after {_ms(idle_s)} ms of rest", _ms(extra_s)) for idle_s, extra_s in model["rested_s"]),
                 ("the load itself, for each request", _ms(client["request_s"] + client["picture_s"])),
+                ("the load's gRPC, to read an answer", _ms(client["read_s"])),
                 ("the load itself, for each wake", _ms(client["wake_s"])),
             ],
         ),
@@ -38,9 +39,9 @@ def check_page(results: dict[str, Any]) -> str:
         "",
         "Requests at random times (Poisson); the simulator got the same times and photos, how much slower or faster "
         "than in the fits the CPUs computed a row meanwhile, and when other programs had them. Both were seen by "
-        "programs that know nothing of the server. Rounds of all loads have as many requests. Percentiles are those of "
-        "the round in the middle, by that "
-        "percentile. Predicted / measured:",
+        "programs that know nothing of the server. Rounds of all loads have as many requests. Predicted / measured; of "
+        "percentiles the medians of the rounds, and the median of the rounds' ratios: each round's prediction is held "
+        "against its own measurement.",
         "",
         *_predictions(results["loads"], "predicted"),
         "",
@@ -156,7 +157,7 @@ def _wait(row: dict[str, Any]) -> str:
 
 def _both(row: dict[str, Any], name: str, what: str, form: str) -> tuple[str, str]:
     predicted, measured = row[f"{name}_{what}"], row[f"measured_{what}"]
-    return f"{form.format(predicted)} / {form.format(measured)}", f"{predicted / measured:.2f}"
+    return f"{form.format(predicted)} / {form.format(measured)}", f"{row[f'{name}_{what}_ratio']:.2f}"
 
 
 def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from benchmarks.capacity_clients import Placement, simulate
 from benchmarks.capacity_fit import Fit
@@ -52,14 +51,9 @@ class Predicted:
     busy: float
 
 
-def simulated(fitted: Fit, measured: Round, replicas: int, seen: Seen) -> Predicted:
-    """Simulate a round REPEATS times: its latencies are those of all of them."""
-    runs = [predict(fitted, measured, replicas, seen, seed) for seed in range(REPEATS)]
-    return Predicted(
-        latencies_s=[latency_s for run in runs for latency_s in run.latencies_s],
-        elapsed_s=sum(run.elapsed_s for run in runs),
-        busy=fmean(run.busy for run in runs),
-    )
+def simulated(fitted: Fit, measured: Round, replicas: int, seen: Seen) -> list[Predicted]:
+    """Simulate a round REPEATS times."""
+    return [predict(fitted, measured, replicas, seen, seed) for seed in range(REPEATS)]
 
 
 def predict(fitted: Fit, measured: Round, replicas: int, seen: Seen, seed: int) -> Predicted:

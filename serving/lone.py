@@ -4,7 +4,9 @@ Instances of one thread each serve most rows a second, and leave a row that come
 idle. So one instance more spreads such a row over the CPUs. Its threads have a CPU each: on virtual machines in
 particular, a scheduler that moves them as it likes puts two of them on one CPU, and each waits for the other.
 
-Whether it is faster depends on what else the machine does meanwhile, so both ways are timed all the time.
+Whether it is faster depends on what else the machine does meanwhile, so both ways are timed all the time. And it takes
+more CPU time in all, which is missed by rows that come in the middle of it: so rows are spread only while they come one
+by one, each after the answer to the one before it.
 """
 
 import os
@@ -22,6 +24,8 @@ from serving.engine import Engine
 
 REMEMBERED = 5
 """How many rows of each way are remembered; their medians are compared."""
+ONE_BY_ONE = 8
+"""Rows come one by one if so many in turn had no company."""
 EXPLORED = 16
 """One row of so many goes the way that was slower, to see whether it still is."""
 
@@ -42,6 +46,12 @@ class LoneRows:
         self._free = Lock()
         self._seconds = {True: deque[float](maxlen=REMEMBERED), False: deque[float](maxlen=REMEMBERED)}
         self._rows = 0
+        self._in_turn = 0  # rows that had no company
+
+    def note(self, *, alone: bool) -> None:
+        """Hear of each engine call: whether it computed one row, and no other was in flight, from its beginning to its
+        end. From one thread at a time."""
+        self._in_turn = self._in_turn + 1 if alone else 0
 
     def run(self, usual: Engine, images_1HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute one row, in the faster of this engine and a `usual` one; arrays and errors as of Engine.run."""
@@ -57,6 +67,8 @@ class LoneRows:
         return probabilities_1K
 
     def _choose(self) -> bool:
+        if self._in_turn < ONE_BY_ONE:
+            return False
         self._rows += 1
         spread, usual = (median(self._seconds[way] or [0.0]) for way in (True, False))  # what is not known is tried
         return (spread <= usual) != (self._rows % EXPLORED == 0)

@@ -198,7 +198,8 @@ class Workers:
         began = time.monotonic()
         try:
             images_NHWC = join_rows(batch)
-            lone = self._lone if len(images_NHWC) == 1 and self._alone() else None
+            alone = len(images_NHWC) == 1 and self._alone()
+            lone = self._lone if alone else None
             probabilities_NK = lone.run(engine, images_NHWC) if lone else engine.run(images_NHWC)
         except Exception as error:
             logger.exception(
@@ -213,6 +214,8 @@ class Workers:
         row = 0
         with self._lock:
             self.engine_calls += 1
+            if self._lone:
+                self._lone.note(alone=alone and self._alone())
             for job, first, last in batch:
                 if job.uncomputed == job.rows:
                     job.probabilities_VK = np.empty((job.rows, probabilities_NK.shape[1]), np.float32)

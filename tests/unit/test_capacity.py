@@ -219,6 +219,20 @@ def test_clients_that_look_at_their_own_requests_wait_least_and_those_bound_to_o
     assert p99_ms("least_loaded") < 0.9 * p99_ms("round_robin") < p99_ms("per_connection") / 2
 
 
+def test_an_answer_is_read_and_then_heard_of_and_each_waits_for_its_turn_on_a_busy_cpu() -> None:
+    client = LoopCosts(request_s=0.0004, picture_s=0.0, wake_s=0.0, read_s=0.0003)
+
+    def latency_s(*interruptions: tuple[float, float]) -> float:
+        own = Placement(replicas=[0], clients=[1], cpus=[1, 1], interruptions=[[], interruptions])
+        request = Request(0.0, [0.001])
+        simulate(LIKE_A_SERVER, [[request]], replicas=1, client=client, placement=own)
+        return request.latency_s
+
+    alone_s = latency_s()
+    shared_s = latency_s((0.0002, 0.05))  # with somebody who wants the client's CPU all the time
+    assert SLICE_S < shared_s - alone_s <= 2 * SLICE_S, "two turns, of which the first may come in the middle of one"
+
+
 def test_a_client_with_one_picture_does_not_wait_behind_all_of_anothers() -> None:
     many = [Request(0.0, [0.001]) for _ in range(100)]
     one = [Request(0.02, [0.001])]

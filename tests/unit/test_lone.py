@@ -18,7 +18,7 @@ from serving.bundle import open_bundle
 from serving.cpus import bindable_cpus
 from serving.engine import OnnxModel, Plan
 from serving.jobs import Prepare
-from serving.lone import EXPLORED, REMEMBERED, LoneRows
+from serving.lone import EXPLORED, ONE_BY_ONE, REMEMBERED, LoneRows
 from tests.bundles import write_bundle
 from tests.unit.test_cpus import V2_MOUNT, machine
 
@@ -66,9 +66,17 @@ class Engine:
         pass
 
 
+def one_by_one(engine: Engine, cpus: list[int]) -> LoneRows:
+    """Rows that had no company for as long as it takes."""
+    lone = LoneRows(engine, cpus)
+    for _ in range(ONE_BY_ONE):
+        lone.note(alone=True)
+    return lone
+
+
 def test_rows_go_the_way_that_is_faster_now() -> None:
     spread, usual = Engine(0.001), Engine(0.004)
-    lone = LoneRows(spread, [])
+    lone = one_by_one(spread, [])
     for _ in range(4 * EXPLORED):
         lone.run(usual, ROW)
     assert len(usual.calls) <= 6, "the slower way is tried first, and then one time in EXPLORED"
@@ -90,7 +98,7 @@ def test_rows_go_the_way_that_is_faster_now() -> None:
 
 def test_one_slow_row_changes_nothing() -> None:
     spread, usual = Engine(), Engine(0.002)
-    lone = LoneRows(spread, [])
+    lone = one_by_one(spread, [])
     for _ in range(REMEMBERED + 1):
         lone.run(usual, ROW)
     spread.seconds, before = 0.05, len(spread.calls)
@@ -104,7 +112,7 @@ def test_the_thread_is_bound_while_it_computes_and_only_then() -> None:
     allowed = os.sched_getaffinity(0)
     cpu = max(allowed)
     spread, usual = Engine(), Engine(1)
-    lone = LoneRows(spread, [cpu])
+    lone = one_by_one(spread, [cpu])
     for _ in range(3):
         lone.run(usual, ROW)
     assert all(cpus == {cpu} for cpus in spread.cpus)
@@ -118,7 +126,7 @@ def test_the_thread_is_bound_while_it_computes_and_only_then() -> None:
 
 def test_a_cpu_that_was_taken_away_stops_nothing() -> None:
     spread, usual = Engine(), Engine(1)
-    lone = LoneRows(spread, [4095])
+    lone = one_by_one(spread, [4095])
     for _ in range(3):
         assert lone.run(usual, ROW).tolist() == [[0.25, 0.75]]
     assert spread.cpus[-1] == os.sched_getaffinity(0)
@@ -133,7 +141,7 @@ def test_cpus_that_are_taken_away_while_a_row_is_computed_stop_nothing(monkeypat
             monkeypatch.setattr(serving.cpus.os, "sched_setaffinity", taken)
             return super().run(images_NHWC)
 
-    lone = LoneRows(Losing(), [max(os.sched_getaffinity(0))])
+    lone = one_by_one(Losing(), [max(os.sched_getaffinity(0))])
     assert lone.run(Engine(1), ROW).tolist() == [[0.25, 0.75]]
     monkeypatch.undo()
     os.sched_setaffinity(0, ALLOWED)
@@ -149,7 +157,7 @@ def test_who_comes_second_goes_the_usual_way() -> None:
             return super().run(images_NHWC)
 
     spread, usual = Waiting(), Engine()
-    lone = LoneRows(spread, [])
+    lone = one_by_one(spread, [])
     first = threading.Thread(target=lone.run, args=(usual, ROW))
     first.start()
     assert entered.wait(20)
@@ -195,9 +203,44 @@ def test_only_a_row_that_is_alone_is_lone(batcher_of: Callable[[Engine, Engine],
         assert spread.calls == []
         wanted.set()
         await other  # alone by now
-        for _ in range(5):
+        for _ in range(ONE_BY_ONE + 5):
             await batcher.compute([picture()], 1)
-        assert spread.calls == [1] * 6
+        assert spread.calls == [1] * 6, "the first few are to show that no others come"
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_a_row_that_others_came_to_ends_the_spreading_of_lone_rows(
+    batcher_of: Callable[[Engine, Engine], DynamicBatcher],
+) -> None:
+    entered, leave = threading.Event(), threading.Event()
+    leave.set()
+
+    class Waiting(Engine):
+        def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+            entered.set()
+            assert leave.wait(20)
+            return super().run(images_NHWC)
+
+    usual, spread = Engine(1), Waiting()
+    batcher = batcher_of(usual, spread)
+
+    async def test() -> None:
+        for _ in range(ONE_BY_ONE + 3):
+            await batcher.compute([picture()], 1)
+        assert len(spread.calls) == 3
+        entered.clear()
+        leave.clear()
+        first = asyncio.create_task(batcher.compute([picture()], 1))
+        await asyncio.to_thread(entered.wait, 20)
+        second = asyncio.create_task(batcher.compute([picture()], 1))  # while the first one has all CPUs
+        await asyncio.sleep(0)
+        leave.set()
+        await asyncio.gather(first, second)
+        before = len(spread.calls)
+        for _ in range(ONE_BY_ONE - 2):
+            await batcher.compute([picture()], 1)
+        assert len(spread.calls) == before
 
     asyncio.run(asyncio.wait_for(test(), 20))
 
@@ -210,7 +253,7 @@ def test_the_lone_engine_computes_the_same(tmp_path: Path) -> None:
     crop = bundle.manifest.preprocess.crop
     rng = np.random.default_rng(0)
     for cpus in ([], bindable_cpus()):
-        lone = LoneRows(model.lone_engine(2, cpus), cpus)
+        lone = one_by_one(model.lone_engine(2, cpus), cpus)
         for _ in range(5):
             image = rng.integers(0, 256, (1, crop, crop, 3), np.uint8)
             np.testing.assert_array_equal(lone.run(usual, image), usual.run(image))
