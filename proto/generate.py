@@ -14,11 +14,13 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = Path("serving/pb")
+OWN = ("inference", "pawserve")
 
 
 def generate(out: Path) -> list[Path]:
     """Write the generated code below `out` and return its files, relative to it."""
-    sources = sorted((ROOT / "proto").rglob("*.proto"))
+    # not google/rpc, which is there for other languages: its Python classes are installed
+    sources = sorted(file for package in OWN for file in (ROOT / "proto" / package).rglob("*.proto"))
     arguments = [
         "protoc",
         f"-I{GENERATED}={ROOT / 'proto'}",

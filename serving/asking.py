@@ -1,5 +1,6 @@
 """Files in; what a server says about each of them out, as fast as it can."""
 
+import stat
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,10 +33,18 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not file.is_dir())
+            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and _is_file(file))
         else:
             files.append(path)
     return files
+
+
+def _is_file(path: Path) -> bool:
+    """Not a folder, nor a pipe, which would be read for ever; a link to nothing is one, to be told as UNREADABLE."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def ask(client: Client, files: Iterable[Path], *, label: str, streams: int, **question: Any) -> Iterator[FileResult]:

@@ -43,6 +43,7 @@ _BY_SERVICE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         Role.PREDICT: ("ModelInfer", "ModelStreamInfer"),
         Role.ADMIN: ("RepositoryModelLoad", "RepositoryModelUnload"),
     },
+    "grpc.reflection.v1.ServerReflection": {Role.ADMIN: ("ServerReflectionInfo",)},
     "grpc.reflection.v1alpha.ServerReflection": {Role.ADMIN: ("ServerReflectionInfo",)},
 }
 NEEDS: Mapping[str, str] = {

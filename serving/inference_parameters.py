@@ -7,6 +7,9 @@ from serving.pb.inference import open_inference_pb2 as pb
 
 WANTS_FINAL_RESPONSE = "triton_enable_empty_final_response"
 FINAL_RESPONSE = "triton_final_response"
+NO_MATTER = {WANTS_FINAL_RESPONSE, "priority", "sequence_id", "sequence_start", "sequence_end"}
+"""What Triton takes for models that keep nothing between requests and have no priority levels; they change nothing here
+either, since every picture is answered by itself, and in an order fair to callers."""
 KNOWN = {"views": int, "top_k": int, "adaptive": bool, "timeout": int}
 _MAX_SHOWN = 100
 
@@ -30,7 +33,7 @@ class Parameters:
         """
         values: dict[str, int | bool] = {}
         for name, parameter in request.parameters.items():
-            if name == WANTS_FINAL_RESPONSE:
+            if name in NO_MATTER:
                 continue
             if name not in KNOWN:
                 raise _wrong(f"parameter {name[:_MAX_SHOWN]!r} is not known; there are {', '.join(KNOWN)}")

@@ -53,7 +53,8 @@ class ResultsFile:
             os.fsync(stream.fileno())
         partial.replace(path)
         _sync_folder(path.parent)
-        self._stream = path.open("a", **ENCODING)
+        # unbuffered: what a full disk refuses must not come up again when the file is closed
+        self._stream = path.open("ab", buffering=0)
         self._sync_at = 0.0
 
     def __enter__(self) -> "ResultsFile":
@@ -70,13 +71,14 @@ class ResultsFile:
         Raises:
             OSError: if it cannot be written.
         """
-        self._stream.write(self._line(_to_row(result) if self._as_csv else to_dict(result)))
-        self._stream.flush()  # what a kill would lose otherwise
+        line = self._line(_to_row(result) if self._as_csv else to_dict(result))
+        left = memoryview(line.encode(ENCODING["encoding"], ENCODING["errors"]))
+        while left:
+            left = left[self._stream.write(left) :]
         if time.monotonic() >= self._sync_at:
             self._sync()
 
     def _sync(self) -> None:
-        self._stream.flush()
         os.fsync(self._stream.fileno())
         self._sync_at = time.monotonic() + SYNC_INTERVAL_S
 
@@ -84,12 +86,14 @@ class ResultsFile:
         if not self._as_csv:
             return json.dumps(fields, ensure_ascii=_has_surrogates(fields["file"])) + "\n"
         line = io.StringIO()
-        csv.DictWriter(line, COLUMNS, lineterminator="\n").writerow(fields)
-        return line.getvalue()
+        # its own end of lines, without which a name with "\r" is not quoted
+        csv.DictWriter(line, COLUMNS, lineterminator="\r\n").writerow(fields)
+        return line.getvalue().removesuffix("\r\n") + "\n"
 
     def _kept(self, path: Path) -> str:
         """The lines of files that have their predictions; the last is dropped if a crash cut it short."""
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        with path.open(**ENCODING) as stream:  # ends of lines as they are: names may have any of them
+            text = stream.read()
         whole = text[: text.rfind("\n") + 1]
         try:
             rows = self._rows(whole)
@@ -101,11 +105,11 @@ class ResultsFile:
 
     def _rows(self, whole: str) -> Iterable[dict[str, Any]]:
         if not self._as_csv:
-            return [json.loads(line) for line in whole.splitlines()]
+            return [json.loads(line) for line in whole.split("\n") if line]
         rows = csv.DictReader(io.StringIO(whole, newline=""))
         if whole and tuple(rows.fieldnames or ()) != COLUMNS:
             raise ValueError
-        return list(rows)
+        return [row for row in rows if None not in row.values()]  # the last, if it ends within a name of two lines
 
 
 def to_dict(result: FileResult) -> dict[str, Any]:

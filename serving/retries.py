@@ -11,6 +11,11 @@ from serving.client_messages import ClientError
 TOO_LARGE = "larger than max"
 """What gRPC says of messages over a limit: RESOURCE_EXHAUSTED, though sending them again never helps."""
 
+GIVEN_UP = "CANCELLED: CANCELLED"
+"""What gRPC says of calls that a server which stops had received and not begun."""
+BROKEN = "RST_STREAM"
+"""What gRPC says, as INTERNAL, when a proxy ends a call because the server behind it is gone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
@@ -76,6 +81,10 @@ def helps(error: ClientError) -> bool:
     """Whether the same call may succeed later."""
     if error.code == grpc.StatusCode.UNAVAILABLE:
         return True
+    if error.code == grpc.StatusCode.CANCELLED:
+        return error.message == GIVEN_UP
+    if error.code == grpc.StatusCode.INTERNAL:
+        return not error.reason and BROKEN in error.message
     if error.code != grpc.StatusCode.RESOURCE_EXHAUSTED:
         return False
     # the server says itself when a retry helps; gRPC and proxies do not

@@ -9,7 +9,6 @@ from functools import partial
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from serving.bundle import BundleError, Manifest
 from serving.descriptors import within_descriptors
@@ -26,11 +25,13 @@ from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.pictures import PictureService
 from serving.pipeline import Pipelines
+from serving.reflection import enable_reflection
 from serving.repository import Repository, ServedModel, find_bundles, load_model
 from serving.retention import Retention
 from serving.services import ClassifierService
 from serving.settings import Settings
 from serving.statistics import StatisticsStore, StatisticsUnavailable
+from serving.stopping import Stopping
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 
@@ -94,7 +95,9 @@ class Server:
     async def shutdown(self) -> None:
         """Answer what is in flight, within the grace period; then write what is known, and let go of everything."""
         self.end()
+        await self._new_calls.hold_new()
         drained = asyncio.create_task(self._server.stop(self.settings.grace_s))
+        await self._new_calls.release()
         cut_short = asyncio.create_task(self._cut_short.wait())
         await asyncio.wait((drained, cut_short), return_when=asyncio.FIRST_COMPLETED)
         if not drained.done():
@@ -212,14 +215,18 @@ class Server:
 
     def _listen(self) -> None:
         settings = self.settings
+        self._new_calls = Stopping()
+        observe, *others = self.interceptors
+        interceptors = [observe, self._new_calls, *others]
         connections = within_descriptors(settings.connections)
-        self._server = grpc.aio.server(options=connections.options(), interceptors=self.interceptors)
+        self._server = grpc.aio.server(options=connections.options(), interceptors=interceptors)
         classifier_pb2_grpc.add_ClassifierServicer_to_server(self.classifier, self._server)  # type: ignore[no-untyped-call]
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         if settings.reflection:
-            services = (SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(services, self._server)
+            described = classifier_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR
+            services = (SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE)
+            enable_reflection([*zip(services, described, strict=True)], self._server)
         try:
             port = settings.security.add_port(self._server, settings.listen)
         except RuntimeError as error:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import grpc
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from serving.reloading import Reloading
@@ -20,6 +22,8 @@ from serving.security import TlsFiles
 EXPIRES_SOON = timedelta(days=14)
 WARN_EVERY_S = 24 * 3600.0
 MAX_FILE_BYTES = 2**20
+CURVES = ("secp256r1", "secp384r1")
+"""Of the keys that gRPC's C core agrees on; the server's own is one of its kind, and takes no other from clients."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +73,12 @@ def load(files: TlsFiles) -> Loaded:
         raise ValueError(
             f"{files.key} holds no private key that can be used:{encrypted} it must be plain PEM"
         ) from None
+    if not _is_common(private_key):
+        logger.warning(
+            "the key %s is of a kind that gRPC for Python, C++ and others on its C core refuses in the handshake; "
+            "make one of RSA, or of ECDSA on P-256 or P-384",
+            files.key,
+        )
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if private_key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
         raise ValueError(f"{files.key} is not the key of {files.certificate}; give the two that were made together")
@@ -85,6 +95,12 @@ def load(files: TlsFiles) -> Loaded:
         grpc.ssl_server_certificate_configuration([(key, chain)], authorities),
         certificate.not_valid_after_utc,
         certificate.subject.rfc4514_string() or str(files.certificate),
+    )
+
+
+def _is_common(key: PrivateKeyTypes) -> bool:
+    return isinstance(key, rsa.RSAPrivateKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in CURVES
     )
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+
+Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,17 @@ class Authority:
         certificate = self._sign(self._key, self._name, days=100, authority=True, names=[])
         self.path.write_bytes(certificate.public_bytes(Encoding.PEM))
 
-    def issue(self, file: str, common_name: str = "server", *, days: float = 90, names: tuple[str, ...] = ()) -> Pair:
+    def issue(
+        self,
+        file: str,
+        common_name: str = "server",
+        *,
+        days: float = 90,
+        names: tuple[str, ...] = (),
+        key: Key | None = None,
+    ) -> Pair:
         """Write FILE.pem and FILE.key; for this machine, and for further names. Existing files are replaced whole."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         alternatives = [
             x509.DNSName("localhost"),
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
@@ -51,7 +61,7 @@ class Authority:
 
     def _sign(
         self,
-        key: ec.EllipticCurvePrivateKey,
+        key: Key,
         subject: x509.Name,
         *,
         days: float,

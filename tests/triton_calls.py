@@ -106,10 +106,13 @@ def sync(address: str) -> None:
         assert 0.9 < float(value) <= 1
         assert second.decode().split(":")[1] in ("0", "2")
 
+        sequence = {"sequence_id": 5, "sequence_start": True, "sequence_end": True, "priority": 1}
+        assert client.infer("colours", pixels("blue"), **sequence).as_numpy("labels")[0, 0] == b"blue"
+
         statistics = client.get_inference_statistics("colours", as_json=True)["model_stats"][0]
-        assert int(statistics["inference_count"]) == 7
-        assert int(statistics["inference_stats"]["success"]["count"]) == 4
-        assert 4 <= int(statistics["execution_count"]) <= 19
+        assert int(statistics["inference_count"]) == 8
+        assert int(statistics["inference_stats"]["success"]["count"]) == 5
+        assert 5 <= int(statistics["execution_count"]) <= 20
 
         good = images(encoded("red"))
         refused(lambda: client.infer("colours", images(encoded("red"), b"I am a cat")), "picture 1", "no picture")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from serving.async_client import AsyncClient
 from serving.client import Classified, Client, ClientError, Retry
+from serving.errors import ApiError
 from serving.retries import Attempts
 from serving.targets import to_target
 from tests.bundles import write_bundle
@@ -50,8 +51,14 @@ both = pytest.mark.parametrize("classify", [classify_sync, classify_async])
 @both
 @pytest.mark.parametrize(
     "error",
-    [refusal(UNAVAILABLE), refusal(EXHAUSTED, "QUEUE_FULL", 0.05), refusal(EXHAUSTED)],
-    ids=["away", "queue full", "a proxy's limit"],
+    [
+        refusal(UNAVAILABLE),
+        refusal(EXHAUSTED, "QUEUE_FULL", 0.05),
+        refusal(EXHAUSTED),
+        ApiError(grpc.StatusCode.CANCELLED, "", "CANCELLED"),
+        ApiError(grpc.StatusCode.INTERNAL, "", "Stream removed (RST_STREAM (Received RST_STREAM with error code 0))"),
+    ],
+    ids=["away", "queue full", "a proxy's limit", "given up by a server that stops", "broken by a proxy"],
 )
 def test_what_may_pass_is_tried_again(server: tuple[ScriptedServer, str], classify: Classify, error: Exception) -> None:
     script, address = server

@@ -46,7 +46,7 @@ def test_tritons_client_is_answered(address: str, how: str) -> None:
             (recorded,) = client.record_labels([(finished.stdout.strip(), "red")])
             assert recorded.predicted == "red"  # type: ignore[union-attr]
             # of the requests that were refused, no picture is counted
-            assert client.statistics()[0].predictions == 8
+            assert client.statistics()[0].predictions == 9
 
 
 def images(contents: list[bytes], **changes: object) -> pb.ModelInferRequest:

@@ -225,3 +225,46 @@ def test_a_file_that_holds_something_else_is_not_touched(address: str, pictures:
         assert finished.returncode == 1
         assert "something else" in finished.stderr
         assert (tmp_path / name).read_text() == content
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_names_of_several_lines_are_one_row_that_a_resume_finds_again(
+    address: str, pictures: Path, tmp_path: Path, suffix: str
+) -> None:
+    names = ["line\nfeed.png", "carriage\rreturn.png", "next\x85line.png", "paragraph\u2029.png"]
+    for name in names:
+        (pictures / name).write_bytes((pictures / "red-0.png").read_bytes())
+    out = tmp_path / f"out{suffix}"
+    arguments = ["serving", "predict", *(pictures / name for name in names), "--out", out, "--server", address]
+    assert run(*arguments).returncode == 0
+    whole = out.read_bytes()
+    finished = run(*arguments, "--resume")
+    assert "0 of 0 files" in finished.stdout
+    assert out.read_bytes() == whole
+    # a crash within the name of the last row: that file is done again, and none is lost
+    out.write_bytes(whole[: whole.rfind(b"line", 0, whole.rfind(b"feed.png")) + 5])
+    assert run(*arguments, "--resume").returncode == 0
+    if suffix == ".csv":
+        done = [row["file"] for row in rows(out)]
+    else:
+        done = [json.loads(line)["file"] for line in out.read_bytes().split(b"\n") if line]
+    assert sorted(done) == sorted(str(pictures / name) for name in names)
+
+
+def test_a_pipe_in_a_folder_is_left_out_instead_of_waited_for(address: str, pictures: Path, tmp_path: Path) -> None:
+    os.mkfifo(pictures / "camera.jpg")
+    finished = run("serving", "predict", pictures, "--out", tmp_path / "out.csv", "--server", address)
+    assert "32 of 32 files" in finished.stdout
+
+
+def test_a_full_disk_is_said_and_what_is_written_stays(address: str, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    arguments = ["serving", "predict", *sorted(pictures.glob("*.png")), "--out", out, "--server", address]
+    finished = run(*arguments, file_limit=2000)
+    assert finished.returncode == 1
+    assert "Traceback" not in finished.stderr
+    assert "cannot be written" in finished.stderr
+    assert "of 30 files" in finished.stdout
+    assert out.stat().st_size == 2000
+    assert run(*arguments, "--resume").returncode == 0
+    assert Counter(Path(row["file"]).name for row in rows(out)) == {file.name: 1 for file in pictures.glob("*.png")}

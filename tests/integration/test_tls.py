@@ -11,10 +11,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from PIL import Image
 
 from serving.channel import Credentials
 from serving.client import Client, ClientError, Prediction
+from serving.security import TlsFiles
+from serving.tls import load
 from tests.bundles import write_bundle
 from tests.certificates import Authority, Pair
 from tests.commands import cold_server, run, serving, stoppable
@@ -192,3 +195,19 @@ def test_a_certificate_that_ends_soon_is_warned_of(models: Path, tmp_path: Path)
     pair = Authority(tmp_path).issue("server", days=3)
     with stoppable(models, tmp_path / "state", *tls(pair)) as (server, _):
         assert "the certificate of CN=server ends at" in server.stderr
+
+
+def test_a_key_that_some_clients_refuse_is_warned_of_and_another_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority(tmp_path)
+    for file, key in (
+        ("edwards", ed25519.Ed25519PrivateKey.generate()),
+        ("p521", ec.generate_private_key(ec.SECP521R1())),
+        ("p384", ec.generate_private_key(ec.SECP384R1())),
+    ):
+        pair = authority.issue(file, key=key)
+        load(TlsFiles(certificate=pair.certificate, key=pair.key))
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 2
+    assert all(name in warning for name, warning in zip(("edwards.key", "p521.key"), warnings, strict=True))
