@@ -6,7 +6,7 @@ DATA ?=
 # One more than there are CPUs: many tests wait, for deadlines and for connections that fell silent.
 WORKERS ?= $(shell expr $$(nproc) + 1)
 
-.PHONY: help demo test fuzz check format gpu-check container-check ray-check scale-check lock proto bench clean
+.PHONY: help demo test fuzz check format gpu-check container-check ray-check scale-check slurm-check lock proto bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -63,6 +63,9 @@ ray-check: $(VENV)-ray/installed  ## replicas on a local Ray, in an environment 
 scale-check: $(VENV)/installed  ## several processes: thirty exits, two nodes, one of them lost
 	PAWSERVE_SCALE=1 $(BIN)/python -m pytest tests/scale
 	$(BIN)/shellcheck deploy/torchrun/launch.sh deploy/slurm/train.sbatch
+
+slurm-check: $(VENV)/installed  ## a Slurm cluster on this machine: nodes lost, jobs queued again; needs root, and Debian's packages
+	PAWSERVE_SLURM_CHECK=1 $(BIN)/python -m pytest tests/slurm
 
 proto: $(VENV)/installed  ## generate serving/pb from proto/
 	$(BIN)/python proto/generate.py

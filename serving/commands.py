@@ -10,6 +10,7 @@ from rich.console import Console
 
 from serving.channel_options import to_credentials
 from serving.client import Client, ClientError
+from serving.ending import clearing_up
 from serving.live_statistics import watch_statistics
 from serving.logs import configure as configure_logs
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
@@ -119,7 +120,8 @@ def export_labels(arguments: argparse.Namespace) -> int:
     # here, so that the other commands need not wait for the database libraries
     from serving.export_labels import export
 
-    return export(arguments)
+    with clearing_up():
+        return export(arguments)
 
 
 def to_resource(model: str) -> str:

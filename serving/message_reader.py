@@ -47,7 +47,10 @@ def _wrap(handler: Any) -> Any:
 
     def read(content: bytes) -> Any:
         if descriptor and has_too_many_fields(content, descriptor):
-            message = f"the {len(content):,} bytes have more than {MOST_FIELDS:,} fields; send several smaller requests"
+            message = (
+                f"the {len(content):,} bytes have more than {MOST_FIELDS:,} fields, or too many packed numbers; "
+                "send several smaller requests, and pixels as raw_input_contents"
+            )
             raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_INVALID", message)
         try:
             return handler.request_deserializer(content)

@@ -59,13 +59,18 @@ class ModelCollector(Collector):
         )
         rows = _gauge("rows_in_flight", "Rows from their admission to their answer.")
         most = _gauge("rows_in_flight_limit", "Rows that may be in flight; what comes beyond is refused.")
+        validated = _gauge("validation_accuracy_ratio", "Validation photos that were right, when it was exported.")
+        lower = _gauge("validation_accuracy_lower_ratio", "Lower end of that accuracy's 95% interval.")
         for model in self._repository.models:
             manifest = model.manifest
             key = [manifest.name, str(manifest.version)]
             info.add_metric([*key, manifest.arch, model.engine, model.runtime, model.precision], 1)
             rows.add_metric(key, model.classifier.rows_in_flight)
             most.add_metric(key, model.classifier.max_rows)
-        return [loads, refusals, state, info, rows, most]
+            if accuracy := manifest.metrics.get("accuracy"):
+                validated.add_metric(key, accuracy["value"])
+                lower.add_metric(key, accuracy["lower"])
+        return [loads, refusals, state, info, rows, most, validated, lower]
 
 
 class StatisticsCollector(Collector):

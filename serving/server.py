@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.bundle import BundleError, Manifest
+from serving.descriptors import within_descriptors
 from serving.fair_shares import FairShares
 from serving.feedback import Feedback
 from serving.health import HealthServicer
@@ -217,7 +218,8 @@ class Server:
         self._new_calls = Stopping()
         observe, *others = self.interceptors
         interceptors = [observe, self._new_calls, *others]
-        self._server = grpc.aio.server(options=settings.connections.options(), interceptors=interceptors)
+        connections = within_descriptors(settings.connections)
+        self._server = grpc.aio.server(options=connections.options(), interceptors=interceptors)
         classifier_pb2_grpc.add_ClassifierServicer_to_server(self.classifier, self._server)  # type: ignore[no-untyped-call]
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)

@@ -25,6 +25,7 @@ from serving.statistics_migrations import check_current, preparing
 from serving.statistics_queries import MS_PER_MINUTE
 from serving.statistics_updates import Counts, Label, Previous
 from serving.times import now_ms
+from serving.waiting_counts import joined
 
 MAX_WAITING_LABELS = 100_000
 FLUSH_INTERVAL_S = 1.0
@@ -214,13 +215,14 @@ class StatisticsWriter:
         self._disconnect()
         self._trouble.log(f"statistics are not written, labels are refused: {error}")
         self._failing = True
+        waiting = joined(group.counts)
         with self._changed:
             self._counts_in_flight = Counter()
             if self._closed:
                 if group.counts:
                     logger.error("%d predictions could not be counted before the end", group.counts.total())
-            elif group.counts:
-                self._counts.update(group.counts)
+            elif waiting:
+                self._counts.update(waiting)
                 self._flush_at = time.monotonic() + FLUSH_INTERVAL_S
         requests: list[Errand | Labelling] = [*group.errands, *group.labellings]
         for request in requests:

@@ -61,6 +61,7 @@ def write_configuration(path: Path, server: Observed) -> Path:
     [job] = configuration["scrape_configs"]
     del job["dns_sd_configs"]
     job["static_configs"] = [{"targets": [urllib.parse.urlsplit(server.metrics_url).netloc]}]
+    shutil.copy(ROOT / "deploy/prometheus/alerts.yml", path.parent)
     path.write_text(yaml.safe_dump(configuration), encoding="utf-8")
     return path
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import yaml
 from PIL import Image
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -84,6 +85,8 @@ def test_labels_and_the_accuracy_that_follows_from_them_are_told(server: Observe
     assert lower == pytest.approx(0.0945, abs=1e-4)  # Wilson's interval of 1 in 2, by statsmodels
     assert upper == pytest.approx(0.9055, abs=1e-4)
     assert value(server, "pawserve_statistics_up") == 1
+    assert value(server, "pawserve_validation_accuracy_ratio", **MODEL) == 0.9
+    assert value(server, "pawserve_validation_accuracy_lower_ratio", **MODEL) == 0.8
 
 
 def test_model_build_and_process_are_described(server: Observed) -> None:
@@ -157,24 +160,45 @@ def metric_names(server: Observed) -> set[str]:
     return names
 
 
-def test_the_dashboard_uses_only_metrics_and_labels_that_exist(server: Observed) -> None:
-    series: dict[str, set[str]] = {}
+def check_expressions(server: Observed, expressions: list[str]) -> None:
+    """Only metrics and labels that exist are used."""
+    of_prometheus = {"job", "instance", "namespace"}
+    series: dict[str, set[str]] = {"up": of_prometheus}
     for family in text_string_to_metric_families(scrape(server)):
         for sample in family.samples:
-            series.setdefault(sample.name, {"job", "instance"}).update(sample.labels)
+            series.setdefault(sample.name, set(of_prometheus)).update(sample.labels)
+    for expression in expressions:
+        used = re.findall(r"\b((?:pawserve|process|python)_\w+|up\b)", expression)
+        assert used, expression
+        assert set(used) <= set(series), expression
+        for name, selector in re.findall(r"\b((?:pawserve|process)_\w+|up)\{([^}]*)\}", expression):
+            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector)) <= series[name], expression
+        for labels in re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", expression):
+            known = set().union(*(series[name] for name in used))
+            assert {label.strip() for label in labels.split(",")} <= known, expression
+
+
+def test_the_dashboard_uses_only_metrics_and_labels_that_exist(server: Observed) -> None:
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     expressions += [variable["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
     assert len(expressions) >= 15
-    for expression in expressions:
-        used = re.findall(r"\b((?:pawserve|process|python)_\w+)", expression)
-        assert used, expression
-        assert set(used) <= set(series), expression
-        for name, selector in re.findall(r"\b((?:pawserve|process)_\w+)\{([^}]*)\}", expression):
-            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector)) <= series[name], expression
-        for labels in re.findall(r"\bby\s*\(([^)]*)\)", expression):
-            known = set().union(*(series[name] for name in used))
-            assert {label.strip() for label in labels.split(",")} <= known, expression
+    check_expressions(server, expressions)
+
+
+def test_the_alerts_use_only_metrics_and_labels_that_exist_and_are_documented(server: Observed) -> None:
+    groups = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text(encoding="utf-8"))["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    recorded = {rule["record"]: rule["expr"] for rule in rules if "record" in rule}
+    expressions = [rule["expr"] for rule in rules]
+    for name in recorded:  # each stands for what it is made of
+        expressions = [expression.replace(name, f"({recorded[name]})") for expression in expressions]
+    check_expressions(server, expressions)
+    page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    alerts = [(rule["alert"], rule["labels"]["severity"]) for rule in rules if "alert" in rule]
+    assert re.findall(r"^\| `(Pawserve\w+)` \| (\w+) ", page, re.MULTILINE) == alerts
+    [operators] = yaml.safe_load_all((ROOT / "deploy/kubernetes/prometheusrule.yaml").read_text(encoding="utf-8"))
+    assert operators["spec"]["groups"] == groups
 
 
 def test_the_dashboard_s_panels_do_not_overlap_and_their_ids_are_unique() -> None:

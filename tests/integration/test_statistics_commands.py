@@ -214,6 +214,40 @@ def test_an_export_to_a_full_disk_names_the_file_and_keeps_the_earlier_one(tmp_p
     assert not [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
 
 
+STANDS_STILL = """
+import sys, time
+from serving import export_labels
+from serving.__main__ import main
+select = export_labels.select_labels
+def slowly(*arguments):
+    for chunk in select(*arguments):
+        yield chunk
+        print("in the middle", flush=True)
+        time.sleep(60)
+export_labels.select_labels = slowly
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_export_that_is_ended_leaves_nothing_and_keeps_the_earlier_file(
+    labelled: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "labels.csv"
+    out.write_text("earlier")
+    command = [sys.executable, "-c", STANDS_STILL, "export-labels", str(out), "--state", str(labelled)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in the middle\n"
+        assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".labels.csv")]
+        process.send_signal(number)
+        process.send_signal(number)  # whoever is impatient
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (128 + number, "")
+    assert out.read_text() == "earlier"
+    assert not [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+
+
 def test_class_names_are_exported_as_they_are(tmp_path: Path) -> None:
     names = ["=1+1", "a,b", 'say "owl"', "two\nlines", "Käuzchen 🦉", "", " "]
     with StatisticsStore(tmp_path / "statistics.sqlite") as store:

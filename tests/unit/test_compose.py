@@ -111,6 +111,8 @@ def test_prometheus_scrapes_the_server_s_metrics(compose: dict[str, Any]) -> Non
     prometheus = compose["services"]["prometheus"]
     place = mounts(prometheus)["/etc/prometheus/prometheus.yml"]
     assert "--config.file=/etc/prometheus/prometheus.yml" in prometheus["command"]
+    [rules] = load(place)["rule_files"]  # beside it
+    assert load(mounts(prometheus)[f"/etc/prometheus/{rules}"])["groups"]
     (job,) = load(place)["scrape_configs"]
     (target,) = job["dns_sd_configs"]
     assert target["names"] == ["server"]

@@ -3,6 +3,7 @@
 import pytest
 from google.protobuf.message import Message
 
+from serving.inference_inputs import MAX_TYPED_PIXELS
 from serving.message_fields import MOST_FIELDS, has_too_many_fields
 from serving.pb.inference import open_inference_pb2 as oip
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
@@ -18,8 +19,11 @@ Tensor = oip.ModelInferRequest.InferInputTensor
         pb.ClassifyRequest(images=[pb.ImageInput(content=b"\x0a\x00" * 200_000, label="a class")] * 64),
         oip.ModelInferRequest(raw_input_contents=[b"\x0a\x00" * 200_000] * 64),
         oip.ModelInferRequest(inputs=[Tensor(contents=oip.InferTensorContents(uint_contents=[1] * 3 * 224 * 224))]),
+        oip.ModelInferRequest(
+            inputs=[Tensor(contents=oip.InferTensorContents(uint_contents=[255] * MAX_TYPED_PIXELS))]
+        ),
     ],
-    ids=["labels", "pictures", "raw contents", "typed contents"],
+    ids=["labels", "pictures", "raw contents", "typed contents", "a million numbers"],
 )
 def test_the_largest_requests_that_mean_something_pass(request_: Message) -> None:
     content = request_.SerializeToString()
@@ -35,9 +39,26 @@ def test_the_largest_requests_that_mean_something_pass(request_: Message) -> Non
         oip.ModelInferRequest(inputs=[Tensor()] * TOO_MANY),
         oip.ModelInferRequest(raw_input_contents=[b""] * TOO_MANY),
         oip.ModelInferRequest(inputs=[Tensor(contents=oip.InferTensorContents(bytes_contents=[b""] * TOO_MANY))]),
+        oip.ModelInferRequest(
+            inputs=[Tensor(contents=oip.InferTensorContents(uint_contents=[1] * 6 * MAX_TYPED_PIXELS))]
+        ),
+        oip.ModelInferRequest(
+            inputs=[Tensor(contents=oip.InferTensorContents(int64_contents=[1] * MAX_TYPED_PIXELS))] * 6
+        ),
+        oip.ModelInferRequest(inputs=[Tensor(shape=[1] * 6 * MAX_TYPED_PIXELS)]),
         oip.ModelInferRequest(inputs=[Tensor(parameters={str(i): oip.InferParameter() for i in range(TOO_MANY)})]),
     ],
-    ids=["labels", "pictures", "inputs", "raw contents", "contents of an input", "parameters of an input"],
+    ids=[
+        "labels",
+        "pictures",
+        "inputs",
+        "raw contents",
+        "contents of an input",
+        "numbers",
+        "numbers of inputs",
+        "shape",
+        "parameters of an input",
+    ],
 )
 def test_more_entries_than_any_request_has_are_told(request_: Message) -> None:
     assert has_too_many_fields(request_.SerializeToString(), request_.DESCRIPTOR)

@@ -1,0 +1,29 @@
+"""What the tests under Slurm share: the cluster, or the reason why there is none."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster, running_cluster
+from tests.slurm.tools import find_tools
+
+ASKED = "PAWSERVE_SLURM_CHECK"
+"""Set by `make slurm-check`: it trains for minutes, and makes network interfaces."""
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes; who loses one puts another in its place."""
+    if not os.environ.get(ASKED):
+        pytest.skip("trains on a Slurm cluster: make slurm-check")
+    tools = find_tools()
+    if isinstance(tools, str):
+        pytest.skip(tools)
+    folder = Path(tempfile.mkdtemp(prefix="pawserve-slurm."))
+    with running_cluster(tools, folder) as cluster:
+        yield cluster
+    shutil.rmtree(folder)
