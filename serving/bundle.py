@@ -106,8 +106,12 @@ class Manifest:
         if not self.artifacts:
             raise ValueError("it lists no artifact")
         threshold = self.adaptive_threshold
-        if threshold is not None and not (isinstance(threshold, float | int) and 0 <= threshold <= 1):
+        if threshold is not None and not _is_share(threshold):
             raise ValueError(f"the adaptive threshold is {threshold!r}; it must be a probability, 0 to 1")
+        accuracy = self.metrics.get("accuracy")
+        ends = ("value", "lower", "upper")
+        if accuracy is not None and not (isinstance(accuracy, dict) and all(_is_share(accuracy.get(e)) for e in ends)):
+            raise ValueError(f"metrics.accuracy is {accuracy!r}; it must have value, lower and upper, each 0 to 1")
 
     @property
     def adaptive_threshold(self) -> float | None:
@@ -141,6 +145,10 @@ class Manifest:
             raise BundleError(f"{MANIFEST} has no {error.args[0]!r}") from error
         except (TypeError, ValueError, AttributeError, RecursionError) as error:
             raise BundleError(f"{MANIFEST}: {error}") from error
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, float | int) and 0 <= value <= 1
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,10 @@ def test_a_precision_that_is_missing_is_told_with_those_that_are_there(tmp_path:
         ({"format": 99}, "format is 99"),
         ({"surprise": 1}, "surprise"),
         ({"classes": None}, "classes|NoneType"),
+        ({"adaptive": {"threshold": 2}}, "threshold is 2; it must be a probability"),
+        ({"metrics": {"accuracy": 0.99}}, "accuracy is 0.99; it must have value, lower and upper"),
+        ({"metrics": {"accuracy": {"value": 0.9, "lower": 0.8}}}, "must have value, lower and upper"),
+        ({"metrics": {"accuracy": {"value": 99, "lower": 98, "upper": 100}}}, "each 0 to 1"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
