@@ -24,7 +24,7 @@ from serving.engine import Engine
 
 REMEMBERED = 5
 """How many rows of each way are remembered; their medians are compared."""
-ONE_BY_ONE = 8
+ONE_BY_ONE = 2
 """Rows come one by one if so many in turn had no company."""
 EXPLORED = 16
 """One row of so many goes the way that was slower, to see whether it still is."""

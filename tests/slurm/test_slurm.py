@@ -187,7 +187,8 @@ def test_a_folder_that_cannot_be_written_ends_the_job_and_is_named(
         node.run("mount", "-t", "tmpfs", "-o", "ro", "none", folder)
     job = submit(folder / "run")
     assert job.ends() == "FAILED"
-    assert cluster.job(job.number)["ExitCode"] == "1:0"
+    # of the node that fails first, or of the other, which is then ended
+    assert cluster.job(job.number)["ExitCode"] in ("1:0", "143:0")
     assert f"python -m training fit: Read-only file system ({folder / '.run.partial'})" in job.log
 
 

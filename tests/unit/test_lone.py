@@ -238,7 +238,7 @@ def test_a_row_that_others_came_to_ends_the_spreading_of_lone_rows(
         leave.set()
         await asyncio.gather(first, second)
         before = len(spread.calls)
-        for _ in range(ONE_BY_ONE - 2):
+        for _ in range(ONE_BY_ONE - 1):
             await batcher.compute([picture()], 1)
         assert len(spread.calls) == before
 
