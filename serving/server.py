@@ -216,7 +216,7 @@ class Server:
     def _listen(self) -> None:
         settings = self.settings
         self._new_calls = Stopping()
-        observe, *others = self.interceptors
+        observe, *others = self.interceptors  # of which those that remember handlers do not ask what comes after them
         interceptors = [observe, self._new_calls, *others]
         connections = within_descriptors(settings.connections)
         self._server = grpc.aio.server(options=connections.options(), interceptors=interceptors)

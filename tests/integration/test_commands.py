@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,6 @@ from tests.bundles import COLOURS, write_bundle
 from tests.commands import run, serving, stoppable
 from tests.golden.draw import encoded
 from tests.warm import WarmProcess, call
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("served")
-    write_bundle(folder / "models")
-    with serving(folder / "models", folder / "state") as address:
-        yield address
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import base64
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_tools import protoc
 from PIL import Image
 
-from tests.bundles import write_bundle
-from tests.commands import ROOT, serving
+from tests.commands import ROOT
 from tests.golden.draw import encoded
 
 RED = base64.b64encode(encoded(Image.new("RGB", (60, 50), "red"), "JPEG")).decode()
@@ -24,14 +22,6 @@ SCHEMAS = {
     "reflection 1alpha": ("--reflect-protocol", "grpc-v1alpha"),
     "files": ("--schema", str(ROOT / "proto")),
 }
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("served")
-    write_bundle(folder / "models")
-    with serving(folder / "models", folder / "state") as address:
-        yield address
 
 
 def curl(address: str, *arguments: str, method: str = "", body: object = None) -> subprocess.CompletedProcess[str]:

@@ -36,14 +36,6 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("served")
-    write_bundle(folder / "models")
-    with serving(folder / "models", folder / "state") as address:
-        yield address
-
-
 def rows(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as stream:
         return list(csv.DictReader(stream))
