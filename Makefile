@@ -71,7 +71,7 @@ proto: $(VENV)/installed  ## generate serving/pb from proto/
 	$(BIN)/python proto/generate.py
 
 bench: $(VENV)/installed  ## measure; needs MODELS=DIR and PAWSERVE_PHOTOS=DIR
-	$(BIN)/python -m benchmarks.serving --models '$(MODELS)' --photos '$(PAWSERVE_PHOTOS)'
+	$(BIN)/python -m benchmarks.serving.throughput --models '$(MODELS)' --photos '$(PAWSERVE_PHOTOS)'
 
 clean:  ## remove the environment, caches and what the demo wrote
 	rm -rf $(VENV) $(VENV)-ray demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -27,9 +27,9 @@ from benchmarks.capacity_model import ReplicaModel, load, to_json
 from benchmarks.capacity_page import check_page, fleet_page
 from benchmarks.capacity_probe import Probes
 from benchmarks.capacity_servers import pinned_server, two_cpus
-from benchmarks.serving import RESULTS, cpu_name
-from serving.bundle import BundleError, open_bundle
-from serving.engine import choose_precision
+from benchmarks.serving.throughput import RESULTS, cpu_name
+from serving.bundle.manifest import BundleError, open_bundle
+from serving.engine.onnx import choose_precision
 
 PHOTOS = 200
 LOADS = (0.3, 0.5, 0.7, 0.85)

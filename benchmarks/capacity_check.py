@@ -22,7 +22,7 @@ from benchmarks.capacity_others import Others, Taken
 from benchmarks.capacity_predict import Arrivals, Round, Seen, during, simulated
 from benchmarks.capacity_probe import Interval, Probes, slowness
 from benchmarks.capacity_servers import Pinned, answer_of, pinned_server, start_load, two_cpus
-from serving.bundle import Bundle
+from serving.bundle.manifest import Bundle
 
 START_S = 2.2
 """After which time all loads begin: until then they start, read their photos and warm up."""

@@ -10,7 +10,7 @@ from math import inf
 from benchmarks.capacity_events import Clock, Cores, Loop
 from benchmarks.capacity_model import LoopCosts, ReplicaModel
 from benchmarks.capacity_simulator import Replica, Request
-from serving.callers import Caller
+from serving.context import Caller
 
 BALANCES = ("round_robin", "least_loaded", "per_connection")
 """How a client chooses: each replica in turn; the one with the fewest of its own requests unanswered; always the same

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from benchmarks.capacity_model import LoopCosts, ReplicaModel
 from benchmarks.capacity_servers import BATCH, Pinned, answer_of, on_cpu, start_load
-from serving.bundle import Bundle
-from serving.engine import Plan, choose_precision, load_engines
-from serving.memory import keep_freed_memory
-from serving.views import look
+from serving.bundle.manifest import Bundle
+from serving.engine.onnx import Plan, choose_precision, load_engines
+from serving.image.views import look
+from serving.system.memory import keep_freed_memory
 
 SIZES = (1, 2, BATCH, 2 * BATCH)
 PICTURES = 8

@@ -51,7 +51,7 @@ class Need:
 
 
 def on_gpu(model: ReplicaModel, *, cpus: int) -> ReplicaModel:
-    """The same process with an engine on the assumed GPU; its workers as serving/plan.py counts them."""
+    """The same process with an engine on the assumed GPU; its workers as serving/models/layout.py counts them."""
     return replace(
         model,
         cpus=cpus,

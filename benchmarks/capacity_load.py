@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import uvloop
 
-from benchmarks.load import METHODS, closed_loop
+from benchmarks.serving.load import METHODS, closed_loop
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
 WARM_UP_REQUESTS = 20

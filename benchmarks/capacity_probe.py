@@ -21,8 +21,8 @@ from select import select
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle import Bundle, open_bundle
-from serving.engine import Plan, choose_precision, load_engines
+from serving.bundle.manifest import Bundle, open_bundle
+from serving.engine.onnx import Plan, choose_precision, load_engines
 
 PERIOD_S = 0.12
 SMOOTHED_S = 0.2

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.bundle import Bundle
+from serving.bundle.manifest import Bundle
 
 BATCH = 4
-"""What the server is told to use; MODERATE_INT8_BATCH of serving/plan.py."""
+"""What the server is told to use; MODERATE_INT8_BATCH of serving/models/layout.py."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,13 +23,12 @@ import numpy as np
 import torch
 
 from export.calibrate import choose_photos, list_calibration, measure_ranges
-from export.onnx_session import open_session
-from export.quantize import quantize
-from export.to_onnx import Deployable, to_onnx
-from export.views import load_views
-from serving.bundle import open_bundle
-from training.graph import OPSET
-from training.model import Body, Classifier, Head, count_features, describe_backbone, head_width
+from export.graphs.onnx import Deployable, to_onnx
+from export.graphs.quantize import quantize
+from export.inference import load_views, open_session
+from serving.bundle.manifest import open_bundle
+from training.networks.model import Body, Classifier, Head, count_features, describe_backbone, head_width
+from training.networks.onnx import OPSET
 from training.versions import versions
 
 ROUNDS, SECONDS = 5, 0.6

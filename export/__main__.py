@@ -9,12 +9,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from export.gate import Gates
-from serving.bundle import Precision, open_bundle
-from serving.engine_cache import default_engines, find_engines
-from training.commands import Command, run_command
-from training.option_help import MaybePath
-from training.progress import say
+from export.checks.checks import Gates
+from serving.bundle.manifest import Precision, open_bundle
+from serving.engine.tensorrt_cache import default_engines, find_engines
+from training.command import Command, MaybePath, run_command
+from training.console import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class Bundle:
 def _bundle(options: Bundle) -> None:
     from export.bundle import PAGE, Calibration, export_bundle  # torch takes seconds to import
     from export.page import parity_row
-    from training.run import open_run
+    from training.runs.run import open_run
 
     folder = export_bundle(
         open_run(options.run),
@@ -86,7 +85,7 @@ class Engine:
 
 def _engine(options: Engine) -> None:
     from export.engine_command import build_and_check
-    from export.to_engine import EngineOptions
+    from export.tensorrt import EngineOptions
 
     result = build_and_check(
         open_bundle(options.bundle),
@@ -170,7 +169,7 @@ def _inspect(options: Inspect) -> None:
         facts = asdict(bundle.manifest) | {"engines": [asdict(engine) for engine in engines]}
         print(json_module.dumps(facts, ensure_ascii=False))
     else:
-        from export.inspect_bundle import print_bundle
+        from export.inspect import print_bundle
 
         print_bundle(bundle, engines)
 

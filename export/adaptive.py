@@ -13,11 +13,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.onnx_session import answer
-from serving.cpus import available_cpus
-from serving.preprocess import Preprocess
-from serving.views import look
-from training.data import Photo
+from export.inference import answer
+from serving.image.preprocess import Preprocess
+from serving.image.views import look
+from serving.system.cpus import available_cpus
+from training.data.images import Photo
 
 VIEWS = 5
 UNSURE_PART = 0.25

@@ -11,21 +11,20 @@ import torch
 
 from export.adaptive import adapt
 from export.calibrate import METHOD, choose_photos, list_calibration, measure_ranges
-from export.gate import Gates
-from export.half import half_until_passed
-from export.onnx_session import open_session
+from export.checks.checks import Gates
+from export.checks.verify import Evidence, verify
+from export.graphs.fp16 import half_until_passed
+from export.graphs.onnx import Deployable, to_onnx
+from export.graphs.sensitivity import quantize_until_passed
+from export.inference import load_views, open_session
 from export.page import render_page
-from export.sensitive import quantize_until_passed
-from export.to_onnx import Deployable, to_onnx
-from export.verify import Evidence, verify
-from export.views import load_views
-from serving.bundle import MANIFEST, Artifact, Manifest, Precision, Runtime, check_name
-from serving.engine import CPU_PRECISIONS
-from training.data import Photo
+from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Precision, Runtime, check_name
+from serving.engine.onnx import CPU_PRECISIONS
+from training.console import progress, say
+from training.data.images import Photo
 from training.files import new_folder, sync_folder
-from training.model import Classifier, Network
-from training.progress import progress, say
-from training.run import Run
+from training.networks.model import Classifier, Network
+from training.runs.run import Run
 from training.versions import versions
 
 PAGE = "bundle.html"

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
-from serving.bundle import INPUT_NAME
-from training.data import DataError, Photo, class_names, list_photos
+from serving.bundle.manifest import INPUT_NAME
+from training.data.images import DataError, Photo, class_names, list_photos
 
 METHOD = "mean over photos of each activation's smallest and largest value"
 """Recorded in the bundle. Averages of extremes are narrower than the extremes: rare outliers are clipped, the other

@@ -11,19 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.agreement import check_agreement, compare
 from export.calibrate import list_calibration
-from export.gate import Gates
-from export.onnx_session import answer_each, open_session
-from export.to_engine import EngineOptions, build_plan
-from export.views import load_views
-from serving.bundle import Artifact, Bundle, Precision
-from serving.cuda import Gpu, find_gpu
-from serving.engine_cache import PLAN, SIDECAR, EngineError, Sidecar, read_plan
-from serving.tensorrt_engine import LoadedPlan, TensorRTEngine
-from serving.tensorrt_library import load_tensorrt
+from export.checks.agreement import check_agreement, compare
+from export.checks.checks import Gates
+from export.inference import answer_each, load_views, open_session
+from export.tensorrt import EngineOptions, build_plan
+from serving.bundle.manifest import Artifact, Bundle, Precision
+from serving.engine.cuda import Gpu, find_gpu
+from serving.engine.tensorrt import LoadedPlan, TensorRTEngine, load_tensorrt
+from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineError, Sidecar, read_plan
+from training.console import progress, say
 from training.files import new_folder, sync_folder, write_whole
-from training.progress import progress, say
 
 GATE_PHOTOS = 500
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)

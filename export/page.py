@@ -2,7 +2,7 @@
 
 from html import escape
 
-from serving.bundle import Artifact, Manifest
+from serving.bundle.manifest import Artifact, Manifest
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#8884}

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from serving.bundle import INPUT_NAME, OUTPUT_NAME, Bundle, Precision
-from serving.cuda import find_gpu
-from serving.engine_cache import EngineError, find_engines, read_plan
-from serving.tensorrt_library import load_tensorrt
+from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Bundle, Precision
+from serving.engine.cuda import find_gpu
+from serving.engine.tensorrt import load_tensorrt
+from serving.engine.tensorrt_cache import EngineError, find_engines, read_plan
 from training.files import new_folder, sync_folder
 
 Backend = Literal["onnxruntime", "tensorrt"]

@@ -6,16 +6,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.channel_options import add_channel_options
-from serving.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, ClientError
-from serving.commands import check_health, record_label, serve, show_statistics
-from serving.environment import check_environment
-from serving.operator_commands import add_operator_commands
-from serving.option_types import positive, seconds
-from serving.predict import predict
-from serving.ray_options import add_ray
-from serving.serve_options import add_serve_options
-from serving.statistics_arguments import add_export_labels, add_view_options
+from serving.cli.commands import check_health, record_label, serve, show_statistics
+from serving.cli.common import add_channel_options, check_environment, positive, seconds
+from serving.cli.operators import add_operator_commands
+from serving.cli.predict import predict
+from serving.cli.serve_options import add_serve_options
+from serving.cli.statistics_options import add_export_labels, add_view_options
+from serving.client.channel import DEFAULT_TIMEOUT_S
+from serving.client.messages import ClientError
+from serving.ray.options import add_ray
+from serving.system.network import DEFAULT_ADDRESS
 
 WRONG_USE = 2
 INTERRUPTED = 130

@@ -8,9 +8,9 @@ import sys
 
 import uvloop
 
-from serving.memory import keep_freed_memory
 from serving.server import Server
 from serving.settings import Settings
+from serving.system.memory import keep_freed_memory
 
 GC_THRESHOLDS = (20_000, 20, 20)
 SWITCH_INTERVAL_S = 0.001

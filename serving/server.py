@@ -10,28 +10,28 @@ from functools import partial
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.bundle import BundleError, Manifest
-from serving.descriptors import within_descriptors
-from serving.fair_shares import FairShares
-from serving.feedback import Feedback
-from serving.health import HealthServicer
-from serving.inference_service import InferenceService
-from serving.interceptor import CallInterceptor
-from serving.keyring import KeyRing
-from serving.message_reader import MessageReader
-from serving.model_watcher import ModelWatcher
-from serving.observation import Observing
+from serving.batching.admission import FairShares
+from serving.bundle.manifest import BundleError, Manifest
+from serving.models.repository import Repository, ServedModel, find_bundles, load_model
+from serving.models.watcher import ModelWatcher
+from serving.observability.observers import Observing
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
-from serving.pictures import PictureService
-from serving.pipeline import Pipelines
-from serving.reflection import enable_reflection
-from serving.repository import Repository, ServedModel, find_bundles, load_model
-from serving.retention import Retention
-from serving.services import ClassifierService
+from serving.rpc.calls import CallInterceptor
+from serving.rpc.classification import PictureService
+from serving.rpc.connections import within_descriptors
+from serving.rpc.draining import Stopping
+from serving.rpc.health import HealthServicer
+from serving.rpc.messages import MessageReader
+from serving.rpc.open_inference.service import InferenceService
+from serving.rpc.pawserve.service import ClassifierService
+from serving.rpc.reflection import enable_reflection
+from serving.rpc.streaming import Pipelines
 from serving.settings import Settings
-from serving.statistics import StatisticsStore, StatisticsUnavailable
-from serving.stopping import Stopping
+from serving.statistics.feedback import Feedback
+from serving.statistics.retention import Retention
+from serving.statistics.store import StatisticsStore, StatisticsUnavailable
+from serving.tokens.keyring import KeyRing
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.connections import Connections
-from serving.observation import Observation
-from serving.repository import ServingOptions
-from serving.security import Security
+from serving.models.repository import ServingOptions
+from serving.observability.observers import Observation
+from serving.rpc.connections import Connections
+from serving.security.settings import Security
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 
-from tests.measured import measured, pytest_terminal_summary  # noqa: F401 - pytest finds them here
-from tests.postgresql import Postgresql, running_postgresql
-from training.sample import write_sample
+from tests.support.measured import measured, pytest_terminal_summary  # noqa: F401 - pytest finds them here
+from tests.support.postgresql import Postgresql, running_postgresql
+from training.samples.sample import write_sample
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,15 @@
-"""`python -m training`: the commands of `training.program`; Ctrl-C is quiet even while Python still loads them."""
+"""`python -m training`: the commands of `training.cli`; Ctrl-C is quiet even while Python still loads them."""
 
 import sys
 from collections.abc import Sequence
 
-from training.interrupted import settle_interrupt
+from training.command import settle_interrupt
 
 
 def main(arguments: Sequence[str]) -> int:
     """Load the program and run one of its commands; returns its exit code."""
     try:
-        from training import program
+        from training import cli as program
     except KeyboardInterrupt:
         print("python -m training: interrupted; nothing was written", file=sys.stderr)
         return settle_interrupt()

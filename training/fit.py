@@ -10,18 +10,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from training.activations import Activations
-from training.data import Skipped, shared_photos
-from training.evaluation import Evaluation, confusion_facts, evaluate
+from training.console import say
+from training.data.images import Skipped, shared_photos
+from training.distributed import Processes, joined_processes
+from training.evaluation.evaluation import Evaluation, confusion_facts, evaluate
+from training.features.activations import Activations
+from training.features.lookup import resized
+from training.features.views import view_logits
 from training.files import write_whole
+from training.fitting.history import History, recorded
+from training.fitting.session import Setting, labels_of, set_up
+from training.fitting.steps import run_steps
 from training.hardware import Hardware, choose_hardware
-from training.history import History, recorded
-from training.plan import describe_plan
-from training.prepare import resized
-from training.processes import Processes, joined_processes
-from training.progress import say
-from training.recipe import Recipe
-from training.run import (
+from training.recipes.describe import describe_plan
+from training.recipes.recipe import Recipe
+from training.reports.writer import step_facts, write_model, write_report
+from training.runs.folder import building, partial_folder
+from training.runs.run import (
     RECIPE_FILE,
     RUN_FILE,
     RUN_FORMAT,
@@ -30,12 +35,7 @@ from training.run import (
     training_lines,
     validation_lines,
 )
-from training.run_folder import building, partial_folder
-from training.setting import Setting, labels_of, set_up
-from training.steps import run_steps
 from training.versions import versions
-from training.view_logits import view_logits
-from training.write_run import step_facts, write_model, write_report
 
 CHECKPOINT_EVERY_S = 20.0
 
@@ -65,7 +65,7 @@ def fit(
     """Train a classifier and write a run; every process that torchrun started calls this.
 
     Args:
-        data: folder of photos, as `training.data` reads it.
+        data: folder of photos, as `training.data.images` reads it.
         run: folder to write; a finished run there is kept as NAME.previous once the new one is whole.
         cache: where activations are kept between runs.
         resume: go on from the checkpoint of a run that did not finish.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from training.extract import cpu_count
+from training.features.extract import cpu_count
 
 MAX_WORKERS = 16
 

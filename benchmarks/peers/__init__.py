@@ -1,0 +1,1 @@
+"""The server beside Triton, LitServe and BentoML around the same model."""

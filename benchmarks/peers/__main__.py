@@ -22,9 +22,9 @@ from typing import Any
 
 from benchmarks.peers.report import to_markdown
 from benchmarks.peers.servers import SETTINGS, Running, Setting, describe, running
-from benchmarks.serving import RESULTS, cpu_name
-from serving.bundle import open_bundle
-from serving.cpus import available_cpus
+from benchmarks.serving.throughput import RESULTS, cpu_name
+from serving.bundle.manifest import open_bundle
+from serving.system.cpus import available_cpus
 
 PARTS = ("settings", "throughput", "latency")
 PEERS = [name for name in SETTINGS if name != "pawserve"]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle import open_bundle
-from serving.engine import Plan, load_engines
-from serving.views import look
+from serving.bundle.manifest import open_bundle
+from serving.engine.onnx import Plan, load_engines
+from serving.image.views import look
 
 
 class Pictures:

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
-from serving.bundle import Bundle, BundleError, Precision
-from serving.engine_cache import default_engines
-from serving.model_folder import find_bundles
+from serving.bundle.folder import find_bundles
+from serving.bundle.manifest import Bundle, BundleError, Precision
+from serving.engine.tensorrt_cache import default_engines
 
 LEFTOVERS = ".engine.*"
 """Folders of engines that were being built when the process was killed."""

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.bundles import write_bundle
-from tests.commands import ROOT
 from tests.containers.storage import BUILD_S, Storage
+from tests.support.bundles import write_bundle
+from tests.support.commands import ROOT
 
 BASE = "localhost/pawserve-base"
 SUITE = "bookworm"

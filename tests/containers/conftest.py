@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import write_bundle
 from tests.containers.build import BASE, build, build_demo, make_base, make_context
 from tests.containers.storage import BUILD_S, Storage, missing_tools
+from tests.support.bundles import write_bundle
 
 HERE = Path(__file__).parent
 ASKED = "PAWSERVE_CONTAINERS"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.commands import Finished
 from tests.containers.storage import Storage
+from tests.support.commands import Finished
 
 STARTED_S = 60
 

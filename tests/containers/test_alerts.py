@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.bundles import write_bundle
-from tests.commands import ROOT, eventually, observed
 from tests.containers.test_prometheus import write_configuration
+from tests.support.bundles import write_bundle
+from tests.support.commands import ROOT, eventually, observed
 
 RULES = ROOT / "deploy/prometheus/alerts.yml"
 HERE = Path(__file__).parent

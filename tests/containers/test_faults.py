@@ -4,9 +4,9 @@ import os
 import socket
 from pathlib import Path
 
-from tests.commands import Finished
 from tests.containers.conftest import Images
 from tests.containers.running import refused
+from tests.support.commands import Finished
 
 SERVE = ("serve", "--models", "/models", "--state", "/state", "--listen")
 

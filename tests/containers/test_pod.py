@@ -12,11 +12,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from serving.client import Client
-from tests.commands import eventually
 from tests.containers.conftest import Images
 from tests.golden.draw import encoded
-from tests.manifests import KUBERNETES, build, one
-from tests.postgresql import Postgresql
+from tests.support.commands import eventually
+from tests.support.manifests import KUBERNETES, build, one
+from tests.support.postgresql import Postgresql
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 

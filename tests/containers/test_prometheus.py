@@ -19,9 +19,9 @@ import yaml
 from PIL import Image
 
 from serving.client import Client, ClientError, Prediction
-from tests.bundles import write_bundle
-from tests.commands import ROOT, Observed, eventually, observed
 from tests.golden.draw import encoded
+from tests.support.bundles import write_bundle
+from tests.support.commands import ROOT, Observed, eventually, observed
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 RATE_INTERVAL = "6s"

@@ -7,9 +7,9 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.bundles import write_bundle
-from tests.commands import ROOT, eventually
 from tests.containers.conftest import Images
+from tests.support.bundles import write_bundle
+from tests.support.commands import ROOT, eventually
 
 
 def commands() -> list[list[str]]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from PIL import Image
 
 from serving.client import Client
-from tests.bundles import write_bundle
-from tests.commands import eventually
 from tests.containers.conftest import Images
 from tests.containers.running import running
 from tests.golden.draw import encoded
-from tests.postgresql import Postgresql
+from tests.support.bundles import write_bundle
+from tests.support.commands import eventually
+from tests.support.postgresql import Postgresql
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 READY_S = 3.0

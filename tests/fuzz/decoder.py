@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.commands import ROOT
+from tests.support.commands import ROOT
 
 MAX_S = 60
 """For one input, in seconds. Watched as closely as it is here, Pillow's loop over the 65,536 colours that a BMP of 56
@@ -30,8 +30,8 @@ def decode_one(data: bytes) -> None:
     """Decode it as the server would. Raises on a broken rule."""
     from PIL import Image
 
-    from serving.decode import ImageError, Limits, decode
-    from serving.jpeg_header import plain_size
+    from serving.image.decode import ImageError, Limits, decode
+    from serving.image.headers import plain_size
 
     for min_side in (0, 16):
         try:
@@ -62,7 +62,7 @@ def main() -> None:
 
     folder, seconds, seed = sys.argv[1:]
     with atheris.instrument_imports(include=["PIL", "serving"]):  # whose branches are seen
-        import serving.decode  # noqa: F401
+        import serving.image.decode  # noqa: F401
         from tests.fuzz.seeds import write_seeds
     write_seeds(Path(folder))
     options = ["-print_final_stats=1", f"-max_total_time={seconds}", f"-max_len={MAX_BYTES}", f"-timeout={MAX_S}"]

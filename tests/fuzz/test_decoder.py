@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.decode import ImageError, Limits, Reason, decode
+from serving.image.decode import ImageError, Limits, Reason, decode
 from tests.fuzz.decoder import fuzz
 from tests.fuzz.seeds import seeds, with_jpeg_size
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from serving.preprocess import Preprocess
-from serving.views import look
+from serving.image.preprocess import Preprocess
+from serving.image.views import look
 
 FOLDER = Path(__file__).parent
 PREPROCESS = Preprocess(resize=64, crop=56)

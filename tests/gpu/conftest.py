@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.bundle import Bundle, open_bundle
-from serving.cuda import CudaError, Gpu, find_gpu
-from tests.commands import run_here
+from serving.bundle.manifest import Bundle, open_bundle
+from serving.engine.cuda import CudaError, Gpu, find_gpu
+from tests.support.commands import run_here
 
 ALL = ("--precisions", "fp32", "fp16", "int8", "int8-trt")
 LOOSE = ("--min-agreement", "0.6", "--max-accuracy-loss", "0.4", "--max-diff-fp16", "0.05")

@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional
 
 from export.engine_command import build_and_check
-from export.onnx_session import answer, open_session
-from export.to_engine import EngineOptions
-from serving.bundle import Bundle, Precision
-from serving.cuda import Gpu
-from training.model import Body, Classifier, Head, count_features, describe_backbone
+from export.inference import answer, open_session
+from export.tensorrt import EngineOptions
+from serving.bundle.manifest import Bundle, Precision
+from serving.engine.cuda import Gpu
+from training.networks.model import Body, Classifier, Head, count_features, describe_backbone
 
 pytestmark = pytest.mark.gpu
 

@@ -10,11 +10,11 @@ import onnxruntime
 import pytest
 
 from export.engine_command import build_and_check
-from export.to_engine import EngineOptions
-from serving.bundle import Bundle, Precision
+from export.tensorrt import EngineOptions
+from serving.bundle.manifest import Bundle, Precision
 from serving.client import Client, Prediction
-from serving.cuda import Gpu
-from tests.commands import serving
+from serving.engine.cuda import Gpu
+from tests.support.commands import serving
 
 pytestmark = pytest.mark.gpu
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.commands import ROOT
+from tests.support.commands import ROOT
 
 REPLICA = "ray::ServeReplica:pawserve:Classifier"
 

@@ -19,9 +19,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving.client import Client, ClientError, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from serving.ray_ingress import CLASSIFIER
-from tests.bundles import write_bundle
-from tests.commands import ROOT, eventually, run, serving
+from serving.ray.ingress import CLASSIFIER
+from tests.support.bundles import write_bundle
+from tests.support.commands import ROOT, eventually, run, serving
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
@@ -222,7 +222,7 @@ def test_what_cannot_be_is_refused_before_ray_starts(arguments: tuple[object, ..
 def test_a_replica_has_every_method_of_the_classifier_by_its_kind() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own
-        from serving.ray_app import ClassifierReplica
+        from serving.ray.app import ClassifierReplica
 
     for method in CLASSIFIER.methods:
         behaviour = getattr(ClassifierReplica, method.name)
@@ -234,7 +234,7 @@ def test_the_configuration_file_is_one_of_ray_serves() -> None:
         warnings.simplefilter("ignore")  # Ray's own
         from ray.serve.schema import ServeDeploySchema
 
-        from serving.ray_app import DEPLOYMENT, build
+        from serving.ray.app import DEPLOYMENT, build
 
         configuration = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "deploy/ray/serve.yaml").read_text()))
         [application] = configuration.applications

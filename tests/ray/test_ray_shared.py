@@ -8,14 +8,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from serving.channel import Credentials
 from serving.client import Client, ClientError, Prediction
+from serving.client.channel import Credentials
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from tests.bundles import write_bundle
-from tests.commands import eventually, run, serving
-from tests.postgresql import PASSWORD, Postgresql
 from tests.ray.calls import COLOURS, labelled, picture, refusal
+from tests.support.bundles import write_bundle
+from tests.support.commands import eventually, run, serving
+from tests.support.postgresql import PASSWORD, Postgresql
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from serving.client import Client, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from tests.bundles import write_bundle
 from tests.golden.draw import encoded
-from tests.reliability.raw_http2 import PREFACE, RawClient
-from tests.reliability.servers import CountedServer, counted_server, eventually
+from tests.support.bundles import write_bundle
+from tests.support.raw_http2 import PREFACE, RawClient
+from tests.support.servers import CountedServer, counted_server, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 CLASSIFY = "/pawserve.v1.Classifier/Classify"

@@ -10,12 +10,12 @@ import grpc
 import pytest
 from PIL import Image
 
-from serving.channel import Credentials, open_aio_channel
+from serving.client.channel import Credentials, open_aio_channel
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from tests.bundles import write_bundle
 from tests.golden.draw import encoded
-from tests.reliability.servers import CountedServer, counted_server
+from tests.support.bundles import write_bundle
+from tests.support.servers import CountedServer, counted_server
 
 REQUEST = pb.ClassifyRequest(images=[pb.ImageInput(content=encoded(Image.new("RGB", (80, 60), "red"), "JPEG"))])
 IN_FLIGHT = 200

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from serving.client import Client
-from tests.bundles import write_bundle
-from tests.reliability.killed_server import KilledServer
-from tests.reliability.labelling import Caller, call_all, check_labels
+from tests.support.bundles import write_bundle
+from tests.support.killed_server import KilledServer
+from tests.support.labelling import Caller, call_all, check_labels
 
 ROUNDS = int(os.environ.get("PAWSERVE_KILL_ROUNDS", "6"))
 SEED = int(os.environ.get("PAWSERVE_KILL_SEED", "0"))

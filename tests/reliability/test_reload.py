@@ -21,9 +21,9 @@ from PIL import Image
 
 from serving.client import Client, ClientError
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from tests.bundles import write_bundle
-from tests.commands import cold_server
 from tests.golden.draw import encoded
+from tests.support.bundles import write_bundle
+from tests.support.commands import cold_server
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 RELOADS = int(os.environ.get("PAWSERVE_RELOADS", "20"))

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 
-from tests.commands import ROOT
+from tests.support.commands import ROOT
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from tests.scale.several import torchrun
-from training.recipe import Recipe
-from training.run import open_run
-from training.run_folder import partial_folder
-from training.stage import Stage
+from training.recipes.recipe import Recipe
+from training.recipes.stage import Stage
+from training.runs.folder import partial_folder
+from training.runs.run import open_run
 
 RECIPE = Recipe(
     arch="test_resnet",

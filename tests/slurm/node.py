@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.commands import ROOT
+from tests.support.commands import ROOT
 
 FIRST_PROCESS = "echo started; sleep infinity & wait"
 """bash, since it also takes leave of processes whose parents are gone."""

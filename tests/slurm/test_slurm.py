@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tests.commands import ROOT, eventually
 from tests.scale.several import torchrun
 from tests.slurm.cluster import NODES, Cluster
-from training.recipe import Recipe
-from training.run import open_run
-from training.run_folder import partial_folder
-from training.stage import Stage
+from tests.support.commands import ROOT, eventually
+from training.recipes.recipe import Recipe
+from training.recipes.stage import Stage
+from training.runs.folder import partial_folder
+from training.runs.run import open_run
 
 EPOCHS = 30
 SCRIPT = "deploy/slurm/train.sbatch"

@@ -1,14 +1,8 @@
 """Fixtures of unit tests."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from serving import statistics_sqlite
-from serving.statistics import StatisticsStore
-from tests.unit.fake_gpu import FakeGpu, install
-from tests.unit.statistics_helpers import CLASSES, TIMEOUT_S
+from tests.support.fake_gpu import FakeGpu, install
 
 
 @pytest.fixture
@@ -17,43 +11,3 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     gpu = FakeGpu()
     install(gpu, monkeypatch)
     return gpu
-
-
-@pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of a SQLite file that is not there yet."""
-    monkeypatch.setattr(statistics_sqlite, "BUSY_TIMEOUT_S", 0.2)  # tests need not wait as long as users might
-    return tmp_path / "statistics.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[StatisticsStore]:
-    """Statistics in that file, of one version."""
-    with StatisticsStore(path) as store:
-        store.register_version("pets", 1, CLASSES)
-        yield store
-
-
-@pytest.fixture
-def patient_store(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StatisticsStore]:
-    """Waits for a lock as long as a test may take, so that labels can be made to gather behind it."""
-    monkeypatch.setattr(statistics_sqlite, "BUSY_TIMEOUT_S", TIMEOUT_S)
-    with StatisticsStore(path) as store:
-        store.register_version("pets", 1, CLASSES)
-        yield store
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest) -> str:
-    """Of an empty database: a SQLite file's, and PostgreSQL's where there is one."""
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgresql").create())
-    return f"sqlite:///{request.getfixturevalue('path')}"
-
-
-@pytest.fixture
-def any_store(url: str) -> Iterator[StatisticsStore]:
-    """Statistics of one version, in every kind of database."""
-    with StatisticsStore(url) as store:
-        store.register_version("pets", 1, CLASSES)
-        yield store

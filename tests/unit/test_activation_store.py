@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.activation_store import ActivationStore
+from training.features.store import ActivationStore
 
 
 def key(number: int) -> bytes:

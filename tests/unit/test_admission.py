@@ -8,9 +8,9 @@ from heapq import heappop, heappush
 
 import pytest
 
-from serving.admission import LEARNED_FROM, LEARNED_FROM_S, SLOWER, Admission
-from serving.callers import Caller
-from serving.jobs import QueueFull
+from serving.batching.admission import LEARNED_FROM, LEARNED_FROM_S, SLOWER, Admission
+from serving.batching.requests import QueueFull
+from serving.context import Caller
 
 GREEDY, POLITE = Caller("greedy", "a"), Caller("polite", "b")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.augment import augmentation, contact_sheet
-from training.sources import derived_seed
+from training.data.augment import augmentation, contact_sheet
+from training.data.sources import derived_seed
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from serving.batcher import DynamicBatcher
-from serving.jobs import EngineError, Prepare, QueueFull
+from serving.batching.batcher import DynamicBatcher
+from serving.batching.requests import EngineError, Prepare, QueueFull
 
 LONG_S = 20.0
 """Longer than anything here takes; a test that waits this long has failed."""
@@ -184,7 +184,7 @@ def test_a_picture_that_takes_long_to_prepare_holds_up_none_of_its_worker_s_shar
 
 
 def test_a_worker_keeps_to_its_cpu_while_pictures_queue(batchers: Batchers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.binding.LEAST_SHARE", 0)  # here, a worker that waits has no neighbour
+    monkeypatch.setattr("serving.batching.affinity.LEAST_SHARE", 0)  # here, a worker that waits has no neighbour
 
     async def test() -> None:
         everywhere = os.sched_getaffinity(0)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from benchmarks.capacity_others import Others, Taken
-from tests.commands import eventually
+from tests.support.commands import eventually
 
 BURSTS = """
 import os, time

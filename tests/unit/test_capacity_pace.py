@@ -12,8 +12,8 @@ from benchmarks.capacity_events import Clock, Cores
 from benchmarks.capacity_model import LoopCosts, ReplicaModel
 from benchmarks.capacity_probe import PERIOD_S, Probes, slowness
 from benchmarks.capacity_simulator import Request
-from serving.bundle import open_bundle
-from tests.bundles import write_bundle
+from serving.bundle.manifest import open_bundle
+from tests.support.bundles import write_bundle
 
 MODEL = ReplicaModel(
     cpus=1,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from serving.confusion import MAX_TOTAL, ConfusionMatrix, Rate, wilson
+from serving.statistics.confusion import MAX_TOTAL, ConfusionMatrix, Rate, wilson
 
 CATS_AND_DOGS = ("cat", "dog")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.connections import stays_on_this_machine
+from serving.system.network import stays_on_this_machine
 
 
 @pytest.mark.parametrize(

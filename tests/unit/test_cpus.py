@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.cpus import available_cpus, cgroup_quota
+from serving.system.cpus import available_cpus, cgroup_quota
 
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1_MOUNT = "33 25 0:28 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from serving.decode import MAX_RLE, ImageError, Limits, Reason, decode
+from serving.image.decode import MAX_RLE, ImageError, Limits, Reason, decode
 from tests.golden.draw import encoded, picture
 
 PICTURE = picture()

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from serving.environment import KNOWN, PREFIX, check_environment
-from tests.commands import ROOT, run
+from serving.cli.common import KNOWN, PREFIX, check_environment
+from tests.support.commands import ROOT, run
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from export.checks.checks import GateError
 from export.engine_command import build_and_check
-from export.gate import GateError
-from export.to_engine import EngineOptions
-from serving.bundle import Artifact, Bundle, Manifest
-from serving.cuda import CudaError, Gpu, find_gpu
-from serving.engine import Plan
-from serving.engine_cache import PLAN, SIDECAR, EngineError, read_plan
-from serving.preprocess import Preprocess
-from serving.tensorrt_engine import LoadedPlan, TensorRTEngine
-from tests.unit.fake_gpu import CLASSES, CROP, NAME, RELEASE, CudaCode, FakeGpu, sha256
+from export.tensorrt import EngineOptions
+from serving.bundle.manifest import Artifact, Bundle, Manifest
+from serving.engine.cuda import CudaError, Gpu, find_gpu
+from serving.engine.onnx import Plan
+from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
+from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineError, read_plan
+from serving.image.preprocess import Preprocess
+from tests.support.fake_gpu import CLASSES, CROP, NAME, RELEASE, CudaCode, FakeGpu, sha256
 
 OPTIONS = EngineOptions(min_batch=1, opt_batch=2, max_batch=4)
 GPU = Gpu(0, NAME, "9.0")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from export.triton import TritonOptions, write_repository
-from serving.bundle import Artifact, Bundle, BundleError, Manifest
-from serving.cuda import CudaError
-from serving.preprocess import Preprocess
-from tests.unit.fake_gpu import FakeGpu, sha256
+from serving.bundle.manifest import Artifact, Bundle, BundleError, Manifest
+from serving.engine.cuda import CudaError
+from serving.image.preprocess import Preprocess
+from tests.support.fake_gpu import FakeGpu, sha256
 
 # tritonclient registers the same protobuf symbols as the server's stubs, so it runs in a process of its own
 PARSE = """

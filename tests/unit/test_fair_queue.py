@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.callers import ALL_ROLES, NOBODY, Caller, caller_at
-from serving.fair_queue import FairOrder, FairQueue
-from serving.fair_shares import FairShares
+from serving.batching.admission import FairShares
+from serving.batching.fair_queue import FairOrder, FairQueue
+from serving.context import ALL_ROLES, NOBODY, Caller, caller_at
 
 
 def drain(order: FairOrder[str]) -> list[str]:

@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.fold_columns import fold_columns
-from export.onnx_session import open_session
+from export.graphs.fold_columns import fold_columns
+from export.inference import open_session
 
 KERNELS = 8
 

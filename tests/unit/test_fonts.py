@@ -5,9 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from serving.confusion import ConfusionMatrix
-from training.fonts import lettering
-from training.plots import plot_confusion
+from serving.statistics.confusion import ConfusionMatrix
+from training.reports.plots import lettering, plot_confusion
 
 
 def test_names_that_a_font_here_has_stay_as_they_are() -> None:

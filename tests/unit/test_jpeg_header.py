@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from serving.decode import ImageError, Limits, Reason, decode
-from serving.jpeg_header import plain_size
-from serving.upright import EXIF_ORIENTATION
+from serving.image.decode import ImageError, Limits, Reason, decode
+from serving.image.headers import plain_size
+from serving.image.orientation import EXIF_ORIENTATION
 from tests.golden.draw import encoded, picture
 
 PICTURE = picture()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.keyring import KeyRing, TokenExpired, load_keys, rotate
-from serving.tokens import PredictionRecord, TokenError, TokenSigner
-from tests.commands import run
+from serving.tokens.keyring import KeyRing, TokenExpired, load_keys, rotate
+from serving.tokens.tokens import PredictionRecord, TokenError, TokenSigner
+from tests.support.commands import run
 
 RECORD = PredictionRecord(b"0" * 16, "pets", 1, 0, 0.5, 0)
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.layer_groups import (
+from training.networks.layer_groups import (
     broadcast_rates,
     describe_groups,
     freeze_to,
@@ -14,7 +14,7 @@ from training.layer_groups import (
     layer_groups,
     set_training,
 )
-from training.model import Body, Classifier, Head, count_features, describe_backbone
+from training.networks.model import Body, Classifier, Head, count_features, describe_backbone
 
 
 def classifier_of(arch: str, classes: int = 2, size: int = 32) -> Classifier:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.bundle import BundleError
-from serving.model_folder import find_bundles
+from serving.bundle.folder import find_bundles
+from serving.bundle.manifest import BundleError
 
 
 def test_a_folder_that_the_system_does_not_let_us_read(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from serving.bundle import BundleError, Manifest
-from serving.model_watcher import ModelWatcher
-from serving.repository import ModelNotFound, Repository, find_bundles, load_model
-from serving.statistics import StatisticsUnavailable
-from tests.bundles import write_bundle
+from serving.bundle.manifest import BundleError, Manifest
+from serving.models.repository import ModelNotFound, Repository, find_bundles, load_model
+from serving.models.watcher import ModelWatcher
+from serving.statistics.store import StatisticsUnavailable
+from tests.support.bundles import write_bundle
 from tests.unit.test_repository import OPTIONS
 
 

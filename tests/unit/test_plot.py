@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.calibration import to_bins
-from serving.confusion import ConfusionMatrix
+from serving.cli.plot import RIGHT, WHITE, draw_confusion_matrix, plot_confusion_matrix
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.plot import RIGHT, WHITE, draw_confusion_matrix, plot_confusion_matrix
-from serving.statistics import VersionStatistics
-from serving.statistics_messages import to_statistics
+from serving.rpc.pawserve.statistics import to_statistics
+from serving.statistics.calibration import to_bins
+from serving.statistics.confusion import ConfusionMatrix
+from serving.statistics.store import VersionStatistics
 
 
 def statistics(counts_KK: list[list[int]] | np.ndarray, name: str = "class") -> pb.ModelStatistics:

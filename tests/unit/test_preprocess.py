@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.preprocess import PIXELS_VERSION, Preprocess
-from serving.views import look
+from serving.image.preprocess import PIXELS_VERSION, Preprocess
+from serving.image.views import look
 from tests.golden.draw import FOLDER, PREPROCESS, encoded, picture
 
 GOLDEN = sorted(path.with_suffix("") for path in FOLDER.glob("*.npz"))

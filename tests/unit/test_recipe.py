@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from training.plan import describe_plan
-from training.presets import PRESETS
-from training.recipe import Recipe, differences
-from training.stage import Stage
+from training.recipes.describe import describe_plan
+from training.recipes.presets import PRESETS
+from training.recipes.recipe import Recipe, differences
+from training.recipes.stage import Stage
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -5,11 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from serving.bundle import BundleError
-from serving.decode import Limits
-from serving.plan import PlanOptions
-from serving.repository import ModelNotFound, Repository, ServingOptions, find_bundles, load_model, parse_resource
-from tests.bundles import write_bundle
+from serving.bundle.manifest import BundleError
+from serving.image.decode import Limits
+from serving.models.layout import PlanOptions
+from serving.models.repository import (
+    ModelNotFound,
+    Repository,
+    ServingOptions,
+    find_bundles,
+    load_model,
+    parse_resource,
+)
+from tests.support.bundles import write_bundle
 
 OPTIONS = ServingOptions(
     plan=PlanOptions(instances=1, threads=1, max_batch_size=2), plans=None, max_rows=8, limits=Limits()

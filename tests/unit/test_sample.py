@@ -11,8 +11,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from training.drawing import draw
-from training.sample import SampleCounts, write_sample
+from training.samples.drawing import draw
+from training.samples.sample import SampleCounts, write_sample
 
 
 def hashes(folder: Path) -> dict[str, str]:

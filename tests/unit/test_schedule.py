@@ -8,8 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.rates import rates_over_time
-from training.schedule import (
+from training.fitting.schedule import (
     cycle_ends,
     cycle_of,
     decoupled_decay,
@@ -19,7 +18,8 @@ from training.schedule import (
     sgdr,
     step_decay,
 )
-from training.stage import Stage
+from training.recipes.stage import Stage
+from training.reports.plots import rates_over_time
 
 LENGTHS = st.integers(1, 60)
 MULTS = st.integers(1, 4)

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from serving import serve_options
 from serving.__main__ import main
-from serving.plan import PlanOptions
+from serving.cli import serve_options
+from serving.image.views import MAX_VIEWS
+from serving.models.layout import PlanOptions
 from serving.settings import Settings
-from serving.views import MAX_VIEWS
-from tests.commands import ROOT
+from tests.support.commands import ROOT
 
 REFUSED = [
     ("--listen", "127.0.0.1:99999"),  # gRPC would take the port modulo 65,536

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.decode import ImageError, Reason, decode
-from serving.tiff_header import tiling
+from serving.image.decode import ImageError, Reason, decode
+from serving.image.headers import tiling
 from tests.golden.draw import encoded, picture
 
 LZW, PACK_BITS = 5, 32_773

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from serving.times import parse_time
+from serving.system.times import parse_time
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 

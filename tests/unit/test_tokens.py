@@ -15,9 +15,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from serving.key_file import create_key_file
-from serving.keyring import load_keys
-from serving.tokens import PredictionRecord, TokenError, TokenSigner
+from serving.tokens.keyring import create_key_file, load_keys
+from serving.tokens.tokens import PredictionRecord, TokenError, TokenSigner
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(32, 64))

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from training.data.sources import AnyOrder, Batch, dealt, random_batches
+from training.distributed import Processes
+from training.fitting.loop import Hooks, TrainingError, fit_stage
+from training.fitting.lr_finder import LrCurve, find_lr, smoothed, sweep_rates
+from training.fitting.snapshots import mean_weights, recompute_batch_norms
+from training.fitting.trainer import Trainer
 from training.hardware import Hardware
-from training.layer_groups import head_group
-from training.learner import Hooks, TrainingError, fit_stage
-from training.lr_finder import LrCurve, find_lr, smoothed, sweep_rates
-from training.model import Head, MeanPredictions
-from training.processes import Processes
-from training.snapshots import mean_weights, recompute_batch_norms
-from training.sources import AnyOrder, Batch, dealt, random_batches
-from training.stage import Stage
-from training.trainer import Trainer
+from training.networks.layer_groups import head_group
+from training.networks.model import Head, MeanPredictions
+from training.recipes.stage import Stage
 
 CPU = Hardware(torch.device("cpu"), None, 0)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from export.agreement import compare
-from training.calibration import softmax
-from training.data import Photo
-from training.run import Run, validation_lines
+from export.checks.agreement import compare
+from training.data.images import Photo
+from training.evaluation.temperature import softmax
+from training.runs.run import Run, validation_lines
 
 
 def recorded(folder: Path, classes: int) -> tuple[np.ndarray, np.ndarray, int]:

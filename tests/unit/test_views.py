@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from serving.preprocess import Preprocess
-from serving.views import MAX_SHIFT, MAX_VIEWS, MAX_ZOOM, VIEWS, look
+from serving.image.preprocess import Preprocess
+from serving.image.views import MAX_SHIFT, MAX_VIEWS, MAX_ZOOM, VIEWS, look
 from tests.golden.draw import encoded, picture
 
 CANVAS = Preprocess(resize=64, crop=56).canvas(encoded(picture(), "PNG"))

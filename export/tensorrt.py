@@ -1,0 +1,185 @@
+"""An ONNX graph in; a TensorRT plan for this host's GPU out.
+
+Networks are strongly typed: the graph says which parts are float16 or INT8, and TensorRT keeps to it. Its calls report
+failure by None or False; the reason is in the log, which every error here quotes.
+"""
+
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving.bundle.manifest import INPUT_NAME, Precision
+from serving.engine.cuda import free_memory
+from serving.engine.tensorrt import load_tensorrt, make_logger
+from serving.engine.tensorrt_cache import EngineError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How an engine is built."""
+
+    min_batch: int = 1
+    opt_batch: int = 16
+    """The batch size that it is tuned for."""
+    max_batch: int = 64
+    workspace_mib: int = 2048
+    """Most device memory that a layer's tactic may use."""
+    optimization_level: int = 3
+    """0 builds fastest, 5 searches longest."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_batch <= self.opt_batch <= self.max_batch <= 4096:
+            raise ValueError(
+                f"the batch sizes are {self.min_batch}, {self.opt_batch} and {self.max_batch}; needed: "
+                "1 <= min <= opt <= max <= 4096"
+            )
+        if not 16 <= self.workspace_mib <= 1_000_000:
+            raise ValueError(f"workspace_mib is {self.workspace_mib}; it must lie between 16 and 1,000,000")
+        if not 0 <= self.optimization_level <= 5:
+            raise ValueError(f"optimization_level is {self.optimization_level}; TensorRT has 0 to 5")
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build gives."""
+
+    plan: bytes
+    timings: bytes
+    """The timing cache, with what was measured in this build."""
+
+
+def build_plan(
+    graph: bytes,
+    crop: int,
+    precision: Precision,
+    options: EngineOptions,
+    timings: bytes,
+    on_step: Callable[[str, int, int], None],
+) -> Built:
+    """Build a plan.
+
+    Args:
+        graph: a serialised ModelProto, weights inside.
+        crop: side of the input in pixels.
+        timings: the timing cache of earlier builds on this GPU, or nothing.
+        on_step: called with (phase, steps done, steps in all), from TensorRT's threads.
+
+    Raises:
+        EngineError: if the graph cannot be parsed (naming node and operator) or built.
+        KeyboardInterrupt: if Ctrl-C was pressed; the build is stopped first.
+    """
+    trt = load_tensorrt()
+    logger = make_logger(trt)
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as error:
+        raise EngineError(f"TensorRT cannot use this GPU ({error}); {logger.reason()}") from error
+    network = builder.create_network()
+    parser = trt.OnnxParser(network, logger)
+    _parse(parser, logger, graph)
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+    config.builder_optimization_level = options.optimization_level
+    if precision == "fp32":
+        config.clear_flag(trt.BuilderFlag.TF32)  # on by default; it keeps 10 bits of what fp32 promises
+    profile = builder.create_optimization_profile()
+    try:
+        profile.set_shape(
+            INPUT_NAME,
+            (options.min_batch, crop, crop, 3),
+            (options.opt_batch, crop, crop, 3),
+            (options.max_batch, crop, crop, 3),
+        )
+    except (ValueError, RuntimeError) as error:
+        raise EngineError(f"TensorRT refuses the batch sizes: {error}; {logger.reason()}") from error
+    if config.add_optimization_profile(profile) < 0:
+        raise EngineError(f"TensorRT refuses the optimization profile: {logger.reason()}")
+    cache = config.create_timing_cache(timings)
+    if cache is None:  # of another release or GPU
+        cache = config.create_timing_cache(b"")
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise EngineError(f"TensorRT cannot make a timing cache: {logger.reason()}")
+    cancelled = threading.Event()
+    monitor = make_monitor(trt, on_step, cancelled)
+    config.progress_monitor = monitor
+    plan = _build_interruptibly(lambda: builder.build_serialized_network(network, config), cancelled)
+    if plan is None:
+        raise EngineError(
+            f"TensorRT could not build the engine: {logger.reason()}. {free_memory() / 2**20:,.0f} MiB of GPU memory "
+            "are free: if that is little, lower --max-batch or --workspace-mib"
+        )
+    measured = config.get_timing_cache()
+    return Built(bytes(plan), bytes(measured.serialize()))
+
+
+def _parse(parser: Any, logger: Any, graph: bytes) -> None:
+    with tempfile.TemporaryDirectory(prefix="pawserve.") as folder:
+        path = Path(folder, "model.onnx")
+        path.write_bytes(graph)
+        parsed = parser.parse_from_file(str(path))
+    if parsed:
+        return
+    problems = []
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        problems.append(f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}")
+    raise EngineError(f"TensorRT cannot read the ONNX file: {'; '.join(problems) or logger.reason()}")
+
+
+def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -> Any:
+    """Run a build in a thread, so that this one hears Ctrl-C and can tell the build to stop."""
+    results: list[Any] = []
+    errors: list[BaseException] = []
+    ended = threading.Event()  # a Thread.join that Ctrl-C interrupts takes the thread for ended (Python 3.11)
+
+    def run() -> None:
+        try:
+            results.append(build())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=run, name="tensorrt-build")
+    try:
+        thread.start()
+        while not ended.wait(0.1):
+            pass
+    except KeyboardInterrupt:
+        cancelled.set()
+        ended.wait()
+        raise
+    if errors:
+        raise EngineError(f"TensorRT failed while building: {errors[0]}") from errors[0]
+    return results[0]
+
+
+def make_monitor(trt: Any, on_step: Callable[[str, int, int], None], cancelled: threading.Event) -> Any:
+    """An IProgressMonitor that tells of the build's phases and stops it once `cancelled` is set.
+
+    TensorRT calls it from several threads. Keep a reference for as long as the build runs.
+    """
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._totals: dict[str, int] = {}
+            self._lock = threading.Lock()
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            with self._lock:
+                self._totals[phase_name] = num_steps
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            with self._lock:
+                on_step(phase_name, step + 1, self._totals.get(phase_name, step + 1))
+            return not cancelled.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            with self._lock:
+                self._totals.pop(phase_name, None)
+
+    return Monitor()

@@ -1,0 +1,12 @@
+"""Python clients of the server: `Client` for threads, `AsyncClient` for asyncio.
+
+The names below are the public interface. May import `system` and `pb` only.
+"""
+
+from serving.client.async_client import AsyncClient
+from serving.client.channel import Credentials
+from serving.client.client import Client
+from serving.client.messages import Answer, Classified, ClientError, Prediction
+from serving.client.retries import Retry
+
+__all__ = ["Answer", "AsyncClient", "Classified", "Client", "ClientError", "Credentials", "Prediction", "Retry"]

@@ -1,0 +1,135 @@
+"""Calls of the CUDA runtime in; results, or a CudaError that names the call, out.
+
+Every function of cuda-python returns a tuple that starts with an error code; pointers are plain integers.
+
+Work on a CUDA stream in; the same work as one graph out, launched with one call instead of one for each kernel.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_NO_DEVICE, _OLD_DRIVER = 100, 35
+DEVICE_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/nvhost-ctrl"))
+"""One of them is there where a driver is: on Linux, in Windows' Linux, on a Jetson."""
+
+
+class CudaError(RuntimeError):
+    """A CUDA call that failed, or a host without a usable GPU; the message says which, and what to do."""
+
+
+def load_cudart() -> Any:
+    """The module `cuda.bindings.runtime`.
+
+    Raises:
+        CudaError: if it is not installed.
+    """
+    try:
+        from cuda.bindings import runtime as cudart
+    except (ImportError, OSError) as error:
+        raise CudaError(f"cuda-python cannot be imported ({error}): pip install 'pawserve[gpu]'") from error
+    return cudart
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """A CUDA call's result: None, one value, or a tuple of several.
+
+    Raises:
+        CudaError: naming the function and CUDA's error.
+    """
+    error, *results = function(*arguments)
+    if int(error) != 0:
+        raise CudaError(f"{getattr(function, '__name__', function)} failed: {getattr(error, 'name', error)}")
+    if not results:
+        return None
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One CUDA device."""
+
+    index: int
+    name: str
+    compute_capability: str
+    """Such as `9.0`."""
+
+
+def gpu_seen() -> bool:
+    """Whether the host looks as if it had a GPU; told without loading CUDA, which takes a quarter of a second."""
+    return any(path.exists() for path in DEVICE_FILES)
+
+
+def find_gpu(index: int = 0) -> Gpu:
+    """A GPU of this host.
+
+    Raises:
+        CudaError: if there is no driver, one too old for CUDA 13, or no such GPU.
+    """
+    cudart = load_cudart()
+    error, count = cudart.cudaGetDeviceCount()
+    if int(error) == _OLD_DRIVER:
+        raise CudaError("there is no NVIDIA driver, or it is too old: CUDA 13 needs driver 580 or newer")
+    if int(error) == _NO_DEVICE or (int(error) == 0 and not count):
+        raise CudaError("this host has no NVIDIA GPU that CUDA can see; engines are built and run on GPU hosts")
+    if int(error) != 0:
+        raise CudaError(f"CUDA cannot be used: {getattr(error, 'name', error)}")
+    if not 0 <= index < count:
+        raise CudaError(f"there is no GPU {index}; this host has {count}, counted from 0")
+    properties = call(cudart.cudaGetDeviceProperties, index)
+    name = properties.name
+    return Gpu(
+        index,
+        name.decode(errors="replace").rstrip("\0") if isinstance(name, bytes) else str(name),
+        f"{properties.major}.{properties.minor}",
+    )
+
+
+def free_memory() -> int:
+    """Bytes of the current GPU's memory that are free."""
+    free, _ = call(load_cudart().cudaMemGetInfo)
+    return int(free)
+
+
+class CudaGraph:
+    """Work that was captured once, with its addresses and shapes, and is launched again and again."""
+
+    def __init__(self, stream: Any, enqueue: Callable[[], None]) -> None:
+        """Capture what `enqueue` does on a stream; it has run there before, so that nothing is allocated meanwhile.
+
+        Raises:
+            CudaError: if the work cannot be captured.
+            Exception: what `enqueue` raises; the stream is then as before.
+        """
+        self._cudart = cudart = load_cudart()
+        self._stream = stream
+        # thread-local: what other threads allocate meanwhile does not break this capture
+        call(cudart.cudaStreamBeginCapture, stream, cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        try:
+            enqueue()
+        except BaseException:
+            with suppress(CudaError):  # the first failure is the one to tell
+                unfinished = call(cudart.cudaStreamEndCapture, stream)
+                call(cudart.cudaGraphDestroy, unfinished)
+            raise
+        graph = call(cudart.cudaStreamEndCapture, stream)
+        try:
+            self._executable: Any = call(cudart.cudaGraphInstantiate, graph, 0)
+        finally:
+            call(cudart.cudaGraphDestroy, graph)
+
+    def launch(self) -> None:
+        """Put the work on the stream.
+
+        Raises:
+            CudaError: if it cannot be launched.
+        """
+        call(self._cudart.cudaGraphLaunch, self._executable, self._stream)
+
+    def close(self) -> None:
+        """Free it; the stream must be idle. A second call does nothing."""
+        executable, self._executable = self._executable, None
+        if executable is not None:
+            call(self._cudart.cudaGraphExecDestroy, executable)

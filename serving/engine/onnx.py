@@ -1,0 +1,200 @@
+"""A checked model in; probabilities for batches of views out.
+
+An engine is one instance of a model: it computes one batch at a time. Several instances side by side make a plan.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact, Bundle, BundleError, Manifest, Precision
+
+ort.set_default_logger_severity(3)  # errors; warnings about a graph are for those who export it
+
+CPU_PRECISIONS: tuple[Precision, ...] = ("int8", "fp32", "fp16")
+"""What a CPU runs fastest, first. Each has passed the export's accuracy gate; fp16 is emulated on most CPUs."""
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+Device = Literal["cpu", "cuda"]
+
+
+class Engine(Protocol):
+    """One instance of a model. `run` is called by one thread at a time."""
+
+    @property
+    def max_batch_size(self) -> int:
+        """Most rows that one call takes."""
+
+    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute one batch.
+
+        Args:
+            images_NHWC: uint8 `[N, H, W, 3]`, RGB views of the network's size; 1 to `max_batch_size` of them.
+
+        Returns:
+            float32 `[N, K]`: the probabilities of the K classes.
+        """
+
+    def close(self) -> None:
+        """Return what it holds; nothing is run after it. A second call does nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a model uses the machine: which one serves best differs between machines and models."""
+
+    instances: int
+    """Batches computed at once."""
+    threads: int
+    """Threads of each instance."""
+    max_batch_size: int
+    """Most rows in one engine call."""
+    lone_threads: int = 0
+    """Threads of one instance more, for rows that come alone (lone.py); 0 for none."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("instances", 1), ("threads", 1), ("max_batch_size", 1), ("lone_threads", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+
+    def __str__(self) -> str:
+        instances = f"{self.instances} instance{'s' * (self.instances > 1)}"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{instances} x {threads}" + (f", {self.lone_threads} for a lone row" if self.lone_threads else "")
+
+
+class OnnxEngine:
+    """A model in ONNX Runtime. Raises what ONNX Runtime raises if a batch cannot be computed."""
+
+    def __init__(self, session: ort.InferenceSession, max_batch_size: int) -> None:
+        self._session: ort.InferenceSession | None = session
+        self.max_batch_size = max_batch_size
+
+    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert self._session is not None, "a closed engine was run"
+        probabilities_NK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
+        return probabilities_NK
+
+    def close(self) -> None:
+        self._session = None  # instances may share one: its memory goes with the last of them
+
+
+def choose_precision(manifest: Manifest) -> Precision:
+    """The precision that a CPU runs fastest, of those in the bundle.
+
+    Raises:
+        BundleError: if all of its files are for TensorRT.
+    """
+    present = {artifact.precision for artifact in manifest.artifacts if artifact.runtime == "onnxruntime"}
+    for precision in CPU_PRECISIONS:
+        if precision in present:
+            return precision
+    raise BundleError(f"{manifest.resource} has files for TensorRT only; export it with --precisions int8 or fp32 too")
+
+
+def load_engines(bundle: Bundle, precision: Precision, plan: Plan) -> list[OnnxEngine]:
+    """The plan's instances of one artifact of a bundle, on the CPU.
+
+    Raises:
+        BundleError: if the artifact's file is not what the manifest says, cannot be loaded, or computes something
+            other than what the manifest describes.
+    """
+    return OnnxModel(bundle, bundle.artifact(precision)).engines(plan)
+
+
+class OnnxModel:
+    """One artifact of a bundle, read and checked, from which engines are made."""
+
+    def __init__(self, bundle: Bundle, artifact: Artifact, device: Device = "cpu") -> None:
+        """Read the file.
+
+        Raises:
+            BundleError: if it is not what the manifest says.
+        """
+        self._path = bundle.folder / artifact.file
+        self._manifest = bundle.manifest
+        self._content = bundle.read(artifact)
+        self._device = device
+
+    def engines(self, plan: Plan) -> list[OnnxEngine]:
+        """The plan's instances.
+
+        Raises:
+            BundleError: if the graph cannot be loaded on this device, or does not fit its manifest.
+        """
+        options = _session_options(plan.threads)
+        # A single-threaded session runs in the thread that calls it, so one session, with one copy of the weights,
+        # serves all instances as fast as one session each. On a GPU each has a stream of its own.
+        shared = plan.threads == 1 and self._device == "cpu"
+        sessions = [self._session(options) for _ in range(1 if shared else plan.instances)]
+        try:
+            _check_graph(sessions[0], self._manifest)
+        except BundleError as error:
+            raise BundleError(f"{self._path} does not fit its manifest: {error}") from error
+        return [OnnxEngine(sessions[i % len(sessions)], plan.max_batch_size) for i in range(plan.instances)]
+
+    def lone_engine(self, threads: int, cpus: Sequence[int]) -> OnnxEngine:
+        """One instance for one row at a time.
+
+        Args:
+            threads: at least 2, the caller's among them.
+            cpus: bind the threads to the first so many of these, but for the first, which is for the caller; empty to
+                bind none.
+
+        Raises:
+            BundleError: if the graph cannot be loaded.
+        """
+        options = _session_options(threads)
+        if cpus:  # ONNX Runtime counts them from 1
+            bound = ";".join(str(cpu + 1) for cpu in cpus[1:threads])
+            options.add_session_config_entry("session.intra_op_thread_affinities", bound)
+        return OnnxEngine(self._session(options), 1)
+
+    def _session(self, options: ort.SessionOptions) -> ort.InferenceSession:
+        provider = {"cpu": "CPUExecutionProvider", "cuda": CUDA_PROVIDER}[self._device]
+        if self._device == "cuda":
+            # a layer that the GPU cannot run is an error, not a detour over the CPU
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            session = ort.InferenceSession(self._content, options, providers=[provider])
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise BundleError(f"{self._path} cannot be loaded: {error}") from error
+        if (active := session.get_providers()[0]) != provider:
+            raise BundleError(
+                f"{self._path} was to run on {provider}, and ONNX Runtime chose {active}: its CUDA libraries do not "
+                "load; pip install 'pawserve[gpu]', or use --engine cpu"
+            )
+        return session
+
+
+def _session_options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # threads wait for each other actively during a call, and not after it, when others need the CPUs
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _check_graph(session: ort.InferenceSession, manifest: Manifest) -> None:
+    crop = manifest.preprocess.crop
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    _check_array("input", inputs, INPUT_NAME, "tensor(uint8)", [crop, crop, 3])
+    _check_array("output", outputs, OUTPUT_NAME, "tensor(float)", [len(manifest.classes)])
+
+
+def _check_array(side: str, arrays: list[ort.NodeArg], name: str, kind: str, shape: list[int]) -> None:
+    """One array of the graph's one side; its first dimension, the batch, must be free."""
+    expected = f"{name} {kind} [N, {', '.join(map(str, shape))}]"
+    found = "; ".join(f"{array.name} {array.type} {array.shape}" for array in arrays)
+    if len(arrays) != 1 or arrays[0].name != name or arrays[0].type != kind:
+        raise BundleError(f"the graph's {side} is {found}, expected {expected}")
+    rows, *rest = arrays[0].shape
+    if isinstance(rows, int):
+        raise BundleError(f"the graph's {side} has a fixed batch of {rows}, expected {expected} with any N")
+    if rest != shape:
+        raise BundleError(f"the graph's {side} is {found}, expected {expected}")

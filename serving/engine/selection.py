@@ -1,0 +1,179 @@
+"""A bundle and what the operator asked for in; the runtime and precision that compute it, and why, out.
+
+What was asked for is used, or the model is refused with what to do. `auto` takes the fastest that this host has ready,
+and says what it found.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import onnxruntime as ort
+
+from serving.bundle.manifest import Bundle, BundleError, Precision
+from serving.engine.cuda import CudaError, Gpu, find_gpu, gpu_seen
+from serving.engine.onnx import CUDA_PROVIDER, Engine, OnnxModel, Plan, choose_precision
+from serving.engine.tensorrt_cache import EngineError, default_engines, find_engines, read_plan
+
+EngineName = Literal["auto", "cpu", "cuda", "tensorrt"]
+ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
+TENSORRT_PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
+"""What TensorRT runs fastest, first; each engine has passed its own gate when it was built."""
+CUDA_PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineChoice:
+    """What computes a version."""
+
+    runtime: Literal["onnxruntime-cpu", "onnxruntime-cuda", "tensorrt"]
+    precision: Precision
+    reason: str
+    """Why this one, for people."""
+    model_hash: str
+    """SHA-256 of the file that runs."""
+    device: str
+    """The GPU, or "cpu"."""
+    max_batch_size: int | None
+    """Most rows that the file takes; None for any number."""
+    make: Callable[[Plan], Sequence[Engine]]
+    """Makes a plan's instances; raises BundleError."""
+    make_lone: Callable[[int, Sequence[int]], Engine] | None = None
+    """Makes the instance for lone rows, with so many threads and on these CPUs; None where a GPU computes."""
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.runtime != "onnxruntime-cpu"
+
+    @property
+    def variant(self) -> str:
+        """The precision, and for whom: INT8 has one file for CPUs and one for TensorRT."""
+        return "int8-trt" if (self.runtime, self.precision) == ("tensorrt", "int8") else self.precision
+
+
+def choose_engine(bundle: Bundle, asked: EngineName, precision: Precision | None) -> EngineChoice:
+    """The runtime and precision that compute a bundle.
+
+    Args:
+        asked: "auto" for a TensorRT engine that was built here, else ONNX Runtime on CUDA, else on the CPU.
+        precision: None for the fastest that the bundle has for that runtime.
+
+    Raises:
+        BundleError: if what was asked for is not there, or does not work here, with what to do.
+    """
+    if asked == "cpu":
+        return _on_cpu(bundle, precision, "--engine cpu")
+    if asked == "auto":
+        return _automatic(bundle, precision)
+    try:
+        gpu = find_gpu()
+        return (_in_tensorrt if asked == "tensorrt" else _on_cuda)(bundle, precision, gpu, f"--engine {asked}")
+    except (CudaError, EngineError, BundleError) as error:
+        raise BundleError(f"--engine {asked} cannot be used for {bundle.manifest.resource}: {error}") from error
+
+
+def _automatic(bundle: Bundle, precision: Precision | None) -> EngineChoice:
+    if not gpu_seen():
+        return _on_cpu(bundle, precision, "this host has no NVIDIA GPU")
+    try:
+        gpu = find_gpu()
+    except CudaError as error:
+        return _on_cpu(bundle, precision, f"the GPU cannot be used: {error}")
+    obstacles: list[str] = []
+    for choose in (_in_tensorrt, _on_cuda):
+        try:
+            return choose(bundle, precision, gpu, "; ".join([f"{gpu.name} is there", *obstacles]))
+        except (CudaError, EngineError, BundleError) as error:
+            obstacles.append(str(error))
+            logger.warning("%s: %s", bundle.manifest.resource, error)
+    return _on_cpu(bundle, precision, f"{gpu.name} is there, but unused: " + "; ".join(obstacles))
+
+
+def _on_cpu(bundle: Bundle, precision: Precision | None, reason: str) -> EngineChoice:
+    chosen = precision or choose_precision(bundle.manifest)
+    artifact = bundle.artifact(chosen)
+    why = f"--precision {chosen}" if precision else f"{chosen} is the fastest on a CPU that the bundle has"
+    model = OnnxModel(bundle, artifact)
+    return EngineChoice(
+        runtime="onnxruntime-cpu",
+        precision=chosen,
+        reason=f"{reason}; {why}",
+        model_hash=artifact.sha256,
+        device="cpu",
+        max_batch_size=None,
+        make=model.engines,
+        make_lone=model.lone_engine,
+    )
+
+
+def _on_cuda(bundle: Bundle, precision: Precision | None, gpu: Gpu, reason: str) -> EngineChoice:
+    if precision == "int8":
+        raise EngineError(
+            "ONNX Runtime computes no INT8 on a GPU: use --engine tensorrt, --precision fp16, or --engine cpu"
+        )
+    if CUDA_PROVIDER not in ort.get_available_providers():
+        raise EngineError(
+            "this ONNX Runtime has no CUDA: pip uninstall onnxruntime, then pip install 'pawserve[gpu]', which brings "
+            "onnxruntime-gpu"
+        )
+    ort.preload_dlls()
+    present = {artifact.precision for artifact in bundle.manifest.artifacts if artifact.runtime == "onnxruntime"}
+    fastest: Precision = next((each for each in CUDA_PRECISIONS if each in present), "fp16")
+    chosen = precision or fastest
+    artifact = bundle.artifact(chosen)
+    model = OnnxModel(bundle, artifact, "cuda")
+    model.engines(Plan(instances=1, threads=1, max_batch_size=1))  # what does not load is an obstacle, here
+    why = f"--precision {chosen}" if precision else f"{chosen} is the fastest on CUDA that the bundle has"
+    return EngineChoice(
+        runtime="onnxruntime-cuda",
+        precision=chosen,
+        reason=f"{reason}; {why}",
+        model_hash=artifact.sha256,
+        device=f"{gpu.name} ({gpu.compute_capability})",
+        max_batch_size=None,
+        make=model.engines,
+    )
+
+
+def _in_tensorrt(bundle: Bundle, precision: Precision | None, gpu: Gpu, reason: str) -> EngineChoice:
+    # here, since only this needs the modules at all
+    from serving.engine.tensorrt import LoadedPlan, load_tensorrt
+
+    release = str(load_tensorrt().__version__)
+    others = []
+    for chosen in (precision,) if precision else TENSORRT_PRECISIONS:
+        try:
+            artifact = bundle.artifact(chosen, "tensorrt")
+        except BundleError:
+            if precision:
+                raise
+            continue
+        found = find_engines(default_engines(), {artifact.sha256})
+        for folder, sidecar in sorted(found, key=lambda engine: -engine[1].max_batch):
+            if (sidecar.gpu, sidecar.compute_capability, sidecar.tensorrt) != (
+                gpu.name,
+                gpu.compute_capability,
+                release,
+            ):
+                others.append(f"{sidecar.gpu} with TensorRT {sidecar.tensorrt}")
+                continue
+            content, _ = read_plan(folder, gpu=gpu.name, compute_capability=gpu.compute_capability, tensorrt=release)
+            plan = LoadedPlan(content, gpu)
+            why = f"--precision {chosen}" if precision else f"{chosen} is the fastest that an engine was built for"
+            return EngineChoice(
+                runtime="tensorrt",
+                precision=chosen,
+                reason=f"{reason}; {why}",
+                model_hash=sidecar.plan_sha256,
+                device=f"{gpu.name} ({gpu.compute_capability})",
+                max_batch_size=plan.max_batch,
+                make=plan.instances,
+            )
+    elsewhere = f" (there are some for {', '.join(sorted(set(others)))})" if others else ""
+    raise EngineError(
+        f"{default_engines()} has no TensorRT engine of {bundle.folder} for {gpu.name} and TensorRT {release}"
+        f"{elsewhere}; build one with python -m export engine {bundle.folder} --precision {precision or 'fp16'}"
+    )

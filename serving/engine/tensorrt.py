@@ -1,0 +1,293 @@
+"""An installed TensorRT in; its module, of the release that this code knows, and a logger that keeps reasons, out.
+
+A TensorRT plan in; probabilities for batches of views out, computed on the GPU.
+
+One plan may have several instances: each has its own stream, buffers and execution contexts, and is used by one thread
+at a time. What crosses the bus is uint8 pixels one way and probabilities the other, through pinned memory. Batches are
+padded to the next power of two; copies and kernels of each such size are one CUDA graph.
+"""
+
+import ctypes
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME
+from serving.engine.cuda import CudaError, CudaGraph, Gpu, call, free_memory, load_cudart
+from serving.engine.onnx import Plan
+from serving.engine.tensorrt_cache import EngineError
+
+TENSORRT = "11.4"
+"""The release that this code was written against."""
+
+
+def load_tensorrt() -> Any:
+    """The module `tensorrt`.
+
+    Raises:
+        EngineError: if it is not installed, or of another release.
+    """
+    try:
+        import tensorrt as trt
+    except (ImportError, OSError) as error:
+        raise EngineError(
+            f"TensorRT cannot be imported ({error}): pip install 'pawserve[gpu]', with the extra package index that "
+            "NVIDIA's install guide for TensorRT names"
+        ) from error
+    release = str(trt.__version__)
+    if release.split(".")[0] != TENSORRT.split(".")[0]:
+        raise EngineError(f"TensorRT {release} is installed; this pawserve needs {TENSORRT.split('.')[0]}.x")
+    return trt
+
+
+def make_logger(trt: Any) -> Any:
+    """A logger that keeps errors and warnings: TensorRT's calls return None or False, and the reason is logged."""
+
+    class StoringLogger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity <= trt.ILogger.Severity.ERROR:
+                self.errors.append(msg)
+
+        def reason(self) -> str:
+            """What was logged last, for the end of a sentence."""
+            return "; ".join(self.errors[-3:]) or "TensorRT gave no reason"
+
+    return StoringLogger()
+
+
+logger = logging.getLogger(__name__)
+
+
+class LoadedPlan:
+    """A plan on a GPU, shared by its instances."""
+
+    def __init__(self, plan: bytes, gpu: Gpu) -> None:
+        """Deserialise a plan that has been checked.
+
+        Raises:
+            EngineError: if TensorRT refuses it, or its tensors are not the engine contract's.
+            CudaError: if the GPU cannot be used.
+        """
+        trt = load_tensorrt()
+        self.gpu = gpu
+        self._cudart = load_cudart()
+        call(self._cudart.cudaSetDevice, gpu.index)
+        self._logger = make_logger(trt)
+        self._runtime = trt.Runtime(self._logger)
+        self.engine = self._runtime.deserialize_cuda_engine(plan)
+        if self.engine is None:
+            raise EngineError(
+                f"TensorRT refuses the plan ({self._logger.reason()}): build it again with python -m export engine"
+            )
+        names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
+        if sorted(names) != sorted([INPUT_NAME, OUTPUT_NAME]):
+            raise EngineError(f"the plan's tensors are {names}; expected {INPUT_NAME} and {OUTPUT_NAME}")
+        least, _, most = self.engine.get_tensor_profile_shape(INPUT_NAME, 0)
+        self.min_batch, self.max_batch = int(least[0]), int(most[0])
+        self.input_shape = tuple(int(size) for size in most[1:])
+        self.classes = int(self.engine.get_tensor_shape(OUTPUT_NAME)[1])
+        self._user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+
+    def instances(self, plan: Plan) -> list["TensorRTEngine"]:
+        """The engines of a serving plan.
+
+        Raises:
+            EngineError: if they do not fit into the GPU's memory; none is left there then.
+        """
+        made: list[TensorRTEngine] = []
+        try:
+            for _ in range(plan.instances):
+                made.append(TensorRTEngine(self, min(plan.max_batch_size, self.max_batch)))
+        except BaseException:
+            for instance in made:
+                instance.close()
+            raise
+        return made
+
+    def create_context(self) -> Any:
+        """An execution context that is given its scratch memory; contexts that run in turns may share theirs.
+
+        Raises:
+            EngineError: if TensorRT makes none.
+        """
+        context = self.engine.create_execution_context(self._user_managed)
+        if context is None:
+            raise EngineError(f"TensorRT made no execution context: {self.reason()}")
+        return context
+
+    def reason(self) -> str:
+        """What TensorRT logged last."""
+        return str(self._logger.reason())
+
+
+def bucket_sizes(least: int, most: int) -> list[int]:
+    """The batch sizes that are run: powers of two within an engine's profile, and its two ends."""
+    powers = [1 << exponent for exponent in range(most.bit_length())]
+    return sorted({least, most, *(power for power in powers if least <= power <= most)})
+
+
+@dataclass
+class _Bucket:
+    """One batch size, ready to run."""
+
+    rows: int
+    context: Any
+    graph: CudaGraph | None = None
+
+
+class TensorRTEngine:
+    """One instance of a plan. `run` is called by one thread at a time; `close` frees what it holds on the GPU."""
+
+    def __init__(self, plan: LoadedPlan, max_batch_size: int | None = None) -> None:
+        """Allocate a stream and buffers, and run each batch size once, so that no caller waits for that.
+
+        Args:
+            max_batch_size: most rows of a call, within the plan's; None for as many as the plan takes.
+
+        Raises:
+            EngineError: if the GPU's memory does not suffice, with both figures, or TensorRT does not run.
+        """
+        self._plan = plan
+        self.max_batch_size = max(max_batch_size or plan.max_batch, plan.min_batch)
+        self._cudart = cudart = load_cudart()
+        self._owned: list[tuple[Any, Any]] = []
+        self._buckets: list[_Bucket] = []
+        call(cudart.cudaSetDevice, plan.gpu.index)
+        needed, free = int(plan.engine.device_memory_size_v2), free_memory()
+        if needed > free:
+            raise EngineError(
+                f"the engine needs {needed / 2**20:,.0f} MiB of GPU memory and {free / 2**20:,.0f} MiB are free "
+                f"({plan.reason()}): use fewer instances, or build it with a smaller --max-batch"
+            )
+        try:
+            self._stream = call(cudart.cudaStreamCreateWithFlags, cudart.cudaStreamNonBlocking)
+            self._owned.append((cudart.cudaStreamDestroy, self._stream))
+            self._allocate_buffers(needed)
+            for rows in bucket_sizes(plan.min_batch, self.max_batch_size):
+                self._buckets.append(self._prepare(rows))
+        except CudaError as error:
+            self.close()
+            raise EngineError(f"the engine's buffers cannot be allocated: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute one batch.
+
+        Args:
+            images_NHWC: uint8 `[N, H, W, 3]`, 1 to `max_batch_size` of them.
+
+        Returns:
+            float32 `[N, K]`.
+
+        Raises:
+            EngineError: for a batch outside of that, or if TensorRT fails.
+            CudaError: if a copy or the GPU fails.
+        """
+        count = len(images_NHWC)
+        plan, cudart = self._plan, self._cudart
+        if not 1 <= count <= self.max_batch_size or images_NHWC.shape[1:] != plan.input_shape:
+            raise EngineError(
+                f"a batch of shape {images_NHWC.shape} was given; the engine takes 1 to {self.max_batch_size} of "
+                f"{plan.input_shape}"
+            )
+        call(cudart.cudaSetDevice, plan.gpu.index)  # each thread has a current device of its own
+        bucket = next(bucket for bucket in self._buckets if bucket.rows >= count)
+        self._images[:count] = images_NHWC  # rows beyond are an earlier batch's, and their answers are left
+        if bucket.graph is not None:
+            bucket.graph.launch()
+        else:
+            self._enqueue(bucket)
+        call(cudart.cudaStreamSynchronize, self._stream)
+        return self._probabilities[:count].copy()
+
+    def close(self) -> None:
+        """Free graphs, contexts, memory and stream, in the order that CUDA wants; a second call does nothing."""
+        if self._owned:
+            call(self._cudart.cudaSetDevice, self._plan.gpu.index)
+            with suppress(CudaError):  # a stream that failed says so again, and is freed all the same
+                call(self._cudart.cudaStreamSynchronize, self._owned[0][1])
+        for bucket in self._buckets:
+            if bucket.graph is not None:
+                bucket.graph.close()
+        self._buckets = []
+        while self._owned:
+            free, handle = self._owned.pop()
+            call(free, handle)
+
+    def __enter__(self) -> "TensorRTEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _prepare(self, rows: int) -> _Bucket:
+        """A batch size with its context and its graph, after a first run."""
+        plan = self._plan
+        context: Any = plan.create_context()
+        if self._scratch is not None:
+            context.set_device_memory(int(self._scratch), int(plan.engine.device_memory_size_v2))
+        for name, address in self._device.items():
+            if not context.set_tensor_address(name, int(address)):
+                raise EngineError(f"TensorRT refuses a buffer for {name}: {plan.reason()}")
+        shape = (rows, *plan.input_shape)
+        if not context.set_input_shape(INPUT_NAME, shape):
+            raise EngineError(f"TensorRT refuses the shape {shape}: {plan.reason()}")
+        bucket = _Bucket(rows, context)
+        self._enqueue(bucket)
+        call(self._cudart.cudaStreamSynchronize, self._stream)
+        try:
+            bucket.graph = CudaGraph(self._stream, lambda: self._enqueue(bucket))
+        except (CudaError, EngineError) as error:
+            logger.warning("batches of %d run without a CUDA graph, which is slower: %s", rows, error)
+        return bucket
+
+    def _enqueue(self, bucket: _Bucket) -> None:
+        """Copy a bucket's pictures to the GPU, compute, and copy the answers back; nothing is waited for."""
+        cudart = self._cudart
+        images, answers = self._images[: bucket.rows], self._probabilities[: bucket.rows]
+        to_device = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+        to_host = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        call(
+            cudart.cudaMemcpyAsync,
+            *(self._device[INPUT_NAME], images.ctypes.data, images.nbytes, to_device, self._stream),
+        )
+        if not bucket.context.execute_async_v3(int(self._stream)):
+            raise EngineError(f"TensorRT could not run a batch of {bucket.rows}: {self._plan.reason()}")
+        call(
+            cudart.cudaMemcpyAsync,
+            *(answers.ctypes.data, self._device[OUTPUT_NAME], answers.nbytes, to_host, self._stream),
+        )
+
+    def _allocate_buffers(self, scratch: int) -> None:
+        """What all batch sizes share: pictures and answers on both sides, and `scratch` bytes for the kernels."""
+        cudart, plan, most = self._cudart, self._plan, self.max_batch_size
+        images = int(np.prod([most, *plan.input_shape]))
+        probabilities = 4 * most * plan.classes
+        self._scratch = self._allocate(cudart.cudaMalloc, cudart.cudaFree, scratch) if scratch else None
+        self._device = {
+            INPUT_NAME: self._allocate(cudart.cudaMalloc, cudart.cudaFree, images),
+            OUTPUT_NAME: self._allocate(cudart.cudaMalloc, cudart.cudaFree, probabilities),
+        }
+        self._images = self._host(images, ctypes.c_uint8).reshape(most, *plan.input_shape)
+        self._probabilities = self._host(probabilities, ctypes.c_float).reshape(most, plan.classes)
+
+    def _allocate(self, allocate: Any, free: Any, size: int) -> Any:
+        pointer = call(allocate, size)
+        self._owned.append((free, pointer))
+        return pointer
+
+    def _host(self, size: int, kind: type[Any]) -> NDArray[Any]:
+        """Pinned memory as a flat array: copies from pageable memory would wait for the driver."""
+        pointer = self._allocate(self._cudart.cudaMallocHost, self._cudart.cudaFreeHost, size)
+        count = size // ctypes.sizeof(kind)
+        return np.ctypeslib.as_array((kind * count).from_address(int(pointer)))

@@ -1,0 +1,102 @@
+"""Calls and batches in; OpenTelemetry spans out, to a collector that speaks OTLP over gRPC.
+
+Spans: the call, named by its method, and below it one `prepare` and one or more `engine` spans for each picture. A
+caller's `traceparent` makes its span the parent. The environment variables of OpenTelemetry's SDK hold, such as
+OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES and OTEL_EXPORTER_OTLP_HEADERS.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from serving.batching.requests import Piece
+from serving.context import Call
+
+FAULTS_OF_THE_SERVER = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+"""Status codes that make a server's span an error, by OpenTelemetry's conventions for gRPC."""
+EXPORT_TIMEOUT_S = 5.0
+
+
+class Tracing:
+    """Spans of one server. A collector that is away costs nothing but its spans: they are dropped beyond the SDK's
+    bounds.
+
+    Args:
+        endpoint: "http://HOST:PORT", or "https://…" for TLS.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        attributes = {} if "OTEL_SERVICE_NAME" in os.environ else {SERVICE_NAME: "pawserve"}
+        self._provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint, timeout=EXPORT_TIMEOUT_S)))
+        self._tracer = self._provider.get_tracer("pawserve")
+        self._propagator = TraceContextTextMapPropagator()
+        self._monotonic_to_unix_ns = time.time_ns() - time.monotonic_ns()
+
+    def close(self) -> None:
+        """Send what waits, for a few seconds at most."""
+        self._provider.shutdown()
+
+    def began(self, call: Call, metadata: dict[str, str | bytes]) -> None:
+        """A call came: its span begins, below its caller's if that one is traced."""
+        parent = self._propagator.extract({key: value for key, value in metadata.items() if isinstance(value, str)})
+        service, _, method = call.method.partition("/")
+        attributes = {
+            "rpc.system": "grpc",
+            "rpc.service": service,
+            "rpc.method": method,
+            "pawserve.request_id": call.request_id,
+        }
+        span = self._tracer.start_span(
+            call.method,
+            parent,
+            SpanKind.SERVER,
+            attributes,
+            start_time=self._unix_ns(call.began),
+        )
+        if span.is_recording():
+            call.trace = trace.set_span_in_context(span)
+        else:
+            span.end()
+
+    def ended(self, call: Call, code: str, seconds: float) -> None:
+        """A call has ended, and with it its span."""
+        if call.trace is None:
+            return
+        span = trace.get_current_span(call.trace)
+        span.set_attributes({"rpc.grpc.status": code, "pawserve.images": call.images, "pawserve.rows": call.rows})
+        if code in FAULTS_OF_THE_SERVER:
+            span.set_status(Status(StatusCode.ERROR, code))
+        span.end(self._unix_ns(call.began + seconds))
+
+    def computed(self, batch: Sequence[Piece], began: float, ended: float, resource: str) -> None:
+        """An engine call ended: one span for each picture of a traced call in it, and one for what prepared it."""
+        rows = sum(last - first for _, first, last in batch)
+        for job, first, last in batch:
+            call = job.request.call
+            if call is None or call.trace is None:
+                continue
+            if first == 0:
+                self._add("prepare", call, job.prepare_began, job.prepare_ended, {"pawserve.rows": job.rows})
+            self._add(
+                "engine",
+                call,
+                began,
+                ended,
+                {"pawserve.model": resource, "pawserve.rows": last - first, "pawserve.batch_rows": rows},
+            )
+
+    def _add(self, name: str, call: Call, began: float, ended: float, attributes: dict[str, str | int]) -> None:
+        span = self._tracer.start_span(name, call.trace, attributes=attributes, start_time=self._unix_ns(began))
+        span.end(self._unix_ns(ended))
+
+    def _unix_ns(self, monotonic_s: float) -> int:
+        return self._monotonic_to_unix_ns + int(monotonic_s * 1e9)

@@ -1,0 +1,51 @@
+"""Our services in; what Ray Serve's gRPC ingress must know of them out: their methods, whose messages it passes on.
+
+Ray imports the functions below where its ingress runs (`grpc_servicer_functions`), and puts its own handlers in the
+place of ours. Requests stay bytes until they are in a replica, which reads them as the plain server does: so nobody
+reads them twice, and bytes that are no message get the same answer.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2
+
+from serving.pb.pawserve.v1 import classifier_pb2
+
+CLASSIFIER: ServiceDescriptor = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"]
+HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
+
+HEALTH_METHODS = ("Check",)
+"""Not Watch: a call that never ends would count as load of one replica, and keep it from leaving. gRPC's clients, told
+that it is UNIMPLEMENTED, leave the choice of a replica to the ingress, where it belongs."""
+
+
+def add_classifier(servicer: object, server: grpc.aio.Server) -> None:
+    """Tell an ingress the methods of pawserve.v1.Classifier."""
+    _add(server, CLASSIFIER, [method.name for method in CLASSIFIER.methods])
+
+
+def add_health(servicer: object, server: grpc.aio.Server) -> None:
+    """Tell an ingress the methods of grpc.health.v1.Health."""
+    _add(server, HEALTH, HEALTH_METHODS)
+
+
+SERVICER_FUNCTIONS = ("serving.ray.ingress.add_classifier", "serving.ray.ingress.add_health")
+"""For `grpc_servicer_functions` of Ray Serve's gRPC options."""
+
+
+def _add(server: grpc.aio.Server, service: ServiceDescriptor, names: Sequence[str]) -> None:
+    handlers = {name: _handler(service.methods_by_name[name]) for name in names}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+    server.add_registered_method_handlers(service.full_name, handlers)
+
+
+def _handler(method: Any) -> grpc.RpcMethodHandler:
+    """One of the right kind, which Ray fills: no deserializer and no serializer means bytes."""
+    kind = "_".join(
+        "stream" if streaming else "unary" for streaming in (method.client_streaming, method.server_streaming)
+    )
+    make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
+    return make(None)

@@ -1,0 +1,139 @@
+"""Versions that callers name in; the same versions served, if the folder has them, out. A few at a time.
+
+Ray knows which replica holds which of them (model multiplexing), and brings calls with the metadata
+`multiplexed_model_id` to one that does. Its value is a resource name, models/NAME/versions/VERSION.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+from ray import serve
+
+from serving.bundle.folder import list_versions, parse_wanted
+from serving.bundle.manifest import BundleError
+from serving.models.repository import Key, ModelNotFound, Repository, State, parse_resource
+from serving.models.watcher import ModelWatcher
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+
+logger = logging.getLogger(__name__)
+
+
+class Lease:
+    """A version that is served because a caller named it, until Ray lets go of this."""
+
+    def __init__(self, release: Callable[[], Awaitable[None]]) -> None:
+        self._release: Callable[[], Awaitable[None]] | None = release
+        self._loop = asyncio.get_running_loop()
+
+    def __del__(self) -> None:
+        """Ray calls this in a thread when another version needs the room; and Python once more."""
+        release, self._release = self._release, None
+        if release is not None:
+            with suppress(RuntimeError):  # the loop has ended, and all with it
+                self._loop.call_soon_threadsafe(lambda: self._loop.create_task(release()))  # type: ignore[arg-type]
+
+
+class VersionsOnDemand:
+    """Loads what callers name."""
+
+    def __init__(self, repository: Repository, watcher: ModelWatcher, folder: Path, wanted: tuple[str, ...], most: int):
+        """`wanted` as of `--model`: a name with a version is pinned to it, and has no others."""
+        self._repository = repository
+        self._watcher = watcher
+        self._folder = folder
+        named = [parse_wanted(each) for each in wanted]
+        self._names = {name for name, version in named if version is None} if named else None  # None: all
+        self._leased: set[Key] = set()
+
+        async def take(resource: str) -> Lease:  # a function, since Ray keeps what it knows in an attribute of it
+            return await self._take(resource)
+
+        self._lease = serve.multiplexed(take, max_num_models_per_replica=most)
+
+    async def have(self, resource: str) -> None:
+        """Load a version if the folder has it, and it is not refused. Whoever looks it up next finds it, or not."""
+        try:
+            name, version = parse_resource(resource)
+        except ValueError:  # what it is, the caller hears from who looks it up
+            return
+        key = (name, version or 0)
+        if not version or (self._names is not None and name not in self._names):
+            return
+        if key not in self._leased:
+            states = {(status.name, status.version): status.state for status in self._repository.statuses}
+            if states.get(key) in (State.READY, State.REFUSED):
+                return
+            if version not in await asyncio.to_thread(list_versions, self._folder / name):
+                return
+        with suppress(ModelNotFound, BundleError):  # its folder went away, or it is bad: the log says so
+            await self._lease(resource)
+
+    async def _take(self, resource: str) -> Lease:
+        name, version = parse_resource(resource)
+        assert version is not None
+        await self._watcher.load(f"{name}/{version}")
+        self._leased.add((name, version))
+        logger.info("%s was asked for", resource)
+        return Lease(partial(self._give_back, name, version))
+
+    async def _give_back(self, name: str, version: int) -> None:
+        self._leased.discard((name, version))
+        await self._watcher.release(name, version)
+
+
+class LoadNamedVersions(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Has the version that a request names loaded before its method looks for it. Goes after all other interceptors."""
+
+    def __init__(self, versions: VersionsOnDemand) -> None:
+        self._versions = versions
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        """The handler, which waits for the version."""
+        handler = await continuation(details)
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(
+                partial(self._answer, handler.unary_unary), handler.request_deserializer, handler.response_serializer
+            )
+        if handler.stream_stream:
+            return grpc.stream_stream_rpc_method_handler(
+                partial(self._answer_stream, handler.stream_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return handler
+
+    async def _answer(self, behaviour: Callable[..., Awaitable[Any]], request: Any, context: Any) -> Any:
+        await self._name(request)
+        return await behaviour(request, context)
+
+    async def _answer_stream(self, behaviour: Callable[..., Awaitable[Any]], requests: Any, context: Any) -> Any:
+        return await behaviour(requests, _Reading(context, self._name))
+
+    async def _name(self, request: Any) -> None:
+        if isinstance(request, pb.ClassifyRequest | pb.ClassifyStreamRequest):
+            request.model = request.model or serve.get_multiplexed_model_id()
+            if request.model:
+                await self._versions.have(request.model)
+
+
+class _Reading:
+    """A stream's context, whose requests are looked at as they are read."""
+
+    def __init__(self, context: Any, look: Callable[[Any], Awaitable[None]]) -> None:
+        self._context = context
+        self._look = look
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        """The next request; EOF after the last one."""
+        request = await self._context.read()
+        await self._look(request)
+        return request

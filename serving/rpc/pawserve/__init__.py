@@ -1,0 +1,1 @@
+"""The service `pawserve.v1.Classifier`."""

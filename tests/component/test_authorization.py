@@ -1,0 +1,256 @@
+"""Who may do what: tokens, roles, and what a caller without them is told."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+from PIL import Image
+
+from serving.client import Client, ClientError, Prediction
+from serving.client.channel import Credentials, open_aio_channel, open_channel
+from serving.pb.inference import open_inference_pb2 as inference_pb
+from serving.pb.inference import open_inference_pb2_grpc as inference_grpc
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
+from serving.rpc.authentication import NEEDS
+from tests.golden.draw import encoded
+from tests.support.bundles import write_bundle
+from tests.support.commands import run, serving
+
+RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
+TOKENS = {name: f"{name}-{'x' * 40}" for name in ("camera", "labeller", "operator", "both")}
+CALLERS = f"""
+predict         camera    {TOKENS["camera"]}    # plain
+label           labeller  {TOKENS["labeller"]}
+admin           operator  {TOKENS["operator"]}
+predict,label   both      {TOKENS["both"]}
+"""
+
+
+def write_callers(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("guarded")
+    write_bundle(folder / "models")
+    callers = write_callers(folder / "callers", CALLERS)
+    with serving(folder / "models", folder / "state", "--auth-tokens", callers) as address:
+        yield address
+
+
+def as_(name: str, address: str) -> Client:
+    return Client(address, credentials=Credentials(token=TOKENS.get(name, name)))
+
+
+def refused(call: object) -> tuple[str, str]:
+    with pytest.raises(ClientError) as caught:
+        call()  # type: ignore[operator]
+    assert "xxxx" not in caught.value.message
+    return caught.value.code.name, caught.value.reason
+
+
+def test_each_role_may_do_its_part_and_nothing_else(address: str) -> None:
+    with as_("camera", address) as camera, as_("labeller", address) as labeller, as_("operator", address) as operator:
+        (result,) = camera.classify([RED]).results
+        assert isinstance(result, Prediction)
+        assert labeller.record_labels([(result.token, "red")])
+        assert labeller.statistics()
+        denied = ("PERMISSION_DENIED", "ROLE_MISSING")
+        assert refused(lambda: camera.record_labels([(result.token, "red")])) == denied
+        assert refused(camera.statistics) == denied
+        assert refused(lambda: labeller.classify([RED])) == denied
+        for client in (camera, labeller, operator):
+            assert client.list_models()
+        assert operator.classify([RED], labels=["red"])
+        assert operator.statistics()
+
+
+def test_who_may_predict_may_see_which_models_there_are_and_not_change_it(address: str) -> None:
+    metadata = [("authorization", f"Bearer {TOKENS['camera']}")]
+    with grpc.insecure_channel(address) as channel:
+        stub = inference_grpc.GRPCInferenceServiceStub(channel)
+        (model,) = stub.RepositoryIndex(inference_pb.RepositoryIndexRequest(), metadata=metadata, timeout=10).models
+        assert model.state == "READY"
+        unload = inference_pb.RepositoryModelUnloadRequest(model_name=model.name)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.RepositoryModelUnload(unload, metadata=metadata, timeout=10)
+    assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_label_with_the_picture_needs_the_role_to_label(address: str) -> None:
+    with as_("camera", address) as camera, as_("both", address) as both:
+        assert refused(lambda: camera.classify([RED], labels=["red"])) == ("PERMISSION_DENIED", "ROLE_MISSING")
+        assert isinstance(both.classify([RED], labels=["red"]).results[0], Prediction)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ([], "CREDENTIALS_MISSING"),
+        ([("authorization", "Bearer wrong")], "CREDENTIALS_INVALID"),
+        ([("authorization", "Bearer ")], "CREDENTIALS_INVALID"),
+        ([("authorization", TOKENS["camera"])], "CREDENTIALS_INVALID"),
+        ([("authorization", f"Basic {TOKENS['camera']}")], "CREDENTIALS_INVALID"),
+        ([("authorization", f"Bearer {TOKENS['camera'][:-1]}")], "CREDENTIALS_INVALID"),
+        ([("authorization", f"Bearer {'x' * 5000}")], "CREDENTIALS_INVALID"),
+        ([("authorization", f"Bearer {TOKENS['camera']}"), ("authorization", "Bearer b")], "CREDENTIALS_INVALID"),
+    ],
+)
+@pytest.mark.parametrize("method", ["Classify", "ClassifyStream", "RecordLabels", "WatchStatistics", "NoSuchMethod"])
+def test_who_cannot_be_told_is_unauthenticated_for_every_kind_of_method(
+    address: str, metadata: list[tuple[str, str]], reason: str, method: str
+) -> None:
+    with grpc.insecure_channel(address) as channel:
+        call = channel.stream_stream(f"/pawserve.v1.Classifier/{method}")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call(iter([b""]), metadata=metadata, timeout=10))
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert reason in str(rpc_status.from_call(caught.value).details[0].value)
+
+
+def test_a_large_request_of_a_stranger_is_refused_before_it_is_read(address: str) -> None:
+    with grpc.insecure_channel(address, [("grpc.max_send_message_length", -1)]) as channel:
+        stub = pb_grpc.ClassifierStub(channel)
+        request = pb.ClassifyRequest(images=[pb.ImageInput(content=b"\0" * (33 * 2**20))])
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Classify(request, timeout=20)
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED  # and not RESOURCE_EXHAUSTED, which it would be else
+
+
+def test_the_health_command_needs_no_token(address: str) -> None:
+    told = run("serving", "health", "--server", address)
+    assert (told.returncode, told.stdout.split()) == (0, ["SERVING"])
+
+
+def test_health_is_open_and_reflection_is_the_operator_s(address: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
+        assert next(health.Watch(health_pb2.HealthCheckRequest(), timeout=10)).status == 1
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    for name, code in (("camera", grpc.StatusCode.PERMISSION_DENIED), ("operator", None)):
+        with open_channel(address, (), Credentials(token=TOKENS[name])) as channel:
+            answers = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+                iter([request]), timeout=10
+            )
+            if code is None:
+                assert next(answers).list_services_response.service
+            else:
+                with pytest.raises(grpc.RpcError) as caught:
+                    next(answers)
+                assert caught.value.code() == code
+
+
+def test_asyncio_channels_carry_the_token_too(address: str) -> None:
+    async def ask() -> int:
+        async with open_aio_channel(address, (), Credentials(token=TOKENS["camera"])) as channel:
+            stub = pb_grpc.ClassifierStub(channel)
+            return len((await stub.Classify(pb.ClassifyRequest(images=[pb.ImageInput(content=RED)]))).results)
+
+    assert asyncio.run(ask()) == 1
+
+
+def test_every_method_that_the_server_has_was_given_its_needs() -> None:
+    served = {f"/{service.full_name}/{method.name}" for service in pb.DESCRIPTOR.services_by_name.values()
+              for method in service.methods}  # fmt: skip
+    assert served <= NEEDS.keys()
+
+
+def test_a_changed_file_is_in_force_with_no_restart_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    path = write_callers(tmp_path / "callers", CALLERS)
+
+    def becomes(client: Client, code: str) -> bool:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                client.list_models()
+                now = "OK"
+            except ClientError as error:
+                now = error.code.name
+            if now == code:
+                return True
+            time.sleep(0.2)
+        return False
+
+    with (
+        serving(tmp_path / "models", tmp_path / "state", "--auth-tokens", path) as address,
+        as_("camera", address) as old,
+        as_("y" * 40, address) as new,
+    ):
+        assert becomes(old, "OK")
+        assert becomes(new, "UNAUTHENTICATED")
+        write_callers(path, f"predict camera {'y' * 40}")
+        assert becomes(new, "OK")
+        assert becomes(old, "UNAUTHENTICATED")
+        write_callers(path, "nonsense")
+        time.sleep(1.5)
+        assert becomes(new, "OK")
+
+
+def test_tokens_in_plaintext_are_refused_beyond_this_machine(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    path = write_callers(tmp_path / "callers", CALLERS)
+    common = ("serving", "serve", "--models", tmp_path / "models", "--state", tmp_path / "state", "--auth-tokens", path)
+    finished = run(*common, "--listen", "0.0.0.0:0")
+    assert finished.returncode == 1
+    assert "--allow-plaintext-tokens" in finished.stderr
+    with pytest.raises(ValueError, match="in plaintext"):
+        open_channel("photos.example:50051", (), Credentials(token="t" * 40))
+    told = run("serving", "health", "--server", "photos.example:50051", PAWSERVE_TOKEN="t" * 40)
+    assert told.returncode == 1
+    assert "in plaintext" in told.stderr
+    assert "tttt" not in told.stderr
+
+
+def test_the_commands_send_the_token_of_a_file(address: str, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKENS["labeller"] + "\n")
+    assert run("serving", "stats", "--server", address, "--token-file", file).returncode == 0
+    assert run("serving", "stats", "--server", address, PAWSERVE_TOKEN_FILE=str(file)).returncode == 0
+    refused = run("serving", "stats", "--server", address)
+    assert refused.returncode == 1
+    assert "authorization: Bearer" in refused.stderr
+
+
+def test_a_new_token_opens_a_running_server(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    path = tmp_path / "callers"
+    first = run("serving", "new-token", "camera", "--roles", "predict,label", "--file", path)
+    assert first.returncode == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert first.stdout.strip() not in path.read_text()
+    with (
+        serving(tmp_path / "models", tmp_path / "state", "--auth-tokens", path) as address,
+        as_(first.stdout.strip(), address) as client,
+    ):
+        assert client.list_models()
+    wrong = run("serving", "new-token", "camera", "--roles", "root", "--file", path)
+    assert wrong.returncode == 1
+    assert "predict, label, admin" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"), [(0o644, "sha256:HEX"), (0o620, "may let callers in"), (0o602, "may let callers in")]
+)
+def test_a_file_that_others_may_change_or_read_tokens_in_is_refused(tmp_path: Path, mode: int, reason: str) -> None:
+    write_bundle(tmp_path / "models")
+    path = write_callers(tmp_path / "callers", CALLERS)
+    os.chmod(path, mode)
+    finished = run(
+        "serving", "serve", "--models", tmp_path / "models", "--state", tmp_path / "state", "--auth-tokens", path
+    )
+    assert finished.returncode == 1
+    assert reason in finished.stderr
+    assert "xxxx" not in finished.stderr

@@ -1,0 +1,247 @@
+"""ClassifyStream on a real server: answers by id, errors as answers, bounds that hold callers back, a clean end."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from PIL import Image
+
+from serving.client import Client
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
+from tests.golden.draw import encoded
+from tests.support.bundles import write_bundle
+from tests.support.commands import serving, stoppable
+
+PICTURES = {
+    name: encoded(Image.new("RGB", (60, 50), colour), "JPEG")
+    for name, colour in {"red": "red", "green": "#00ff00", "blue": "blue"}.items()
+}
+RED = PICTURES["red"]
+LONG_S = 60
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stream") / "models"
+    write_bundle(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(models: Path) -> Iterator[str]:
+    with serving(models, models.parent / "state", "--instances", 2) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def stub(address: str) -> Iterator[pb_grpc.ClassifierStub]:
+    with grpc.insecure_channel(address) as channel:
+        yield pb_grpc.ClassifierStub(channel)
+
+
+def request(id_: str, content: bytes = RED, label: str = "", **fields: object) -> pb.ClassifyStreamRequest:
+    return pb.ClassifyStreamRequest(id=id_, image=pb.ImageInput(content=content, label=label), **fields)
+
+
+def reason(status: object) -> tuple[int, str, str]:
+    """Code, reason and field of a google.rpc.Status."""
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for detail in status.details:  # type: ignore[attr-defined]
+        for message in (info, bad):
+            if detail.Is(message.DESCRIPTOR):
+                detail.Unpack(message)
+    field = bad.field_violations[0].field if bad.field_violations else ""
+    return status.code, info.reason, field  # type: ignore[attr-defined]
+
+
+class Conversation:
+    """A stream that is written and read by turns."""
+
+    def __init__(self, stub: pb_grpc.ClassifierStub) -> None:
+        self._requests: SimpleQueue[pb.ClassifyStreamRequest | None] = SimpleQueue()
+        self.call = stub.ClassifyStream(iter(self._requests.get, None), timeout=LONG_S)
+
+    def ask(self, request: pb.ClassifyStreamRequest) -> pb.ClassifyStreamResponse:
+        self._requests.put(request)
+        return next(self.call)
+
+    def end(self) -> None:
+        self._requests.put(None)
+
+
+def test_each_picture_is_answered_once_by_its_id_and_the_stream_ends_after_the_last(
+    stub: pb_grpc.ClassifierStub,
+) -> None:
+    asked = {f"{name} {i}": content for i in range(100) for name, content in PICTURES.items()}
+    call = stub.ClassifyStream((request(id_, content, top_k=1) for id_, content in asked.items()), timeout=LONG_S)
+    answers = list(call)
+    assert call.code() == grpc.StatusCode.OK
+    assert sorted(answer.id for answer in answers) == sorted(asked)
+    assert {answer.model for answer in answers} == {"models/colours/versions/1"}
+    for answer in answers:
+        assert [entry.label for entry in answer.result.prediction.classes] == [answer.id.split()[0]]
+    assert len({answer.result.prediction.token for answer in answers}) == len(asked)
+
+
+def test_a_picture_that_takes_long_does_not_hold_up_those_behind_it(stub: pb_grpc.ClassifierStub) -> None:
+    large = encoded(Image.linear_gradient("L").resize((7000, 7000)).convert("RGB"), "PNG")  # few bytes, long to decode
+    requests = [*(request(f"small {i}") for i in range(4)), request("large", large)]
+    requests += [request(f"small {i}") for i in range(4, 8)]
+    answers = [answer.id for answer in stub.ClassifyStream(iter(requests), timeout=LONG_S)]
+    assert sorted(answers) == sorted(asked.id for asked in requests)
+    assert answers[-1] == "large"
+
+
+def test_what_is_wrong_with_one_picture_is_its_answer_and_the_stream_goes_on(stub: pb_grpc.ClassifierStub) -> None:
+    invalid, not_found = grpc.StatusCode.INVALID_ARGUMENT.value[0], grpc.StatusCode.NOT_FOUND.value[0]
+    bad = {
+        "not a picture": (request("a", b"I am a cat"), (invalid, "NOT_AN_IMAGE", "image.content")),
+        "no picture": (pb.ClassifyStreamRequest(id="b"), (invalid, "NOT_AN_IMAGE", "image.content")),
+        "an id of 129 bytes": (request("é" * 64 + "x"), (invalid, "ID_TOO_LONG", "id")),
+        "no view": (request("d", views=0), (invalid, "VIEWS_OUT_OF_RANGE", "views")),
+        "a million views": (request("e", views=1_000_000, adaptive=True), (invalid, "VIEWS_OUT_OF_RANGE", "views")),
+        "no class": (request("f", top_k=0), (invalid, "TOP_K_OUT_OF_RANGE", "top_k")),
+        "a strange name": (request("g", model="../etc"), (invalid, "MODEL_NAME_INVALID", "model")),
+        "an unknown model": (request("h", model="models/cars"), (not_found, "MODEL_NOT_FOUND", "model")),
+        "an unknown label": (request("i", label="purple"), (invalid, "LABEL_UNKNOWN", "image.label")),
+    }
+    stream = Conversation(stub)
+    for what, (asked, expected) in bad.items():
+        answer = stream.ask(asked)
+        assert answer.id == asked.id, what
+        assert reason(answer.result.error) == expected, what
+    assert stream.ask(request("é" * 64)).result.prediction.classes[0].label == "red"
+    assert stream.ask(request("")).id == ""
+    stream.end()
+    assert list(stream.call) == []
+    assert stream.call.code() == grpc.StatusCode.OK
+
+
+def test_labels_that_come_with_pictures_are_recorded(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state") as address, grpc.insecure_channel(address) as channel:
+        stub = pb_grpc.ClassifierStub(channel)
+        pictures = [request(name, content, label="red") for name, content in PICTURES.items()]
+        answers = list(stub.ClassifyStream(iter(pictures), timeout=LONG_S))
+        assert all(answer.result.HasField("prediction") for answer in answers)
+        with Client(address) as client:
+            (statistics,) = client.statistics()
+    assert [list(row.predicted) for row in statistics.confusion_matrix] == [[0, 0, 0], [0, 0, 0], [1, 1, 1]]
+    assert statistics.predictions == 3
+
+
+def test_a_caller_that_does_not_read_is_not_read_either_and_loses_nothing(stub: pb_grpc.ClassifierStub) -> None:
+    total, sent = 1000, 0
+
+    def requests() -> Iterator[pb.ClassifyStreamRequest]:
+        nonlocal sent
+        for sent in range(1, total + 1):
+            yield request(f"{sent:0100000}")  # an error, whose answer is as large
+
+    call = stub.ClassifyStream(requests(), timeout=LONG_S * 2)
+    before = -1
+    while before != sent:  # until nothing moves any more
+        before = sent
+        time.sleep(2)
+    assert sent < total
+    assert sorted(int(answer.id[-9:]) for answer in call) == list(range(1, total + 1))
+
+
+def test_a_full_queue_holds_streams_back_and_refuses_none_of_their_pictures(models: Path, tmp_path: Path) -> None:
+    with (
+        serving(models, tmp_path / "state", "--max-queue-views", 6) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        stub = pb_grpc.ClassifierStub(channel)
+        streams: list[list[pb.ClassifyStreamResponse]] = [[], [], []]
+
+        def talk(answers: list[pb.ClassifyStreamResponse], views: int) -> None:
+            requests = (request(str(i), views=views, adaptive=views == 2) for i in range(150))
+            answers += stub.ClassifyStream(requests, timeout=LONG_S)
+
+        threads = [threading.Thread(target=talk, args=(answers, i + 1)) for i, answers in enumerate(streams)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for answers in streams:
+            assert len(answers) == 150
+            assert all(answer.result.HasField("prediction") for answer in answers)
+        # what can never have room is told so
+        (never,) = stub.ClassifyStream(iter([request("never", views=7)]), timeout=LONG_S)
+        assert reason(never.result.error)[1] == "VIEWS_OUT_OF_RANGE"
+
+
+def test_streams_that_are_broken_off_leave_nothing_behind(models: Path, tmp_path: Path) -> None:
+    with stoppable(models, tmp_path / "state") as (server, address):
+        with grpc.insecure_channel(address) as channel:
+            break_off_streams(address, pb_grpc.ClassifierStub(channel))
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "Traceback" not in server.stderr
+
+
+def break_off_streams(address: str, stub: pb_grpc.ClassifierStub) -> None:
+    for turn in range(20):
+        conversation = Conversation(stub)
+        for i in range(30):
+            conversation._requests.put(request(str(i), views=16))
+        if turn % 2:
+            next(conversation.call)
+        conversation.call.cancel()
+        conversation.end()
+    with grpc.insecure_channel(address) as channel:  # a caller whose connection breaks
+        conversation = Conversation(pb_grpc.ClassifierStub(channel))
+        conversation.ask(request("first"))
+        conversation._requests.put(request("second", views=16))
+    conversation.end()
+    # a queue that leaked 16 views of each of 600 pictures would have no room for these
+    answers = list(stub.ClassifyStream((request(str(i), views=16) for i in range(200)), timeout=LONG_S))
+    assert all(answer.result.HasField("prediction") for answer in answers)
+    begin = time.monotonic()
+    while True:  # whole batches of 1,024 views fit in only if none is still counted
+        response = stub.Classify(pb.ClassifyRequest(images=[pb.ImageInput(content=RED)] * 64, views=16), timeout=LONG_S)
+        if all(result.HasField("prediction") for result in response.results):
+            break
+        assert time.monotonic() < begin + LONG_S
+
+
+def test_a_stop_answers_what_was_read_and_ends_the_streams_at_once(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", slowness=20)
+    with (
+        stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 60) as (server, address),
+        grpc.insecure_channel(address) as channel,
+    ):
+        stub = pb_grpc.ClassifierStub(channel)
+        idle, busy = Conversation(stub), Conversation(stub)
+        idle.ask(request("before"))
+        busy.ask(request("before"))
+        for i in range(5):
+            busy._requests.put(request(str(i)))
+        assert next(busy.call).id  # so the others have been read too, or will be sent again
+        begin = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        answered = 1
+        with suppress(grpc.RpcError):
+            for answer in busy.call:
+                assert answer.result.HasField("prediction")
+                answered += 1
+        assert 1 <= answered <= 5
+        with suppress(grpc.RpcError):
+            next(idle.call)
+        for call in (busy.call, idle.call):
+            assert call.code() == grpc.StatusCode.UNAVAILABLE
+            assert reason(rpc_status.from_call(call))[1] == "SERVER_STOPPING"
+        assert server.wait() == 0
+        assert time.monotonic() < begin + 50, "it waited for streams that would never have ended"
+        assert "Traceback" not in server.stderr
+        idle.end()
+        busy.end()

@@ -1,0 +1,28 @@
+"""What the Dockerfile says of a base that it cannot use; make container-check builds on one that it can."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.commands import ROOT
+
+CHECK = re.compile(r'RUN python3 -c "(import sys; [^"]+)"')
+
+
+@pytest.mark.parametrize(("version", "said"), [("3.11.2", ""), ("3.12.1", "_IMAGE has Python 3.12.1; ")])
+def test_bases_with_another_python_are_refused_before_pip_speaks_of_tampering(version: str, said: str) -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    bases = re.findall(r"^FROM \$\{(\w+)\} AS (?:wheels|gpu-runtime)$", dockerfile, re.MULTILINE)
+    checks = CHECK.findall(dockerfile.replace("\\\n", ""))
+    assert len(bases) == len(checks) == 2
+    for base, check in zip(bases, checks, strict=True):
+        numbers = tuple(map(int, version.split(".")))
+        as_if = f"import sys; sys.version, sys.version_info = '{version} (main)', {numbers}; "
+        finished = subprocess.run(
+            [sys.executable, "-c", check.replace("import sys; ", as_if, 1)], capture_output=True, text=True, timeout=60
+        )
+        assert finished.returncode == bool(said)
+        assert said in finished.stderr
+        assert (base in finished.stderr) == bool(said)

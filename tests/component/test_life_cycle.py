@@ -1,0 +1,282 @@
+"""A server from start to stop: what it needs, what it says, and what it loses when it is killed (nothing)."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from PIL import Image
+
+from serving.client import Client, ClientError
+from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
+from tests.golden.draw import encoded
+from tests.support.bundles import write_bundle
+from tests.support.commands import ROOT, run, serving, stoppable
+
+RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "models")
+    return tmp_path / "models"
+
+
+def refusal(*arguments: object) -> tuple[int, str]:
+    finished = run("serving", "serve", "--listen", "127.0.0.1:0", *arguments)
+    assert "Traceback" not in finished.stderr
+    return finished.returncode, finished.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_answers_what_is_in_flight_says_so_to_health_checks_and_exits_with_0(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    write_bundle(tmp_path / "models", slowness=20)
+    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
+        answers: list[object] = []
+        with Client(address) as client, grpc.insecure_channel(address) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+            in_flight = threading.Thread(target=lambda: answers.append(client.classify([RED], views=4)))
+            in_flight.start()
+            time.sleep(0.3)
+            server.send_signal(number)
+            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            in_flight.join(30)
+        assert len(answers) == 1
+        assert server.wait(30) == 0
+
+
+def test_tokens_of_an_earlier_start_are_good_in_a_later_one(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state") as address, Client(address) as client:
+        (result,) = client.classify([RED]).results
+    with serving(models, tmp_path / "state") as address, Client(address) as client:
+        (recorded,) = client.record_labels([(result.token, "red")])
+        assert recorded.label == "red"
+    with serving(models, tmp_path / "another state") as address, Client(address) as client:
+        (refused,) = client.record_labels([(result.token, "red")])
+        assert refused.reason == "TOKEN_INVALID"
+
+
+def test_a_label_for_a_class_that_the_version_lacks_is_refused_though_another_version_has_it(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", version=1)
+    with serving(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+        (result,) = client.classify([RED]).results
+    write_bundle(tmp_path / "models", version=2, classes=("azure", "lime", "red"))
+    with serving(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+        assert client.classify([RED]).model == "models/colours/versions/2"
+        refused, recorded = client.record_labels([(result.token, "azure"), (result.token, "blue")])
+        assert refused.reason == "LABEL_UNKNOWN"
+        assert recorded.model == "models/colours/versions/1"
+        (statistics,) = client.statistics("models/colours/versions/1")
+        assert list(statistics.classes) == ["blue", "green", "red"]
+
+
+def test_a_second_server_on_the_same_port_is_refused(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state") as address:
+        code, errors = refusal("--models", models, "--state", tmp_path / "other", "--listen", address)
+    assert code == 1
+    assert f"cannot listen on {address}" in errors
+
+
+def test_a_damaged_bundle_is_refused_with_the_reason(models: Path, tmp_path: Path) -> None:
+    graph = models / "colours" / "1" / "model.fp32.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
+    code, errors = refusal("--models", models, "--state", tmp_path / "state")
+    assert code == 1
+    assert "changed after the export" in errors
+    write_bundle(models, "birds", classes=("a", "b"))
+    code, errors = refusal("--models", models, "--model", "birds", "--state", tmp_path / "state")
+    assert code == 1
+    assert "expected probabilities tensor(float) [N, 2]" in errors
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "empty"])
+def test_no_models_is_said_with_what_to_do(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "empty").mkdir()
+    code, errors = refusal("--models", tmp_path / folder, "--state", tmp_path / "state")
+    assert code == 1
+    assert folder in errors
+
+
+def test_a_state_folder_that_cannot_be_used_is_said(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    code, errors = refusal("--models", models, "--state", tmp_path / "file")
+    assert code == 1
+    assert "--state" in errors
+
+
+def test_a_file_of_keys_that_cannot_be_used_is_said(models: Path, tmp_path: Path) -> None:
+    code, errors = refusal("--models", models, "--state", tmp_path, "--token-key", tmp_path / "none" / "token.key")
+    assert code == 1
+    assert "none/token.key" in errors
+    assert "--token-key" in errors
+
+
+def test_reflection_lists_the_services(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state") as address, grpc.insecure_channel(address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=10)
+        names = {service.name for service in answer.list_services_response.service}
+    assert {"pawserve.v1.Classifier", "grpc.health.v1.Health"} <= names
+
+
+def test_the_server_imports_no_torch_and_nothing_of_training_or_export() -> None:
+    program = (
+        "import sys, serving.server, serving.__main__; "
+        "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'timm', 'training', 'export', 'onnx')])"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"
+
+
+def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", slowness=20)
+    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 600) as (server, address):
+        failures: list[ClientError] = []
+
+        def ask() -> None:
+            try:
+                client.classify([RED] * 64, views=4)
+            except ClientError as error:
+                failures.append(error)
+
+        with Client(address, timeout_s=120) as client:
+            in_flight = threading.Thread(target=ask)
+            in_flight.start()
+            time.sleep(0.5)
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            assert server.returncode is None  # it waits for the call
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 0
+            in_flight.join(60)
+    assert [error.code for error in failures] == [grpc.StatusCode.UNAVAILABLE]
+
+
+def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", slowness=20)
+    with (
+        stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0.2) as (server, address),
+        Client(address, timeout_s=120) as client,
+    ):
+        client.classify([RED])
+        in_flight = threading.Thread(target=lambda: pytest.raises(ClientError, client.classify, [RED] * 64, views=4))
+        in_flight.start()
+        time.sleep(0.3)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+        in_flight.join(60)
+    with stoppable(tmp_path / "models", tmp_path / "state") as (_, address), Client(address) as client:
+        (statistics,) = client.statistics()
+    assert statistics.predictions == 1
+
+
+def test_a_new_call_during_the_drain_is_refused_as_unavailable(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", slowness=20)
+    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
+        with Client(address) as client, Client(address) as late:
+            late.health()
+            in_flight = threading.Thread(target=lambda: client.classify([RED] * 8))
+            in_flight.start()
+            time.sleep(0.5)
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            with pytest.raises(ClientError) as caught:
+                late.classify([RED])
+            assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+            in_flight.join(60)
+        assert server.wait(30) == 0
+
+
+def test_reflection_can_be_switched_off(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state", "--no-reflection") as address, grpc.insecure_channel(address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.ServerReflectionInfo(iter([request]), timeout=10))
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_pictures_beyond_the_operator_s_limits_are_refused_and_the_others_are_not(models: Path, tmp_path: Path) -> None:
+    limits = ("--max-pixels", 10_000, "--max-image-mib", 1, "--max-message-mib", 3)
+    heavy = encoded(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
+    wide = encoded(Image.new("RGB", (101, 100), "red"), "PNG")
+    fits = encoded(Image.new("RGB", (100, 100), "red"), "PNG")
+    with serving(models, tmp_path / "state", *limits) as address, Client(address) as client:
+        results = client.classify([wide, fits]).results
+        assert [getattr(result, "reason", "") for result in results] == ["TOO_LARGE", ""]
+        assert "10,000" in results[0].message
+        assert len(heavy) > 2**20
+        (result,) = client.classify([heavy]).results
+        assert "1,048,576" in result.message
+        with pytest.raises(ClientError) as caught:
+            client.classify([heavy] * 4)
+        assert caught.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_connections_are_asked_to_come_again_and_no_call_is_lost(models: Path, tmp_path: Path) -> None:
+    """After a connection's age is over, gRPC's client makes a new one by itself: here some of them."""
+    age = ("--max-connection-age", 1, "--max-connection-age-grace", 5)
+    with serving(models, tmp_path / "state", *age) as address, grpc.insecure_channel(address) as channel:
+        states: list[grpc.ChannelConnectivity] = []
+        channel.subscribe(states.append)
+        with Client(address) as client:
+            until = time.monotonic() + 4
+            while time.monotonic() < until:
+                client.classify([RED])
+                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert grpc.ChannelConnectivity.IDLE in states[states.index(grpc.ChannelConnectivity.READY) :]
+
+
+def test_connections_beyond_the_limit_are_closed_and_the_others_go_on(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state", "--max-connections", 2) as address, Client(address) as client:
+        client.health()
+        host, port = address.split(":")
+        crowd = [socket.create_connection((host, int(port)), timeout=10) for _ in range(5)]
+        ends = [connection.recv(1) for connection in crowd[1:]]  # the first is one of the two
+        assert ends == [b""] * 4
+        assert client.health() == "SERVING"
+        for connection in crowd:
+            connection.close()
+
+
+def test_a_stop_under_load_gives_up_no_call_in_a_way_that_nobody_repeats(models: Path, tmp_path: Path) -> None:
+    codes: Counter[grpc.StatusCode] = Counter()
+    with stoppable(models, tmp_path / "state") as (server, address):
+        served = threading.Barrier(17)
+
+        def call() -> None:
+            # a connection each, and the next call as soon as there is an answer
+            with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                stub = classifier_pb2_grpc.ClassifierStub(channel)
+                for number in range(100_000):
+                    try:
+                        stub.ListModels(classifier_pb2.ListModelsRequest(), timeout=60)
+                    except grpc.RpcError as error:
+                        codes[error.code()] += 1
+                        return
+                    if number == 20:
+                        served.wait(60)
+
+        callers = [threading.Thread(target=call) for _ in range(16)]
+        for caller in callers:
+            caller.start()
+        served.wait(60)
+        server.send_signal(signal.SIGTERM)
+        for caller in callers:
+            caller.join(60)
+        assert server.wait(60) == 0
+    # without care two thirds are CANCELLED; a caller that the machine keeps from calling for a while may be
+    assert codes[grpc.StatusCode.UNAVAILABLE] >= 12
+    assert set(codes) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}

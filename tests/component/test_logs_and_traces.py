@@ -1,0 +1,229 @@
+"""What a real server logs and traces of real calls, and what it must never log."""
+
+import base64
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from PIL import Image
+
+from serving.client import Client, Prediction
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
+from tests.golden.draw import encoded
+from tests.support.bundles import write_bundle
+from tests.support.commands import Observed, eventually, observed, run_cold
+from tests.support.metrics import value
+
+RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
+CLASSIFY = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)], views=3)
+METHOD = "pawserve.v1.Classifier/Classify"
+TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc]
+    """An OTLP collector that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.resources: list[dict[str, str]] = []
+        self._lock = Lock()
+
+    def Export(self, request: Any, context: grpc.ServicerContext) -> Any:
+        with self._lock:
+            for group in request.resource_spans:
+                self.resources.append({pair.key: pair.value.string_value for pair in group.resource.attributes})
+                self.spans += [span for scope in group.scope_spans for span in scope.spans]
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def named(self, name: str) -> list[Span]:
+        return [span for span in self.spans if span.name == name]
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[Collector, str]]:
+    collector = Collector()
+    server = grpc.server(ThreadPoolExecutor(2))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield collector, f"http://127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@contextmanager
+def stub_of(address: str) -> Iterator[pb_grpc.ClassifierStub]:
+    with grpc.insecure_channel(address) as channel:
+        yield pb_grpc.ClassifierStub(channel)
+
+
+def attributes(span: Span) -> dict[str, Any]:
+    return {
+        pair.key: pair.value.int_value if pair.value.HasField("int_value") else pair.value.string_value
+        for pair in span.attributes
+    }
+
+
+def trailing(call: Any) -> dict[str, Any]:
+    return dict(call.trailing_metadata())
+
+
+def lines(server: Observed) -> list[dict[str, Any]]:
+    written = server.process.stderr.rpartition("\n")[0]  # the last line may be half written
+    return [json.loads(line) for line in written.splitlines()]
+
+
+def test_each_call_has_a_line_with_its_id_and_outcome_and_nothing_of_what_was_sent(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    with observed(tmp_path, "--log-format", "json", "--access-log") as server:
+        with stub_of(server.address) as stub:
+            answer, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", "web-17")], timeout=30)
+            assert trailing(call)["x-request-id"] == "web-17"
+            token = answer.results[0].prediction.token
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=30)
+            refused = trailing(caught.value)
+            assert "grpc-status-details-bin" in refused
+            secret = ("authorization", "Bearer not-to-be-logged")
+            label = pb.LabelInput(token=token, label="red")
+            stub.RecordLabels(pb.RecordLabelsRequest(labels=[label]), metadata=[secret], timeout=30)
+        assert eventually(lambda: len(lines(server)) >= 3)
+        first, second, third = (line for line in lines(server) if line["logger"] == "pawserve.access")
+        text = server.process.stderr
+    assert (first["request_id"], first["method"]) == ("web-17", METHOD)
+    assert (first["code"], first["images"], first["rows"]) == ("OK", 1, 3)
+    assert 0 < first["duration_s"] < 30
+    assert datetime.fromisoformat(first["time"]).tzinfo is not None
+    assert (second["code"], second["request_id"]) == ("INVALID_ARGUMENT", refused["x-request-id"])
+    assert (third["method"], third["labels"]) == ("pawserve.v1.Classifier/RecordLabels", 1)
+    assert token not in text
+    assert "not-to-be-logged" not in text
+    assert base64.b64encode(RED[:30]).decode() not in text
+
+
+@pytest.mark.parametrize("given", ["x" * 129, "with space", ""])
+def test_a_request_id_that_does_not_fit_a_log_is_replaced(tmp_path: Path, given: str) -> None:
+    write_bundle(tmp_path / "models")
+    with observed(tmp_path) as server, stub_of(server.address) as stub:
+        _, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", given)], timeout=30)
+        _, other = stub.Classify.with_call(CLASSIFY, timeout=30)
+        assert trailing(call)["x-request-id"] not in (given, trailing(other)["x-request-id"])
+
+
+def test_a_fault_is_logged_with_its_call_s_id_also_without_access_log(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    with observed(tmp_path, "--log-format", "json") as server, stub_of(server.address) as stub:
+        answer = stub.Classify(CLASSIFY, timeout=30)
+        for file in (tmp_path / "state").glob("statistics.sqlite*"):
+            file.unlink()
+        (tmp_path / "state" / "statistics.sqlite").mkdir()
+        label = pb.LabelInput(token=answer.results[0].prediction.token, label="red")
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.RecordLabels(pb.RecordLabelsRequest(labels=[label]), metadata=[("x-request-id", "job-5")], timeout=30)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert eventually(lambda: any(line.get("request_id") == "job-5" for line in lines(server)))
+        assert all(line["logger"] != "pawserve.access" for line in lines(server))
+
+
+def test_callers_who_leave_are_logged_as_such(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", slowness=40)
+    with (
+        observed(tmp_path, "--log-format", "json", "--access-log", "--instances", 1) as server,
+        stub_of(server.address) as stub,
+    ):
+        many = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)] * 8, views=16)
+        with pytest.raises(grpc.RpcError):
+            stub.Classify(many, timeout=0.5)
+        call = stub.Classify.future(many)
+
+        def codes() -> set[str]:
+            return {line["code"] for line in lines(server) if "code" in line}
+
+        assert eventually(
+            lambda: len(codes()) == 1 and value(server, "pawserve_requests_in_flight", method=METHOD) == 1
+        )
+        call.cancel()
+        assert eventually(lambda: "CANCELLED" in codes())
+        assert codes() <= {"DEADLINE_EXCEEDED", "CANCELLED"}
+
+
+def test_text_logs_are_lines_that_callers_cannot_forge(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    with observed(tmp_path, "--access-log") as server:
+        with stub_of(server.address) as stub:
+            stub.Classify(CLASSIFY, metadata=[("x-request-id", "web-18")], timeout=30)
+        assert eventually(lambda: "Classify OK" in server.process.stderr)
+        (line,) = (line for line in server.process.stderr.splitlines() if "web-18" in line)
+        assert line.endswith("[web-18]")
+
+
+def test_log_levels_leave_out_what_is_less_grave(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    with observed(tmp_path, "--log-level", "warning") as server, Client(server.address) as client:
+        client.classify([RED])
+    assert server.process.stderr == ""
+
+
+def test_spans_reach_a_collector_below_the_caller_s(tmp_path: Path, collector: tuple[Collector, str]) -> None:
+    kept, endpoint = collector
+    write_bundle(tmp_path / "models")
+    serving = observed(tmp_path, "--otlp-endpoint", endpoint, "--max-batch-size", 2)
+    with serving as server, stub_of(server.address) as stub:
+        parent = ("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01")
+        stub.Classify(CLASSIFY, metadata=[parent, ("x-request-id", "web-19")], timeout=30)
+        with pytest.raises(grpc.RpcError):
+            stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=30)
+    good, refused = kept.named(METHOD)
+    assert (good.trace_id.hex(), good.parent_span_id.hex()) == (TRACE_ID, SPAN_ID)
+    assert good.kind == Span.SPAN_KIND_SERVER
+    assert attributes(good)["pawserve.request_id"] == "web-19"
+    assert attributes(good)["pawserve.rows"] == 3
+    assert not refused.parent_span_id
+    assert refused.trace_id != good.trace_id
+    (prepare,) = kept.named("prepare")
+    engine = kept.named("engine")
+    assert sum(attributes(span)["pawserve.rows"] for span in engine) == 3
+    assert attributes(engine[0])["pawserve.model"] == "models/colours/versions/1"
+    for span in (prepare, *engine):
+        assert (span.trace_id, span.parent_span_id) == (good.trace_id, good.span_id)
+        assert good.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
+        assert span.end_time_unix_nano <= good.end_time_unix_nano
+    assert prepare.end_time_unix_nano <= min(span.start_time_unix_nano for span in engine)
+    assert kept.resources[0]["service.name"] == "pawserve"
+
+
+def test_a_caller_s_decision_not_to_trace_is_kept(tmp_path: Path, collector: tuple[Collector, str]) -> None:
+    kept, endpoint = collector
+    write_bundle(tmp_path / "models")
+    with observed(tmp_path, "--otlp-endpoint", endpoint) as server, stub_of(server.address) as stub:
+        stub.Classify(CLASSIFY, metadata=[("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-00")], timeout=30)
+    assert not kept.spans
+
+
+def test_a_collector_that_is_away_harms_neither_answers_nor_the_stop(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    with observed(tmp_path, "--otlp-endpoint", "http://127.0.0.1:1") as server, Client(server.address) as client:
+        assert isinstance(client.classify([RED]).results[0], Prediction)
+
+
+def test_traces_without_their_libraries_are_refused_with_what_to_install(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    blocked = tmp_path / "blocked" / "opentelemetry"
+    blocked.mkdir(parents=True)
+    (blocked / "__init__.py").write_text("raise ModuleNotFoundError('no', name='opentelemetry')")
+    arguments = ["--models", tmp_path / "models", "--state", tmp_path / "state", "--listen", "127.0.0.1:0"]
+    finished = run_cold(
+        "serving", "serve", *arguments, "--otlp-endpoint", "http://127.0.0.1:1", PYTHONPATH=str(blocked.parent)
+    )
+    assert finished.returncode == 1
+    assert "pip install 'pawserve[otel]'" in finished.stderr
+    assert "Traceback" not in finished.stderr

@@ -1,0 +1,272 @@
+"""The metrics of a real server under real requests: values, format, conventions, and the dashboard that uses them."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import yaml
+from PIL import Image
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.client import Client, ClientError, Prediction
+from tests.golden.draw import encoded
+from tests.support.bundles import write_bundle
+from tests.support.commands import ROOT, Observed, eventually, observed, run
+from tests.support.metrics import scrape, value
+
+RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
+MODEL = {"model": "colours", "version": "1"}
+CLASSIFY = {"method": "pawserve.v1.Classifier/Classify"}
+DASHBOARD = ROOT / "deploy" / "grafana" / "pawserve.json"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+    """Was asked for 3 red pictures and a bad one in 2 views each, told one truth and one lie, and refused once."""
+    folder = tmp_path_factory.mktemp("observed")
+    write_bundle(folder / "models")
+    with observed(folder, "--max-batch-size", 4) as server:
+        with Client(server.address) as client:
+            results = client.classify([RED, RED, b"no picture", RED], views=2).results
+            tokens = [result.token for result in results if isinstance(result, Prediction)]
+            client.record_labels([(tokens[0], "red"), (tokens[1], "blue"), ("no token", "red")])
+            with pytest.raises(ClientError):
+                client.classify([RED], views=99)
+        assert eventually(lambda: value(server, "pawserve_rows_total", **MODEL) == 6)
+        yield server
+
+
+def test_requests_are_counted_by_method_and_code(server: Observed) -> None:
+    assert value(server, "pawserve_requests_total", **CLASSIFY, code="OK") == 1
+    assert value(server, "pawserve_requests_total", **CLASSIFY, code="INVALID_ARGUMENT") == 1
+    assert value(server, "pawserve_request_duration_seconds_count", **CLASSIFY) == 2
+    assert value(server, "pawserve_requests_in_flight", **CLASSIFY) == 0
+
+
+def test_pictures_rows_and_batches_are_counted_by_model(server: Observed) -> None:
+    assert value(server, "pawserve_images_total", **MODEL, result="ok") == 3
+    assert value(server, "pawserve_images_total", **MODEL, result="NOT_AN_IMAGE") == 1
+    calls = value(server, "pawserve_engine_duration_seconds_count", **MODEL)
+    assert calls is not None
+    assert 2 <= calls <= 6  # 6 rows, 4 of them at most in a call
+    assert value(server, "pawserve_batch_rows_count", **MODEL) == calls
+    assert value(server, "pawserve_batch_rows_sum", **MODEL) == 6
+    assert value(server, "pawserve_rows_in_flight", **MODEL) == 0
+    assert value(server, "pawserve_rows_in_flight_limit", **MODEL) == 1024
+
+
+def test_each_stage_s_time_is_part_of_the_request_s(server: Observed) -> None:
+    request = value(server, "pawserve_request_duration_seconds_sum", **CLASSIFY)
+    assert request is not None
+    for stage in ("queue", "prepare"):
+        assert value(server, f"pawserve_{stage}_duration_seconds_count", **MODEL) == 3
+    for stage in ("queue", "prepare", "engine"):
+        sum_s = value(server, f"pawserve_{stage}_duration_seconds_sum", **MODEL)
+        assert sum_s is not None
+        assert 0 < sum_s < 4 * request  # at most 4 pictures at once
+
+
+def test_labels_and_the_accuracy_that_follows_from_them_are_told(server: Observed) -> None:
+    assert value(server, "pawserve_labels_recorded_total", **MODEL, right="true") == 1
+    assert value(server, "pawserve_labels_recorded_total", **MODEL, right="false") == 1
+    assert value(server, "pawserve_labels", **MODEL) == 2
+    assert value(server, "pawserve_predictions", **MODEL) == 3
+    assert value(server, "pawserve_accuracy_ratio", **MODEL) == 0.5
+    lower = value(server, "pawserve_accuracy_lower_ratio", **MODEL)
+    upper = value(server, "pawserve_accuracy_upper_ratio", **MODEL)
+    assert lower == pytest.approx(0.0945, abs=1e-4)  # Wilson's interval of 1 in 2, by statsmodels
+    assert upper == pytest.approx(0.9055, abs=1e-4)
+    assert value(server, "pawserve_statistics_up") == 1
+    assert value(server, "pawserve_validation_accuracy_ratio", **MODEL) == 0.9
+    assert value(server, "pawserve_validation_accuracy_lower_ratio", **MODEL) == 0.8
+
+
+def test_model_build_and_process_are_described(server: Observed) -> None:
+    families = {family.name: family for family in text_string_to_metric_families(scrape(server))}
+    (model,) = families["pawserve_model_info"].samples
+    assert model.labels.items() >= MODEL.items()
+    assert "onnxruntime" in model.labels["engine"]
+    (build,) = families["pawserve_build_info"].samples
+    assert {"version", "python", "onnxruntime"} <= set(build.labels)
+    assert families["process_resident_memory_bytes"].samples[0].value > 10e6
+
+
+def test_new_and_refused_versions_are_told(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    with observed(tmp_path, "--poll-seconds", 0.1) as server:
+        assert value(server, "pawserve_model_state", **MODEL, state="ready") == 1
+        assert value(server, "pawserve_model_loads_total", model="colours") == 1
+        broken = write_bundle(tmp_path / "models", version=2)
+        (broken / "model.fp32.onnx").write_bytes(b"no model")
+        refused = {"model": "colours", "version": "2", "state": "refused"}
+        assert eventually(lambda: value(server, "pawserve_model_state", **refused) == 1)
+        refusals = value(server, "pawserve_model_refusals_total", model="colours")
+        assert refusals is not None
+        assert refusals >= 1
+        write_bundle(tmp_path / "models", version=3)
+        assert eventually(lambda: value(server, "pawserve_model_loads_total", model="colours") == 2)
+        with Client(server.address) as client:
+            client.classify([RED])
+        assert eventually(lambda: value(server, "pawserve_rows_total", model="colours", version="3") == 1)
+
+
+def test_methods_that_callers_invent_share_one_series(server: Observed) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        for number in range(5):
+            with pytest.raises(grpc.RpcError):
+                channel.unary_unary(f"/invented/Method{number}")(b"", timeout=10)
+    assert value(server, "pawserve_requests_total", method="unknown", code="UNIMPLEMENTED") == 5
+    assert "invented" not in scrape(server)
+
+
+def test_the_text_keeps_prometheus_s_conventions(server: Observed) -> None:
+    families = list(text_string_to_metric_families(scrape(server)))
+    strict = list(openmetrics.text_string_to_metric_families(scrape(server, "application/openmetrics-text")))
+    assert len(strict) == len(families)
+    for family in families:
+        if not family.name.startswith("pawserve_"):
+            continue
+        assert family.documentation.endswith("."), family.name
+        assert re.fullmatch(r"[a-z][a-z_]*[a-z]", family.name)
+        assert not re.search(r"_(ms|millis|milliseconds|percent|count|sum|bucket|minutes|kb)(_|$)", family.name)
+        for sample in family.samples:
+            assert (family.type == "counter") == sample.name.endswith("_total"), sample.name
+            if family.type == "histogram" and "duration" in family.name:
+                assert family.name.endswith("_seconds")
+        if family.type == "histogram":
+            assert family.samples, family.name
+
+
+def test_every_metric_is_documented_and_nothing_else_is(server: Observed) -> None:
+    page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `(pawserve_\w+)`", page, re.MULTILINE))
+    assert documented == metric_names(server)
+
+
+def metric_names(server: Observed) -> set[str]:
+    """As a reader of docs names them: counters with _total, histograms without their suffixes."""
+    names = set()
+    for family in text_string_to_metric_families(scrape(server)):
+        if family.name.startswith("pawserve_"):
+            names.add(f"{family.name}_total" if family.type == "counter" else family.name)
+    return names
+
+
+def check_expressions(server: Observed, expressions: list[str]) -> None:
+    """Only metrics and labels that exist are used."""
+    of_prometheus = {"job", "instance", "namespace"}
+    series: dict[str, set[str]] = {"up": of_prometheus}
+    for family in text_string_to_metric_families(scrape(server)):
+        for sample in family.samples:
+            series.setdefault(sample.name, set(of_prometheus)).update(sample.labels)
+    for expression in expressions:
+        used = re.findall(r"\b((?:pawserve|process|python)_\w+|up\b)", expression)
+        assert used, expression
+        assert set(used) <= set(series), expression
+        for name, selector in re.findall(r"\b((?:pawserve|process)_\w+|up)\{([^}]*)\}", expression):
+            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector)) <= series[name], expression
+        for labels in re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", expression):
+            known = set().union(*(series[name] for name in used))
+            assert {label.strip() for label in labels.split(",")} <= known, expression
+
+
+def test_the_dashboard_uses_only_metrics_and_labels_that_exist(server: Observed) -> None:
+    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    expressions += [variable["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
+    assert len(expressions) >= 15
+    check_expressions(server, expressions)
+
+
+def test_the_alerts_use_only_metrics_and_labels_that_exist_and_are_documented(server: Observed) -> None:
+    groups = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text(encoding="utf-8"))["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    recorded = {rule["record"]: rule["expr"] for rule in rules if "record" in rule}
+    expressions = [rule["expr"] for rule in rules]
+    for name in recorded:  # each stands for what it is made of
+        expressions = [expression.replace(name, f"({recorded[name]})") for expression in expressions]
+    check_expressions(server, expressions)
+    page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    alerts = [(rule["alert"], rule["labels"]["severity"]) for rule in rules if "alert" in rule]
+    assert re.findall(r"^\| `(Pawserve\w+)` \| (\w+) ", page, re.MULTILINE) == alerts
+    [operators] = yaml.safe_load_all((ROOT / "deploy/kubernetes/prometheusrule.yaml").read_text(encoding="utf-8"))
+    assert operators["spec"]["groups"] == groups
+
+
+def test_the_dashboard_s_panels_do_not_overlap_and_their_ids_are_unique() -> None:
+    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    cells: set[tuple[int, int]] = set()
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        own = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not own & cells, panel["title"]
+        assert max(x for x, _ in own) < 24
+        cells |= own
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids)
+
+
+def test_silent_and_many_connections_do_not_keep_scrapers_out_for_long(server: Observed) -> None:
+    host, port = re.match(r"http://([\d.]+):(\d+)", server.metrics_url).groups()  # type: ignore[union-attr]
+    silent = [socket.create_connection((host, int(port))) for _ in range(30)]
+    try:
+        assert eventually(lambda: answers(server), within_s=30)
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def answers(server: Observed) -> bool:
+    try:
+        scrape(server)
+    except OSError:
+        return False
+    return True
+
+
+def test_scrapes_of_many_at_once_all_agree(server: Observed) -> None:
+    before = value(server, "pawserve_images_total", **MODEL, result="ok")
+    seen: list[float | None] = []
+
+    def read() -> None:
+        seen.append(value(server, "pawserve_images_total", **MODEL, result="ok"))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert seen == [before] * 4
+
+
+def test_a_port_that_is_taken_is_said(server: Observed, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    taken = server.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    common = ["--models", tmp_path / "models", "--state", tmp_path / "state", "--listen", "127.0.0.1:0"]
+    for address, code, message in ((taken, 1, "with --metrics"), ("9464", 2, "write HOST:PORT")):
+        finished = run("serving", "serve", *common, "--metrics", address)
+        assert finished.returncode == code
+        assert message in finished.stderr
+        assert "Traceback" not in finished.stderr
+
+
+def test_what_is_not_wanted_is_not_loaded() -> None:
+    program = (
+        "import sys, serving.server; from serving.observability.observers import Observation, Observing;"
+        "Observing(Observation());"
+        "print([name for name in sys.modules if name.split('.')[0] in ('prometheus_client', 'opentelemetry')])"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"

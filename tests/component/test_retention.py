@@ -1,0 +1,67 @@
+"""A server that keeps labels for some days: what is dropped, what stays, and what can no longer be asked."""
+
+import secrets
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+
+from serving.client import Client, ClientError
+from serving.statistics import retention
+from serving.statistics.retention import Retention
+from serving.statistics.store import StatisticsStore
+from serving.tokens.keyring import KeyRing
+from serving.tokens.tokens import PredictionRecord
+from tests.support.bundles import write_bundle
+from tests.support.commands import serving
+from tests.support.statistics import CAT, CLASSES, TIMEOUT_S, label, rows, wait_until
+
+DAY_MS = 86_400_000
+
+
+def test_old_labels_are_dropped_and_totals_stay(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    state = tmp_path / "state"
+    state.mkdir()
+    signer = KeyRing(state / "token.key")
+    now_ms = time.time_ns() // 1_000_000
+
+    def token(days: float) -> str:
+        made_ms = now_ms - round(days * DAY_MS)
+        return signer.sign(PredictionRecord(secrets.token_bytes(16), "colours", 1, 0, 0.9, made_ms))
+
+    old, new = token(40), token(20)
+    with serving(tmp_path / "models", state) as address, Client(address) as client:
+        client.record_labels([(old, "red"), (new, "blue")])
+    with serving(tmp_path / "models", state, "--retention", 30) as address, Client(address) as client:
+        wait_until(lambda: len(rows(state / "statistics.sqlite", "SELECT * FROM labels")) == 1)
+        [statistics] = client.statistics()
+        assert statistics.labels == 2
+        assert statistics.accuracy.value == 0.5
+        refused, recorded = client.record_labels([(old, "blue"), (new, "red")])
+        assert isinstance(refused, ClientError)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PREDICTION_FORGOTTEN")
+        assert recorded.previous_label == "blue"
+        [recent] = client.statistics(start=datetime.now(UTC) - timedelta(days=29))
+        assert recent.labels == 1
+        with pytest.raises(ClientError) as caught:
+            client.statistics(start=datetime.now(UTC) - timedelta(days=31))
+        assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.OUT_OF_RANGE, "WINDOW_FORGOTTEN")
+
+
+def test_more_labels_than_one_transaction_drops_go_and_an_end_does_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "AT_ONCE", 10)
+    file = tmp_path / "statistics.sqlite"
+    with StatisticsStore(file) as store:
+        store.register_version("pets", 1, CLASSES)
+        store.record([label(CAT, at_ms=index) for index in range(95)]).result(TIMEOUT_S)
+        store.record([label(CAT, at_ms=time.time_ns() // 1_000_000)]).result(TIMEOUT_S)
+        with Retention(store, 1):
+            wait_until(lambda: rows(file, "SELECT count(*) FROM labels") == [(1,)])
+        assert store.read()[0].confusion.total == 96
+    assert "statistics-retention" not in [thread.name for thread in threading.enumerate()]

@@ -1,0 +1,90 @@
+"""Many callers, threads and processes at once lose nothing, and none waits without end."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from serving.statistics.store import StatisticsStore, StatisticsUnavailable
+from tests.support.statistics import CAT, CLASSES, DOG, TIMEOUT_S, label, locked, matrix, predictions, rows, wait_until
+
+
+def test_many_threads_lose_and_double_nothing(store: StatisticsStore) -> None:
+    threads, each = 16, 60
+
+    def send(number: int) -> None:
+        for index in range(each):
+            store.count_predictions("pets", 1, DOG)
+            sent = [label((number + index) % 2, predicted=DOG) for _ in range(index % 3 + 1)]
+            assert store.record(sent).result(TIMEOUT_S) == [None] * len(sent)
+            assert store.record(sent[:1]).result(TIMEOUT_S) == [sent[0].actual]
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(send, range(threads)))
+    assert matrix(store) == [[0, threads * each], [0, threads * each]]
+    assert predictions(store) == 2 * threads * each  # so many have labels, though only half of them were counted
+
+
+def test_processes_that_start_together_share_a_new_file(path: Path) -> None:
+    program = (
+        "import sys; from serving.statistics.store import StatisticsStore\n"
+        "sys.stdin.readline()\n"
+        "for n in range(5):\n"
+        "    with StatisticsStore(f'{sys.argv[1]}-{n}') as store:\n"
+        "        store.register_version('pets', 1, ['cat', 'dog']); store.count_predictions('pets', 1, 0)\n"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in started:
+        process.communicate(timeout=30)
+    assert [process.returncode for process in started] == [0] * 4
+    for number in range(5):
+        assert rows(Path(f"{path}-{number}"), "SELECT count FROM predictions") == [(4,)]
+
+
+def test_labels_beyond_the_queue_are_refused_at_once(patient_store: StatisticsStore, path: Path) -> None:
+    batch = [label(CAT)] * 10_000
+    with locked(path):
+        in_hand = patient_store.record([label(DOG)])
+        wait_until(in_hand.running)
+        waiting = [patient_store.record(batch) for _ in range(10)]
+        with pytest.raises(StatisticsUnavailable, match="100,000 labels are waiting"):
+            patient_store.record([label(DOG)])
+    for future in waiting:
+        future.result(TIMEOUT_S)
+    assert patient_store.record([label(DOG)]).result(TIMEOUT_S) == [None]
+    assert matrix(patient_store) == [[1, 0], [2, 0]]
+
+
+def test_a_caller_who_gives_up_in_time_is_not_recorded(patient_store: StatisticsStore, path: Path) -> None:
+    with locked(path):
+        in_hand = patient_store.record([label(CAT)])
+        wait_until(in_hand.running)
+        assert patient_store.record([label(DOG)]).cancel()
+        assert not in_hand.cancel()
+    assert patient_store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+    assert matrix(patient_store) == [[2, 0], [0, 0]]
+
+
+def test_close_writes_what_waits_and_refuses_what_comes_later(store: StatisticsStore, path: Path) -> None:
+    futures = [store.record([label(DOG)]) for _ in range(50)]
+    store.close()
+    store.close()
+
+    assert all(future.done() for future in futures)
+    assert rows(path, "SELECT count(*) FROM labels") == [(50,)]
+    assert not path.with_name("statistics.db-wal").exists()
+    for call in (
+        lambda: store.record([label(CAT)]),
+        lambda: store.count_predictions("pets", 1, CAT),
+        lambda: store.register_version("pets", 2, CLASSES),
+    ):
+        with pytest.raises(StatisticsUnavailable, match="closed"):
+            call()

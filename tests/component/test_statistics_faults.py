@@ -1,0 +1,270 @@
+"""Real SQLite files that are locked, full, gone or read-only: nothing is acknowledged that is not kept."""
+
+import os
+import pwd
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, event
+
+from serving.statistics.database import open_database
+from serving.statistics.store import StatisticsStore, StatisticsUnavailable
+from tests.support.statistics import CAT, CLASSES, DOG, TIMEOUT_S, fails, label, locked, matrix, predictions, rows
+
+
+def test_commits_are_synced_to_the_disk(path: Path) -> None:
+    """A power cut cannot be tried here; SQLite promises to survive it at level FULL (2) of a write-ahead log."""
+    with open_database(path).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+
+
+KILLED = """
+import os, random, sys, threading, time
+from serving.statistics import Label, StatisticsStore
+from serving.tokens import PredictionRecord
+
+store = StatisticsStore(sys.argv[1])
+store.register_version("pets", 1, ["cat", "dog"])
+
+def load():
+    mine = []
+    while True:
+        store.count_predictions("pets", 1, 0, 10)
+        labels = [Label(PredictionRecord(os.urandom(16), "pets", 1, 0, 0.5, 0), random.randrange(2)) for _ in range(9)]
+        labels.append(Label(labels[0].record, 1 - labels[0].actual))
+        store.record(labels).result()
+        final = {each.record.id: each.actual for each in labels}
+        os.write(1, "".join(f"{id_.hex()} {actual}\\n" for id_, actual in final.items()).encode())
+
+threads = [threading.Thread(target=load) for _ in range(6)]
+for thread in threads:
+    thread.start()
+"""
+
+
+def test_no_acknowledged_label_is_lost_when_the_process_is_killed(path: Path) -> None:
+    acknowledged: dict[bytes, int] = {}
+    for _ in range(4):
+        with subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline()]  # it has begun
+            killer = threading.Timer(random.uniform(0.05, 0.4), process.send_signal, [signal.SIGKILL])
+            killer.start()
+            lines += process.stdout.readlines()
+            killer.join()
+        assert process.returncode == -signal.SIGKILL
+        pairs = [line.split() for line in lines if line.endswith("\n")]
+        acknowledged |= {bytes.fromhex(id_): int(actual) for id_, actual in pairs}
+
+        with StatisticsStore(path) as store:
+            kept = dict(rows(path, "SELECT id, actual FROM labels"))
+            assert acknowledged.items() <= kept.items()
+            [statistics] = store.read()
+            assert statistics.confusion.total == len(kept)  # each once
+            assert statistics.predictions >= len(kept)
+        assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+    assert len(acknowledged) > 500
+
+
+def test_a_locked_file_refuses_labels_until_it_is_free(store: StatisticsStore, path: Path) -> None:
+    store.count_predictions("pets", 1, CAT, 3)
+    with locked(path):
+        fails(store.record([label(DOG)]), "database is locked")
+        store.count_predictions("pets", 1, CAT, 4)
+        with pytest.raises(StatisticsUnavailable, match="database is locked"):
+            store.register_version("pets", 2, CLASSES)
+        assert predictions(store) == 7  # reads do not wait for writers
+        assert matrix(store) == [[0, 0], [0, 0]]
+    assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+    assert matrix(store) == [[1, 0], [0, 0]]
+    assert rows(path, "SELECT count FROM predictions") == [(7,)]
+
+
+def test_a_full_disk_refuses_labels_until_there_is_room(store: StatisticsStore, path: Path) -> None:
+    store.record([label(CAT) for _ in range(100)]).result(TIMEOUT_S)
+    store.count_predictions("pets", 1, CAT, 3)
+    room = path.with_name("statistics.db-wal").stat().st_size + 20_000
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # beyond it, the kernel refuses to write to any file
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        fails(store.record([label(DOG) for _ in range(5_000)]), "disk")
+        fails(store.record([label(DOG) for _ in range(5_000)]), "disk")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert matrix(store) == [[100, 0], [0, 0]]
+    assert store.record([label(DOG)]).result(TIMEOUT_S) == [None]
+    assert matrix(store) == [[100, 0], [1, 0]]
+    assert rows(path, "SELECT sum(count) FROM predictions") == [(3,)]
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_file_that_was_moved_away_refuses_labels_until_it_is_back(store: StatisticsStore, path: Path) -> None:
+    store.record([label(CAT)]).result(TIMEOUT_S)
+    aside = path.with_name("aside.db")
+    path.rename(aside)
+
+    fails(store.record([label(DOG)]), "is gone")
+    with pytest.raises(StatisticsUnavailable, match="is gone"):
+        store.read()
+    assert not path.exists()
+
+    aside.rename(path)
+    assert matrix(store) == [[1, 0], [0, 0]]
+    assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+    assert matrix(store) == [[2, 0], [0, 0]]
+
+
+def test_labels_that_were_written_to_a_file_as_it_went_away_are_not_acknowledged(
+    store: StatisticsStore, path: Path
+) -> None:
+    def move_away(_: Connection) -> None:
+        if path.exists():
+            path.rename(path.with_name("aside.db"))
+
+    event.listen(Engine, "commit", move_away)
+    try:
+        fails(store.record([label(DOG)]), "is gone")
+    finally:
+        event.remove(Engine, "commit", move_away)
+
+
+def test_a_restored_backup_is_taken_without_the_log_of_the_old_file(store: StatisticsStore, path: Path) -> None:
+    store.record([label(CAT)]).result(TIMEOUT_S)
+    backup = path.with_name("backup.db")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
+        source.backup(target)
+    store.register_version("pets", 2, CLASSES)
+    store.record([label(DOG)]).result(TIMEOUT_S)
+
+    shutil.copy(backup, path.with_name("restored.db"))
+    path.with_name("restored.db").rename(path)
+    fails(store.record([label(DOG)]), "was replaced")
+    fails(store.record([label(DOG)]), "statistics.db-wal may belong to the earlier file")
+    with pytest.raises(StatisticsUnavailable, match="was replaced"):
+        store.read()
+
+    path.with_name("statistics.db-wal").unlink()
+    path.with_name("statistics.db-shm").unlink(missing_ok=True)
+    assert store.record([label(CAT, version=2)]).result(TIMEOUT_S) == [None]  # of a version that the backup lacks
+    assert matrix(store) == [[1, 0], [0, 0]]
+    assert matrix(store, version=2) == [[1, 0], [0, 0]]
+
+
+def test_a_file_that_was_emptied_refuses_labels_until_a_backup_is_in_its_place(
+    store: StatisticsStore, path: Path
+) -> None:
+    """No new one is begun in silence."""
+    store.record([label(CAT)]).result(TIMEOUT_S)
+    rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    backup = path.with_name("backup.db")
+    shutil.copy(path, backup)
+    os.truncate(path, 0)
+
+    fails(store.record([label(DOG)]), "put a backup in its place")
+    fails(store.record([label(DOG)]), "is empty: put a backup in its place")
+    with pytest.raises(StatisticsUnavailable, match="is empty"):
+        store.read()
+
+    for file in (path, path.with_name("statistics.db-wal"), path.with_name("statistics.db-shm")):
+        file.unlink(missing_ok=True)
+    backup.rename(path)
+    assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+    assert matrix(store) == [[2, 0], [0, 0]]
+
+
+def test_a_file_that_was_emptied_is_filled_again_from_its_log(store: StatisticsStore, path: Path) -> None:
+    store.record([label(CAT)]).result(TIMEOUT_S)
+    os.truncate(path, 0)
+    fails(store.record([label(DOG)]), "is empty")  # rather than written where no reader finds it
+    assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+    assert matrix(store) == [[2, 0], [0, 0]]
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_file_that_was_cut_short_takes_no_label(store: StatisticsStore, path: Path) -> None:
+    store.record([label(CAT)]).result(TIMEOUT_S)
+    rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    store.record([label(CAT)]).result(TIMEOUT_S)
+    rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    os.truncate(path, path.stat().st_size // 8192 * 4096)
+    for _ in range(3):
+        fails(store.record([label(DOG)]), "cut short|damaged")
+
+
+def test_a_vacuum_costs_nothing_but_an_attempt(store: StatisticsStore, path: Path) -> None:
+    store.record([label(CAT, at_ms=1) for _ in range(5_000)]).result(TIMEOUT_S)
+    store.forget_labels(before_ms=2, most=10_000)
+    rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    rows(path, "VACUUM")
+    rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    with suppress(StatisticsUnavailable):
+        store.record([label(DOG)]).result(TIMEOUT_S)
+    store.record([label(DOG)]).result(TIMEOUT_S)
+    assert matrix(store)[DOG][CAT] in (1, 2)
+
+
+def test_a_file_that_became_read_only_refuses_labels_until_it_can_be_written(ordinary_user: Path) -> None:
+    path = ordinary_user / "statistics.db"
+    with StatisticsStore(path) as store:
+        store.register_version("pets", 1, CLASSES)
+        with locked(path):
+            path.chmod(0o444)
+            fails(store.record([label(DOG)]), "locked")  # so that it connects anew: what is open stays writable
+        fails(store.record([label(DOG)]), "readonly")
+        with pytest.raises(StatisticsUnavailable, match="readonly"):
+            StatisticsStore(path)
+        assert matrix(store) == [[0, 0], [0, 0]]
+
+        for file in ordinary_user.iterdir():  # SQLite gives the files beside it the same mode
+            file.chmod(0o644)
+        assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+        assert matrix(store) == [[1, 0], [0, 0]]
+
+
+@pytest.fixture
+def ordinary_user(path: Path) -> Iterator[Path]:
+    """A folder of someone for whom file modes are binding, which they are not for root."""
+    with tempfile.TemporaryDirectory() as folder:
+        superuser = os.geteuid() == 0
+        if superuser:
+            nobody = pwd.getpwnam("nobody").pw_uid
+            os.chown(folder, nobody, -1)
+            os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            if superuser:
+                os.seteuid(0)
+
+
+def test_counts_that_cannot_be_written_on_close_are_reported(
+    store: StatisticsStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.count_predictions("pets", 1, CAT, 42)
+    with locked(path):
+        store.close()
+    assert "42 predictions" in caplog.text
+
+
+def test_an_outage_is_logged_once_and_so_is_its_end(
+    store: StatisticsStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "serving")
+    with locked(path):
+        for _ in range(3):
+            fails(store.record([label(DOG)]), "locked")
+    for _ in range(3):
+        store.record([label(DOG)]).result(TIMEOUT_S)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]

@@ -1,0 +1,128 @@
+"""Statistics of earlier releases are taken over, and replicas that start together do it once."""
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, inspect
+
+from serving.statistics.database import open_database
+from serving.statistics.migrations import MIGRATIONS, migrate
+from serving.statistics.schema import METADATA
+from serving.statistics.store import StatisticsStore, StatisticsUnavailable, Window
+from tests.support.statistics import CAT, DOG, LONG_AGO_MS, TIMEOUT_S, fails, label, rows
+
+OLD = Path(__file__).parent.parent / "golden" / "statistics_schema_1.sql"
+"""What pawserve wrote at schema 1: its statistics, as SQL."""
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(OLD.read_text())
+        connection.execute("PRAGMA journal_mode = WAL")
+    return path
+
+
+def described(connection: Connection) -> dict[str, object]:
+    """Columns, keys and indexes of every table."""
+    found = inspect(connection)
+    return {
+        table: (
+            [(column["name"], str(column["type"]), column["nullable"]) for column in found.get_columns(table)],
+            found.get_pk_constraint(table)["constrained_columns"],
+            sorted((index["name"], tuple(index["column_names"])) for index in found.get_indexes(table)),
+            [(key["constrained_columns"], key["referred_table"]) for key in found.get_foreign_keys(table)],
+        )
+        for table in sorted(found.get_table_names())
+        if table != "schema_version"
+    }
+
+
+def test_statistics_of_schema_1_are_taken_over_whole(old: Path) -> None:
+    with StatisticsStore(old) as store:
+        birds, pets = store.read()
+        assert pets.classes == ("cat", "dog")
+        assert pets.confusion.counts_KK.tolist() == [[2, 0], [1, 1]]
+        assert (birds.predictions, pets.predictions) == (1, 10)
+        assert pets.last_label_ms == LONG_AGO_MS + 120_001 + 5_000
+        assert [each.accuracy.count if each.accuracy else 0 for each in pets.calibration] == [
+            0,
+            0,
+            0,
+            1,
+            0,
+            1,
+            0,
+            0,
+            0,
+            2,
+        ]
+        assert pets.calibration[9].mean_probability == pytest.approx(0.975)
+        [early] = store.read("pets", 1, Window(LONG_AGO_MS, LONG_AGO_MS + 1))
+        assert early.confusion.counts_KK.tolist() == [[1, 0], [0, 0]]
+        assert store.record([label(CAT, token=bytes([2]) * 16, probability=0.55, at_ms=LONG_AGO_MS + 1000)]).result(
+            TIMEOUT_S
+        ) == [DOG]
+        assert store.read("pets")[0].confusion.counts_KK.tolist() == [[3, 0], [0, 1]]
+
+
+def test_migrations_end_at_the_tables_that_the_code_uses(url: str) -> None:
+    database = open_database(url)
+    with database.connect() as connection:
+        with database.writing(connection):
+            migrate(connection)
+            migrated = described(connection)
+            connection.rollback()
+        with database.writing(connection):
+            METADATA.create_all(connection)
+            assert described(connection) == migrated
+    database.close()
+
+
+def test_a_migration_that_fails_leaves_everything_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = "\n".join(sqlite3.connect(old).iterdump())
+    monkeypatch.setattr("serving.statistics.migrations.MIGRATIONS", (*MIGRATIONS, ("CREATE TABLE nonsense (",)))
+    with pytest.raises(StatisticsUnavailable):
+        StatisticsStore(old)
+    assert "\n".join(sqlite3.connect(old).iterdump()) == before
+
+
+def test_replicas_that_start_together_migrate_once(url: str) -> None:
+    program = (
+        "import sys; from serving.statistics.store import StatisticsStore\n"
+        "sys.stdin.readline()\n"
+        "with StatisticsStore(sys.argv[1]) as store:\n"
+        "    store.register_version('pets', 1, ['cat', 'dog']); store.count_predictions('pets', 1, 0)\n"
+    )
+    command = [sys.executable, "-c", program, url]
+    started = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in started:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in started] == [0] * 3
+    with StatisticsStore(url) as store:
+        assert store.read()[0].predictions == 3
+
+
+def test_a_server_is_refused_when_a_newer_one_has_changed_the_tables_under_it(
+    store: StatisticsStore, path: Path
+) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE schema_version SET version = 99")
+    fails(store.record([label(CAT)]), "schema 99")
+    assert rows(path, "SELECT count(*) FROM labels") == [(0,)]
+
+
+def test_a_server_of_schema_1_that_still_runs_is_refused_by_the_tables(store: StatisticsStore, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.IntegrityError):
+        connection.execute(
+            "INSERT INTO labels (id, model, version, predicted, actual, probability, predicted_at, labelled_at) "
+            "VALUES (x'00', 'pets', 1, 0, 0, 0.5, 0, 0)"
+        )

@@ -1,0 +1,22 @@
+"""Nothing is reported to anybody about what users train and serve."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import ROOT
+
+PROGRAM = "import {package}, onnxruntime; onnxruntime.SessionOptions()"
+
+
+@pytest.mark.parametrize("package", ["serving", "training", "export"])
+def test_onnx_runtime_gives_this_machine_no_number_and_keeps_nothing_to_report(package: str, tmp_path: Path) -> None:
+    elsewhere = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    unset = {"ORT_DISABLE_TELEMETRY", "CI", "ORT_RUNNING_UNIT_TESTS"}
+    environment = {name: value for name, value in os.environ.items() if name not in unset} | elsewhere
+    program = PROGRAM.format(package=package)
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, timeout=60)
+    assert list(tmp_path.rglob("*")) == []

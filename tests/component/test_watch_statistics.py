@@ -1,0 +1,214 @@
+"""WatchStatistics over gRPC: what watchers are told and when, and that they hold up nothing and nobody."""
+
+import asyncio
+import inspect
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from serving.client import AsyncClient, Client
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
+from serving.statistics.store import StatisticsStore
+from tests.support.bundles import write_bundle
+from tests.support.commands import serving, stoppable
+from tests.support.statistics_calls import RED, refused, stub_of, tokens
+
+FAST = Duration(nanos=100_000_000)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "models")
+    return tmp_path / "models"
+
+
+def labels(response: pb.WatchStatisticsResponse) -> int:
+    return sum(model.labels for model in response.models)
+
+
+def test_watchers_are_told_at_once_and_whenever_something_has_changed(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
+        assert labels(next(watch)) == 0
+        (token,) = tokens(client)
+        assert next(watch).models[0].predictions == 1
+        client.record_labels([(token, "red")])
+        assert labels(next(watch)) == 1
+        client.record_labels([(token, "red")])  # changes nothing
+        client.record_labels([(token, "blue")])
+        corrected = next(watch)
+        assert labels(corrected) == 1
+        assert corrected.models[0].accuracy.value == 0
+
+
+def test_the_clients_watch_and_ask_for_windows_alike(models: Path, tmp_path: Path) -> None:
+    async def watch(address: str) -> None:
+        async with AsyncClient(address) as other:
+            changes = other.watch_statistics(min_interval_s=0.1)
+            assert not await anext(changes)
+            (token,) = await asyncio.to_thread(tokens, client)
+            assert (await anext(changes))[0].predictions == 1
+            await other.record_labels([(token, "red")])
+            assert (await anext(changes))[0].labels == 1
+            (recent,) = await other.statistics(start=datetime.now(UTC) - timedelta(hours=1))
+            assert recent.labels == 1
+            assert not await other.statistics(end=datetime.now(UTC) - timedelta(hours=1))
+            await changes.aclose()
+
+    with serving(models, tmp_path / "state") as address, Client(address) as client:
+        asyncio.run(watch(address))
+        assert next(client.watch_statistics())[0].labels == 1
+        now = datetime.now(UTC)
+        assert client.statistics(start=now - timedelta(hours=1))[0].labels == 1
+        assert not client.statistics(end=now - timedelta(hours=1))
+    for name in (
+        "classify",
+        "classify_many",
+        "record_labels",
+        "statistics",
+        "watch_statistics",
+        "list_models",
+        "health",
+    ):
+        ours, theirs = (inspect.signature(getattr(each, name)).parameters for each in (AsyncClient, Client))
+        assert list(ours) == list(theirs), name
+
+
+def test_answers_are_no_closer_than_the_interval_and_the_last_one_is_up_to_date(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=Duration(seconds=1)), timeout=30)
+        next(watch)
+        began = time.monotonic()
+        for token in tokens(client, 20):
+            client.record_labels([(token, "red")])
+        answers = 0
+        while labels(response := next(watch)) < 20:
+            answers += 1
+        assert response.models[0].unlabelled == 0
+        assert answers <= (time.monotonic() - began) / 0.99
+
+
+def test_only_the_model_that_was_asked_for_is_told_of(models: Path, tmp_path: Path) -> None:
+    write_bundle(models, "birds")
+    with serving(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
+        request = pb.WatchStatisticsRequest(model="models/birds", min_interval=FAST)
+        watch = stub.WatchStatistics(request, timeout=30)
+        assert not next(watch).models
+        client.classify([RED], model="models/colours")
+        client.classify([RED], model="models/birds")
+        assert [model.model for model in next(watch).models] == ["models/birds/versions/1"]
+
+
+def test_labels_that_another_server_records_are_told_too(models: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with serving(models, state) as address, stub_of(address) as stub:
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
+        next(watch)
+        with serving(models, state) as elsewhere, Client(elsewhere) as client:
+            client.record_labels([(token, "red") for token in tokens(client, 3)])
+            while labels(next(watch)) < 3:
+                pass
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "reason", "field"),
+    [
+        (pb.WatchStatisticsRequest(model="models/cats"), grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "model"),
+        (pb.WatchStatisticsRequest(model="cats"), grpc.StatusCode.INVALID_ARGUMENT, "MODEL_NAME_INVALID", "model"),
+        (
+            pb.WatchStatisticsRequest(min_interval=Duration(nanos=99_000_000)),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INTERVAL_OUT_OF_RANGE",
+            "min_interval",
+        ),
+        (
+            pb.WatchStatisticsRequest(min_interval=Duration(seconds=3601)),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INTERVAL_OUT_OF_RANGE",
+            "min_interval",
+        ),
+    ],
+)
+def test_watches_that_make_no_sense_are_refused(
+    models: Path,
+    tmp_path: Path,
+    request_: pb.WatchStatisticsRequest,
+    code: grpc.StatusCode,
+    reason: str,
+    field: str,
+) -> None:
+    with serving(models, tmp_path / "state") as address, stub_of(address) as stub, refused(code, reason, field):
+        next(stub.WatchStatistics(request_, timeout=10))
+
+
+def test_watchers_are_bounded_and_those_that_go_make_room(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state") as address, stub_of(address) as stub:
+        watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(64)]
+        for watch in watches:
+            next(watch)
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS"):
+            next(stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=10))
+        for watch in watches[:10]:
+            watch.cancel()
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                next(stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=10))
+                break
+            except grpc.RpcError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+
+def test_a_stop_ends_the_watchers_calls_well_and_does_not_wait_for_them(models: Path, tmp_path: Path) -> None:
+    with stoppable(models, tmp_path / "state", "--grace", 60) as (server, address), stub_of(address) as stub:
+        watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(60)]
+        for watch in watches:  # the server may not know yet that the last answer has been written
+            next(watch)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+        for watch in watches:
+            assert list(watch) == []
+            assert watch.code() == grpc.StatusCode.OK
+
+
+def test_a_watcher_that_does_not_read_holds_up_nobody_else_and_a_stop_for_its_grace_at_most(
+    models: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    with StatisticsStore(state / "statistics.sqlite") as store:
+        store.register_version("wide", 1, [f"class {index}" for index in range(1_500)])
+        store.count_predictions("wide", 1, 0)  # megabytes of zeros, more than the connection takes unread
+    with stoppable(models, state, "--grace", 2) as (server, address), stub_of(address) as stub:
+        unlimited = [("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(address, unlimited) as channel:
+            request = pb.WatchStatisticsRequest(min_interval=FAST)
+            unread = pb_grpc.ClassifierStub(channel).WatchStatistics(request, timeout=60)
+            next(unread)
+            with Client(address) as client:
+                for _ in range(20):
+                    tokens(client)
+                    time.sleep(0.1)
+            assert unread.is_active()
+            next(stub.WatchStatistics(pb.WatchStatisticsRequest(model="models/colours"), timeout=10))
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(20) == 0
+
+
+def test_watchers_are_told_that_the_statistics_cannot_be_read(models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "state" / "statistics.sqlite"
+    with serving(models, tmp_path / "state") as address, stub_of(address) as stub:
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
+        next(watch)
+        file.rename(file.with_name("aside"))
+        with refused(grpc.StatusCode.UNAVAILABLE, "STATISTICS_UNAVAILABLE"):
+            next(watch)
+        file.with_name("aside").rename(file)
+        next(stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30))

@@ -1,0 +1,20 @@
+"""What the tests of commands share: a run, and a server with its client."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import run_here
+from tests.support.server_fixtures import address, client  # noqa: F401 - pytest finds them here
+
+TINY = ("--arch", "test_resnet", "--weights", "none")
+"""A network of timm's with few layers: what is tried on it is how it is exported, not how well it does."""
+
+
+@pytest.fixture(scope="session")
+def fitted(drawings: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a tiny network on drawings. Tests that change it copy it first."""
+    folder = tmp_path_factory.mktemp("runs") / "pets"
+    finished = run_here("training", "fit", "--data", drawings, "--run", folder, "--cache", shared_cache, *TINY)
+    assert finished.returncode == 0, finished.stderr
+    return folder

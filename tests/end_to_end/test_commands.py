@@ -1,0 +1,205 @@
+"""The serving commands as a user runs them: what they print, and their exit codes."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.golden.draw import encoded
+from tests.support.bundles import COLOURS, write_bundle
+from tests.support.commands import run, serving, stoppable
+from tests.support.warm import WarmProcess, call
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """red.jpg, deeper/green.png, text.jpg, and a file that is no picture's by its name."""
+    folder = tmp_path / "pictures"
+    (folder / "deeper").mkdir(parents=True)
+    (folder / "red.jpg").write_bytes(encoded(Image.new("RGB", (80, 60), "red"), "JPEG"))
+    (folder / "deeper" / "green.png").write_bytes(encoded(Image.new("RGB", (80, 60), "#00ff00"), "PNG"))
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "notes.txt").write_text("not to be sent")
+    return folder
+
+
+def serving_command(*arguments: object, server: str) -> subprocess.CompletedProcess[str]:
+    return run("serving", *arguments, PAWSERVE_SERVER=server)
+
+
+def document(finished: subprocess.CompletedProcess[str]) -> Any:
+    return json.loads(finished.stdout)
+
+
+def test_predict_shows_each_picture_and_fails_if_one_did(address: str, pictures: Path) -> None:
+    finished = serving_command("predict", pictures, pictures / "missing.jpg", server=address)
+    assert finished.returncode == 1
+    lines = finished.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        str(pictures / name) for name in ("deeper/green.png", "red.jpg", "text.jpg", "missing.jpg")
+    ]
+    assert "100.0% green" in lines[0]
+    assert "100.0% red" in lines[1]
+    assert "no picture" in lines[2]
+    assert "No such file" in lines[3]
+    assert not finished.stderr
+
+
+def test_predict_of_one_picture_says_how_to_label_it_and_that_works(address: str, pictures: Path) -> None:
+    finished = serving_command("predict", pictures / "red.jpg", server=address)
+    assert finished.returncode == 0
+    command = finished.stdout.split("python -m ")[1].split()
+    assert command[:2] == ["serving", "label"]
+    labelled = serving_command("label", command[2], "green", server=address)
+    assert labelled.returncode == 0
+    assert "predicted red, and it is green (wrong)" in labelled.stdout
+    corrected = serving_command("label", command[2], "red", "--json", server=address)
+    assert document(corrected) == {
+        "model": "models/colours/versions/1",
+        "predicted": "red",
+        "label": "red",
+        "previous_label": "green",
+    }
+
+
+def test_predict_as_json_is_one_document(address: str, pictures: Path) -> None:
+    finished = serving_command("predict", pictures, "--json", "--views", 3, "--top-k", 2, server=address)
+    assert finished.returncode == 1
+    answer = document(finished)
+    assert answer["model"] == "models/colours/versions/1"
+    green, red, text = answer["results"]
+    assert (green["file"], green["views"]) == (str(pictures / "deeper" / "green.png"), 3)
+    assert [entry["label"] for entry in red["classes"]][0] == "red"
+    assert len(red["classes"]) == 2
+    assert red["token"]
+    assert text["error"]["reason"] == "NOT_AN_IMAGE"
+
+
+def test_predict_takes_more_files_than_a_request_in_their_order(address: str, tmp_path: Path) -> None:
+    expected = [COLOURS[number % 3] for number in range(50)]
+    for number, colour in enumerate(expected):
+        content = encoded(Image.new("RGB", (64, 64), "#00ff00" if colour == "green" else colour), "PNG")
+        (tmp_path / f"{number:02}.png").write_bytes(content)
+    answer = document(serving_command("predict", tmp_path, "--json", "--model", "colours/1", server=address))
+    assert [result["classes"][0]["label"] for result in answer["results"]] == expected
+
+
+def test_predict_with_the_truth_is_counted(address: str, pictures: Path) -> None:
+    def labels() -> int:
+        return sum(model["labels"] for model in document(serving_command("stats", "--json", server=address))["models"])
+
+    before = labels()
+    red = pictures / "red.jpg"
+    assert serving_command("predict", red, red, "--label", "red", server=address).returncode == 0
+    assert labels() == before + 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "birds"], "models/birds is not served here; there is models/colours/versions/1"),
+        (["--views", "99"], "views is 99; 1 to 16 are allowed"),
+        (["--label", "cat"], "'cat' is no class of models/colours/versions/1; its classes are blue, green, red"),
+    ],
+)
+def test_predict_says_why_the_server_refuses(address: str, pictures: Path, arguments: list[str], message: str) -> None:
+    finished = serving_command("predict", pictures / "red.jpg", *arguments, server=address)
+    assert finished.returncode == 1
+    assert message in finished.stdout + finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_stats_prints_tables_json_and_a_plot(address: str, pictures: Path, tmp_path: Path) -> None:
+    serving_command("predict", pictures / "red.jpg", "--label", "blue", server=address)
+    plot = tmp_path / "matrix.png"
+    finished = serving_command("stats", "--model", "colours", "--plot", plot, server=address)
+    assert finished.returncode == 0
+    for text in ("models/colours/versions/1", "accuracy", "95% interval", "precision", *COLOURS):
+        assert text in finished.stdout
+    with Image.open(plot) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 300
+    (model,) = document(serving_command("stats", "--json", server=address))["models"]
+    assert model["classes"] == list(COLOURS)
+    assert sum(map(sum, model["confusion_matrix"])) == model["labels"]
+    assert model["confusion_matrix"][COLOURS.index("blue")][COLOURS.index("red")] >= 1
+    accuracy = model["accuracy"]
+    assert 0 <= accuracy["lower"] <= accuracy["value"] <= accuracy["upper"] <= 1
+
+
+def test_a_plot_that_cannot_be_written_is_said(address: str, pictures: Path, tmp_path: Path) -> None:
+    serving_command("predict", pictures / "red.jpg", "--label", "red", server=address)
+    finished = serving_command("stats", "--plot", tmp_path / "nowhere" / "matrix.png", server=address)
+    assert finished.returncode == 1
+    assert "cannot be written" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_health_says_what_is_served(address: str) -> None:
+    finished = serving_command("health", server=address)
+    assert finished.returncode == 0
+    assert finished.stdout.splitlines()[0] == "SERVING"
+    assert "models/colours/versions/1 (fp32, onnxruntime cpu" in finished.stdout
+    assert document(serving_command("health", "--json", server=address))["status"] == "SERVING"
+
+
+@pytest.mark.parametrize("command", [["predict", __file__], ["label", "token", "red"], ["stats"], ["health"]])
+def test_a_server_that_is_not_there_is_one_line_and_exit_code_1(command: list[str]) -> None:
+    finished = serving_command(*command, "--timeout", 5, server="127.0.0.1:1")
+    assert finished.returncode == 1
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("pawserve: no pawserve answers at 127.0.0.1:1")
+    assert not finished.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["bark"], ["predict"], ["predict", "x.jpg", "--views", "0"], ["serve", "--instances", "many"]],
+)
+def test_wrong_use_is_exit_code_2(arguments: list[str]) -> None:
+    finished = run("serving", *arguments)
+    assert finished.returncode == 2
+    assert "usage:" in finished.stderr
+
+
+def test_a_folder_without_pictures_is_said(tmp_path: Path) -> None:
+    finished = run("serving", "predict", tmp_path)
+    assert finished.returncode == 1
+    assert "no pictures" in finished.stderr
+
+
+@pytest.mark.parametrize("command", ["", "serve", "predict", "label", "stats", "health"])
+def test_every_command_explains_itself(command: str) -> None:
+    finished = run("serving", *command.split(), "--help")
+    assert finished.returncode == 0
+    assert len(finished.stdout) > 400
+
+
+def test_ctrl_c_ends_predict_with_130(tmp_path: Path, pictures: Path) -> None:
+    write_bundle(tmp_path / "models", slowness=20)
+    with serving(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
+        sent = iter(range(1000))
+        arguments = ["predict", *[pictures / "red.jpg"] * 16, "--views", 16, "--server", address]
+        predict = WarmProcess(call, "serving", *arguments)
+        predict.wait_until(lambda: next(sent) > 120)
+        predict.send_signal(signal.SIGINT)
+        finished = predict.finish()
+    assert finished.returncode == 130
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_second_signal_stops_a_server_at_once(tmp_path: Path, pictures: Path) -> None:
+    write_bundle(tmp_path / "models", slowness=40)
+    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 100) as (server, address):
+        many = [pictures / "red.jpg"] * 16
+        predict = WarmProcess(call, "serving", "predict", *many, "--views", 16, "--server", address)
+        assert predict.wait(1.5) is None
+        server.send_signal(signal.SIGTERM)
+        server.wait_until(lambda: "stopping" in server.stderr)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0  # the pictures would take minutes
+        assert predict.finish().returncode == 1

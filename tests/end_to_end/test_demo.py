@@ -1,0 +1,31 @@
+"""`make demo` from end to end, on a few drawings given as data."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import run_cold
+
+
+@pytest.mark.slow
+def test_the_demo_trains_exports_serves_labels_and_counts(drawings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    finished = run_cold("examples.demo", "--out", out, "--data", drawings)
+    assert finished.returncode == 0, finished.stderr
+    facts = json.loads(finished.stdout.splitlines()[-1])
+    assert facts["labelled"] == 16
+    assert facts["served"] == 16 + 4
+    assert sum(map(sum, facts["confusion_matrix"])) == 16
+    assert facts["accuracy"] == (facts["confusion_matrix"][0][0] + facts["confusion_matrix"][1][1]) / 16
+    for name in ("run/report.html", "confusion.png"):
+        assert (out / name).stat().st_size > 0
+        assert str(out / name) in finished.stderr
+
+
+def test_a_folder_that_is_no_demo_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    finished = run_cold("examples.demo", "--out", tmp_path)
+    assert finished.returncode == 1
+    assert "is not an earlier demo's" in finished.stderr
+    assert (tmp_path / "precious.txt").read_text() == "mine"

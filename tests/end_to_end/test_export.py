@@ -1,0 +1,216 @@
+"""`python -m export bundle` as a user runs it: what is written is proven, or nothing is written."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import safetensors.numpy
+
+from export.checks.checks import GateError, Gates
+from export.checks.verify import Evidence, check_graph, verify
+from export.graphs.onnx import Deployable
+from export.inference import load_views
+from serving.bundle.manifest import open_bundle
+from tests.support.commands import ROOT, Finished, run_here
+from tests.support.warm import WarmProcess, call
+from training.runs.run import open_run
+
+
+@pytest.fixture(scope="module")
+def models(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models with pets/1."""
+    folder = tmp_path_factory.mktemp("models")
+    finished = export_of(fitted, folder)
+    assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+def test_a_bundle_holds_a_checked_graph_and_says_where_it_comes_from(models: Path, fitted: Path) -> None:
+    bundle = open_bundle(models / "pets" / "1")
+    facts = open_run(fitted).facts
+    assert bundle.manifest.classes == ("cats", "dogs")
+    assert bundle.manifest.metrics == facts["metrics"]
+    assert bundle.manifest.fingerprints == facts["fingerprints"]
+    artifact = bundle.artifact("fp32")
+    graph = bundle.read(artifact)
+    check_graph(graph, crop=160, classes=2)
+    assert artifact.parity["photos"] == 16
+    assert artifact.parity["correct"] == facts["metrics"]["correct"]
+    assert set(artifact.parity["max_abs_diff_by_batch"]) == {"1", "3", "32"}
+    assert 0 <= artifact.parity["max_abs_diff"] <= 1e-4
+
+
+def test_the_graph_says_nothing_of_the_machine_that_exported_it(models: Path) -> None:
+    written = b"".join(path.read_bytes() for path in (models / "pets" / "1").glob("*.onnx"))
+    assert written
+    assert str(ROOT).encode() not in written
+    assert b"site-packages" not in written
+
+
+def test_the_graph_takes_any_batch_and_gives_probabilities(models: Path) -> None:
+    bundle = open_bundle(models / "pets" / "1")
+    session = onnxruntime.InferenceSession(bundle.read(bundle.artifact("fp32")), providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).integers(0, 256, (5, 160, 160, 3), np.uint8)
+    together = session.run(None, {"images": images})[0]
+    one_by_one = np.concatenate([session.run(None, {"images": images[row : row + 1]})[0] for row in range(5)])
+    assert together.shape == (5, 2)
+    np.testing.assert_allclose(together.sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(together, one_by_one, atol=1e-6)
+
+
+def test_each_export_gets_the_next_version(models: Path, fitted: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "pets" / "1", tmp_path / "pets" / "7")
+    finished = export_of(fitted, tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert sorted(path.name for path in (tmp_path / "pets").iterdir()) == ["7", "8"]
+    assert open_bundle(tmp_path / "pets" / "8").manifest.resource == "models/pets/versions/8"
+
+
+def test_inspect_shows_a_bundle_and_notices_a_changed_file(models: Path, tmp_path: Path) -> None:
+    shown = run_here("export", "inspect", models / "pets" / "1")
+    assert shown.returncode == 0
+    assert "models/pets/versions/1" in shown.stdout
+    assert "cats, dogs" in shown.stdout
+    assert json.loads(run_here("export", "inspect", models / "pets" / "1", "--json").stdout)["classes"] == [
+        "cats",
+        "dogs",
+    ]
+    shutil.copytree(models / "pets" / "1", tmp_path / "1")
+    graph = tmp_path / "1" / "model.fp32.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+    refused = run_here("export", "inspect", tmp_path / "1")
+    assert refused.returncode == 1
+    assert "it was changed after the export" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def evidence(fitted: Path) -> Evidence:
+    """What graphs of the run are held against."""
+    result = open_run(fitted)
+    photos, trained_NK = result.validation()
+    return Evidence(
+        deployable=Deployable(result.load_classifier(), result.temperature).eval(),
+        crop=160,
+        classes=2,
+        photos=photos,
+        views_NHWC=load_views(photos, result.preprocess, lambda done, total: None),
+        trained_NK=trained_NK,
+        gates=Gates(),
+    )
+
+
+def test_a_graph_that_differs_is_refused_with_the_photo_that_differs_most(models: Path, evidence: Evidence) -> None:
+    bundle = open_bundle(models / "pets" / "1")
+    model = onnx.load_from_string(bundle.read(bundle.artifact("fp32")))
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("head.6.bias"))
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32([0, 5]), bias.name))
+    with pytest.raises(GateError, match=r"differ by .* in a batch of 1 .*most on .*\.jpg"):
+        verify(model.SerializeToString(), "fp32", "onnxruntime", evidence)
+
+
+def test_a_graph_with_a_fixed_batch_is_refused(models: Path) -> None:
+    bundle = open_bundle(models / "pets" / "1")
+    model = onnx.load_from_string(bundle.read(bundle.artifact("fp32")))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    with pytest.raises(GateError, match="fixed batch of 2|checker refuses"):
+        check_graph(model.SerializeToString(), crop=160, classes=2)
+
+
+def copy_run(fitted: Path, folder: Path) -> Path:
+    shutil.copytree(fitted, folder)
+    return folder
+
+
+def export_of(run_folder: Path, models: Path, *arguments: object) -> Finished:
+    precisions = () if "--precisions" in arguments else ("--precisions", "fp32")
+    return run_here(
+        *("export", "bundle", "--run", run_folder, "--models", models, "--name", "pets"), *precisions, *arguments
+    )
+
+
+def assert_nothing_under(models: Path) -> None:
+    assert not models.exists() or [path for path in models.rglob("*") if path.is_file()] == []
+
+
+def test_runs_that_are_not_whole_are_refused(fitted: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    unfinished = copy_run(fitted, tmp_path / "unfinished")
+    (unfinished / "run.json").unlink()
+    headless = copy_run(fitted, tmp_path / "headless")
+    (headless / "model.safetensors").unlink()
+    renamed = copy_run(fitted, tmp_path / "other classes")
+    facts = json.loads((renamed / "run.json").read_text())
+    (renamed / "run.json").write_text(json.dumps({**facts, "classes": ["birds", "cats", "dogs"]}))
+    for folder, complaint in (
+        (tmp_path / "empty", "no finished run"),
+        (unfinished, "no finished run"),
+        (headless, "model.safetensors cannot be read"),
+        (renamed, "has 2 classes and"),
+    ):
+        finished = export_of(folder, tmp_path / "models")
+        assert finished.returncode == 1, folder
+        assert complaint in finished.stderr
+        assert "Traceback" not in finished.stderr
+    assert_nothing_under(tmp_path / "models")
+
+
+def test_weights_other_than_those_that_were_measured_fail_the_gate(fitted: Path, tmp_path: Path) -> None:
+    tampered = copy_run(fitted, tmp_path / "tampered")
+    state = safetensors.numpy.load_file(tampered / "model.safetensors")
+    state["head.6.bias"] = state["head.6.bias"] + np.float32([0.5, 0])
+    safetensors.numpy.save_file(state, tampered / "model.safetensors")
+    finished = export_of(tampered, tmp_path / "models")
+    assert finished.returncode == 1
+    assert "differs from the trained network by" in finished.stderr
+    assert ".jpg" in finished.stderr
+    assert_nothing_under(tmp_path / "models")
+
+
+def test_photos_that_moved_are_found_and_photos_that_changed_refused(
+    fitted: Path, drawings: Path, tmp_path: Path
+) -> None:
+    moved = copy_run(fitted, tmp_path / "run")
+    facts = json.loads((moved / "run.json").read_text())
+    facts["data"]["path"] = str(tmp_path / "gone")
+    (moved / "run.json").write_text(json.dumps(facts))
+    gone = export_of(moved, tmp_path / "models")
+    assert gone.returncode == 1
+    assert "cannot be read" in gone.stderr
+    found = export_of(moved, tmp_path / "models", "--data", drawings)
+    assert found.returncode == 0, found.stderr
+    shutil.copytree(drawings, tmp_path / "changed")
+    next((tmp_path / "changed/valid/cats").iterdir()).write_bytes(b"changed")
+    changed = export_of(moved, tmp_path / "models", "--data", tmp_path / "changed")
+    assert changed.returncode == 1
+    assert "has changed" in changed.stderr
+
+
+@pytest.mark.parametrize("name", ["../pets", "Pets", "", "a" * 80, "pets/1"])
+def test_a_name_that_is_no_plain_name_is_refused_before_any_work(fitted: Path, tmp_path: Path, name: str) -> None:
+    finished = run_here("export", "bundle", "--run", fitted, "--models", tmp_path / "models", f"--name={name}")
+    assert finished.returncode == 1
+    assert "a-z" in finished.stderr
+    assert list(tmp_path.rglob("*")) == []
+
+
+def on_a_full_disk(*arguments: str) -> int:
+    """`python -m export bundle arguments…`, where a write beyond the limit fails as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    return call("export", "bundle", *arguments)
+
+
+def test_a_full_disk_leaves_nothing_under_the_bundle_s_name(fitted: Path, tmp_path: Path) -> None:
+    arguments = ("--run", fitted, "--models", tmp_path / "models", "--name", "pets", "--precisions", "fp32")
+    finished = WarmProcess(on_a_full_disk, *map(str, arguments), file_limit=2**18).finish()
+    assert finished.returncode == 1, finished.stderr
+    assert "File too large" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert_nothing_under(tmp_path / "models")

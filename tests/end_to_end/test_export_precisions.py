@@ -1,0 +1,281 @@
+"""fp16 and INT8: what `export bundle` writes of them, and what its gates refuse."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from export.calibrate import choose_photos, measure_ranges
+from export.checks.agreement import check_agreement, compare
+from export.checks.checks import GateError, Gates, LossError
+from export.checks.operators import check_operators
+from export.graphs.onnx import Deployable, to_onnx
+from export.graphs.sensitivity import measure_damage, quantize_until_passed
+from export.inference import answer, open_session
+from serving.bundle.manifest import Bundle, open_bundle
+from tests.support.commands import run_here
+from tests.support.fake_gpu import FakeGpu
+from training.data.images import DataError, Photo
+from training.runs.run import open_run
+
+ALL = ("--precisions", "fp32", "fp16", "int8", "int8-trt")
+LOOSE = ("--min-agreement", "0.6", "--max-accuracy-loss", "0.4", "--max-diff-fp16", "0.05")
+"""The network has random weights, so its answers lie near one another: what is tried is the way, not the accuracy."""
+
+
+@pytest.fixture(scope="module")
+def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    models = tmp_path_factory.mktemp("models")
+    finished = run_here(
+        *("export", "bundle", "--run", fitted, "--models", models, "--name", "pets", "--calibration-photos", 16),
+        *ALL,
+        *LOOSE,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return open_bundle(models / "pets" / "1")
+
+
+def graph_of(bundle: Bundle, name: str) -> onnx.ModelProto:
+    return onnx.load(bundle.folder / f"model.{name}.onnx")
+
+
+def test_all_precisions_are_written_with_their_parity(bundle: Bundle) -> None:
+    assert [artifact.file for artifact in bundle.manifest.artifacts] == [
+        "model.fp32.onnx",
+        "model.fp16.onnx",
+        "model.int8.onnx",
+        "model.int8-trt.onnx",
+    ]
+    for artifact in bundle.manifest.artifacts:
+        session = open_session(bundle.read(artifact))
+        images = np.zeros((3, 160, 160, 3), np.uint8)
+        np.testing.assert_allclose(answer(session, images).sum(1), 1, atol=1e-5)
+        assert artifact.parity["photos"] == 16
+        assert set(artifact.parity["max_abs_diff_by_batch"]) == {"1", "3", "32"}
+    assert bundle.artifact("int8").file == "model.int8.onnx"
+    assert bundle.artifact("int8", "tensorrt").file == "model.int8-trt.onnx"
+    assert bundle.artifact("fp16", "tensorrt").file == "model.fp16.onnx"
+    assert bundle.artifact("int8").quantization["photos"] == 16
+    assert bundle.artifact("int8").quantization["source"] == "training split"
+
+
+def test_a_second_runtime_was_asked(bundle: Bundle) -> None:
+    pytest.importorskip("openvino")
+    for precision in ("fp32", "int8"):
+        second = bundle.artifact(precision).parity["second_runtime"]
+        assert second["name"].startswith("openvino ")
+        assert second["photos"] == 16
+
+
+def test_the_page_shows_every_file_and_its_agreement(bundle: Bundle) -> None:
+    page = (bundle.folder / "bundle.html").read_text(encoding="utf-8")
+    for artifact in bundle.manifest.artifacts:
+        assert artifact.file in page
+        assert f"{100 * artifact.parity['agreement']:.2f}%" in page
+    assert "<script" not in page
+
+
+def test_fp16_computes_the_body_in_half_and_the_rest_in_float(bundle: Bundle) -> None:
+    model = onnx.shape_inference.infer_shapes(graph_of(bundle, "fp16"))
+    kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    kept = bundle.artifact("fp16").quantization["float_layers"]
+    halves = [node for node in convolutions if kinds[node.output[0]] == TensorProto.FLOAT16]
+    assert len(halves) == len(convolutions) or kept
+    assert halves
+    (softmax,) = (node for node in model.graph.node if node.op_type == "Softmax")
+    assert kinds[softmax.input[0]] == TensorProto.FLOAT
+    assert model.graph.node[0].op_type == "Cast"
+    size, full = (bundle.folder / f"model.{name}.onnx" for name in ("fp16", "fp32"))
+    assert size.stat().st_size < full.stat().st_size
+
+
+def test_int8_for_tensorrt_is_signed_symmetric_and_paired_before_weighted_layers_only(bundle: Bundle) -> None:
+    graph = graph_of(bundle, "int8-trt").graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    quantised = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert quantised
+    for node in quantised:
+        zero = constants[node.input[2]]
+        assert zero.dtype == np.int8
+        assert not zero.any()
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            assert all(producers[name].op_type == "DequantizeLinear" for name in node.input[:2]), node.name
+            for follower in consumers[node.output[0]]:
+                # what a weighted layer gives is read in float; only a residual addition's skip has a pair of its own
+                if follower.op_type == "QuantizeLinear":
+                    (pair,) = consumers[follower.output[0]]
+                    readers = {reader.op_type for reader in consumers[pair.output[0]]}
+                    assert readers <= {"Add", "Conv", "Gemm"}, node.name
+        if node.op_type == "Add":
+            pairs = [name for name in node.input if producers[name].op_type == "DequantizeLinear"]
+            assert len(pairs) == 1, "a residual addition has a pair on its skip branch, and only there"
+
+
+def test_int8_for_a_cpu_has_unsigned_activations_and_per_channel_weights(bundle: Bundle) -> None:
+    graph = graph_of(bundle, "int8").graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            images, weights = (producers[name] for name in node.input[:2])
+            assert constants[images.input[2]].dtype == np.uint8
+            assert constants[weights.input[0]].dtype == np.int8
+            assert len(constants[weights.input[1]]) == len(constants[weights.input[0]])
+    (shift,) = (node for node in graph.node if node.op_type == "Sub")
+    assert producers[shift.input[0]].op_type == "Transpose", "normalisation stays in float"
+
+
+def test_precisions_can_be_chosen_and_impossible_gates_leave_nothing(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.graphs.fp16.KEPT", (1,))
+    common = ("export", "bundle", "--run", fitted, "--name", "pets")
+    finished = run_here(*common, "--models", tmp_path / "a", "--precisions", "fp32", "int8", *LOOSE)
+    assert finished.returncode == 0, finished.stderr
+    written = open_bundle(tmp_path / "a/pets/1").manifest.artifacts
+    assert [artifact.precision for artifact in written] == ["fp32", "int8"]
+    refused = run_here(*common, "--models", tmp_path / "b", "--precisions", "fp16", "--max-diff-fp16", "0")
+    assert refused.returncode == 1
+    assert "blocks in float32" in refused.stderr
+    assert not (tmp_path / "b" / "pets" / "1").exists()
+    assert run_here(*common, "--models", tmp_path / "c", "--precisions", "int4").returncode == 2
+    assert run_here(*common, "--models", tmp_path / "c", "--min-agreement", "2").returncode == 2
+
+
+def test_the_layers_that_lose_most_stay_in_float_until_the_gate_passes(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = bundle.read(bundle.artifact("fp32"))
+    images = np.random.default_rng(0).integers(0, 256, (4, 160, 160, 3), np.uint8)
+    ranges = measure_ranges(graph, images, lambda done, total: None)
+    damaged = measure_damage(graph, ranges, "onnxruntime", images)
+    assert [layer["damage"] for layer in damaged] == sorted((layer["damage"] for layer in damaged), reverse=True)
+    monkeypatch.setattr("export.graphs.sensitivity.measure_damage", lambda *arguments: damaged)  # it takes a while
+    tried: list[bytes] = []
+
+    def gate(candidate: bytes) -> dict[str, Any]:
+        tried.append(candidate)
+        if len(tried) < 3:
+            raise LossError("it loses too much")
+        return {"tries": len(tried)}
+
+    quantised, parity, kept = quantize_until_passed(graph, ranges, "onnxruntime", images, gate)
+    assert parity == {"tries": 3}
+    assert quantised == tried[-1]
+    assert kept == damaged[:2]
+    quantised_graph = onnx.load_from_string(quantised).graph
+    weights = {node.name: node.input[1] for node in quantised_graph.node if node.op_type in ("Conv", "Gemm")}
+    floats = {name for name, weight in weights.items() if not weight.endswith("_DequantizeLinear_Output")}
+    assert floats == {layer["layer"] for layer in kept}
+
+    def hopeless(candidate: bytes) -> dict[str, Any]:
+        raise LossError("it loses too much")
+
+    with pytest.raises(GateError, match="up to 16 of .* layers in float.*--calibration-photos"):
+        quantize_until_passed(graph, ranges, "onnxruntime", images, hopeless)
+
+
+def test_calibration_photos_come_from_a_folder_if_one_is_named(fitted: Path, drawings: Path, tmp_path: Path) -> None:
+    common = ("export", "bundle", "--run", fitted, "--name", "pets", "--models", tmp_path / "m", *LOOSE)
+    few = tmp_path / "few"
+    few.mkdir()
+    for folder, complaint in ((tmp_path / "absent", "is no folder"), (few, "there are 0")):
+        refused = run_here(*common, "--precisions", "int8", "--calibration", folder)
+        assert refused.returncode == 1
+        assert complaint in refused.stderr
+    shutil.copy(next((drawings / "train/cats").iterdir()), few)
+    assert "there are 1:" in run_here(*common, "--precisions", "int8", "--calibration", few).stderr
+    assert not (tmp_path / "m").exists()
+    old = tmp_path / "old run"
+    shutil.copytree(fitted, old)
+    (old / "training.jsonl").unlink()
+    refused = run_here("export", "bundle", "--run", old, "--name", "pets", "--models", tmp_path / "m", *ALL)
+    assert refused.returncode == 1
+    assert "training.jsonl cannot be read" in refused.stderr
+
+
+def test_calibration_photos_are_spread_over_classes_and_always_the_same() -> None:
+    photos = [Photo(Path(f"{label}/{number}.jpg"), label) for label in range(3) for number in range(10 + 20 * label)]
+    chosen = choose_photos(photos, 30)
+    assert [sum(photo.label == label for photo in chosen) for label in range(3)] == [10, 10, 10]
+    assert chosen == choose_photos(photos, 30)
+    with pytest.raises(DataError, match="at least 16"):
+        choose_photos(photos[:15], 30)
+
+
+def test_an_ensemble_is_one_graph_that_averages_predictions(fitted: Path) -> None:
+    one, two = open_run(fitted).load_classifier(), open_run(fitted).load_classifier()
+    with torch.no_grad():
+        two.head[-1].bias += torch.tensor([1.0, 0.0])
+    images = torch.randint(0, 256, (3, 160, 160, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    session = open_session(to_onnx(Deployable([one, two], 1.5).eval(), 160))
+    with torch.inference_mode():
+        expected = (torch.softmax(one(images) / 1.5, 1) + torch.softmax(two(images) / 1.5, 1)) / 2
+    np.testing.assert_allclose(answer(session, images.numpy()), expected.numpy(), atol=1e-5)
+    with pytest.raises(ValueError, match="no classifiers"):
+        Deployable([], 1.0)
+
+
+def test_an_operator_that_tensorrt_lacks_is_named_with_its_node(bundle: Bundle) -> None:
+    model = graph_of(bundle, "fp32")
+    check_operators(model.SerializeToString())
+    model.graph.node.append(helper.make_node("Bernoulli", ["images"], ["dice"], name="/body/dice"))
+    with pytest.raises(GateError, match="'/body/dice' is a Bernoulli"):
+        check_operators(model.SerializeToString())
+    model = graph_of(bundle, "fp32")
+    model.graph.node.insert(0, helper.make_node("Transpose", ["images"], ["turned"], name="/turn"))
+    with pytest.raises(GateError, match=r"'/turn' \(Transpose\) reads uint8"):
+        check_operators(model.SerializeToString())
+    model = graph_of(bundle, "fp32")
+    model.opset_import[0].version = 26
+    with pytest.raises(GateError, match="opset 26"):
+        check_operators(model.SerializeToString())
+
+
+def test_int8_is_judged_by_answers_and_accuracy() -> None:
+    labels = np.zeros(1000, np.int64)
+    trained = np.tile(np.float32([0.9, 0.1]), (1000, 1))
+
+    def with_wrong(count: int) -> np.ndarray:
+        answers = trained.copy()
+        answers[:count] = answers[:count, ::-1]
+        return answers
+
+    def check(count: int, gates: Gates) -> None:
+        check_agreement(compare(with_wrong(count), trained, labels), "int8", gates, "int8", "a.jpg")
+
+    check(3, Gates())
+    with pytest.raises(GateError, match="0.40 points lost"):
+        check(4, Gates())
+    with pytest.raises(GateError, match="99.40% of 1,000"):
+        check(6, Gates())
+    check(6, Gates(min_agreement=0.99, max_accuracy_loss=0.01))
+    few = compare(with_wrong(1)[:20], trained[:20], labels[:20])
+    check_agreement(few, "int8", Gates(), "int8", "a.jpg")  # one of few may differ
+    answers = trained.copy()
+    answers[7] = np.nan
+    with pytest.raises(GateError, match="no numbers, on a.jpg"):
+        check_agreement(compare(answers, trained, labels), "int8", Gates(), "int8", "a.jpg")
+
+
+def test_inspect_lists_this_host_s_engines(bundle: Bundle, tmp_path: Path) -> None:
+    empty = run_here("export", "inspect", bundle.folder, "--engines", tmp_path)
+    assert "no TensorRT engine" in empty.stdout
+    FakeGpu().write_engine(tmp_path, bundle.artifact("fp16").sha256, "fp16", max_batch=4)
+    FakeGpu().write_engine(tmp_path, "0" * 64, "fp16", max_batch=4)
+    shown = run_here("export", "inspect", bundle.folder, "--engines", tmp_path, "--json")
+    (engine,) = json.loads(shown.stdout)["engines"]
+    assert engine["gpu"] == "NVIDIA Fake GPU"

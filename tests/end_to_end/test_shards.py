@@ -1,0 +1,267 @@
+"""Photos in shards: what is learned is what is learned from folders; what is damaged is refused."""
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from serving.image.preprocess import Preprocess
+from tests.support.commands import run_here
+from tests.support.warm import call, two_processes
+from training.data.images import DataError, read_split
+from training.data.shard_source import ShardSource
+from training.data.shard_writer import write_shards
+from training.data.shards import load_index
+from training.data.sources import PhotoSource
+from training.recipes.recipe import Recipe
+from training.recipes.stage import Stage
+from training.runs.run import open_run
+
+RECIPE = Recipe(
+    arch="test_resnet",
+    weights="none",
+    sizes=(32,),
+    batch_size=8,
+    dropout=(0.0, 0.0),
+    stages={
+        "head": Stage(learn_from="activations", weight_decay=0.01),
+        "whole": Stage(freeze_to=0, lr=(0.001,), augment="side-on"),
+    },
+)
+
+
+PREPROCESS = Preprocess(crop=32, resize=36, interpolation="bilinear")
+
+
+@pytest.fixture(scope="module")
+def shards(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawings in several shards a side."""
+    folder = tmp_path_factory.mktemp("sharded") / "shards"
+    write_shards(drawings, folder, shard_bytes=250_000, valid_fraction=0.2, seed=0)
+    return folder
+
+
+@pytest.fixture
+def copied(shards: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(shards, tmp_path / "copied")
+
+
+def source_of(folder: Path, **changed: int) -> ShardSource:
+    index = load_index(folder)
+    return ShardSource(index, index.split().train, PREPROCESS, "side-on", 2, **changed)
+
+
+def test_two_processes_on_shards_end_like_one_on_the_folder(
+    drawings: Path, shards: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    RECIPE.save(tmp_path / "recipe.yaml")
+    arguments = ["fit", "--recipe", str(tmp_path / "recipe.yaml")]
+    finished = run_here(
+        *("training", *arguments, "--data", drawings, "--run", tmp_path / "folder", "--cache", shared_cache)
+    )
+    assert finished.returncode == 0, finished.stderr
+    options = ("--data", shards, "--run", tmp_path / "shards", "--cache", tmp_path / "cache")
+    for several in two_processes(call, "training", *arguments, *options):
+        assert several.returncode == 0, several.stderr
+    one, two = (open_run(tmp_path / name).facts for name in ("folder", "shards"))
+    assert two["processes"] == 2
+    assert two["fingerprints"]["data"] == one["fingerprints"]["data"]
+    assert two["activations"] == {"computed": 48, "reused": 0}
+    assert two["metrics"]["n"] == one["metrics"]["n"] == 16
+    for before, after in zip(one["steps"], two["steps"], strict=True):
+        assert after["metrics"]["nll"]["value"] == pytest.approx(before["metrics"]["nll"]["value"], abs=1e-3)
+    histories = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("folder", "shards")]
+    for first, second in zip(*([json.loads(line) for line in history] for history in histories), strict=True):
+        assert second["train_loss"] == pytest.approx(first["train_loss"], rel=0.02)
+    # photos in shards are found again: to be looked at, and by export
+    photos, _ = open_run(tmp_path / "shards").validation()
+    assert sorted(hashlib.sha256(photo.read()).digest() for photo in photos) == sorted(p.sha256 for p in photos)
+    evaluated = run_here("training", "evaluate", "--run", tmp_path / "shards", "--data", shards, "--json")
+    assert json.loads(evaluated.stdout)["confusion_matrix"] == two["confusion_matrix"]
+
+
+def test_the_split_is_the_folder_s_and_webdataset_reads_the_shards(drawings: Path, shards: Path) -> None:
+    split = load_index(shards).split()
+    of_folder, _ = read_split(drawings, valid_fraction=0.2, seed=0)
+    for ours, theirs in ((split.train, of_folder.train), (split.valid, of_folder.valid)):
+        assert [(photo.label, photo.sha256) for photo in ours] == [(photo.label, photo.sha256) for photo in theirs]
+    assert len(list(shards.glob("train-*.tar"))) >= 3
+    files = sorted(shards.glob("train-*.tar"))
+    with ExitStack() as opened:
+        streams = [{"url": file.name, "stream": opened.enter_context(file.open("rb"))} for file in files]
+        read = [sample["jpg"] for sample in group_by_keys(tar_file_expander(streams))]
+    assert sorted(hashlib.sha256(content).digest() for content in read) == sorted(p.sha256 for p in of_folder.train)
+    members = [load_index(shards).shards[file.name].members.values() for file in files]
+    assert any(len({member.label for member in shard}) == 2 for shard in members), "the photos are not mixed"
+
+
+def test_the_same_photos_and_seed_make_the_same_bytes(drawings: Path, shards: Path, tmp_path: Path) -> None:
+    again = ("--data", drawings, "--shard-mb", 1)
+    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
+        assert run_here("training", "shard", *again, "--out", tmp_path / name, "--seed", seed).returncode == 0
+    one, two, other = ((tmp_path / name / "train-000000.tar").read_bytes() for name in ("one", "two", "other"))
+    assert one == two != other
+    refused = run_here("training", "shard", *again, "--out", tmp_path / "one")
+    assert refused.returncode == 1
+    assert "one is there already" in refused.stderr
+    assert run_here("training", "shard", "--data", drawings, "--out", tmp_path / "x", "--shard-mb", 0).returncode == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other", "two"]
+
+
+def test_what_is_no_photo_is_left_out_when_shards_are_made(drawings: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawings, tmp_path / "photos")
+    (tmp_path / "photos/train/cats/broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    made = run_here("training", "shard", "--data", tmp_path / "photos", "--out", tmp_path / "shards")
+    assert made.returncode == 0
+    assert "left out" in made.stderr
+    assert "broken.jpg" in made.stderr
+    assert len(load_index(tmp_path / "shards").split().train) == 32
+
+
+def test_views_are_those_of_the_folder_in_either_order(drawings: Path, shards: Path) -> None:
+    split, _ = read_split(drawings, valid_fraction=0.2, seed=0)
+    folder = PhotoSource(split.train, PREPROCESS, "side-on", 0)
+    for source in (source_of(shards), source_of(shards, max_held_bytes=0)):
+        batches = [parts[0] for parts in source.epoch(8, 3, 1)]
+        for (ours, labels), (theirs, truth) in zip(source.batches(batches, 5), folder.batches(batches, 5), strict=True):
+            assert ours.equal(theirs)
+            assert labels.equal(truth)
+    held = source_of(shards).epoch(8, 3, 2)
+    assert [[part.tolist() for part in batch] for batch in held] == [
+        [part.tolist() for part in batch] for batch in folder.epoch(8, 3, 2)
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(batch_size=st.integers(8, 40), processes=st.integers(1, 4), seed=st.integers(0, 5))
+def test_a_streamed_epoch_has_every_photo_once_and_every_process_its_part(
+    shards: Path, batch_size: int, processes: int, seed: int
+) -> None:
+    source = source_of(shards, max_held_bytes=0)
+    batches = source.epoch(batch_size, seed, processes)
+    assert len(batches) == len(source.epoch(batch_size, seed + 1, processes))
+    assert sorted(row for parts in batches for part in parts for row in part) == list(range(32))
+    assert min(len(part) for parts in batches for part in parts) >= 1
+    assert max(sum(map(len, parts)) for parts in batches) <= batch_size + 2 * processes
+    assert sorted(row for part in source.parts(processes) for row in part) == list(range(32))
+
+
+def test_a_streaming_process_reads_each_of_its_shards_once(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(shards, max_held_bytes=0)
+    read: list[str] = []
+    original = type(source.index).read_shard
+    monkeypatch.setattr(type(source.index), "read_shard", lambda self, file: read.append(file) or original(self, file))
+    batches = source.epoch(8, 1, 2)
+    for rank in range(2):
+        for _ in source.batches([parts[rank] for parts in batches], 0):
+            pass
+    train = [file for file in source.index.shards if file.startswith("train")]
+    assert set(read) == set(train)
+    assert len(read) <= len(train) + 1  # the one at the border is read by both
+
+
+def change(folder: Path, **values: object) -> None:
+    path = folder / "shards.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda folder: (folder / "train-000000.tar").write_bytes(b"short"), "is not the one that"),
+        (lambda folder: (folder / "train-000000.tar").unlink(), "cannot be read: No such file"),
+        (lambda folder: (folder / "shards.json").write_text("{"), "describes no shards"),
+        (lambda folder: change(folder, format=2), "reads format 1"),
+        (lambda folder: change(folder, counts={"train": 1, "valid": 1}), "lists 32 and 16"),
+        (lambda folder: change(folder, url="pipe:cat /etc/passwd"), "must begin with https://"),
+        (lambda folder: change(folder, shards=[{"file": "../x.tar", "bytes": 1, "sha256": ""}]), "a name like"),
+    ],
+)
+def test_damaged_shards_are_refused(damage, complaint: str, copied: Path) -> None:
+    damage(copied)
+    with pytest.raises(DataError, match=complaint):
+        load_index(copied).read_shard("train-000000.tar")
+
+
+@pytest.mark.parametrize("kind", ["another member", "sparse", "gzip"])
+def test_a_shard_of_other_members_is_refused_even_if_its_hash_is_right(kind: str, copied: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz" if kind == "gzip" else "w") as tar:
+        entry = tarfile.TarInfo("../../out.jpg" if kind == "another member" else "000000000.jpg")
+        if kind == "sparse":
+            entry.type = tarfile.GNUTYPE_SPARSE
+        tar.addfile(entry, io.BytesIO())
+    path = copied / "shards.json"
+    facts = json.loads(path.read_text())
+    facts["shards"][0] |= {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "bytes": len(buffer.getvalue())}
+    facts["shards"][0]["photos"] = []
+    facts["counts"]["train"] -= len(json.loads(path.read_text())["shards"][0]["photos"])
+    path.write_text(json.dumps(facts))
+    (copied / "train-000000.tar").write_bytes(buffer.getvalue())
+    with pytest.raises(DataError, match=r"is no tar file|does not hold"):
+        load_index(copied).read_shard("train-000000.tar")
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """A file server that knows ranges, as object storage does, or none."""
+
+    ranges = True
+
+    def do_GET(self) -> None:
+        if not (path := Path(self.directory) / self.path[1:]).exists():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
+        start, stop = 0, len(content)
+        if given := self.headers["Range"] if self.ranges else None:
+            first, last = given.removeprefix("bytes=").split("-")
+            start, stop = int(first), int(last) + 1
+        self.send_response(206 if given else 200)
+        self.send_header("Content-Length", str(stop - start))
+        self.end_headers()
+        self.wfile.write(content[start:stop])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(shards: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(shards))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset reads URLs with curl")
+def test_shards_behind_a_url_are_read_as_if_they_were_here(
+    served: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shards.json").write_bytes((shards / "shards.json").read_bytes())
+    change(tmp_path, url=served)
+    far, near = load_index(tmp_path), load_index(shards)
+    assert far.read_shard("train-000001.tar") == near.read_shard("train-000001.tar")
+    photo = far.split().valid[0]
+    assert photo.read() == near.split().valid[0].read()
+    monkeypatch.setattr(Ranges, "ranges", False)
+    assert photo.read() == near.split().valid[0].read()
+    (shards / "train-000001.tar").rename(tmp_path / "away")
+    with pytest.raises(DataError, match="train-000001.tar cannot be read: curl ended with exit 22"):
+        far.read_shard("train-000001.tar")
+    (tmp_path / "away").rename(shards / "train-000001.tar")
+    assert not np.any([path.suffix == ".tar" for path in tmp_path.iterdir()])

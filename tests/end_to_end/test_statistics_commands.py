@@ -1,0 +1,270 @@
+"""`stats --since`, `stats --watch` and `export-labels`, as a user runs them."""
+
+import csv
+import json
+import os
+import pty
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from serving.client import Client
+from serving.statistics.store import Label, StatisticsStore
+from serving.tokens.tokens import PredictionRecord
+from tests.support.bundles import write_bundle
+from tests.support.commands import ROOT, run, serving
+from tests.support.postgresql import Postgresql
+from tests.support.statistics_calls import tokens
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "models")
+    return tmp_path / "models"
+
+
+@contextmanager
+def watching(address: str, *arguments: str, **pipes: int) -> Iterator["subprocess.Popen[str]"]:
+    command = [
+        sys.executable,
+        "-m",
+        "serving",
+        "stats",
+        "--watch",
+        "--interval",
+        "0.2",
+        "--server",
+        address,
+        *arguments,
+    ]
+    pipes = pipes or {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("arguments", [["--json"], []])
+def test_watch_ends_once_nobody_reads_though_nothing_changes(
+    models: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    """As `stats --watch | head -1` does."""
+    with serving(models, tmp_path / "state") as address, watching(address, *arguments) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(60) == 1
+        assert process.stderr
+        assert process.stderr.read() == ""
+
+
+def test_stats_of_a_window_of_time(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state") as address, Client(address) as client:
+        (token,) = tokens(client)
+        client.record_labels([(token, "red")])
+        recent = run("serving", "stats", "--since", "1h", "--json", "--server", address)
+        assert json.loads(recent.stdout)["models"][0]["labels"] == 1
+        assert json.loads(recent.stdout)["models"][0]["unlabelled"] == 0
+        past = run("serving", "stats", "--until", "2020-01-01", "--json", "--server", address)
+        assert json.loads(past.stdout)["models"] == []
+        shown = run("serving", "stats", "--server", address)
+        assert "expected calibration error" in shown.stdout
+        turned = run("serving", "stats", "--since", "1h", "--until", "2h", "--server", address)
+        assert turned.returncode == 1
+        assert "is not before end_time" in turned.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--since", "yesterday"], ["--watch", "--since", "1h"], ["--interval", "0"]])
+def test_wrong_use_of_stats_is_exit_code_2(arguments: list[str]) -> None:
+    finished = run("serving", "stats", *arguments)
+    assert finished.returncode == 2
+    assert "Traceback" not in finished.stderr
+
+
+def test_watch_follows_the_server_through_a_restart_and_ctrl_c_ends_it(models: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with ExitStack() as stack:
+        with serving(models, state) as address, Client(address) as client:
+            process = stack.enter_context(watching(address, "--json"))
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert json.loads(process.stdout.readline()) == {"models": []}
+            tokens(client, 2)
+            assert json.loads(process.stdout.readline())["models"][0]["predictions"] == 2
+        assert "trying again" in process.stderr.readline()
+        with serving(models, state, "--listen", address):
+            assert json.loads(process.stdout.readline())["models"][0]["predictions"] == 2
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            assert process.stderr.read() == ""
+
+
+def test_watch_on_a_terminal_shows_tables(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path / "state") as address, Client(address) as client:
+        (token,) = tokens(client)
+        client.record_labels([(token, "red")])
+        ours, theirs = pty.openpty()
+        with watching(address, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+            os.close(theirs)
+            seen = ""
+            deadline = time.monotonic() + 30
+            while "Ctrl-C ends" not in seen:
+                assert time.monotonic() < deadline
+                seen += os.read(ours, 4096).decode(errors="replace")
+            os.write(ours, b"\x03")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+        os.close(ours)
+    assert "models/colours/versions/1" in seen
+    assert "accuracy 100.0%" in seen
+
+
+def test_watch_of_a_server_that_is_not_there_fails_at_once() -> None:
+    finished = run("serving", "stats", "--watch", "--server", "127.0.0.1:1")
+    assert finished.returncode == 1
+    assert "no pawserve answers" in finished.stderr
+
+
+@pytest.fixture
+def labelled(models: Path, tmp_path: Path) -> Path:
+    """The state folder of a server that got three labels."""
+    with serving(models, tmp_path / "state") as address, Client(address) as client:
+        client.record_labels(list(zip(tokens(client, 3), ("red", "blue", "red"), strict=True)))
+    return tmp_path / "state"
+
+
+def test_labels_are_exported_one_a_row(labelled: Path, tmp_path: Path) -> None:
+    began = datetime.now(UTC)
+    for name in ("labels.csv", "labels.parquet"):
+        finished = run("serving", "export-labels", tmp_path / name, "--state", labelled)
+        assert finished.returncode == 0, finished.stderr
+        assert "3 labels" in finished.stdout
+    with (tmp_path / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = pq.read_table(tmp_path / "labels.parquet").to_pylist()
+    assert [row["label"] for row in rows].count("red") == 2
+    assert {row["predicted"] for row in rows} == {"red"}
+    assert len({row["id"] for row in rows}) == 3
+    for row, typed in zip(rows, table, strict=True):
+        assert (row["id"], row["model"], int(row["version"])) == (typed["id"], "colours", 1)
+        assert float(row["probability"]) == typed["probability"]
+        assert datetime.fromisoformat(row["predicted_at"]) == typed["predicted_at"] < typed["labelled_at"] < began
+    assert not [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+
+
+def test_an_export_takes_a_model_and_a_window(labelled: Path, tmp_path: Path) -> None:
+    with StatisticsStore(labelled / "statistics.sqlite") as store:
+        store.register_version("birds", 1, ["owl"])
+    for arguments, count in (
+        (["--model", "colours"], 3),
+        (["--model", "colours/1", "--since", "1h"], 3),
+        (["--model", "birds"], 0),
+        (["--until", "1h"], 0),
+    ):
+        finished = run("serving", "export-labels", tmp_path / "labels.csv", "--state", labelled, *arguments)
+        assert finished.stdout.startswith(f"{count} labels"), finished.stderr
+
+
+def test_an_export_that_cannot_be_done_says_why_and_leaves_nothing(labelled: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    with closing(sqlite3.connect(foreign / "statistics.sqlite")) as connection:
+        connection.execute("CREATE TABLE songs (title TEXT)")
+    (tmp_path / "folder.csv").mkdir()
+    labels = tmp_path / "labels.csv"
+    for out, arguments, message in (
+        (tmp_path / "labels.xlsx", ["--state", labelled], "neither FILE.csv nor FILE.parquet"),
+        (tmp_path / "nowhere" / "labels.csv", ["--state", labelled], "labels.csv cannot be written: No such file"),
+        (tmp_path / "folder.csv", ["--state", labelled], "folder.csv cannot be written: Is a directory"),
+        (labels, ["--state", tmp_path / "empty"], "statistics.sqlite does not exist"),
+        (labels, ["--state", foreign], "statistics.sqlite holds no statistics of pawserve"),
+        (labels, ["--state", labelled, "--model", f"colours/{'9' * 30}"], "is no NAME or NAME/VERSION"),
+    ):
+        finished = run("serving", "export-labels", out, *arguments)
+        assert finished.returncode in (1, 2)
+        assert message in finished.stderr
+        assert "Traceback" not in finished.stderr
+        assert len(finished.stderr.splitlines()) == 1
+    assert not (tmp_path / "empty").exists()
+    assert not labels.exists()
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.parquet"])
+def test_an_export_to_a_full_disk_names_the_file_and_keeps_the_earlier_one(tmp_path: Path, name: str) -> None:
+    with StatisticsStore(tmp_path / "statistics.sqlite") as store:
+        store.register_version("birds", 1, ["owl"])
+        records = [PredictionRecord(os.urandom(16), "birds", 1, 0, 0.5, i) for i in range(5_000)]
+        store.record([Label(record, 0) for record in records]).result(30)
+    (tmp_path / name).write_text("earlier")
+    # SQLite needs some for itself
+    finished = run("serving", "export-labels", tmp_path / name, "--state", tmp_path, file_limit=60_000)
+    assert finished.returncode == 1
+    assert f"{name} cannot be written: File too large" in finished.stderr
+    assert (tmp_path / name).read_text() == "earlier"
+    assert not [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+
+
+STANDS_STILL = """
+import sys, time
+from serving import export_labels
+from serving.__main__ import main
+select = export_labels.select_labels
+def slowly(*arguments):
+    for chunk in select(*arguments):
+        yield chunk
+        print("in the middle", flush=True)
+        time.sleep(60)
+export_labels.select_labels = slowly
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_export_that_is_ended_leaves_nothing_and_keeps_the_earlier_file(
+    labelled: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "labels.csv"
+    out.write_text("earlier")
+    command = [sys.executable, "-c", STANDS_STILL, "export-labels", str(out), "--state", str(labelled)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in the middle\n"
+        assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".labels.csv")]
+        process.send_signal(number)
+        process.send_signal(number)  # whoever is impatient
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (128 + number, "")
+    assert out.read_text() == "earlier"
+    assert not [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+
+
+def test_class_names_are_exported_as_they_are(tmp_path: Path) -> None:
+    names = ["=1+1", "a,b", 'say "owl"', "two\nlines", "Käuzchen 🦉", "", " "]
+    with StatisticsStore(tmp_path / "statistics.sqlite") as store:
+        store.register_version("birds", 1, names)
+        records = [PredictionRecord(bytes((i,)) * 16, "birds", 1, i, 0.5, i) for i in range(len(names))]
+        store.record([Label(record, record.predicted) for record in records]).result(30)
+    for out in (tmp_path / "labels.csv", tmp_path / "labels.parquet"):
+        assert run("serving", "export-labels", out, "--state", tmp_path).returncode == 0
+    with (tmp_path / "labels.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == names
+    assert pq.read_table(tmp_path / "labels.parquet")["label"].to_pylist() == names
+
+
+def test_labels_in_postgresql_are_exported_too(models: Path, tmp_path: Path, postgresql: Postgresql) -> None:
+    url = postgresql.create()
+    with serving(models, tmp_path / "state", "--statistics", url) as address, Client(address) as client:
+        client.record_labels([(token, "red") for token in tokens(client, 3)])
+        finished = run("serving", "export-labels", tmp_path / "labels.parquet", PAWSERVE_STATISTICS=url)
+    assert finished.stdout.startswith("3 labels"), finished.stderr
+    assert pq.read_table(tmp_path / "labels.parquet").num_rows == 3

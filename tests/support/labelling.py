@@ -1,0 +1,118 @@
+"""Callers that label without end, and remember what was sent and what was acknowledged, whatever becomes of the server.
+
+What a database may then hold is known exactly: `check_labels` holds it against that.
+"""
+
+import random
+import sqlite3
+import threading
+from base64 import urlsafe_b64decode
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import grpc
+
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
+from tests.support.bundles import COLOURS
+from tests.support.statistics_calls import RED
+
+
+def id_of(token: str) -> bytes:
+    """What the database knows a prediction by: bytes 1 to 16 of its token."""
+    return urlsafe_b64decode(token + "=" * (-len(token) % 4))[1:17]
+
+
+class Caller:
+    """Predicts, labels, corrects and sends again; one thread's. Seeded.
+
+    `possible` has, for each token whose label was sent, the labels that may have been recorded for it: the last one
+    acknowledged, and those sent since.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._unlabelled: list[str] = []
+        self.possible: dict[str, set[str]] = {}
+        self.acknowledged: set[str] = set()
+        self.labels_of_lost_answers = 0
+        """Labels sent with pictures whose answer never came: they may be recorded under tokens that nobody knows."""
+
+    def call_until_it_is_gone(self, address: str) -> None:
+        """Returns when the server no longer answers; any other failure is raised."""
+        with grpc.insecure_channel(address) as channel:
+            stub = pb_grpc.ClassifierStub(channel)
+            try:
+                while True:
+                    self._random.choice([self._predict, self._label, self._label, self._label_again])(stub)
+            except grpc.RpcError as error:
+                # CANCELLED: the connection broke between the answer's parts
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                    raise
+
+    def _predict(self, stub: pb_grpc.ClassifierStub) -> None:
+        labels = [self._random.choice(["", *COLOURS]) for _ in range(self._random.randint(1, 32))]
+        sent = sum(map(bool, labels))
+        self.labels_of_lost_answers += sent
+        images = [pb.ImageInput(content=RED, label=label) for label in labels]
+        answer = stub.Classify(pb.ClassifyRequest(images=images), timeout=60)
+        self.labels_of_lost_answers -= sent
+        for label, result in zip(labels, answer.results, strict=True):
+            token = result.prediction.token
+            assert token, result.error
+            if label:
+                self.possible[token] = {label}
+                self.acknowledged.add(token)
+            else:
+                self._unlabelled.append(token)
+
+    def _label(self, stub: pb_grpc.ClassifierStub) -> None:
+        count = min(len(self._unlabelled), self._random.choice([1, 5, 100]))
+        chosen = [self._unlabelled.pop() for _ in range(count)]
+        self._record(stub, {token: self._random.choice(COLOURS) for token in chosen})
+
+    def _label_again(self, stub: pb_grpc.ClassifierStub) -> None:
+        """What was sent before, acknowledged or not: the same, or a correction."""
+        chosen = self._random.sample(list(self.possible), min(len(self.possible), 10))
+        self._record(stub, {token: self._random.choice(COLOURS) for token in chosen})
+
+    def _record(self, stub: pb_grpc.ClassifierStub, labels: dict[str, str]) -> None:
+        if not labels:
+            return
+        for token, label in labels.items():
+            self.possible.setdefault(token, set()).add(label)
+        inputs = [pb.LabelInput(token=token, label=label) for token, label in labels.items()]
+        answer = stub.RecordLabels(pb.RecordLabelsRequest(labels=inputs), timeout=60)
+        for (token, label), result in zip(labels.items(), answer.results, strict=True):
+            assert result.recorded.label == label, result.error
+            self.possible[token] = {label}
+            self.acknowledged.add(token)
+
+
+def call_all(callers: list[Caller], address: str) -> list[threading.Thread]:
+    """Let them all call, until the server is gone."""
+    threads = [threading.Thread(target=caller.call_until_it_is_gone, args=(address,)) for caller in callers]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def check_labels(database: Path, callers: list[Caller]) -> int:
+    """Every acknowledged label is there once, and none that was not sent; returns how many labels there are."""
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT id, actual FROM labels").fetchall()
+        counted = dict(connection.execute("SELECT actual, sum(count) FROM outcomes GROUP BY actual"))
+    kept = {bytes(id_): COLOURS[actual] for id_, actual in rows}
+    assert len(kept) == len(rows)
+    # what was counted is what was recorded
+    assert {actual: count for actual, count in counted.items() if count} == Counter(actual for _, actual in rows)
+    known: set[bytes] = set()
+    for caller in callers:
+        for token, labels in caller.possible.items():
+            known.add(id_of(token))
+            if token in caller.acknowledged:
+                assert id_of(token) in kept, "an acknowledged label is lost"
+            assert kept.get(id_of(token), next(iter(labels))) in labels, "another label than any that was sent"
+    assert len(kept.keys() - known) <= sum(caller.labels_of_lost_answers for caller in callers)
+    return len(kept)

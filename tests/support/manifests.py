@@ -1,0 +1,32 @@
+"""Kustomizations of deploy/kubernetes, or on top of them, in; the manifests that a cluster would get, out."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.commands import ROOT
+
+KUBERNETES = ROOT / "deploy/kubernetes"
+KUBECTL = Path(sys.executable).with_name("kubectl")
+
+Manifest = dict[str, Any]
+
+
+def build(folder: Path) -> list[Manifest]:
+    """What `kubectl apply -k` would send."""
+    built = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, timeout=60, check=True)
+    return [manifest for manifest in yaml.safe_load_all(built.stdout) if manifest]
+
+
+def load(path: Path) -> list[Manifest]:
+    """What `kubectl apply -f` would send."""
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+def one(manifests: list[Manifest], kind: str, name: str = "pawserve") -> Manifest:
+    """The one of that kind and name."""
+    [found] = [each for each in manifests if each["kind"] == kind and each["metadata"]["name"] == name]
+    return found

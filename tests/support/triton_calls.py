@@ -1,0 +1,194 @@
+"""What Triton's own client says to a server, in a process of its own: its stubs have the same names as ours.
+
+    python -m tests.support.triton_calls sync|asyncio|stream ADDRESS
+
+Ends with 0 if all was answered as it should be.
+"""
+
+import asyncio
+import io
+import sys
+from collections.abc import Callable
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
+from PIL import Image
+from tritonclient.utils import InferenceServerException
+
+COLOURS = ("blue", "green", "red")
+SEEN = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+def encoded(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (50, 40), SEEN[colour]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def images(*contents: bytes, columns: bool = False) -> list[triton.InferInput]:
+    array = np.array(contents, np.object_)
+    array = array[:, None] if columns else array
+    tensor = triton.InferInput("images", list(array.shape), "BYTES")
+    tensor.set_data_from_numpy(array)
+    return [tensor]
+
+
+def pixels(*colours: str) -> list[triton.InferInput]:
+    array = np.stack([np.full((30, 60, 3), SEEN[colour], np.uint8) for colour in colours])
+    tensor = triton.InferInput("pixels", list(array.shape), "UINT8")
+    tensor.set_data_from_numpy(array)
+    return [tensor]
+
+
+def refused(call: Callable[[], object], *words: str, status: str = "StatusCode.INVALID_ARGUMENT") -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        call()
+    assert caught.value.status() == status
+    assert all(word in caught.value.message() for word in words), caught.value
+
+
+def sync(address: str) -> None:
+    with triton.InferenceServerClient(address) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("colours")
+        assert client.is_model_ready("colours", "1")
+        assert not client.is_model_ready("colours", "7")
+        assert not client.is_model_ready("../etc")
+        assert client.get_server_metadata().name == "pawserve"
+        assert "classification" in client.get_server_metadata().extensions
+        metadata = client.get_model_metadata("colours", as_json=True)
+        assert metadata["versions"] == ["1"]
+        assert {i["name"]: (i["datatype"], i["shape"]) for i in metadata["inputs"]} == {
+            "images": ("BYTES", ["-1"]),
+            "pixels": ("UINT8", ["-1", "-1", "-1", "3"]),
+        }
+        assert {o["name"]: o["datatype"] for o in metadata["outputs"]} == {
+            "probabilities": "FP32",
+            "labels": "BYTES",
+            "scores": "FP32",
+            "tokens": "BYTES",
+            "views": "INT32",
+        }
+        config = client.get_model_config("colours").config
+        assert (config.name, config.max_batch_size, len(config.input)) == ("colours", 64, 2)
+        index = client.get_model_repository_index().models
+        assert [(model.name, model.version, model.state) for model in index] == [("colours", "1", "READY")]
+
+        for inputs in (
+            images(encoded("red"), encoded("blue")),
+            images(encoded("red"), encoded("blue"), columns=True),
+            pixels("red", "blue"),
+        ):
+            result = client.infer("colours", inputs, request_id="seven", parameters={"views": 3, "top_k": 2})
+            assert result.get_response().id == "seven"
+            assert result.get_response().model_version == "1"
+            probabilities = result.as_numpy("probabilities")
+            assert probabilities.dtype == np.float32
+            assert [COLOURS[k] for k in probabilities.argmax(1)] == ["red", "blue"]
+            np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+            assert result.as_numpy("labels").shape == (2, 2)
+            assert result.as_numpy("labels")[:, 0].tolist() == [b"red", b"blue"]
+            np.testing.assert_array_equal(result.as_numpy("scores")[:, 0], probabilities.max(1))
+            assert result.as_numpy("views").tolist() == [3, 3]
+            assert len(set(result.as_numpy("tokens").tolist())) == 2
+        print(result.as_numpy("tokens")[0].decode())  # for whoever started us to label
+
+        wanted = [triton.InferRequestedOutput("probabilities", class_count=2), triton.InferRequestedOutput("views")]
+        result = client.infer("colours", images(encoded("green")), outputs=wanted, parameters={"adaptive": True})
+        assert [output.name for output in result.get_response().outputs] == ["probabilities", "views"]
+        first, second = result.as_numpy("probabilities")[0].tolist()
+        value, place, label = first.decode().split(":")
+        assert (place, label) == ("1", "green")
+        assert 0.9 < float(value) <= 1
+        assert second.decode().split(":")[1] in ("0", "2")
+
+        sequence = {"sequence_id": 5, "sequence_start": True, "sequence_end": True, "priority": 1}
+        assert client.infer("colours", pixels("blue"), **sequence).as_numpy("labels")[0, 0] == b"blue"
+
+        statistics = client.get_inference_statistics("colours", as_json=True)["model_stats"][0]
+        assert int(statistics["inference_count"]) == 8
+        assert int(statistics["inference_stats"]["success"]["count"]) == 5
+        assert 5 <= int(statistics["execution_count"]) <= 20
+
+        good = images(encoded("red"))
+        refused(lambda: client.infer("colours", images(encoded("red"), b"I am a cat")), "picture 1", "no picture")
+        refused(lambda: client.infer("colours", good, parameters={"views": 1000}), "views is 1000")
+        refused(lambda: client.infer("colours", good, parameters={"purpose": "none"}), "purpose", "top_k")
+        refused(lambda: client.infer("cars", good), "models/cars", status="StatusCode.NOT_FOUND")
+        refused(lambda: client.infer("colours", good, model_version="latest"), "latest")
+        refused(lambda: client.infer("colours", images(*[encoded("red")] * 65)), "1 to 64")
+        refused(lambda: client.load_model("cars"), "cars", status="StatusCode.NOT_FOUND")
+        refused(lambda: client.load_model("../colours"), "NAME")
+        refused(lambda: client.load_model("colours", config="{}"), "config")
+        client.unload_model("colours")
+        assert not client.is_model_ready("colours")
+        assert [model.state for model in client.get_model_repository_index().models] in ([], ["UNLOADING"])
+        refused(lambda: client.infer("colours", good), status="StatusCode.NOT_FOUND")
+        refused(lambda: client.unload_model("colours"), "colours", status="StatusCode.NOT_FOUND")
+        client.load_model("colours")
+        assert client.infer("colours", good).as_numpy("labels")[0, 0] == b"red"
+        refused(lambda: client.get_system_shared_memory_status(), status="StatusCode.UNIMPLEMENTED")
+
+
+async def asynchronous(address: str) -> None:
+    async with triton_aio.InferenceServerClient(address) as client:
+        assert await client.is_server_ready()
+        colours = [*SEEN] * 20
+        results = await asyncio.gather(
+            *(client.infer("colours", images(encoded(c)), request_id=str(i)) for i, c in enumerate(colours))
+        )
+        for i, (colour, result) in enumerate(zip(colours, results, strict=True)):
+            assert result.get_response().id == str(i)
+            assert result.as_numpy("labels")[0, 0].decode() == colour
+
+        async def requests() -> object:
+            for i, colour in enumerate(colours):
+                yield {"model_name": "colours", "inputs": pixels(colour), "request_id": str(i)}
+
+        left = set(range(len(colours)))
+        async for result, error in client.stream_infer(requests()):
+            assert error is None, error
+            i = int(result.get_response().id)
+            left.remove(i)
+            assert result.as_numpy("labels")[0, 0].decode() == colours[i]
+        assert not left
+
+
+def stream(address: str) -> None:
+    answers: SimpleQueue[tuple[triton.InferResult | None, InferenceServerException | None]] = SimpleQueue()
+    with triton.InferenceServerClient(address) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        colours = [*SEEN] * 50
+        for i, colour in enumerate(colours):
+            client.async_stream_infer(
+                "colours", images(encoded(colour)), request_id=str(i), enable_empty_final_response=True
+            )
+        left = set(range(len(colours)))
+        while left:
+            result, error = answers.get(timeout=60)
+            assert error is None, error
+            i = int(result.get_response().id)
+            left.remove(i)
+            assert result.as_numpy("labels")[0, 0].decode() == colours[i]
+            assert result.get_response().parameters["triton_final_response"].bool_param
+        client.async_stream_infer("colours", images(b"I am a cat"), request_id="bad")
+        result, error = answers.get(timeout=60)
+        assert result is None
+        assert "NOT_AN_IMAGE" in error.message()
+        client.async_stream_infer("colours", images(encoded("red")), request_id="good")
+        result, error = answers.get(timeout=60)
+        assert error is None, "one request's error must not end the stream"
+        assert result.as_numpy("labels")[0, 0] == b"red"
+        client.stop_stream()
+
+
+if __name__ == "__main__":
+    how, server = sys.argv[1:]
+    if how == "asyncio":
+        asyncio.run(asynchronous(server))
+    else:
+        {"sync": sync, "stream": stream}[how](server)

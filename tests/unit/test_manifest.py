@@ -1,0 +1,124 @@
+"""What a bundle says about itself is checked before anything believes it."""
+
+import json
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.bundle.manifest import Artifact, BundleError, Manifest, open_bundle
+from serving.image.preprocess import PIXELS_VERSION, Preprocess
+
+GRAPH = b"not really a graph"
+
+
+def manifest(**changes: Any) -> Manifest:
+    fields: dict[str, Any] = {
+        "name": "pets",
+        "version": 1,
+        "created": "2026-01-01T00:00:00+00:00",
+        "arch": "resnet34",
+        "classes": ("cats", "dogs"),
+        "preprocess": Preprocess(),
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "temperature": 1.0,
+        "artifacts": (
+            Artifact(file="model.onnx", precision="fp32", sha256=sha256(GRAPH).hexdigest(), bytes=len(GRAPH)),
+        ),
+        "metrics": {},
+        "fingerprints": {},
+        "versions": {},
+    }
+    return Manifest(**{**fields, **changes})
+
+
+def write(folder: Path, content: str | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").write_text(content or manifest().to_json(), encoding="utf-8")
+    (folder / "model.onnx").write_bytes(GRAPH)
+    return folder
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    original = manifest(classes=("Hündin", "猫"))
+    bundle = open_bundle(write(tmp_path, original.to_json()))
+    assert bundle.manifest == original
+    assert bundle.manifest.resource == "models/pets/versions/1"
+    assert bundle.read(bundle.artifact("fp32")) == GRAPH
+
+
+def test_a_file_that_is_not_the_one_described_is_refused(tmp_path: Path) -> None:
+    bundle = open_bundle(write(tmp_path))
+    artifact = bundle.artifact("fp32")
+    (tmp_path / "model.onnx").write_bytes(GRAPH[::-1])
+    with pytest.raises(BundleError, match="it was changed after the export"):
+        bundle.read(artifact)
+    (tmp_path / "model.onnx").write_bytes(GRAPH + b"!")
+    with pytest.raises(BundleError, match="has 19 bytes, and model.json says 18"):
+        bundle.read(artifact)
+    (tmp_path / "model.onnx").unlink()
+    with pytest.raises(BundleError, match="cannot be read"):
+        bundle.read(artifact)
+
+
+def test_a_precision_that_is_missing_is_told_with_those_that_are_there(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="has no int8 artifact for onnxruntime; it has fp32"):
+        open_bundle(write(tmp_path)).artifact("int8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"name": "../pets"}, "name is '../pets'"),
+        ({"version": 0}, "versions count from 1"),
+        ({"classes": ["cats"]}, "at least two different names"),
+        ({"classes": ["cats", "cats"]}, "at least two different names"),
+        ({"artifacts": []}, "lists no artifact"),
+        ({"format": 99}, "format is 99"),
+        ({"surprise": 1}, "surprise"),
+        ({"classes": None}, "classes|NoneType"),
+        ({"adaptive": {"threshold": 2}}, "threshold is 2; it must be a probability"),
+        ({"metrics": {"accuracy": 0.99}}, "accuracy is 0.99; it must have value, lower and upper"),
+        ({"metrics": {"accuracy": {"value": 0.9, "lower": 0.8}}}, "must have value, lower and upper"),
+        ({"metrics": {"accuracy": {"value": 99, "lower": 98, "upper": 100}}}, "each 0 to 1"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
+    fields = {**json.loads(manifest().to_json()), **changes}
+    with pytest.raises(BundleError, match=complaint):
+        open_bundle(write(tmp_path, json.dumps(fields)))
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/b", ".hidden", ""])
+def test_an_artifact_cannot_lie_outside_its_bundle(name: str) -> None:
+    with pytest.raises(ValueError, match="plain file name"):
+        replace(manifest().artifacts[0], file=name)
+
+
+@pytest.mark.parametrize("field", ["classes", "preprocess", "artifacts", "mean"])
+def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
+    fields = json.loads(manifest().to_json())
+    del fields[field]
+    with pytest.raises(BundleError, match=field):
+        open_bundle(write(tmp_path, json.dumps(fields)))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null", "1", '"x"', "\ufeff{}"])
+def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(BundleError):
+        open_bundle(write(tmp_path, content))
+
+
+def test_pixels_of_another_version_are_refused(tmp_path: Path) -> None:
+    fields = json.loads(manifest().to_json())
+    fields["preprocess"]["pixels_version"] = PIXELS_VERSION + 1
+    with pytest.raises(BundleError, match="the pixels would differ"):
+        open_bundle(write(tmp_path, json.dumps(fields)))
+
+
+def test_a_folder_without_manifest_says_what_a_bundle_is(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="models/NAME/VERSION written by"):
+        open_bundle(tmp_path)

@@ -1,0 +1,69 @@
+"""Requests of millions of empty entries are told from large ones that mean something, before they take memory."""
+
+import pytest
+from google.protobuf.message import Message
+
+from serving.pb.inference import open_inference_pb2 as oip
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.rpc.messages import MOST_FIELDS, has_too_many_fields
+from serving.rpc.open_inference.inputs import MAX_TYPED_PIXELS
+
+TOO_MANY = MOST_FIELDS + 1
+Tensor = oip.ModelInferRequest.InferInputTensor
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pb.RecordLabelsRequest(labels=[pb.LabelInput(token="t" * 166, label="a class")] * 10_000),
+        pb.ClassifyRequest(images=[pb.ImageInput(content=b"\x0a\x00" * 200_000, label="a class")] * 64),
+        oip.ModelInferRequest(raw_input_contents=[b"\x0a\x00" * 200_000] * 64),
+        oip.ModelInferRequest(inputs=[Tensor(contents=oip.InferTensorContents(uint_contents=[1] * 3 * 224 * 224))]),
+        oip.ModelInferRequest(
+            inputs=[Tensor(contents=oip.InferTensorContents(uint_contents=[255] * MAX_TYPED_PIXELS))]
+        ),
+    ],
+    ids=["labels", "pictures", "raw contents", "typed contents", "a million numbers"],
+)
+def test_the_largest_requests_that_mean_something_pass(request_: Message) -> None:
+    content = request_.SerializeToString()
+    assert len(content) > 2 * MOST_FIELDS
+    assert not has_too_many_fields(content, request_.DESCRIPTOR)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pb.RecordLabelsRequest(labels=[pb.LabelInput()] * TOO_MANY),
+        pb.ClassifyRequest(images=[pb.ImageInput()] * TOO_MANY),
+        oip.ModelInferRequest(inputs=[Tensor()] * TOO_MANY),
+        oip.ModelInferRequest(raw_input_contents=[b""] * TOO_MANY),
+        oip.ModelInferRequest(inputs=[Tensor(contents=oip.InferTensorContents(bytes_contents=[b""] * TOO_MANY))]),
+        oip.ModelInferRequest(
+            inputs=[Tensor(contents=oip.InferTensorContents(uint_contents=[1] * 6 * MAX_TYPED_PIXELS))]
+        ),
+        oip.ModelInferRequest(
+            inputs=[Tensor(contents=oip.InferTensorContents(int64_contents=[1] * MAX_TYPED_PIXELS))] * 6
+        ),
+        oip.ModelInferRequest(inputs=[Tensor(shape=[1] * 6 * MAX_TYPED_PIXELS)]),
+        oip.ModelInferRequest(inputs=[Tensor(parameters={str(i): oip.InferParameter() for i in range(TOO_MANY)})]),
+    ],
+    ids=[
+        "labels",
+        "pictures",
+        "inputs",
+        "raw contents",
+        "contents of an input",
+        "numbers",
+        "numbers of inputs",
+        "shape",
+        "parameters of an input",
+    ],
+)
+def test_more_entries_than_any_request_has_are_told(request_: Message) -> None:
+    assert has_too_many_fields(request_.SerializeToString(), request_.DESCRIPTOR)
+
+
+def test_bytes_that_are_no_message_end() -> None:
+    for content in (b"\xff" * 200_000, b"\x80" * 200_000 + b"\x01", b"\x2a\xff\xff\xff\xff\x0f" + bytes(200_000)):
+        has_too_many_fields(content, oip.ModelInferRequest.DESCRIPTOR)

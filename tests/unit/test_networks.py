@@ -1,0 +1,31 @@
+"""The head's width: fast.ai's own where fast.ai chose it, and in proportion elsewhere."""
+
+import pytest
+import torch
+
+from training.networks.model import Body, Classifier, Head, MeanPredictions, describe_backbone, head_width, network_like
+
+
+@pytest.mark.parametrize(
+    ("arch", "features", "classes", "width"),
+    [
+        ("resnet34", 1024, 2, 512),
+        ("tf_efficientnet_lite0", 2560, 2, 32),
+        ("tf_efficientnet_lite0", 2560, 100, 128),  # no fewer units than classes
+        ("tf_efficientnet_lite0", 2560, 10_000, 512),
+    ],
+)
+def test_the_head_is_as_wide_as_the_body_is_large(arch: str, features: int, classes: int, width: int) -> None:
+    assert head_width(Body(describe_backbone(arch)), features, classes) == width
+
+
+@pytest.mark.parametrize("width", [7, 512])
+def test_a_saved_network_is_found_again_whatever_its_head_s_width(width: int) -> None:
+    backbone = describe_backbone("resnet18")
+    one = Classifier(Body(backbone), Head(1024, 3, width=width))
+    several = MeanPredictions([one, Classifier(Body(backbone), Head(1024, 3, width=width))])
+    for network in (one, several):
+        again = network_like(backbone, network.state_dict())
+        again.load_state_dict(network.state_dict())
+        images = torch.randint(256, (1, 64, 64, 3), dtype=torch.uint8)
+        assert torch.equal(again.eval()(images), network.eval()(images))

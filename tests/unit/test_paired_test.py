@@ -1,0 +1,69 @@
+"""Comparing answers photo by photo, and when it is worth looking again."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from serving.statistics.confusion import ConfusionMatrix
+from training.evaluation.evaluation import choose_threshold, confusion_facts, evaluate
+from training.evaluation.metrics import compare
+from training.evaluation.temperature import softmax
+
+
+@given(gained=st.integers(0, 60), lost=st.integers(0, 60), same=st.integers(0, 20))
+def test_mcnemar_is_the_exact_binomial_test_of_what_changed(gained: int, lost: int, same: int) -> None:
+    before = np.array([False] * gained + [True] * lost + [True] * same, bool)
+    after = np.array([True] * gained + [False] * lost + [True] * same, bool)
+    paired = compare(before, after)
+    assert (paired.gained, paired.lost) == (gained, lost)
+    expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert paired.p_value == pytest.approx(expected)
+
+
+def answers(seed: int, n: int = 120, views: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    logits = rng.normal(size=(views, n, 3)) + 1.5 * np.eye(3)[labels]
+    return logits.astype(np.float32), labels
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_threshold_is_the_lowest_from_which_on_accuracy_is_that_of_all_views(seed: int) -> None:
+    logits, labels = answers(seed)
+    chosen = choose_threshold(logits, labels, 1.3)
+    one = softmax(logits[0], 1.3)
+    every = np.mean([softmax(view, 1.3) for view in logits], 0)
+    confidence = one.max(1)
+
+    def correct(threshold: float) -> int:
+        p = np.where((confidence < threshold)[:, None], every, one)
+        return int((p.argmax(1) == labels).sum())
+
+    full = correct(1.1)
+    assert correct(chosen.threshold) == chosen.correct >= full
+    above = [t for t in np.linspace(0, 1, 400) if t >= chosen.threshold]
+    assert all(correct(t) >= full for t in above)
+    below = confidence[confidence < chosen.threshold].max(initial=0.0)
+    assert chosen.threshold == 0 or correct(below) < full or correct(below + 1e-9) < full
+    assert chosen.mean_views == pytest.approx(1 + 3 * (confidence < chosen.threshold).mean())
+
+
+def test_a_given_temperature_is_used_and_a_missing_one_is_fitted() -> None:
+    logits, labels = answers(0, n=400)
+    given_one = evaluate(logits, labels, ("a", "b", "c"), temperature=2.0)
+    assert given_one.temperature == 2.0
+    np.testing.assert_allclose(given_one.probabilities_NK, softmax(logits[0], 2.0), rtol=1e-6)
+    fitted = evaluate(logits, labels, ("a", "b", "c"))
+    assert fitted.metrics.nll.value <= given_one.metrics.nll.value + 0.01
+    assert fitted.test_time is not None
+    assert fitted.test_time.metrics.correct > fitted.metrics.correct  # four noisy views see more than one
+    assert evaluate(logits[:1], labels, ("a", "b", "c")).test_time is None
+
+
+def test_a_matrix_of_very_many_classes_is_written_without_its_zeros() -> None:
+    few = ConfusionMatrix.from_pairs(("a", "b"), [0, 1, 1], [0, 0, 1])
+    assert confusion_facts(few) == {"confusion_matrix": [[1, 0], [1, 1]]}
+    many = ConfusionMatrix.from_pairs(tuple(map(str, range(900))), [7, 7, 899], [7, 7, 3])
+    assert confusion_facts(many) == {"confusion_matrix": None, "confusion_entries": [[7, 7, 2], [899, 3, 1]]}

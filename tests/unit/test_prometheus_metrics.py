@@ -1,0 +1,135 @@
+"""Metrics of versions that come and go: what is served is told without a fall, what is gone is forgotten in the end."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from prometheus_client.openmetrics.exposition import generate_latest
+
+import serving.observability.metrics
+from serving.bundle.folder import open_version
+from serving.models.loader import ServedModel, load_model
+from serving.models.observers import ModelObserver
+from serving.models.repository import Repository
+from serving.observability.collectors import versions_alive
+from serving.observability.metrics import Metrics
+from serving.statistics.store import Label
+from serving.tokens.tokens import PredictionRecord
+from tests.golden.draw import encoded
+from tests.support.bundles import write_bundle
+from tests.support.commands import eventually
+from tests.unit.test_repository import OPTIONS
+
+RED = encoded(Image.new("RGB", (80, 60), "red"), "PNG")
+
+
+class Serving:
+    """A model folder, a repository and their metrics."""
+
+    def __init__(self, models: Path) -> None:
+        self._models = models
+        self.metrics = Metrics()
+        self.repository = Repository()
+        self.metrics.versions.served = lambda: versions_alive(self.repository)
+
+    def load(self, version: int) -> ServedModel:
+        if not (self._models / "colours" / str(version)).exists():
+            write_bundle(self._models, version=version)
+        options = OPTIONS.__class__(
+            **{**vars(OPTIONS), "observer_of": lambda manifest: ModelObserver(manifest, self.metrics, None)}
+        )
+        return load_model(open_version(self._models, "colours", version), options)
+
+    def serve(self, version: int) -> None:
+        """Instead of all that is served now; one picture is asked of it."""
+        retired = [(model.manifest.name, model.manifest.version) for model in self.repository.models]
+        self.repository.add(self.load(version), [key for key in retired if key[1] != version])
+        asyncio.run(self.repository.find("colours", version).classifier.classify([RED, b"no picture"]))
+
+    def label(self, version: int) -> None:
+        record = PredictionRecord(
+            id=bytes(16), model="colours", version=version, predicted=2, probability=0.9, time_ms=0
+        )
+        self.metrics.labels_recorded([Label(record, 2)])
+
+    def text(self) -> str:
+        return str(generate_latest(self.metrics.registry).decode())
+
+    def value(self, version: int) -> float | None:
+        """Rows that were computed."""
+        labels = {"model": "colours", "version": str(version)}
+        return self.metrics.registry.get_sample_value("pawserve_rows_total", labels)
+
+    def computed(self, version: int, rows: int) -> bool:
+        """Whether so many rows are told soon: they are counted just after their answer."""
+        return eventually(lambda: self.value(version) == rows)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Serving]:
+    server = Serving(tmp_path)
+    yield server
+    server.repository.close()
+
+
+def keep(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(serving.observability.metrics, "KEPT_S", seconds)
+
+
+def only_ready(server: Serving) -> bool:
+    return len(server.repository.statuses) == len(server.repository.models)
+
+
+def test_metrics_of_a_model_that_is_replaced_again_and_again_do_not_grow(server: Serving, monkeypatch: Any) -> None:
+    keep(monkeypatch, 0)
+    sizes = []
+    for version in range(10, 16):
+        server.serve(version)
+        server.label(version)
+        assert eventually(lambda: only_ready(server))
+        sizes.append(len(server.text().splitlines()))
+        assert server.computed(version, 1)
+    assert len(set(sizes)) == 1
+    assert 'version="15"' in server.text()
+    assert 'version="14"' not in server.text()
+
+
+def test_series_outlive_their_version_for_scrapers_to_see_its_last_counts(server: Serving, monkeypatch: Any) -> None:
+    keep(monkeypatch, 300)
+    server.serve(1)
+    server.serve(2)
+    assert eventually(lambda: only_ready(server))
+    assert server.computed(1, 1)
+    assert server.computed(2, 1)
+    server.serve(1)  # back before it was forgotten: it goes on
+    assert eventually(lambda: only_ready(server))
+    assert server.computed(1, 2)
+    keep(monkeypatch, 0)
+    server.text()
+    assert (server.value(1), server.value(2)) == (2, None)
+    server.serve(2)
+    assert server.computed(2, 1)
+
+
+def test_a_label_of_an_old_prediction_is_told_for_as_long(server: Serving, monkeypatch: Any) -> None:
+    keep(monkeypatch, 300)
+    server.serve(2)
+    server.label(1)
+    assert 'pawserve_labels_recorded_total{model="colours",right="true",version="1"} 1.0' in server.text()
+    keep(monkeypatch, 0)
+    assert 'version="1"' not in server.text()
+    assert server.computed(2, 1)
+
+
+def test_a_version_that_takes_long_to_load_is_counted_once_it_serves(server: Serving, monkeypatch: Any) -> None:
+    server.serve(1)
+    model = server.load(2)
+    server.text()
+    server.repository.add(model, [("colours", 1)])
+    asyncio.run(model.classifier.classify([RED]))
+    keep(monkeypatch, 0)
+    server.text()
+    assert server.computed(2, 1)

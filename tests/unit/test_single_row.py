@@ -1,0 +1,269 @@
+"""Rows that come alone: computed the way that is faster now, on CPUs of their own, and never by two at once."""
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import serving.engine.single_row
+import serving.system.cpus
+from serving.batching.batcher import DynamicBatcher
+from serving.batching.requests import Prepare
+from serving.bundle.manifest import open_bundle
+from serving.engine.onnx import OnnxModel, Plan
+from serving.engine.single_row import EXPLORED, ONE_BY_ONE, REMEMBERED, LoneRows
+from serving.system.cpus import bindable_cpus
+from tests.support.bundles import write_bundle
+from tests.unit.test_cpus import V2_MOUNT, machine
+
+ROW = np.zeros((1, 1, 1, 3), np.uint8)
+ALLOWED = os.sched_getaffinity(0)
+
+
+class Clock:
+    """Seconds that pass only while engines compute."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving.engine.single_row, "time", CLOCK)
+
+
+class Engine:
+    """Takes a while by the clock; remembers how many rows it computed, and on which CPUs."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.max_batch_size = 4
+        self.seconds = seconds
+        self.calls: list[int] = []
+        self.cpus: list[set[int]] = []
+        self.failing = False
+
+    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.calls.append(len(images_NHWC))
+        self.cpus.append(os.sched_getaffinity(0))
+        if self.failing:
+            raise RuntimeError("no")
+        CLOCK.now += self.seconds
+        return np.float32([[0.25, 0.75]] * len(images_NHWC))
+
+    def close(self) -> None:
+        pass
+
+
+def one_by_one(engine: Engine, cpus: list[int]) -> LoneRows:
+    """Rows that had no company for as long as it takes."""
+    lone = LoneRows(engine, cpus)
+    for _ in range(ONE_BY_ONE):
+        lone.note(alone=True)
+    return lone
+
+
+def test_rows_go_the_way_that_is_faster_now() -> None:
+    spread, usual = Engine(0.001), Engine(0.004)
+    lone = one_by_one(spread, [])
+    for _ in range(4 * EXPLORED):
+        lone.run(usual, ROW)
+    assert len(usual.calls) <= 6, "the slower way is tried first, and then one time in EXPLORED"
+    spread.seconds = 0.02  # another program has taken a CPU
+    for _ in range(2 * EXPLORED):
+        lone.run(usual, ROW)
+    before = len(spread.calls)
+    for _ in range(2 * EXPLORED):
+        lone.run(usual, ROW)
+    assert len(spread.calls) - before <= 3
+    spread.seconds = 0.001  # and has given it back
+    for _ in range((REMEMBERED + 1) * EXPLORED):
+        lone.run(usual, ROW)
+    before = len(usual.calls)
+    for _ in range(EXPLORED):
+        lone.run(usual, ROW)
+    assert len(usual.calls) - before <= 2
+
+
+def test_one_slow_row_changes_nothing() -> None:
+    spread, usual = Engine(), Engine(0.002)
+    lone = one_by_one(spread, [])
+    for _ in range(REMEMBERED + 1):
+        lone.run(usual, ROW)
+    spread.seconds, before = 0.05, len(spread.calls)
+    lone.run(usual, ROW)
+    spread.seconds = 0
+    lone.run(usual, ROW)
+    assert len(spread.calls) == before + 2
+
+
+def test_the_thread_is_bound_while_it_computes_and_only_then() -> None:
+    allowed = os.sched_getaffinity(0)
+    cpu = max(allowed)
+    spread, usual = Engine(), Engine(1)
+    lone = one_by_one(spread, [cpu])
+    for _ in range(3):
+        lone.run(usual, ROW)
+    assert all(cpus == {cpu} for cpus in spread.cpus)
+    assert all(cpus == allowed for cpus in usual.cpus)
+    assert os.sched_getaffinity(0) == allowed
+    spread.failing = True
+    with pytest.raises(RuntimeError, match="no"):
+        lone.run(usual, ROW)
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_a_cpu_that_was_taken_away_stops_nothing() -> None:
+    spread, usual = Engine(), Engine(1)
+    lone = one_by_one(spread, [4095])
+    for _ in range(3):
+        assert lone.run(usual, ROW).tolist() == [[0.25, 0.75]]
+    assert spread.cpus[-1] == os.sched_getaffinity(0)
+
+
+def test_cpus_that_are_taken_away_while_a_row_is_computed_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    class Losing(Engine):
+        def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+            monkeypatch.setattr(serving.system.cpus.os, "sched_setaffinity", taken)
+            return super().run(images_NHWC)
+
+    lone = one_by_one(Losing(), [max(os.sched_getaffinity(0))])
+    assert lone.run(Engine(1), ROW).tolist() == [[0.25, 0.75]]
+    monkeypatch.undo()
+    os.sched_setaffinity(0, ALLOWED)
+
+
+def test_who_comes_second_goes_the_usual_way() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    class Waiting(Engine):
+        def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+            entered.set()
+            assert leave.wait(20)
+            return super().run(images_NHWC)
+
+    spread, usual = Waiting(), Engine()
+    lone = one_by_one(spread, [])
+    first = threading.Thread(target=lone.run, args=(usual, ROW))
+    first.start()
+    assert entered.wait(20)
+    lone.run(usual, ROW)
+    leave.set()
+    first.join()
+    assert (spread.calls, usual.calls) == ([1], [1])
+
+
+@pytest.fixture
+def batcher_of() -> Iterator[Callable[[Engine, Engine], DynamicBatcher]]:
+    made: list[DynamicBatcher] = []
+
+    def make(usual: Engine, spread: Engine) -> DynamicBatcher:
+        made.append(DynamicBatcher([usual], workers=2, max_rows=100, lone=LoneRows(spread, [])))
+        return made[-1]
+
+    yield make
+    for batcher in made:
+        batcher.close()
+
+
+def picture(rows: int = 1) -> Prepare:
+    return lambda: np.zeros((rows, 1, 1, 3), np.uint8)
+
+
+def test_only_a_row_that_is_alone_is_lone(batcher_of: Callable[[Engine, Engine], DynamicBatcher]) -> None:
+    usual, spread = Engine(1), Engine()
+    batcher = batcher_of(usual, spread)
+    wanted = threading.Event()
+
+    def slow() -> NDArray[np.uint8]:
+        assert wanted.wait(20)
+        return picture()()
+
+    async def test() -> None:
+        await batcher.compute([picture(2)], 2)
+        await batcher.compute([picture(), picture()], 1)
+        other = asyncio.create_task(batcher.compute([slow], 1))
+        await asyncio.sleep(0)  # it is in flight
+        for _ in range(5):
+            await batcher.compute([picture()], 1)
+        assert spread.calls == []
+        wanted.set()
+        await other  # alone by now
+        for _ in range(ONE_BY_ONE + 5):
+            await batcher.compute([picture()], 1)
+        assert spread.calls == [1] * 6, "the first few are to show that no others come"
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_a_row_that_others_came_to_ends_the_spreading_of_lone_rows(
+    batcher_of: Callable[[Engine, Engine], DynamicBatcher],
+) -> None:
+    entered, leave = threading.Event(), threading.Event()
+    leave.set()
+
+    class Waiting(Engine):
+        def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+            entered.set()
+            assert leave.wait(20)
+            return super().run(images_NHWC)
+
+    usual, spread = Engine(1), Waiting()
+    batcher = batcher_of(usual, spread)
+
+    async def test() -> None:
+        for _ in range(ONE_BY_ONE + 3):
+            await batcher.compute([picture()], 1)
+        assert len(spread.calls) == 3
+        entered.clear()
+        leave.clear()
+        first = asyncio.create_task(batcher.compute([picture()], 1))
+        await asyncio.to_thread(entered.wait, 20)
+        second = asyncio.create_task(batcher.compute([picture()], 1))  # while the first one has all CPUs
+        await asyncio.sleep(0)
+        leave.set()
+        await asyncio.gather(first, second)
+        before = len(spread.calls)
+        for _ in range(ONE_BY_ONE - 1):
+            await batcher.compute([picture()], 1)
+        assert len(spread.calls) == before
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_the_lone_engine_computes_the_same(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    bundle = open_bundle(tmp_path / "colours" / "1")
+    model = OnnxModel(bundle, bundle.manifest.artifacts[0])
+    (usual,) = model.engines(Plan(instances=1, threads=1, max_batch_size=1))
+    crop = bundle.manifest.preprocess.crop
+    rng = np.random.default_rng(0)
+    for cpus in ([], bindable_cpus()):
+        lone = one_by_one(model.lone_engine(2, cpus), cpus)
+        for _ in range(5):
+            image = rng.integers(0, 256, (1, crop, crop, 3), np.uint8)
+            np.testing.assert_array_equal(lone.run(usual, image), usual.run(image))
+
+
+def test_threads_are_bound_only_where_all_cpus_are_this_process_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving.system.cpus.os, "sched_getaffinity", lambda _: {3, 5, 6})
+    monkeypatch.setattr(serving.system.cpus.os, "getpid", lambda: 4)
+    assert bindable_cpus(tmp_path) == [5, 6, 3]
+    quota = machine(tmp_path, V2_MOUNT, "0::/\n", {"sys/fs/cgroup/cpu.max": "200000 100000\n"})
+    assert bindable_cpus(quota) == []

@@ -1,0 +1,47 @@
+"""Where the statistics' database is named: the option, the environment, or a file, as secrets are mounted."""
+
+from pathlib import Path
+
+import pytest
+
+from serving.cli.serve_options import find_statistics
+
+URL = "postgresql://pawserve:correct-horse@db/statistics"
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PAWSERVE_STATISTICS", "PAWSERVE_STATISTICS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_nothing_is_named() -> None:
+    assert find_statistics(None) == ""
+
+
+def test_the_option_goes_before_the_environment_and_that_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "url").write_text(f"{URL}\n")
+    monkeypatch.setenv("PAWSERVE_STATISTICS_FILE", str(tmp_path / "url"))
+    assert find_statistics(None) == URL
+    monkeypatch.setenv("PAWSERVE_STATISTICS", "postgresql://other/x")
+    assert find_statistics(None) == "postgresql://other/x"
+    assert find_statistics("postgresql://given/x") == "postgresql://given/x"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", f"{URL} {URL}".encode(), b"\xff\xfe\x00"])
+def test_a_file_that_holds_no_url_is_refused_without_saying_what_it_holds(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "url").write_bytes(content)
+    monkeypatch.setenv("PAWSERVE_STATISTICS_FILE", str(tmp_path / "url"))
+    with pytest.raises(ValueError, match="PAWSERVE_STATISTICS_FILE") as refused:
+        find_statistics(None)
+    assert "correct-horse" not in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAWSERVE_STATISTICS_FILE", str(tmp_path / "none"))
+    with pytest.raises(ValueError, match="No such file"):
+        find_statistics(None)

@@ -1,0 +1,85 @@
+"""The help pages of `python -m training` and `python -m export` read well on narrow and on wide terminals."""
+
+import contextlib
+import re
+
+import pytest
+
+import export.__main__ as export_commands
+from training import cli as training_commands
+
+PAGES = [(main, name) for main in (training_commands, export_commands) for name in main.COMMANDS]
+
+
+def help_page(capsys: pytest.CaptureFixture[str], module: object, *arguments: str) -> str:
+    with contextlib.suppress(SystemExit):
+        module.main([*arguments, "--help"])
+    return capsys.readouterr().out
+
+
+def early_breaks(page: str, width: int) -> list[str]:
+    """Lines that end although the first word of the next one, which goes on with them, still fitted on them."""
+    inside = [line.strip("│|").rstrip() for line in page.splitlines()]  # the box's sides depend on the terminal
+    early = []
+    for line, following in zip(inside, inside[1:], strict=False):
+        column = len(following) - len(following.lstrip())
+        goes_on = column > 10 and line[column - 2 : column] == "  " and line[column : column + 1].strip()
+        if goes_on and len(line) + 1 + len(following.split()[0]) <= width - 4:
+            early.append(line)
+    return early
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize(("module", "name"), PAGES, ids=[name for _, name in PAGES])
+def test_a_help_page_fills_its_width_and_no_more(
+    module: object, name: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    page = help_page(capsys, module, name)
+
+    usage, *lines = page.splitlines()
+    assert max(map(len, lines)) <= width, usage
+    assert early_breaks(page, width) == []
+    assert "None" not in page
+
+
+@pytest.mark.parametrize("module", [training_commands, export_commands])
+def test_the_list_of_commands_fits_a_narrow_terminal(
+    module: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    page = help_page(capsys, module)
+
+    assert max(map(len, page.splitlines())) <= 80
+    assert all(name in page for name in module.COMMANDS)
+
+
+def test_every_option_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for module, name in PAGES:
+        page = help_page(capsys, module, name)
+        assert not re.search(r"^[│ ] +--?[a-z-]+ \S+\s+\((default|required)", page, re.MULTILINE), (name, page)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--preset", "corse"], "--preset"),
+        (["--preset"], "--preset"),
+        (["--recipe"], "--recipe"),
+        (["--checkpoint-every", "nan"], "checkpoint-every is nan; it must lie between 0 and 86,400 seconds"),
+    ],
+)
+def test_wrong_use_is_told_in_the_command_s_own_words(
+    options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = training_commands.main(["fit", "--data", "photos", "--run", "run", *options])
+    except SystemExit as ended:
+        code = ended.code
+    said = capsys.readouterr().err
+    assert code == 2
+    assert complaint in said
+    assert "python -m training fit" in said
+    assert "pytest" not in said

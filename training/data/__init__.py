@@ -1,0 +1,1 @@
+"""Labelled images, from folders and from shards."""

@@ -1,0 +1,179 @@
+"""Photos or their activations in; batches of tensors with labels out: what a network learns from and is tried on."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from serving.image.preprocess import Preprocess
+from training.data.augment import View, augmentation
+from training.data.images import Photo
+from training.features.activations import Activations
+from training.recipes.stage import Augment
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs, first dimension n, and labels int64 `[n]`, on the CPU."""
+Rows = NDArray[np.int64]
+
+EVALUATION_BATCH = 256
+MAX_KEPT_BYTES = 512 * 2**20
+"""Of decoded photos that a source keeps: those of 2,700 at 224 pixels, of 8,400 at 128."""
+WORTH_A_PROCESS = 256
+"""Photos; fewer are decoded sooner than a worker process starts."""
+
+
+class Source(Protocol):
+    """Rows to learn from, again and again."""
+
+    def labels(self) -> Rows:
+        """The class index of each row, int64."""
+        ...
+
+    def epoch(self, batch_size: int, seed: int, processes: int) -> list[list[Rows]]:
+        """Every row once in an order that suits the source: batches, each as the parts of the processes.
+
+        There are as many batches whatever the seed.
+        """
+        ...
+
+    def parts(self, processes: int) -> list[Rows]:
+        """Every row once, in a part for each process."""
+        ...
+
+    def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
+        """The rows asked for, batch by batch; with the same seed they look the same."""
+        ...
+
+
+class AnyOrder(ABC):
+    """Rows that cost the same in any order."""
+
+    @abstractmethod
+    def labels(self) -> Rows:
+        """The class index of each row, int64."""
+
+    def epoch(self, batch_size: int, seed: int, processes: int) -> list[list[Rows]]:
+        """All rows mixed; a row's process is given by its place in the batch."""
+        return dealt(random_batches(len(self.labels()), batch_size, seed, smallest=2 * processes), processes)
+
+    def parts(self, processes: int) -> list[Rows]:
+        """Every so many rows."""
+        return dealt([np.arange(len(self.labels()))], processes)[0]
+
+
+@dataclass(frozen=True)
+class ActivationSource(AnyOrder):
+    """Precomputed activations, a row for each view of each photo; float32 `[n, 2C]`."""
+
+    activations: Activations
+
+    def labels(self) -> Rows:
+        return self.activations.labels()
+
+    def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
+        labels = self.labels()
+        for batch in rows:
+            yield torch.from_numpy(self.activations.features(batch)), torch.from_numpy(labels[batch])
+
+
+@dataclass(frozen=True)
+class PhotoSource(AnyOrder):
+    """Photos, decoded and augmented; uint8 `[n, crop, crop, 3]`.
+
+    For a GPU, in worker processes, while the network learns. On a CPU, in threads, between its steps: there the network
+    keeps all cores busy, and whatever else runs makes its threads wait for one another.
+    """
+
+    photos: Sequence[Photo]
+    preprocess: Preprocess
+    augment: Augment
+    workers: int
+    """Processes; 0 for threads."""
+    pinned: bool = False
+    """Whether batches lie in memory that a GPU copies from by itself."""
+    _canvases: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
+    """Decoded photos, by row, so that later epochs need not decode them again."""
+
+    def labels(self) -> Rows:
+        return np.array([photo.label for photo in self.photos], np.int64)
+
+    def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
+        view = augmentation(self.augment, self.preprocess.crop)
+        if self.workers == 0:
+            with ThreadPoolExecutor(max(torch.get_num_threads(), 1), thread_name_prefix="decoding") as pool:
+                for batch in rows:
+                    views = pool.map(lambda row: self._view(view, row, seed), batch.tolist())
+                    labels = np.array([self.photos[row].label for row in batch], np.int64)
+                    yield torch.from_numpy(np.stack(list(views))), torch.from_numpy(labels)
+            return
+        yield from DataLoader(
+            _Pictures(self, view, seed),
+            batch_sampler=[batch.tolist() for batch in rows],
+            num_workers=min(self.workers, sum(map(len, rows)) // WORTH_A_PROCESS),
+            pin_memory=self.pinned,
+            generator=torch.Generator().manual_seed(seed),  # otherwise it would draw from the dropout's numbers
+        )
+
+    def _view(self, view: View, row: int, seed: int) -> NDArray[np.uint8]:
+        canvas_SSC = self._canvases.get(row)
+        if canvas_SSC is None:
+            canvas_SSC = self.preprocess.canvas(self.photos[row].read())
+            if len(self._canvases) < MAX_KEPT_BYTES // canvas_SSC.nbytes:
+                self._canvases[row] = canvas_SSC
+        # seeded by the photo, so that it does not matter which worker has it
+        return view(canvas_SSC, derived_seed(seed, row))
+
+
+@dataclass(frozen=True)
+class _Pictures(Dataset[tuple[Tensor, int]]):
+    source: PhotoSource
+    view: View
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.source.photos)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(self.source._view(self.view, row, self.seed)), self.source.photos[row].label
+
+
+def random_batches(count: int, batch_size: int, seed: int, *, smallest: int = 2) -> list[Rows]:
+    """Rows 0 to count - 1 in random order, in batches of at most `batch_size`, each row once.
+
+    A last batch smaller than `smallest` joins the one before: batch norm cannot learn from a single row, and each
+    process needs one.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    starts = batch_starts(count, batch_size, smallest=smallest)
+    return [order[start:stop] for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+
+
+def batch_starts(count: int, batch_size: int, *, smallest: int) -> list[int]:
+    """Where each batch of an epoch begins."""
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and count - starts[-1] < smallest:
+        starts.pop()
+    return starts
+
+
+def dealt(batches: Sequence[Rows], processes: int) -> list[list[Rows]]:
+    """Each batch as the parts of the processes, its rows given out by turns."""
+    return [[batch[rank::processes] for rank in range(processes)] for batch in batches]
+
+
+def ordered_batches(rows: Rows, batch_size: int = EVALUATION_BATCH) -> list[Rows]:
+    """The rows in order, in batches."""
+    return [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+
+
+def derived_seed(*parts: int) -> int:
+    """A seed for one purpose: a hash of the recipe's seed and what it is for, 0 to 2^63 - 1."""
+    low, high = np.random.SeedSequence(parts).generate_state(2)
+    return (int(high) << 32 | int(low)) >> 1

@@ -1,0 +1,190 @@
+"""How many processes train together, which one this is, and what they do in common (torch.distributed).
+
+Start several with `torchrun --nproc-per-node N -m training -- fit …`; without it there is one, and nothing is sent.
+"""
+
+import importlib
+import inspect
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+from weakref import WeakSet
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from training.console import console
+
+_BATCH_NORM = inspect.signature(functional.batch_norm)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all."""
+
+    rank: int = 0
+    count: int = 1
+    _together: WeakSet[nn.Module] = field(default_factory=WeakSet, repr=False, compare=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and reports."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Return when every process has come this far."""
+        if self.count > 1:
+            distributed.barrier()
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all processes."""
+        if self.count > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def join_rows(self, rows: Tensor, parts: Sequence[NDArray[np.int64]]) -> Tensor:
+        """Rows `[count, …]` in order, from the rows that each process has.
+
+        Args:
+            rows: this process's.
+            parts: which rows each process has; none may have none.
+        """
+        if self.count == 1:
+            return rows[torch.from_numpy(np.argsort(parts[0])).to(rows.device)]
+        padded = rows.new_zeros(max(map(len, parts)), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        gathered = [torch.empty_like(padded) for _ in range(self.count)]
+        distributed.all_gather(gathered, padded)
+        joined = rows.new_empty(sum(map(len, parts)), *rows.shape[1:])
+        for part, found in zip(parts, gathered, strict=True):
+            joined[torch.from_numpy(part).to(rows.device)] = found[: len(part)]
+        return joined
+
+    def together(self, network: nn.Module) -> nn.Module:
+        """The network so that all processes learn as one: they begin with the first one's weights and statistics, and
+        `backward` leaves each with the mean of all their gradients, sent while it still computes others.
+
+        Args:
+            network: on its device; which parameters learn must not change as long as what is returned is used.
+
+        Returns:
+            The network itself if there is one process, otherwise torch's DistributedDataParallel around it.
+        """
+        if self.count == 1:
+            return network
+        self.part()
+        device = next(network.parameters()).device
+        together = nn.parallel.DistributedDataParallel(network, [device] if device.type == "cuda" else None)
+        together.broadcast_buffers = False  # `SharedBatchNorm` keeps them equal
+        self._together.add(together)
+        return together
+
+    def part(self) -> None:
+        """Let go of what `together` returned, whoever else still holds it.
+
+        It listens to its parameters' gradients, and keeps the group of processes alive.
+        """
+        for together in self._together:
+            vars(together).clear()
+        self._together.clear()
+
+
+@contextmanager
+def joined_processes(device: torch.device) -> Iterator[Processes]:
+    """Join the processes that torchrun started, if it did; all but the first are silent."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes()
+        return
+    # DistributedDataParallel imports this module, whose functions have the group of all processes as default arguments:
+    # imported once there is one, they would keep it, and its threads run on, into the end of Python, which aborts.
+    importlib.import_module("torch.distributed.nn.functional")
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    processes = Processes(distributed.get_rank(), count)
+    console.quiet = not processes.first
+    try:
+        yield processes
+    finally:
+        console.quiet = False
+        processes.part()
+        distributed.destroy_process_group()
+
+
+class SharedBatchNorm(TorchFunctionMode):
+    """While active, batch norms that learn see the rows of all processes: one process and several agree.
+
+    What torch.nn.SyncBatchNorm does on GPUs, for any device and any module that calls `functional.batch_norm`: the
+    mean and the variance are summed over processes, differentiably. Inputs are `[N, C]` or `[N, C, H, W]`.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is functional.batch_norm:
+            call = _BATCH_NORM.bind(*args, **(kwargs or {}))
+            call.apply_defaults()
+            if call.arguments["training"]:
+                return _shared_batch_norm(**call.arguments)
+        return func(*args, **(kwargs or {}))
+
+
+def even_parts(items: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+    """Pieces of an array, one after another, that differ in length by one at most."""
+    bounds = [len(items) * at // count for at in range(count + 1)]
+    return [items[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+
+
+def _total(values: Tensor) -> Tensor:
+    return cast(Tensor, _Total.apply(values))
+
+
+class _Total(torch.autograd.Function):
+    """The sum of a tensor over all processes; so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        distributed.all_reduce(total)
+        return total
+
+
+def _shared_batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    x = input.float()
+    dims = [0, *range(2, x.dim())]
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    rows = x.new_tensor([x.numel() / x.shape[1]])
+    sums = _total(torch.cat([x.sum(dims), rows]))
+    count, mean = sums[-1], sums[:-1] / sums[-1]
+    centred = x - mean.view(shape)  # before squaring: the difference of two large sums would lose digits
+    variance = _total((centred * centred).sum(dims)) / count
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            running_mean.lerp_(mean, momentum)
+            running_var.lerp_(variance * count / (count - 1), momentum)
+    y = centred * torch.rsqrt(variance + eps).view(shape)
+    if weight is not None:
+        y = y * weight.view(shape)
+    if bias is not None:
+        y = y + bias.view(shape)
+    return y.to(input.dtype)

@@ -1,0 +1,82 @@
+"""A finished run and a folder of labelled photos in; how well it does on them out."""
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from training.console import progress
+from training.data.images import VALID, DataError, Skipped, class_names, hash_photos, list_photos, listed
+from training.data.shards import is_sharded, load_index
+from training.distributed import Processes
+from training.evaluation.evaluation import Evaluation, confusion_facts, evaluate
+from training.features.lookup import Lookup
+from training.features.views import view_logits
+from training.fitting.session import labels_of, say_skipped
+from training.hardware import choose_hardware
+from training.networks.model import Classifier
+from training.networks.weights import fingerprint
+from training.runs.run import Run
+
+MOST_LISTED = 50
+"""Classes in a message."""
+
+
+def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Skipped]]:
+    """Evaluate with the run's own temperature.
+
+    Args:
+        data: `CLASS/*`, `valid/CLASS/*` or the validation part of shards, with exactly the run's classes.
+
+    Returns:
+        The evaluation, and the files that could not be read.
+
+    Raises:
+        DataError: if the classes are others, with both lists, or no photo can be read.
+        RunError: if the run is incomplete.
+    """
+    sharded = is_sharded(data)
+    folder = data / VALID if (data / VALID).is_dir() and not sharded else data
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give one with CLASS/* or valid/CLASS/*")
+    if (classes := load_index(data).classes if sharded else class_names(folder)) != run.classes:
+        raise DataError(
+            "the classes differ, so answers cannot be compared with labels.\n"
+            f"  run:  {listed(run.classes, MOST_LISTED)}\n  data: {listed(classes, MOST_LISTED)}\n"
+            f"  only in the run: {listed(set(run.classes) - set(classes))}; "
+            f"only in the data: {listed(set(classes) - set(run.classes))}\n"
+            f"the classes of {folder} must have the run's names"
+        )
+    unreadable: list[Skipped] = []
+    if sharded:
+        photos = load_index(data).split().valid
+    else:
+        with progress("reading photos") as on_progress:
+            photos, unreadable = hash_photos(list_photos(folder, classes), on_progress)
+    if not photos:
+        raise DataError(f"{folder} holds no photos that can be read")
+    network = run.load_classifier()
+    hardware = choose_hardware()
+    with tempfile.TemporaryDirectory() as cache:
+
+        def lookup(member: Classifier) -> Lookup:
+            sha256 = fingerprint(member.body.network.state_dict())
+            return Lookup(member.body, run.preprocess, sha256, Path(cache), hardware, Processes())
+
+        logits_VNK, known, skipped = view_logits(network, photos, views=views, lookup=lookup)
+    skipped = unreadable + skipped
+    say_skipped(skipped)
+    if not known:
+        raise DataError(f"{folder} holds no photos that can be read; the first is {skipped[0].path}")
+    return evaluate(logits_VNK, labels_of(known), run.classes, run.temperature), skipped
+
+
+def evaluation_facts(evaluation: Evaluation, skipped: list[Skipped]) -> dict[str, Any]:
+    """The figures as JSON has them."""
+    return {
+        "metrics": evaluation.metrics.to_json(),
+        "test_time": None if evaluation.test_time is None else asdict(evaluation.test_time),
+        **confusion_facts(evaluation.confusion),
+        "temperature": evaluation.temperature,
+        "skipped": [{"path": str(file.path), "reason": file.reason} for file in skipped],
+    }

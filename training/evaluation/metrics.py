@@ -1,0 +1,134 @@
+"""Probabilities and truth in; accuracy, likelihood and calibration, with intervals, out.
+
+Two networks on the same photos in; whether one is better, and how sure that is, out.
+"""
+
+from dataclasses import asdict, dataclass
+from math import comb
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.statistics.confusion import wilson
+
+ECE_BINS = 15
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95% interval."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well probabilities `[N, K]` fit the truth. Accuracy has a Wilson interval, the others bootstrap ones."""
+
+    n: int
+    correct: int
+    accuracy: Interval
+    nll: Interval
+    """Mean negative log likelihood of the true class, in nats."""
+    brier: Interval
+    """Mean squared distance between probabilities and one-hot truth, summed over classes: 0 to 2 (Brier 1950)."""
+    ece: Interval
+    """Expected calibration error over 15 equal-width bins of confidence (Guo et al. 2017, equation 3)."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> Metrics:
+    """Compare probabilities with the truth.
+
+    Args:
+        probabilities_NK: float32, rows that sum to 1.
+        labels_N: int64, true class indices.
+
+    Raises:
+        ValueError: if there is nothing to compare.
+    """
+    n = len(labels_N)
+    if n == 0:
+        raise ValueError("no photos to measure on")
+    p_true = probabilities_NK[np.arange(n), labels_N].astype(np.float64)
+    confidence = probabilities_NK.max(1).astype(np.float64)
+    right = probabilities_NK.argmax(1) == labels_N
+    nll = -np.log(np.maximum(p_true, 1e-12))
+    squares = np.einsum("nk,nk->n", probabilities_NK, probabilities_NK, dtype=np.float64)
+    brier = squares - 2 * p_true + 1
+    samples = np.random.default_rng(0).integers(0, n, (RESAMPLES, n)) if n <= 20_000 else None
+    accuracy = wilson(int(right.sum()), n)
+    return Metrics(
+        n=n,
+        correct=int(right.sum()),
+        accuracy=Interval(accuracy.value, accuracy.lower, accuracy.upper),
+        nll=_mean_interval(nll, samples),
+        brier=_mean_interval(brier, samples),
+        ece=_ece_interval(confidence, right, samples),
+    )
+
+
+def calibration_bins(confidence_N: NDArray[np.float64], right_N: NDArray[np.bool_]) -> list[tuple[float, float, int]]:
+    """(mean confidence, accuracy, count) of each bin of confidence that holds a prediction."""
+    bin_of = np.minimum((confidence_N * ECE_BINS).astype(int), ECE_BINS - 1)
+    return [
+        (float(confidence_N[inside].mean()), float(right_N[inside].mean()), int(inside.sum()))
+        for inside in (bin_of == b for b in range(ECE_BINS))
+        if inside.any()
+    ]
+
+
+def _mean_interval(values: NDArray[np.float64], samples: NDArray[np.int64] | None) -> Interval:
+    mean = float(values.mean())
+    if samples is None:  # so many that the normal approximation is as good
+        half = 1.959963984540054 * float(values.std()) / len(values) ** 0.5
+        return Interval(mean, mean - half, mean + half)
+    lower, upper = np.quantile(values[samples].mean(1), (0.025, 0.975))
+    return Interval(mean, float(lower), float(upper))
+
+
+def _ece_interval(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], samples: NDArray[np.int64] | None
+) -> Interval:
+    bin_of = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    gap = confidence - right
+
+    def ece(weights: NDArray[np.float64]) -> float:
+        return float(np.abs(np.bincount(bin_of, gap * weights, ECE_BINS)).sum() / weights.sum())
+
+    n = len(gap)
+    value = ece(np.ones(n))
+    if samples is None:
+        rng = np.random.default_rng(0)
+        draws = [ece(rng.poisson(1.0, n).astype(np.float64)) for _ in range(200)]  # the Poisson bootstrap
+    else:
+        draws = [ece(np.bincount(sample, minlength=n).astype(np.float64)) for sample in samples]
+    lower, upper = np.quantile(draws, (0.025, 0.975))
+    return Interval(value, float(lower), float(upper))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How answers changed from one network to another."""
+
+    gained: int
+    """Photos that only the second has right."""
+    lost: int
+    """Photos that only the first has right."""
+    p_value: float
+    """McNemar's exact test, two-sided (McNemar 1947): how likely a difference like this is if neither is better."""
+
+
+def compare(before_N: NDArray[np.bool_], after_N: NDArray[np.bool_]) -> Paired:
+    """Compare what two networks had right, photo by photo."""
+    gained, lost = int((after_N & ~before_N).sum()), int((before_N & ~after_N).sum())
+    changed = gained + lost
+    fewer = min(gained, lost)
+    tail = sum(comb(changed, count) for count in range(fewer + 1))
+    return Paired(gained, lost, min(1.0, tail / 2 ** (changed - 1)) if changed else 1.0)

@@ -1,0 +1,1 @@
+"""Activations of a frozen backbone: computed once, kept on disk, looked up."""

@@ -1,0 +1,212 @@
+"""Photos in; the body's activations for each out, computed once and kept in a store on disk.
+
+The store's folder is named by the weights and the preprocessing that they depend on; within it a key stands for a
+photo's contents and the view of it. So a changed photo, and it alone, is computed again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.image.decode import ImageError
+from serving.image.preprocess import Preprocess
+from serving.image.views import VIEWS, View, look
+from training.data.images import DataError, Photo, Skipped
+from training.data.shards import contents
+from training.features.extract import Extract
+from training.features.store import ActivationStore
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+Read = Callable[[], bytes]
+"""Gives a photo's contents."""
+
+BATCHES_AT_ONCE = 32
+"""Batches in work or waiting for each worker: enough that none idles while rows are written to the disk."""
+APPEND_ROWS = 256
+"""Rows added to the store at a time: what an interrupt may cost."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What computing activations took."""
+
+    engine: str
+    """What computed them, in words; empty where nothing had to be computed."""
+    views: int
+    """Rows that were computed: V for each photo."""
+    seconds: float
+    """Of decoding, computing and storing."""
+    prepare_s: float
+    """Of getting the engine ready, once."""
+
+    @property
+    def rate(self) -> float:
+        """Views a second."""
+        return self.views / max(self.seconds, 1e-9)
+
+
+NO_WORK = Work("", 0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Of a list of photos, V views each. An example is one view of one photo: number i is photo i // V, view i % V."""
+
+    photos: list[Photo]
+    """Those that could be decoded, in the order given: N of them."""
+    skipped: list[Skipped]
+    computed: int
+    """How many photos had to be computed; the others were there already."""
+    rows: NDArray[np.float32]
+    """float32 `[rows of the store, 2C]`, memory-mapped."""
+    row_of_NV: NDArray[np.int64]
+    """Where in `rows` each photo's views are, int64 `[N, V]`."""
+    work: Work = NO_WORK
+
+    def __len__(self) -> int:
+        """The number of examples, N x V."""
+        return self.row_of_NV.size
+
+    def features(self, examples: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Activations of some of the examples, float32 `[len(examples), 2C]`, read from disk."""
+        return np.asarray(self.rows[self.row_of_NV.ravel()[examples]])
+
+    def labels(self) -> NDArray[np.int64]:
+        """The class index of each example, int64 `[N x V]`."""
+        return np.repeat([photo.label for photo in self.photos], self.row_of_NV.shape[1]).astype(np.int64)
+
+
+def default_cache() -> Path:
+    """`$XDG_CACHE_HOME/pawserve`, or `~/.cache/pawserve`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pawserve"
+
+
+def store_folder(cache: Path, *, weights: str, preprocess: Preprocess) -> Path:
+    """Where one network's activations are kept: a name for all that they depend on but the photo and the view."""
+    key = json.dumps({"weights": weights, "preprocess": asdict(preprocess)}, sort_keys=True)
+    return cache / "activations" / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def compute_activations(
+    photos: Sequence[Photo],
+    *,
+    store: ActivationStore,
+    make_extract: Callable[[], Extract],
+    preprocess: Preprocess,
+    views: int,
+    workers: int,
+    batch_size: int,
+    on_progress: Callable[[int, int], None],
+) -> Activations:
+    """Look up what the store has, compute and add what it lacks.
+
+    Args:
+        make_extract: called only if something has to be computed.
+        views: how many of `serving.image.views.VIEWS`, from view 0 on.
+        workers: threads that each decode a batch of photos and extract its features.
+        on_progress: called with (photos done, photos to compute).
+
+    Returns:
+        The activations of every photo that could be decoded; the others are in `skipped`.
+    """
+    keys_NV = [[_key(photo, view) for view in VIEWS[:views]] for photo in photos]
+    row_of_NV = store.find(list(chain.from_iterable(keys_NV))).reshape(-1, views)
+    missing = list(
+        {photo.sha256: photo for photo, rows in zip(photos, row_of_NV, strict=True) if rows.min() < 0}.values()
+    )
+    skipped: dict[bytes, str] = {}
+    if missing:
+        extract = make_extract()
+        on_progress(0, len(missing))
+
+        def work(batch: Sequence[tuple[Photo, Read]]) -> list[tuple[Photo, NDArray[np.float32] | str]]:
+            return _extract_batch(batch, extract, preprocess, views)
+
+        keys: list[bytes] = []
+        rows: list[NDArray[np.float32]] = []
+        done = 0
+        for results in _in_threads(work, _batches(contents(missing), batch_size), workers):
+            for photo, result in results:
+                if isinstance(result, str):
+                    skipped[photo.sha256] = result
+                else:
+                    keys += [_key(photo, view) for view in VIEWS[:views]]
+                    rows.append(result)
+            done += len(results)
+            on_progress(done, len(missing))
+            if keys and (len(keys) >= APPEND_ROWS or done == len(missing)):
+                store.append(keys, np.concatenate(rows))
+                keys, rows = [], []
+        row_of_NV = store.find(list(chain.from_iterable(keys_NV))).reshape(-1, views)
+    there = row_of_NV.min(1) >= 0
+    return Activations(
+        photos=[photo for photo, known in zip(photos, there, strict=True) if known],
+        skipped=[Skipped(photo.path, skipped[photo.sha256]) for photo in photos if photo.sha256 in skipped],
+        computed=len(missing) - len(skipped),
+        rows=store.rows,
+        row_of_NV=row_of_NV[there],
+    )
+
+
+def _key(photo: Photo, view: View) -> bytes:
+    return hashlib.sha256(photo.sha256 + repr(view).encode()).digest()
+
+
+def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    waiting = iter(items)
+    while batch := list(islice(waiting, size)):
+        yield batch
+
+
+def _extract_batch(
+    photos: Sequence[tuple[Photo, Read]], extract: Extract, preprocess: Preprocess, views: int
+) -> list[tuple[Photo, NDArray[np.float32] | str]]:
+    """Each photo with the features of its views, float32 `[V, 2C]`, or with the reason why it has none."""
+    results: list[tuple[Photo, NDArray[np.float32] | str]] = []
+    decoded: list[Photo] = []
+    images: list[NDArray[np.uint8]] = []
+    for photo, read in photos:
+        try:
+            images.append(look(preprocess.canvas(read()), preprocess.crop, count=views))
+            decoded.append(photo)
+        except ImageError as error:
+            results.append((photo, f"{error.reason}: {error}"))
+        except DataError as error:
+            results.append((photo, str(error)))
+    if images:
+        features = extract(np.concatenate(images))
+        results += zip(decoded, features.reshape(len(decoded), views, -1), strict=True)
+    return results
+
+
+def _in_threads(work: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
+    """Results as they come, in any order; when the caller stops or fails, what has not begun is dropped."""
+    waiting = iter(items)
+    finished: SimpleQueue[Future[_R]] = SimpleQueue()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="activations")
+
+    def submit(count: int) -> int:
+        batches = list(islice(waiting, count))
+        for item in batches:
+            pool.submit(work, item).add_done_callback(finished.put)
+        return len(batches)
+
+    try:
+        running = submit(workers * BATCHES_AT_ONCE)
+        while running:
+            result = finished.get().result()
+            running += submit(1) - 1
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,41 @@
+"""Photos, a recipe and the name of a stage in; the curve of its learning-rate range test out."""
+
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+from training.console import say
+from training.data.sources import derived_seed
+from training.distributed import Processes
+from training.fitting.lr_finder import LrCurve
+from training.fitting.session import set_up
+from training.fitting.steps import find_rate, groups_of, make_trainer, sources_of
+from training.hardware import choose_hardware
+from training.networks.layer_groups import broadcast_rates, describe_groups
+from training.recipes.recipe import Recipe
+
+
+def find_rate_for(data: Path, recipe: Recipe, stage: str, cache: Path) -> LrCurve:
+    """Run the range test as it would run if the stage were the recipe's first.
+
+    Raises:
+        DataError, WeightsError, ValueError: with what to change.
+    """
+    step = next(step for step in recipe.steps() if step.name == stage)
+    with tempfile.TemporaryDirectory() as folder:
+        setting, _, _ = set_up(
+            data.resolve(),
+            recipe,
+            cache,
+            folder=Path(folder),
+            hardware=choose_hardware(),
+            processes=Processes(),
+            checkpoint_every_s=0,
+            stage=lambda name: nullcontext(),
+        )
+        groups = groups_of(setting, step)
+        rates = broadcast_rates(step.stage.lr, groups, first=step.stage.freeze_to)
+        say(describe_groups(groups, first=step.stage.freeze_to, rates=rates))
+        train, _ = sources_of(setting, step)
+        trainer = make_trainer(setting, step, groups)
+        return find_rate(trainer, train, step, rates, recipe, derived_seed(recipe.seed))

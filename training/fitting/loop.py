@@ -1,0 +1,147 @@
+"""A trainer, photos or activations, and a stage in; a trained network and its history out. The fit loop."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.data.sources import Source, derived_seed
+from training.fitting.schedule import cycle_ends, decoupled_decay, learning_rate, one_cycle_momentum
+from training.fitting.trainer import Trainer
+from training.recipes.stage import Stage
+
+CHECK_EVERY = 16
+"""Steps between looks at the losses: each look waits for the GPU."""
+ORDER, DROPOUT, VIEWS = range(3)
+"""What random numbers are drawn for."""
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message says at which step, and what to change."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch did; one line of `history.jsonl`."""
+
+    stage: str
+    epoch: int
+    """Counts from 1, over all stages."""
+    lr: float
+    """Of the last group at the epoch's last step."""
+    train_loss: float
+    valid_loss: float
+    valid_accuracy: float
+    rate: float
+    """Rows learned from a second."""
+    seconds: float
+    """With validation."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Whom to tell how a fit goes."""
+
+    on_batch: Callable[[int, int], None]
+    """(rows done, rows in the epoch)."""
+    on_cycle: Callable[[int], None]
+    """After the last batch of a cycle, with its number, from 0."""
+    on_epoch: Callable[[int, EpochResult, Tensor], None]
+    """Epochs of this stage that are done, the result, and the validation logits `[N, K]`."""
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+
+
+def fit_stage(
+    trainer: Trainer,
+    stage: Stage,
+    *,
+    name: str,
+    train: Source,
+    valid: Source,
+    rates: Sequence[float],
+    batch_size: int,
+    seed: int,
+    done: int,
+    before: int,
+    hooks: Hooks,
+) -> None:
+    """Run a stage's epochs.
+
+    What is random in an epoch depends on `seed` and the epoch's number alone, so a stage that goes on from a
+    checkpoint does what it would have done.
+
+    Args:
+        rates: highest rate of each group that learns.
+        batch_size: over all processes.
+        done: epochs of this stage that a checkpoint holds.
+        before: epochs of earlier stages, for numbering.
+
+    Raises:
+        TrainingError: if the loss is no longer a number.
+    """
+    count = len(train.labels())
+    processes = trainer.processes
+    per_epoch = len(train.epoch(batch_size, 0, processes.count))
+    cycles = {"first_cycle": stage.cycle_len * per_epoch, "cycle_mult": stage.cycle_mult}
+    ends = cycle_ends(cycles=stage.cycles, **cycles)
+    valid_labels = torch.from_numpy(valid.labels())
+    for epoch in range(done, stage.epochs):
+        began = hooks.clock()
+        step = epoch * per_epoch
+        batches = train.epoch(batch_size, derived_seed(seed, ORDER, epoch), processes.count)
+        torch.manual_seed(derived_seed(seed, DROPOUT, epoch, processes.rank))
+        trainer.train()
+        losses: list[Tensor] = []
+        rows_done = 0
+        views = train.batches([parts[processes.rank] for parts in batches], derived_seed(seed, VIEWS, epoch))
+        for parts, (inputs, labels) in zip(batches, views, strict=True):
+            rows = sum(map(len, parts))
+            now = [learning_rate(stage.schedule, step, lr=rate, **cycles) for rate in rates]
+            momentum = one_cycle_momentum(step, **cycles) if stage.schedule == "one-cycle" else None
+            decay = 0.0
+            if stage.decoupled_decay:
+                part = now[-1] / rates[-1]
+                decay = decoupled_decay(step, weight_decay=stage.weight_decay, rate_part=part, **cycles)
+            losses.append(trainer.step(inputs, labels, rows=rows, rates=now, momentum=momentum, decay=decay))
+            step += 1
+            rows_done += rows
+            if len(losses) % CHECK_EVERY == 0 or rows_done == count:
+                _check_finite(losses[-CHECK_EVERY:], step, now[-1], name)
+            hooks.on_batch(rows_done, count)
+        train_loss = float(processes.total(torch.stack(losses).sum())) / count
+        learned = hooks.clock()
+        if step in ends:
+            hooks.on_cycle(ends.index(step))
+        logits = trainer.predict(valid)
+        result = EpochResult(
+            stage=name,
+            epoch=before + epoch + 1,
+            lr=now[-1],
+            train_loss=train_loss,
+            valid_loss=float(functional.cross_entropy(logits, valid_labels)),
+            valid_accuracy=float((logits.argmax(1) == valid_labels).float().mean()),
+            rate=round(count / max(learned - began, 1e-9), 1),
+            seconds=round(hooks.clock() - began, 4),
+        )
+        # before a checkpoint is written: one of a network that is lost would take the place of the last good one
+        _check(result.valid_loss, f"the validation loss of stage {name}", step - 1, now[-1], name)
+        hooks.on_epoch(epoch + 1, result, logits)
+    trainer.network.eval()
+
+
+def _check_finite(losses: Sequence[Tensor], step: int, lr: float, name: str) -> None:
+    values = torch.stack(list(losses)).tolist()
+    for index, value in enumerate(values):
+        _check(value, f"the loss of stage {name}", step - len(values) + index, lr, name)
+
+
+def _check(value: float, what: str, step: int, lr: float, name: str) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{what} is {value} at its step {step} with learning rate about {lr:g}: lower "
+            f"--stages.{name.split()[0]}.lr (a tenth is a good next try)"
+        )

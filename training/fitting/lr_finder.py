@@ -1,0 +1,154 @@
+"""A trainer and something to learn from in; the loss at each learning rate, and rates to choose from, out.
+
+The learning-rate range test (Smith 2015) with fast.ai 0.7's rules. Afterwards the network, the optimizer and the
+random numbers are as they were.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from training.data.sources import Batch, Source, derived_seed
+from training.fitting.trainer import Trainer
+
+LOWEST, HIGHEST = 1e-5, 10.0
+BETA = 0.98
+"""Of the smoothed loss."""
+STEPS = 100
+WORSE = 4.0
+"""The sweep stops at this many times the lowest smoothed loss,"""
+FREE_STEPS = 10
+"""of which the first steps do not count: they are few batches' luck."""
+SKIP_FIRST, SKIP_LAST = 10, 5
+"""Points that the plot and the suggestions leave out: before the smoothing has settled, and while it explodes."""
+RECIPE, STEEPEST, VALLEY = "recipe", "steepest", "valley"
+
+
+@dataclass(frozen=True)
+class LrCurve:
+    """What a sweep saw."""
+
+    name: str
+    """Of the stage that it was run for."""
+    lrs: list[float]
+    """Of the last layer group, rising exponentially."""
+    losses: list[float]
+    """Smoothed and debiased."""
+
+    def shown(self) -> tuple[list[float], list[float]]:
+        """Rates and losses without the first and last points; all of them where few are left."""
+        if len(self.lrs) <= SKIP_FIRST + SKIP_LAST + 5:
+            return self.lrs, self.losses
+        return self.lrs[SKIP_FIRST:-SKIP_LAST], self.losses[SKIP_FIRST:-SKIP_LAST]
+
+    def suggestions(self) -> dict[str, float]:
+        """A rate by each rule."""
+        lrs, losses = self.shown()
+        return {
+            RECIPE: lrs[int(np.argmin(losses))] / 10,
+            STEEPEST: lrs[int(np.argmin(np.gradient(losses, np.log(lrs))))] if len(lrs) > 1 else lrs[0],
+            VALLEY: lrs[_valley(losses)],
+        }
+
+
+def sweep_rates(steps: int = STEPS, lowest: float = LOWEST, highest: float = HIGHEST) -> list[float]:
+    """Rates from `lowest` to `highest`, each the same multiple of the one before."""
+    return [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
+
+
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """The exponential moving average, debiased by 1 - beta^i as in Adam (Kingma & Ba 2015, section 3)."""
+    average, result = 0.0, []
+    for count, loss in enumerate(losses, 1):
+        average = BETA * average + (1 - BETA) * loss
+        result.append(average / (1 - BETA**count))
+    return result
+
+
+def find_lr(
+    trainer: Trainer,
+    source: Source,
+    *,
+    name: str,
+    ratios: Sequence[float],
+    batch_size: int,
+    seed: int,
+    on_step: Callable[[int, int], None],
+) -> LrCurve:
+    """Sweep the rate from 1e-5 to 10, one batch a step; stop at NaN, or beyond 4 times the lowest loss.
+
+    Args:
+        ratios: each learning group's rate as a part of the last group's.
+        on_step: called with (steps done, steps at most).
+
+    Returns:
+        The curve. The trainer's tensors and torch's random numbers are what they were before.
+    """
+    before = copy.deepcopy(trainer.state())
+    modes = [(module, module.training) for module in trainer.network.modules()]
+    random_state = torch.get_rng_state()
+    device = trainer.hardware.device
+    device_random_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    lrs: list[float] = []
+    raw: list[float] = []
+    best = math.inf
+    try:
+        torch.manual_seed(derived_seed(seed, trainer.processes.rank))
+        trainer.train()
+        for lr, (rows, (inputs, labels)) in zip(
+            sweep_rates(), _batches(source, trainer, batch_size, seed), strict=False
+        ):
+            loss = trainer.step(inputs, labels, rows=rows, rates=[lr * ratio for ratio in ratios])
+            lrs.append(lr)
+            raw.append(float(trainer.processes.total(loss.clone())) / rows)
+            on_step(len(lrs), STEPS)
+            curve = smoothed(raw)
+            if len(raw) > FREE_STEPS:
+                best = min(best, curve[-1])
+            if not math.isfinite(raw[-1]) or curve[-1] > WORSE * best:
+                break
+    finally:
+        trainer.load_state(before)
+        trainer.optimizer.zero_grad(set_to_none=True)
+        for module, training in modes:
+            module.training = training
+        torch.set_rng_state(random_state)
+        if device_random_state is not None:
+            torch.cuda.set_rng_state(device_random_state, device)
+    if not math.isfinite(raw[-1]) and len(raw) > 1:
+        lrs.pop()
+        raw.pop()
+    return LrCurve(name, lrs, smoothed(raw))
+
+
+def _batches(source: Source, trainer: Trainer, batch_size: int, seed: int) -> Iterator[tuple[int, Batch]]:
+    """As many batches as there are steps, epoch after epoch: the size of each, and this process's part of it."""
+    processes = trainer.processes
+    done = 0
+    while done < STEPS:
+        epoch = source.epoch(batch_size, derived_seed(seed, done), processes.count)[: STEPS - done]
+        mine = source.batches([parts[processes.rank] for parts in epoch], seed)
+        for parts, tensors in zip(epoch, mine, strict=True):
+            yield sum(map(len, parts)), tensors
+        done += len(epoch)
+
+
+def _valley(losses: Sequence[float]) -> int:
+    """The point half-way down the longest fall of the curve.
+
+    The longest decreasing subsequence spans the fall; a point in its middle third is steep and not yet low.
+    """
+    length = [1] * len(losses)
+    previous = [-1] * len(losses)
+    for at in range(len(losses)):
+        for earlier in range(at):
+            if losses[earlier] > losses[at] and length[earlier] + 1 > length[at]:
+                length[at], previous[at] = length[earlier] + 1, earlier
+    end = start = int(np.argmax(length))
+    while previous[start] >= 0:
+        start = previous[start]
+    return start + (end - start) // 2

@@ -1,0 +1,104 @@
+"""Networks at the ends of cycles in; one network of their mean weights, or of their mean predictions, out.
+
+Averaging predictions is the snapshot ensemble (Huang et al. 2017); averaging weights leaves one network, whose
+batch-norm statistics belong to none of the snapshots and are computed again (Izmailov et al. 2018, section 3.2).
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from training.data.sources import Source
+from training.files import write_whole
+from training.fitting.trainer import Trainer
+from training.networks.model import Classifier, MeanPredictions, Network
+from training.recipes.recipe import Average
+
+SNAPSHOTS = "snapshots"
+State = dict[str, Tensor]
+
+
+def save_snapshot(folder: Path, cycle: int, state: Mapping[str, Tensor]) -> None:
+    """Write what a cycle ended with; cycles count from 0, files from 1."""
+    (folder / SNAPSHOTS).mkdir(exist_ok=True)
+    contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
+    write_whole(_path(folder, cycle), safetensors.torch.save(contiguous))
+
+
+def average_snapshots(
+    average: Average,
+    folder: Path,
+    cycles: int,
+    *,
+    trainer: Trainer,
+    classifier: Classifier,
+    train: Source,
+    valid: Source,
+    batch_size: int,
+    seed: int,
+) -> tuple[Network, Tensor]:
+    """One network of the snapshots of a stage, and its validation logits `[N, K]`.
+
+    Args:
+        trainer: of the stage; its network is the classifier, or only its head.
+        classifier: what the snapshots are of; changed in place.
+    """
+    states = [safetensors.torch.load_file(_path(folder, cycle)) for cycle in range(cycles)]
+    if average == "weights":
+        trainer.network.load_state_dict(mean_weights(states))
+        recompute_batch_norms(trainer, train, batch_size=batch_size, seed=seed)
+        return classifier, trainer.predict(valid)
+    logits, networks = [], []
+    for state in states:
+        trainer.network.load_state_dict(state)
+        logits.append(torch.log_softmax(trainer.predict(valid), 1))
+        networks.append(copy.deepcopy(classifier).cpu())
+    mean_logits = torch.logsumexp(torch.stack(logits), 0) - torch.tensor(float(cycles)).log()
+    if trainer.first == -1:  # the body is the same in all: it runs once
+        heads = [network.head for network in networks]
+        return Classifier(networks[0].body, MeanPredictions(heads)).eval(), mean_logits
+    return MeanPredictions(networks).eval(), mean_logits
+
+
+def _path(folder: Path, cycle: int) -> Path:
+    return folder / SNAPSHOTS / f"cycle-{cycle + 1}.safetensors"
+
+
+def mean_weights(snapshots: Sequence[State]) -> State:
+    """The mean of each floating-point tensor; counters are the last snapshot's."""
+    last = snapshots[-1]
+    return {
+        name: torch.stack([snapshot[name] for snapshot in snapshots]).double().mean(0).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in last.items()
+    }
+
+
+def recompute_batch_norms(trainer: Trainer, source: Source, *, batch_size: int, seed: int) -> None:
+    """Set the statistics of the batch norms that learn to their mean over one epoch of training data.
+
+    Nothing else changes: neither weights nor the statistics of frozen batch norms.
+    """
+    trainer.train()
+    learning = [
+        module
+        for module in trainer.network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training and module.track_running_stats
+    ]
+    momenta = [module.momentum for module in learning]
+    for module in learning:
+        module.reset_running_stats()
+        module.momentum = None  # a cumulative mean
+    processes = trainer.processes
+    mine = [parts[processes.rank] for parts in source.epoch(batch_size, seed, processes.count)]
+    with torch.no_grad(), trainer.shared_norms():
+        for inputs, _ in source.batches(mine, seed):
+            trainer.network(inputs.to(trainer.hardware.device))
+    for module, momentum in zip(learning, momenta, strict=True):
+        module.momentum = momentum
+    trainer.network.eval()

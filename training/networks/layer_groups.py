@@ -1,0 +1,149 @@
+"""A classifier in; its layer groups out: what learns, at which rate, and which batch norms stay put.
+
+The body's layers, in the order in which timm names them, are cut into groups of equally many, earlier groups getting
+the remainder; the head is the last group. For resnet34 and three groups that is fast.ai 0.7's split: stem, layer1,
+layer2; layer3, layer4; head.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from timm.models._manipulate import group_with_matcher
+from torch import nn
+
+from training.networks.model import Classifier
+
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """Layers that share a learning rate."""
+
+    layers: str
+    """Their names, for people."""
+    parameters: list[nn.Parameter]
+    modules: list[nn.Module]
+    """Those without children."""
+
+    @property
+    def size(self) -> int:
+        """How many numbers can learn."""
+        return sum(parameter.numel() for parameter in self.parameters)
+
+
+def layer_groups(classifier: Classifier, count: int) -> list[LayerGroup]:
+    """Split a classifier into `count` groups.
+
+    Raises:
+        ValueError: if the body has fewer layers than groups are asked for.
+    """
+    network = classifier.body.network
+    matcher = cast(Callable[..., Any], network.group_matcher)(coarse=True)
+    names: list[list[str]] = list(group_with_matcher(network.named_parameters(), matcher).values())
+    if count - 1 > len(names):
+        raise ValueError(
+            f"groups is {count}; this backbone has {len(names)} layers, so at most {len(names) + 1} groups, the head "
+            "included"
+        )
+    groups = []
+    claimed: set[str] = set()
+    for part in np.array_split(np.arange(len(names)), count - 1):
+        inside = [name for index in part for name in names[index]]
+        prefixes = {name.rpartition(".")[0] for name in inside}
+        modules = [module for name, module in network.named_modules() if name in prefixes]
+        claimed |= prefixes
+        groups.append(LayerGroup(_name(inside), [network.get_parameter(name) for name in inside], modules))
+    # Dropouts and batch norms without weights belong to nobody by name: they follow the group that learns last.
+    rest = [m for name, m in network.named_modules() if name not in claimed and not list(m.children())]
+    groups[-1] = LayerGroup(groups[-1].layers, groups[-1].parameters, groups[-1].modules + rest)
+    return [*groups, head_group(classifier.head)]
+
+
+def head_group(head: nn.Module) -> LayerGroup:
+    """The head, as the group that it is."""
+    leaves = [module for module in head.modules() if not list(module.children())]
+    return LayerGroup("head", list(head.parameters()), leaves)
+
+
+def freeze_to(groups: Sequence[LayerGroup], first: int) -> list[LayerGroup]:
+    """Let the groups from `first` on learn (-1 is the last alone, 0 all), and no other.
+
+    Returns:
+        The groups that learn.
+    """
+    start = first % len(groups)
+    for index, group in enumerate(groups):
+        for parameter in group.parameters:
+            parameter.requires_grad_(index >= start)
+            if index < start:
+                parameter.grad = None
+    return list(groups[start:])
+
+
+def set_training(network: nn.Module, groups: Sequence[LayerGroup], *, first: int, freeze_bn: bool) -> None:
+    """Put a network into training, and frozen groups into eval mode: their batch norms' statistics stay as they are.
+
+    Args:
+        first: as `freeze_to` takes it.
+        freeze_bn: keep the statistics of the body's batch norms in groups that learn, too.
+    """
+    network.train()
+    for group in groups[: first % len(groups)]:
+        for module in group.modules:
+            module.eval()
+    if freeze_bn:
+        for group in groups[:-1]:
+            for module in group.modules:
+                if isinstance(module, _BATCH_NORM):
+                    module.eval()
+
+
+def broadcast_rates(rates: Sequence[float], groups: Sequence[LayerGroup], *, first: int) -> list[float]:
+    """One rate for each group that learns: a single one is for all, otherwise there is one for every group.
+
+    Raises:
+        ValueError: for another number of rates, showing the groups.
+    """
+    start = first % len(groups)
+    if len(rates) == 1:
+        return [rates[0]] * (len(groups) - start)
+    if len(rates) != len(groups):
+        raise ValueError(
+            f"lr has {len(rates)} rates; give one, or {len(groups)}, one for each layer group:\n"
+            + describe_groups(groups, first=first)
+        )
+    return list(rates[start:])
+
+
+def describe_groups(groups: Sequence[LayerGroup], *, first: int, rates: Sequence[float] = ()) -> str:
+    """The groups as a table for people: number, layers, parameters, whether they learn, rate."""
+    lines = []
+    for row in group_rows(groups, first=first, rates=rates):
+        number, layers, parameters, learns, rate = row
+        lines.append(f"  {number:>5}  {layers:<44}  {parameters:>11}  {learns:<6}  {rate}".rstrip())
+    return "\n".join(lines)
+
+
+def group_rows(
+    groups: Sequence[LayerGroup], *, first: int, rates: Sequence[float] = ()
+) -> list[tuple[str, str, str, str, str]]:
+    """The table's cells, the header first. `rates` are those of the groups that learn."""
+    start = first % len(groups)
+    rows = [("group", "layers", "parameters", "learns", "rate" if rates else "")]
+    for index, group in enumerate(groups):
+        rate = f"{rates[index - start]:.3g}" if rates and index >= start else ""
+        rows.append((str(index + 1), group.layers, f"{group.size:,}", "yes" if index >= start else "frozen", rate))
+    return rows
+
+
+def _name(parameters: Sequence[str]) -> str:
+    """The layers' names without what is inside them: 'conv1, bn1, layer1', 'blocks.0, blocks.1'."""
+    layers: dict[str, None] = {}
+    for name in parameters:
+        first, *rest = name.split(".")
+        layers[f"{first}.{rest[0]}" if rest and rest[0].isdigit() and len(rest) > 1 else first] = None
+    words = list(layers)
+    return ", ".join(words) if len(words) <= 4 else f"{words[0]}, {words[1]} … {words[-1]}"

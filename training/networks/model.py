@@ -1,0 +1,201 @@
+"""A backbone's name in; a network for K classes out: normalisation, pretrained body, pooling and fast.ai's head."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log, log2
+from typing import cast
+
+import timm
+import torch
+from timm.models import PretrainedCfg
+from torch import Tensor, nn
+
+from serving.image.preprocess import Interpolation, Preprocess
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What timm knows of a pretrained network's input."""
+
+    arch: str
+    preprocess: Preprocess
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+MIN_HEAD_WIDTH, MAX_HEAD_WIDTH = 16, 512
+HEAD_PART = 0.025
+"""Of the body's weights that the head's first linear layer has, at most."""
+
+_TAGS = {"resnet34": "resnet34.tv_in1k"}
+"""Which of several sets of weights a bare name means: for resnet34 torchvision's, as in the fast.ai course."""
+
+
+def timm_name(arch: str) -> str:
+    """The name by which timm knows a backbone and its pretrained weights."""
+    return _TAGS.get(arch, arch)
+
+
+def describe_backbone(arch: str) -> Backbone:
+    """How the network was shown pictures when it was trained.
+
+    Raises:
+        ValueError: for a name that timm does not know, with near ones.
+    """
+    if not timm.is_model(arch):
+        near = [name for name in timm.list_models(f"*{arch.split('.')[0][:8]}*") if "." not in name][:8]
+        raise ValueError(
+            f"timm knows no model {arch!r}" + (f"; near it: {', '.join(near)}" if near else "; see timm.list_models()")
+        )
+    config = timm.get_pretrained_cfg(timm_name(arch)) or PretrainedCfg(input_size=(3, 224, 224))
+    crop = int(config.input_size[-1])
+    interpolation: Interpolation = "bilinear" if config.interpolation == "bilinear" else "bicubic"
+    return Backbone(
+        arch=arch,
+        preprocess=Preprocess(crop=crop, resize=round(crop / config.crop_pct), interpolation=interpolation),
+        mean=cast(tuple[float, float, float], tuple(config.mean)),
+        std=cast(tuple[float, float, float], tuple(config.std)),
+    )
+
+
+def build_body(arch: str) -> nn.Module:
+    """The backbone without pooling and classifier, with random weights: float32 `[N, 3, H, W]` -> `[N, C, h, w]`."""
+    return timm.create_model(arch, pretrained=False, num_classes=0, global_pool="")
+
+
+class Body(nn.Module):
+    """uint8 RGB `[N, H, W, 3]` -> features float32 `[N, 2C]`: normalise, body, then max and average pooling."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.network = build_body(backbone.arch)
+        self.register_buffer("mean", 255 * torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", 1 / (255 * torch.tensor(backbone.std).view(1, 3, 1, 1)), persistent=False)
+
+    def forward(self, images_NHWC: Tensor) -> Tensor:
+        # Cast first: TensorRT takes uint8 as a network's input, but transposes no uint8.
+        x_NCHW = images_NHWC.to(torch.float32).permute(0, 3, 1, 2)
+        x_NCHW = (x_NCHW - cast(Tensor, self.mean)) * cast(Tensor, self.scale)
+        maps_NChw = self.network(x_NCHW)
+        return torch.cat([maps_NChw.amax((2, 3)), maps_NChw.mean((2, 3))], 1)
+
+
+class Head(nn.Sequential):
+    """fast.ai's head: features `[N, 2C]` -> logits `[N, K]`; Kaiming-normal weights, zero biases."""
+
+    def __init__(
+        self, features: int, classes: int, dropout: Sequence[float] = (0.25, 0.5), *, width: int = MAX_HEAD_WIDTH
+    ) -> None:
+        super().__init__(
+            nn.BatchNorm1d(features),
+            nn.Dropout(dropout[0]),
+            nn.Linear(features, width),
+            nn.ReLU(inplace=True),
+            nn.BatchNorm1d(width),
+            nn.Dropout(dropout[1]),
+            nn.Linear(width, classes),
+        )
+        for module in self:
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+                nn.init.zeros_(module.bias)
+
+
+def head_width(body: Body, features: int, classes: int) -> int:
+    """Units of the head's hidden layer, where the recipe gives none: fast.ai's 512, in proportion to the body.
+
+    On resnet34, for which fast.ai chose 512, the first linear layer has 2.5% of the body's weights. On a small body
+    512 units would be a large part of the file and of the work, for no accuracy: so as many as keep that part, a power
+    of two, but no fewer than there are classes.
+    """
+    part = HEAD_PART * sum(weight.numel() for weight in body.parameters()) / features
+    enough = 1 << (classes - 1).bit_length()
+    return min(max(1 << int(log2(part)), MIN_HEAD_WIDTH, enough), MAX_HEAD_WIDTH)
+
+
+class MeanPredictions(nn.Module):
+    """Several networks as one: their probabilities' mean, as logits (its logarithm) float32 `[N, K]`."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logarithms = torch.stack([torch.log_softmax(member(inputs), 1) for member in self.members])
+        return torch.logsumexp(logarithms, 0) - log(len(self.members))
+
+
+class Classifier(nn.Module):
+    """uint8 RGB `[N, H, W, 3]` -> logits float32 `[N, K]`."""
+
+    def __init__(self, body: Body, head: Head | MeanPredictions) -> None:
+        super().__init__()
+        self.body = body
+        self.head = head
+
+    def forward(self, images_NHWC: Tensor) -> Tensor:
+        return cast(Tensor, self.head(self.body(images_NHWC)))
+
+
+Network = Classifier | MeanPredictions
+"""What can be deployed: one network, or several whole ones that are averaged."""
+
+
+def members(network: Network) -> list[Classifier]:
+    """The networks that are averaged; one alone is its own only member."""
+    if isinstance(network, Classifier):
+        return [network]
+    return [cast(Classifier, member) for member in network.members]
+
+
+def network_like(backbone: Backbone, state: Mapping[str, Tensor]) -> Network:
+    """A network of the shape that a state dict was saved from, its weights not yet loaded.
+
+    Raises:
+        ValueError: if the state is none of a `Network`.
+    """
+    ends = (".0.weight", ".2.bias", ".6.bias")
+    widths = {name: len(tensor) for name, tensor in state.items() if name.endswith(ends)}
+
+    def head(prefix: str) -> Head:
+        features, width, classes = (f"{prefix}{end}" for end in ends)
+        try:
+            return Head(widths[features], widths[classes], width=widths[width])
+        except KeyError as error:
+            raise ValueError(f"there is no {error.args[0]}") from error
+
+    def count(prefix: str) -> int:
+        return len({name.split(".")[prefix.count(".")] for name in state if name.startswith(prefix)})
+
+    if many := count("members."):
+        return MeanPredictions([Classifier(Body(backbone), head(f"members.{n}.head")) for n in range(many)])
+    if many := count("head.members."):
+        return Classifier(Body(backbone), MeanPredictions([head(f"head.members.{n}") for n in range(many)]))
+    return Classifier(Body(backbone), head("head"))
+
+
+def class_count(network: Network) -> int:
+    """K: how many classes it tells apart."""
+    last = [tensor for name, tensor in network.state_dict().items() if name.endswith(".6.bias")]
+    return len(last[-1])
+
+
+def count_features(body: Body, crop: int) -> int:
+    """2C of a body, found by running it once, in eval mode, on one black picture.
+
+    Raises:
+        ValueError: if the backbone gives no feature map (as vision transformers do).
+    """
+    body.eval()
+    with torch.inference_mode():
+        try:
+            black = torch.zeros(1, crop, crop, 3, dtype=torch.uint8, device=cast(Tensor, body.mean).device)
+            features = body(black)
+        except (AssertionError, IndexError, RuntimeError) as error:
+            raise ValueError(f"this backbone gives no feature map [N, C, h, w] to pool: {error}") from error
+    return int(features.shape[1])
+
+
+def is_finite(state: Mapping[str, Tensor]) -> bool:
+    """Whether every weight is a number."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in state.values() if tensor.is_floating_point())

@@ -1,0 +1,248 @@
+"""Names of classes in; fonts of this machine that can draw them, and names that can be drawn, out.
+
+A stage and its rates in; what to plot of them over time out.
+
+Figures of a run, as PNG bytes.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager, get_font
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from serving.statistics.confusion import ConfusionMatrix
+from training.fitting.loop import EpochResult
+from training.fitting.lr_finder import LrCurve
+from training.fitting.schedule import learning_rate, one_cycle_momentum
+from training.recipes.stage import Stage
+
+BASE = "DejaVu Sans"
+"""Comes with matplotlib: Latin, Greek, Cyrillic, Arabic, Hebrew and more."""
+LAST_RESORT = "Last Resort"
+"""Fonts that have a box for every character."""
+MAX_LENGTH = 28
+NO_FONT = "#{}"
+
+
+@dataclass(frozen=True)
+class Lettering:
+    """How to write names in a plot."""
+
+    families: list[str]
+    """Fonts to look for each character in, in this order."""
+    names: list[str]
+    """As given, long ones shortened; a name that no font here can draw is its number among all, as '#3'."""
+    missing: int
+    """Names that no font here can draw."""
+
+
+def lettering(names: Sequence[str]) -> Lettering:
+    """Choose fonts that together draw as many of the names as can be."""
+    families = [BASE]
+    drawn: list[str] = []
+    covered = set(_characters(BASE))
+    for number, name in enumerate(names):
+        wanted = {ord(character) for character in name}
+        for family in () if wanted <= covered else _others():
+            if (wanted - covered) & _characters(family):
+                families.append(family)
+                covered |= _characters(family)
+            if wanted <= covered:
+                break
+        drawn.append(_shortened(name) if wanted <= covered else NO_FONT.format(number))
+    return Lettering(families, drawn, sum(name == NO_FONT.format(number) for number, name in enumerate(drawn)))
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MAX_LENGTH else f"{name[: MAX_LENGTH - 9]}…{name[-8:]}"
+
+
+@cache
+def _files() -> dict[str, str]:
+    """Upright fonts of regular weight: family -> file."""
+    upright = [font for font in fontManager.ttflist if font.style == "normal" and font.weight in (400, "normal")]
+    return {font.name: font.fname for font in upright if not font.name.startswith(LAST_RESORT)}
+
+
+@cache
+def _others() -> tuple[str, ...]:
+    """The other families, those for text on screens first."""
+    return tuple(sorted(_files().keys() - {BASE}, key=lambda name: ("Sans" not in name, name)))
+
+
+@cache
+def _characters(family: str) -> frozenset[int]:
+    return frozenset(get_font(_files()[family]).get_charmap())
+
+
+POINTS = 400
+
+
+@dataclass(frozen=True)
+class RatesOverTime:
+    """The rates of one step's layer groups, sampled."""
+
+    epochs: list[float]
+    rates: list[list[float]]
+    """One list for each group that learns, first to last."""
+    momentum: list[float]
+
+
+def rates_over_time(
+    stage: Stage, rates: Sequence[float], *, per_epoch: int, momentum: float, first_epoch: int
+) -> RatesOverTime:
+    """Sample a stage's schedule.
+
+    Args:
+        per_epoch: steps in an epoch.
+        momentum: where the schedule has none of its own.
+        first_epoch: epochs before this stage.
+    """
+    count = stage.epochs * per_epoch
+    steps = sorted({*range(0, count, max(count // POINTS, 1)), count - 1})
+    cycles = {"first_cycle": stage.cycle_len * per_epoch, "cycle_mult": stage.cycle_mult}
+    one_cycle = stage.schedule == "one-cycle"
+    return RatesOverTime(
+        epochs=[first_epoch + step / per_epoch for step in steps],
+        rates=[[learning_rate(stage.schedule, step, lr=rate, **cycles) for step in steps] for rate in rates],
+        momentum=[one_cycle_momentum(step, **cycles) if one_cycle else momentum for step in steps],
+    )
+
+
+matplotlib.use("Agg")
+
+BLUE, ORANGE, GREY = "#1f5fa8", "#d9722e", "#8a8f98"
+MAX_LABELLED_CLASSES = 30
+MAX_CELLS = 500
+
+
+def plot_losses(history: Sequence[EpochResult]) -> bytes:
+    """Training and validation loss, and validation accuracy, by epoch; a line where a stage ends."""
+    figure, axes = _figure(6.4, 3.6)
+    epochs = [result.epoch for result in history]
+    axes.plot(epochs, [result.train_loss for result in history], "o-", color=GREY, label="training loss (with dropout)")
+    axes.plot(epochs, [result.valid_loss for result in history], "o-", color=BLUE, label="validation loss")
+    axes.set(xlabel="epoch", ylabel="negative log likelihood (nats)", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for last, first in zip(history, history[1:], strict=False):
+        if last.stage != first.stage:
+            axes.axvline(last.epoch + 0.5, color=GREY, linewidth=0.8, linestyle=":")
+    accuracy = axes.twinx()
+    percent = [100 * result.valid_accuracy for result in history]
+    accuracy.plot(epochs, percent, "s--", color=ORANGE, label="validation accuracy (right)")
+    accuracy.set_ylabel("accuracy (%)")
+    accuracy.spines["top"].set_visible(False)
+    lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")] + accuracy.get_lines()
+    figure.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="outside upper left", ncols=2)
+    return _png(figure)
+
+
+def plot_rates(parts: Sequence[RatesOverTime]) -> bytes:
+    """Learning rate of each layer group, and momentum, over the epochs."""
+    figure, axes = _figure(6.4, 3.6)
+    momentum = axes.twinx()
+    shades = (BLUE, "#5b93cf", "#9dc0e6")
+    for part in parts:
+        for row, rates in enumerate(reversed(part.rates)):
+            label = ("last group", "group before", "earlier groups")[min(row, 2)]
+            known = label in [line.get_label() for line in axes.get_lines()]
+            axes.plot(part.epochs, rates, color=shades[min(row, 2)], label=None if known else label)
+        momentum.plot(part.epochs, part.momentum, ":", color=ORANGE, label="momentum (right)")
+    axes.set(xlabel="epoch", ylabel="learning rate", yscale="log")
+    momentum.set(ylabel="momentum", ylim=(0, 1.02))
+    momentum.spines["top"].set_visible(False)
+    lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")] + momentum.get_lines()[:1]
+    figure.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="outside upper left", ncols=4)
+    return _png(figure)
+
+
+def plot_lr_curve(curve: LrCurve) -> bytes:
+    """Smoothed loss against the rate, with what each rule suggests."""
+    figure, axes = _figure(6.4, 3.6)
+    lrs, losses = curve.shown()
+    axes.plot(lrs, losses, color=BLUE)
+    axes.set(xlabel="learning rate (last layer group)", ylabel="loss, smoothed (nats)", xscale="log")
+    for (rule, rate), marker in zip(curve.suggestions().items(), ("o", "^", "s"), strict=True):
+        loss = losses[min(range(len(lrs)), key=lambda index: abs(lrs[index] - rate))]
+        axes.plot([rate], [loss], marker, color=ORANGE, label=f"{rule}: {rate:.2g}")
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def plot_confusion(confusion: ConfusionMatrix) -> bytes:
+    """Counts, rows true and columns predicted, shaded by the row's proportion.
+
+    Beyond 30 classes without names and numbers; beyond 500 each cell of the picture is the sum of several.
+    """
+    size = len(confusion.classes)
+    counts = _binned(confusion.counts_KK)
+    side = min(3.2 + 0.42 * size, 8)
+    figure, axes = _figure(side + 0.6, side)
+    proportion = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    extent = (-0.5, size - 0.5, size - 0.5, -0.5)
+    axes.imshow(proportion, cmap="Blues", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+    axes.set(xlabel="predicted", ylabel="true")
+    if size <= MAX_LABELLED_CLASSES:
+        letters = lettering(confusion.classes)
+        upright = size <= 4 and max(map(len, letters.names)) <= 12
+        axes.set_xticks(range(size), letters.names, rotation=0 if upright else 90, ha="center")
+        axes.set_yticks(range(size), letters.names)
+        for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+            label.set(parse_math=False, family=letters.families)  # a dollar sign in a name is no formula
+        for row in range(size):
+            for column in range(size):
+                if counts[row, column] or size <= 6:
+                    colour = "white" if proportion[row, column] > 0.5 else "black"
+                    fontsize = 13 if size <= 6 else 8
+                    text = f"{counts[row, column]:,}"
+                    axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=fontsize)
+        if letters.missing:
+            axes.set_title("#N: the class numbered N from 0, whose name no font here can draw", fontsize=8)
+    else:
+        axes.set(xlabel=f"predicted (number of the class, 0 to {size - 1:,})", ylabel="true")
+    for side_name in ("top", "right", "left", "bottom"):
+        axes.spines[side_name].set_visible(False)
+    return _png(figure)
+
+
+def _binned(counts_KK: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most 500 rows and columns: neighbours summed."""
+    size = len(counts_KK)
+    if size <= MAX_CELLS:
+        return counts_KK
+    starts = np.unique(np.linspace(0, size, MAX_CELLS, endpoint=False).astype(int))
+    binned: NDArray[np.int64] = np.add.reduceat(np.add.reduceat(counts_KK, starts, 0), starts, 1)
+    return binned
+
+
+def plot_calibration(bins: Sequence[tuple[float, float, int]]) -> bytes:
+    """Accuracy against confidence: on the diagonal, a network is as often right as it says."""
+    figure, axes = _figure(4.4, 4.0)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="as sure as right")
+    areas = [20 + 180 * count / max(n for _, _, n in bins) for _, _, count in bins]
+    axes.scatter([c for c, _, _ in bins], [a for _, a, _ in bins], areas, color=BLUE, label="photos, by confidence")
+    low = max(0.0, min(min(c, a) for c, a, _ in bins) - 0.05)
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(low, 1.04), ylim=(low, 1.04))
+    axes.legend(frameon=False, loc="upper left")
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines["top"].set_visible(False)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=144)
+    return buffer.getvalue()

@@ -1,0 +1,131 @@
+"""The folder that a run is built in, beside the place where it will stand once it is whole.
+
+`.NAME.partial` holds what an unfinished fit has written; it is kept if there is a checkpoint to go on from.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from training.console import say
+from training.files import sync_folder
+from training.fitting.checkpoint import CHECKPOINT_FILE, ResumeError
+from training.fitting.loop import TrainingError
+from training.recipes.recipe import Recipe, differences
+from training.runs.run import RECIPE_FILE, RUN_FILE
+
+LOCK_FILE = ".lock"
+
+
+def partial_folder(run: Path) -> Path:
+    """Where an unfinished run is."""
+    return run.with_name(f".{run.name}.partial")
+
+
+def can_resume(run: Path) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return (partial_folder(run) / CHECKPOINT_FILE).exists()
+
+
+def is_finished(run: Path, recipe: Recipe) -> bool:
+    """Whether a run is there, and none is unfinished.
+
+    Raises:
+        ValueError: if it is of another recipe, with the difference.
+    """
+    if can_resume(run) or not (run / RUN_FILE).exists():
+        return False
+    if changed := differences(recipe.as_fields(), Recipe.load(run / RECIPE_FILE).as_fields()):
+        raise ValueError(
+            f"{run} is finished, by another recipe:\n  " + "\n  ".join(changed) + "\ngive another --run, or remove it"
+        )
+    return True
+
+
+@contextmanager
+def building(run: Path, *, resume: bool) -> Iterator[Path]:
+    """The folder to build a run in; when the block ends it is synced and takes the run's name, in one step.
+
+    If the block fails, the folder stays if it holds a checkpoint, and goes otherwise.
+
+    Raises:
+        ValueError: if `run` holds something else, if there is something to resume and `resume` was not asked for (or
+            the other way round), or if another process builds this run.
+    """
+    _check_replaceable(run)
+    folder = partial_folder(run)
+    run.parent.mkdir(parents=True, exist_ok=True)
+    if resume and not folder.is_dir():
+        raise ValueError(f"there is no unfinished run {folder} to resume; leave out --resume to start one")
+    folder.mkdir(exist_ok=True)
+    with (folder / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"another process is writing {run}; wait for it, or give another --run") from error
+        if not resume:
+            if (folder / CHECKPOINT_FILE).exists():
+                raise ValueError(
+                    f"an unfinished run is kept in {folder}: go on with it by --resume, or remove that folder to start "
+                    "over"
+                )
+            _empty(folder)
+        try:
+            yield folder
+            sync_folder(folder)
+            _put_in_place(folder, run)
+            # only now: until the run stands in its place, there must be something to go on from
+            for leftover in (run / CHECKPOINT_FILE, run / LOCK_FILE):
+                leftover.unlink(missing_ok=True)
+        except BaseException as error:
+            there = (folder / CHECKPOINT_FILE).exists()
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(folder)  # a full disk is told of by a write, which knows no name
+            if note := _what_is_kept(error, folder, there):
+                error.add_note(note)
+            if not there:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _what_is_kept(error: BaseException, folder: Path, checkpoint: bool) -> str:
+    if isinstance(error, TrainingError):
+        if not checkpoint:
+            return "there is no checkpoint: none had been written yet"
+        return (
+            f"the last good checkpoint is {folder / CHECKPOINT_FILE}; --resume would come to the same loss again, so "
+            f"remove {folder} to start over with a lower rate"
+        )
+    if checkpoint and not isinstance(error, ResumeError):  # which has said what is to be done
+        return f"what was done is kept in {folder}: the same command with --resume goes on from there"
+    if isinstance(error, KeyboardInterrupt):
+        return "no checkpoint had been written yet, so the same command starts anew; computed activations are kept"
+    return ""
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_FILE:
+            path.unlink()
+
+
+def _check_replaceable(run: Path) -> None:
+    if run.is_dir():
+        if not (run / RUN_FILE).exists() and any(run.iterdir()):
+            raise ValueError(f"--run {run} holds other files than a run's; give a new or an empty folder")
+    elif run.exists():
+        raise ValueError(f"--run {run} is a file; give a new folder")
+
+
+def _put_in_place(folder: Path, run: Path) -> None:
+    if (run / RUN_FILE).exists():
+        previous = run.with_name(f"{run.name}.previous")
+        shutil.rmtree(previous, ignore_errors=True)
+        run.rename(previous)
+        say(f"the run that was there is kept as {previous}")
+    os.rename(folder, run)
