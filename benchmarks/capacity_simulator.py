@@ -20,7 +20,7 @@ from serving.batching.admission import FairShares
 from serving.batching.fair_queue import FairOrder, FairQueue
 from serving.batching.ready_rows import MAX_GATHER_S
 from serving.batching.workers import MAX_GATHERED_ROWS
-from serving.context import Caller
+from serving.context import ClientIdentity
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class _Job:
     """One picture."""
 
     request: Request
-    caller: Caller
+    caller: ClientIdentity
     prepare_s: float
     answered: Act
     taken: int = 0
@@ -102,7 +102,7 @@ class Replica:
         """Rows that were admitted and not answered."""
         return self._shares.total
 
-    def ask(self, request: Request, caller: Caller, answered: Act) -> None:
+    def ask(self, request: Request, caller: ClientIdentity, answered: Act) -> None:
         """Receive a request; `answered` is called when its answer, or refusal, leaves."""
         pictures = len(request.prepare_s)
         half_s = self.model.loop.seconds(pictures) / 2  # to read it; as much again to answer
