@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.context import CURRENT_CLIENT, CURRENT_CALL
+from serving.context import CURRENT_CALL, CURRENT_CLIENT
 from serving.system.memory import is_out_of_memory
 
 Prepare = Callable[[], NDArray[np.uint8]]

@@ -27,7 +27,7 @@ from PIL import Image, UnidentifiedImageError
 
 from serving.image.headers import MAX_PARTS, canvas_size, has_too_many_parts, plain_size, tiling
 from serving.image.orientation import is_read, orientation_of, turn_upright, upright_rgb
-from serving.system.memory import is_short_of, is_out_of_memory
+from serving.system.memory import is_out_of_memory, is_short_of
 
 
 class PixelRoom:

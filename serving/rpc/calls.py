@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from serving.context import Call, choose_request_id, CURRENT_CALL
+from serving.context import CURRENT_CALL, Call, choose_request_id
 
 REQUEST_ID_KEY = "x-request-id"
 MAX_HANDLERS = 256

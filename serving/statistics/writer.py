@@ -23,7 +23,7 @@ from serving.statistics import updates as updates
 from serving.statistics.database import Database, StatisticsUnavailable
 from serving.statistics.migrations import check_current, preparing
 from serving.statistics.queries import MS_PER_MINUTE
-from serving.statistics.updates import Counts, WriteTask, Group, Label, LabelBatch, Previous
+from serving.statistics.updates import Counts, Group, Label, LabelBatch, Previous, WriteTask
 from serving.system.logs import RateLimitedLogger
 from serving.system.times import now_ms
 

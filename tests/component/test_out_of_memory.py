@@ -14,7 +14,7 @@ from PIL import Image
 
 from serving.image.decode import ImageError, Limits, Reason, decode
 from serving.image.headers import canvas_size
-from serving.system.memory import is_short_of, reserve, is_out_of_memory
+from serving.system.memory import is_out_of_memory, is_short_of, reserve
 from tests.golden.draw import encoded, picture
 from tests.support.commands import ROOT
 
