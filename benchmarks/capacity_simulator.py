@@ -1,6 +1,7 @@
 """A replica's costs and the times of arrivals in; when each request is answered out.
 
-The queue's rules are the server's own (serving/batching/workers.py, serving/batching/ready_rows.py), and its orders are the server's own code:
+The queue's rules are the server's own (serving/batching/workers.py, serving/batching/ready_rows.py), and its orders
+are the server's own code:
 bounded in rows and shared fairly between clients before anything is begun; workers take pictures, in an order that is
 fair to clients, gather a share of the queue where every worker can have an engine, and compute what is ready as soon as
 an engine is idle; what a worker keeps for too long, others compute. Left out: deadlines, cancelled calls, lanes (all
