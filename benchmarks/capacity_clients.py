@@ -10,7 +10,7 @@ from math import inf
 from benchmarks.capacity_events import Clock, Cores, Loop
 from benchmarks.capacity_model import LoopCosts, ReplicaModel
 from benchmarks.capacity_simulator import Replica, Request
-from serving.context import Caller
+from serving.context import ClientIdentity
 
 BALANCES = ("round_robin", "least_loaded", "per_connection")
 """How a client chooses: each replica in turn; the one with the fewest of its own requests unanswered; always the same
@@ -130,7 +130,7 @@ class _Client:
         turn: int,
     ) -> None:
         self._clock = clock
-        self._caller = Caller(f"client-{number}", "one")
+        self._caller = ClientIdentity(f"client-{number}", "one")
         self._servers = servers
         self._loop = loop
         self._reader = reader

@@ -20,7 +20,7 @@ from benchmarks.capacity_model import LoopCosts, ReplicaModel
 from benchmarks.capacity_servers import BATCH, Pinned, answer_of, on_cpu, start_load
 from serving.bundle.manifest import Bundle
 from serving.engine.onnx import Plan, choose_precision, load_engines
-from serving.image.views import look
+from serving.image.views import make_views
 from serving.system.memory import keep_freed_memory
 
 SIZES = (1, 2, BATCH, 2 * BATCH)
@@ -164,7 +164,7 @@ def measure_inside(bundle: Bundle, photos: Sequence[Path]) -> Inside:
         times = []
         for _ in range(PASSES):
             begin = time.process_time()
-            image = look(preprocess.canvas(content), preprocess.crop)
+            image = make_views(preprocess.canvas(content), preprocess.crop)
             times.append(time.process_time() - begin)
         images.append(image)
         prepare_s.append(median(times))

@@ -1,6 +1,7 @@
 """A replica's costs and the times of arrivals in; when each request is answered out.
 
-The queue's rules are the server's own (serving/batching/workers.py, serving/batching/ready_rows.py), and its orders are the server's own code:
+The queue's rules are the server's own (serving/batching/workers.py, serving/batching/ready_rows.py), and its orders
+are the server's own code:
 bounded in rows and shared fairly between clients before anything is begun; workers take pictures, in an order that is
 fair to clients, gather a share of the queue where every worker can have an engine, and compute what is ready as soon as
 an engine is idle; what a worker keeps for too long, others compute. Left out: deadlines, cancelled calls, lanes (all
@@ -20,7 +21,7 @@ from serving.batching.admission import FairShares
 from serving.batching.fair_queue import FairOrder, FairQueue
 from serving.batching.ready_rows import MAX_GATHER_S
 from serving.batching.workers import MAX_GATHERED_ROWS
-from serving.context import Caller
+from serving.context import ClientIdentity
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class _Job:
     """One picture."""
 
     request: Request
-    caller: Caller
+    caller: ClientIdentity
     prepare_s: float
     answered: Act
     taken: int = 0
@@ -102,7 +103,7 @@ class Replica:
         """Rows that were admitted and not answered."""
         return self._shares.total
 
-    def ask(self, request: Request, caller: Caller, answered: Act) -> None:
+    def ask(self, request: Request, caller: ClientIdentity, answered: Act) -> None:
         """Receive a request; `answered` is called when its answer, or refusal, leaves."""
         pictures = len(request.prepare_s)
         half_s = self.model.loop.seconds(pictures) / 2  # to read it; as much again to answer
