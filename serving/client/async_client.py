@@ -21,10 +21,10 @@ from serving.client.channel import (
     to_target,
 )
 from serving.client.messages import (
-    StreamResult,
     Classified,
-    ClientError,
     ClassifyOptions,
+    ClientError,
+    StreamResult,
     classify_request,
     label_request,
     stream_request,

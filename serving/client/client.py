@@ -22,11 +22,11 @@ from serving.client.channel import (
 )
 from serving.client.event_loop import iterate_in_thread
 from serving.client.messages import (
-    StreamResult,
     Classified,
+    ClassifyOptions,
     ClientError,
     Prediction,
-    ClassifyOptions,
+    StreamResult,
     classify_request,
     label_request,
     to_classified,

@@ -75,7 +75,9 @@ class ClassifyOptions:
     """Look at one view first, and at the others only where it leaves doubt."""
 
 
-def classify_request(options: ClassifyOptions, images: Sequence[bytes], labels: Sequence[str] | None) -> pb.ClassifyRequest:
+def classify_request(
+    options: ClassifyOptions, images: Sequence[bytes], labels: Sequence[str] | None
+) -> pb.ClassifyRequest:
     """The request for some pictures; `labels` are the true classes, "" where unknown."""
     labels = labels or [""] * len(images)
     return pb.ClassifyRequest(

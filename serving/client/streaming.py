@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc
 
-from serving.client.messages import StreamResult, ClientError, to_result
+from serving.client.messages import ClientError, StreamResult, to_result
 from serving.client.retries import TOO_LARGE, Retry, helps
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from serving.client import StreamResult, AsyncClient, Client, ClientError, Prediction, Retry
+from serving.client import AsyncClient, Client, ClientError, Prediction, Retry, StreamResult
 from serving.client import streaming as many
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from tests.support.commands import ROOT
