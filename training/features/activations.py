@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from serving.image.decode import ImageError
 from serving.image.preprocess import Preprocess
-from serving.image.views import VIEWS, View, look
+from serving.image.views import VIEWS, View, make_views
 from training.data.images import DataError, LabelledImage, Skipped
 from training.data.shards import contents
 from training.features.extract import Extract
@@ -178,7 +178,7 @@ def _extract_batch(
     views_NVHWC: list[NDArray[np.uint8]] = []
     for image, read in images:
         try:
-            views_NVHWC.append(look(preprocess.canvas(read()), preprocess.crop, count=views))
+            views_NVHWC.append(make_views(preprocess.canvas(read()), preprocess.crop, count=views))
             decoded.append(image)
         except ImageError as error:
             results.append((image, f"{error.reason}: {error}"))
