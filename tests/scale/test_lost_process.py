@@ -19,7 +19,7 @@ RECIPE = Recipe(
 SECOND_DIES = """
 import os, signal, sys
 from training.__main__ import main
-from training.trainer import Trainer
+from training.fitting.trainer import Trainer
 given = [word for word in sys.argv[1:] if word != "--"]  # torchrun may pass it on
 steps, step = [], Trainer.step
 def dying(*arguments, **named):
