@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from benchmarks.capacity_model import LoopCosts, ReplicaModel
 from benchmarks.capacity_servers import BATCH, Pinned, answer_of, on_cpu, start_load
 from serving.bundle.manifest import Bundle
-from serving.engine.onnx import Plan, choose_precision, load_engines
+from serving.engine.base import EngineLayout
+from serving.engine.onnx import choose_precision, load_engines
 from serving.image.views import look
 from serving.system.memory import keep_freed_memory
 
@@ -155,7 +156,7 @@ def measure_inside(bundle: Bundle, photos: Sequence[Path]) -> Inside:
     keep_freed_memory()
     manifest = bundle.manifest
     preprocess = manifest.preprocess
-    plan = Plan(instances=1, threads=1, max_batch_size=max(SIZES))
+    plan = EngineLayout(instances=1, threads=1, max_batch_size=max(SIZES))
     (engine,) = load_engines(bundle, choose_precision(manifest), plan)
     contents = [path.read_bytes() for path in photos]
     images = []

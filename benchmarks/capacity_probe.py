@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.bundle.manifest import Bundle, open_bundle
-from serving.engine.onnx import Plan, choose_precision, load_engines
+from serving.engine.base import EngineLayout
+from serving.engine.onnx import choose_precision, load_engines
 
 PERIOD_S = 0.12
 SMOOTHED_S = 0.2
@@ -93,7 +94,7 @@ def _asked_to_end(wait_s: float) -> bool:
 def probe(folder: Path) -> None:
     """Compute rows until standard input ends; then say how fast, as JSON."""
     bundle = open_bundle(folder)
-    plan = Plan(instances=1, threads=1, max_batch_size=1)
+    plan = EngineLayout(instances=1, threads=1, max_batch_size=1)
     (engine,) = load_engines(bundle, choose_precision(bundle.manifest), plan)
     crop = bundle.manifest.preprocess.crop
     images_NHWC = np.random.default_rng(0).integers(0, 256, (1, crop, crop, 3), np.uint8)

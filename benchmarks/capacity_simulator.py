@@ -1,6 +1,6 @@
 """A replica's costs and the times of arrivals in; when each request is answered out.
 
-The queue's rules are the server's own (serving/batching/workers.py, serving/batching/ready_rows.py), and its orders are the server's own code:
+The queue's rules are the server's own, and its orders are the server's own code:
 bounded in rows and shared fairly between clients before anything is begun; workers take pictures, in an order that is
 fair to clients, gather a share of the queue where every worker can have an engine, and compute what is ready as soon as
 an engine is idle; what a worker keeps for too long, others compute. Left out: deadlines, cancelled calls, lanes (all
@@ -16,7 +16,7 @@ from math import ceil, inf
 
 from benchmarks.capacity_events import Act, Clock, Cores, Loop, Process, spawn
 from benchmarks.capacity_model import ReplicaModel
-from serving.batching.admission import FairShares
+from serving.batching.admission import Quotas
 from serving.batching.fair_queue import FairOrder, FairQueue
 from serving.batching.ready_rows import MAX_GATHER_S
 from serving.batching.workers import MAX_GATHERED_ROWS
@@ -86,7 +86,7 @@ class Replica:
         self._nic = Loop(Cores(clock, 1))
         self._rng = rng
         self._loop = Loop(cores, model.loop.wake_s)
-        self._shares = FairShares(model.max_rows)
+        self._shares = Quotas(model.max_rows)
         self._gathers = model.workers <= model.instances
         self._orders: FairQueue[_Job, _Compute] = FairQueue()
         self._resting: list[Act] = []

@@ -19,7 +19,7 @@ from serving.system.memory import return_memory
 
 __all__ = [
     "ModelNotFound",
-    "Repository",
+    "ModelRepository",
     "ServedModel",
     "ServingOptions",
     "State",
@@ -49,7 +49,7 @@ class State(Enum):
     LOADING = 1
     READY = 2
     DRAINING = 3
-    REFUSED = 4
+    FAILED = 4
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class _View:
         return cls(ordered, {name: status.model for (name, _), status in ordered.items() if status.model})
 
 
-class Repository:
+class ModelRepository:
     """The versions that are served, and what became of the others."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Repository:
 
     def mark(self, key: Key, state: State, reason: str) -> None:
         """Note what becomes of a version; of one that is served, only the reason is noted."""
-        if state is State.REFUSED:
+        if state is State.FAILED:
             self.refused[key[0]] += 1
         old = self._view.statuses.get(key)
         new = replace(old, reason=reason) if old and old.model else VersionStatus(*key, state, reason)

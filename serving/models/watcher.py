@@ -13,7 +13,15 @@ from pathlib import Path
 
 from serving.bundle.folder import Fingerprint, fingerprint, list_names, list_versions, open_version, parse_wanted
 from serving.bundle.manifest import BundleError, Manifest
-from serving.models.repository import Key, ModelNotFound, Repository, ServedModel, ServingOptions, State, load_model
+from serving.models.repository import (
+    Key,
+    ModelNotFound,
+    ModelRepository,
+    ServedModel,
+    ServingOptions,
+    State,
+    load_model,
+)
 from serving.statistics.store import StatisticsUnavailable
 from serving.system.logs import Repeats
 
@@ -27,7 +35,7 @@ class ModelWatcher:
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ModelRepository,
         folder: Path,
         wanted: Sequence[str],
         options: ServingOptions,
@@ -116,7 +124,7 @@ class ModelWatcher:
                 self._floating.add(name)
                 await self._renew(name)
             for status in self._repository.statuses:
-                if (status.name, status.version) == key and status.state is State.REFUSED:
+                if (status.name, status.version) == key and status.state is State.FAILED:
                     raise BundleError(status.reason)
 
     async def release(self, name: str, version: int) -> None:
@@ -144,7 +152,7 @@ class ModelWatcher:
         """Serve the newest versions of one name that can be used."""
         versions = await asyncio.to_thread(list_versions, self._folder / name)
         for key in [key for key in self._seen if key[0] == name and key[1] not in versions]:
-            self._repository.forget(key, State.REFUSED)
+            self._repository.forget(key, State.FAILED)
         good: list[Key] = []
         # an older version takes the place of one that is gone, never that of one that is bad
         candidates = versions if self._floats(name) else versions[-self._keep :]
@@ -203,7 +211,7 @@ class ModelWatcher:
                 if not isinstance(error, ValueError):
                     logger.exception("%s could not be loaded", folder)
                 logger.error("models/%s/versions/%d is refused: %s", *key, error)
-            self._repository.mark(key, State.REFUSED, str(error))
+            self._repository.mark(key, State.FAILED, str(error))
             return served is not None
         self._repository.add(model, instead_of)
         return True

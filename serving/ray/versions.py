@@ -17,7 +17,7 @@ from ray import serve
 
 from serving.bundle.folder import list_versions, parse_wanted
 from serving.bundle.manifest import BundleError
-from serving.models.repository import Key, ModelNotFound, Repository, State, parse_resource
+from serving.models.repository import Key, ModelNotFound, ModelRepository, State, parse_resource
 from serving.models.watcher import ModelWatcher
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
@@ -42,7 +42,9 @@ class Lease:
 class VersionsOnDemand:
     """Loads what callers name."""
 
-    def __init__(self, repository: Repository, watcher: ModelWatcher, folder: Path, wanted: tuple[str, ...], most: int):
+    def __init__(
+        self, repository: ModelRepository, watcher: ModelWatcher, folder: Path, wanted: tuple[str, ...], most: int
+    ):
         """`wanted` as of `--model`: a name with a version is pinned to it, and has no others."""
         self._repository = repository
         self._watcher = watcher
@@ -67,7 +69,7 @@ class VersionsOnDemand:
             return
         if key not in self._leased:
             states = {(status.name, status.version): status.state for status in self._repository.statuses}
-            if states.get(key) in (State.READY, State.REFUSED):
+            if states.get(key) in (State.READY, State.FAILED):
                 return
             if version not in await asyncio.to_thread(list_versions, self._folder / name):
                 return

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import grpc
 
-from serving.batching.admission import FairShares
+from serving.batching.admission import Quotas
 from serving.batching.requests import QueueFull
 from serving.context import CALLER, Role
-from serving.models.classifier import Averaged, Picture
-from serving.models.repository import ModelNotFound, Repository, ServedModel, parse_resource
+from serving.models.classifier import Classification, ImageData
+from serving.models.repository import ModelNotFound, ModelRepository, ServedModel, parse_resource
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.errors import ApiError, invalid, to_api_error
 from serving.rpc.pawserve.conversions import to_prediction
@@ -93,7 +93,9 @@ class Issued:
 class PictureService:
     """Checks what is asked, lets the classifiers answer, and signs what they say."""
 
-    def __init__(self, repository: Repository, feedback: Feedback, max_views: int, bytes_in_flight: FairShares) -> None:
+    def __init__(
+        self, repository: ModelRepository, feedback: Feedback, max_views: int, bytes_in_flight: Quotas
+    ) -> None:
         self._repository = repository
         self._feedback = feedback
         self.max_views = max_views
@@ -159,8 +161,8 @@ class PictureService:
         self.turns.next()
 
     async def classify(
-        self, asked: Asked, pictures: Sequence[Picture], timeout_s: float | None
-    ) -> list[Averaged | Exception]:
+        self, asked: Asked, pictures: Sequence[ImageData], timeout_s: float | None
+    ) -> list[Classification | Exception]:
         """Classify pictures, whose bytes are counted meanwhile.
 
         Returns:
@@ -184,8 +186,8 @@ class PictureService:
             self.let_go(size)
 
     async def compute(
-        self, asked: Asked, pictures: Sequence[Picture], timeout_s: float | None
-    ) -> list[Averaged | Exception]:
+        self, asked: Asked, pictures: Sequence[ImageData], timeout_s: float | None
+    ) -> list[Classification | Exception]:
         """As `classify`, for pictures whose bytes the caller counts."""
         classifier = asked.model.classifier
         outcomes = await classifier.classify(pictures, asked.views, timeout_s, adaptive=asked.adaptive)
@@ -195,8 +197,8 @@ class PictureService:
         return outcomes
 
     async def compute_waiting(
-        self, check: Callable[[], Asked], pictures: Sequence[Picture], timeout_s: float | None
-    ) -> tuple[Asked, list[Averaged | Exception]]:
+        self, check: Callable[[], Asked], pictures: Sequence[ImageData], timeout_s: float | None
+    ) -> tuple[Asked, list[Classification | Exception]]:
         """As `compute`, but wait for room rather than be refused.
 
         Args:
@@ -219,7 +221,7 @@ class PictureService:
             await self.turns.wait(again=again)
             again = True
 
-    def issue(self, asked: Asked, averaged: Averaged) -> Issued:
+    def issue(self, asked: Asked, averaged: Classification) -> Issued:
         """Count a prediction and sign it."""
         probabilities_K: list[float] = averaged.probabilities_K.tolist()
         # by Python: numpy lets go of the interpreter's lock to sort, and on a busy server it takes long to return
@@ -258,7 +260,7 @@ class PictureService:
         return next((error_result(each, "") for each in recorded if isinstance(each, LabelTooOld)), None)
 
 
-def picture_bytes(picture: Picture) -> int:
+def picture_bytes(picture: ImageData) -> int:
     """Bytes that a picture holds."""
     return len(picture) if isinstance(picture, bytes) else picture.nbytes
 

@@ -9,7 +9,7 @@ import grpc
 
 from serving.bundle.manifest import BundleError
 from serving.image.decode import Limits
-from serving.models.repository import ModelNotFound, Repository, ServedModel, State, VersionStatus, parse_resource
+from serving.models.repository import ModelNotFound, ModelRepository, ServedModel, State, VersionStatus, parse_resource
 from serving.models.watcher import ModelWatcher
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
@@ -31,7 +31,7 @@ _STATES = {
     State.LOADING: "LOADING",
     State.READY: "READY",
     State.DRAINING: "UNLOADING",
-    State.REFUSED: "UNAVAILABLE",
+    State.FAILED: "UNAVAILABLE",
 }
 _MAX_SHOWN = 100
 
@@ -104,7 +104,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ModelRepository,
         watcher: ModelWatcher,
         pictures: PictureService,
         pipelines: Pipelines,
