@@ -27,7 +27,7 @@ from serving.bundle.manifest import Bundle
 from serving.client import Client
 from serving.engine.base import EngineLayout
 from serving.engine.onnx import choose_precision, load_engines
-from serving.image.views import look
+from serving.image.views import make_views
 from serving.models.repository import find_bundles
 from serving.system.cpus import available_cpus
 
@@ -109,7 +109,7 @@ def measure_latency(bundle: Bundle, address: str, photos: list[bytes]) -> dict[s
     def in_process(threads: int) -> Callable[[bytes], object]:
         plan = EngineLayout(instances=1, threads=threads, max_batch_size=1)
         (engine,) = load_engines(bundle, choose_precision(bundle.manifest), plan)
-        return lambda photo: engine.run(look(preprocess.canvas(photo), preprocess.crop))
+        return lambda photo: engine.run(make_views(preprocess.canvas(photo), preprocess.crop))
 
     with Client(address) as client:
         ways: dict[str, Callable[[bytes], object]] = {

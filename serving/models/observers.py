@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from serving.batching.requests import RowSlice
 from serving.bundle.manifest import Manifest
-from serving.context import current_call
+from serving.context import CURRENT_CALL
 from serving.engine.base import InferenceError
 from serving.image.decode import ImageError
 
@@ -43,7 +43,7 @@ ObserverOf = Callable[[Manifest], ModelObserver]
 
 def count_work(images: int, rows: int) -> None:
     """Add to what the call that is being answered has asked for."""
-    if call := current_call.get():
+    if call := CURRENT_CALL.get():
         call.images += images
         call.rows += rows
 

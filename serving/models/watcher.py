@@ -23,7 +23,7 @@ from serving.models.repository import (
     load_model,
 )
 from serving.statistics.store import StatisticsUnavailable
-from serving.system.logs import Repeats
+from serving.system.logs import RateLimitedLogger
 
 GONE = "its folder is gone: it is served from memory until it is unloaded, or the server stops"
 
@@ -64,7 +64,7 @@ class ModelWatcher:
         }
         self._busy = asyncio.Lock()
         self._asked = asyncio.Event()
-        self._waiting = Repeats(logger, logging.ERROR)  # for the statistics
+        self._waiting = RateLimitedLogger(logger, logging.ERROR)  # for the statistics
 
     def ask(self) -> None:
         """Have `watch` look now."""
