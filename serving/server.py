@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.batching.admission import FairShares
 from serving.bundle.manifest import BundleError, Manifest
+from serving.bundle.model_version import resource_name
 from serving.models.repository import Repository, ServedModel, find_bundles, load_model
 from serving.models.watcher import ModelWatcher
 from serving.observability.observers import Observing
@@ -237,9 +238,9 @@ class Server:
         self.address = f"{settings.listen.rpartition(':')[0]}:{port}"
 
     def _tell_health(self) -> None:
-        """Names and versions that are served are well, as health services "models/NAME[/versions/VERSION]"."""
+        """Report models/NAME and models/NAME/versions/VERSION as healthy for every version that is served."""
         models = [model.manifest for model in self.repository.models]
-        self.health.set_models({name for each in models for name in (f"models/{each.name}", each.resource)})
+        self.health.set_models({name for each in models for name in (resource_name(each.name), each.resource)})
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

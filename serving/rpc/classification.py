@@ -12,9 +12,10 @@ import grpc
 
 from serving.batching.admission import FairShares
 from serving.batching.requests import QueueFull
+from serving.bundle.model_version import parse_resource
 from serving.context import CURRENT_CLIENT, Role
 from serving.models.classifier import Averaged, Picture
-from serving.models.repository import ModelNotFound, Repository, ServedModel, parse_resource
+from serving.models.repository import ModelNotFound, Repository, ServedModel
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.errors import ApiError, invalid, to_api_error
 from serving.rpc.pawserve.conversions import to_prediction

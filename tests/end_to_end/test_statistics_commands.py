@@ -188,7 +188,7 @@ def test_an_export_that_cannot_be_done_says_why_and_leaves_nothing(labelled: Pat
         (tmp_path / "folder.csv", ["--state", labelled], "folder.csv cannot be written: Is a directory"),
         (labels, ["--state", tmp_path / "empty"], "statistics.sqlite does not exist"),
         (labels, ["--state", foreign], "statistics.sqlite holds no statistics of pawserve"),
-        (labels, ["--state", labelled, "--model", f"colours/{'9' * 30}"], "is no NAME or NAME/VERSION"),
+        (labels, ["--state", labelled, "--model", f"colours/{'9' * 30}"], "is not a model name"),
     ):
         finished = run("serving", "export-labels", out, *arguments)
         assert finished.returncode in (1, 2)
