@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from export.inference import answer
 from serving.image.preprocess import Preprocess
-from serving.image.views import look
+from serving.image.views import make_views
 from serving.system.cpus import available_cpus
 from training.data.images import Photo
 
@@ -51,7 +51,7 @@ def adapt(
 
     def compute(row: int) -> NDArray[np.float32]:
         photo = photos[row]
-        return answer(session, look(preprocess.canvas(photo.read()), preprocess.crop, count=VIEWS))
+        return answer(session, make_views(preprocess.canvas(photo.read()), preprocess.crop, count=VIEWS))
 
     answers = []
     with ThreadPoolExecutor(available_cpus()) as pool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from serving.image.preprocess import Preprocess
-from serving.image.views import look
+from serving.image.views import make_views
 from serving.system.cpus import available_cpus
 from training.data.images import Photo
 
@@ -61,7 +61,7 @@ def load_views(
 
     def load(item: tuple[int, Photo]) -> None:
         row, photo = item
-        views_NHWC[row] = look(preprocess.canvas(photo.read()), preprocess.crop)[0]
+        views_NHWC[row] = make_views(preprocess.canvas(photo.read()), preprocess.crop)[0]
 
     with ThreadPoolExecutor(available_cpus()) as pool:
         for done, _ in enumerate(pool.map(load, enumerate(photos)), 1):

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from serving.context import Call, current_call
+from serving.context import CURRENT_CALL, Call
 from serving.models.observers import ModelObserver
 from serving.observability.settings import ObservabilitySettings
 from serving.system.logs import AccessLog
@@ -87,7 +87,7 @@ class Observability:
 
     def labels_recorded(self, labels: Sequence[Label]) -> None:
         """Labels are on the disk."""
-        if call := current_call.get():
+        if call := CURRENT_CALL.get():
             call.labels += len(labels)
         if self._metrics:
             self._metrics.labels_recorded(labels)

@@ -44,4 +44,4 @@ def test_the_limit_is_raised_and_connections_fit_into_it(
         assert warning.startswith(
             f"at most {limit:,} files may be open at once, so connections are limited to {fits:,}"
         )
-        assert f"allow {wanted + 256:,} by `ulimit -n`" in warning
+        assert f"allow {wanted + 256:,} with `ulimit -n`" in warning

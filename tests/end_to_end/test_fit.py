@@ -58,11 +58,11 @@ def test_what_the_run_recorded_is_what_its_network_answers(fitted: Path) -> None
     import torch
 
     from export.graphs.onnx import Deployable
-    from serving.image.views import look
+    from serving.image.views import make_views
 
     result = open_run(fitted)
     photos, recorded_NK = result.validation()
-    views = np.stack([look(result.preprocess.canvas(photo.read()), 224)[0] for photo in photos])
+    views = np.stack([make_views(result.preprocess.canvas(photo.read()), 224)[0] for photo in photos])
     with torch.inference_mode():
         answers = Deployable(result.load_classifier(), result.temperature).eval()(torch.from_numpy(views)).numpy()
     np.testing.assert_allclose(answers, recorded_NK, atol=1e-5)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import v2
 
-from serving.image.views import look
+from serving.image.views import make_views
 from training.recipes.stage import Augment
 
 MAX_DEGREES = 10.0
@@ -95,7 +95,7 @@ def augmentation(kind: Augment, crop: int) -> View:
     The process's own random numbers stay as they were.
     """
     if kind == "none":
-        return lambda canvas_SSC, seed: look(canvas_SSC, crop)[0]
+        return lambda canvas_SSC, seed: make_views(canvas_SSC, crop)[0]
     transform = Augmentation(crop, quarters=kind == "top-down")
 
     def view(canvas_SSC: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:

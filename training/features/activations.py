@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from serving.image.decode import ImageError
 from serving.image.preprocess import Preprocess
-from serving.image.views import VIEWS, View, look
+from serving.image.views import VIEWS, View, make_views
 from training.data.images import DataError, Photo, Skipped
 from training.data.shards import contents
 from training.features.extract import Extract
@@ -178,7 +178,7 @@ def _extract_batch(
     images: list[NDArray[np.uint8]] = []
     for photo, read in photos:
         try:
-            images.append(look(preprocess.canvas(read()), preprocess.crop, count=views))
+            images.append(make_views(preprocess.canvas(read()), preprocess.crop, count=views))
             decoded.append(photo)
         except ImageError as error:
             results.append((photo, f"{error.reason}: {error}"))

@@ -23,8 +23,7 @@ from training.networks.model import Network, class_count, describe_backbone, net
 RUN_FORMAT = 1
 RUN_FILE = "run.json"
 MODEL_FILE = "model.safetensors"
-VALIDATION_FILE = "validation.jsonl"
-TRAINING_FILE = "training.jsonl"
+VALIDATION_FILE, TRAINING_FILE = (f"{part}.jsonl" for part in ("validation", "training"))
 RECIPE_FILE = "recipe.yaml"
 MOST_LISTED = 100
 """Probabilities of a photo that `validation.jsonl` has at most: all of ten thousand classes' would take gigabytes."""
