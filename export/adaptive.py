@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from export.inference import answer
 from serving.image.preprocess import Preprocess
-from serving.image.views import look
+from serving.image.views import make_views
 from serving.system.cpus import available_cpus
-from training.data.images import Photo
+from training.data.images import LabelledImage
 
 VIEWS = 5
 UNSURE_PART = 0.25
@@ -32,7 +32,7 @@ their answers here say little about where others will."""
 
 def adapt(
     session: onnxruntime.InferenceSession,
-    photos: Sequence[Photo],
+    photos: Sequence[LabelledImage],
     preprocess: Preprocess,
     trained_NK: NDArray[np.float32],
     on_progress: Callable[[int, int], None],
@@ -51,7 +51,7 @@ def adapt(
 
     def compute(row: int) -> NDArray[np.float32]:
         photo = photos[row]
-        return answer(session, look(preprocess.canvas(photo.read()), preprocess.crop, count=VIEWS))
+        return answer(session, make_views(preprocess.canvas(photo.read()), preprocess.crop, count=VIEWS))
 
     answers = []
     with ThreadPoolExecutor(available_cpus()) as pool:

@@ -43,7 +43,7 @@ class RoleMissing(PermissionError):
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class ClientIdentity:
     """One caller. Its connections share what is the caller's."""
 
     owner: str
@@ -66,15 +66,15 @@ class Caller:
             raise RoleMissing(self.owner, role, what)
 
 
-NOBODY = Caller("", "")
+INTERNAL_CLIENT = ClientIdentity("", "")
 """Who asks when no call does, such as this process itself."""
 
-CALLER: ContextVar[Caller] = ContextVar("caller", default=NOBODY)
+CURRENT_CLIENT: ContextVar[ClientIdentity] = ContextVar("caller", default=INTERNAL_CLIENT)
 """The caller of the call that this task answers."""
 
 
 @lru_cache(4096)  # by far most calls come by a connection that has come before
-def caller_at(peer: str, name: str, roles: frozenset[Role]) -> Caller:
+def client_identity(peer: str, name: str, roles: frozenset[Role]) -> ClientIdentity:
     """The caller with a name, or with none, at the other end of a connection.
 
     Args:
@@ -82,7 +82,7 @@ def caller_at(peer: str, name: str, roles: frozenset[Role]) -> Caller:
         name: the authenticated name; empty if there is none.
         roles: what it may do.
     """
-    return Caller(name or _address(peer), peer, roles)
+    return ClientIdentity(name or _address(peer), peer, roles)
 
 
 def _address(peer: str) -> str:
@@ -128,7 +128,7 @@ class Call:
         return time.monotonic() - self.began
 
 
-current_call: ContextVar[Call | None] = ContextVar("current_call", default=None)
+CURRENT_CALL: ContextVar[Call | None] = ContextVar("CURRENT_CALL", default=None)
 """The call that this task works for; tasks that it starts see it too."""
 
 
@@ -143,7 +143,7 @@ class CallFilter(logging.Filter):
     """Adds `request_id` to what is logged while a call is being answered."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        call = current_call.get()
+        call = CURRENT_CALL.get()
         if call is not None and not hasattr(record, "request_id"):
             record.request_id = call.request_id
         return True

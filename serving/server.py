@@ -31,7 +31,7 @@ from serving.settings import Settings
 from serving.statistics.feedback import Feedback
 from serving.statistics.retention import Retention
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
-from serving.tokens.keyring import KeyRing
+from serving.tokens.keyring import Keyring
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 
@@ -165,7 +165,7 @@ class Server:
             ) from error
         key = self.settings.token_key or state / "token.key"
         try:
-            self._signer = KeyRing(key)
+            self._signer = Keyring(key)
         except OSError as error:
             option = "--state" if self.settings.token_key is None else "--token-key"
             raise StartupError(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serving.bundle.manifest import open_bundle
 from serving.engine.onnx import Plan, load_engines
-from serving.image.views import look
+from serving.image.views import make_views
 
 
 class Pictures:
@@ -26,7 +26,7 @@ class Pictures:
 
     def decode(self, content: bytes) -> NDArray[np.uint8]:
         """View 0 of one encoded picture, uint8 `[1, H, W, 3]`."""
-        return look(self._preprocess.canvas(content), self._preprocess.crop)
+        return make_views(self._preprocess.canvas(content), self._preprocess.crop)
 
     def probabilities(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """float32 `[N, K]` of so many decoded pictures, in one engine call."""

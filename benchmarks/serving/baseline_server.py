@@ -15,7 +15,7 @@ import numpy as np
 
 from serving.bundle.manifest import open_bundle
 from serving.engine.onnx import Plan, choose_precision, load_engines
-from serving.image.views import look
+from serving.image.views import make_views
 
 
 async def main() -> None:
@@ -33,7 +33,7 @@ async def main() -> None:
     queue: asyncio.Queue = asyncio.Queue()
 
     def decode(photo):
-        return look(preprocess.canvas(photo), preprocess.crop)
+        return make_views(preprocess.canvas(photo), preprocess.crop)
 
     async def classify(photo, context):
         done = loop.create_future()

@@ -22,7 +22,8 @@ from benchmarks.serving.throughput import running
 from serving.client import Client
 from serving.statistics.store import StatisticsStore
 from serving.system.cpus import available_cpus
-from serving.tokens.tokens import PredictionRecord, TokenSigner, load_or_create_keys
+from serving.tokens.keyring import Keyring
+from serving.tokens.tokens import PredictionRecord
 from tests.support.bundles import COLOURS, write_bundle
 
 
@@ -37,7 +38,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         state, database = Path(folder) / "state", arguments.statistics or str(Path(folder) / "statistics.sqlite")
         state.mkdir()
-        signer = TokenSigner(load_or_create_keys(state / "token.key"))
+        signer = Keyring(state / "token.key")
         write_bundle(Path(folder) / "models")
         command = ["-m", "serving", "serve", "--models", f"{folder}/models", "--state", str(state)]
         rates: dict[str, list[float]] = {"new": [], "corrected": []}
@@ -58,7 +59,7 @@ def main() -> int:
     return 0
 
 
-def sign(signer: TokenSigner) -> str:
+def sign(signer: Keyring) -> str:
     """A token as the server would have issued it a moment ago."""
     now_ms = time.time_ns() // 1_000_000
     return signer.sign(PredictionRecord(secrets.token_bytes(16), "colours", 1, secrets.randbelow(3), 0.9, now_ms))

@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks.serving.throughput import RESULTS, cpu_name, photos_of, running
 from serving.bundle.manifest import open_bundle
 from serving.engine.onnx import Plan, load_engines
-from serving.image.views import look
+from serving.image.views import make_views
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.system.cpus import available_cpus
 from serving.system.memory import keep_freed_memory
@@ -105,7 +105,7 @@ def measure_staged(folder: Path, photos: Path) -> dict[str, Any]:
     contents = photos_of(photos, PHOTOS)
 
     def decode(content: bytes) -> Any:
-        return look(preprocess.canvas(content), preprocess.crop)
+        return make_views(preprocess.canvas(content), preprocess.crop)
 
     with ThreadPoolExecutor(cpus) as threads:
 

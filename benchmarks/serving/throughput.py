@@ -26,7 +26,7 @@ from typing import Any
 from serving.bundle.manifest import Bundle
 from serving.client import Client
 from serving.engine.onnx import Plan, choose_precision, load_engines
-from serving.image.views import look
+from serving.image.views import make_views
 from serving.models.repository import find_bundles
 from serving.system.cpus import available_cpus
 
@@ -108,7 +108,7 @@ def measure_latency(bundle: Bundle, address: str, photos: list[bytes]) -> dict[s
     def in_process(threads: int) -> Callable[[bytes], object]:
         plan = Plan(instances=1, threads=threads, max_batch_size=1)
         (engine,) = load_engines(bundle, choose_precision(bundle.manifest), plan)
-        return lambda photo: engine.run(look(preprocess.canvas(photo), preprocess.crop))
+        return lambda photo: engine.run(make_views(preprocess.canvas(photo), preprocess.crop))
 
     with Client(address) as client:
         ways: dict[str, Callable[[bytes], object]] = {

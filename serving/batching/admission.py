@@ -15,7 +15,7 @@ from bisect import bisect_left, insort
 from collections import deque
 
 from serving.batching.requests import QueueFull
-from serving.context import NOBODY, Caller
+from serving.context import INTERNAL_CLIENT, ClientIdentity
 
 GREED = 4
 """How many times what is free a caller may hold."""
@@ -30,11 +30,11 @@ class FairShares:
         """How much is taken."""
         self._owners: dict[str, dict[str, int]] = {}  # owner -> connection -> amount
 
-    def admits(self, caller: Caller, amount: int) -> bool:
+    def admits(self, caller: ClientIdentity, amount: int) -> bool:
         """Whether the caller may take so much more. This process itself, which measures, may take all."""
         if self.total + amount > self.limit:
             return False
-        if caller is NOBODY:
+        if caller is INTERNAL_CLIENT:
             return True
         connections = self._owners.get(caller.owner)
         if connections is None:
@@ -43,7 +43,7 @@ class FairShares:
         allowed = min(self.limit, GREED * (self.limit - self.total))
         return held + amount <= allowed and connections.get(caller.connection, 0) + amount <= GREED * (allowed - held)
 
-    def take(self, caller: Caller, amount: int) -> None:
+    def take(self, caller: ClientIdentity, amount: int) -> None:
         """Note that the caller took so much, at least 0."""
         if not amount:
             return
@@ -51,7 +51,7 @@ class FairShares:
         connections[caller.connection] = connections.get(caller.connection, 0) + amount
         self.total += amount
 
-    def give_back(self, caller: Caller, amount: int) -> None:
+    def give_back(self, caller: ClientIdentity, amount: int) -> None:
         """Note that the caller gave so much back, at least 0."""
         if not amount:
             return
@@ -63,7 +63,7 @@ class FairShares:
             if not connections:
                 del self._owners[caller.owner]
 
-    def before(self, caller: Caller, amount: int) -> int:
+    def before(self, caller: ClientIdentity, amount: int) -> int:
         """How much is served, in fair order, until the caller has got so much more: others' and its own.
 
         Until its connection is served, of each caller at most as much is served as of its own.
@@ -102,7 +102,7 @@ class Admission:
         """Rows in flight."""
         return self._shares.total
 
-    def enter(self, caller: Caller, rows: int, timeout_s: float | None, *, admitted: bool = False) -> float:
+    def enter(self, caller: ClientIdentity, rows: int, timeout_s: float | None, *, admitted: bool = False) -> float:
         """Take places for so many rows; refused nothing if they belong to a request that is `admitted` already.
 
         Returns:
@@ -136,7 +136,7 @@ class Admission:
         shares.take(caller, rows)
         return expected_s
 
-    def leave(self, caller: Caller, rows: int) -> None:
+    def leave(self, caller: ClientIdentity, rows: int) -> None:
         """Give the places back."""
         self._shares.give_back(caller, rows)
 

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from threading import Lock
 from typing import Generic, TypeVar
 
-from serving.context import Caller
+from serving.context import ClientIdentity
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class _Flow(Generic[T]):
 
     __slots__ = ("caller", "items")
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: ClientIdentity) -> None:
         self.caller = caller
         self.items: Lanes[tuple[T, int]] = Lanes()
 
@@ -83,7 +83,7 @@ class FairOrder(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._heap)
 
-    def put(self, item: T, caller: Caller, cost: int, *, extra: bool = False) -> None:
+    def put(self, item: T, caller: ClientIdentity, cost: int, *, extra: bool = False) -> None:
         """Add an item that costs so much, at least 1; an `extra` one goes after others of its connection."""
         key = caller.owner, caller.connection
         flow = self._flows.get(key)
@@ -125,7 +125,7 @@ class FairQueue(Generic[T, S]):
         # One entry for each item (None) and signal: waiting is SimpleQueue's, which needs no lock of Python's.
         self._arrivals: SimpleQueue[S | None] = SimpleQueue()
 
-    def put(self, item: T, caller: Caller, cost: int, *, extra: bool = False) -> None:
+    def put(self, item: T, caller: ClientIdentity, cost: int, *, extra: bool = False) -> None:
         """Add an item that costs so much, at least 1; an `extra` one goes after others of its connection."""
         with self._lock:
             self._order.put(item, caller, cost, extra=extra)

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.context import CALLER, current_call
-from serving.system.memory import says_shortage
+from serving.context import CURRENT_CALL, CURRENT_CLIENT
+from serving.system.memory import is_out_of_memory
 
 Prepare = Callable[[], NDArray[np.uint8]]
 """Makes one picture's rows, uint8 `[V, H, W, 3]`, in a worker's thread; what it raises is the picture's outcome."""
@@ -32,7 +32,7 @@ class EngineError(RuntimeError):
 
 def to_engine_error(error: Exception) -> EngineError | MemoryError:
     """What becomes of a batch's rows when their engine call raised."""
-    if says_shortage(error):
+    if is_out_of_memory(error):
         return MemoryError("the engine had too little for a batch")
     return EngineError(f"the engine failed on this batch: {type(error).__name__}")
 
@@ -45,8 +45,8 @@ class Request:
     def __init__(self, pictures: int, deadline: float) -> None:
         self.unsettled = pictures
         self.began = time.monotonic()
-        self.call = current_call.get()
-        self.caller = CALLER.get()
+        self.call = CURRENT_CALL.get()
+        self.caller = CURRENT_CLIENT.get()
         self.deadline = deadline
         self.done = asyncio.get_running_loop().create_future()
         self.abandoned = False

@@ -21,10 +21,10 @@ from serving.client.channel import (
     to_target,
 )
 from serving.client.messages import (
-    Answer,
     Classified,
+    ClassifyOptions,
     ClientError,
-    Question,
+    StreamResult,
     classify_request,
     label_request,
     stream_request,
@@ -34,7 +34,7 @@ from serving.client.messages import (
     watch_request,
 )
 from serving.client.retries import Attempts, Retry
-from serving.client.streaming import Many
+from serving.client.streaming import StreamingClassify
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.system.network import DEFAULT_ADDRESS
@@ -85,8 +85,8 @@ class AsyncClient:
         labels: Sequence[str] | None = None,
     ) -> Classified:
         """Classify 1 to 64 encoded pictures."""
-        question = Question(model=model, views=views, top_k=top_k, adaptive=adaptive)
-        request = classify_request(question, images, labels)
+        options = ClassifyOptions(model=model, views=views, top_k=top_k, adaptive=adaptive)
+        request = classify_request(options, images, labels)
         return to_classified(await self._call(self._stub.Classify, request, repeatable=not any(labels or ())))
 
     async def classify_many(
@@ -99,13 +99,13 @@ class AsyncClient:
         adaptive: bool = False,
         in_flight: int = IN_FLIGHT,
         streams: int = 1,
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[StreamResult]:
         """Classify any number of encoded pictures as fast as the server can.
 
         A generator of pictures that is not asynchronous is iterated in a thread, so it may read files.
         """
-        question = Question(model=model, views=views, top_k=top_k, adaptive=adaptive)
-        many = self.many(images, question, in_flight=in_flight, streams=streams)
+        options = ClassifyOptions(model=model, views=views, top_k=top_k, adaptive=adaptive)
+        many = self.many(images, options, in_flight=in_flight, streams=streams)
         try:
             while answers := await many.take():
                 for answer in answers:
@@ -114,16 +114,16 @@ class AsyncClient:
             await many.close()
 
     def many(
-        self, images: Iterable[bytes] | AsyncIterable[bytes], question: Question, *, in_flight: int, streams: int
-    ) -> Many:
+        self, images: Iterable[bytes] | AsyncIterable[bytes], options: ClassifyOptions, *, in_flight: int, streams: int
+    ) -> StreamingClassify:
         """The streams under `classify_many`, whose answers are taken many at a time."""
         if not self._stream_channels:
             # a channel to several servers gives all first streams to the server that it reached first
             self._stream_channels = [self._open(target) for target in split_target(self._target)]
         stubs = map(pb_grpc.ClassifierStub, self._stream_channels)
-        return Many(
+        return StreamingClassify(
             open_streams=[stub.ClassifyStream for stub in stubs],
-            to_request=lambda id_, image: stream_request(question, id_, image),
+            to_request=lambda id_, image: stream_request(options, id_, image),
             to_error=lambda error: to_client_error(error, self.address),
             images=images,
             in_flight=in_flight,

@@ -22,11 +22,11 @@ from serving.client.channel import (
 )
 from serving.client.event_loop import iterate_in_thread
 from serving.client.messages import (
-    Answer,
     Classified,
+    ClassifyOptions,
     ClientError,
     Prediction,
-    Question,
+    StreamResult,
     classify_request,
     label_request,
     to_classified,
@@ -43,7 +43,7 @@ __all__ = [
     "DEFAULT_ADDRESS",
     "DEFAULT_TIMEOUT_S",
     "MAX_MESSAGE_BYTES",
-    "Answer",
+    "StreamResult",
     "Classified",
     "Client",
     "ClientError",
@@ -116,8 +116,8 @@ class Client:
             labels: the true class of each picture where it is known, "" where not. So that none is counted twice, such
                 a call is not tried again when its connection breaks.
         """
-        question = Question(model=model, views=views, top_k=top_k, adaptive=adaptive)
-        request = classify_request(question, images, labels)
+        options = ClassifyOptions(model=model, views=views, top_k=top_k, adaptive=adaptive)
+        request = classify_request(options, images, labels)
         return to_classified(self._call(self._stub.Classify, request, repeatable=not any(labels or ())))
 
     def classify_many(
@@ -130,7 +130,7 @@ class Client:
         adaptive: bool = False,
         in_flight: int = IN_FLIGHT,
         streams: int = 1,
-    ) -> Iterator[Answer]:
+    ) -> Iterator[StreamResult]:
         """Classify any number of encoded pictures as fast as the server can, by ClassifyStream.
 
         Pictures are taken from `images` (in another thread) as there is room for them. Answers come as soon as they are
@@ -151,12 +151,12 @@ class Client:
         # here, since it builds on this module
         from serving.client.async_client import AsyncClient
 
-        question = Question(model=model, views=views, top_k=top_k, adaptive=adaptive)
+        options = ClassifyOptions(model=model, views=views, top_k=top_k, adaptive=adaptive)
         return iterate_in_thread(
             lambda: AsyncClient(
                 self.address, timeout_s=self._timeout_s, retry=self._retry, credentials=self._credentials
             ),
-            lambda client: client.many(images, question, in_flight=in_flight, streams=streams),
+            lambda client: client.many(images, options, in_flight=in_flight, streams=streams),
         )
 
     def record_labels(self, labels: Sequence[tuple[str, str]]) -> list[pb.RecordedLabel | ClientError]:

@@ -51,7 +51,7 @@ class Classified:
 
 
 @dataclass(frozen=True)
-class Answer:
+class StreamResult:
     """What became of one of many pictures."""
 
     index: int
@@ -62,7 +62,7 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class ClassifyOptions:
     """What is asked of each picture."""
 
     model: str = ""
@@ -75,27 +75,29 @@ class Question:
     """Look at one view first, and at the others only where it leaves doubt."""
 
 
-def classify_request(question: Question, images: Sequence[bytes], labels: Sequence[str] | None) -> pb.ClassifyRequest:
+def classify_request(
+    options: ClassifyOptions, images: Sequence[bytes], labels: Sequence[str] | None
+) -> pb.ClassifyRequest:
     """The request for some pictures; `labels` are the true classes, "" where unknown."""
     labels = labels or [""] * len(images)
     return pb.ClassifyRequest(
-        model=question.model,
+        model=options.model,
         images=[pb.ImageInput(content=image, label=label) for image, label in zip(images, labels, strict=True)],
-        views=question.views,
-        top_k=question.top_k,
-        adaptive=question.adaptive,
+        views=options.views,
+        top_k=options.top_k,
+        adaptive=options.adaptive,
     )
 
 
-def stream_request(question: Question, id_: str, image: bytes) -> pb.ClassifyStreamRequest:
+def stream_request(options: ClassifyOptions, id_: str, image: bytes) -> pb.ClassifyStreamRequest:
     """The request for one picture of a stream."""
     return pb.ClassifyStreamRequest(
         id=id_,
-        model=question.model,
+        model=options.model,
         image=pb.ImageInput(content=image),
-        views=question.views,
-        top_k=question.top_k,
-        adaptive=question.adaptive,
+        views=options.views,
+        top_k=options.top_k,
+        adaptive=options.adaptive,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc
 
-from serving.client.messages import Answer, ClientError, to_result
+from serving.client.messages import ClientError, StreamResult, to_result
 from serving.client.retries import TOO_LARGE, Retry, helps
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
@@ -38,7 +38,7 @@ class _Picture:
     written: bool = False  # since it was given to its stream
 
 
-class Many:
+class StreamingClassify:
     """The pictures of one `classify_many`, in one event loop.
 
     Args:
@@ -77,7 +77,7 @@ class Many:
         self._unanswered = 0
         self._fed = False  # whether all pictures were taken from `images`
         self._unsent: deque[_Picture] = deque()
-        self._answers: list[tuple[Answer, int]] = []  # each with its picture's bytes
+        self._answers: list[tuple[StreamResult, int]] = []  # each with its picture's bytes
         self._ever_answered = False
         self._failures = 0  # of streams, since the last answer
         self._careful = 0  # pictures that are sent one by one, since a call broke: so it is seen which one breaks it
@@ -89,7 +89,7 @@ class Many:
         coroutines = [self._feed(images), *(self._stream() for _ in range(streams))]
         self._tasks = [asyncio.create_task(self._guard(coroutine)) for coroutine in coroutines]
 
-    async def take(self) -> list[Answer]:
+    async def take(self) -> list[StreamResult]:
         """The answers that there are, as soon as there is one; none at the end.
 
         Raises:
@@ -203,9 +203,9 @@ class Many:
                 delay_s = self._retry.delay_s(picture.failures, result)
                 asyncio.get_running_loop().call_later(delay_s, self._send_again, [picture])
                 return
-        self._answer(picture, Answer(picture.index, response.model, result))
+        self._answer(picture, StreamResult(picture.index, response.model, result))
 
-    def _answer(self, picture: _Picture, answer: Answer) -> None:
+    def _answer(self, picture: _Picture, answer: StreamResult) -> None:
         self._unanswered -= 1
         self._answers.append((answer, picture.size))
         self._news.set()
@@ -220,7 +220,7 @@ class Many:
         if TOO_LARGE in failure.message and unanswered:  # one of them was; the others are not to blame
             culprit = max(unanswered, key=lambda picture: picture.size)
             unanswered.remove(culprit)
-            self._answer(culprit, Answer(culprit.index, "", failure))
+            self._answer(culprit, StreamResult(culprit.index, "", failure))
         else:
             self._failures += 1
             if not helps(failure) or (not self._ever_answered and self._failures >= self._retry.attempts):
@@ -230,7 +230,7 @@ class Many:
             (picture,) = unanswered
             picture.failures += picture.written
             if picture.failures >= self._retry.attempts:
-                self._answer(picture, Answer(picture.index, "", failure))
+                self._answer(picture, StreamResult(picture.index, "", failure))
                 return
         for picture in unanswered:
             picture.written = False

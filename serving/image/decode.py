@@ -27,7 +27,7 @@ from PIL import Image, UnidentifiedImageError
 
 from serving.image.headers import MAX_PARTS, canvas_size, has_too_many_parts, plain_size, tiling
 from serving.image.orientation import is_read, orientation_of, turn_upright, upright_rgb
-from serving.system.memory import is_short_of, says_shortage
+from serving.system.memory import is_out_of_memory, is_short_of
 
 
 class PixelRoom:
@@ -191,7 +191,7 @@ def decode(
         raise
     except Exception as error:
         width, height = size or (0, 0)
-        if says_shortage(error) or is_short_of(width * height * DECODER_BYTES_PER_PIXEL):
+        if is_out_of_memory(error) or is_short_of(width * height * DECODER_BYTES_PER_PIXEL):
             raise MemoryError(f"a picture of {width} x {height} pixels: {error}") from error
         raise ImageError(
             Reason.TRUNCATED, f"the picture ends early or is damaged ({type(error).__name__}: {error})"
@@ -269,7 +269,7 @@ def _decode_jpeg(data: bytes, size: tuple[int, int], min_side: int) -> NDArray[n
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_height=min_side, min_width=min_side)
     except ValueError as error:
-        if says_shortage(error):
+        if is_out_of_memory(error):
             raise MemoryError(f"a picture of {size[0]} x {size[1]} pixels: {error}") from error
         return None
     return pixels

@@ -57,7 +57,7 @@ def _view(index: int) -> View:
 VIEWS: tuple[View, ...] = tuple(_view(index) for index in range(MAX_VIEWS))
 
 
-def look(canvas_SSC: NDArray[np.uint8], crop: int, *, first: int = 0, count: int = 1) -> NDArray[np.uint8]:
+def make_views(canvas_SSC: NDArray[np.uint8], crop: int, *, first: int = 0, count: int = 1) -> NDArray[np.uint8]:
     """Views `first` to `first + count - 1` of a canvas.
 
     Args:

@@ -12,7 +12,7 @@ from serving.batching.batcher import DynamicBatcher
 from serving.batching.requests import EngineError
 from serving.image.decode import Limits
 from serving.image.preprocess import Preprocess
-from serving.image.views import look
+from serving.image.views import make_views
 from serving.models.observers import ModelObserver, count_work
 
 Picture = bytes | NDArray[np.uint8]
@@ -178,14 +178,14 @@ class _LookingTwice:
 
     def first(self) -> NDArray[np.uint8]:
         self._canvas_SSC = _canvas(self._preprocess, self._limits, self._picture)
-        return look(self._canvas_SSC, self._preprocess.crop)
+        return make_views(self._canvas_SSC, self._preprocess.crop)
 
     def others(self, views: int) -> NDArray[np.uint8]:
-        return look(self._canvas_SSC, self._preprocess.crop, first=1, count=views - 1)
+        return make_views(self._canvas_SSC, self._preprocess.crop, first=1, count=views - 1)
 
 
 def _look(preprocess: Preprocess, limits: Limits, picture: Picture, views: int) -> NDArray[np.uint8]:
-    return look(_canvas(preprocess, limits, picture), preprocess.crop, count=views)
+    return make_views(_canvas(preprocess, limits, picture), preprocess.crop, count=views)
 
 
 def _canvas(preprocess: Preprocess, limits: Limits, picture: Picture) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from serving.batching.requests import EngineError, Piece
 from serving.bundle.manifest import Manifest
-from serving.context import current_call
+from serving.context import CURRENT_CALL
 from serving.image.decode import ImageError
 
 if TYPE_CHECKING:  # what is not wanted is not loaded
@@ -42,7 +42,7 @@ ObserverOf = Callable[[Manifest], ModelObserver]
 
 def count_work(images: int, rows: int) -> None:
     """Add to what the call that is being answered has asked for."""
-    if call := current_call.get():
+    if call := CURRENT_CALL.get():
         call.images += images
         call.rows += rows
 

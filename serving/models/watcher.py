@@ -15,7 +15,7 @@ from serving.bundle.folder import Fingerprint, fingerprint, list_names, list_ver
 from serving.bundle.manifest import BundleError, Manifest
 from serving.models.repository import Key, ModelNotFound, Repository, ServedModel, ServingOptions, State, load_model
 from serving.statistics.store import StatisticsUnavailable
-from serving.system.logs import Repeats
+from serving.system.logs import RateLimitedLogger
 
 GONE = "its folder is gone: it is served from memory until it is unloaded, or the server stops"
 
@@ -56,7 +56,7 @@ class ModelWatcher:
         }
         self._busy = asyncio.Lock()
         self._asked = asyncio.Event()
-        self._waiting = Repeats(logger, logging.ERROR)  # for the statistics
+        self._waiting = RateLimitedLogger(logger, logging.ERROR)  # for the statistics
 
     def ask(self) -> None:
         """Have `watch` look now."""

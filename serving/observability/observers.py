@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from serving.context import current_call
+from serving.context import CURRENT_CALL
 from serving.models.observers import ModelObserver
 from serving.system.logs import AccessLog
 
@@ -90,7 +90,7 @@ class Observing:
 
     def labels_recorded(self, labels: Sequence[Label]) -> None:
         """Labels are on the disk."""
-        if call := current_call.get():
+        if call := CURRENT_CALL.get():
             call.labels += len(labels)
         if self._metrics:
             self._metrics.labels_recorded(labels)

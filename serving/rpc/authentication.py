@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from serving.context import ALL_ROLES, CALLER, Role, RoleMissing, caller_at
+from serving.context import ALL_ROLES, CURRENT_CLIENT, Role, RoleMissing, client_identity
 from serving.rpc.errors import ApiError, refuse
 from serving.security.access import Access, Principal
 from serving.system.reloading import Reloading
@@ -121,7 +121,7 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     "CREDENTIALS_INVALID", "nobody has a certificate of this name here; send a token"
                 )
             _check(principal, needed, method)
-        CALLER.set(caller_at(context.peer(), principal.name, principal.roles))
+        CURRENT_CLIENT.set(client_identity(context.peer(), principal.name, principal.roles))
 
     def _entering(self, handler: _Handler, method: str, needed: str) -> _Handler:
         """The handler, which makes the caller known first."""
@@ -158,7 +158,7 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 def _check(principal: Principal, needed: str, method: str) -> None:
     if needed != KNOWN:
-        caller_at("", principal.name, principal.roles).require(Role(needed), f"call {method}")
+        client_identity("", principal.name, principal.roles).require(Role(needed), f"call {method}")
 
 
 def _unauthenticated(reason: str, message: str) -> ApiError:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from serving.context import Call, choose_request_id, current_call
+from serving.context import CURRENT_CALL, Call, choose_request_id
 
 REQUEST_ID_KEY = "x-request-id"
 MAX_HANDLERS = 256
@@ -91,7 +91,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _begin(self, method: str, context: grpc.aio.ServicerContext) -> Call:
         metadata = dict(context.invocation_metadata() or ())
         call = Call(method, choose_request_id(metadata.get(REQUEST_ID_KEY)))
-        current_call.set(call)
+        CURRENT_CALL.set(call)
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         for observer in self._observers:
             observer.began(call, metadata)

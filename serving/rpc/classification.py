@@ -12,14 +12,14 @@ import grpc
 
 from serving.batching.admission import FairShares
 from serving.batching.requests import QueueFull
-from serving.context import CALLER, Role
+from serving.context import CURRENT_CLIENT, Role
 from serving.models.classifier import Averaged, Picture
 from serving.models.repository import ModelNotFound, Repository, ServedModel, parse_resource
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.errors import ApiError, invalid, to_api_error
 from serving.rpc.pawserve.conversions import to_prediction
 from serving.statistics.feedback import Feedback, LabelUnknown
-from serving.statistics.store import Label, LabelTooOld, StatisticsUnavailable
+from serving.statistics.store import Label, LabelExpired, StatisticsUnavailable
 from serving.tokens.tokens import PredictionRecord
 
 LOOK_AGAIN_S = 2.0
@@ -147,15 +147,15 @@ class PictureService:
 
     def has_room(self, size: int) -> bool:
         """Whether this caller may hold pictures of so many bytes more; alone, any may."""
-        return not self._bytes_in_flight.total or self._bytes_in_flight.admits(CALLER.get(), size)
+        return not self._bytes_in_flight.total or self._bytes_in_flight.admits(CURRENT_CLIENT.get(), size)
 
     def hold(self, size: int) -> None:
         """Count bytes of pictures that this caller holds."""
-        self._bytes_in_flight.take(CALLER.get(), size)
+        self._bytes_in_flight.take(CURRENT_CLIENT.get(), size)
 
     def let_go(self, size: int) -> None:
         """Count them no more, and tell who waits for room."""
-        self._bytes_in_flight.give_back(CALLER.get(), size)
+        self._bytes_in_flight.give_back(CURRENT_CLIENT.get(), size)
         self.turns.next()
 
     async def classify(
@@ -241,7 +241,7 @@ class PictureService:
         """
         if not label:
             return None
-        CALLER.get().require(Role.LABEL, "record labels")
+        CURRENT_CLIENT.get().require(Role.LABEL, "record labels")
         if label in asked.model.class_index:
             return None
         manifest = asked.model.manifest
@@ -255,7 +255,7 @@ class PictureService:
         except StatisticsUnavailable as error:
             return error_result(error, "")
         # only a clock that is far behind makes new predictions too old
-        return next((error_result(each, "") for each in recorded if isinstance(each, LabelTooOld)), None)
+        return next((error_result(each, "") for each in recorded if isinstance(each, LabelExpired)), None)
 
 
 def picture_bytes(picture: Picture) -> int:

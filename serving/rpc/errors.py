@@ -22,9 +22,9 @@ from serving.batching.requests import EngineError, QueueFull
 from serving.context import RoleMissing
 from serving.image.decode import ImageError
 from serving.models.repository import ModelNotFound
-from serving.statistics.feedback import LabelUnknown, VersionForgotten
-from serving.statistics.store import LabelTooOld, StatisticsUnavailable
-from serving.system.logs import Repeats
+from serving.statistics.feedback import LabelUnknown, VersionUnknown
+from serving.statistics.store import LabelExpired, StatisticsUnavailable
+from serving.system.logs import RateLimitedLogger
 from serving.tokens.keyring import TokenExpired
 from serving.tokens.tokens import TokenError
 
@@ -34,8 +34,8 @@ STATISTICS_RETRY_S = 1.0
 MEMORY_RETRY_S = 1.0
 
 logger = logging.getLogger(__name__)
-_statistics_trouble = Repeats(logger, logging.ERROR)
-_memory_trouble = Repeats(logger, logging.WARNING)
+_statistics_trouble = RateLimitedLogger(logger, logging.ERROR)
+_memory_trouble = RateLimitedLogger(logger, logging.WARNING)
 
 
 class ApiError(Exception):
@@ -109,13 +109,13 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
             return invalid(error.reason, str(error), field)
         case TokenError():
             return invalid("TOKEN_INVALID", str(error), field)
-        case LabelTooOld():
+        case LabelExpired():
             return ApiError(code.FAILED_PRECONDITION, "PREDICTION_FORGOTTEN", str(error), field=field)
         case TokenExpired():
             return invalid("TOKEN_EXPIRED", str(error), field)
         case LabelUnknown():
             return invalid("LABEL_UNKNOWN", str(error), field, classes=error.listed)
-        case ModelNotFound() | VersionForgotten():
+        case ModelNotFound() | VersionUnknown():
             return ApiError(code.NOT_FOUND, "MODEL_NOT_FOUND", str(error), field=field)
         case RoleMissing():
             return ApiError(code.PERMISSION_DENIED, "ROLE_MISSING", str(error), metadata={"role": error.role})

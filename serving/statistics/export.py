@@ -14,7 +14,7 @@ from typing import Any
 from serving.cli.serve_options import find_statistics
 from serving.statistics.database import StatisticsUnavailable, open_database
 from serving.statistics.migrations import check_current, schema_version
-from serving.statistics.queries import ALL_TIME, LabelRow, Window, WindowForgotten, select_all_classes, select_labels
+from serving.statistics.queries import ALL_TIME, LabelRow, Window, WindowExpired, select_all_classes, select_labels
 from serving.system.files import replacing
 
 COLUMNS = ("id", "model", "version", "predicted", "label", "probability", "predicted_at", "labelled_at")
@@ -38,7 +38,7 @@ def export(arguments: argparse.Namespace) -> int:
         source = find_statistics(arguments.statistics) or arguments.state / "statistics.sqlite"
         write = _writer_for(arguments.out)
         count = write_labels(source, arguments.out, write, name, version, window)
-    except WindowForgotten as error:
+    except WindowExpired as error:
         since = _iso(_time(error.labels_since_ms))
         print(f"pawserve: labels of predictions before {since} are no longer kept", file=sys.stderr)
         return 1

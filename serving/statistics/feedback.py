@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from serving.bundle.manifest import Manifest
-from serving.statistics.store import Label, LabelTooOld, StatisticsStore
-from serving.tokens.keyring import KeyRing
+from serving.statistics.store import Label, LabelExpired, StatisticsStore
+from serving.tokens.keyring import Keyring
 from serving.tokens.tokens import PredictionRecord
 
 MAX_CLASSES_LISTED = 20
@@ -22,7 +22,7 @@ class LabelUnknown(ValueError):
         super().__init__(f"{label[:100]!r} is no class of {resource}; its classes are {self.listed}")
 
 
-class VersionForgotten(LookupError):
+class VersionUnknown(LookupError):
     """A token of ours, of a version that these statistics have never seen."""
 
 
@@ -32,7 +32,7 @@ class Feedback:
     Only one thread may issue tokens.
     """
 
-    def __init__(self, signer: KeyRing, store: StatisticsStore, on_recorded: Callable[[Sequence[Label]], None]) -> None:
+    def __init__(self, signer: Keyring, store: StatisticsStore, on_recorded: Callable[[Sequence[Label]], None]) -> None:
         self._signer = signer
         self._store = store
         self._on_recorded = on_recorded  # hears of labels that are on the disk
@@ -58,31 +58,31 @@ class Feedback:
             TokenError: if the token was not signed here.
             TokenExpired: if the key that signed it has ended.
             LabelUnknown: if the predicting version has no such class.
-            VersionForgotten: if the statistics do not know the version's classes.
+            VersionUnknown: if the statistics do not know the version's classes.
             StatisticsUnavailable: if the statistics cannot be read.
         """
         record = self._signer.verify(token)
         resource = f"models/{record.model}/versions/{record.version}"
         classes = self._store.classes_of(record.model, record.version)
         if classes is None:
-            raise VersionForgotten(f"{resource} was never served with these statistics, so its classes are unknown")
+            raise VersionUnknown(f"{resource} was never served with these statistics, so its classes are unknown")
         try:
             return Label(record, classes.index(label))
         except ValueError:
             raise LabelUnknown(label, resource, classes) from None
 
-    async def record(self, labels: Sequence[Label]) -> list[int | LabelTooOld | None]:
+    async def record(self, labels: Sequence[Label]) -> list[int | LabelExpired | None]:
         """Record what turned out to be true.
 
         Returns:
-            For each the class index that was recorded before, or None; LabelTooOld for one that was not recorded.
+            For each the class index that was recorded before, or None; LabelExpired for one that was not recorded.
 
         Raises:
             StatisticsUnavailable: if it cannot be recorded; then none of them is.
         """
         outcomes = await asyncio.wrap_future(self._store.record(labels))
         pairs = zip(labels, outcomes, strict=True)
-        self._on_recorded([label for label, outcome in pairs if not isinstance(outcome, LabelTooOld)])
+        self._on_recorded([label for label, outcome in pairs if not isinstance(outcome, LabelExpired)])
         return outcomes
 
     def classes_of(self, record: PredictionRecord) -> tuple[str, ...]:

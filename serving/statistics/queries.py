@@ -15,7 +15,7 @@ Key = tuple[str, int]
 """Model and version."""
 
 
-class WindowForgotten(ValueError):
+class WindowExpired(ValueError):
     """A window that begins, or ends, before the time since which labels are kept."""
 
     def __init__(self, labels_since_ms: int) -> None:
@@ -64,7 +64,7 @@ class LabelRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class OutcomeCount:
     """How often one class was true while one was predicted, with a probability in one calibration bin."""
 
     actual: int
@@ -95,7 +95,7 @@ def select_labels(
     """The labels that are kept of predictions in the window, in the order of these, so many at once.
 
     Raises:
-        WindowForgotten: if the window begins, or ends, before the time that labels are kept for.
+        WindowExpired: if the window begins, or ends, before the time that labels are kept for.
     """
     _check_kept(connection, window)
     columns = schema.labels.c
@@ -135,11 +135,11 @@ def select_predictions(connection: Connection, model: str | None, version: int |
 
 def select_outcomes(
     connection: Connection, model: str | None, version: int | None, window: Window
-) -> dict[Key, list[Outcome]]:
+) -> dict[Key, list[OutcomeCount]]:
     """What was labelled of the predictions in the window.
 
     Raises:
-        WindowForgotten: if labels that it needs are no longer kept.
+        WindowExpired: if labels that it needs are no longer kept.
     """
     _check_kept(connection, window)
     if window.start_ms is not None:
@@ -173,7 +173,7 @@ def _check_kept(connection: Connection, window: Window) -> None:
         return
     since_ms = int(connection.scalar(select(schema.bookkeeping.c.labels_since)) or 0)
     if since_ms and bound_ms < since_ms:
-        raise WindowForgotten(since_ms)
+        raise WindowExpired(since_ms)
 
 
 def _counted(
@@ -209,15 +209,15 @@ def _kept(window: Window, model: str | None, version: int | None) -> Select[Any]
     return query.where(*where, *_only(table, model, version))
 
 
-def _outcomes(connection: Connection, query: Select[Any]) -> dict[Key, list[Outcome]]:
-    outcomes: dict[Key, list[Outcome]] = {}
+def _outcomes(connection: Connection, query: Select[Any]) -> dict[Key, list[OutcomeCount]]:
+    outcomes: dict[Key, list[OutcomeCount]] = {}
     for model, version, actual, predicted, calibration_bin, count, probability_sum in connection.execute(query):
-        outcome = Outcome(actual, predicted, calibration_bin, count, probability_sum)
+        outcome = OutcomeCount(actual, predicted, calibration_bin, count, probability_sum)
         outcomes.setdefault((model, version), []).append(outcome)
     return outcomes
 
 
-def _difference(outcomes: Iterable[Outcome], later: Iterable[Outcome]) -> list[Outcome]:
+def _difference(outcomes: Iterable[OutcomeCount], later: Iterable[OutcomeCount]) -> list[OutcomeCount]:
     taken = {(each.actual, each.predicted, each.calibration_bin): each for each in later}
     left = []
     for each in outcomes:
@@ -225,7 +225,7 @@ def _difference(outcomes: Iterable[Outcome], later: Iterable[Outcome]) -> list[O
         count = each.count - (other.count if other else 0)
         if count:
             probability_sum = each.probability_sum - (other.probability_sum if other else 0.0)
-            left.append(Outcome(each.actual, each.predicted, each.calibration_bin, count, probability_sum))
+            left.append(OutcomeCount(each.actual, each.predicted, each.calibration_bin, count, probability_sum))
     return left
 
 

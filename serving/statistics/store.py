@@ -14,19 +14,19 @@ from serving.statistics import updates as updates
 from serving.statistics.calibration import Bin, to_bins
 from serving.statistics.confusion import ConfusionMatrix
 from serving.statistics.database import StatisticsUnavailable, open_database
-from serving.statistics.queries import ALL_TIME, Outcome, Window, WindowForgotten
-from serving.statistics.updates import Label, LabelTooOld, Previous
+from serving.statistics.queries import ALL_TIME, OutcomeCount, Window, WindowExpired
+from serving.statistics.updates import Label, LabelExpired, Previous
 from serving.statistics.writer import StatisticsWriter
 
 __all__ = [
     "ALL_TIME",
     "Label",
-    "LabelTooOld",
+    "LabelExpired",
     "StatisticsStore",
     "StatisticsUnavailable",
     "VersionStatistics",
     "Window",
-    "WindowForgotten",
+    "WindowExpired",
 ]
 
 
@@ -117,7 +117,7 @@ class StatisticsStore:
 
         Returns:
             A future that is resolved when the labels are on the disk: for each, the class index that was recorded
-            for its token before, None, or a LabelTooOld: labels are kept for predictions of some time, and this one
+            for its token before, None, or a LabelExpired: labels are kept for predictions of some time, and this one
             is older, so it was not recorded. If the database does not take them it fails with StatisticsUnavailable,
             none of them is recorded, and all may be sent again. Cancelled in time, it leaves them unwritten.
 
@@ -152,7 +152,7 @@ class StatisticsStore:
         takes labels by the millisecond of their prediction, and predictions by the minutes that it touches.
 
         Raises:
-            WindowForgotten: if the window needs labels that are no longer kept.
+            WindowExpired: if the window needs labels that are no longer kept.
             StatisticsUnavailable: if the database cannot be read.
         """
         with self._database.reading() as connection:
@@ -204,7 +204,7 @@ def _version_statistics(
     key: queries.Key,
     classes: tuple[str, ...] | None,
     predictions: int,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[OutcomeCount],
     last_label_ms: int | None,
 ) -> VersionStatistics:
     assert classes is not None  # a foreign key sees to it

@@ -38,7 +38,7 @@ class Label:
     """Index of the true class."""
 
 
-class LabelTooOld(ValueError):
+class LabelExpired(ValueError):
     """A label of a prediction from before the time that labels are kept for: whether it was counted is forgotten."""
 
     def __init__(self, labels_since_ms: int) -> None:
@@ -47,7 +47,7 @@ class LabelTooOld(ValueError):
         """The earliest prediction that can be labelled, in Unix milliseconds."""
 
 
-Previous = int | LabelTooOld | None
+Previous = int | LabelExpired | None
 """What became of a label: the index of the class that was recorded before it, None, or why it was not recorded."""
 
 
@@ -90,7 +90,7 @@ def upsert_labels(connection: Connection, labels: Sequence[Label], now_ms: int, 
     for label in labels:
         record = label.record
         if record.time_ms < since_ms:
-            previous.append(LabelTooOld(since_ms))
+            previous.append(LabelExpired(since_ms))
             continue
         before = actual_of.get(record.id)
         previous.append(before)
@@ -218,7 +218,7 @@ def _shown(classes: tuple[str, ...]) -> str:
 
 
 @dataclass(frozen=True)
-class Labelling:
+class LabelBatch:
     """Labels of one caller."""
 
     labels: Sequence[Label]
@@ -226,7 +226,7 @@ class Labelling:
 
 
 @dataclass(frozen=True)
-class Errand:
+class WriteTask:
     """Anything else that is done in a transaction."""
 
     run: Callable[[Connection], Any]
@@ -237,6 +237,6 @@ class Errand:
 class Group:
     """What is written in one transaction."""
 
-    labellings: list[Labelling]
-    errands: list[Errand]
+    label_batches: list[LabelBatch]
+    tasks: list[WriteTask]
     counts: Counts

@@ -23,8 +23,8 @@ from serving.statistics import updates as updates
 from serving.statistics.database import Database, StatisticsUnavailable
 from serving.statistics.migrations import check_current, preparing
 from serving.statistics.queries import MS_PER_MINUTE
-from serving.statistics.updates import Counts, Errand, Group, Label, Labelling, Previous
-from serving.system.logs import Repeats
+from serving.statistics.updates import Counts, Group, Label, LabelBatch, Previous, WriteTask
+from serving.system.logs import RateLimitedLogger
 from serving.system.times import now_ms
 
 MOST = 10_000
@@ -82,8 +82,8 @@ class StatisticsWriter:
         self._known = known
 
         self._changed = Condition()  # guards what follows, up to the next blank line
-        self._labellings: list[Labelling] = []
-        self._errands: list[Errand] = []
+        self._label_batches: list[LabelBatch] = []
+        self._tasks: list[WriteTask] = []
         self._waiting_labels = 0
         self._counts: Counts = Counter()
         self._counts_in_flight: Counts = Counter()
@@ -93,7 +93,7 @@ class StatisticsWriter:
 
         self._counts_landing = Lock()  # held while counts pass from memory to where reads see them
         self._failing = False
-        self._trouble = Repeats(logger, logging.WARNING)
+        self._trouble = RateLimitedLogger(logger, logging.WARNING)
         self._used_at = time.monotonic()
         self._connection: Connection | None = self._connect(MIGRATION_PATIENCE_S)
         self._thread = Thread(target=self._run, name="statistics-writer", daemon=True)
@@ -117,7 +117,7 @@ class StatisticsWriter:
         Raises:
             StatisticsUnavailable: if too many labels are waiting, or the writer is closed.
         """
-        labelling = Labelling(labels)
+        batch = LabelBatch(labels)
         with self._changed:
             self._refuse_if_closed()
             if self._waiting_labels + len(labels) > MAX_WAITING_LABELS:
@@ -126,9 +126,9 @@ class StatisticsWriter:
                     f"would be over {MAX_WAITING_LABELS:,}; send these again later"
                 )
             self._waiting_labels += len(labels)
-            self._labellings.append(labelling)
+            self._label_batches.append(batch)
             self._changed.notify()
-        return labelling.future
+        return batch.future
 
     def execute(self, run: Callable[[Connection], T]) -> Future[T]:
         """Queue something else to be done in a transaction; the future holds what it returned, once that is committed.
@@ -136,12 +136,12 @@ class StatisticsWriter:
         Raises:
             StatisticsUnavailable: if the writer is closed.
         """
-        errand = Errand(run)
+        task = WriteTask(run)
         with self._changed:
             self._refuse_if_closed()
-            self._errands.append(errand)
+            self._tasks.append(task)
             self._changed.notify()
-        return errand.future
+        return task.future
 
     def count(self, model: str, version: int, predicted: int, count: int) -> None:
         """Add to the counts in memory.
@@ -183,26 +183,26 @@ class StatisticsWriter:
     def _next_group(self) -> Group | None:
         """Wait until there is something to write, and take all of it; None when closed and nothing is left."""
         with self._changed:
-            while not (self._labellings or self._errands or self._closed or time.monotonic() >= self._flush_at):
+            while not (self._label_batches or self._tasks or self._closed or time.monotonic() >= self._flush_at):
                 self._changed.wait(None if self._flush_at == inf else max(0.0, self._flush_at - time.monotonic()))
-            if not (self._labellings or self._errands or self._counts):
+            if not (self._label_batches or self._tasks or self._counts):
                 return None
             # From here on a caller who gives up cannot cancel; what was cancelled before is not written.
-            labellings = [each for each in self._labellings if each.future.set_running_or_notify_cancel()]
-            group = Group(labellings, self._errands, self._counts)
-            self._labellings, self._errands, self._counts = [], [], Counter()
+            label_batches = [each for each in self._label_batches if each.future.set_running_or_notify_cancel()]
+            group = Group(label_batches, self._tasks, self._counts)
+            self._label_batches, self._tasks, self._counts = [], [], Counter()
             self._waiting_labels, self._counts_in_flight, self._flush_at = 0, group.counts, inf
             return group
 
     def _write(self, group: Group) -> tuple[list[Any], list[Previous]]:
-        """Write a group in one transaction; what its errands returned, and the labels before its own."""
+        """Write a group in one transaction; what its tasks returned, and the labels before its own."""
         connection = self._sound_connection()
         with ExitStack() as after_commit:
             with self._database.writing(connection):
                 check_current(connection)
                 since_ms = updates.advance_revision(connection)
-                results = [errand.run(connection) for errand in group.errands]
-                labels = [label for labelling in group.labellings for label in labelling.labels]
+                results = [task.run(connection) for task in group.tasks]
+                labels = [label for batch in group.label_batches for label in batch.labels]
                 previous = updates.upsert_labels(connection, labels, now_ms(), since_ms)
                 if group.counts:
                     updates.add_predictions(connection, group.counts)
@@ -227,12 +227,12 @@ class StatisticsWriter:
             logger.info("statistics are written again")
             self._failing = False
             self._trouble.end()
-        for errand, result in zip(group.errands, results, strict=True):
-            errand.future.set_result(result)
+        for task, result in zip(group.tasks, results, strict=True):
+            task.future.set_result(result)
         start = 0
-        for labelling in group.labellings:
-            end = start + len(labelling.labels)
-            labelling.future.set_result(previous[start:end])
+        for batch in group.label_batches:
+            end = start + len(batch.labels)
+            batch.future.set_result(previous[start:end])
             start = end
 
     def _fail(self, group: Group, error: Exception) -> None:
@@ -248,7 +248,7 @@ class StatisticsWriter:
             elif waiting:
                 self._counts.update(waiting)
                 self._flush_at = time.monotonic() + FLUSH_INTERVAL_S
-        requests: list[Errand | Labelling] = [*group.errands, *group.labellings]
+        requests: list[WriteTask | LabelBatch] = [*group.tasks, *group.label_batches]
         for request in requests:
             failure = StatisticsUnavailable(str(error))  # each its own: whoever raises one adds to its traceback
             failure.__cause__ = error

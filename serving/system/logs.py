@@ -84,7 +84,7 @@ INTERVAL_S = 60.0
 MOST_AT_ONCE = 8
 
 
-class Repeats:
+class RateLimitedLogger:
     """Logs trouble: each kind at once, then once a minute while it lasts. Any thread may.
 
     Messages that differ are of different kinds; where there are many, some of them are not said.

@@ -62,7 +62,7 @@ _SAID = re.compile(
 )
 
 
-def says_shortage(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception is about memory that could not be had."""
     return isinstance(error, MemoryError) or bool(_SAID.search(str(error)))
 

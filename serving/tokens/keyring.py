@@ -126,7 +126,7 @@ class Key:
         return " ".join(words)
 
 
-class KeyRing:
+class Keyring:
     """Signs and verifies as the keys in a file say, and follows their changes. Any thread may verify."""
 
     def __init__(self, path: Path, *, check_every_s: float = CHECK_EVERY_S) -> None:
@@ -180,7 +180,7 @@ def load_keys(path: Path) -> list[Key]:
     """Read a file of keys.
 
     Raises:
-        ValueError, OSError: as KeyRing says. No message tells anything of a key.
+        ValueError, OSError: as Keyring says. No message tells anything of a key.
     """
     keys = [
         _parse(line, f"{path}, line {number}")
@@ -204,7 +204,7 @@ def rotate(path: Path, *, sign_after: timedelta, accept_old: timedelta) -> tuple
         When the new key begins to sign, and when the others end.
 
     Raises:
-        ValueError, OSError: as KeyRing does.
+        ValueError, OSError: as Keyring does.
     """
     now = datetime.now(UTC).replace(microsecond=0)
     begin = now + sign_after

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from serving.client import Answer, AsyncClient, Client, ClientError, Prediction, Retry
+from serving.client import AsyncClient, Client, ClientError, Prediction, Retry, StreamResult
 from serving.client import streaming as many
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from tests.support.commands import ROOT
@@ -28,12 +28,12 @@ def server() -> Iterator[tuple[ScriptedServer, str]]:
         yield server
 
 
-def ask(address: str, images: Any = PICTURES, *, timeout_s: float = 20, **options: Any) -> list[Answer]:
+def ask(address: str, images: Any = PICTURES, *, timeout_s: float = 20, **options: Any) -> list[StreamResult]:
     with Client(address, timeout_s=timeout_s, retry=QUICK) as client:
         return list(client.classify_many(images, **options))
 
 
-def check_each_once(answers: list[Answer], pictures: list[bytes] = PICTURES) -> None:
+def check_each_once(answers: list[StreamResult], pictures: list[bytes] = PICTURES) -> None:
     assert sorted(each.index for each in answers) == list(range(len(pictures)))
     for each in answers:
         assert isinstance(each.result, Prediction), each
@@ -285,7 +285,7 @@ def test_the_asyncio_client_takes_asynchronous_sources(server: tuple[ScriptedSer
             await asyncio.sleep(0)
             yield picture
 
-    async def main() -> list[Answer]:
+    async def main() -> list[StreamResult]:
         async with AsyncClient(server[1]) as client:
             return [each async for each in client.classify_many(source(), in_flight=3)]
 

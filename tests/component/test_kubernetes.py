@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving.cli.serve_options import add_serve_options, to_settings
 from serving.observability.metrics import Metrics
 from serving.settings import Settings
-from serving.tokens.keyring import KeyRing
+from serving.tokens.keyring import Keyring
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run, serving
 from tests.support.manifests import KUBERNETES, Manifest, build, load, one
@@ -216,7 +216,7 @@ def test_a_key_made_as_the_secret_says_signs_tokens(tmp_path: Path) -> None:
     path = tmp_path / "token.key"
     path.write_bytes(key)
     path.chmod(mounted["defaultMode"])
-    KeyRing(path)  # takes it as it is mounted
+    Keyring(path)  # takes it as it is mounted
 
 
 def probes(manifests: list[Manifest]) -> list[Manifest]:

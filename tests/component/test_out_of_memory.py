@@ -14,7 +14,7 @@ from PIL import Image
 
 from serving.image.decode import ImageError, Limits, Reason, decode
 from serving.image.headers import canvas_size
-from serving.system.memory import is_short_of, reserve, says_shortage
+from serving.system.memory import is_out_of_memory, is_short_of, reserve
 from tests.golden.draw import encoded, picture
 from tests.support.commands import ROOT
 
@@ -116,11 +116,11 @@ def test_a_damaged_picture_stays_damaged_where_there_is_memory() -> None:
     ],
 )
 def test_libraries_that_say_it_in_words_are_understood(message: str) -> None:
-    assert says_shortage(RuntimeError(message))
+    assert is_out_of_memory(RuntimeError(message))
 
 
 def test_other_failures_are_no_shortage() -> None:
-    assert not says_shortage(OSError("broken data stream when reading image file"))
+    assert not is_out_of_memory(OSError("broken data stream when reading image file"))
     assert not is_short_of(2**20)
     assert is_short_of(2**60)
     with pytest.raises(MemoryError):

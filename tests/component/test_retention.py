@@ -13,7 +13,7 @@ from serving.client import Client, ClientError
 from serving.statistics import retention
 from serving.statistics.retention import Retention
 from serving.statistics.store import StatisticsStore
-from serving.tokens.keyring import KeyRing
+from serving.tokens.keyring import Keyring
 from serving.tokens.tokens import PredictionRecord
 from tests.support.bundles import write_bundle
 from tests.support.commands import serving
@@ -26,7 +26,7 @@ def test_old_labels_are_dropped_and_totals_stay(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     state = tmp_path / "state"
     state.mkdir()
-    signer = KeyRing(state / "token.key")
+    signer = Keyring(state / "token.key")
     now_ms = time.time_ns() // 1_000_000
 
     def token(days: float) -> str:

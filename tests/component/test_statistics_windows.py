@@ -6,7 +6,7 @@ import secrets
 import pytest
 
 from serving.statistics import writer as statistics_writer
-from serving.statistics.store import Label, StatisticsStore, Window, WindowForgotten
+from serving.statistics.store import Label, StatisticsStore, Window, WindowExpired
 from tests.support.statistics import CAT, DOG, LONG_AGO_MS, TIMEOUT_S, label, matrix, wait_until
 
 MINUTE_MS = 60_000
@@ -135,7 +135,7 @@ def test_forgotten_labels_stay_in_the_totals_and_cannot_be_recorded_again(any_st
     assert totals(any_store, 5_000)[1] == 1
     assert totals(any_store, None, 5_000)[1] == 1
     for window in (Window(4_999, None), Window(None, 4_999), Window(1, 9_000)):
-        with pytest.raises(WindowForgotten) as caught:
+        with pytest.raises(WindowExpired) as caught:
             any_store.read(window=window)
         assert caught.value.labels_since_ms == 5_000
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from serving.image.preprocess import Preprocess
-from serving.image.views import look
+from serving.image.views import make_views
 
 FOLDER = Path(__file__).parent
 PREPROCESS = Preprocess(resize=64, crop=56)
@@ -44,7 +44,7 @@ def main() -> None:
     image.resize((600, 440)).save(FOLDER / "large.jpg", quality=90)
     for name in sorted(path.name for path in FOLDER.glob("*.*") if path.suffix not in (".py", ".npz")):
         canvas = PREPROCESS.canvas((FOLDER / name).read_bytes())
-        np.savez_compressed(FOLDER / f"{name}.npz", canvas=canvas, views=look(canvas, PREPROCESS.crop, count=4))
+        np.savez_compressed(FOLDER / f"{name}.npz", canvas=canvas, views=make_views(canvas, PREPROCESS.crop, count=4))
 
 
 def encoded(image: Image.Image, format_: str, **options: object) -> bytes:

@@ -10,9 +10,9 @@ import pytest
 
 from serving.batching.admission import LEARNED_FROM, LEARNED_FROM_S, SLOWER, Admission
 from serving.batching.requests import QueueFull
-from serving.context import Caller
+from serving.context import ClientIdentity
 
-GREEDY, POLITE = Caller("greedy", "a"), Caller("polite", "b")
+GREEDY, POLITE = ClientIdentity("greedy", "a"), ClientIdentity("polite", "b")
 
 
 @pytest.fixture

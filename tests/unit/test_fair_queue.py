@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from serving.batching.admission import FairShares
 from serving.batching.fair_queue import FairOrder, FairQueue
-from serving.context import ALL_ROLES, NOBODY, Caller, caller_at
+from serving.context import ALL_ROLES, INTERNAL_CLIENT, ClientIdentity, client_identity
 
 
 def drain(order: FairOrder[str]) -> list[str]:
@@ -20,7 +20,7 @@ def drain(order: FairOrder[str]) -> list[str]:
     return taken
 
 
-GREEDY, POLITE = Caller("greedy", "a"), Caller("polite", "b")
+GREEDY, POLITE = ClientIdentity("greedy", "a"), ClientIdentity("polite", "b")
 
 
 def test_one_caller_is_served_in_its_order() -> None:
@@ -52,7 +52,7 @@ def test_rows_count_and_not_pictures() -> None:
 def test_more_connections_are_no_larger_share() -> None:
     order: FairOrder[str] = FairOrder()
     for number in range(100):
-        order.put("greedy", Caller("greedy", f"connection {number}"), 1)
+        order.put("greedy", ClientIdentity("greedy", f"connection {number}"), 1)
     for _ in range(10):
         order.put("polite", POLITE, 1)
     assert drain(order)[:25].count("polite") == 10
@@ -61,21 +61,21 @@ def test_more_connections_are_no_larger_share() -> None:
 def test_connections_of_one_owner_share_what_it_has() -> None:
     order: FairOrder[str] = FairOrder()
     for _ in range(50):
-        order.put("first", Caller("host", "1"), 1)
-    order.put("second", Caller("host", "2"), 1)
+        order.put("first", ClientIdentity("host", "1"), 1)
+    order.put("second", ClientIdentity("host", "2"), 1)
     assert "second" in drain(order)[:3]
 
 
-CALLERS = st.builds(Caller, st.sampled_from("abc"), st.sampled_from("123"))
+CALLERS = st.builds(ClientIdentity, st.sampled_from("abc"), st.sampled_from("123"))
 
 
 @given(st.lists(st.one_of(st.tuples(CALLERS, st.integers(1, 64)), st.none()), max_size=200))
 def test_everything_comes_out_once_and_each_connection_s_in_its_order(
-    actions: list[tuple[Caller, int] | None],
+    actions: list[tuple[ClientIdentity, int] | None],
 ) -> None:
-    order: FairOrder[tuple[Caller, int]] = FairOrder()
-    put: list[tuple[Caller, int]] = []
-    taken: list[tuple[Caller, int]] = []
+    order: FairOrder[tuple[ClientIdentity, int]] = FairOrder()
+    put: list[tuple[ClientIdentity, int]] = []
+    taken: list[tuple[ClientIdentity, int]] = []
     for number, action in enumerate(actions):
         if action is not None:
             put.append((action[0], number))
@@ -118,7 +118,7 @@ def test_threads_get_everything_once_and_signals_after_what_came_before() -> Non
     for thread in threads:
         thread.start()
     for number in range(1000):
-        queue.put(number, Caller(str(number % 7), ""), 1)
+        queue.put(number, ClientIdentity(str(number % 7), ""), 1)
     for _ in threads:
         queue.signal("stop")
     for thread in threads:
@@ -130,7 +130,7 @@ def test_threads_get_everything_once_and_signals_after_what_came_before() -> Non
 
 
 @given(st.lists(st.tuples(CALLERS, st.integers(1, 300)), max_size=100))
-def test_shares_never_exceed_the_limit_and_leave_room_for_a_newcomer(asked: list[tuple[Caller, int]]) -> None:
+def test_shares_never_exceed_the_limit_and_leave_room_for_a_newcomer(asked: list[tuple[ClientIdentity, int]]) -> None:
     shares = FairShares(1000)
     taken = []
     for caller, amount in asked:
@@ -147,20 +147,20 @@ def test_shares_never_exceed_the_limit_and_leave_room_for_a_newcomer(asked: list
 def test_one_greedy_caller_takes_most_and_never_all() -> None:
     shares = FairShares(1000)
     for number in range(5000):
-        caller = Caller("greedy", str(number % 3))
+        caller = ClientIdentity("greedy", str(number % 3))
         if shares.admits(caller, 1):
             shares.take(caller, 1)
     assert 700 <= shares.total <= 850
     assert shares.admits(POLITE, 64)
-    assert shares.admits(Caller("greedy", "a new connection"), 1)
+    assert shares.admits(ClientIdentity("greedy", "a new connection"), 1)
 
 
 def test_the_process_itself_may_take_all() -> None:
     shares = FairShares(32)
     for _ in range(32):
-        assert shares.admits(NOBODY, 1)
-        shares.take(NOBODY, 1)
-    assert not shares.admits(NOBODY, 1)
+        assert shares.admits(INTERNAL_CLIENT, 1)
+        shares.take(INTERNAL_CLIENT, 1)
+    assert not shares.admits(INTERNAL_CLIENT, 1)
 
 
 def test_what_holds_nothing_is_given_back_in_any_order() -> None:
@@ -176,11 +176,11 @@ def test_what_holds_nothing_is_given_back_in_any_order() -> None:
 def test_what_comes_before_counts_of_each_caller_no_more_than_of_oneself() -> None:
     shares = FairShares(1000)
     for number in range(200):
-        shares.take(Caller("greedy", str(number)), 1)
-    shares.take(Caller("third", "x"), 3)
+        shares.take(ClientIdentity("greedy", str(number)), 1)
+    shares.take(ClientIdentity("third", "x"), 3)
     assert shares.before(POLITE, 1) == 3
     assert shares.before(POLITE, 5) == 5 + 3 + 5
-    assert shares.before(Caller("greedy", "7"), 1) == 3 + 201
+    assert shares.before(ClientIdentity("greedy", "7"), 1) == 3 + 201
 
 
 @pytest.mark.parametrize(
@@ -193,5 +193,5 @@ def test_what_comes_before_counts_of_each_caller_no_more_than_of_oneself() -> No
     ],
 )
 def test_callers_without_names_are_told_apart_by_address(peer: str, owner: str) -> None:
-    assert caller_at(peer, "", ALL_ROLES) == Caller(owner, peer)
-    assert caller_at(peer, "camera", ALL_ROLES).owner == "camera"
+    assert client_identity(peer, "", ALL_ROLES) == ClientIdentity(owner, peer)
+    assert client_identity(peer, "camera", ALL_ROLES).owner == "camera"

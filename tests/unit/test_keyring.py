@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.tokens.keyring import KeyRing, TokenExpired, load_keys, rotate
+from serving.tokens.keyring import Keyring, TokenExpired, load_keys, rotate
 from serving.tokens.tokens import PredictionRecord, TokenError, TokenSigner
 from tests.support.commands import run
 
@@ -36,13 +36,13 @@ def path(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_ring_makes_its_key_and_another_ring_reads_it(path: Path) -> None:
-    token = KeyRing(path).sign(RECORD)
-    assert KeyRing(path).verify(token) == RECORD
+    token = Keyring(path).sign(RECORD)
+    assert Keyring(path).verify(token) == RECORD
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_two_replicas_follow_a_rotation_with_no_restart_and_no_token_lost(path: Path) -> None:
-    replicas = [KeyRing(path, check_every_s=0), KeyRing(path, check_every_s=0)]
+    replicas = [Keyring(path, check_every_s=0), Keyring(path, check_every_s=0)]
     before = replicas[0].sign(RECORD)
     rotate(path, sign_after=timedelta(hours=1), accept_old=timedelta(days=1))
     assert [replica.sign(RECORD) for replica in replicas] == [before, before]  # not yet: a third may not know the key
@@ -56,17 +56,17 @@ def test_two_replicas_follow_a_rotation_with_no_restart_and_no_token_lost(path: 
 
 def test_the_newest_key_that_has_begun_signs(path: Path) -> None:
     write(path, OLD.hex(), f"{NEW.hex()} sign-from={ago(1)}", f"{bytes(40).hex()} sign-from={ago(-3600)}")
-    assert KeyRing(path).sign(RECORD) == TokenSigner([NEW]).sign(RECORD)
+    assert Keyring(path).sign(RECORD) == TokenSigner([NEW]).sign(RECORD)
 
 
 def test_keys_without_times_sign_with_the_first_and_accept_all(path: Path) -> None:
-    ring = KeyRing(write(path, NEW.hex(), OLD.hex()))
+    ring = Keyring(write(path, NEW.hex(), OLD.hex()))
     assert ring.sign(RECORD) == TokenSigner([NEW]).sign(RECORD)
     assert ring.verify(TokenSigner([OLD]).sign(RECORD)) == RECORD
 
 
 def test_a_key_that_ended_is_told_from_one_that_never_was(path: Path) -> None:
-    ring = KeyRing(write(path, f"{OLD.hex()} accept-until={ago(1)}", NEW.hex()))
+    ring = Keyring(write(path, f"{OLD.hex()} accept-until={ago(1)}", NEW.hex()))
     with pytest.raises(TokenExpired):
         ring.verify(TokenSigner([OLD]).sign(RECORD))
     with pytest.raises(TokenError):
@@ -74,7 +74,7 @@ def test_a_key_that_ended_is_told_from_one_that_never_was(path: Path) -> None:
 
 
 def test_an_end_comes_while_the_ring_is_in_use(path: Path) -> None:
-    ring = KeyRing(
+    ring = Keyring(
         write(path, f"{OLD.hex()} accept-until={ago(-0.5)}", f"{NEW.hex()} sign-from={ago(9)}"), check_every_s=0
     )
     token = TokenSigner([OLD]).sign(RECORD)
@@ -89,14 +89,14 @@ def test_a_clock_that_jumps_leaves_a_key_to_sign_with(
     path: Path, monkeypatch: pytest.MonkeyPatch, shift_s: float
 ) -> None:
     rotate(path, sign_after=timedelta(0), accept_old=timedelta(days=1))
-    ring = KeyRing(path, check_every_s=0)
+    ring = Keyring(path, check_every_s=0)
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + shift_s)
     assert ring.verify(ring.sign(RECORD)) == RECORD
 
 
 def test_a_change_that_cannot_be_used_leaves_the_earlier_keys(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ring = KeyRing(write(path, OLD.hex()), check_every_s=0)
+    ring = Keyring(write(path, OLD.hex()), check_every_s=0)
     token = ring.sign(RECORD)
     for broken in ((), ("nonsense",), (f"{NEW.hex()} sign-from=yesterday",)):
         write(path, *broken)
@@ -133,11 +133,11 @@ def test_a_rotation_keeps_an_earlier_end_and_drops_what_ended_long_ago(path: Pat
 
 
 def test_the_command_rotates_and_says_when(path: Path) -> None:
-    token = KeyRing(path).sign(RECORD)
+    token = Keyring(path).sign(RECORD)
     finished = run("serving", "rotate-key", "--state", path.parent, "--sign-after", "0s", "--accept-old", "2h")
     assert finished.returncode == 0
     assert "earlier tokens are accepted until" in finished.stdout
-    ring = KeyRing(path)
+    ring = Keyring(path)
     assert ring.verify(token) == RECORD
     assert ring.sign(RECORD) != token
     assert run("serving", "rotate-key", "--state", path.parent, "--accept-old", "soon").returncode == 2

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from serving.image.preprocess import PIXELS_VERSION, Preprocess
-from serving.image.views import look
+from serving.image.views import make_views
 from tests.golden.draw import FOLDER, PREPROCESS, encoded, picture
 
 GOLDEN = sorted(path.with_suffix("") for path in FOLDER.glob("*.npz"))
@@ -21,7 +21,7 @@ def test_the_pixels_are_those_that_were_pinned(path) -> None:
     golden = np.load(f"{path}.npz", allow_pickle=False)
     canvas = PREPROCESS.canvas(path.read_bytes())
     np.testing.assert_array_equal(canvas, golden["canvas"])
-    np.testing.assert_array_equal(look(canvas, PREPROCESS.crop, count=4), golden["views"])
+    np.testing.assert_array_equal(make_views(canvas, PREPROCESS.crop, count=4), golden["views"])
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

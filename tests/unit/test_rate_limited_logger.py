@@ -7,7 +7,7 @@ import pytest
 from serving.rpc.errors import to_api_error
 from serving.statistics.store import StatisticsUnavailable
 from serving.system import logs as repeats
-from serving.system.logs import MOST_AT_ONCE, Repeats
+from serving.system.logs import MOST_AT_ONCE, RateLimitedLogger
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_one_line_a_minute_says_how_often(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    trouble = Repeats(logging.getLogger("serving.test"), logging.ERROR)
+    trouble = RateLimitedLogger(logging.getLogger("pawserve.test"), logging.ERROR)
     for second in range(130):
         clock[0] = 1000.0 + second
         trouble.log("the disk is full")
@@ -36,7 +36,7 @@ def test_one_line_a_minute_says_how_often(clock: list[float], caplog: pytest.Log
 def test_another_cause_is_said_at_once_but_not_any_number_of_them(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    trouble = Repeats(logging.getLogger("serving.test"), logging.ERROR)
+    trouble = RateLimitedLogger(logging.getLogger("pawserve.test"), logging.ERROR)
     for message in ("the connection ended", "the password is wrong", "the connection ended"):
         trouble.log(message)
     assert [record.getMessage() for record in caplog.records] == ["the connection ended", "the password is wrong"]

@@ -4,27 +4,27 @@ import numpy as np
 import pytest
 
 from serving.image.preprocess import Preprocess
-from serving.image.views import MAX_SHIFT, MAX_VIEWS, MAX_ZOOM, VIEWS, look
+from serving.image.views import MAX_SHIFT, MAX_VIEWS, MAX_ZOOM, VIEWS, make_views
 from tests.golden.draw import encoded, picture
 
 CANVAS = Preprocess(resize=64, crop=56).canvas(encoded(picture(), "PNG"))
 
 
 def test_view_0_is_the_centre_and_view_1_its_mirror() -> None:
-    first, second = look(CANVAS, 56, count=2)
+    first, second = make_views(CANVAS, 56, count=2)
     np.testing.assert_array_equal(first, CANVAS[4:60, 4:60])
     np.testing.assert_array_equal(second, first[:, ::-1])
 
 
 def test_v_views_are_the_first_v_of_more_views() -> None:
-    many = look(CANVAS, 56, count=8)
+    many = make_views(CANVAS, 56, count=8)
     for count in range(1, 8):
-        np.testing.assert_array_equal(look(CANVAS, 56, count=count), many[:count])
-    np.testing.assert_array_equal(look(CANVAS, 56, first=3, count=4), many[3:7])
+        np.testing.assert_array_equal(make_views(CANVAS, 56, count=count), many[:count])
+    np.testing.assert_array_equal(make_views(CANVAS, 56, first=3, count=4), many[3:7])
 
 
 def test_views_differ_but_show_the_same_picture() -> None:
-    views = look(CANVAS, 56, count=MAX_VIEWS).astype(int)
+    views = make_views(CANVAS, 56, count=MAX_VIEWS).astype(int)
     assert len({view.tobytes() for view in views}) == MAX_VIEWS
     unmirrored = np.stack([view[:, ::-1] if spec.mirror else view for view, spec in zip(views, VIEWS, strict=True)])
     shrunk = unmirrored.reshape(MAX_VIEWS, 7, 8, 7, 8, 3).mean((2, 4))
@@ -41,10 +41,10 @@ def test_views_stay_within_their_ranges_and_fill_them() -> None:
 
 
 def test_there_need_not_be_a_margin() -> None:
-    assert look(CANVAS, 64, count=6).shape == (6, 64, 64, 3)
+    assert make_views(CANVAS, 64, count=6).shape == (6, 64, 64, 3)
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 0), (-1, 1), (0, MAX_VIEWS + 1), (MAX_VIEWS, 1)])
 def test_views_outside_the_list_are_refused(first: int, count: int) -> None:
     with pytest.raises(ValueError, match=f"there are views 0 to {MAX_VIEWS - 1}"):
-        look(CANVAS, 56, first=first, count=count)
+        make_views(CANVAS, 56, first=first, count=count)

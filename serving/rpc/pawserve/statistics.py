@@ -17,7 +17,7 @@ from serving.rpc.errors import ApiError, invalid
 from serving.statistics.calibration import Bin, expected_calibration_error
 from serving.statistics.changes import StatisticsFeed
 from serving.statistics.confusion import ConfusionMatrix, Rate
-from serving.statistics.store import StatisticsStore, VersionStatistics, Window, WindowForgotten
+from serving.statistics.store import StatisticsStore, VersionStatistics, Window, WindowExpired
 
 
 def to_statistics(statistics: VersionStatistics) -> pb.ModelStatistics:
@@ -105,7 +105,7 @@ class StatisticsService:
         window = to_window(request)
         try:
             statistics = await asyncio.to_thread(self._store.read, name, version, window)
-        except WindowForgotten as error:
+        except WindowExpired as error:
             raise _forgotten(error, request) from error
         if name is not None and not statistics:
             self._find(request.model)  # served, and not asked yet: no statistics are no error
@@ -192,7 +192,7 @@ def _milliseconds(request: Message, field: str) -> int | None:
     return int(time.seconds) * 1000 - (-int(time.nanos) // 1_000_000)
 
 
-def _forgotten(error: WindowForgotten, request: pb.GetStatisticsRequest) -> ApiError:
+def _forgotten(error: WindowExpired, request: pb.GetStatisticsRequest) -> ApiError:
     field = "start_time" if request.HasField("start_time") else "end_time"
     since = _shown(error.labels_since_ms)
     message = f"{field} is before {since}, and labels of earlier predictions are no longer kept; their totals are"
