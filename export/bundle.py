@@ -21,7 +21,7 @@ from export.page import render_page
 from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Precision, Runtime, check_name
 from serving.engine.onnx import CPU_PRECISIONS
 from training.console import progress, say
-from training.data.images import Photo
+from training.data.images import LabelledImage
 from training.files import new_folder, sync_folder
 from training.networks.model import Classifier, Network
 from training.runs.run import Run
@@ -105,7 +105,7 @@ def export_bundle(
         return _publish(folder, models / name, manifest)
 
 
-def _calibration_photos(run: Run, data: Path | None, calibration: Calibration) -> list[Photo]:
+def _calibration_photos(run: Run, data: Path | None, calibration: Calibration) -> list[LabelledImage]:
     folder = calibration.calibration
     photos = list_calibration(folder) if folder else run.training(data)
     return choose_photos(photos, calibration.calibration_photos)
@@ -115,7 +115,7 @@ def _export(
     run: Run,
     classifier: Network,
     targets: Sequence[Target],
-    chosen: list[Photo],
+    chosen: list[LabelledImage],
     calibration: Calibration,
     reference: ParityReference,
 ) -> list[tuple[Artifact, bytes]]:

@@ -21,7 +21,7 @@ from export.graphs.onnx import DeployedModel
 from export.inference import answer, answer_each, open_session
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Precision, Runtime
 from training.console import progress
-from training.data.images import Photo
+from training.data.images import LabelledImage
 
 CHECK_BATCHES = (1, 3, 32)
 
@@ -34,7 +34,7 @@ class ParityReference:
     """The trained network, float32."""
     crop: int
     classes: int
-    photos: Sequence[Photo]
+    photos: Sequence[LabelledImage]
     """The validation photos."""
     views_NHWC: NDArray[np.uint8]
     trained_NK: NDArray[np.float32]

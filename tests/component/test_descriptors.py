@@ -9,8 +9,7 @@ from tests.support.commands import ROOT
 
 SHOWS = """
 import logging, resource, sys
-from serving.connections import Connections
-from serving.descriptors import within_descriptors
+from serving.rpc.connections import Connections, within_descriptors
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
 soft, hard = map(int, sys.argv[1:3])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -21,7 +21,7 @@ from export.inference import answer, open_session
 from serving.bundle.manifest import Bundle, open_bundle
 from tests.support.commands import run_here
 from tests.support.fake_gpu import FakeGpu
-from training.data.images import DataError, Photo
+from training.data.images import DataError, LabelledImage
 from training.runs.run import open_run
 
 ALL = ("--precisions", "fp32", "fp16", "int8", "int8-trt")
@@ -207,7 +207,9 @@ def test_calibration_photos_come_from_a_folder_if_one_is_named(fitted: Path, dra
 
 
 def test_calibration_photos_are_spread_over_classes_and_always_the_same() -> None:
-    photos = [Photo(Path(f"{label}/{number}.jpg"), label) for label in range(3) for number in range(10 + 20 * label)]
+    photos = [
+        LabelledImage(Path(f"{label}/{number}.jpg"), label) for label in range(3) for number in range(10 + 20 * label)
+    ]
     chosen = choose_photos(photos, 30)
     assert [sum(photo.label == label for photo in chosen) for label in range(3)] == [10, 10, 10]
     assert chosen == choose_photos(photos, 30)
