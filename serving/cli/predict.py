@@ -18,7 +18,7 @@ from serving.cli.classify_files import FileResult, ask, describe, find_files, in
 from serving.cli.commands import to_resource
 from serving.cli.common import to_credentials
 from serving.cli.results import ResultsFile, to_dict
-from serving.client.client import Client, ClientError, Prediction
+from serving.client import Client, ClientError, Prediction
 
 CLASSES_ON_TERMINAL = 3
 BAR_WIDTH = 20
