@@ -19,8 +19,8 @@ import pytest
 
 from tests.support.commands import ROOT
 
-TENSORRT_FILES = ("export/tensorrt.py", "serving/engine/tensorrt.py", "serving/engine/tensorrt.py")
-CUDA_FILES = ("serving/engine/cuda.py", "serving/engine/cuda.py", "serving/engine/tensorrt.py")
+TENSORRT_FILES = ("export/tensorrt.py", "serving/engine/tensorrt.py")
+CUDA_FILES = ("serving/engine/cuda.py", "serving/engine/tensorrt.py")
 
 STUBS = {
     "libnvinfer.so.11": (
@@ -184,27 +184,31 @@ def test_every_call_of_the_cuda_runtime_is_one_of_cuda_bindings() -> None:
 @pytest.mark.parametrize(
     ("file", "right", "wrong"),
     [
-        ("tensorrt_engine.py", "cudaMemcpyAsync", "cudaMemcopyAsync"),
-        ("tensorrt_engine.py", "cudaMemcpyHostToDevice", "cudaMemcpyHostToGpu"),
-        ("tensorrt_engine.py", "cudaStreamNonBlocking", "cudaStreamNonBlock"),
-        ("tensorrt_engine.py", "to_device, self._stream)", "to_device)"),
+        ("serving/engine/tensorrt.py", "cudaMemcpyAsync", "cudaMemcopyAsync"),
+        ("serving/engine/tensorrt.py", "cudaMemcpyHostToDevice", "cudaMemcpyHostToGpu"),
+        ("serving/engine/tensorrt.py", "cudaStreamNonBlocking", "cudaStreamNonBlock"),
+        ("serving/engine/tensorrt.py", "to_device, self._stream)", "to_device)"),
         (
-            "tensorrt_engine.py",
+            "serving/engine/tensorrt.py",
             "call(cudart.cudaStreamSynchronize, self._stream)",
             "free = call(cudart.cudaStreamSynchronize, self._stream)",
         ),
-        ("tensorrt_engine.py", "self._stream = call(", "self._stream, other = call("),
-        ("cuda_graph.py", "cudaStreamCaptureModeThreadLocal", "cudaStreamCaptureThreadLocal"),
+        ("serving/engine/tensorrt.py", "self._stream = call(", "self._stream, other = call("),
+        ("serving/engine/cuda.py", "cudaStreamCaptureModeThreadLocal", "cudaStreamCaptureThreadLocal"),
         (
-            "cuda_graph.py",
+            "serving/engine/cuda.py",
             "graph = call(cudart.cudaStreamEndCapture, stream)",
             "call(cudart.cudaStreamEndCapture, stream)",
         ),
-        ("cuda_graph.py", "call(cudart.cudaGraphDestroy, graph)", "call(cudart.cudaGraphDestroy, graph, 0)"),
-        ("cuda_graph.py", "cudaGraphLaunch, self._executable, self._stream", "cudaGraphLaunch, self._executable"),
+        ("serving/engine/cuda.py", "call(cudart.cudaGraphDestroy, graph)", "call(cudart.cudaGraphDestroy, graph, 0)"),
+        (
+            "serving/engine/cuda.py",
+            "cudaGraphLaunch, self._executable, self._stream",
+            "cudaGraphLaunch, self._executable",
+        ),
     ],
 )
 def test_a_misspelt_cuda_call_is_found(file: str, right: str, wrong: str) -> None:
-    source = (ROOT / "serving" / file).read_text(encoding="utf-8")
+    source = (ROOT / file).read_text(encoding="utf-8")
     assert right in source
     assert cuda_problems(source.replace(right, wrong)) != []

@@ -10,9 +10,9 @@ TRAIN = """
 import torch
 from torch import nn
 from training.hardware import Hardware
-from training.layer_groups import head_group
-from training.processes import joined_processes
-from training.trainer import Trainer
+from training.networks.layer_groups import head_group
+from training.distributed import joined_processes
+from training.fitting.trainer import Trainer
 
 cpu = Hardware(torch.device("cpu"), None, 0)
 with joined_processes(cpu.device) as processes:

@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import numpy as np
-from serving.memory import keep_freed_memory
+from serving.system.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 def work(pictures):

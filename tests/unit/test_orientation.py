@@ -65,7 +65,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
-from serving.preprocess import Preprocess
+from serving.image.preprocess import Preprocess
 
 data = Path(sys.argv[1]).read_bytes()
 before = getrusage(RUSAGE_SELF).ru_maxrss
