@@ -216,15 +216,15 @@ def test_an_export_to_a_full_disk_names_the_file_and_keeps_the_earlier_one(tmp_p
 
 STANDS_STILL = """
 import sys, time
-from serving import export_labels
+from serving.statistics import export
 from serving.__main__ import main
-select = export_labels.select_labels
+select = export.select_labels
 def slowly(*arguments):
     for chunk in select(*arguments):
         yield chunk
         print("in the middle", flush=True)
         time.sleep(60)
-export_labels.select_labels = slowly
+export.select_labels = slowly
 sys.exit(main(sys.argv[1:]))
 """
 
