@@ -17,7 +17,7 @@ from export.inference import answer
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
 from serving.system.cpus import available_cpus
-from training.data.images import Photo
+from training.data.images import LabelledImage
 
 VIEWS = 5
 UNSURE_PART = 0.25
@@ -32,7 +32,7 @@ their answers here say little about where others will."""
 
 def adapt(
     session: onnxruntime.InferenceSession,
-    photos: Sequence[Photo],
+    photos: Sequence[LabelledImage],
     preprocess: Preprocess,
     trained_NK: NDArray[np.float32],
     on_progress: Callable[[int, int], None],

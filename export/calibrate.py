@@ -12,7 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
 from serving.bundle.manifest import INPUT_NAME
-from training.data.images import DataError, Photo, class_names, list_photos
+from training.data.images import DataError, LabelledImage, class_names, list_images
 
 METHOD = "mean over photos of each activation's smallest and largest value"
 """Recorded in the bundle. Averages of extremes are narrower than the extremes: rare outliers are clipped, the other
@@ -21,7 +21,7 @@ LEAST = 16
 """Fewer photos than this say too little about an activation's range."""
 
 
-def choose_photos(photos: Sequence[Photo], count: int, seed: int = 0) -> list[Photo]:
+def choose_photos(photos: Sequence[LabelledImage], count: int, seed: int = 0) -> list[LabelledImage]:
     """A seeded choice of at most `count` photos, spread evenly over the classes.
 
     Raises:
@@ -41,7 +41,7 @@ def choose_photos(photos: Sequence[Photo], count: int, seed: int = 0) -> list[Ph
     return [shuffled[row] for row in np.argsort(turns, kind="stable")[:count]]
 
 
-def list_calibration(folder: Path) -> list[Photo]:
+def list_calibration(folder: Path) -> list[LabelledImage]:
     """The photos below a folder, sorted by path; folders in it count as classes, if there are any.
 
     Raises:
@@ -49,7 +49,7 @@ def list_calibration(folder: Path) -> list[Photo]:
     """
     if not folder.is_dir():
         raise DataError(f"--calibration is {folder}, which is no folder; give one with photos like those to be served")
-    photos = list_photos(folder, class_names(folder) or (".",))
+    photos = list_images(folder, class_names(folder) or (".",))
     return [replace(photo, sha256=hashlib.sha256(photo.path.read_bytes()).digest()) for photo in photos]
 
 

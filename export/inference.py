@@ -14,7 +14,7 @@ from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
 from serving.system.cpus import available_cpus
-from training.data.images import Photo
+from training.data.images import LabelledImage
 
 _ERRORS_ONLY = 3
 
@@ -49,7 +49,7 @@ def answer_each(
 
 
 def load_views(
-    photos: Sequence[Photo], preprocess: Preprocess, on_progress: Callable[[int, int], None]
+    photos: Sequence[LabelledImage], preprocess: Preprocess, on_progress: Callable[[int, int], None]
 ) -> NDArray[np.uint8]:
     """View 0 of each photo, uint8 `[N, crop, crop, 3]`.
 
@@ -59,7 +59,7 @@ def load_views(
     """
     views_NHWC = np.empty((len(photos), preprocess.crop, preprocess.crop, 3), np.uint8)
 
-    def load(item: tuple[int, Photo]) -> None:
+    def load(item: tuple[int, LabelledImage]) -> None:
         row, photo = item
         views_NHWC[row] = make_views(preprocess.canvas(photo.read()), preprocess.crop)[0]
 

@@ -1,6 +1,6 @@
-"""The commands of `python -m training` that make a set of photos: shard, sample and fetch-pets.
+"""The commands of `python -m training` that make a set of images: shard, sample and fetch-pets.
 
-The commands of `python -m training`: photos in, a run out.
+The commands of `python -m training`: images in, a run out.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from training.recipes.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """Pack photos into WebDataset shards, for object storage and many processes."""
+    """Pack images into WebDataset shards, for object storage and many processes."""
 
     data: Path
-    """Photos: train/CLASS/* and valid/CLASS/*, or CLASS/* of which a part is held out for validation."""
+    """Images: train/CLASS/* and valid/CLASS/*, or CLASS/* of which a part is held out for validation."""
     out: Path
     """Folder to write: train-*.tar, valid-*.tar and shards.json. It must not exist, or be empty."""
     shard_mb: int = 64
@@ -36,7 +36,7 @@ class Shard:
     valid_fraction: float = 0.2
     """Part of each class held out for validation, where the data has no `valid` folder."""
     seed: int = 0
-    """Of what is held out and of the photos' order; the same seed and photos make the same bytes."""
+    """Of what is held out and of the images' order; the same seed and images make the same bytes."""
 
 
 def shard(options: Shard) -> None:
@@ -60,7 +60,7 @@ def shard(options: Shard) -> None:
     if len(skipped) > 10:
         say(f"and {len(skipped) - 10:,} more")
     say(
-        f"{len(split.train):,} photos to train on and {len(split.valid):,} to validate on, of {len(split.classes):,} "
+        f"{len(split.train):,} images to train on and {len(split.valid):,} to validate on, of {len(split.classes):,} "
         f"classes, in {count:,} shards in {options.out}"
     )
 
@@ -76,11 +76,11 @@ class Sample:
     valid_per_class: int = 50
     """Drawings of each kind to validate on."""
     seed: int = 0
-    """The same seed draws the same pictures."""
+    """The same seed draws the same images."""
 
 
 def sample(options: Sample) -> None:
-    """Draw photos."""
+    """Draw images."""
     from training.samples.sample import write_sample
 
     with progress("drawing", "drawings") as on_progress:
@@ -96,7 +96,7 @@ def sample(options: Sample) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FetchPets:
-    """Download the Oxford-IIIT Pet photos: 7,400 cats and dogs, 800 MB."""
+    """Download the Oxford-IIIT Pet images: 7,400 cats and dogs, 800 MB."""
 
     out: Path
     """Folder to write: train and valid, each with cats and dogs, or with the 37 breeds."""
@@ -105,11 +105,11 @@ class FetchPets:
 
 
 def fetch(options: FetchPets) -> None:
-    """Download photos."""
+    """Download images."""
     from training.data.pets import fetch_pets
 
     counts = fetch_pets(options.out, breeds=options.breeds)
-    say(f"wrote {counts:,} photos to {options.out}")
+    say(f"wrote {counts:,} images to {options.out}")
 
 
 if TYPE_CHECKING:
@@ -125,10 +125,10 @@ Preset = Literal["quick", "course", "from-scratch"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Train a classifier on a folder of photos; write a run to look at and to export."""
+    """Train a classifier on a folder of images; write a run to look at and to export."""
 
     data: Path
-    """Photos: train/CLASS/* and valid/CLASS/*, or CLASS/* of which a part is held out for validation, or the folder
+    """Images: train/CLASS/* and valid/CLASS/*, or CLASS/* of which a part is held out for validation, or the folder
     of the shards that `shard` wrote."""
     run: Path
     """Folder to write. A finished run there is kept as NAME.previous once the new one is whole."""
@@ -157,7 +157,7 @@ class FindLr:
     """Run the learning-rate range test for a stage; plot the loss, suggest rates."""
 
     data: Path
-    """Photos, as `fit` takes them."""
+    """Images, as `fit` takes them."""
     stage: MaybeText = None
     """The recipe's stage whose layers learn. Default: the first."""
     plot: Path = Path("lr.png")
@@ -224,7 +224,7 @@ def say_accuracy(evaluation: "Evaluation") -> None:
     metrics = evaluation.metrics
     accuracy = metrics.accuracy
     say(
-        f"{metrics.correct:,} of {metrics.n:,} photos right: {100 * accuracy.value:.2f}% "
+        f"{metrics.correct:,} of {metrics.n:,} images right: {100 * accuracy.value:.2f}% "
         f"(95% interval {100 * accuracy.lower:.2f}% to {100 * accuracy.upper:.2f}%)"
     )
     if evaluation.test_time:
@@ -233,7 +233,7 @@ def say_accuracy(evaluation: "Evaluation") -> None:
         say(
             f"averaged over {test_time.views} views {test_time.metrics.correct:,} are right: {paired.gained} gained, "
             f"{paired.lost} lost (McNemar p = {paired.p_value:.2f}); looking again only below a confidence of "
-            f"{adaptive.threshold:.3f}, {adaptive.correct:,} with {adaptive.mean_views:.2f} views a photo"
+            f"{adaptive.threshold:.3f}, {adaptive.correct:,} with {adaptive.mean_views:.2f} views an image"
         )
 
 
@@ -254,12 +254,12 @@ def _find_lr(options: FindLr) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Try a finished run on a folder of labelled photos."""
+    """Try a finished run on a folder of labelled images."""
 
     run: Path
     """A run that `fit` wrote."""
     data: Path
-    """Photos: CLASS/* with the run's classes, a folder with valid/CLASS/*, or shards."""
+    """Images: CLASS/* with the run's classes, a folder with valid/CLASS/*, or shards."""
     views: int = 1
     """Views to average over (test-time augmentation), those that serving uses: 1 to 64."""
     json: bool = False
@@ -297,5 +297,5 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["--"]:  # torchrun passes on the -- that keeps it from taking --run for an option of its own
         arguments = arguments[1:]
     return run_command(
-        "python -m training", "From a folder of labelled photos to a trained classifier.", COMMANDS, arguments
+        "python -m training", "From a folder of labelled images to a trained classifier.", COMMANDS, arguments
     )

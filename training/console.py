@@ -19,7 +19,7 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def progress(title: str, unit: str = "photos") -> Iterator[Callable[[int, int], None]]:
+def progress(title: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
     """A bar for work with a known end.
 
     Yields:

@@ -25,7 +25,7 @@ _BATCH_NORM = inspect.signature(functional.batch_norm)
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessGroup:
     """This process among all."""
 
     rank: int = 0
@@ -96,17 +96,17 @@ class Processes:
 
 
 @contextmanager
-def joined_processes(device: torch.device) -> Iterator[Processes]:
+def joined_processes(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started, if it did; all but the first are silent."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield Processes()
+        yield ProcessGroup()
         return
     # DistributedDataParallel imports this module, whose functions have the group of all processes as default arguments:
     # imported once there is one, they would keep it, and its threads run on, into the end of Python, which aborts.
     importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    processes = Processes(distributed.get_rank(), count)
+    processes = ProcessGroup(distributed.get_rank(), count)
     console.quiet = not processes.first
     try:
         yield processes

@@ -1,4 +1,4 @@
-"""A finished run and a folder of labelled photos in; how well it does on them out."""
+"""A finished run and a folder of labelled images in; how well it does on them out."""
 
 import tempfile
 from dataclasses import asdict
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from training.console import progress
-from training.data.images import VALID, DataError, Skipped, class_names, hash_photos, list_photos, listed
+from training.data.images import VALID, DataError, Skipped, class_names, hash_images, list_images, listed
 from training.data.shards import is_sharded, load_index
-from training.distributed import Processes
+from training.distributed import ProcessGroup
 from training.evaluation.evaluation import Evaluation, confusion_facts, evaluate
-from training.features.lookup import Lookup
+from training.features.lookup import ActivationProvider
 from training.features.views import view_logits
 from training.fitting.session import labels_of, say_skipped
 from training.hardware import choose_hardware
@@ -32,7 +32,7 @@ def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Ski
         The evaluation, and the files that could not be read.
 
     Raises:
-        DataError: if the classes are others, with both lists, or no photo can be read.
+        DataError: if the classes are others, with both lists, or no image can be read.
         RunError: if the run is incomplete.
     """
     sharded = is_sharded(data)
@@ -49,25 +49,25 @@ def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Ski
         )
     unreadable: list[Skipped] = []
     if sharded:
-        photos = load_index(data).split().valid
+        images = load_index(data).split().valid
     else:
-        with progress("reading photos") as on_progress:
-            photos, unreadable = hash_photos(list_photos(folder, classes), on_progress)
-    if not photos:
-        raise DataError(f"{folder} holds no photos that can be read")
+        with progress("reading images") as on_progress:
+            images, unreadable = hash_images(list_images(folder, classes), on_progress)
+    if not images:
+        raise DataError(f"{folder} holds no images that can be read")
     network = run.load_classifier()
     hardware = choose_hardware()
     with tempfile.TemporaryDirectory() as cache:
 
-        def lookup(member: Classifier) -> Lookup:
+        def lookup(member: Classifier) -> ActivationProvider:
             sha256 = fingerprint(member.body.network.state_dict())
-            return Lookup(member.body, run.preprocess, sha256, Path(cache), hardware, Processes())
+            return ActivationProvider(member.body, run.preprocess, sha256, Path(cache), hardware, ProcessGroup())
 
-        logits_VNK, known, skipped = view_logits(network, photos, views=views, lookup=lookup)
+        logits_VNK, known, skipped = view_logits(network, images, views=views, lookup=lookup)
     skipped = unreadable + skipped
     say_skipped(skipped)
     if not known:
-        raise DataError(f"{folder} holds no photos that can be read; the first is {skipped[0].path}")
+        raise DataError(f"{folder} holds no images that can be read; the first is {skipped[0].path}")
     return evaluate(logits_VNK, labels_of(known), run.classes, run.temperature), skipped
 
 

@@ -1,4 +1,4 @@
-"""Photos, a recipe and the name of a stage in; the curve of its learning-rate range test out."""
+"""Images, a recipe and the name of a stage in; the curve of its learning-rate range test out."""
 
 import tempfile
 from contextlib import nullcontext
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.console import say
 from training.data.sources import derived_seed
-from training.distributed import Processes
+from training.distributed import ProcessGroup
 from training.fitting.lr_finder import LrCurve
 from training.fitting.session import set_up
 from training.fitting.steps import find_rate, groups_of, make_trainer, sources_of
@@ -29,7 +29,7 @@ def find_rate_for(data: Path, recipe: Recipe, stage: str, cache: Path) -> LrCurv
             cache,
             folder=Path(folder),
             hardware=choose_hardware(),
-            processes=Processes(),
+            processes=ProcessGroup(),
             checkpoint_every_s=0,
             stage=lambda name: nullcontext(),
         )

@@ -1,4 +1,4 @@
-"""Photos in; a finished run folder out: the whole of `python -m training fit`."""
+"""Images in; a finished run folder out: the whole of `python -m training fit`."""
 
 import json
 import shutil
@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from training.console import say
-from training.data.images import Skipped, shared_photos
-from training.distributed import Processes, joined_processes
+from training.data.images import Skipped, shared_images
+from training.distributed import ProcessGroup, joined_processes
 from training.evaluation.evaluation import Evaluation, confusion_facts, evaluate
 from training.features.activations import Activations
 from training.features.lookup import resized
 from training.features.views import view_logits
 from training.files import write_whole
 from training.fitting.history import History, recorded
-from training.fitting.session import Setting, labels_of, set_up
+from training.fitting.session import FitSession, labels_of, set_up
 from training.fitting.steps import run_steps
 from training.hardware import Hardware, choose_hardware
 from training.recipes.describe import describe_plan
@@ -65,7 +65,7 @@ def fit(
     """Train a classifier and write a run; every process that torchrun started calls this.
 
     Args:
-        data: folder of photos, as `training.data.images` reads it.
+        data: folder of images, as `training.data.images` reads it.
         run: folder to write; a finished run there is kept as NAME.previous once the new one is whole.
         cache: where activations are kept between runs.
         resume: go on from the checkpoint of a run that did not finish.
@@ -79,7 +79,7 @@ def fit(
     with joined_processes(hardware.device) as processes:
         if recipe.batch_size < 2 * processes.count:
             raise ValueError(
-                f"batch_size is {recipe.batch_size} for {processes.count} processes together; each needs two photos of "
+                f"batch_size is {recipe.batch_size} for {processes.count} processes together; each needs two images of "
                 f"a batch: use at least --batch-size {2 * processes.count}"
             )
         for line in describe_plan(recipe):
@@ -98,7 +98,7 @@ def _fit(
     recipe: Recipe,
     cache: Path,
     hardware: Hardware,
-    processes: Processes,
+    processes: ProcessGroup,
     resume: bool,
     checkpoint_every_s: float,
 ) -> Evaluation:
@@ -151,15 +151,15 @@ def _fit(
     return evaluation
 
 
-def _activation_facts(activations: Sequence[Activations], photos: int) -> dict[str, Any]:
+def _activation_facts(activations: Sequence[Activations], images: int) -> dict[str, Any]:
     computed = sum(each.computed for each in activations)
     work = [{**vars(each.work), "rate": round(each.work.rate, 1)} for each in activations if each.computed]
-    reused = photos - computed if activations else 0
+    reused = images - computed if activations else 0
     return {"activations": {"computed": computed, "reused": reused}, "activations_work": work}
 
 
 def _facts(
-    setting: Setting, evaluation: Evaluation, data: Path, skipped: list[Skipped], seconds: dict[str, float]
+    setting: FitSession, evaluation: Evaluation, data: Path, skipped: list[Skipped], seconds: dict[str, float]
 ) -> dict[str, Any]:
     recipe, split, backbone = setting.recipe, setting.split, setting.backbone
     preprocess = resized(backbone.preprocess, recipe.sizes[-1] if recipe.sizes else None)
@@ -184,7 +184,7 @@ def _facts(
             "train": len(split.train),
             "valid": len(split.valid),
             "skipped": [{"path": str(file.path), "reason": file.reason} for file in skipped],
-            "in_train_and_valid": len(shared_photos(split)),
+            "in_train_and_valid": len(shared_images(split)),
         },
         "seconds": seconds | {"total": round(sum(seconds.values()), 3)},
         "fingerprints": {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from training.features.extract import cpu_count
+from serving.system.cpus import available_cpus
 
 MAX_WORKERS = 16
 
@@ -20,7 +20,7 @@ class Hardware:
     autocast: torch.dtype | None
     """The lower precision that the forward pass runs in, if any."""
     workers: int
-    """Processes that decode photos while the network learns; with 0, threads do it between its steps."""
+    """Processes that decode images while the network learns; with 0, threads do it between its steps."""
 
     @property
     def scaled(self) -> bool:
@@ -44,7 +44,7 @@ def choose_hardware() -> Hardware:
     Convolutions are chosen deterministically, so that a seed gives the same run twice.
     """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    share = max(cpu_count() // processes, 1)
+    share = max(available_cpus() // processes, 1)
     if not torch.cuda.is_available():
         return Hardware(torch.device("cpu"), None, 0)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic

@@ -21,7 +21,7 @@ from benchmarks.training.engines import engines, pretrained_body
 from benchmarks.training.epoch import whole_network
 from benchmarks.training.fit import activations, against_fastai
 from benchmarks.training.page import page
-from training.features.extract import cpu_count
+from serving.system.cpus import available_cpus
 from training.versions import versions
 
 PARTS = ("engines", "activations", "training", "fastai")
@@ -38,7 +38,7 @@ def main() -> None:
     data = options.data.resolve()
     target = options.out / f"{datetime.date.today()}-training.json"
     figures: dict[str, Any] = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    figures["machine"] = f"{cpu_count()} CPUs, {platform.processor() or platform.machine()}"
+    figures["machine"] = f"{available_cpus()} CPUs, {platform.processor() or platform.machine()}"
     figures["versions"] = versions()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from training.features.extract import Extract, cpu_count, onnx_extractor
+from serving.system.cpus import available_cpus
+from training.features.extract import Extract, onnx_extractor
 from training.networks.model import Body, describe_backbone
 from training.networks.weights import load_weights
 
@@ -102,7 +103,7 @@ def engines(body: Body, crop: int, folder: Path) -> dict[str, float]:
 def runtime_rate(extract: Extract, crop: int) -> float:
     """Of ONNX Runtime on random pictures, a call on each core at a time."""
     images = np.random.default_rng(0).integers(0, 256, (ENGINE_BATCH, crop, crop, 3), np.uint8)
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
 
         def work() -> int:
             return len(list(pool.map(lambda row: extract(images[row : row + 1]), range(len(images)))))

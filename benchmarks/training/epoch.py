@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from benchmarks.training.engines import ARCH, pretrained_body
 from training.data.images import read_split
-from training.data.sources import PhotoSource, random_batches
-from training.distributed import Processes
+from training.data.sources import ImageSource, random_batches
+from training.distributed import ProcessGroup
 from training.features.lookup import resized
 from training.fitting.trainer import Trainer
 from training.hardware import choose_hardware
@@ -41,7 +41,7 @@ def whole_network(data: Path, size: int, batch_size: int = 32, batches: int = 6)
         weight_decay=0.0,
         freeze_bn=False,
         hardware=hardware,
-        processes=Processes(),
+        processes=ProcessGroup(),
     )
     split, _ = read_split(data, valid_fraction=0.2, seed=0)
     photos = split.train[:: max(len(split.train) // (batches * batch_size), 1)][: batches * batch_size]
@@ -61,7 +61,7 @@ def whole_network(data: Path, size: int, batch_size: int = 32, batches: int = 6)
             optimizer.step()
         return count * batch_size
 
-    def epoch(source: PhotoSource) -> int:
+    def epoch(source: ImageSource) -> int:
         trainer.train()
         order = random_batches(len(photos), batch_size, 0)
         for batch, (inputs, targets) in zip(order, source.batches(order, 0), strict=True):
@@ -71,7 +71,7 @@ def whole_network(data: Path, size: int, batch_size: int = 32, batches: int = 6)
     bare(2)
     seconds: dict[str, list[float]] = {"bare": [], "cold": [], "warm": []}
     for _ in range(ROUNDS):  # in turn, so that a busy minute does not fall on one of them alone
-        source = PhotoSource(photos, preprocess, "side-on", hardware.workers)  # a new one has nothing decoded
+        source = ImageSource(photos, preprocess, "side-on", hardware.workers)  # a new one has nothing decoded
         seconds["bare"].append(_timed(bare))
         seconds["cold"].append(_timed(partial(epoch, source)))
         seconds["warm"].append(_timed(partial(epoch, source)))

@@ -27,6 +27,7 @@ from types import FrameType
 
 import grpc
 
+from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
 from serving.client.channel import Credentials, from_environment, read_token
 from serving.client.client import ClientError
 
@@ -77,6 +78,17 @@ def address(text: str) -> str:
             f"{text!r} is no address; write HOST:PORT, such as 0.0.0.0:50051 or [::1]:50051, with a port up to 65535"
         )
     return text
+
+
+def model_resource(text: str) -> str:
+    """The resource name of NAME or NAME/VERSION; "" and resource names stay. Raises ArgumentTypeError for others."""
+    try:
+        if text.startswith("models/"):
+            parse_resource(text)
+            return text
+        return resource_name(*parse_short_name(text)) if text else ""
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_channel_options(parser: argparse.ArgumentParser) -> None:

@@ -143,7 +143,7 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
     return ApiError(code.INTERNAL, "INTERNAL", message, metadata={"error_id": error_id})
 
 
-def answering(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def map_errors(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """Ends the call with a status and its details when the method raises."""
 
     @wraps(method)
@@ -151,12 +151,12 @@ def answering(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         try:
             return await method(self, request, context)
         except Exception as error:
-            return refuse(error, context)
+            return set_error_status(error, context)
 
     return answer
 
 
-def refuse(error: Exception, context: grpc.aio.ServicerContext) -> None:
+def set_error_status(error: Exception, context: grpc.aio.ServicerContext) -> None:
     """End the call with the error's status and details, once its handler returns.
 
     Not by `abort`, which takes longer than all else that a refusal needs: under overload that is the event loop's time.

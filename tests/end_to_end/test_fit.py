@@ -1,4 +1,4 @@
-"""`python -m training fit` as a user runs it: good photos, bad photos, interrupts, and again."""
+"""`python -m training fit` as a user runs it: good images, bad images, interrupts, and again."""
 
 import json
 import shutil
@@ -57,18 +57,18 @@ def test_a_run_folder_holds_what_is_needed_to_look_at_to_repeat_and_to_export(fi
 def test_what_the_run_recorded_is_what_its_network_answers(fitted: Path) -> None:
     import torch
 
-    from export.graphs.onnx import Deployable
+    from export.graphs.onnx import DeployedModel
     from serving.image.views import make_views
 
     result = open_run(fitted)
-    photos, recorded_NK = result.validation()
-    views = np.stack([make_views(result.preprocess.canvas(photo.read()), 224)[0] for photo in photos])
+    images, recorded_NK = result.validation()
+    views = np.stack([make_views(result.preprocess.canvas(image.read()), 224)[0] for image in images])
     with torch.inference_mode():
-        answers = Deployable(result.load_classifier(), result.temperature).eval()(torch.from_numpy(views)).numpy()
+        answers = DeployedModel(result.load_classifier(), result.temperature).eval()(torch.from_numpy(views)).numpy()
     np.testing.assert_allclose(answers, recorded_NK, atol=1e-5)
 
 
-def test_the_saved_recipe_repeats_the_run_and_only_changed_photos_are_computed_again(
+def test_the_saved_recipe_repeats_the_run_and_only_changed_images_are_computed_again(
     fitted: Path, drawings: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     copied = tmp_path / "drawings"
@@ -92,18 +92,18 @@ def test_the_saved_recipe_repeats_the_run_and_only_changed_photos_are_computed_a
     assert "run.previous" in changed_run.stderr
 
 
-def test_files_that_are_no_photos_are_counted_listed_and_left_out(
+def test_files_that_are_no_images_are_counted_listed_and_left_out(
     drawings: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     copied = tmp_path / "drawings"
     shutil.copytree(drawings, copied)
     whole = next((copied / "train/cats").iterdir()).read_bytes()
-    (copied / "train/cats/notes.txt").write_text("not a photo")
+    (copied / "train/cats/notes.txt").write_text("not an image")
     (copied / "train/dogs/half.jpg").write_bytes(whole[: len(whole) // 2])
     (copied / "valid/dogs/empty.png").touch()
     finished = run_here("training", "fit", "--data", copied, "--run", tmp_path / "run", "--cache", shared_cache, *LITE0)
     assert finished.returncode == 0, finished.stderr
-    assert "3 files that cannot be read as photos are left out" in finished.stderr
+    assert "3 files that cannot be read as images are left out" in finished.stderr
     data = open_run(tmp_path / "run").facts["data"]
     reasons = {Path(skipped["path"]).name: skipped["reason"].split(":")[0] for skipped in data["skipped"]}
     assert reasons == {"notes.txt": "NOT_AN_IMAGE", "half.jpg": "TRUNCATED", "empty.png": "NOT_AN_IMAGE"}
@@ -111,16 +111,16 @@ def test_files_that_are_no_photos_are_counted_listed_and_left_out(
     assert "notes.txt" in (tmp_path / "run/report.html").read_text()
 
 
-def test_a_class_without_a_readable_photo_is_refused(drawings: Path, shared_cache: Path, tmp_path: Path) -> None:
+def test_a_class_without_a_readable_image_is_refused(drawings: Path, shared_cache: Path, tmp_path: Path) -> None:
     for side in ("train", "valid"):
         shutil.copytree(drawings / side / "cats", tmp_path / "photos" / side / "cats")
         (tmp_path / "photos" / side / "dogs").mkdir()
-        (tmp_path / "photos" / side / "dogs/1.jpg").write_bytes(b"not a photo")
+        (tmp_path / "photos" / side / "dogs/1.jpg").write_bytes(b"not an image")
     finished = run_here(
         *("training", "fit", "--data", tmp_path / "photos", "--run", tmp_path / "run", "--cache", shared_cache), *LITE0
     )
     assert finished.returncode == 1
-    assert "no readable photo in the train part: dogs" in finished.stderr
+    assert "no readable image in the train part: dogs" in finished.stderr
     assert "Traceback" not in finished.stderr
     assert not (tmp_path / "run").exists()
 

@@ -19,7 +19,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tests.support.commands import Finished, run_here
 from tests.support.warm import WarmProcess, call, two_processes
 from training import fit as fit_module
-from training.distributed import Processes, joined_processes
+from training.distributed import ProcessGroup, joined_processes
 from training.fitting.trainer import Trainer
 from training.hardware import Hardware
 from training.networks.layer_groups import layer_groups
@@ -105,7 +105,7 @@ def test_the_course_s_report_shows_steps_groups_rates_and_augmentation(course: P
         "Learning rate and momentum",
         "Finding a rate: head",
         "Finding a rate: whole",
-        "One photo augmented sixteen times: top-down",
+        "One image augmented sixteen times: top-down",
         "Averaged over 3 views",
     ):
         assert title in report, title
@@ -132,7 +132,7 @@ def test_epochs_are_in_the_history_and_in_tensorboard_s_files(course: Path) -> N
         assert scalars["learning_rate", epoch["epoch"]] == pytest.approx(epoch["lr"], rel=1e-6)
 
 
-def test_a_head_that_learns_from_photos_leaves_the_body_alone(
+def test_a_head_that_learns_from_images_leaves_the_body_alone(
     recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     recipe = Recipe(**TINY, stages={"augmented": Stage(lr=(0.01,), augment="side-on")})
@@ -182,7 +182,7 @@ def test_snapshots_are_averaged_kept_and_ensembles_exported_as_one_graph(
         assert exported.returncode == 0, exported.stderr
 
 
-def test_photos_grow_between_stages_and_the_last_size_is_deployed(
+def test_images_grow_between_stages_and_the_last_size_is_deployed(
     recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     finished = fit(recipes / "growing.yaml", drawings, tmp_path / "run", shared_cache)
@@ -245,7 +245,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights_bit_for_bit(
     assert open_run(tmp_path / "run").facts["metrics"] == open_run(course).facts["metrics"]
 
 
-def test_a_checkpoint_of_other_photos_is_refused(
+def test_a_checkpoint_of_other_images_is_refused(
     recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "photos"
@@ -256,7 +256,7 @@ def test_a_checkpoint_of_other_photos_is_refused(
     next((data / "train/cats").iterdir()).unlink()
     refused = run_here("training", *arguments, "--resume")
     assert refused.returncode == 1
-    assert "photos: " in refused.stderr
+    assert "images: " in refused.stderr
     assert "goes on from there" not in refused.stderr  # it would be refused again
     assert "Traceback" not in refused.stderr
 
@@ -332,7 +332,7 @@ def one_step() -> int:
                 hardware=cpu,
                 processes=group,
             )
-            for network, group in ((together, processes), (alone, Processes()))
+            for network, group in ((together, processes), (alone, ProcessGroup()))
         ]
         images = torch.randint(256, (7, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
         labels = torch.tensor([0, 1, 1, 0, 1, 0, 0])
@@ -378,7 +378,7 @@ def test_a_file_that_an_evaluation_leaves_out_is_named(course: Path, drawings: P
     (tmp_path / "photos/cats/notes.jpg").write_text("not a cat")
     finished = run_here("training", "evaluate", "--run", course, "--data", tmp_path / "photos")
     assert finished.returncode == 0
-    assert "1 file that cannot be read as a photo is left out:" in finished.stderr
+    assert "1 file that cannot be read as an image is left out:" in finished.stderr
     assert f"{tmp_path}/photos/cats/notes.jpg: NOT_AN_IMAGE" in finished.stderr
 
 

@@ -1,4 +1,4 @@
-"""Photos in shards: what is learned is what is learned from folders; what is damaged is refused."""
+"""Images in shards: what is learned is what is learned from folders; what is damaged is refused."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ from training.data.images import DataError, read_split
 from training.data.shard_source import ShardSource
 from training.data.shard_writer import write_shards
 from training.data.shards import load_index
-from training.data.sources import PhotoSource
+from training.data.sources import ImageSource
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
 from training.runs.run import open_run
@@ -86,9 +86,9 @@ def test_two_processes_on_shards_end_like_one_on_the_folder(
     histories = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("folder", "shards")]
     for first, second in zip(*([json.loads(line) for line in history] for history in histories), strict=True):
         assert second["train_loss"] == pytest.approx(first["train_loss"], rel=0.02)
-    # photos in shards are found again: to be looked at, and by export
-    photos, _ = open_run(tmp_path / "shards").validation()
-    assert sorted(hashlib.sha256(photo.read()).digest() for photo in photos) == sorted(p.sha256 for p in photos)
+    # images in shards are found again: to be looked at, and by export
+    images, _ = open_run(tmp_path / "shards").validation()
+    assert sorted(hashlib.sha256(image.read()).digest() for image in images) == sorted(p.sha256 for p in images)
     evaluated = run_here("training", "evaluate", "--run", tmp_path / "shards", "--data", shards, "--json")
     assert json.loads(evaluated.stdout)["confusion_matrix"] == two["confusion_matrix"]
 
@@ -97,7 +97,7 @@ def test_the_split_is_the_folder_s_and_webdataset_reads_the_shards(drawings: Pat
     split = load_index(shards).split()
     of_folder, _ = read_split(drawings, valid_fraction=0.2, seed=0)
     for ours, theirs in ((split.train, of_folder.train), (split.valid, of_folder.valid)):
-        assert [(photo.label, photo.sha256) for photo in ours] == [(photo.label, photo.sha256) for photo in theirs]
+        assert [(image.label, image.sha256) for image in ours] == [(image.label, image.sha256) for image in theirs]
     assert len(list(shards.glob("train-*.tar"))) >= 3
     files = sorted(shards.glob("train-*.tar"))
     with ExitStack() as opened:
@@ -105,10 +105,10 @@ def test_the_split_is_the_folder_s_and_webdataset_reads_the_shards(drawings: Pat
         read = [sample["jpg"] for sample in group_by_keys(tar_file_expander(streams))]
     assert sorted(hashlib.sha256(content).digest() for content in read) == sorted(p.sha256 for p in of_folder.train)
     members = [load_index(shards).shards[file.name].members.values() for file in files]
-    assert any(len({member.label for member in shard}) == 2 for shard in members), "the photos are not mixed"
+    assert any(len({member.label for member in shard}) == 2 for shard in members), "the images are not mixed"
 
 
-def test_the_same_photos_and_seed_make_the_same_bytes(drawings: Path, shards: Path, tmp_path: Path) -> None:
+def test_the_same_images_and_seed_make_the_same_bytes(drawings: Path, shards: Path, tmp_path: Path) -> None:
     again = ("--data", drawings, "--shard-mb", 1)
     for name, seed in (("one", 0), ("two", 0), ("other", 1)):
         assert run_here("training", "shard", *again, "--out", tmp_path / name, "--seed", seed).returncode == 0
@@ -121,7 +121,7 @@ def test_the_same_photos_and_seed_make_the_same_bytes(drawings: Path, shards: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other", "two"]
 
 
-def test_what_is_no_photo_is_left_out_when_shards_are_made(drawings: Path, tmp_path: Path) -> None:
+def test_what_is_no_image_is_left_out_when_shards_are_made(drawings: Path, tmp_path: Path) -> None:
     shutil.copytree(drawings, tmp_path / "photos")
     (tmp_path / "photos/train/cats/broken.jpg").write_bytes(b"\xff\xd8 no picture")
     made = run_here("training", "shard", "--data", tmp_path / "photos", "--out", tmp_path / "shards")
@@ -133,7 +133,7 @@ def test_what_is_no_photo_is_left_out_when_shards_are_made(drawings: Path, tmp_p
 
 def test_views_are_those_of_the_folder_in_either_order(drawings: Path, shards: Path) -> None:
     split, _ = read_split(drawings, valid_fraction=0.2, seed=0)
-    folder = PhotoSource(split.train, PREPROCESS, "side-on", 0)
+    folder = ImageSource(split.train, PREPROCESS, "side-on", 0)
     for source in (source_of(shards), source_of(shards, max_held_bytes=0)):
         batches = [parts[0] for parts in source.epoch(8, 3, 1)]
         for (ours, labels), (theirs, truth) in zip(source.batches(batches, 5), folder.batches(batches, 5), strict=True):
@@ -147,7 +147,7 @@ def test_views_are_those_of_the_folder_in_either_order(drawings: Path, shards: P
 
 @settings(max_examples=40, deadline=None)
 @given(batch_size=st.integers(8, 40), processes=st.integers(1, 4), seed=st.integers(0, 5))
-def test_a_streamed_epoch_has_every_photo_once_and_every_process_its_part(
+def test_a_streamed_epoch_has_every_image_once_and_every_process_its_part(
     shards: Path, batch_size: int, processes: int, seed: int
 ) -> None:
     source = source_of(shards, max_held_bytes=0)
@@ -256,10 +256,10 @@ def test_shards_behind_a_url_are_read_as_if_they_were_here(
     change(tmp_path, url=served)
     far, near = load_index(tmp_path), load_index(shards)
     assert far.read_shard("train-000001.tar") == near.read_shard("train-000001.tar")
-    photo = far.split().valid[0]
-    assert photo.read() == near.split().valid[0].read()
+    image = far.split().valid[0]
+    assert image.read() == near.split().valid[0].read()
     monkeypatch.setattr(Ranges, "ranges", False)
-    assert photo.read() == near.split().valid[0].read()
+    assert image.read() == near.split().valid[0].read()
     (shards / "train-000001.tar").rename(tmp_path / "away")
     with pytest.raises(DataError, match="train-000001.tar cannot be read: curl ended with exit 22"):
         far.read_shard("train-000001.tar")

@@ -1,4 +1,4 @@
-"""Augmentation: what it does to a photo, and that a seed decides it."""
+"""Augmentation: what it does to an image, and that a seed decides it."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_borders_are_reflected_never_black(kind: str) -> None:
         assert view(canvas, seed).min() >= 128 * 0.95 * 0.95 - 2
 
 
-def test_side_on_photos_stay_upright_and_are_mirrored_half_of_the_time() -> None:
+def test_side_on_images_stay_upright_and_are_mirrored_half_of_the_time() -> None:
     canvas = np.zeros((64, 64, 3), np.uint8)
     canvas[:32, :, 0] = 200  # above: red
     canvas[:, :32, 1] = 200  # left: green
@@ -50,7 +50,7 @@ def test_side_on_photos_stay_upright_and_are_mirrored_half_of_the_time() -> None
     assert 70 <= mirrored <= 130
 
 
-def test_top_down_photos_are_seen_in_all_eight_ways() -> None:
+def test_top_down_images_are_seen_in_all_eight_ways() -> None:
     canvas = np.zeros((64, 64, 3), np.uint8)
     canvas[:32, :, 0] = 200
     canvas[:, :32, 1] = 200

@@ -28,7 +28,7 @@ def test_metrics_agree_with_scikit_learn() -> None:
     assert metrics.brier.value == pytest.approx(2 * brier_score_loss(labels, probabilities[:, 1]), rel=1e-5)
 
 
-def test_intervals_hold_the_value_and_narrow_with_more_photos() -> None:
+def test_intervals_hold_the_value_and_narrow_with_more_images() -> None:
     widths = []
     for n in (100, 10_000, 30_000):
         logits, labels = draw(n, 3, temperature=1.0)
@@ -60,7 +60,7 @@ def test_a_network_without_mistakes_is_not_told_to_be_infinitely_sure() -> None:
     assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(HIGHEST)
 
 
-def test_calibration_changes_no_prediction_and_lowers_the_loss_on_photos_it_has_not_seen() -> None:
+def test_calibration_changes_no_prediction_and_lowers_the_loss_on_images_it_has_not_seen() -> None:
     logits, labels = draw(2000, 3, temperature=3.0)
     before, after = softmax(logits), cross_fitted(logits[None], labels)
     assert (before.argmax(1) == after.argmax(1)).all()
@@ -73,5 +73,5 @@ def test_softmax_survives_large_logits() -> None:
 
 
 def test_nothing_to_measure_is_refused() -> None:
-    with pytest.raises(ValueError, match="no photos"):
+    with pytest.raises(ValueError, match="no images"):
         measure(np.empty((0, 2), np.float32), np.empty(0, np.int64))

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.checks.checks import GateError
+from export.checks.checks import CheckError
 from export.engine_command import build_and_check
 from export.tensorrt import EngineOptions
 from serving.bundle.manifest import Artifact, Bundle, Manifest
@@ -148,7 +148,7 @@ def break_parser(gpu: FakeGpu) -> None:
         (lambda gpu: setattr(gpu, "no_context", True), EngineError, "made no execution context"),
         (lambda gpu: setattr(gpu, "context_bytes", 4 << 30), EngineError, "needs 4,096 MiB .* 1,024 MiB are free"),
         (lambda gpu: setattr(gpu, "refuse_execution", True), EngineError, "could not run a batch"),
-        (break_nothing, GateError, "differs from the trained network"),
+        (break_nothing, CheckError, "differs from the trained network"),
         (lambda gpu: setattr(gpu, "devices", 0), CudaError, "no NVIDIA GPU"),
         (lambda gpu: setattr(gpu, "count_error", CudaCode.cudaErrorNoDevice), CudaError, "no NVIDIA GPU"),
         (lambda gpu: setattr(gpu, "count_error", CudaCode.cudaErrorInsufficientDriver), CudaError, "driver 580"),

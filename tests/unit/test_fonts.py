@@ -37,7 +37,7 @@ def test_no_name_stops_the_plot_or_makes_it_complain(names: tuple[str, ...]) -> 
     assert png[:4] == b"\x89PNG"
 
 
-def test_ten_thousand_classes_are_one_small_picture() -> None:
+def test_ten_thousand_classes_are_one_small_image() -> None:
     size = 2_001
     matrix = ConfusionMatrix(tuple(map(str, range(size))), np.eye(size, dtype=np.int64))
     assert len(plot_confusion(matrix)) < 500_000

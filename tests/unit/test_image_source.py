@@ -1,4 +1,4 @@
-"""Photos as batches: the same in threads and in processes, and decoded once."""
+"""Images as batches: the same in threads and in processes, and decoded once."""
 
 from pathlib import Path
 
@@ -8,37 +8,39 @@ import torch
 
 from serving.image.preprocess import Preprocess
 from training.data import sources
-from training.data.images import Photo, list_photos
-from training.data.images import hash_photos as hashed
-from training.data.sources import PhotoSource
+from training.data.images import LabelledImage, list_images
+from training.data.images import hash_images as hashed
+from training.data.sources import ImageSource
 
 PREPROCESS = Preprocess(crop=32, resize=36)
 
 
 @pytest.fixture
-def photos(drawings: Path) -> list[Photo]:
-    found, _ = hashed(list_photos(drawings / "train", ["cats", "dogs"]), None)
+def images(drawings: Path) -> list[LabelledImage]:
+    found, _ = hashed(list_images(drawings / "train", ["cats", "dogs"]), None)
     return found
 
 
-def batches(source: PhotoSource, seed: int) -> list[torch.Tensor]:
-    order = np.random.default_rng(0).permutation(len(source.photos))
+def batches(source: ImageSource, seed: int) -> list[torch.Tensor]:
+    order = np.random.default_rng(0).permutation(len(source.images))
     return [tensor for batch in source.batches([order[:20], order[20:]], seed) for tensor in batch]
 
 
-def test_threads_and_processes_make_the_same_batches(photos: list[Photo], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_and_processes_make_the_same_batches(
+    images: list[LabelledImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sources, "WORTH_A_PROCESS", 8)
     for augment in ("none", "side-on", "top-down"):
-        threads, processes = (PhotoSource(photos, PREPROCESS, augment, workers) for workers in (0, 2))  # type: ignore[arg-type]
+        threads, processes = (ImageSource(images, PREPROCESS, augment, workers) for workers in (0, 2))  # type: ignore[arg-type]
         for one, other in zip(batches(threads, 7), batches(processes, 7), strict=True):
             assert torch.equal(one, other)
 
 
-def test_later_epochs_look_at_kept_photos_and_see_other_views(photos: list[Photo], tmp_path: Path) -> None:
-    copied = [Photo(tmp_path / f"{n}.jpg", photo.label, photo.sha256) for n, photo in enumerate(photos)]
-    for copy, photo in zip(copied, photos, strict=True):
-        copy.path.write_bytes(photo.read())
-    source = PhotoSource(copied, PREPROCESS, "side-on", 0)
+def test_later_epochs_look_at_kept_images_and_see_other_views(images: list[LabelledImage], tmp_path: Path) -> None:
+    copied = [LabelledImage(tmp_path / f"{n}.jpg", image.label, image.sha256) for n, image in enumerate(images)]
+    for copy, image in zip(copied, images, strict=True):
+        copy.path.write_bytes(image.read())
+    source = ImageSource(copied, PREPROCESS, "side-on", 0)
     first = batches(source, 1)
     for copy in copied:
         copy.path.unlink()
@@ -46,17 +48,17 @@ def test_later_epochs_look_at_kept_photos_and_see_other_views(photos: list[Photo
     assert not torch.equal(first[0], batches(source, 2)[0])
 
 
-def test_what_is_kept_is_bounded(photos: list[Photo], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_is_bounded(images: list[LabelledImage], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MAX_KEPT_BYTES", 5 * 36 * 36 * 3)
-    source = PhotoSource(photos, PREPROCESS, "side-on", 0)
-    kept_all = PhotoSource(photos, PREPROCESS, "side-on", 2)
+    source = ImageSource(images, PREPROCESS, "side-on", 0)
+    kept_all = ImageSource(images, PREPROCESS, "side-on", 2)
     for _ in range(2):
         for one, other in zip(batches(source, 3), batches(kept_all, 3), strict=True):
             assert torch.equal(one, other)
     assert len(source._canvases) <= 6  # two threads may both find room for the last
 
 
-def test_batches_draw_nothing_from_the_process(photos: list[Photo]) -> None:
+def test_batches_draw_nothing_from_the_process(images: list[LabelledImage]) -> None:
     before = torch.get_rng_state()
-    batches(PhotoSource(photos, PREPROCESS, "top-down", 0), 5)
+    batches(ImageSource(images, PREPROCESS, "top-down", 0), 5)
     assert torch.equal(before, torch.get_rng_state())

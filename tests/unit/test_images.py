@@ -1,4 +1,4 @@
-"""Finding photos, classes and what to hold out."""
+"""Finding images, classes and what to hold out."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.data.images import DataError, Split, read_split, shared_photos
+from training.data.images import DataError, Split, read_split, shared_images
 
 
 def write(folder: Path, name: str, content: bytes = b"") -> None:
@@ -25,8 +25,8 @@ def test_train_and_valid_folders_are_taken_as_they_are(tmp_path: Path) -> None:
                 write(tmp_path, f"{side}/{name}/{side}{number}.jpg", f"{side}{name}{number}".encode())
     split = read(tmp_path)
     assert split.classes == ("cats", "dogs")
-    assert [photo.path.parent.name for photo in split.train] == ["cats"] * 3 + ["dogs"] * 3
-    assert [photo.label for photo in split.valid] == [0, 0, 1, 1]
+    assert [image.path.parent.name for image in split.train] == ["cats"] * 3 + ["dogs"] * 3
+    assert [image.label for image in split.valid] == [0, 0, 1, 1]
 
 
 def test_one_folder_of_classes_is_split_class_by_class_and_the_same_way_every_time(tmp_path: Path) -> None:
@@ -34,11 +34,11 @@ def test_one_folder_of_classes_is_split_class_by_class_and_the_same_way_every_ti
         for number in range(count):
             write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())
     split = read(tmp_path)
-    held_out = [sum(photo.label == label for photo in split.valid) for label in range(3)]
+    held_out = [sum(image.label == label for image in split.valid) for label in range(3)]
     assert held_out == [10, 2, 1]
     assert read(tmp_path) == split
-    assert {photo.path for photo in read(tmp_path, seed=1).valid} != {photo.path for photo in split.valid}
-    assert not {photo.path for photo in split.train} & {photo.path for photo in split.valid}
+    assert {image.path for image in read(tmp_path, seed=1).valid} != {image.path for image in split.valid}
+    assert not {image.path for image in split.train} & {image.path for image in split.valid}
 
 
 def test_the_split_does_not_depend_on_file_names_so_copies_stay_on_one_side(tmp_path: Path) -> None:
@@ -48,16 +48,16 @@ def test_the_split_does_not_depend_on_file_names_so_copies_stay_on_one_side(tmp_
             write(tmp_path, f"{name}/copy of {number}.jpg", f"{name}{number}".encode())
     split = read(tmp_path, fraction=0.4)
     assert len(split.valid) == 2 * 16
-    assert shared_photos(split) == []
+    assert shared_images(split) == []
 
 
-def test_the_same_photo_in_train_and_valid_is_found(tmp_path: Path) -> None:
+def test_the_same_image_in_train_and_valid_is_found(tmp_path: Path) -> None:
     for side in ("train", "valid"):
         write(tmp_path, f"{side}/cats/{side}.jpg")
         write(tmp_path, f"{side}/dogs/{side}.jpg")
     write(tmp_path, "train/cats/a.jpg", b"same")
     write(tmp_path, "valid/cats/b.jpg", b"same")
-    assert [(t.path.name, v.path.name) for t, v in shared_photos(read(tmp_path))] == [
+    assert [(t.path.name, v.path.name) for t, v in shared_images(read(tmp_path))] == [
         ("a.jpg", "b.jpg"),
         *[],
     ]
@@ -80,8 +80,8 @@ def test_hidden_files_are_left_out_and_subfolders_searched(tmp_path: Path) -> No
     [
         ([], "one class"),
         (["cats/1.jpg", "cats/2.jpg"], "one class"),
-        (["cats/1.jpg", "cats/2.jpg", "dogs/.hidden"], "no readable photo in the train part: dogs"),
-        (["cats/1.jpg", "cats/2.jpg", "dogs/1.jpg"], "no readable photo in the valid part: dogs"),
+        (["cats/1.jpg", "cats/2.jpg", "dogs/.hidden"], "no readable image in the train part: dogs"),
+        (["cats/1.jpg", "cats/2.jpg", "dogs/1.jpg"], "no readable image in the valid part: dogs"),
         (["train/cats/1.jpg", "train/dogs/1.jpg"], "no folder valid"),
         (
             ["train/cats/1.jpg", "train/dogs/1.jpg", "valid/cats/1.jpg", "valid/birds/1.jpg"],
@@ -114,18 +114,18 @@ def test_the_fingerprint_follows_contents_and_not_names(tmp_path: Path) -> None:
     assert read(tmp_path / "a").fingerprint() != read(tmp_path / "b").fingerprint()
 
 
-def test_photo_read_notices_a_changed_file(tmp_path: Path) -> None:
+def test_image_read_notices_a_changed_file(tmp_path: Path) -> None:
     for side in ("train", "valid"):
         for name in ("cats", "dogs"):
             write(tmp_path, f"{side}/{name}/x.jpg", f"{side}{name}".encode())
-    photo = read(tmp_path).train[0]
-    assert photo.read() == b"traincats"
-    photo.path.write_bytes(b"other")
+    image = read(tmp_path).train[0]
+    assert image.read() == b"traincats"
+    image.path.write_bytes(b"other")
     with pytest.raises(DataError, match="has changed"):
-        photo.read()
+        image.read()
 
 
-def test_what_is_hidden_is_no_photo_however_deep_it_lies(tmp_path: Path) -> None:
+def test_what_is_hidden_is_no_image_however_deep_it_lies(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         for number in range(3):
             write(tmp_path, f"{name}/deeper/{number}.jpg", f"{name} {number}".encode())
@@ -135,7 +135,7 @@ def test_what_is_hidden_is_no_photo_however_deep_it_lies(tmp_path: Path) -> None
     (tmp_path / "cats/loop").symlink_to(tmp_path)
     (tmp_path / "cats/itself.jpg").symlink_to("itself.jpg")
     split = read(tmp_path)
-    assert sorted({photo.path.name for photo in split.train + split.valid}) == ["0.jpg", "1.jpg", "2.jpg"]
+    assert sorted({image.path.name for image in split.train + split.valid}) == ["0.jpg", "1.jpg", "2.jpg"]
     assert len(split.train + split.valid) == 6
 
 
@@ -150,7 +150,7 @@ def test_parts_of_a_data_set_by_other_names_are_not_taken_for_classes(tmp_path: 
         read(tmp_path)
 
 
-def test_names_that_are_not_utf_8_are_refused_for_classes_and_left_out_for_photos(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_are_refused_for_classes_and_left_out_for_images(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         for number in range(3):
             write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())

@@ -12,6 +12,7 @@ import pytest
 
 import serving.models.loader
 from serving.bundle.folder import open_version
+from serving.bundle.model_version import ModelVersion
 from serving.engine.onnx import Engine, Plan
 from serving.image.preprocess import Preprocess
 from serving.models.layout import ChosenPlan, PlanOptions, candidates, unmeasured, worker_cpus
@@ -202,7 +203,7 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def load(models: Path, options: ServingOptions, version: int = 1, **keywords: Any) -> ServedModel:
-    model = load_model(open_version(models, "colours", version), options, **keywords)
+    model = load_model(open_version(models, ModelVersion("colours", version)), options, **keywords)
     model.close()
     return model
 

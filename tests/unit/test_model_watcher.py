@@ -79,7 +79,7 @@ def test_a_model_that_was_not_wanted_can_be_loaded_and_a_version_pinned(models: 
     watched(models, test, "cats")
 
 
-@pytest.mark.parametrize(("name", "kind"), [("birds", ModelNotFound), ("cats/9", ModelNotFound), ("..", BundleError)])
+@pytest.mark.parametrize(("name", "kind"), [("birds", ModelNotFound), ("cats/9", ModelNotFound), ("..", ValueError)])
 def test_what_is_not_there_cannot_be_loaded(models: Path, name: str, kind: type[Exception]) -> None:
     async def test(repository: Repository, watcher: ModelWatcher) -> None:
         with pytest.raises(kind):

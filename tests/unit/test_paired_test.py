@@ -1,4 +1,4 @@
-"""Comparing answers photo by photo, and when it is worth looking again."""
+"""Comparing answers image by image, and when it is worth looking again."""
 
 import numpy as np
 import pytest

@@ -139,7 +139,7 @@ def test_the_plan_says_each_step_and_what_has_no_effect() -> None:
     )
     plan = "\n".join(describe_plan(recipe))
     assert "1. head: the head, on precomputed activations" in plan
-    assert "2. whole: the whole network, on photos; no augmentation; find a rate and use it" in plan
+    assert "2. whole: the whole network, on images; no augmentation; find a rate and use it" in plan
     assert "0.0001, 0.001, 0.01 for 1 + 2 epochs" in plan
     assert "average the weights" in plan
     assert "averaging 5 views" in plan

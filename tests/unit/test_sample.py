@@ -28,7 +28,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_sample_has_the_layout_of_a_photo_folder_and_says_how_much_it_holds(tmp_path: Path) -> None:
+def test_a_sample_has_the_layout_of_a_image_folder_and_says_how_much_it_holds(tmp_path: Path) -> None:
     counts = write_sample(tmp_path / "photos", per_class=2, valid_per_class=1)
 
     assert counts == SampleCounts(train=4, valid=2)
@@ -42,14 +42,14 @@ def test_a_sample_has_the_layout_of_a_photo_folder_and_says_how_much_it_holds(tm
     }
 
 
-def test_every_picture_is_an_rgb_jpeg_of_moderate_size(sample: Path) -> None:
+def test_every_image_is_an_rgb_jpeg_of_moderate_size(sample: Path) -> None:
     sizes = set()
     for path in sample.rglob("*.jpg"):
-        with Image.open(path) as picture:
-            assert (picture.format, picture.mode) == ("JPEG", "RGB")
-            assert min(picture.size) >= 240
-            assert max(picture.size) <= 640
-            sizes.add(picture.size)
+        with Image.open(path) as image:
+            assert (image.format, image.mode) == ("JPEG", "RGB")
+            assert min(image.size) >= 240
+            assert max(image.size) <= 640
+            sizes.add(image.size)
     assert len(sizes) > 30
 
 
@@ -69,21 +69,21 @@ def test_a_larger_sample_keeps_the_drawings_of_a_smaller_one(tmp_path: Path) -> 
     assert hashes(tmp_path / "small").items() <= hashes(tmp_path / "large").items()
 
 
-def test_no_picture_is_there_twice(sample: Path) -> None:
+def test_no_image_is_there_twice(sample: Path) -> None:
     assert len(set(hashes(sample).values())) == 2 * (30 + 4)
 
 
 def test_size_colour_and_file_size_do_not_tell_cats_from_dogs(sample: Path) -> None:
     features, kinds = [], []
     for path in sorted(sample.rglob("*.jpg")):
-        with Image.open(path) as picture:
-            features.append([*picture.size, *np.asarray(picture).mean(axis=(0, 1)), path.stat().st_size])
+        with Image.open(path) as image:
+            features.append([*image.size, *np.asarray(image).mean(axis=(0, 1)), path.stat().st_size])
         kinds.append(path.parent.name)
     model = make_pipeline(StandardScaler(), LogisticRegression())
 
     accuracy = cross_val_score(model, np.array(features), np.array(kinds), cv=5).mean()
 
-    assert accuracy < 0.7  # 68 pictures: chance stays below this 99.9 % of the time
+    assert accuracy < 0.7  # 68 images: chance stays below this 99.9 % of the time
 
 
 def test_the_kind_changes_the_drawing_and_not_its_size() -> None:
@@ -93,7 +93,7 @@ def test_the_kind_changes_the_drawing_and_not_its_size() -> None:
     assert np.asarray(cat).tobytes() != np.asarray(dog).tobytes()
 
 
-def test_progress_counts_every_picture(tmp_path: Path) -> None:
+def test_progress_counts_every_image(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
 
     write_sample(tmp_path / "photos", per_class=2, valid_per_class=1, on_progress=lambda *news: seen.append(news))

@@ -57,7 +57,7 @@ def test_what_cannot_be_meant_is_wrong_use_and_said(
         ("--max-image-mib 3 --max-message-mib 2", "raise --max-message-mib too"),
         ("--max-views 9 --max-queue-views 8", "--max-views 9 is more than --max-queue-views 8"),
         ("--access-log --log-level warning", "--access-log writes at level info"),
-        ("--allow-plaintext-tokens", "no --auth-tokens asks for any"),
+        ("--allow-plaintext-tokens", "--allow-plaintext-tokens has no effect without --auth-tokens"),
         ("--tls-cert server.pem", "--tls-cert and --tls-key belong together"),
         ("--tls-client-ca ca.pem", "needs --tls-cert and --tls-key"),
     ],

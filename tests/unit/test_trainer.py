@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from training.data.sources import AnyOrder, Batch, dealt, random_batches
-from training.distributed import Processes
+from training.distributed import ProcessGroup
 from training.fitting.loop import Hooks, TrainingError, fit_stage
 from training.fitting.lr_finder import LrCurve, find_lr, smoothed, sweep_rates
 from training.fitting.snapshots import mean_weights, recompute_batch_norms
@@ -50,7 +50,7 @@ def trainer_of(head: nn.Module) -> Trainer:
         weight_decay=0.0,
         freeze_bn=False,
         hardware=CPU,
-        processes=Processes(),
+        processes=ProcessGroup(),
     )
 
 
@@ -177,7 +177,14 @@ def test_the_loss_is_summed_over_rows_and_each_group_has_its_rate() -> None:
     network = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))
     groups = [head_group(network[0]), head_group(network[1])]
     trainer = Trainer(
-        network, groups, first=0, momentum=0.0, weight_decay=0.0, freeze_bn=False, hardware=CPU, processes=Processes()
+        network,
+        groups,
+        first=0,
+        momentum=0.0,
+        weight_decay=0.0,
+        freeze_bn=False,
+        hardware=CPU,
+        processes=ProcessGroup(),
     )
     before = copy.deepcopy(network)
     inputs, labels = torch.randn(6, 8), torch.randint(2, (6,))

@@ -1,4 +1,4 @@
-"""What a run records of each validation photo: everything for a few classes, the highest of very many."""
+"""What a run records of each validation image: everything for a few classes, the highest of very many."""
 
 import json
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from export.checks.agreement import compare
-from training.data.images import Photo
+from training.data.images import LabelledImage
 from training.evaluation.temperature import softmax
 from training.runs.run import Run, validation_lines
 
 
 def recorded(folder: Path, classes: int) -> tuple[np.ndarray, np.ndarray, int]:
     probabilities_NK = softmax(np.random.default_rng(0).normal(size=(6, classes)).astype(np.float32))
-    photos = [Photo(folder / f"{row}.jpg", row % 2, bytes(32)) for row in range(6)]
-    text = "".join(validation_lines(photos, probabilities_NK, folder))
+    images = [LabelledImage(folder / f"{row}.jpg", row % 2, bytes(32)) for row in range(6)]
+    text = "".join(validation_lines(images, probabilities_NK, folder))
     (folder / "validation.jsonl").write_text(text)
     run = Run(folder, {"classes": [str(k) for k in range(classes)], "data": {"path": str(folder)}})
     return probabilities_NK, run.validation()[1], max(len(line) for line in text.splitlines())

@@ -1,6 +1,6 @@
 """A canvas in; a training view of it, a little different each time, out: fast.ai 0.7's two presets.
 
-Photos taken from the side are mirrored; photos taken from above are also turned by quarters and mirrored at will.
+Images taken from the side are mirrored; images taken from above are also turned by quarters and mirrored at will.
 Both are turned by up to 10 degrees and zoomed up to 1.1 with a reflected border, lit a little differently, and
 cropped at random.
 """
@@ -27,7 +27,7 @@ LIGHTING = 0.05
 """Brightness and contrast are multiplied by 1 - 0.05 to 1 + 0.05."""
 CONTACT_SHEET = 16
 EVERY = 4
-"""Pixels of which one tells how bright a photo is."""
+"""Pixels of which one tells how bright an image is."""
 
 View = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
 """uint8 `[S, S, 3]` and a seed -> uint8 `[crop, crop, 3]`; from several threads at once, if need be."""
@@ -82,7 +82,7 @@ class Augmentation(v2.Transform):  # type: ignore[misc]
 
 
 def _lighting(canvas_SSC: NDArray[np.uint8], brightness: float, contrast: float) -> list[int]:
-    """A table for each channel's 256 values: brightness about 0, then contrast about the photo's mean."""
+    """A table for each channel's 256 values: brightness about 0, then contrast about the image's mean."""
     mean = brightness * float(canvas_SSC[::EVERY, ::EVERY].mean())
     values = contrast * (brightness * np.arange(256) - mean) + mean
     table: list[int] = np.clip(np.rint(values), 0, 255).astype(int).tolist()
@@ -111,7 +111,7 @@ def augmentation(kind: Augment, crop: int) -> View:
 
 
 def contact_sheet(canvas_SSC: NDArray[np.uint8], kind: Augment, crop: int, seed: int) -> Image.Image:
-    """One photo augmented sixteen times, four by four."""
+    """One image augmented sixteen times, four by four."""
     view = augmentation(kind, crop)
     sheet = Image.new("RGB", (4 * crop, 4 * crop))
     for index in range(CONTACT_SHEET):

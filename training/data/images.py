@@ -1,4 +1,4 @@
-"""A folder of photos in; the classes, and what to train and to validate on, out.
+"""A folder of images in; the classes, and what to train and to validate on, out.
 
 Two layouts are read: `train/CLASS/*` with `valid/CLASS/*`, or one folder `CLASS/*` of which a seeded part of each
 class is held out. Classes are sorted by name. Folders inside a class are searched too; what is hidden is left out.
@@ -22,7 +22,7 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
+class LabelledImage:
     """One file of a class."""
 
     path: Path
@@ -47,10 +47,10 @@ class Photo:
 
     def _content(self) -> bytes:
         if self.path.parent.suffix == ".tar":
-            from training.data.shards import index_of  # which is about photos, too
+            from training.data.shards import index_of  # which is about images, too
 
             if index := index_of(self):
-                return index.read_photo(self.path.parent.name, self.path.name)
+                return index.read_image(self.path.parent.name, self.path.name)
         return self.path.read_bytes()
 
 
@@ -64,50 +64,50 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Split:
-    """Photos to train on and photos to validate on, of the same classes."""
+    """Images to train on and images to validate on, of the same classes."""
 
     classes: tuple[str, ...]
-    train: list[Photo]
-    valid: list[Photo]
+    train: list[LabelledImage]
+    valid: list[LabelledImage]
 
     def fingerprint(self) -> str:
-        """SHA-256 over the classes and every photo's side, class and contents; names of files do not matter."""
+        """SHA-256 over the classes and every image's side, class and contents; names of files do not matter."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
-        for side, photos in ((TRAIN, self.train), (VALID, self.valid)):
-            for photo in sorted(photos, key=lambda photo: (photo.label, photo.sha256)):
-                digest.update(f"{side} {photo.label} ".encode() + photo.sha256)
+        for side, images in ((TRAIN, self.train), (VALID, self.valid)):
+            for image in sorted(images, key=lambda image: (image.label, image.sha256)):
+                digest.update(f"{side} {image.label} ".encode() + image.sha256)
         return digest.hexdigest()
 
     def check(self) -> None:
         """Check that every class can be learned.
 
         Raises:
-            DataError: if there are fewer than two classes, or one has no photo to train or to validate on.
+            DataError: if there are fewer than two classes, or one has no image to train or to validate on.
         """
         if len(self.classes) < 2:
             raise DataError(
-                f"there is one class ({', '.join(self.classes) or 'none'}); a classifier needs photos of at least two, "
+                f"there is one class ({', '.join(self.classes) or 'none'}); a classifier needs images of at least two, "
                 "each in a folder of its own"
             )
-        for side, photos in ((TRAIN, self.train), (VALID, self.valid)):
+        for side, images in ((TRAIN, self.train), (VALID, self.valid)):
             counts = [0] * len(self.classes)
-            for photo in photos:
-                counts[photo.label] += 1
+            for image in images:
+                counts[image.label] += 1
             if empty := [name for name, count in zip(self.classes, counts, strict=True) if count == 0]:
                 raise DataError(
-                    f"{len(empty)} of {len(self.classes)} classes have no readable photo in the {side} part: "
-                    f"{listed(empty)}; add photos, or remove the folder"
+                    f"{len(empty)} of {len(self.classes)} classes have no readable image in the {side} part: "
+                    f"{listed(empty)}; add images, or remove the folder"
                 )
 
 
 def read_split(
     data: Path, *, valid_fraction: float, seed: int, on_progress: Callable[[int, int], None] | None = None
 ) -> tuple[Split, list[Skipped]]:
-    """Find the photos below a folder and hash their contents.
+    """Find the images below a folder and hash their contents.
 
     Args:
         valid_fraction: part of each class to hold out, where there is no `valid` folder. The choice depends on the
-            seed and each photo's contents alone, so copies of one photo land on the same side.
+            seed and each image's contents alone, so copies of one image land on the same side.
         on_progress: called with (files hashed, files in all).
 
     Returns:
@@ -134,8 +134,8 @@ def read_split(
                 f"{data} has the folders {listed(classes)}, which look like parts of a data set, not like classes; "
                 f"name them {TRAIN} and {VALID}, with a folder for each class in both"
             )
-        photos, skipped = hash_photos(list_photos(data, classes), on_progress)
-        split = _hold_out(photos, classes, valid_fraction, seed)
+        images, skipped = hash_images(list_images(data, classes), on_progress)
+        split = _hold_out(images, classes, valid_fraction, seed)
     else:
         classes = class_names(train)
         if classes != (others := class_names(valid)):
@@ -143,12 +143,12 @@ def read_split(
                 f"{train} and {valid} have different classes: only in train: {listed(set(classes) - set(others))}; "
                 f"only in valid: {listed(set(others) - set(classes))}. Every class needs a folder in both"
             )
-        of_train = list_photos(train, classes)
-        hashed, skipped = hash_photos(of_train + list_photos(valid, classes), on_progress)
+        of_train = list_images(train, classes)
+        hashed, skipped = hash_images(of_train + list_images(valid, classes), on_progress)
         split = Split(
             classes,
-            [photo for photo in hashed if photo.path.is_relative_to(train)],
-            [photo for photo in hashed if photo.path.is_relative_to(valid)],
+            [image for image in hashed if image.path.is_relative_to(train)],
+            [image for image in hashed if image.path.is_relative_to(valid)],
         )
     split.check()
     return split, skipped
@@ -179,65 +179,65 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def list_photos(folder: Path, classes: Iterable[str]) -> list[Photo]:
+def list_images(folder: Path, classes: Iterable[str]) -> list[LabelledImage]:
     """The files of each class in `folder`, sorted by path, not yet hashed."""
-    photos = []
+    images = []
     for label, name in enumerate(classes):
         files = []
         for inside, folders, names in os.walk(folder / name):
             folders[:] = [each for each in folders if each[0] != "."]
             files += [Path(inside, each) for each in names if each[0] != "."]
-        photos += [Photo(path, label) for path in sorted(files) if path.is_file()]
-    return photos
+        images += [LabelledImage(path, label) for path in sorted(files) if path.is_file()]
+    return images
 
 
-def hash_photos(
-    photos: list[Photo], on_progress: Callable[[int, int], None] | None
-) -> tuple[list[Photo], list[Skipped]]:
-    """The photos with the SHA-256 of their contents, and those that could not be read or cannot be named."""
+def hash_images(
+    images: list[LabelledImage], on_progress: Callable[[int, int], None] | None
+) -> tuple[list[LabelledImage], list[Skipped]]:
+    """The images with the SHA-256 of their contents, and those that could not be read or cannot be named."""
 
-    def with_hash(photo: Photo) -> Photo | Skipped:
-        if (name := printable(str(photo.path))) != str(photo.path):
+    def with_hash(image: LabelledImage) -> LabelledImage | Skipped:
+        if (name := printable(str(image.path))) != str(image.path):
             return Skipped(Path(name), "its name is not UTF-8; rename it")
         try:
-            with photo.path.open("rb") as file:
-                return replace(photo, sha256=hashlib.file_digest(file, "sha256").digest())
+            with image.path.open("rb") as file:
+                return replace(image, sha256=hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
-            return Skipped(photo.path, f"cannot be read: {error.strerror}")
+            return Skipped(image.path, f"cannot be read: {error.strerror}")
 
-    hashed: list[Photo] = []
+    hashed: list[LabelledImage] = []
     skipped: list[Skipped] = []
     with ThreadPoolExecutor() as pool:
-        for done, result in enumerate(pool.map(with_hash, photos), 1):
-            if isinstance(result, Photo):
+        for done, result in enumerate(pool.map(with_hash, images), 1):
+            if isinstance(result, LabelledImage):
                 hashed.append(result)
             else:
                 skipped.append(result)
             if on_progress:
-                on_progress(done, len(photos))
+                on_progress(done, len(images))
     return hashed, skipped
 
 
-def _hold_out(photos: list[Photo], classes: tuple[str, ...], fraction: float, seed: int) -> Split:
-    """Per class, the photos with the smallest seeded hashes of their contents are held out: at least one of them."""
-    by_label: dict[int, dict[bytes, list[Photo]]] = defaultdict(lambda: defaultdict(list))
-    for photo in photos:
-        by_label[photo.label][hashlib.sha256(b"%d " % seed + photo.sha256).digest()].append(photo)
+def _hold_out(images: list[LabelledImage], classes: tuple[str, ...], fraction: float, seed: int) -> Split:
+    """Per class, the images with the smallest seeded hashes of their contents are held out: at least one of them."""
+    by_label: dict[int, dict[bytes, list[LabelledImage]]] = defaultdict(lambda: defaultdict(list))
+    for image in images:
+        by_label[image.label][hashlib.sha256(b"%d " % seed + image.sha256).digest()].append(image)
     held_out: set[Path] = set()
     for copies in by_label.values():
         if len(copies) < 2:
             continue  # the split's check then names the class
         count = min(max(round(len(copies) * fraction), 1), len(copies) - 1)
         for key in sorted(copies)[:count]:
-            held_out.update(photo.path for photo in copies[key])
+            held_out.update(image.path for image in copies[key])
     return Split(
         classes,
-        [photo for photo in photos if photo.path not in held_out],
-        [photo for photo in photos if photo.path in held_out],
+        [image for image in images if image.path not in held_out],
+        [image for image in images if image.path in held_out],
     )
 
 
-def shared_photos(split: Split) -> list[tuple[Photo, Photo]]:
-    """Pairs of a training and a validation photo with the same contents: they make validation look too good."""
-    train = {photo.sha256: photo for photo in split.train}
-    return [(train[photo.sha256], photo) for photo in split.valid if photo.sha256 in train]
+def shared_images(split: Split) -> list[tuple[LabelledImage, LabelledImage]]:
+    """Pairs of a training and a validation image with the same contents: they make validation look too good."""
+    train = {image.sha256: image for image in split.train}
+    return [(train[image.sha256], image) for image in split.valid if image.sha256 in train]

@@ -1,4 +1,4 @@
-"""The Oxford-IIIT Pet photos (Parkhi et al. 2012), through torchvision's download, laid out as `fit` reads them."""
+"""The Oxford-IIIT Pet images (Parkhi et al. 2012), through torchvision's download, laid out as `fit` reads them."""
 
 import shutil
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ SIDES = {"trainval": "train", "test": "valid"}
 
 
 def fetch_pets(out: Path, *, breeds: bool) -> int:
-    """Download, check (torchvision verifies the archives' MD5) and lay out the photos.
+    """Download, check (torchvision verifies the archives' MD5) and lay out the images.
 
     Args:
         out: folder to write; it must not exist, or be empty.
         breeds: 37 classes, one a breed, instead of `cats` and `dogs`.
 
     Returns:
-        The number of photos.
+        The number of images.
 
     Raises:
         ValueError: if `out` holds something.
@@ -37,8 +37,8 @@ def fetch_pets(out: Path, *, breeds: bool) -> int:
                 )
             except (OSError, RuntimeError) as error:
                 raise RuntimeError(
-                    f"the photos could not be downloaded ({error}). On a machine with a network, run this command and "
-                    "copy the folder here; or draw pictures with python -m training sample"
+                    f"the images could not be downloaded ({error}). On a machine with a network, run this command and "
+                    "copy the folder here; or draw images with python -m training sample"
                 ) from error
             names = pets.classes if breeds else ["cats", "dogs"]
             labels: Iterable[int] = pets._labels if breeds else pets._bin_labels

@@ -1,8 +1,8 @@
-"""Photos in shards in; batches of decoded, augmented views out, each shard read from end to end.
+"""Images in shards in; batches of decoded, augmented views out, each shard read from end to end.
 
-A small set is kept in memory, encoded, once it has been read: then its order is that of photos in folders, and so is
+A small set is kept in memory, encoded, once it has been read: then its order is that of images in folders, and so is
 what is learned. A larger one streams: in each epoch the shards come in another order, every process reads its part of
-them, and photos are mixed within a few shards at a time.
+them, and images are mixed within a few shards at a time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,36 +17,38 @@ from torch import Tensor
 
 from serving.image.preprocess import Preprocess
 from training.data.augment import View, augmentation
-from training.data.images import Photo
+from training.data.images import LabelledImage
 from training.data.shards import ShardIndex, index_of
-from training.data.sources import Batch, PhotoSource, Rows, Source, batch_starts, dealt, derived_seed, random_batches
+from training.data.sources import Batch, ImageSource, Rows, Source, batch_starts, dealt, derived_seed, random_batches
 from training.distributed import even_parts
 from training.hardware import Hardware
 from training.recipes.stage import Augment
 
 MAX_HELD_BYTES = 512 * 2**20
-"""Of encoded photos that a process keeps between epochs."""
+"""Of encoded images that a process keeps between epochs."""
 MIXED_SHARDS = 8
-"""Shards whose photos are mixed; they are in memory together."""
+"""Shards whose images are mixed; they are in memory together."""
 AHEAD = 3
 """Batches in work on a GPU's behalf; on a CPU the network wants the cores that would work ahead."""
 
 
-def photo_source(photos: Sequence[Photo], preprocess: Preprocess, augment: Augment, hardware: Hardware) -> Source:
-    """What reads photos as suits the place where they lie."""
+def image_source(
+    images: Sequence[LabelledImage], preprocess: Preprocess, augment: Augment, hardware: Hardware
+) -> Source:
+    """What reads images as suits the place where they lie."""
     pinned = hardware.device.type == "cuda"
-    index = index_of(photos[0])
+    index = index_of(images[0])
     if index is None:
-        return PhotoSource(photos, preprocess, augment, hardware.workers, pinned)
-    return ShardSource(index, photos, preprocess, augment, hardware.workers or torch.get_num_threads(), pinned)
+        return ImageSource(images, preprocess, augment, hardware.workers, pinned)
+    return ShardSource(index, images, preprocess, augment, hardware.workers or torch.get_num_threads(), pinned)
 
 
 @dataclass(frozen=True)
 class ShardSource:
-    """Photos of one side of a set of shards; uint8 `[n, crop, crop, 3]`."""
+    """Images of one side of a set of shards; uint8 `[n, crop, crop, 3]`."""
 
     index: ShardIndex
-    photos: Sequence[Photo]
+    images: Sequence[LabelledImage]
     preprocess: Preprocess
     augment: Augment
     threads: int
@@ -55,24 +57,24 @@ class ShardSource:
     """Whether batches lie in memory that a GPU copies from by itself, and are made ahead of it."""
     max_held_bytes: int = MAX_HELD_BYTES
     _held: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
-    """Encoded photos that have been read and will be asked for, by row."""
+    """Encoded images that have been read and will be asked for, by row."""
 
     def labels(self) -> Rows:
-        return np.array([photo.label for photo in self.photos], np.int64)
+        return np.array([image.label for image in self.images], np.int64)
 
     @cached_property
     def streams(self) -> bool:
-        """Whether the photos are too many to be kept."""
+        """Whether the images are too many to be kept."""
         return sum(self.index.shards[file].members[name].size for file, name in self._places) > self.max_held_bytes
 
     def epoch(self, batch_size: int, seed: int, processes: int) -> list[list[Rows]]:
         smallest = 2 * processes
         if not self.streams:
-            return dealt(random_batches(len(self.photos), batch_size, seed, smallest=smallest), processes)
+            return dealt(random_batches(len(self.images), batch_size, seed, smallest=smallest), processes)
         rng = np.random.default_rng(seed)
         shards = self._rows_by_shard
         shuffled = [shards[at] for at in rng.permutation(len(shards))]
-        number = len(batch_starts(len(self.photos), batch_size, smallest=smallest))
+        number = len(batch_starts(len(self.images), batch_size, smallest=smallest))
         mixed = [_mixed(part, rng) for part in _split_rows(shuffled, processes)]
         return [list(batch) for batch in zip(*(even_parts(rows, number) for rows in mixed), strict=True)]
 
@@ -92,16 +94,16 @@ class ShardSource:
                 yield self._tensors(*each)
 
     def _viewer(self, view: View, seed: int) -> Callable[[int, bytes], NDArray[np.uint8]]:
-        # seeded by the photo, so that it does not matter which process has it
+        # seeded by the image, so that it does not matter which process has it
         return lambda row, content: view(self.preprocess.canvas(content), derived_seed(seed, row))
 
     def _tensors(self, views: Iterator[NDArray[np.uint8]], batch: Rows) -> tuple[Tensor, Tensor]:
         inputs = torch.from_numpy(np.stack(list(views)))
-        labels = torch.from_numpy(np.array([self.photos[row].label for row in batch], np.int64))
+        labels = torch.from_numpy(np.array([self.images[row].label for row in batch], np.int64))
         return (inputs.pin_memory(), labels.pin_memory()) if self.pinned else (inputs, labels)
 
     def _contents(self, rows: Sequence[Rows]) -> Iterator[list[bytes]]:
-        """Of the photos of each batch: a shard is read when the first of its photos is wanted that is not there."""
+        """Of the images of each batch: a shard is read when the first of its images is wanted that is not there."""
         keep = not self.streams
         wanted = {int(row) for batch in rows for row in batch}
         held = self._held if keep else {}
@@ -124,7 +126,7 @@ class ShardSource:
     @cached_property
     def _places(self) -> list[tuple[str, str]]:
         """The shard and the name within it of each row."""
-        return [(photo.path.parent.name, photo.path.name) for photo in self.photos]
+        return [(image.path.parent.name, image.path.name) for image in self.images]
 
     @cached_property
     def _rows_by_shard(self) -> list[Rows]:

@@ -1,8 +1,8 @@
-"""A folder of shards in; its photos, and what is in them, out.
+"""A folder of shards in; its images, and what is in them, out.
 
 Shards are tar files in the order that the WebDataset format reads: `train-000000.tar`, `valid-000000.tar` and so on,
-a member for each photo. `shards.json` beside them says what they hold: classes, and for each photo its class, the
-SHA-256 of its contents and where it lies. So the photos of a set are known before one of them is read, and a shard is
+a member for each image. `shards.json` beside them says what they hold: classes, and for each image its class, the
+SHA-256 of its contents and where it lies. So the images of a set are known before one of them is read, and a shard is
 checked as a whole before anything in it is used. The shards may lie elsewhere: then the index has their `url`.
 """
 
@@ -24,7 +24,7 @@ import webdataset
 from webdataset.tariterators import tar_file_iterator
 
 from serving.image.decode import DEFAULT_LIMITS
-from training.data.images import TRAIN, VALID, DataError, Photo, Split
+from training.data.images import TRAIN, VALID, DataError, LabelledImage, Split
 
 INDEX_FILE = "shards.json"
 INDEX_FORMAT = 1
@@ -38,7 +38,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A photo in a shard."""
+    """A image in a shard."""
 
     label: int
     sha256: str
@@ -74,17 +74,17 @@ class ShardIndex:
     """Where shards are that are not in the folder; ends with a slash."""
 
     def split(self) -> Split:
-        """The photos in the order in which the folder that they come from lists them."""
-        sides: dict[str, list[tuple[int, tuple[str, ...], Photo]]] = {TRAIN: [], VALID: []}
+        """The images in the order in which the folder that they come from lists them."""
+        sides: dict[str, list[tuple[int, tuple[str, ...], LabelledImage]]] = {TRAIN: [], VALID: []}
         for shard in self.shards.values():
             for name, member in shard.members.items():
-                photo = Photo(self.folder / shard.file / name, member.label, bytes.fromhex(member.sha256))
-                sides[shard.file[: len(TRAIN)]].append((member.label, Path(member.source).parts, photo))
-        train, valid = ([photo for *_, photo in sorted(side, key=lambda row: row[:2])] for side in sides.values())
+                image = LabelledImage(self.folder / shard.file / name, member.label, bytes.fromhex(member.sha256))
+                sides[shard.file[: len(TRAIN)]].append((member.label, Path(member.source).parts, image))
+        train, valid = ([image for *_, image in sorted(side, key=lambda row: row[:2])] for side in sides.values())
         return Split(self.classes, train, valid)
 
     def read_shard(self, file: str) -> dict[str, bytes]:
-        """The contents of every photo in a shard, by name, read from one end to the other.
+        """The contents of every image in a shard, by name, read from one end to the other.
 
         Raises:
             DataError: if it cannot be read, or is not the one that the index describes.
@@ -107,8 +107,8 @@ class ShardIndex:
         _check_members(shard, content, place)
         return {sample["fname"]: sample["data"] for sample in tar_file_iterator(io.BytesIO(content))}
 
-    def read_photo(self, file: str, name: str) -> bytes:
-        """The contents of one photo, without the rest of its shard.
+    def read_image(self, file: str, name: str) -> bytes:
+        """The contents of one image, without the rest of its shard.
 
         Raises:
             OSError: if it cannot be read.
@@ -116,7 +116,7 @@ class ShardIndex:
         try:
             member = self.shards[file].members[name]
         except KeyError as error:
-            raise FileNotFoundError(2, f"{INDEX_FILE} has no such photo", str(self.folder / file / name)) from error
+            raise FileNotFoundError(2, f"{INDEX_FILE} has no such image", str(self.folder / file / name)) from error
         local = self.folder / file
         if local.is_file() or self.url is None:
             with local.open("rb") as tar:
@@ -140,24 +140,24 @@ def is_sharded(folder: Path) -> bool:
     return (folder / INDEX_FILE).is_file()
 
 
-def index_of(photo: Photo) -> ShardIndex | None:
-    """The index of the shards that a photo lies in; None for one that is a file of its own."""
-    folder = photo.path.parent.parent
-    return load_index(folder) if _SHARD.fullmatch(photo.path.parent.name) and is_sharded(folder) else None
+def index_of(image: LabelledImage) -> ShardIndex | None:
+    """The index of the shards that an image lies in; None for one that is a file of its own."""
+    folder = image.path.parent.parent
+    return load_index(folder) if _SHARD.fullmatch(image.path.parent.name) and is_sharded(folder) else None
 
 
-def contents(photos: Sequence[Photo]) -> Iterator[tuple[Photo, Callable[[], bytes]]]:
-    """Each photo with what reads it; those of a shard that follow one another are read together, when their turn comes.
+def contents(images: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, Callable[[], bytes]]]:
+    """Each image with what reads it; those of a shard that follow one another are read together, when their turn comes.
 
     Raises:
         DataError: if a shard cannot be read, or is another one.
     """
-    for parent, group in groupby(photos, key=lambda photo: photo.path.parent):
+    for parent, group in groupby(images, key=lambda image: image.path.parent):
         together = list(group)
         index = index_of(together[0])
         held = {} if index is None else index.read_shard(parent.name)
-        for photo in together:
-            yield photo, photo.read if index is None else partial(held.pop, photo.path.name)
+        for image in together:
+            yield image, image.read if index is None else partial(held.pop, image.path.name)
 
 
 @lru_cache(maxsize=4)
@@ -179,7 +179,7 @@ def load_index(folder: Path) -> ShardIndex:
         index = ShardIndex(folder, classes, shards, None if facts["url"] is None else checked_url(facts["url"]))
         split = index.split()
         if facts["counts"] != {TRAIN: len(split.train), VALID: len(split.valid)}:
-            raise ValueError(f"it counts {facts['counts']} photos, and lists {len(split.train)} and {len(split.valid)}")
+            raise ValueError(f"it counts {facts['counts']} images, and lists {len(split.train)} and {len(split.valid)}")
         return index
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
@@ -215,10 +215,10 @@ def _shard(fields: dict[str, Any], classes: int) -> Shard:
             and 0 <= member.size <= DEFAULT_LIMITS.max_bytes
             and 0 <= member.offset <= size - member.size
         ):
-            raise ValueError(f"photo {name!r} of {file}: its name, class, SHA-256, size or place is out of range")
+            raise ValueError(f"image {name!r} of {file}: its name, class, SHA-256, size or place is out of range")
         members[name] = member
     if len(members) != len(fields["photos"]):
-        raise ValueError(f"{file} has two photos of one name")
+        raise ValueError(f"{file} has two images of one name")
     return Shard(file, fields["sha256"], size, members)
 
 
@@ -233,4 +233,4 @@ def _check_members(shard: Shard, content: bytes, place: str) -> None:
     listed = {name: (member.offset, member.size) for name, member in shard.members.items()}
     if found != listed or count != len(listed):
         odd = sorted(set(found.items()) ^ set(listed.items()))
-        raise DataError(f"shard {place} does not hold the photos that {INDEX_FILE} lists; the first is {odd[:1]}")
+        raise DataError(f"shard {place} does not hold the images that {INDEX_FILE} lists; the first is {odd[:1]}")

@@ -1,4 +1,4 @@
-"""Photos or their activations in; batches of tensors with labels out: what a network learns from and is tried on."""
+"""Images or their activations in; batches of tensors with labels out: what a network learns from and is tried on."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from serving.image.preprocess import Preprocess
 from training.data.augment import View, augmentation
-from training.data.images import Photo
+from training.data.images import LabelledImage
 from training.features.activations import Activations
 from training.recipes.stage import Augment
 
@@ -24,9 +24,9 @@ Rows = NDArray[np.int64]
 
 EVALUATION_BATCH = 256
 MAX_KEPT_BYTES = 512 * 2**20
-"""Of decoded photos that a source keeps: those of 2,700 at 224 pixels, of 8,400 at 128."""
+"""Of decoded images that a source keeps: those of 2,700 at 224 pixels, of 8,400 at 128."""
 WORTH_A_PROCESS = 256
-"""Photos; fewer are decoded sooner than a worker process starts."""
+"""Images; fewer are decoded sooner than a worker process starts."""
 
 
 class Source(Protocol):
@@ -70,7 +70,7 @@ class AnyOrder(ABC):
 
 @dataclass(frozen=True)
 class ActivationSource(AnyOrder):
-    """Precomputed activations, a row for each view of each photo; float32 `[n, 2C]`."""
+    """Precomputed activations, a row for each view of each image; float32 `[n, 2C]`."""
 
     activations: Activations
 
@@ -84,14 +84,14 @@ class ActivationSource(AnyOrder):
 
 
 @dataclass(frozen=True)
-class PhotoSource(AnyOrder):
-    """Photos, decoded and augmented; uint8 `[n, crop, crop, 3]`.
+class ImageSource(AnyOrder):
+    """Images, decoded and augmented; uint8 `[n, crop, crop, 3]`.
 
     For a GPU, in worker processes, while the network learns. On a CPU, in threads, between its steps: there the network
     keeps all cores busy, and whatever else runs makes its threads wait for one another.
     """
 
-    photos: Sequence[Photo]
+    images: Sequence[LabelledImage]
     preprocess: Preprocess
     augment: Augment
     workers: int
@@ -99,10 +99,10 @@ class PhotoSource(AnyOrder):
     pinned: bool = False
     """Whether batches lie in memory that a GPU copies from by itself."""
     _canvases: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
-    """Decoded photos, by row, so that later epochs need not decode them again."""
+    """Decoded images, by row, so that later epochs need not decode them again."""
 
     def labels(self) -> Rows:
-        return np.array([photo.label for photo in self.photos], np.int64)
+        return np.array([image.label for image in self.images], np.int64)
 
     def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
         view = augmentation(self.augment, self.preprocess.crop)
@@ -110,11 +110,11 @@ class PhotoSource(AnyOrder):
             with ThreadPoolExecutor(max(torch.get_num_threads(), 1), thread_name_prefix="decoding") as pool:
                 for batch in rows:
                     views = pool.map(lambda row: self._view(view, row, seed), batch.tolist())
-                    labels = np.array([self.photos[row].label for row in batch], np.int64)
+                    labels = np.array([self.images[row].label for row in batch], np.int64)
                     yield torch.from_numpy(np.stack(list(views))), torch.from_numpy(labels)
             return
         yield from DataLoader(
-            _Pictures(self, view, seed),
+            _ImageDataset(self, view, seed),
             batch_sampler=[batch.tolist() for batch in rows],
             num_workers=min(self.workers, sum(map(len, rows)) // WORTH_A_PROCESS),
             pin_memory=self.pinned,
@@ -124,24 +124,24 @@ class PhotoSource(AnyOrder):
     def _view(self, view: View, row: int, seed: int) -> NDArray[np.uint8]:
         canvas_SSC = self._canvases.get(row)
         if canvas_SSC is None:
-            canvas_SSC = self.preprocess.canvas(self.photos[row].read())
+            canvas_SSC = self.preprocess.canvas(self.images[row].read())
             if len(self._canvases) < MAX_KEPT_BYTES // canvas_SSC.nbytes:
                 self._canvases[row] = canvas_SSC
-        # seeded by the photo, so that it does not matter which worker has it
+        # seeded by the image, so that it does not matter which worker has it
         return view(canvas_SSC, derived_seed(seed, row))
 
 
 @dataclass(frozen=True)
-class _Pictures(Dataset[tuple[Tensor, int]]):
-    source: PhotoSource
+class _ImageDataset(Dataset[tuple[Tensor, int]]):
+    source: ImageSource
     view: View
     seed: int
 
     def __len__(self) -> int:
-        return len(self.source.photos)
+        return len(self.source.images)
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        return torch.from_numpy(self.source._view(self.view, row, self.seed)), self.source.photos[row].label
+        return torch.from_numpy(self.source._view(self.view, row, self.seed)), self.source.images[row].label
 
 
 def random_batches(count: int, batch_size: int, seed: int, *, smallest: int = 2) -> list[Rows]:

@@ -1,4 +1,4 @@
-"""Logits of several views of each photo in; what averaging them buys, and when it is worth it, out.
+"""Logits of several views of each image in; what averaging them buys, and when it is worth it, out.
 
 Logits and truth in; everything that a run says about how well it does out.
 """
@@ -36,13 +36,13 @@ class TestTime:
 
 
 def choose_threshold(logits_VNK: NDArray[np.float32], labels_N: NDArray[np.int64], temperature: float) -> Adaptive:
-    """The lowest threshold from which on no higher one would have fewer photos right than all views have."""
+    """The lowest threshold from which on no higher one would have fewer images right than all views have."""
     one_NK = softmax(logits_VNK[0], temperature)
     confidence = one_NK.max(1).astype(np.float64)
     order = np.argsort(confidence, kind="stable")
     right_one = (one_NK.argmax(1) == labels_N)[order]
     right_all = (mean_probabilities(logits_VNK, temperature).argmax(1) == labels_N)[order]
-    # correct[k]: the k least sure photos are looked at again
+    # correct[k]: the k least sure images are looked at again
     change = np.cumsum(right_all.astype(np.int64) - right_one.astype(np.int64))
     correct = right_one.sum() + np.concatenate([[0], change])
     fewest_from = np.minimum.accumulate(correct[::-1])[::-1]
@@ -68,14 +68,14 @@ MAX_WHOLE_MATRIX = 500
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of one network on one set of photos."""
+    """Of one network on one set of images."""
 
     labels_N: NDArray[np.int64]
     probabilities_NK: NDArray[np.float32]
     """Of one view, as the network is deployed: with the temperature."""
     temperature: float
     metrics: Metrics
-    """Of one view. Cross-fitted where the temperature is fitted on these photos: what it buys on others."""
+    """Of one view. Cross-fitted where the temperature is fitted on these images: what it buys on others."""
     uncalibrated: Metrics
     """At temperature 1."""
     confusion: ConfusionMatrix
@@ -89,12 +89,12 @@ def evaluate(
     classes: tuple[str, ...],
     temperature: float | None = None,
 ) -> Evaluation:
-    """Calibrate and measure a network on photos that it was not trained on.
+    """Calibrate and measure a network on images that it was not trained on.
 
     Args:
-        logits_VNK: float32, for each view one row a photo; the first view is what is deployed without averaging.
+        logits_VNK: float32, for each view one row an image; the first view is what is deployed without averaging.
         labels_N: int64, true class indices.
-        temperature: the one to use; None fits it on these photos.
+        temperature: the one to use; None fits it on these images.
     """
     one_NK = logits_VNK[0]
     if temperature is None:

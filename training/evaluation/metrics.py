@@ -1,6 +1,6 @@
 """Probabilities and truth in; accuracy, likelihood and calibration, with intervals, out.
 
-Two networks on the same photos in; whether one is better, and how sure that is, out.
+Two networks on the same images in; whether one is better, and how sure that is, out.
 """
 
 from dataclasses import asdict, dataclass
@@ -55,7 +55,7 @@ def measure(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) 
     """
     n = len(labels_N)
     if n == 0:
-        raise ValueError("no photos to measure on")
+        raise ValueError("no images to measure on")
     p_true = probabilities_NK[np.arange(n), labels_N].astype(np.float64)
     confidence = probabilities_NK.max(1).astype(np.float64)
     right = probabilities_NK.argmax(1) == labels_N
@@ -118,15 +118,15 @@ class Paired:
     """How answers changed from one network to another."""
 
     gained: int
-    """Photos that only the second has right."""
+    """Images that only the second has right."""
     lost: int
-    """Photos that only the first has right."""
+    """Images that only the first has right."""
     p_value: float
     """McNemar's exact test, two-sided (McNemar 1947): how likely a difference like this is if neither is better."""
 
 
 def compare(before_N: NDArray[np.bool_], after_N: NDArray[np.bool_]) -> Paired:
-    """Compare what two networks had right, photo by photo."""
+    """Compare what two networks had right, image by image."""
     gained, lost = int((after_N & ~before_N).sum()), int((before_N & ~after_N).sum())
     changed = gained + lost
     fewer = min(gained, lost)

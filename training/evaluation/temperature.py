@@ -1,7 +1,7 @@
 """Logits and truth in; the temperature that makes probabilities honest out (Guo et al. 2017, section 4.2).
 
-Dividing logits by one number changes no prediction. The number is found on the validation photos; what is reported
-of it is cross-fitted, so that no photo is scored with a temperature that it helped to find.
+Dividing logits by one number changes no prediction. The number is found on the validation images; what is reported
+of it is cross-fitted, so that no image is scored with a temperature that it helped to find.
 """
 
 from collections.abc import Iterator

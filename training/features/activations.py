@@ -1,7 +1,7 @@
-"""Photos in; the body's activations for each out, computed once and kept in a store on disk.
+"""Images in; the body's activations for each out, computed once and kept in a store on disk.
 
 The store's folder is named by the weights and the preprocessing that they depend on; within it a key stands for a
-photo's contents and the view of it. So a changed photo, and it alone, is computed again.
+image's contents and the view of it. So a changed image, and it alone, is computed again.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from serving.image.decode import ImageError
 from serving.image.preprocess import Preprocess
 from serving.image.views import VIEWS, View, make_views
-from training.data.images import DataError, Photo, Skipped
+from training.data.images import DataError, LabelledImage, Skipped
 from training.data.shards import contents
 from training.features.extract import Extract
 from training.features.store import ActivationStore
@@ -29,7 +29,7 @@ from training.features.store import ActivationStore
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 Read = Callable[[], bytes]
-"""Gives a photo's contents."""
+"""Gives an image's contents."""
 
 BATCHES_AT_ONCE = 32
 """Batches in work or waiting for each worker: enough that none idles while rows are written to the disk."""
@@ -44,7 +44,7 @@ class Work:
     engine: str
     """What computed them, in words; empty where nothing had to be computed."""
     views: int
-    """Rows that were computed: V for each photo."""
+    """Rows that were computed: V for each image."""
     seconds: float
     """Of decoding, computing and storing."""
     prepare_s: float
@@ -61,17 +61,17 @@ NO_WORK = Work("", 0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Activations:
-    """Of a list of photos, V views each. An example is one view of one photo: number i is photo i // V, view i % V."""
+    """Of a list of images, V views each. An example is one view of one image: number i is image i // V, view i % V."""
 
-    photos: list[Photo]
+    images: list[LabelledImage]
     """Those that could be decoded, in the order given: N of them."""
     skipped: list[Skipped]
     computed: int
-    """How many photos had to be computed; the others were there already."""
+    """How many images had to be computed; the others were there already."""
     rows: NDArray[np.float32]
     """float32 `[rows of the store, 2C]`, memory-mapped."""
     row_of_NV: NDArray[np.int64]
-    """Where in `rows` each photo's views are, int64 `[N, V]`."""
+    """Where in `rows` each image's views are, int64 `[N, V]`."""
     work: Work = NO_WORK
 
     def __len__(self) -> int:
@@ -84,7 +84,7 @@ class Activations:
 
     def labels(self) -> NDArray[np.int64]:
         """The class index of each example, int64 `[N x V]`."""
-        return np.repeat([photo.label for photo in self.photos], self.row_of_NV.shape[1]).astype(np.int64)
+        return np.repeat([image.label for image in self.images], self.row_of_NV.shape[1]).astype(np.int64)
 
 
 def default_cache() -> Path:
@@ -93,13 +93,13 @@ def default_cache() -> Path:
 
 
 def store_folder(cache: Path, *, weights: str, preprocess: Preprocess) -> Path:
-    """Where one network's activations are kept: a name for all that they depend on but the photo and the view."""
+    """Where one network's activations are kept: a name for all that they depend on but the image and the view."""
     key = json.dumps({"weights": weights, "preprocess": asdict(preprocess)}, sort_keys=True)
     return cache / "activations" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def compute_activations(
-    photos: Sequence[Photo],
+    images: Sequence[LabelledImage],
     *,
     store: ActivationStore,
     make_extract: Callable[[], Extract],
@@ -114,34 +114,34 @@ def compute_activations(
     Args:
         make_extract: called only if something has to be computed.
         views: how many of `serving.image.views.VIEWS`, from view 0 on.
-        workers: threads that each decode a batch of photos and extract its features.
-        on_progress: called with (photos done, photos to compute).
+        workers: threads that each decode a batch of images and extract its features.
+        on_progress: called with (images done, images to compute).
 
     Returns:
-        The activations of every photo that could be decoded; the others are in `skipped`.
+        The activations of every image that could be decoded; the others are in `skipped`.
     """
-    keys_NV = [[_key(photo, view) for view in VIEWS[:views]] for photo in photos]
+    keys_NV = [[_key(image, view) for view in VIEWS[:views]] for image in images]
     row_of_NV = store.find(list(chain.from_iterable(keys_NV))).reshape(-1, views)
     missing = list(
-        {photo.sha256: photo for photo, rows in zip(photos, row_of_NV, strict=True) if rows.min() < 0}.values()
+        {image.sha256: image for image, rows in zip(images, row_of_NV, strict=True) if rows.min() < 0}.values()
     )
     skipped: dict[bytes, str] = {}
     if missing:
         extract = make_extract()
         on_progress(0, len(missing))
 
-        def work(batch: Sequence[tuple[Photo, Read]]) -> list[tuple[Photo, NDArray[np.float32] | str]]:
+        def work(batch: Sequence[tuple[LabelledImage, Read]]) -> list[tuple[LabelledImage, NDArray[np.float32] | str]]:
             return _extract_batch(batch, extract, preprocess, views)
 
         keys: list[bytes] = []
         rows: list[NDArray[np.float32]] = []
         done = 0
         for results in _in_threads(work, _batches(contents(missing), batch_size), workers):
-            for photo, result in results:
+            for image, result in results:
                 if isinstance(result, str):
-                    skipped[photo.sha256] = result
+                    skipped[image.sha256] = result
                 else:
-                    keys += [_key(photo, view) for view in VIEWS[:views]]
+                    keys += [_key(image, view) for view in VIEWS[:views]]
                     rows.append(result)
             done += len(results)
             on_progress(done, len(missing))
@@ -151,16 +151,16 @@ def compute_activations(
         row_of_NV = store.find(list(chain.from_iterable(keys_NV))).reshape(-1, views)
     there = row_of_NV.min(1) >= 0
     return Activations(
-        photos=[photo for photo, known in zip(photos, there, strict=True) if known],
-        skipped=[Skipped(photo.path, skipped[photo.sha256]) for photo in photos if photo.sha256 in skipped],
+        images=[image for image, known in zip(images, there, strict=True) if known],
+        skipped=[Skipped(image.path, skipped[image.sha256]) for image in images if image.sha256 in skipped],
         computed=len(missing) - len(skipped),
         rows=store.rows,
         row_of_NV=row_of_NV[there],
     )
 
 
-def _key(photo: Photo, view: View) -> bytes:
-    return hashlib.sha256(photo.sha256 + repr(view).encode()).digest()
+def _key(image: LabelledImage, view: View) -> bytes:
+    return hashlib.sha256(image.sha256 + repr(view).encode()).digest()
 
 
 def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
@@ -170,22 +170,22 @@ def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
 
 
 def _extract_batch(
-    photos: Sequence[tuple[Photo, Read]], extract: Extract, preprocess: Preprocess, views: int
-) -> list[tuple[Photo, NDArray[np.float32] | str]]:
-    """Each photo with the features of its views, float32 `[V, 2C]`, or with the reason why it has none."""
-    results: list[tuple[Photo, NDArray[np.float32] | str]] = []
-    decoded: list[Photo] = []
-    images: list[NDArray[np.uint8]] = []
-    for photo, read in photos:
+    images: Sequence[tuple[LabelledImage, Read]], extract: Extract, preprocess: Preprocess, views: int
+) -> list[tuple[LabelledImage, NDArray[np.float32] | str]]:
+    """Each image with the features of its views, float32 `[V, 2C]`, or with the reason why it has none."""
+    results: list[tuple[LabelledImage, NDArray[np.float32] | str]] = []
+    decoded: list[LabelledImage] = []
+    views_NVHWC: list[NDArray[np.uint8]] = []
+    for image, read in images:
         try:
-            images.append(make_views(preprocess.canvas(read()), preprocess.crop, count=views))
-            decoded.append(photo)
+            views_NVHWC.append(make_views(preprocess.canvas(read()), preprocess.crop, count=views))
+            decoded.append(image)
         except ImageError as error:
-            results.append((photo, f"{error.reason}: {error}"))
+            results.append((image, f"{error.reason}: {error}"))
         except DataError as error:
-            results.append((photo, str(error)))
-    if images:
-        features = extract(np.concatenate(images))
+            results.append((image, str(error)))
+    if decoded:
+        features = extract(np.concatenate(views_NVHWC))
         results += zip(decoded, features.reshape(len(decoded), views, -1), strict=True)
     return results
 

@@ -4,7 +4,6 @@ On a CPU that is ONNX Runtime with one single-threaded session a core, in small 
 times the rate of torch. On a GPU it is torch, channels_last, in batches.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,11 +18,6 @@ from training.networks.onnx import export_graph
 
 Extract = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """uint8 `[N, H, W, 3]` -> float32 `[N, 2C]`; may be called from several threads at once."""
-
-
-def cpu_count() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def onnx_extractor(body: Body, crop: int, cached_graph: Path) -> Extract:

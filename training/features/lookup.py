@@ -1,4 +1,4 @@
-"""A body at one input size in; the activations of photos, looked up or computed by all processes together, out."""
+"""A body at one input size in; the activations of images, looked up or computed by all processes together, out."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,23 +11,24 @@ import torch
 
 from serving.image.decode import ImageError, decode
 from serving.image.preprocess import Preprocess
+from serving.system.cpus import available_cpus
 from training.console import progress, say
-from training.data.images import DataError, Photo, Skipped
-from training.distributed import Processes, even_parts
+from training.data.images import DataError, LabelledImage, Skipped
+from training.distributed import ProcessGroup, even_parts
 from training.features.activations import Activations, Work, compute_activations, store_folder
-from training.features.extract import Extract, cpu_count, onnx_extractor, torch_extractor
+from training.features.extract import Extract, onnx_extractor, torch_extractor
 from training.features.store import ActivationStore
 from training.hardware import Hardware
 from training.networks.model import Body, count_features
 
 EXTRACT_BATCH_ORT, EXTRACT_BATCH_TORCH = 1, 64
-"""Photos in one call: in ONNX Runtime a batch is slower than its rows one by one (its maps leave the cache)."""
+"""Images in one call: in ONNX Runtime a batch is slower than its rows one by one (its maps leave the cache)."""
 WORTH_AN_EXPORT = 256
 """Views; torch has looked at fewer before the graph for ONNX Runtime is made."""
 
 
 @dataclass(frozen=True)
-class Lookup:
+class ActivationProvider:
     """Where the activations of one body at one size come from."""
 
     body: Body
@@ -36,20 +37,20 @@ class Lookup:
     """Of the body."""
     cache: Path
     hardware: Hardware
-    processes: Processes
+    processes: ProcessGroup
 
-    def activations(self, photos: Sequence[Photo], *, views: int, title: str) -> Activations:
-        """Of the first of the fixed views of each photo; computed where they are not kept yet.
+    def activations(self, images: Sequence[LabelledImage], *, views: int, title: str) -> Activations:
+        """Of the first of the fixed views of each image; computed where they are not kept yet.
 
-        Several processes compute a part each; the unreadable photos are found by all.
+        Several processes compute a part each; the unreadable images are found by all.
         """
         place = store_folder(self.cache, weights=self.weights_sha256, preprocess=self.preprocess)
         width = count_features(self.body, self.preprocess.crop)
         graph = place / "body.onnx"
         on_gpu = self.hardware.device.type == "cuda"
-        in_torch = on_gpu or (len(photos) * views < WORTH_AN_EXPORT and not graph.exists())
+        in_torch = on_gpu or (len(images) * views < WORTH_AN_EXPORT and not graph.exists())
 
-        workers = max(cpu_count() // self.processes.count, 1)
+        workers = max(available_cpus() // self.processes.count, 1)
         prepare_s = 0.0
 
         def make_extract() -> Extract:
@@ -64,7 +65,7 @@ class Lookup:
             prepare_s += time.monotonic() - began
             return extract
 
-        def compute(part: Sequence[Photo], on_progress: Callable[[int, int], None]) -> Activations:
+        def compute(part: Sequence[LabelledImage], on_progress: Callable[[int, int], None]) -> Activations:
             return compute_activations(
                 part,
                 store=ActivationStore(place, width),
@@ -80,16 +81,16 @@ class Lookup:
         began = time.monotonic()
         with progress(title) as on_progress:
             if self.processes.count == 1:
-                found = compute(photos, on_progress)
+                found = compute(images, on_progress)
             else:
                 # one after another as they lie on the disk, so that hardly a shard is read by two
-                lying = sorted(photos, key=lambda photo: photo.path)
+                lying = sorted(images, key=lambda image: image.path)
                 rows = even_parts(np.arange(len(lying)), self.processes.count)[self.processes.rank]
                 mine = compute([lying[row] for row in rows], on_progress)
                 self.processes.wait()
                 computed = self.processes.total(torch.tensor(mine.computed, device=self.hardware.device))
-                # what is left are unreadable photos, which every process finds for itself
-                found = replace(compute(photos, on_progress), computed=int(computed))
+                # what is left are unreadable images, which every process finds for itself
+                found = replace(compute(images, on_progress), computed=int(computed))
         if not found.computed:
             return found
         if in_torch:
@@ -109,25 +110,25 @@ def resized(preprocess: Preprocess, size: int | None) -> Preprocess:
     return replace(preprocess, crop=size, resize=round(size * preprocess.resize / preprocess.crop))
 
 
-def readable(photos: Sequence[Photo]) -> tuple[list[Photo], list[Skipped]]:
-    """The photos that can be decoded, in order, and the others with the reason."""
+def readable(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[Skipped]]:
+    """The images that can be decoded, in order, and the others with the reason."""
 
-    def reason(photo: Photo) -> str | None:
+    def reason(image: LabelledImage) -> str | None:
         try:
-            decode(photo.read(), min_side=1)
+            decode(image.read(), min_side=1)
         except ImageError as error:
             return f"{error.reason}: {error}"
         except DataError as error:
             return str(error)
         return None
 
-    good: list[Photo] = []
+    good: list[LabelledImage] = []
     bad: list[Skipped] = []
-    with ThreadPoolExecutor(cpu_count()) as pool, progress("decoding photos") as on_progress:
-        for done, (photo, why) in enumerate(zip(photos, pool.map(reason, photos), strict=True), 1):
+    with ThreadPoolExecutor(available_cpus()) as pool, progress("decoding images") as on_progress:
+        for done, (image, why) in enumerate(zip(images, pool.map(reason, images), strict=True), 1):
             if why is None:
-                good.append(photo)
+                good.append(image)
             else:
-                bad.append(Skipped(photo.path, why))
-            on_progress(done, len(photos))
+                bad.append(Skipped(image.path, why))
+            on_progress(done, len(images))
     return good, bad

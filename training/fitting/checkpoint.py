@@ -34,21 +34,21 @@ class StepResult:
     name: str
     size: int | None
     right: Tensor
-    """bool `[N]`: which of the validation photos it has right."""
+    """bool `[N]`: which of the validation images it has right."""
     metrics: dict[str, Any]
     """As `run.json` has them, cross-fitted."""
     seconds: float
 
     @classmethod
     def of(cls, name: str, size: int | None, logits: Tensor, labels_N: NDArray[np.int64], seconds: float) -> Self:
-        """Measure the logits `[N, K]` of the validation photos: with many classes they would fill a checkpoint."""
+        """Measure the logits `[N, K]` of the validation images: with many classes they would fill a checkpoint."""
         logits_NK = logits.cpu().numpy()
         metrics = measure(cross_fitted(logits_NK[None], labels_N), labels_N)
         return cls(name, size, torch.from_numpy(logits_NK.argmax(1) == labels_N), metrics.to_json(), seconds)
 
 
 @dataclass
-class Reached:
+class FitState:
     """Everything that the rest of a fit depends on."""
 
     step: int = 0
@@ -97,7 +97,7 @@ class Checkpoints:
         """Whether it is time to save."""
         return self._clock() - self._saved >= self._every_s
 
-    def save(self, reached: Reached) -> None:
+    def save(self, reached: FitState) -> None:
         """Write a checkpoint; if that fails, the one before is still there.
 
         Raises:
@@ -121,28 +121,28 @@ class Checkpoints:
         write_whole(self.path, buffer.getvalue())
         self._saved = self._clock()
 
-    def load(self, device: torch.device) -> Reached:
+    def load(self, device: torch.device) -> FitState:
         """The newest checkpoint, or the beginning if none was written.
 
         Raises:
             ResumeError: if it is of another recipe or other data, or cannot be read.
         """
         if not self.path.exists():
-            return Reached()
+            return FitState()
         try:
             content = torch.load(self.path, weights_only=True, map_location=device)
             if content["format"] != FORMAT:
                 raise ResumeError(f"{self.path} has format {content['format']}; this pawserve reads format {FORMAT}")
             changed = differences(self._recipe, content["recipe"])
             if content["data"] != self._data:
-                changed.append(f"photos: {self._data[:12]}… now, {content['data'][:12]}… then (SHA-256 of all of them)")
+                changed.append(f"images: {self._data[:12]}… now, {content['data'][:12]}… then (SHA-256 of all of them)")
             if changed:
                 raise ResumeError(
                     f"{self.path.parent} was begun with other settings, so going on would mix two runs:\n  "
                     + "\n  ".join(changed)
                     + "\nuse the same again, or remove that folder to start over"
                 )
-            return Reached(
+            return FitState(
                 step=content["step"],
                 epoch=content["epoch"],
                 network=content["network"],

@@ -1,4 +1,4 @@
-"""A trainer, photos or activations, and a stage in; a trained network and its history out. The fit loop."""
+"""A trainer, images or activations, and a stage in; a trained network and its history out. The fit loop."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""A folder of photos and a recipe in; everything that the steps of a fit work with out."""
+"""A folder of images and a recipe in; everything that the steps of a fit work with out."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from training.console import progress, say
-from training.data.images import Photo, Skipped, Split, read_split, shared_photos
+from training.data.images import LabelledImage, Skipped, Split, read_split, shared_images
 from training.data.shards import index_of, is_sharded, load_index
-from training.distributed import Processes
+from training.distributed import ProcessGroup
 from training.features.activations import Activations
-from training.features.lookup import Lookup, readable, resized
+from training.features.lookup import ActivationProvider, readable, resized
 from training.fitting.checkpoint import Checkpoints
 from training.hardware import Hardware
 from training.networks.layer_groups import broadcast_rates, layer_groups
@@ -24,16 +24,16 @@ from training.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Setting:
+class FitSession:
     """What every step of a fit works with."""
 
     recipe: Recipe
     split: Split
-    """Of photos that can be read."""
+    """Of images that can be read."""
     backbone: Backbone
     classifier: Classifier
     hardware: Hardware
-    processes: Processes
+    processes: ProcessGroup
     cache: Path
     """For activations of the pretrained body."""
     folder: Path
@@ -41,12 +41,12 @@ class Setting:
     pretrained_sha256: str
     checkpoints: Checkpoints
 
-    def lookup(self, classifier: Classifier, size: int | None) -> Lookup:
+    def lookup(self, classifier: Classifier, size: int | None) -> ActivationProvider:
         """Activations of a body as it is now; those of a body that was trained are kept with the run."""
         sha256 = fingerprint(classifier.body.network.state_dict())
         cache = self.cache if sha256 == self.pretrained_sha256 else self.folder
         preprocess = resized(self.backbone.preprocess, size)
-        return Lookup(classifier.body, preprocess, sha256, cache, self.hardware, self.processes)
+        return ActivationProvider(classifier.body, preprocess, sha256, cache, self.hardware, self.processes)
 
 
 def set_up(
@@ -56,11 +56,11 @@ def set_up(
     *,
     folder: Path,
     hardware: Hardware,
-    processes: Processes,
+    processes: ProcessGroup,
     checkpoint_every_s: float,
     stage: Callable[[str], AbstractContextManager[None]],
-) -> tuple[Setting, list[Skipped], list[Activations]]:
-    """Read photos and weights, leave out what cannot be read, check the rates.
+) -> tuple[FitSession, list[Skipped], list[Activations]]:
+    """Read images and weights, leave out what cannot be read, check the rates.
 
     Args:
         stage: entered by the name of each part of the work, to time it.
@@ -71,10 +71,10 @@ def set_up(
     Raises:
         DataError, WeightsError, ValueError: with what to change.
     """
-    with stage("read photos"):
+    with stage("read images"):
         split, skipped = _read(data, recipe)
     say(
-        f"{len(split.classes):,} classes, {len(split.train):,} photos to train on, {len(split.valid):,} to validate "
+        f"{len(split.classes):,} classes, {len(split.train):,} images to train on, {len(split.valid):,} to validate "
         f"on: {shortened(split.classes)}"
     )
     with stage("load weights"):
@@ -90,15 +90,15 @@ def set_up(
     say_skipped(skipped + unreadable)
     _say_shared(split)
     checkpoints = Checkpoints(folder, recipe=recipe.as_fields(), data=split.fingerprint(), every_s=checkpoint_every_s)
-    setting = Setting(
+    setting = FitSession(
         recipe, split, backbone, classifier, hardware, processes, cache, folder, pretrained_sha256, checkpoints
     )
     return setting, skipped + unreadable, activations
 
 
-def labels_of(photos: Sequence[Photo]) -> NDArray[np.int64]:
-    """Class indices int64 `[len(photos)]`."""
-    return np.array([photo.label for photo in photos], np.int64)
+def labels_of(images: Sequence[LabelledImage]) -> NDArray[np.int64]:
+    """Class indices int64 `[len(images)]`."""
+    return np.array([image.label for image in images], np.int64)
 
 
 def shortened(classes: Sequence[str]) -> str:
@@ -111,7 +111,7 @@ def _read(data: Path, recipe: Recipe) -> tuple[Split, list[Skipped]]:
         split = load_index(data).split()
         split.check()
         return split, []
-    with progress("reading photos") as on_progress:
+    with progress("reading images") as on_progress:
         return read_split(data, valid_fraction=recipe.valid_fraction, seed=recipe.seed, on_progress=on_progress)
 
 
@@ -142,7 +142,7 @@ def _screen(
     pretrained_sha256: str,
     cache: Path,
     hardware: Hardware,
-    processes: Processes,
+    processes: ProcessGroup,
 ) -> tuple[Split, list[Skipped], list[Activations]]:
     """Leave out what cannot be decoded, by computing the first step's activations if it wants any.
 
@@ -151,18 +151,18 @@ def _screen(
     """
     first = recipe.steps()[0]
     if first.stage.learn_from == "photos" and index_of(split.train[0]):
-        return split, [], []  # every photo was decoded before it was put into a shard
+        return split, [], []  # every image was decoded before it was put into a shard
     if first.stage.learn_from == "photos":
         (train, bad_train), (valid, bad_valid) = readable(split.train), readable(split.valid)
         left = Split(split.classes, train, valid)
         left.check()
         return left, bad_train + bad_valid, []
     preprocess = resized(backbone.preprocess, first.size)
-    lookup = Lookup(classifier.body, preprocess, pretrained_sha256, cache, hardware, processes)
+    lookup = ActivationProvider(classifier.body, preprocess, pretrained_sha256, cache, hardware, processes)
 
     of_train = lookup.activations(split.train, views=first.stage.views, title="activations, training")
     of_valid = lookup.activations(split.valid, views=1, title="activations, validation")
-    left = Split(split.classes, of_train.photos, of_valid.photos)
+    left = Split(split.classes, of_train.images, of_valid.images)
     left.check()
     computed = of_train.computed + of_valid.computed
     say(f"activations: {computed:,} computed, {len(left.train) + len(left.valid) - computed:,} reused from {cache}")
@@ -172,15 +172,15 @@ def _screen(
 def say_skipped(skipped: Sequence[Skipped]) -> None:
     """Name the files that are left out, the first ten of them with the reason."""
     if skipped:
-        many = f"{len(skipped):,} files that cannot be read as photos are"
-        say(f"{many if len(skipped) > 1 else '1 file that cannot be read as a photo is'} left out:")
+        many = f"{len(skipped):,} files that cannot be read as images are"
+        say(f"{many if len(skipped) > 1 else '1 file that cannot be read as an image is'} left out:")
         for file in skipped[:10]:
             say(f"  {file.path}: {file.reason}")
 
 
 def _say_shared(split: Split) -> None:
-    if shared := shared_photos(split):
+    if shared := shared_images(split):
         say(
-            f"{len(shared):,} validation photos are also among the training photos (by SHA-256), so accuracy will look "
+            f"{len(shared):,} validation images are also among the training images (by SHA-256), so accuracy will look "
             f"too good: {shared[0][1].path} is {shared[0][0].path}"
         )

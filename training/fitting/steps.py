@@ -1,4 +1,4 @@
-"""A recipe, photos and a pretrained network in; the trained network out: the steps, one after another."""
+"""A recipe, images and a pretrained network in; the trained network out: the steps, one after another."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from training.console import progress, say
-from training.data.shard_source import photo_source
+from training.data.shard_source import image_source
 from training.data.sources import ActivationSource, Source, derived_seed
-from training.distributed import Processes
-from training.fitting.checkpoint import Reached, StepResult
+from training.distributed import ProcessGroup
+from training.fitting.checkpoint import FitState, StepResult
 from training.fitting.loop import EpochResult, Hooks, fit_stage
 from training.fitting.lr_finder import RECIPE, LrCurve, find_lr
-from training.fitting.session import Setting, labels_of
+from training.fitting.session import FitSession, labels_of
 from training.fitting.snapshots import average_snapshots, save_snapshot
 from training.fitting.trainer import Trainer
 from training.hardware import threads
@@ -33,7 +33,7 @@ FINDER = 1_000_000
 
 
 @dataclass(frozen=True)
-class Track:
+class StepTrace:
     """What the plots show of a step: its groups and rates."""
 
     step: Step
@@ -46,22 +46,22 @@ class Track:
 
 
 @dataclass
-class Fitted:
+class FitResult:
     """What the steps came to."""
 
     network: Network
-    reached: Reached
-    tracks: list[Track] = field(default_factory=list)
+    reached: FitState
+    tracks: list[StepTrace] = field(default_factory=list)
 
 
-def run_steps(setting: Setting, reached: Reached, record: Callable[[EpochResult], None]) -> Fitted:
+def run_steps(setting: FitSession, reached: FitState, record: Callable[[EpochResult], None]) -> FitResult:
     """Run the steps that a checkpoint has not.
 
     Raises:
         TrainingError, DataError, ValueError: with what to change.
     """
     steps = setting.recipe.steps()
-    fitted = Fitted(setting.classifier, reached)
+    fitted = FitResult(setting.classifier, reached)
     if reached.network:
         if reached.step == len(steps):
             fitted.network = network_like(setting.backbone, reached.network)
@@ -73,9 +73,11 @@ def run_steps(setting: Setting, reached: Reached, record: Callable[[EpochResult]
     return fitted
 
 
-def _run_step(setting: Setting, fitted: Fitted, index: int, step: Step, record: Callable[[EpochResult], None]) -> None:
+def _run_step(
+    setting: FitSession, fitted: FitResult, index: int, step: Step, record: Callable[[EpochResult], None]
+) -> None:
     recipe, stage, reached = setting.recipe, step.stage, fitted.reached
-    on_photos = stage.learn_from == "photos"
+    on_images = stage.learn_from == "photos"
     classifier = setting.classifier
     groups = groups_of(setting, step)
     rates = broadcast_rates(stage.lr, groups, first=stage.freeze_to)
@@ -88,9 +90,9 @@ def _run_step(setting: Setting, fitted: Fitted, index: int, step: Step, record: 
             return rates
         return [found.suggestions()[RECIPE] * rate / rates[-1] for rate in rates]
 
-    def track() -> Track:
+    def track() -> StepTrace:
         highest = rates_by(curve)
-        return Track(step, highest, rows, group_rows(groups, first=stage.freeze_to, rates=highest))
+        return StepTrace(step, highest, rows, group_rows(groups, first=stage.freeze_to, rates=highest))
 
     if index < reached.step:
         fitted.tracks.append(track())
@@ -130,10 +132,10 @@ def _run_step(setting: Setting, fitted: Fitted, index: int, step: Step, record: 
         say(
             f"epoch {result.epoch} of {recipe.epochs}: loss {result.train_loss:.4f} in training, "
             f"{result.valid_loss:.4f} in validation; accuracy {100 * result.valid_accuracy:.2f}%; "
-            f"{result.rate:,.0f} photos/s, {result.seconds:.2f} s"
+            f"{result.rate:,.0f} images/s, {result.seconds:.2f} s"
         )
 
-    with progress(step.name) as on_progress, threads(None if on_photos else 1):
+    with progress(step.name) as on_progress, threads(None if on_images else 1):
 
         def on_batch(done: int, count: int) -> None:
             on_progress(reached.epoch * count + done, stage.epochs * count)
@@ -171,41 +173,41 @@ def _run_step(setting: Setting, fitted: Fitted, index: int, step: Step, record: 
     else:
         reached.results.append(StepResult.of(step.name, step.size, newest[0], labels_N, seconds))
     reached.step, reached.epoch, reached.trainer = index + 1, 0, {}
-    if setting.processes.first and (on_photos or setting.checkpoints.due):
+    if setting.processes.first and (on_images or setting.checkpoints.due):
         _save(setting, reached, fitted.network, None)
     setting.processes.wait()
 
 
-def groups_of(setting: Setting, step: Step) -> list[LayerGroup]:
+def groups_of(setting: FitSession, step: Step) -> list[LayerGroup]:
     """The layer groups that a step knows: on activations there is only the head."""
     if step.stage.learn_from == "activations":
         return [head_group(setting.classifier.head)]
     return layer_groups(setting.classifier, setting.recipe.groups)
 
 
-def make_trainer(setting: Setting, step: Step, groups: Sequence[LayerGroup]) -> Trainer:
+def make_trainer(setting: FitSession, step: Step, groups: Sequence[LayerGroup]) -> Trainer:
     """What trains a step: the head alone on activations, otherwise the whole classifier."""
-    recipe, on_photos = setting.recipe, step.stage.learn_from == "photos"
+    recipe, on_images = setting.recipe, step.stage.learn_from == "photos"
     return Trainer(
-        setting.classifier if on_photos else setting.classifier.head,
+        setting.classifier if on_images else setting.classifier.head,
         groups,
         first=step.stage.freeze_to,
         momentum=recipe.momentum,
         weight_decay=0.0 if step.stage.decoupled_decay else step.stage.weight_decay,
         freeze_bn=recipe.freeze_bn,
         # The head on activations takes seconds: every process trains the same one, on all rows, in float32.
-        hardware=setting.hardware if on_photos else setting.hardware.exact(),
-        processes=setting.processes if on_photos else Processes(),
-        compiled=recipe.compile and on_photos,
+        hardware=setting.hardware if on_images else setting.hardware.exact(),
+        processes=setting.processes if on_images else ProcessGroup(),
+        compiled=recipe.compile and on_images,
     )
 
 
-def sources_of(setting: Setting, step: Step) -> tuple[Source, Source]:
+def sources_of(setting: FitSession, step: Step) -> tuple[Source, Source]:
     split, stage = setting.split, step.stage
     lookup = setting.lookup(setting.classifier, step.size)
     if stage.learn_from == "photos":
-        train = photo_source(split.train, lookup.preprocess, stage.augment, setting.hardware)
-        return train, photo_source(split.valid, lookup.preprocess, "none", setting.hardware)
+        train = image_source(split.train, lookup.preprocess, stage.augment, setting.hardware)
+        return train, image_source(split.valid, lookup.preprocess, "none", setting.hardware)
     of_train = lookup.activations(split.train, views=stage.views, title="activations, training")
     of_valid = lookup.activations(split.valid, views=1, title="activations, validation")
     return ActivationSource(of_train), ActivationSource(of_valid)
@@ -230,7 +232,7 @@ def find_rate(
     return curve
 
 
-def _save(setting: Setting, reached: Reached, network: Network, trainer: Trainer | None) -> None:
+def _save(setting: FitSession, reached: FitState, network: Network, trainer: Trainer | None) -> None:
     reached.network = network.state_dict()
     state = trainer.state() if trainer else {}
     reached.trainer = {name: value for name, value in state.items() if name != "network"}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.data.sources import Source, ordered_batches
-from training.distributed import Processes, SharedBatchNorm
+from training.distributed import ProcessGroup, SharedBatchNorm
 from training.hardware import Hardware
 from training.networks.layer_groups import LayerGroup, freeze_to, set_training
 
@@ -27,7 +27,7 @@ class Trainer:
         weight_decay: float,
         freeze_bn: bool,
         hardware: Hardware,
-        processes: Processes,
+        processes: ProcessGroup,
         compiled: bool = False,
     ) -> None:
         """Move a network to the hardware and make its optimizer.

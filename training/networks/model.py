@@ -37,7 +37,7 @@ def timm_name(arch: str) -> str:
 
 
 def describe_backbone(arch: str) -> Backbone:
-    """How the network was shown pictures when it was trained.
+    """How the network was shown images when it was trained.
 
     Raises:
         ValueError: for a name that timm does not know, with near ones.
@@ -181,7 +181,7 @@ def class_count(network: Network) -> int:
 
 
 def count_features(body: Body, crop: int) -> int:
-    """2C of a body, found by running it once, in eval mode, on one black picture.
+    """2C of a body, found by running it once, in eval mode, on one black image.
 
     Raises:
         ValueError: if the backbone gives no feature map (as vision transformers do).

@@ -24,7 +24,7 @@ def describe_plan(recipe: Recipe) -> list[str]:
             )
     if recipe.compile and all(stage.learn_from == "activations" for stage in recipe.stages.values()):
         lines.append(
-            "  note: --compile has no effect: no stage learns from photos, and activations come from the fastest engine"
+            "  note: --compile has no effect: no stage learns from images, and activations come from the fastest engine"
         )
     return lines
 
@@ -41,11 +41,11 @@ def _describe(step: Step, recipe: Recipe) -> str:
         if stage.views > 1:
             learns += f" of {stage.views} views"
     elif stage.freeze_to == -1:
-        learns = "the head, on photos"
+        learns = "the head, on images"
     elif stage.freeze_to == 0:
-        learns = "the whole network, on photos"
+        learns = "the whole network, on images"
     else:
-        learns = f"layer groups {stage.freeze_to + 1} to {recipe.groups}, on photos"
+        learns = f"layer groups {stage.freeze_to + 1} to {recipe.groups}, on images"
     rates = ", ".join(f"{rate:g}" for rate in stage.lr)
     cycles = " + ".join(str(stage.cycle_len * stage.cycle_mult**k) for k in range(min(stage.cycles, 8)))
     cycles += " + …" if stage.cycles > 8 else ""

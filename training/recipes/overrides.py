@@ -21,7 +21,7 @@ class FirstStage:
     weight_decay: MaybeFloat = None
     """L2 penalty on the weights that learn in the first stage."""
     train_views: MaybeInt = None
-    """Views of each training photo that its activations are computed of: 1 as it is, 2 with its mirror image."""
+    """Views of each training image that its activations are computed of: 1 as it is, 2 with its mirror image."""
 
     def apply(self, recipe: Recipe) -> Recipe:
         """The recipe with what was given here.

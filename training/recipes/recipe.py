@@ -55,12 +55,12 @@ class Recipe:
     weights: str = "pretrained"
     """`pretrained`, `none` (random), or a .safetensors or .pth file with the backbone's state dict."""
     sizes: Sizes = ()
-    """Side of the network's input in pixels; the backbone's own if not given. With several, the stages on photos run
+    """Side of the network's input in pixels; the backbone's own if not given. With several, the stages on images run
     at each in turn (progressive resizing), and the last is what is deployed."""
     groups: int = 3
     """Layer groups: the body's, and the head as the last."""
     batch_size: int = 64
-    """Photos a step, over all processes; a class or data set may be smaller. The presets' rates are for 64: lower them
+    """Images a step, over all processes; a class or data set may be smaller. The presets' rates are for 64: lower them
     in proportion for smaller batches."""
     momentum: float = 0.9
     """Of SGD."""
@@ -77,11 +77,11 @@ class Recipe:
     views: int = 1
     """Views that the evaluation averages over (test-time augmentation), those that serving uses; 1 for none."""
     compile: bool = False
-    """Compile the network with torch.compile where stages learn from photos."""
+    """Compile the network with torch.compile where stages learn from images."""
     valid_fraction: float = 0.2
     """Part of each class held out for validation, where the data has no `valid` folder."""
     seed: int = 0
-    """Of the split, the head's initial weights, the order of photos, dropout and augmentation."""
+    """Of the split, the head's initial weights, the order of images, dropout and augmentation."""
     stages: dict[str, Stage] = field(default_factory=_head_on_activations)
     """Name -> stage, in the order in which they run."""
 
@@ -121,7 +121,7 @@ class Recipe:
         return sum(step.stage.epochs for step in self.steps())
 
     def steps(self) -> list[Step]:
-        """The stages in order; with several sizes, those on photos once more for each further size."""
+        """The stages in order; with several sizes, those on images once more for each further size."""
         first = self.sizes[0] if self.sizes else None
         steps = [Step(name=name, stage=stage, size=first) for name, stage in self.stages.items()]
         for size in self.sizes[1:]:

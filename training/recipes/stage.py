@@ -22,7 +22,7 @@ class Stage:
     """A fit: freeze, perhaps find a rate, then some cycles of epochs."""
 
     learn_from: LearnFrom = "photos"
-    """`activations`: the head alone, on what the pretrained body made of each photo, computed once. `photos`: all."""
+    """`activations`: the head alone, on what the pretrained body made of each image, computed once. `photos`: all."""
     freeze_to: int = -1
     """The first layer group that learns: -1 is the head alone, 0 the whole network."""
     lr: tuple[float, ...] = (0.01,)
@@ -39,14 +39,14 @@ class Stage:
     cycle_mult: int = 1
     """Each cycle is this many times as long as the one before."""
     weight_decay: float = 0.0
-    """L2 penalty on the weights that learn. A head that learns alone from few photos needs a strong one."""
+    """L2 penalty on the weights that learn. A head that learns alone from few images needs a strong one."""
     decoupled_decay: bool = False
     """Take weight_decay / sqrt(steps of the cycle), times the step's part of the highest rate, off the weights in each
     step, in place of the penalty (Loshchilov & Hutter 2017; `use_wd_sched` in fast.ai 0.7)."""
     augment: Augment = "none"
-    """`side-on` mirrors, turns, zooms and lights photos a little; `top-down` also turns and mirrors them at will."""
+    """`side-on` mirrors, turns, zooms and lights images a little; `top-down` also turns and mirrors them at will."""
     views: int = 1
-    """On activations: how many of the fixed views of each photo to learn from; the second is the mirror image."""
+    """On activations: how many of the fixed views of each image to learn from; the second is the mirror image."""
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -73,12 +73,12 @@ class Stage:
             )
         if self.learn_from == "activations" and self.freeze_to != -1:
             raise ValueError(
-                f"freeze_to is {self.freeze_to} on activations, which only the head learns from; use -1, or photos"
+                f"freeze_to is {self.freeze_to} on activations, which only the head learns from; use -1, or images"
             )
         if self.learn_from == "activations" and len(self.lr) != 1:
             raise ValueError(f"lr has {len(self.lr)} rates on activations, which only the head learns from; give one")
         if self.learn_from == "photos" and self.views != 1:
-            raise ValueError(f"views is {self.views} on photos; fixed views are for activations: use augment instead")
+            raise ValueError(f"views is {self.views} on images; fixed views are for activations: use augment instead")
 
     @property
     def epochs(self) -> int:

@@ -180,7 +180,7 @@ def plot_lr_curve(curve: LrCurve) -> bytes:
 def plot_confusion(confusion: ConfusionMatrix) -> bytes:
     """Counts, rows true and columns predicted, shaded by the row's proportion.
 
-    Beyond 30 classes without names and numbers; beyond 500 each cell of the picture is the sum of several.
+    Beyond 30 classes without names and numbers; beyond 500 each cell of the image is the sum of several.
     """
     size = len(confusion.classes)
     counts = _binned(confusion.counts_KK)
@@ -228,7 +228,7 @@ def plot_calibration(bins: Sequence[tuple[float, float, int]]) -> bytes:
     figure, axes = _figure(4.4, 4.0)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="as sure as right")
     areas = [20 + 180 * count / max(n for _, _, n in bins) for _, _, count in bins]
-    axes.scatter([c for c, _, _ in bins], [a for _, a, _ in bins], areas, color=BLUE, label="photos, by confidence")
+    axes.scatter([c for c, _, _ in bins], [a for _, a, _ in bins], areas, color=BLUE, label="images, by confidence")
     low = max(0.0, min(min(c, a) for c, a, _ in bins) - 0.05)
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(low, 1.04), ylim=(low, 1.04))
     axes.legend(frameon=False, loc="upper left")

@@ -1,4 +1,4 @@
-"""Probabilities and truth in; which photos to look at out: the recipe's five galleries.
+"""Probabilities and truth in; which images to look at out: the recipe's five galleries.
 
 A run's results in; one self-contained report.html to look at out: no script, no network.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.image.decode import decode
-from training.data.images import Photo, Skipped
+from training.data.images import LabelledImage, Skipped
 from training.evaluation.evaluation import Evaluation, TestTime
 from training.evaluation.metrics import Interval
 
@@ -25,11 +25,11 @@ MAX_CLASSES = 20
 
 @dataclass(frozen=True)
 class Gallery:
-    """A titled choice of photos."""
+    """A titled choice of images."""
 
     title: str
     indices: list[int]
-    """Into the evaluated photos, in the order to show them."""
+    """Into the evaluated images, in the order to show them."""
 
 
 def choose_galleries(
@@ -87,9 +87,9 @@ h3{font-size:1rem;margin:1.2rem 0 .4rem}
 .plots{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}
 .plots figure{margin:0;flex:1 1 20rem;max-width:36rem}
 .plots img{width:100%;height:auto;background:#fff;border-radius:6px}
-.photos{display:grid;grid-template-columns:repeat(auto-fill,minmax(7.6rem,1fr));gap:.6rem}
-.photos figure{margin:0;background:var(--soft);border-radius:6px;overflow:hidden}
-.photos img{width:100%;aspect-ratio:1;object-fit:cover;display:block}
+.images{display:grid;grid-template-columns:repeat(auto-fill,minmax(7.6rem,1fr));gap:.6rem}
+.images figure{margin:0;background:var(--soft);border-radius:6px;overflow:hidden}
+.images img{width:100%;aspect-ratio:1;object-fit:cover;display:block}
 figcaption{font-size:.8rem;padding:.25rem .4rem;overflow-wrap:anywhere}
 .wrong{color:var(--bad)}.right{color:var(--good)}
 .table{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
@@ -105,8 +105,8 @@ class ReportContents:
 
     title: str
     evaluation: Evaluation
-    photos: Sequence[Photo]
-    """The evaluated photos, in the order of the evaluation's rows."""
+    images: Sequence[LabelledImage]
+    """The evaluated images, in the order of the evaluation's rows."""
     galleries: Sequence[Gallery]
     plots: Mapping[str, bytes]
     """Title -> PNG."""
@@ -115,12 +115,12 @@ class ReportContents:
     facts: Mapping[str, str]
     """What was trained, on what, and how long each stage took."""
     skipped: Sequence[Skipped]
-    shared: Sequence[tuple[Photo, Photo]]
-    """The same photo in training and in validation."""
+    shared: Sequence[tuple[LabelledImage, LabelledImage]]
+    """The same image in training and in validation."""
 
 
-def render_report(contents: ReportContents, on_photo: Callable[[int, int], None]) -> str:
-    """The page as HTML; `on_photo` is called with (thumbnails made, thumbnails in all)."""
+def render_report(contents: ReportContents, on_image: Callable[[int, int], None]) -> str:
+    """The page as HTML; `on_image` is called with (thumbnails made, thumbnails in all)."""
     evaluation = contents.evaluation
     metrics, uncalibrated = evaluation.metrics, evaluation.uncalibrated
     accuracy = metrics.accuracy
@@ -134,13 +134,13 @@ def render_report(contents: ReportContents, on_photo: Callable[[int, int], None]
     )
     parts = [
         f"<h1>{escape(contents.title)}</h1>",
-        f'<p class="lead"><b>{100 * accuracy.value:.1f}%</b> of {metrics.n:,} validation photos are right '
+        f'<p class="lead"><b>{100 * accuracy.value:.1f}%</b> of {metrics.n:,} validation images are right '
         f"({metrics.n - metrics.correct:,} wrong; 95% interval {100 * accuracy.lower:.1f}% to "
         f"{100 * accuracy.upper:.1f}%).</p>",
         f'<div class="table"><table><tr><th></th><th>calibrated, temperature {evaluation.temperature:.3f}</th>'
         f"<th>as trained</th></tr>{scores}</table></div>",
         '<p class="note">With 95% bootstrap intervals; lower is better. The calibrated column is cross-fitted: no '
-        "photo is scored with a temperature that it helped to find.</p>",
+        "image is scored with a temperature that it helped to find.</p>",
         *_test_time(evaluation.test_time),
         *(part for title, rows in contents.tables.items() for part in (f"<h2>{escape(title)}</h2>", _table(rows))),
         "<h2>Plots</h2>",
@@ -151,10 +151,10 @@ def render_report(contents: ReportContents, on_photo: Callable[[int, int], None]
             for title, png in contents.plots.items()
         ),
         "</div>",
-        "<h2>Photos to look at</h2>",
+        "<h2>Images to look at</h2>",
         '<p class="note">Each shows what it is taken for and how sure the network is, then what it is said to be. '
-        f"Photos among the most incorrect are often mislabelled.{_of_many(len(evaluation.confusion.classes))}</p>",
-        *_galleries(contents, on_photo),
+        f"Images among the most incorrect are often mislabelled.{_of_many(len(evaluation.confusion.classes))}</p>",
+        *_galleries(contents, on_image),
         "<h2>The run</h2>",
         '<div class="table"><table>'
         + "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in contents.facts.items())
@@ -166,9 +166,9 @@ def render_report(contents: ReportContents, on_photo: Callable[[int, int], None]
     if contents.shared:
         listed = [f"{train.path} and {valid.path}" for train, valid in contents.shared]
         parts += [
-            "<h2>The same photo in training and validation</h2>",
-            f'<p class="note">{len(contents.shared):,} validation photos have the contents (SHA-256) of a training '
-            "photo. They make validation look better than it is.</p>",
+            "<h2>The same image in training and validation</h2>",
+            f'<p class="note">{len(contents.shared):,} validation images have the contents (SHA-256) of a training '
+            "image. They make validation look better than it is.</p>",
             _list(listed),
         ]
     return (
@@ -186,7 +186,7 @@ def _of_many(classes: int) -> str:
     return f" Of {classes:,} classes, the {MAX_CLASSES} with the most mistakes have galleries of their own."
 
 
-def _galleries(contents: ReportContents, on_photo: Callable[[int, int], None]) -> list[str]:
+def _galleries(contents: ReportContents, on_image: Callable[[int, int], None]) -> list[str]:
     classes = contents.evaluation.confusion.classes
     total = sum(len(gallery.indices) for gallery in contents.galleries)
     done = 0
@@ -196,29 +196,29 @@ def _galleries(contents: ReportContents, on_photo: Callable[[int, int], None]) -
         if not gallery.indices:
             parts.append('<p class="note">None.</p>')
             continue
-        parts.append('<div class="photos">')
+        parts.append('<div class="images">')
         for index in gallery.indices:
-            photo = contents.photos[index]
+            image = contents.images[index]
             probabilities_K = contents.evaluation.probabilities_NK[index]
             predicted = int(probabilities_K.argmax())
-            verdict = "right" if predicted == photo.label else "wrong"
+            verdict = "right" if predicted == image.label else "wrong"
             parts.append(
-                f'<figure><img loading="lazy" alt="" src="{_data_url(_thumbnail(photo), "jpeg")}">'
+                f'<figure><img loading="lazy" alt="" src="{_data_url(_thumbnail(image), "jpeg")}">'
                 f'<figcaption><b class="{verdict}">{_name(classes[predicted])}</b> '
-                f"{100 * probabilities_K[predicted]:.1f}%<br>is {_name(classes[photo.label])} "
-                f"({100 * probabilities_K[photo.label]:.1f}%)<br>{_name(photo.path.name)}</figcaption></figure>"
+                f"{100 * probabilities_K[predicted]:.1f}%<br>is {_name(classes[image.label])} "
+                f"({100 * probabilities_K[image.label]:.1f}%)<br>{_name(image.path.name)}</figcaption></figure>"
             )
             done += 1
-            on_photo(done, total)
+            on_image(done, total)
         parts.append("</div>")
     return parts
 
 
-def _thumbnail(photo: Photo) -> bytes:
-    image = Image.fromarray(np.asarray(decode(photo.read(), min_side=THUMBNAIL)))
-    image.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
+def _thumbnail(image: LabelledImage) -> bytes:
+    thumbnail = Image.fromarray(np.asarray(decode(image.read(), min_side=THUMBNAIL)))
+    thumbnail.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
+    thumbnail.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 
@@ -229,10 +229,10 @@ def _test_time(test_time: TestTime | None) -> list[str]:
     metrics, paired, adaptive = test_time.metrics, test_time.paired, test_time.adaptive
     return [
         f"<p>Averaged over {test_time.views} views, <b>{100 * metrics.accuracy.value:.1f}%</b> are right: "
-        f"{paired.gained:,} photos gained and {paired.lost:,} lost (McNemar's exact test: p = {paired.p_value:.2f}); "
+        f"{paired.gained:,} images gained and {paired.lost:,} lost (McNemar's exact test: p = {paired.p_value:.2f}); "
         f"negative log likelihood {_interval(metrics.nll)}, Brier score {_interval(metrics.brier)}, expected "
         f"calibration error {_interval(metrics.ece)}. Looking again only below a confidence of "
-        f"{adaptive.threshold:.3f} has {adaptive.correct:,} right with {adaptive.mean_views:.2f} views a photo.</p>"
+        f"{adaptive.threshold:.3f} has {adaptive.correct:,} right with {adaptive.mean_views:.2f} views an image.</p>"
     ]
 
 

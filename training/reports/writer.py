@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from training.console import progress
 from training.data.augment import contact_sheet
-from training.data.images import Skipped, Split, shared_photos
+from training.data.images import Skipped, Split, shared_images
 from training.data.sources import random_batches
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import calibration_bins, compare
 from training.features.lookup import resized
 from training.fitting.loop import TrainingError
-from training.fitting.session import Setting, shortened
-from training.fitting.steps import Fitted
+from training.fitting.session import FitSession, shortened
+from training.fitting.steps import FitResult
 from training.networks.model import Network, is_finite
 from training.reports.plots import (
     plot_calibration,
@@ -53,7 +53,7 @@ def write_model(folder: Path, network: Network) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def step_facts(fitted: Fitted) -> list[dict[str, Any]]:
+def step_facts(fitted: FitResult) -> list[dict[str, Any]]:
     """What the network was like after each step, and against the step before (McNemar)."""
     facts: list[dict[str, Any]] = []
     before: NDArray[np.bool_] | None = None
@@ -69,8 +69,8 @@ def step_facts(fitted: Fitted) -> list[dict[str, Any]]:
 
 
 def write_report(
-    setting: Setting,
-    fitted: Fitted,
+    setting: FitSession,
+    fitted: FitResult,
     split: Split,
     evaluation: Evaluation,
     steps: Sequence[Mapping[str, Any]],
@@ -92,7 +92,7 @@ def write_report(
     plots = {
         "losses": ("Losses and accuracy by epoch", plot_losses(history)),
         "rates": ("Learning rate and momentum over time", plot_rates(parts)),
-        "confusion": ("Confusion matrix of the validation photos", plot_confusion(evaluation.confusion)),
+        "confusion": ("Confusion matrix of the validation images", plot_confusion(evaluation.confusion)),
         "calibration": (
             "Calibration: how sure, and how often right",
             plot_calibration(calibration_bins(confidence, right)),
@@ -106,14 +106,14 @@ def write_report(
         canvas = preprocess.canvas(split.train[recipe.seed % len(split.train)].read())
         buffer = io.BytesIO()
         contact_sheet(canvas, augmented.stage.augment, SHEET_TILE, recipe.seed).save(buffer, "PNG")
-        plots["augmentation"] = (f"One photo augmented sixteen times: {augmented.stage.augment}", buffer.getvalue())
+        plots["augmentation"] = (f"One image augmented sixteen times: {augmented.stage.augment}", buffer.getvalue())
     (setting.folder / "plots").mkdir(exist_ok=True)
     for name, (_, png) in plots.items():
         (setting.folder / "plots" / f"{name}.png").write_bytes(png)
     contents = ReportContents(
         title=f"{recipe.arch}: {shortened(split.classes)}",
         evaluation=evaluation,
-        photos=split.valid,
+        images=split.valid,
         galleries=choose_galleries(
             evaluation.probabilities_NK, evaluation.labels_N, evaluation.confusion.classes, seed=recipe.seed
         ),
@@ -124,7 +124,7 @@ def write_report(
             **{f"Layer groups: {track.step.name}": track.groups for track in fitted.tracks},
         },
         facts={
-            "photos": f"{len(split.train):,} for training, {len(split.valid):,} for validation",
+            "images": f"{len(split.train):,} for training, {len(split.valid):,} for validation",
             "hardware": f"{setting.hardware}; {setting.processes.count} training processes",
             "recipe": ", ".join(f"{name} {value}" for name, value in recipe.as_fields().items() if name != "stages"),
             **{f"stage {name}": _settings(fields) for name, fields in recipe.as_fields()["stages"].items()},
@@ -132,7 +132,7 @@ def write_report(
             "versions": ", ".join(f"{name} {release}" for name, release in versions().items()),
         },
         skipped=skipped,
-        shared=shared_photos(split),
+        shared=shared_images(split),
     )
     with progress("report") as on_progress:
         (setting.folder / "report.html").write_text(render_report(contents, on_progress), encoding="utf-8")
@@ -148,7 +148,7 @@ def _settings(fields: Mapping[str, Any]) -> str:
 
 def _confused(evaluation: Evaluation) -> list[list[str]]:
     """Pairs of classes, the most frequent mistakes first: with many classes the matrix is too large to read."""
-    rows = [["is", "taken for", "photos"]]
+    rows = [["is", "taken for", "images"]]
     classes = evaluation.confusion.classes
     predicted_N = evaluation.probabilities_NK.argmax(1)
     wrong = predicted_N != evaluation.labels_N

@@ -1,9 +1,9 @@
 """A run folder: what `fit` writes and export reads.
 
 `run.json` is written last, so a folder that has one is a whole run. `validation.jsonl` has a line for each validation
-photo: its path below the data folder, contents, class and the probabilities that the trained network gave it: all of
-them, or with more than 100 classes the 100 highest, by class index, so that the file grows with the photos alone.
-`training.jsonl` has one for each training photo, without probabilities: what INT8 is calibrated on.
+image: its path below the data folder, contents, class and the probabilities that the trained network gave it: all of
+them, or with more than 100 classes the 100 highest, by class index, so that the file grows with the images alone.
+`training.jsonl` has one for each training image, without probabilities: what INT8 is calibrated on.
 """
 
 import json
@@ -17,7 +17,7 @@ import safetensors.torch
 from numpy.typing import NDArray
 
 from serving.image.preprocess import Preprocess
-from training.data.images import Photo
+from training.data.images import LabelledImage
 from training.networks.model import Network, class_count, describe_backbone, network_like
 
 RUN_FORMAT = 1
@@ -26,7 +26,7 @@ MODEL_FILE = "model.safetensors"
 VALIDATION_FILE, TRAINING_FILE = (f"{part}.jsonl" for part in ("validation", "training"))
 RECIPE_FILE = "recipe.yaml"
 MOST_LISTED = 100
-"""Probabilities of a photo that `validation.jsonl` has at most: all of ten thousand classes' would take gigabytes."""
+"""Probabilities of an image that `validation.jsonl` has at most: all of ten thousand classes' would take gigabytes."""
 
 
 class RunError(ValueError):
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def data(self) -> Path:
-        """The folder of photos that it was trained on."""
+        """The folder of images that it was trained on."""
         return Path(self.facts["data"]["path"])
 
     def load_classifier(self) -> Network:
@@ -82,27 +82,27 @@ class Run:
             raise RunError(f"{path} has {there} classes and {self.folder / RUN_FILE} has {len(self.classes)}")
         return network.eval()
 
-    def validation(self, data: Path | None = None) -> tuple[list[Photo], NDArray[np.float32]]:
-        """The validation photos, and the probabilities that the trained network gave each, float32 `[N, K]`.
+    def validation(self, data: Path | None = None) -> tuple[list[LabelledImage], NDArray[np.float32]]:
+        """The validation images, and the probabilities that the trained network gave each, float32 `[N, K]`.
 
-        With more than 100 classes all but the 100 highest of a photo are NaN: they were not recorded.
+        With more than 100 classes all but the 100 highest of an image are NaN: they were not recorded.
 
         Args:
-            data: where the photos are now, if no longer where they were.
+            data: where the images are now, if no longer where they were.
 
         Raises:
             RunError: if the list is missing or damaged.
         """
-        photos, probabilities = [], []
+        images, probabilities = [], []
         try:
             with (self.folder / VALIDATION_FILE).open(encoding="utf-8") as lines:
                 for line in map(json.loads, lines):
                     path = (data or self.data) / line["path"]
-                    photos.append(Photo(path, int(line["label"]), bytes.fromhex(line["sha256"])))
+                    images.append(LabelledImage(path, int(line["label"]), bytes.fromhex(line["sha256"])))
                     probabilities.append(self._probabilities(line))
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise RunError(f"{self.folder / VALIDATION_FILE} cannot be read: {error}") from error
-        return photos, np.array(probabilities, np.float32)
+        return images, np.array(probabilities, np.float32)
 
     def _probabilities(self, line: dict[str, Any]) -> NDArray[np.float32]:
         if "highest" not in line:
@@ -111,11 +111,11 @@ class Run:
         row_K[[int(index) for index in line["highest"]]] = list(line["highest"].values())
         return row_K
 
-    def training(self, data: Path | None = None) -> list[Photo]:
-        """The photos that it was trained on.
+    def training(self, data: Path | None = None) -> list[LabelledImage]:
+        """The images that it was trained on.
 
         Args:
-            data: where the photos are now, if no longer where they were.
+            data: where the images are now, if no longer where they were.
 
         Raises:
             RunError: if the list is missing or damaged.
@@ -124,7 +124,7 @@ class Run:
         try:
             with path.open(encoding="utf-8") as lines:
                 return [
-                    Photo((data or self.data) / line["path"], int(line["label"]), bytes.fromhex(line["sha256"]))
+                    LabelledImage((data or self.data) / line["path"], int(line["label"]), bytes.fromhex(line["sha256"]))
                     for line in map(json.loads, lines)
                 ]
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -156,25 +156,27 @@ def open_run(folder: Path) -> Run:
     return run
 
 
-def validation_lines(photos: Iterable[Photo], probabilities_NK: NDArray[np.float32], data: Path) -> Iterable[str]:
+def validation_lines(
+    images: Iterable[LabelledImage], probabilities_NK: NDArray[np.float32], data: Path
+) -> Iterable[str]:
     """The lines of `validation.jsonl`."""
-    for photo, probabilities in zip(photos, probabilities_NK, strict=True):
+    for image, probabilities in zip(images, probabilities_NK, strict=True):
         if len(probabilities) <= MOST_LISTED:
             answer: dict[str, Any] = {"probabilities": probabilities.tolist()}
         else:
             highest = np.argsort(-probabilities, kind="stable")[:MOST_LISTED]
             answer = {"highest": {str(index): float(probabilities[index]) for index in highest}}
-        yield _line(_facts(photo, data) | answer)
+        yield _line(_facts(image, data) | answer)
 
 
-def training_lines(photos: Iterable[Photo], data: Path) -> Iterable[str]:
+def training_lines(images: Iterable[LabelledImage], data: Path) -> Iterable[str]:
     """The lines of `training.jsonl`."""
-    for photo in photos:
-        yield _line(_facts(photo, data))
+    for image in images:
+        yield _line(_facts(image, data))
 
 
-def _facts(photo: Photo, data: Path) -> dict[str, Any]:
-    return {"path": photo.path.relative_to(data).as_posix(), "sha256": photo.sha256.hex(), "label": photo.label}
+def _facts(image: LabelledImage, data: Path) -> dict[str, Any]:
+    return {"path": image.path.relative_to(data).as_posix(), "sha256": image.sha256.hex(), "label": image.label}
 
 
 def _line(facts: dict[str, Any]) -> str:

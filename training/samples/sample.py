@@ -1,6 +1,6 @@
-"""The sample set: a folder comes in, out come drawings of cats and dogs sorted as photos to train on would be.
+"""The sample set: a folder comes in, out come drawings of cats and dogs sorted as images to train on would be.
 
-The pictures are drawn, not photographed: they let everything run without a download, and no more than that.
+The images are drawn, not photographed: they let everything run without a download, and no more than that.
 """
 
 from collections.abc import Callable, Iterator
@@ -55,14 +55,14 @@ def write_sample(
             raise ValueError(f"{name} is {given}, but must be {smallest} or more: try {name}={smallest}")
     out = out.resolve()
     _check_free(out)
-    pictures = list(_pictures(per_class, valid_per_class))
+    images = list(_images(per_class, valid_per_class))
     with new_folder(out.parent, out.name) as partial:
-        for done, (kind, number, file) in enumerate(pictures, start=1):
+        for done, (kind, number, file) in enumerate(images, start=1):
             target = partial / file
             target.parent.mkdir(parents=True, exist_ok=True)
             draw(kind, np.random.default_rng([seed, KINDS.index(kind), number])).save(target, quality=JPEG_QUALITY)
             if on_progress is not None:
-                on_progress(done, len(pictures))
+                on_progress(done, len(images))
         partial.rename(out)
     return SampleCounts(train=per_class * len(KINDS), valid=valid_per_class * len(KINDS))
 
@@ -79,10 +79,10 @@ def _check_free(out: Path) -> None:
         raise ValueError(f"{out} is a file, and nothing is overwritten: name a new or an empty folder")
 
 
-def _pictures(per_class: int, valid_per_class: int) -> Iterator[tuple[Kind, int, Path]]:
-    """Kind, number and file of every picture.
+def _images(per_class: int, valid_per_class: int) -> Iterator[tuple[Kind, int, Path]]:
+    """Kind, number and file of every image.
 
-    The numbers run on from the validation set to the training set, so that no picture is in both.
+    The numbers run on from the validation set to the training set, so that no image is in both.
     """
     for kind in KINDS:
         for number in range(valid_per_class + per_class):

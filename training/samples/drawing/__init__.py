@@ -1,6 +1,6 @@
-"""Drawings of cats and dogs: a kind and a random generator come in, one picture comes out.
+"""Drawings of cats and dogs: a kind and a random generator come in, one image comes out.
 
-They are drawings, made so that everything can be tried without photos; nothing they teach carries over to photos.
+They are drawings, made so that everything can be tried without images; nothing they teach carries over to images.
 Both kinds draw their colours, fur patterns, backdrops, poses and sizes from the same distributions, so that only
 the animal's shape tells which it is.
 """

@@ -73,7 +73,7 @@ BUILDS: dict[Kind, Build] = {
 
 @dataclass(frozen=True)
 class Pose:
-    """A way of sitting for one's picture."""
+    """A way of sitting for one's image."""
 
     paint: Painter
     low: Point
@@ -81,7 +81,7 @@ class Pose:
     high: Point
     """The right and bottom edge of the animal, in units."""
     stands: bool
-    """Whether its feet are to be seen; a portrait runs out of the lower edge of the picture instead."""
+    """Whether its feet are to be seen; a portrait runs out of the lower edge of the image instead."""
 
 
 def _paint_portrait(canvas: Canvas, sitter: Sitter, rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""What is behind a sitter and how it is lit: random backdrops of a given size, and light and noise for a picture."""
+"""What is behind a sitter and how it is lit: random backdrops of a given size, and light and noise for an image."""
 
 from collections.abc import Callable
 
@@ -21,16 +21,16 @@ SKIES: tuple[Colour, ...] = ((150, 192, 226), (188, 208, 224), (236, 204, 176), 
 def backdrop(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     """A random backdrop, RGB, of the given (width, height) in pixels, more or less out of focus."""
     paint, _ = _BACKDROPS[int(rng.choice(len(_BACKDROPS), p=[share for _, share in _BACKDROPS]))]
-    picture = paint(size, rng)
-    return picture.filter(ImageFilter.BoxBlur(float(rng.uniform(0, 0.008)) * max(size)))
+    image = paint(size, rng)
+    return image.filter(ImageFilter.BoxBlur(float(rng.uniform(0, 0.008)) * max(size)))
 
 
-def lit(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The picture under a random light: brighter on one side, warmer or colder, with a little noise and blur."""
-    width, height = picture.size
+def lit(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The image under a random light: brighter on one side, warmer or colder, with a little noise and blur."""
+    width, height = image.size
     if rng.random() < 0.35:
-        picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.3))))
-    pixels_HWC = np.asarray(picture, dtype=np.float32)
+        image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.3))))
+    pixels_HWC = np.asarray(image, dtype=np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     across = np.linspace(-1, 1, width, dtype=np.float32)[None, :] * np.float32(np.cos(angle))
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None] * np.float32(np.sin(angle))
@@ -60,8 +60,8 @@ def _gradient(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
 def _meadow(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     width, height = size
     sky, grass = _pick(SKIES, rng), _pick(GRASSES, rng)
-    picture = Image.new("RGB", size, sky)
-    brush = ImageDraw.Draw(picture)
+    image = Image.new("RGB", size, sky)
+    brush = ImageDraw.Draw(image)
     horizon = int(height * rng.uniform(0.35, 0.7))
     for _ in range(int(rng.integers(0, 4))):  # clouds
         x, y, r = rng.uniform(0, width), rng.uniform(0, horizon * 0.7), rng.uniform(0.04, 0.1) * width
@@ -82,14 +82,14 @@ def _meadow(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
         colour = mixed(grass, LEAF if rng.random() < 0.6 else SNOW, 0.25)
         lean = rng.uniform(-0.4, 0.4) * length
         brush.line((x, y, x + lean, y - length), fill=colour, width=max(1, int(length / 8)))
-    return picture
+    return image
 
 
 def _room(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     width, height = size
     wall, floor = _pick(WALLS, rng), _pick(WALLS, rng)
-    picture = Image.new("RGB", size, wall)
-    brush = ImageDraw.Draw(picture)
+    image = Image.new("RGB", size, wall)
+    brush = ImageDraw.Draw(image)
     corner = int(height * rng.uniform(0.5, 0.78))
     brush.rectangle((0, corner, width, height), fill=floor)
     brush.rectangle((0, corner - 0.02 * height, width, corner), fill=mixed(wall, SNOW, 0.5))
@@ -97,7 +97,7 @@ def _room(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
         for x in np.linspace(-width, 2 * width, 16):
             far_x = width / 2 + (x - width / 2) * 0.4
             brush.line((x, height, far_x, corner), fill=mixed(floor, BARK, 0.3), width=2)
-    if rng.random() < 0.7:  # a window, or a picture on the wall
+    if rng.random() < 0.7:  # a window, or an image on the wall
         x, y = rng.uniform(-0.05, 0.75) * width, rng.uniform(0.03, 0.12) * height
         w, h = rng.uniform(0.2, 0.4) * width, rng.uniform(0.2, 0.38) * height
         frame, frame_width = mixed(wall, BARK, 0.7), max(2, width // 70)
@@ -113,24 +113,24 @@ def _room(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     if rng.random() < 0.4:  # a rug
         rug = (0.1 * width, corner + 0.05 * height, 0.95 * width, height)
         brush.ellipse(rug, fill=_pick(WALLS, rng))
-    return picture
+    return image
 
 
 def _wallpaper(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     width, height = size
     ground = _pick(WALLS, rng)
     figure = mixed(ground, _pick(WALLS, rng), 0.6)
-    picture = Image.new("RGB", size, ground)
-    brush = ImageDraw.Draw(picture)
+    image = Image.new("RGB", size, ground)
+    brush = ImageDraw.Draw(image)
     step = int(rng.uniform(0.08, 0.2) * max(size))
     if rng.random() < 0.5:  # stripes
         for x in range(0, width, step):
             brush.rectangle((x, 0, x + step // 2, height), fill=figure)
-        return picture
+        return image
     for row, y in enumerate(range(0, height + step, step)):  # dots
         for x in range(row % 2 * step // 2, width + step, step):
             brush.circle((x, y), step / 4, fill=figure)
-    return picture
+    return image
 
 
 def _mottled(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
