@@ -38,7 +38,7 @@ def predicted(content: bytes) -> pb.ImageResult:
 class ScriptedServer(pb_grpc.ClassifierServicer):
     """A server for one test.
 
-    `fail` holds the errors of the next calls; later ones run `on_classify` and are answered. `on_stream` answers streams.
+    `fail` holds the errors of the next calls. Later calls run `on_classify` and are answered. Streams run `on_stream`.
     """
 
     def __init__(self) -> None:
