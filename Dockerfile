@@ -1,19 +1,19 @@
 # syntax=docker/dockerfile:1
 # Targets: serving-cpu, serving-gpu, training, serving-cpu-demo (docs/containers.md).
-# The base needs Python 3.11 with venv and pip, as all requirements are locked for it; pin it by digest in production.
+# The base image needs Python 3.11 with venv and pip: all requirements are locked for it. In production, pin it by digest.
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim
-# The CUDA runtime comes from the locked requirements, so that no base has to bring it along; one that does may be named.
+# The CUDA runtime comes from the locked requirements, so the base image does not need it; name one that has it if you like.
 ARG GPU_BASE_IMAGE=${BASE_IMAGE}
 
-# ---- pawserve's own wheel, and TensorRT's module, which PyPI has as source only
+# ---- wheels of pawserve and of TensorRT's module, which PyPI has as source only
 FROM ${BASE_IMAGE} AS wheels
 WORKDIR /build
-# Elsewhere pip would only say that hashes do not match, and that somebody may have tampered with the packages.
+# With another Python, pip would only report that hashes do not match, as if the packages had been tampered with.
 RUN python3 -c "import sys; v = sys.version.split()[0]; \
 sys.exit(sys.version_info[:2] != (3, 11) and f'BASE_IMAGE has Python {v}; the requirements are locked for 3.11')"
 COPY deploy/containers/requirements/build.txt deploy/containers/requirements/tensorrt-module.txt ./
-# Where packages come from another index, or through a proxy, --secret id=pip_conf and id=ca_certificates say so to pip
-# for as long as it runs: neither is in a layer.
+# For another package index or a proxy, pass --secret id=pip_conf and id=ca_certificates. pip reads them while it runs;
+# no layer contains them.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
     python3 -m venv tools \
     && tools/bin/pip install --no-cache-dir --require-hashes --only-binary :all: --requirement build.txt \
@@ -28,7 +28,7 @@ RUN tools/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isolation
     && python3 -m pip --python app/bin/python install --no-cache-dir --no-deps --no-index --no-compile pawserve/*.whl \
     && python3 -m compileall -q --invalidation-mode unchecked-hash app/lib
 
-# ---- what the images share: a user without rights, by its number, since Kubernetes knows no names
+# ---- shared by the images: a user without privileges, with a fixed number, because Kubernetes does not resolve names
 FROM ${BASE_IMAGE} AS runtime
 RUN groupadd --gid 65532 pawserve \
     && useradd --uid 65532 --gid pawserve --no-log-init --no-create-home --home-dir /nonexistent \
@@ -49,10 +49,10 @@ RUN groupadd --gid 65532 pawserve \
 ENV LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
-# ---- training: photos in /work, runs and bundles out. In each image third-party packages are a layer that changes only
-# with the requirements, and pip is the base's, so that the image's own environment has none.
+# ---- training: reads images from /work, writes runs and bundles there. In every image, third-party packages are a layer
+# of their own, which changes only with the requirements. The base image's pip installs them; the environment has no pip.
 FROM gpu-runtime AS training
-# torch brings one file that only Python 3.12 can read, for tests of its own.
+# torch contains one file, for its own tests, that only Python 3.12 can compile.
 RUN --mount=type=bind,source=deploy/containers/requirements/training.txt,target=/tmp/requirements.txt \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
     python3 -m venv --without-pip /opt/pawserve \
@@ -68,7 +68,7 @@ LABEL org.opencontainers.image.title="pawserve training" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
-# Downloaded weights, activations and compiled fonts go where the runs go.
+# Downloaded weights, activations and font caches are written to /work too.
 ENV XDG_CACHE_HOME=/work/.cache TORCH_HOME=/work/.cache/torch HF_HOME=/work/.cache/huggingface \
     MPLCONFIGDIR=/work/.cache/matplotlib
 WORKDIR /work
@@ -76,7 +76,7 @@ USER 65532:65532
 ENTRYPOINT ["dumb-init", "--", "python", "-m"]
 CMD ["training", "--help"]
 
-# ---- serving on GPUs: engines are built at the first start, and kept in /engines
+# ---- serving on GPUs: the first start builds the TensorRT engines and keeps them in /engines
 FROM gpu-runtime AS serving-gpu
 ARG NVIDIA_INDEX=https://pypi.nvidia.com
 RUN --mount=type=bind,source=deploy/containers/requirements,target=/tmp/requirements \
@@ -136,7 +136,7 @@ HEALTHCHECK --interval=10s --timeout=8s --start-period=30s --retries=3 \
 ENTRYPOINT ["dumb-init", "--", "python", "-m", "serving"]
 CMD ["serve", "--models", "/models", "--state", "/state", "--listen", "0.0.0.0:50051"]
 
-# ---- the same with models in it, to be tried; elsewhere models are mounted
+# ---- serving on CPUs with the demo's models inside, to try it out; the other images expect models to be mounted
 FROM serving-cpu AS serving-cpu-demo
 ARG MODELS=demo/models
 COPY ${MODELS} /models

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from export.calibrate import choose_photos, list_calibration, measure_ranges
-from export.graphs.onnx import Deployable, to_onnx
+from export.graphs.onnx import DeployedModel, to_onnx
 from export.graphs.quantize import quantize
 from export.inference import load_views, open_session
 from serving.bundle.manifest import open_bundle
@@ -87,7 +87,7 @@ def measure_network(arch: str, folder: Path) -> dict[str, Any]:
     body = Body(backbone)
     features = count_features(body, crop)
     classifier = Classifier(body, Head(features, 2, width=head_width(body, features, 2))).eval()
-    fp32 = to_onnx(Deployable(classifier, 1.0).eval(), crop)
+    fp32 = to_onnx(DeployedModel(classifier, 1.0).eval(), crop)
     views = load_views(choose_photos(list_calibration(folder), 16), backbone.preprocess, lambda done, total: None)
     int8 = quantize(fp32, measure_ranges(fp32, views, lambda done, total: None), "onnxruntime")
     bare, full, small = open_session(bare_graph(classifier, crop)), open_session(fp32), open_session(int8)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from export.checks.checks import Gates
+from export.checks.checks import Tolerances
 from serving.bundle.manifest import Precision, open_bundle
 from serving.engine.tensorrt_cache import default_engines, find_engines
 from training.command import Command, run_command
@@ -34,7 +34,7 @@ class Bundle:
     """Folder of photos to calibrate INT8 on, like those to be served. Default: the run's training photos."""
     calibration_photos: int = 128
     """How many of them are looked at, chosen evenly over the classes."""
-    gates: Annotated[Gates, tyro.conf.arg(name="")] = field(default_factory=Gates)
+    tolerances: Annotated[Tolerances, tyro.conf.arg(name="")] = field(default_factory=Tolerances)
 
 
 def _bundle(options: Bundle) -> None:
@@ -48,7 +48,7 @@ def _bundle(options: Bundle) -> None:
         options.name,
         options.data,
         targets=options.precisions,
-        gates=options.gates,
+        tolerances=options.tolerances,
         calibration=Calibration(calibration=options.calibration, calibration_photos=options.calibration_photos),
     )
     for artifact in open_bundle(folder).manifest.artifacts:

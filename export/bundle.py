@@ -11,14 +11,15 @@ import torch
 
 from export.adaptive import adapt
 from export.calibrate import METHOD, choose_photos, list_calibration, measure_ranges
-from export.checks.checks import Gates
-from export.checks.verify import Evidence, verify
+from export.checks.checks import Tolerances
+from export.checks.verify import ParityReference, verify
 from export.graphs.fp16 import half_until_passed
-from export.graphs.onnx import Deployable, to_onnx
+from export.graphs.onnx import DeployedModel, to_onnx
 from export.graphs.sensitivity import quantize_until_passed
 from export.inference import load_views, open_session
 from export.page import render_page
-from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Precision, Runtime, check_name
+from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Precision, Runtime
+from serving.bundle.model_version import check_name
 from serving.engine.onnx import CPU_PRECISIONS
 from training.console import progress, say
 from training.data.images import LabelledImage
@@ -56,7 +57,7 @@ def export_bundle(
     data: Path | None = None,
     *,
     targets: Sequence[Target] = TARGETS,
-    gates: Gates | None = None,
+    tolerances: Tolerances | None = None,
     calibration: Calibration | None = None,
 ) -> Path:
     """Export a run, prove that each graph does what was trained, and write a bundle under the next free version.
@@ -65,14 +66,14 @@ def export_bundle(
         models: folder of models; `models/name/VERSION` is written in one step.
         data: where the run's photos are now, if they have moved.
         targets: which files to write.
-        gates: how far they may be from the trained network.
+        tolerances: how far they may be from the trained network.
 
     Returns:
         The bundle's folder.
 
     Raises:
         RunError, DataError: if the run is incomplete, or its photos are gone or changed.
-        GateError: if a graph differs from the network; then nothing is written.
+        CheckError: if a graph differs from the network; then nothing is written.
         OSError: if it cannot be written; then nothing is left under the version's name.
     """
     check_name(name)
@@ -88,17 +89,17 @@ def export_bundle(
     chosen = _calibration_photos(run, data, calibration) if set(targets) != {"fp32"} else []
     with progress("reading validation photos") as on_progress:
         views_NHWC = load_views(photos, run.preprocess, on_progress)
-    evidence = Evidence(
-        deployable=Deployable(classifier, run.temperature).eval(),
+    reference = ParityReference(
+        model=DeployedModel(classifier, run.temperature).eval(),
         crop=run.preprocess.crop,
         classes=len(run.classes),
         photos=photos,
         views_NHWC=views_NHWC,
         trained_NK=trained_NK,
-        gates=gates or Gates(),
+        tolerances=tolerances or Tolerances(),
     )
-    graphs = _export(run, classifier, sorted(set(targets), key=TARGETS.index), chosen, calibration, evidence)
-    manifest = _manifest(run, name, tuple(artifact for artifact, _ in graphs), _adaptive(graphs, run, evidence))
+    graphs = _export(run, classifier, sorted(set(targets), key=TARGETS.index), chosen, calibration, reference)
+    manifest = _manifest(run, name, tuple(artifact for artifact, _ in graphs), _adaptive(graphs, run, reference))
     with new_folder(models / name, "export") as folder:
         for artifact, graph in graphs:
             (folder / artifact.file).write_bytes(graph)
@@ -117,9 +118,9 @@ def _export(
     targets: Sequence[Target],
     chosen: list[LabelledImage],
     calibration: Calibration,
-    evidence: Evidence,
+    reference: ParityReference,
 ) -> list[tuple[Artifact, bytes]]:
-    """The graphs asked for, each through its gates, with their entries in the manifest."""
+    """The graphs asked for, each checked, with their entries in the manifest."""
     done: list[tuple[Artifact, bytes]] = []
 
     def add(target: Target, precision: Precision, graph: bytes, parity: dict[str, Any], **fields: Any) -> None:
@@ -129,16 +130,16 @@ def _export(
         done.append((artifact, graph))
 
     say("exporting to ONNX")
-    fp32 = to_onnx(evidence.deployable, evidence.crop)
+    fp32 = to_onnx(reference.model, reference.crop)
     if "fp32" in targets:
-        add("fp32", "fp32", fp32, verify(fp32, "fp32", "onnxruntime", evidence))
+        add("fp32", "fp32", fp32, verify(fp32, "fp32", "onnxruntime", reference))
     if not chosen:
         return done
     calibration_NHWC = load_views(chosen, run.preprocess, lambda done, total: None)
     if "fp16" in targets:
         assert isinstance(classifier, Classifier)
         found, kept = half_until_passed(
-            classifier, torch.from_numpy(calibration_NHWC[:HALF_DAMAGE_PHOTOS]), _half_gate(run.temperature, evidence)
+            classifier, torch.from_numpy(calibration_NHWC[:HALF_DAMAGE_PHOTOS]), _half_gate(run.temperature, reference)
         )
         add("fp16", "fp16", found["graph"], found["parity"], quantization={"float_layers": kept})
     if not {"int8", "int8-trt"} & set(targets):
@@ -149,7 +150,7 @@ def _export(
         if target not in targets:
             continue
         graph, parity, kept = quantize_until_passed(
-            fp32, ranges, runtime, calibration_NHWC[:DAMAGE_PHOTOS], _gate(runtime, evidence)
+            fp32, ranges, runtime, calibration_NHWC[:DAMAGE_PHOTOS], _gate(runtime, reference)
         )
         add(
             target,
@@ -170,24 +171,24 @@ def _export(
 _INT8: tuple[tuple[Target, Runtime], ...] = (("int8", "onnxruntime"), ("int8-trt", "tensorrt"))
 
 
-def _gate(runtime: Runtime, evidence: Evidence) -> Callable[[bytes], dict[str, Any]]:
-    return lambda graph: verify(graph, "int8", runtime, evidence)
+def _gate(runtime: Runtime, reference: ParityReference) -> Callable[[bytes], dict[str, Any]]:
+    return lambda graph: verify(graph, "int8", runtime, reference)
 
 
-def _half_gate(temperature: float, evidence: Evidence) -> Callable[[Classifier], dict[str, Any]]:
+def _half_gate(temperature: float, reference: ParityReference) -> Callable[[Classifier], dict[str, Any]]:
     def gate(halved: Classifier) -> dict[str, Any]:
-        graph = to_onnx(Deployable(halved, temperature).eval(), evidence.crop)
-        return {"graph": graph, "parity": verify(graph, "fp16", "onnxruntime", evidence)}
+        graph = to_onnx(DeployedModel(halved, temperature).eval(), reference.crop)
+        return {"graph": graph, "parity": verify(graph, "fp16", "onnxruntime", reference)}
 
     return gate
 
 
-def _adaptive(graphs: list[tuple[Artifact, bytes]], run: Run, evidence: Evidence) -> dict[str, Any]:
+def _adaptive(graphs: list[tuple[Artifact, bytes]], run: Run, reference: ParityReference) -> dict[str, Any]:
     """The threshold of adaptive requests, chosen with the graph that a CPU serves, or what is nearest to it."""
     by_precision = {a.precision: graph for a, graph in graphs if a.runtime == "onnxruntime"}
     graph = next((by_precision[p] for p in CPU_PRECISIONS if p in by_precision), graphs[0][1])
     with progress("looking at uncertain photos again") as on_progress:
-        return adapt(open_session(graph), evidence.photos, run.preprocess, evidence.trained_NK, on_progress)
+        return adapt(open_session(graph), reference.photos, run.preprocess, reference.trained_NK, on_progress)
 
 
 def _manifest(run: Run, name: str, artifacts: tuple[Artifact, ...], adaptive: dict[str, Any]) -> Manifest:

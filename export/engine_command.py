@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from export.calibrate import list_calibration
 from export.checks.agreement import check_agreement, compare
-from export.checks.checks import Gates
+from export.checks.checks import Tolerances
 from export.inference import answer_each, load_views, open_session
 from export.tensorrt import EngineOptions, build_plan
 from serving.bundle.manifest import Artifact, Bundle, Precision
 from serving.engine.cuda import Gpu, find_gpu
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine, load_tensorrt
-from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineError, Sidecar, read_plan
+from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineBuildError, Sidecar, read_plan
 from training.console import progress, say
 from training.files import new_folder, sync_folder, write_whole
 
-GATE_PHOTOS = 500
+CHECK_PHOTOS = 500
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -40,8 +40,8 @@ def build_and_check(
         The sidecar, the parity figures and milliseconds and images/s by batch size.
 
     Raises:
-        EngineError, CudaError, BundleError: with what to do.
-        GateError: if its answers differ; then it is not kept.
+        EngineBuildError, CudaError, BundleError: with what to do.
+        CheckError: if its answers differ; then it is not kept.
     """
     artifact = bundle.artifact(precision, "tensorrt")
     graph = bundle.read(artifact)
@@ -99,7 +99,7 @@ def _check(
         )
         found = compare(answers_NK, expected_NK, labels_N)
         # fp16 rounds differently in TensorRT's fused kernels, so it is held to fp16's bound against the fp16 file
-        check_agreement(found, artifact.precision, Gates(), f"the {artifact.precision} engine", names[found.worst])
+        check_agreement(found, artifact.precision, Tolerances(), f"the {artifact.precision} engine", names[found.worst])
         rates = [_measure(engine, images_NHWC, batch) for batch in BATCHES if sidecar.min_batch <= batch <= size]
     say(
         f"{found.photos:,} {'photos' if photos else 'pictures of noise'}: {100 * found.agreement:.2f}% same answers as "
@@ -119,8 +119,8 @@ def _images(bundle: Bundle, photos: Path | None) -> tuple[NDArray[np.uint8], NDA
         return noise, np.zeros(len(noise), np.int64), [f"noise {row}" for row in range(len(noise))]
     listed = list_calibration(photos)
     if not listed:
-        raise EngineError(f"--photos {photos} holds no photos; give a folder with some like those to be served")
-    chosen = [listed[row] for row in np.random.default_rng(0).permutation(len(listed))[:GATE_PHOTOS]]
+        raise EngineBuildError(f"--photos {photos} holds no photos; give a folder with some like those to be served")
+    chosen = [listed[row] for row in np.random.default_rng(0).permutation(len(listed))[:CHECK_PHOTOS]]
     with progress("reading photos") as on_progress:
         views_NHWC = load_views(chosen, preprocess, on_progress)
     return views_NHWC, np.array([photo.label for photo in chosen], np.int64), [str(photo.path) for photo in chosen]

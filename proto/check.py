@@ -1,7 +1,6 @@
-"""Protocol sources in; whether buf finds fault with them out: lint, and breaking changes of pawserve.v1.
+"""Lint proto/ with buf, and compare pawserve.v1 with the released API (proto/baseline.binpb) for breaking changes.
 
-The baseline, proto/baseline.binpb, is what callers may rely on. With --accept it becomes what proto/ is now: after a
-release that adds to the API.
+After a release that adds to the API, run this with --accept to make the current proto/ the new baseline.
 """
 
 import argparse
@@ -14,8 +13,8 @@ BASELINE = ROOT / "proto" / "baseline.binpb"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Lint proto/, and compare it with the baseline.")
-    parser.add_argument("--accept", action="store_true", help="make what is there now the baseline")
+    parser = argparse.ArgumentParser(description="Lint proto/ and compare it with the baseline.")
+    parser.add_argument("--accept", action="store_true", help="make the current proto/ the baseline")
     accept = parser.parse_args().accept
     if accept:
         return _buf("build", "-o", str(BASELINE))

@@ -1,6 +1,6 @@
-"""Protocol sources in; serving/pb out. With --check, only compares: exit code 1 if the committed code is stale.
+"""Generate serving/pb from proto/. With --check, compare only: exit code 1 if the committed code is out of date.
 
-Generated under the virtual path serving/pb, so that the imports in the generated code need no editing.
+The sources are compiled under the virtual path serving/pb, so that the imports in the generated code need no editing.
 """
 
 import argparse
@@ -18,8 +18,8 @@ OWN = ("inference", "pawserve")
 
 
 def generate(out: Path) -> list[Path]:
-    """Write the generated code below `out` and return its files, relative to it."""
-    # not google/rpc, which is there for other languages: its Python classes are installed
+    """Write the generated code below `out` and return the paths of its files, relative to `out`."""
+    # without google/rpc: its Python classes are installed; the sources are there for other languages
     sources = sorted(file for package in OWN for file in (ROOT / "proto" / package).rglob("*.proto"))
     arguments = [
         "protoc",
@@ -38,7 +38,7 @@ def generate(out: Path) -> list[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Generate serving/pb from proto/.")
-    parser.add_argument("--check", action="store_true", help="compare with the committed code, and change nothing")
+    parser.add_argument("--check", action="store_true", help="compare with the committed code; change nothing")
     if not parser.parse_args().check:
         generate(ROOT)
         return 0
@@ -49,7 +49,7 @@ def main() -> int:
         stale = [path for path in fresh if not _same(ROOT / path, Path(folder) / path)]
         left = sorted(set(committed) - set(fresh))
     for path in stale + left:
-        print(f"{path} is not what proto/ gives; run make proto and commit it", file=sys.stderr)
+        print(f"{path} does not match proto/; run make proto and commit it", file=sys.stderr)
     return 1 if stale or left else 0
 
 

@@ -10,23 +10,24 @@ from functools import partial
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.batching.admission import FairShares
+from serving.batching.admission import Quotas
 from serving.bundle.manifest import BundleError, Manifest
-from serving.models.repository import Repository, ServedModel, find_bundles, load_model
+from serving.bundle.model_version import resource_name
+from serving.models.repository import ModelRepository, ServedModel, find_bundles, load_model
 from serving.models.watcher import ModelWatcher
-from serving.observability.observers import Observing
+from serving.observability.observers import Observability
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
+from serving.rpc.authentication import authentication
 from serving.rpc.calls import CallInterceptor
-from serving.rpc.classification import PictureService
-from serving.rpc.connections import within_descriptors
-from serving.rpc.draining import Stopping
+from serving.rpc.classification import ClassificationService
+from serving.rpc.draining import DrainInterceptor
 from serving.rpc.health import HealthServicer
 from serving.rpc.messages import MessageReader
 from serving.rpc.open_inference.service import InferenceService
 from serving.rpc.pawserve.service import ClassifierService
 from serving.rpc.reflection import enable_reflection
-from serving.rpc.streaming import Pipelines
+from serving.rpc.streaming import StreamProcessor
 from serving.settings import Settings
 from serving.statistics.feedback import Feedback
 from serving.statistics.retention import Retention
@@ -76,7 +77,7 @@ class Server:
             StartupError: if it cannot be done.
         """
         with self._saying_why():
-            self._observing = Observing(self.settings.observation)
+            self._observing = Observability(self.settings.observability)
             self._options = replace(self.settings.options, observer_of=self._observing.observer_of)
             await asyncio.to_thread(self._load_models)
             await asyncio.to_thread(self._open_state)
@@ -145,7 +146,7 @@ class Server:
             raise
 
     def _load_models(self) -> None:
-        self.repository = Repository()
+        self.repository = ModelRepository()
         self._cleanup.callback(self.repository.close)
         settings = self.settings
         bundles = find_bundles(settings.models, settings.wanted, settings.keep_versions)
@@ -185,7 +186,7 @@ class Server:
         try:
             self._cleanup.enter_context(self._observing.start(self.repository, self._store))
         except OSError as error:
-            listen = self.settings.observation.metrics
+            listen = self.settings.observability.metrics
             raise StartupError(
                 f"cannot listen on {listen} for metrics ({error.strerror}); name another address with --metrics"
             ) from error
@@ -193,9 +194,9 @@ class Server:
     def _make_services(self) -> None:
         settings = self.settings
         feedback = Feedback(self._signer, self._store, self._observing.labels_recorded)
-        bytes_in_flight = FairShares(settings.max_bytes_in_flight)
-        pictures = PictureService(self.repository, feedback, settings.max_views, bytes_in_flight)
-        self._pipelines = Pipelines(pictures)
+        bytes_in_flight = Quotas(settings.max_bytes_in_flight)
+        pictures = ClassificationService(self.repository, feedback, settings.max_views, bytes_in_flight)
+        self._pipelines = StreamProcessor(pictures)
         self.classifier = ClassifierService(self.repository, feedback, self._store, pictures, self._pipelines)
         self.watcher = ModelWatcher(
             self.repository, settings.models, settings.wanted, self._options, self._register, settings.keep_versions
@@ -209,17 +210,17 @@ class Server:
         self._tell_health()
         self.interceptors = [
             CallInterceptor(self._observing.call_observers),
-            settings.security.interceptor(settings.listen),
+            authentication(settings.security, settings.listen),
             MessageReader(),
         ]
 
     def _listen(self) -> None:
         settings = self.settings
-        self._new_calls = Stopping()
+        self._new_calls = DrainInterceptor()
         observe, *others = self.interceptors  # of which those that remember handlers do not ask what comes after them
         interceptors = [observe, self._new_calls, *others]
-        connections = within_descriptors(settings.connections)
-        self._server = grpc.aio.server(options=connections.options(), interceptors=interceptors)
+        connections = settings.connections.fit_open_files()
+        self._server = grpc.aio.server(options=connections.grpc_options(), interceptors=interceptors)
         classifier_pb2_grpc.add_ClassifierServicer_to_server(self.classifier, self._server)  # type: ignore[no-untyped-call]
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
@@ -228,7 +229,7 @@ class Server:
             services = (SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE)
             enable_reflection([*zip(services, described, strict=True)], self._server)
         try:
-            port = settings.security.add_port(self._server, settings.listen)
+            port = self._add_port()
         except RuntimeError as error:
             raise StartupError(
                 f"cannot listen on {settings.listen}: the port is taken, or the address is not this machine's; "
@@ -236,10 +237,18 @@ class Server:
             ) from error
         self.address = f"{settings.listen.rpartition(':')[0]}:{port}"
 
+    def _add_port(self) -> int:
+        tls = self.settings.security.tls
+        if tls is None:
+            return int(self._server.add_insecure_port(self.settings.listen))
+        from serving.security.tls import server_credentials  # a server without TLS does not load `cryptography`
+
+        return int(self._server.add_secure_port(self.settings.listen, server_credentials(tls)))
+
     def _tell_health(self) -> None:
-        """Names and versions that are served are well, as health services "models/NAME[/versions/VERSION]"."""
+        """Report models/NAME and models/NAME/versions/VERSION as healthy for every version that is served."""
         models = [model.manifest for model in self.repository.models]
-        self.health.set_models({name for each in models for name in (f"models/{each.name}", each.resource)})
+        self.health.set_models({name for each in models for name in (resource_name(each.name), each.resource)})
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

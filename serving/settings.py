@@ -1,12 +1,108 @@
-"""What an operator decides about a server."""
+"""The settings of a server, as plain dataclasses."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+import logging
+import resource
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from serving.models.repository import ServingOptions
-from serving.observability.observers import Observation
-from serving.rpc.connections import Connections
+from serving.observability.settings import ObservabilitySettings
 from serving.security.settings import Security
+
+if TYPE_CHECKING:  # its module loads the inference libraries
+    from serving.models.loader import ServingOptions
+
+MIN_PING_INTERVAL_MS = 10_000
+LOOKAHEAD_BYTES = 4 * 2**20
+RESERVED_FILES = 256
+"""File descriptors for everything but connections: models, statistics, logs, libraries."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionLimits:
+    """Limits of client connections."""
+
+    max_message_bytes: int = 32 * 2**20
+    """Largest request or response, in bytes."""
+    max_connections: int = 10_000
+    """Most open connections, one file descriptor each; further ones are closed when they are accepted."""
+    max_concurrent_streams: int = 1024
+    """Most calls in flight on one connection; further ones wait in the client."""
+    keepalive_s: float = 60.0
+    """Idle time after which the server pings a client."""
+    keepalive_timeout_s: float = 20.0
+    """Time to wait for the reply to a ping, and for a new connection's handshake, before the connection is closed."""
+    max_age_s: float = 3600.0
+    """Age at which a client is asked to reconnect, so that load spreads to new replicas; 0 for never."""
+    max_age_grace_s: float = 60.0
+    """Time that calls in flight on such a connection still get."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_message_bytes", "max_connections", "max_concurrent_streams"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("keepalive_s", "keepalive_timeout_s"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1 second")
+        for name in ("max_age_s", "max_age_grace_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 seconds")
+
+    def fit_open_files(self) -> ConnectionLimits:
+        """Raise this process's limit of open files as far as needed and allowed, and fit `max_connections` to it.
+
+        Without a free descriptor gRPC retries to accept a connection each second while the client waits in silence, and
+        new models and the statistics cannot be opened. With some in reserve, connections beyond the limit are closed.
+        """
+        needed = self.max_connections + RESERVED_FILES
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY or soft >= needed:
+            return self
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed == needed:
+            return self
+        fits = max(allowed - RESERVED_FILES, allowed // 2)
+        logger.warning(
+            "at most %s files may be open at once, so connections are limited to %s instead of %s (--max-connections); "
+            "allow %s with `ulimit -n` or systemd's LimitNOFILE, or lower --max-connections",
+            f"{allowed:,}",
+            f"{fits:,}",
+            f"{self.max_connections:,}",
+            f"{needed:,}",
+        )
+        return replace(self, max_connections=fits)
+
+    def grpc_options(self) -> list[tuple[str, int]]:
+        """The options for `grpc.aio.server`."""
+        options = [
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.max_send_message_length", self.max_message_bytes),
+            # without this a second server on the same port would silently take half of the calls
+            ("grpc.so_reuseport", 0),
+            # detect clients that vanished, and allow clients to ping the server as often
+            ("grpc.keepalive_time_ms", round(self.keepalive_s * 1000)),
+            ("grpc.keepalive_timeout_ms", round(self.keepalive_timeout_s * 1000)),
+            ("grpc.http2.ping_timeout_ms", round(self.keepalive_timeout_s * 1000)),  # the default is a minute
+            # close connections that never complete a handshake
+            ("grpc.server_handshake_timeout_ms", round(self.keepalive_timeout_s * 1000)),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.max_allowed_incoming_connections", self.max_connections),
+            ("grpc.max_concurrent_streams", self.max_concurrent_streams),
+            # the default window is 64 KiB, less than one image, so that a client would wait for leave to go on
+            ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
+        ]
+        if self.max_age_s:
+            options += [
+                ("grpc.max_connection_age_ms", round(self.max_age_s * 1000)),
+                ("grpc.max_connection_age_grace_ms", round(self.max_age_grace_s * 1000)),
+            ]
+        return options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,31 +114,28 @@ class Settings:
     wanted: tuple[str, ...] = ()
     """"NAME" or "NAME/VERSION"; empty for the newest version of every name."""
     keep_versions: int = 1
-    """How many versions of a name are served, where none is named."""
+    """How many of the newest versions of a name are served, unless `wanted` names one."""
     poll_s: float = 5.0
-    """Seconds between two looks for new versions; 0 for only when asked."""
+    """Seconds between two checks for new versions; 0 to check only on request."""
     listen: str = "127.0.0.1:50051"
     """HOST:PORT; port 0 takes a free one."""
     state: Path = Path("state")
-    """Folder of the statistics and the key that signs tokens; made if there is none."""
+    """Folder of the statistics and the key that signs tokens; created if it does not exist."""
     statistics: str = field(default="", repr=False)
-    """URL or path of the statistics' database, which may hold a password; empty for statistics.sqlite in `state`."""
+    """URL or path of the statistics database, which may hold a password; empty for statistics.sqlite in `state`."""
     retention_days: float | None = None
-    """For how many days after their prediction labels are kept one by one; None for good. Totals are, always."""
+    """Days after their prediction that single labels are kept; None for ever. Totals are always kept."""
     token_key: Path | None = None
-    """File of the keys that sign tokens; None for token.key in the state folder."""
+    """File of the keys that sign tokens; None for token.key in `state`."""
     options: ServingOptions
     max_views: int = 16
     """Most views that a request may ask for."""
-    connections: Connections = field(default_factory=Connections)
-    """Limits of each connection."""
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     security: Security = field(default_factory=Security)
-    """Certificates and callers."""
     max_bytes_in_flight: int = 512 * 2**20
-    """Encoded pictures held at once, in bytes: a bound on views in flight says nothing about their size."""
+    """Most bytes of encoded images held at once: the limit of views in flight does not bound their size."""
     reflection: bool = True
-    """Whether clients may ask which services and messages there are."""
+    """Whether clients may list the services and their messages."""
     grace_s: float = 20.0
-    """How long a stop waits for requests to be answered."""
-    observation: Observation = field(default_factory=Observation)
-    """What the server tells of itself, and where."""
+    """Seconds that a shutdown waits for calls in flight."""
+    observability: ObservabilitySettings = field(default_factory=ObservabilitySettings)

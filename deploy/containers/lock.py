@@ -1,7 +1,7 @@
-"""pyproject.toml, constraints.txt and the .in files in; the images' requirements, with the hash of every file, out.
+"""Lock the requirements of the container images, with the hash of every file, from pyproject.toml and the .in files.
 
-`python -m deploy.containers.lock` writes them, `--check` compares. Releases stay as they are in constraints.txt and in
-the files that are there, until these are changed or removed. What is written names no index and no path.
+`python -m deploy.containers.lock` writes the files; `--check` compares them. Releases are taken from constraints.txt
+and from the existing files, and stay until one of these changes. The files contain no index and no path.
 """
 
 import argparse
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path("deploy/containers/requirements")
 HEADER = "# Written by `make lock`. Linux on x86-64, CPython 3.11.\n"
 NVIDIA_INDEX = "https://pypi.nvidia.com"
-"""Where NVIDIA publishes what PyPI has no room for."""
+"""NVIDIA's package index, for packages that are too large for PyPI."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Lock:
     """Extras of pyproject.toml."""
     overrides: str = ""
     dependencies: bool = True
-    """Whether what the packages ask for is locked too."""
+    """Whether to lock the dependencies of the packages too."""
     index: str = ""
     """Empty for PyPI."""
 
@@ -54,7 +54,7 @@ LOCKS = (
 def main() -> int:
     """Write or compare the files; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.containers.lock", description=__doc__.partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing: say which files are out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; list the files that are out of date")
     check = parser.parse_args().check
     outdated = []
     for lock in LOCKS:

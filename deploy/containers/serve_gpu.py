@@ -1,9 +1,8 @@
-"""The arguments of `python -m serving` in; a server on TensorRT engines that were built on this GPU out.
+"""Entry point of the serving-gpu image: build missing TensorRT engines for this GPU, then run `python -m serving`.
 
-The first process of the serving-gpu image. Before the server starts, each bundle that it will serve gets its engine:
-found in $PAWSERVE_ENGINES, or built there, which takes minutes. The server then takes this process's place. `engines`
-ends there, so that engines can be built before servers need them. Other commands than these two, and
-`serve --engine cpu` or `cuda`, go to `python -m serving` as they are.
+`serve` first builds the engines of those bundles that have none in $PAWSERVE_ENGINES, which takes minutes, and then
+replaces this process with the server. `engines` only builds, so that engines exist before servers need them. All other
+commands, and `serve --engine cpu` or `cuda`, are passed to `python -m serving`.
 """
 
 import argparse
@@ -22,14 +21,14 @@ from serving.bundle.manifest import Bundle, BundleError, Precision
 from serving.engine.tensorrt_cache import default_engines
 
 LEFTOVERS = ".engine.*"
-"""Folders of engines that were being built when the process was killed."""
+"""Unfinished engines of a process that was killed."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Build what is missing, then become the server, unless only engines are asked for.
+    """Build missing engines, then run `python -m serving` in this process, unless the command is `engines`.
 
     Raises:
-        SystemExit: if an engine cannot be built, or `engines` has a wrong option; what it is for is said.
+        SystemExit: if an engine cannot be built, or an option of `engines` is invalid; the reason is printed.
     """
     if arguments[:1] == ["engines"]:
         _build_engines(_parser("engines").parse_args(arguments[1:]))
@@ -37,33 +36,33 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["serve"]:
         parser = _parser("serve")
         parser.add_argument("--engine")
-        asked = parser.parse_known_args(arguments[1:])[0]  # `serve` itself checks them all
-        if asked.engine in (None, "tensorrt"):
-            _build_engines(asked)
+        options = parser.parse_known_args(arguments[1:])[0]  # `serve` itself checks all options
+        if options.engine in (None, "tensorrt"):
+            _build_engines(options)
             arguments = ["serve", "--engine", "tensorrt", *arguments[1:]]
     os.execv(sys.executable, [sys.executable, "-m", "serving", *arguments])
 
 
-def _build_engines(asked: argparse.Namespace) -> None:
+def _build_engines(options: argparse.Namespace) -> None:
     try:
-        bundles = find_bundles(asked.models, tuple(asked.model), asked.keep_versions)
+        bundles = find_bundles(options.models, tuple(options.model), options.keep_versions)
         with only_builder(default_engines()) as engines:
             for bundle in bundles:
-                build_engine(bundle, asked.precision, engines)
+                build_engine(bundle, options.precision, engines)
     except (BundleError, OSError) as error:
         sys.exit(f"pawserve: {error}")
-    except subprocess.CalledProcessError as error:  # it has said why
+    except subprocess.CalledProcessError as error:  # the command has printed why
         sys.exit(max(error.returncode, 1))
 
 
 def build_engine(bundle: Bundle, precision: Precision | None, engines: Path) -> None:
-    """Have an engine of this bundle for this GPU in the cache.
+    """Build the engine of a bundle for this GPU, unless the cache already holds it.
 
     Args:
-        precision: None for fp16, if the bundle has it, else fp32. INT8 is built only if it is asked for.
+        precision: if None, fp16 if the bundle has it, else fp32. INT8 is built only if it is given here.
 
     Raises:
-        subprocess.CalledProcessError: if it cannot be built, or its answers differ from ONNX Runtime's.
+        subprocess.CalledProcessError: if the engine cannot be built, or its outputs differ from ONNX Runtime's.
         BundleError: if the bundle has no file of that precision.
     """
     if precision is None:
@@ -78,7 +77,7 @@ def build_engine(bundle: Bundle, precision: Precision | None, engines: Path) -> 
 
 @contextmanager
 def only_builder(engines: Path) -> Iterator[Path]:
-    """Hold the cache for one builder at a time, and clear it of what a killed one left.
+    """Lock the engine cache, so that one process builds at a time, and remove what a killed process left.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -92,7 +91,7 @@ def only_builder(engines: Path) -> Iterator[Path]:
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
-    """What of `serve`'s options says which engines are needed."""
+    """A parser of those options of `serve` that decide which engines are needed."""
     parser = argparse.ArgumentParser(prog=command, allow_abbrev=False, add_help=command == "engines")
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--model", action="append", default=[])

@@ -1,4 +1,4 @@
-"""Two tables of probabilities in; how well they agree out, or a LossError."""
+"""Two tables of probabilities in; how well they agree out, or a ParityError."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.checks.checks import Gates, LossError
+from export.checks.checks import ParityError, Tolerances
 from serving.bundle.manifest import Precision
 
 
@@ -55,19 +55,21 @@ def compare(answers_NK: NDArray[np.float32], trained_NK: NDArray[np.float32], la
     )
 
 
-def check_agreement(found: Agreement, precision: Precision, gates: Gates, what: str, name_of_worst: object) -> None:
+def check_agreement(
+    found: Agreement, precision: Precision, tolerances: Tolerances, what: str, name_of_worst: object
+) -> None:
     """Gate: what is deployed answers as what was trained.
 
     fp32 and fp16 are judged by the largest difference of a probability, INT8 by its answers and its accuracy.
 
     Raises:
-        LossError: with both figures.
+        ParityError: with both figures.
     """
     if not np.isfinite(found.max_abs_diff):
-        raise LossError(f"{what} gives values that are no numbers, on {name_of_worst}")
-    allowed = gates.max_diff(precision)
+        raise ParityError(f"{what} gives values that are no numbers, on {name_of_worst}")
+    allowed = tolerances.max_diff(precision)
     if allowed is not None and found.max_abs_diff > allowed:
-        raise LossError(
+        raise ParityError(
             f"{what} differs from the trained network by {found.max_abs_diff:.1e} in a probability (allowed: "
             f"{allowed:.1e}), most on {name_of_worst}; it has {found.correct:,} of {found.photos:,} right, the trained "
             f"network {found.trained_correct:,}"
@@ -75,14 +77,14 @@ def check_agreement(found: Agreement, precision: Precision, gates: Gates, what: 
     lost = found.trained_correct - found.correct
     changed = round((1 - found.agreement) * found.photos)
     # Of a few photos one may always differ: it says no more than that the network was undecided about it.
-    if allowed is None and changed > max(1, (1 - gates.min_agreement) * found.photos + 1e-9):
-        raise LossError(
+    if allowed is None and changed > max(1, (1 - tolerances.min_agreement) * found.photos + 1e-9):
+        raise ParityError(
             f"{what} gives {100 * found.agreement:.2f}% of {found.photos:,} photos the trained network's class "
-            f"(needed: {100 * gates.min_agreement:.2f}%)"
+            f"(needed: {100 * tolerances.min_agreement:.2f}%)"
         )
-    if allowed is None and lost > max(1, gates.max_accuracy_loss * found.photos + 1e-9):
-        raise LossError(
+    if allowed is None and lost > max(1, tolerances.max_accuracy_loss * found.photos + 1e-9):
+        raise ParityError(
             f"{what} has {found.correct:,} of {found.photos:,} right and the trained network "
             f"{found.trained_correct:,}: {100 * lost / found.photos:.2f} points lost (allowed: "
-            f"{100 * gates.max_accuracy_loss:.2f})"
+            f"{100 * tolerances.max_accuracy_loss:.2f})"
         )

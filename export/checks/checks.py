@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from serving.bundle.manifest import Precision
 
 
-class GateError(RuntimeError):
+class CheckError(RuntimeError):
     """A graph that does not do what was trained; the message says what differs, where and by how much."""
 
 
-class LossError(GateError):
+class ParityError(CheckError):
     """A graph of the right form that loses too much; leaving more of it in float may help."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gates:
+class Tolerances:
     """How far each precision may be from the trained network."""
 
     max_diff_fp32: float = 1e-4

@@ -1,8 +1,8 @@
-"""The operators that TensorRT 11's ONNX parser imports: a graph in, a GateError that names the node out."""
+"""The operators that TensorRT 11's ONNX parser imports: a graph in, a CheckError that names the node out."""
 
 import onnx
 
-from export.checks.checks import GateError
+from export.checks.checks import CheckError
 
 LOWEST_OPSET, HIGHEST_OPSET = 9, 25
 
@@ -27,20 +27,20 @@ def check_operators(graph: bytes) -> None:
     """Gate: TensorRT's parser knows the opset and every operator, and uint8 is cast before anything else is done.
 
     Raises:
-        GateError: naming the node and its operator.
+        CheckError: naming the node and its operator.
     """
     model = onnx.load_from_string(graph)
     for opset in model.opset_import:
         if opset.domain not in ("", "ai.onnx"):
-            raise GateError(f"the graph uses operators of {opset.domain!r}; TensorRT knows only ONNX's own")
+            raise CheckError(f"the graph uses operators of {opset.domain!r}; TensorRT knows only ONNX's own")
         if not LOWEST_OPSET <= opset.version <= HIGHEST_OPSET:
-            raise GateError(f"the graph has opset {opset.version}; TensorRT reads {LOWEST_OPSET} to {HIGHEST_OPSET}")
+            raise CheckError(f"the graph has opset {opset.version}; TensorRT reads {LOWEST_OPSET} to {HIGHEST_OPSET}")
     inputs = {value.name for value in model.graph.input}
     for node in model.graph.node:
         if node.op_type not in TENSORRT_OPERATORS:
-            raise GateError(
+            raise CheckError(
                 f"node {node.name!r} is a {node.op_type}, which TensorRT does not have: choose a backbone without it, "
                 "or export with --precisions int8, which is for ONNX Runtime only"
             )
         if node.op_type != "Cast" and inputs.intersection(node.input):
-            raise GateError(f"node {node.name!r} ({node.op_type}) reads uint8 images; TensorRT can only cast them")
+            raise CheckError(f"node {node.name!r} ({node.op_type}) reads uint8 images; TensorRT can only cast them")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from export.checks.checks import GateError, LossError
+from export.checks.checks import CheckError, ParityError
 from training.console import progress, say
 from training.networks.model import Classifier
 
@@ -167,18 +167,18 @@ def half_until_passed(
 
     Args:
         images_NHWC: uint8 `[N, crop, crop, 3]`, on which damage is measured; no validation photos.
-        gate: exports and verifies; returns what it found, or raises GateError.
+        gate: exports and verifies; returns what it found, or raises CheckError.
 
     Returns:
         What the gate returned, and the blocks left in float32 with their damage.
 
     Raises:
-        GateError: if it still fails with 8 blocks (or all but one) in float32.
+        CheckError: if it still fails with 8 blocks (or all but one) in float32.
     """
     folded = fold_norms(classifier, images_NHWC[:1])
     try:
         return gate(half(folded, images_NHWC)), []
-    except LossError as error:
+    except ParityError as error:
         say(f"{error}; looking for the blocks that float16 damages")
         failure = error
     damaged = measure_half_damage(folded, images_NHWC)
@@ -188,12 +188,12 @@ def half_until_passed(
         kept = damaged[:count]
         try:
             found = gate(half(folded, images_NHWC, [block["layer"] for block in kept]))
-        except LossError as error:
+        except ParityError as error:
             failure = error
             continue
         say(f"passed with {count} of {len(damaged)} blocks in float32: {', '.join(block['layer'] for block in kept)}")
         return found, kept
-    raise GateError(
+    raise CheckError(
         f"{failure}. That is with up to {min(KEPT[-1], len(damaged) - 1)} of {len(damaged)} blocks in float32: relax "
         "--max-diff-fp16, or export without fp16"
     )

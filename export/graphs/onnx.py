@@ -1,4 +1,4 @@
-"""Trained classifiers in; the deployable graph, uint8 images to calibrated probabilities, out."""
+"""Trained classifiers in; the model graph, uint8 images to calibrated probabilities, out."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from serving.bundle.manifest import OUTPUT_NAME
 from training.networks.onnx import export_graph
 
 
-class Deployable(nn.Module):
+class DeployedModel(nn.Module):
     """uint8 RGB `[N, H, W, 3]` -> probabilities float32 `[N, K]`: everything between pixels and answer.
 
     Several classifiers make an ensemble: each answers with its logits divided by the temperature, and the
@@ -31,6 +31,6 @@ class Deployable(nn.Module):
         return sum(others, first) / len(self.classifiers) if others else first
 
 
-def to_onnx(deployable: Deployable, crop: int) -> bytes:
+def to_onnx(model: DeployedModel, crop: int) -> bytes:
     """The graph: a serialised ModelProto with input `images` and output `probabilities`."""
-    return export_graph(deployable, crop, output_name=OUTPUT_NAME)
+    return export_graph(model, crop, output_name=OUTPUT_NAME)

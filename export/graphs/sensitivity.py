@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import TensorsData
 
-from export.checks.checks import GateError, LossError
+from export.checks.checks import CheckError, ParityError
 from export.graphs.quantize import layers, quantize
 from export.inference import answer_each, open_session
 from serving.bundle.manifest import Runtime
@@ -33,18 +33,18 @@ def quantize_until_passed(
 
     Args:
         calibration_NHWC: uint8 `[N, crop, crop, 3]`; damage is never measured on validation photos.
-        gate: returns parity figures, or raises GateError.
+        gate: returns parity figures, or raises CheckError.
 
     Returns:
         The graph, its parity, and the layers left in float with their damage (empty if all are quantised).
 
     Raises:
-        GateError: if it still fails with 16 layers (or all but one) in float.
+        CheckError: if it still fails with 16 layers (or all but one) in float.
     """
     candidate = quantize(graph, ranges, runtime)
     try:
         return candidate, gate(candidate), []
-    except LossError as error:
+    except ParityError as error:
         say(f"{error}; looking for the layers that do the damage")
         failure = error
     damaged = measure_damage(graph, ranges, runtime, calibration_NHWC)
@@ -55,12 +55,12 @@ def quantize_until_passed(
         candidate = quantize(graph, ranges, runtime, [layer["layer"] for layer in kept])
         try:
             parity = gate(candidate)
-        except LossError as error:
+        except ParityError as error:
             failure = error
             continue
         say(f"passed with {count} of {len(damaged)} layers in float: {', '.join(layer['layer'] for layer in kept)}")
         return candidate, parity, kept
-    raise GateError(
+    raise CheckError(
         f"{failure}. That is with up to {min(KEPT[-1], len(damaged) - 1)} of {len(damaged)} layers in float: calibrate "
         "on more photos (--calibration-photos), relax --min-agreement or --max-accuracy-loss, or export without int8"
     )

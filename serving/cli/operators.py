@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from serving.context import Role
-from serving.security.access import access_line, new_token, parse_access
+from serving.security.clients import client_line, new_token, parse_clients
 from serving.tokens.keyring import rotate
 
 
@@ -51,7 +51,7 @@ def make_token(arguments: argparse.Namespace) -> int:
     """Print a new token."""
     token = new_token()
     try:
-        line = access_line(token, arguments.name, arguments.roles.split(","))
+        line = client_line(token, arguments.name, arguments.roles.split(","))
         if arguments.file is not None:
             _append(arguments.file, line)
     except (ValueError, OSError) as error:
@@ -81,7 +81,7 @@ def _append(path: Path, line: str) -> None:
     with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
         before = file.read()
         gap = "\n" if before and not before.endswith("\n") else ""
-        parse_access(f"{before}{gap}{line}\n", str(path))
+        parse_clients(f"{before}{gap}{line}\n", str(path))
         file.write(f"{gap}{line}\n")
 
 

@@ -8,12 +8,13 @@ The options of `serve`: added to a parser, and read into the settings they stand
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from serving.cli.common import DAY_S, address, number, positive, seconds, whole
 from serving.cli.statistics_options import add_database_options
-from serving.rpc.connections import Connections
+from serving.observability.settings import ObservabilitySettings
+from serving.security.settings import Security, TlsFiles
+from serving.settings import ConnectionLimits, Settings
 from serving.system.logs import LEVELS
 from serving.system.network import DEFAULT_ADDRESS
 
@@ -46,7 +47,7 @@ def find_statistics(given: str | None) -> str:
     return text
 
 
-DEFAULTS = Connections()
+DEFAULTS = ConnectionLimits()
 MOST_MESSAGE_MIB = 2047  # of protobuf's messages
 USUAL_IMAGE_MIB = 16
 USUAL_VIEWS = 16
@@ -174,9 +175,9 @@ def _within(arguments: argparse.Namespace, name: str, usual: int, outer: str, co
     return given
 
 
-def to_connections(arguments: argparse.Namespace) -> Connections:
+def to_connections(arguments: argparse.Namespace) -> ConnectionLimits:
     """Raises ValueError if a limit is out of its range."""
-    return Connections(
+    return ConnectionLimits(
         max_message_bytes=arguments.max_message_mib * 2**20,
         max_connections=arguments.max_connections,
         max_concurrent_streams=arguments.max_concurrent_streams,
@@ -187,11 +188,25 @@ def to_connections(arguments: argparse.Namespace) -> Connections:
     )
 
 
+def to_security(arguments: argparse.Namespace) -> Security:
+    """TLS and authentication.
+
+    Raises:
+        ValueError: if options are given without those that they belong to.
+    """
+    certificate, key, client_ca = arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca
+    if (certificate is None) != (key is None):
+        raise ValueError("--tls-cert and --tls-key belong together: give both, or neither for plaintext")
+    if client_ca is not None and certificate is None:
+        raise ValueError("--tls-client-ca asks clients for certificates, which needs --tls-cert and --tls-key")
+    if arguments.allow_plaintext_tokens and arguments.auth_tokens is None:
+        raise ValueError("--allow-plaintext-tokens has no effect without --auth-tokens; give both, or neither")
+    tls = TlsFiles(certificate=certificate, key=key, client_ca=client_ca) if certificate is not None else None
+    return Security(tls=tls, clients=arguments.auth_tokens, plaintext_tokens=arguments.allow_plaintext_tokens)
+
+
 MOST_THREADS = 1024
 MOST_VIEWS = 64  # of serving.image.views, which loads the libraries that draw them
-
-if TYPE_CHECKING:  # commands that parse and serve nothing need not wait for the inference libraries
-    from serving.settings import Settings
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
@@ -297,32 +312,27 @@ def _add_observation(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def to_settings(arguments: argparse.Namespace) -> "Settings":
+def to_settings(arguments: argparse.Namespace) -> Settings:
     """What the options say.
 
     Raises:
         ValueError: if a limit is out of its range, options do not go together, or the database's URL cannot be read.
     """
     from serving.image.decode import Limits
-    from serving.models.layout import PlanOptions
+    from serving.models.layout import LayoutOptions
     from serving.models.repository import ServingOptions
-    from serving.observability.observers import Observation
-    from serving.security.settings import to_security
-    from serving.settings import Settings
-
-    pass
 
     if arguments.access_log and arguments.log_level not in ("debug", "info"):
         raise ValueError(f"--access-log writes at level info, of which --log-level {arguments.log_level} shows nothing")
     options = ServingOptions(
-        plan=PlanOptions(
+        layout=LayoutOptions(
             instances=arguments.instances,
             threads=arguments.threads,
             max_batch_size=arguments.max_batch_size,
             latency_bound_ms=arguments.latency_bound_ms,
             seconds=arguments.plan_seconds,
         ),
-        plans=arguments.state / "plans",
+        layouts=arguments.state / "layouts",
         engine=arguments.engine,
         precision=arguments.precision,
         max_rows=arguments.max_queue_views,
@@ -345,7 +355,7 @@ def to_settings(arguments: argparse.Namespace) -> "Settings":
         reflection=not arguments.no_reflection,
         max_bytes_in_flight=arguments.max_in_flight_mib * 2**20,
         grace_s=arguments.grace,
-        observation=Observation(
+        observability=ObservabilitySettings(
             metrics=arguments.metrics,
             access_log=arguments.access_log,
             otlp_endpoint=arguments.otlp_endpoint,

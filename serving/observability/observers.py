@@ -4,43 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from serving.context import CURRENT_CALL
+from serving.context import CURRENT_CALL, Call
 from serving.models.observers import ModelObserver
+from serving.observability.settings import ObservabilitySettings
 from serving.system.logs import AccessLog
 
 if TYPE_CHECKING:  # what is not wanted is not loaded
     from serving.bundle.manifest import Manifest
-    from serving.models.repository import Repository
+    from serving.models.repository import ModelRepository
     from serving.observability.metrics import Metrics
     from serving.observability.tracing import Tracing
-    from serving.rpc.calls import CallObserver
     from serving.statistics.store import Label, StatisticsStore
 
 
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """What a server tells of itself."""
+class CallObserver(Protocol):
+    """Is told of every call, in the event loop."""
 
-    metrics: str | None = None
-    """HOST:PORT of the Prometheus endpoint; None for none."""
-    access_log: bool = False
-    """Whether each call is logged when it ends."""
-    otlp_endpoint: str | None = None
-    """URL of an OpenTelemetry collector that takes OTLP over gRPC; None for no traces."""
+    def began(self, call: Call, metadata: dict[str, str | bytes]) -> None:
+        """A call was received, with the client's metadata."""
+
+    def ended(self, call: Call, code: str, seconds: float) -> None:
+        """The last response was sent, or the client has gone; `code` is the name of the status."""
 
 
-class Observing:
+class Observability:
     """Everything that watches one server. What is not wanted costs nothing.
 
     Raises:
         ValueError: if traces are wanted and the libraries for them are missing.
     """
 
-    def __init__(self, wanted: Observation) -> None:
+    def __init__(self, wanted: ObservabilitySettings) -> None:
         self._wanted = wanted
         self._metrics: Metrics | None = None
         self._tracing: Tracing | None = None
@@ -61,7 +58,7 @@ class Observing:
         """Who hears of calls."""
 
     @contextmanager
-    def start(self, repository: Repository, store: StatisticsStore) -> Iterator[None]:
+    def start(self, repository: ModelRepository, store: StatisticsStore) -> Iterator[None]:
         """Answer scrapes, until the block is left.
 
         Raises:

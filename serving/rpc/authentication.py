@@ -13,8 +13,10 @@ from typing import Any
 import grpc
 
 from serving.context import ALL_ROLES, CURRENT_CLIENT, Role, RoleMissing, client_identity
-from serving.rpc.errors import ApiError, refuse
-from serving.security.access import Access, Principal
+from serving.rpc.errors import ApiError, set_error_status
+from serving.security.clients import ClientRegistry, RegisteredClient, load_clients
+from serving.security.settings import Security
+from serving.system.network import stays_on_this_machine
 from serving.system.reloading import Reloading
 
 OPEN = "open"
@@ -55,13 +57,13 @@ NEEDS: Mapping[str, str] = {
 
 _Handler = Any  # grpc.RpcMethodHandler, which has no types
 
-_PRINCIPAL: ContextVar[Principal | None] = ContextVar("principal", default=None)
+_PRINCIPAL: ContextVar[RegisteredClient | None] = ContextVar("principal", default=None)
 
 
-class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Says who calls, and lets nobody do what their role does not allow."""
 
-    def __init__(self, access: Reloading[Access] | None, *, client_certificates: bool = False) -> None:
+    def __init__(self, access: Reloading[ClientRegistry] | None, *, client_certificates: bool = False) -> None:
         """Check against `access`, or nothing if it is None; look at certificates if clients must show them."""
         self._access = access
         self._client_certificates = client_certificates
@@ -88,7 +90,7 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             entered = self._entered[details.method] = self._entering(handler, details.method, needed)
         return entered
 
-    def _by_token(self, access: Access, details: grpc.HandlerCallDetails) -> Principal | None:
+    def _by_token(self, access: ClientRegistry, details: grpc.HandlerCallDetails) -> RegisteredClient | None:
         """Whose token the call carries; None if it carries none, and may still show a certificate."""
         values = [value for key, value in details.invocation_metadata if key == "authorization"]
         if not values and access.certificates and self._client_certificates:
@@ -113,7 +115,7 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         principal = _PRINCIPAL.get()
         names = _certificate_names(context) if self._client_certificates and principal is None else []
         if self._access is None or needed == OPEN:
-            principal = principal or Principal(names[0] if names else "", ALL_ROLES)
+            principal = principal or RegisteredClient(names[0] if names else "", ALL_ROLES)
         elif principal is None:
             principal = self._access.get().by_certificate(names)
             if principal is None:
@@ -133,14 +135,14 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             try:
                 self._enter(context, method, needed)
             except (ApiError, RoleMissing) as error:
-                return refuse(error, context)
+                return set_error_status(error, context)
             return await behaviour(request, context)
 
         async def answers(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
             try:
                 self._enter(context, method, needed)
             except (ApiError, RoleMissing) as error:
-                refuse(error, context)
+                set_error_status(error, context)
                 return
             async with aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
@@ -156,7 +158,31 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return make(answers if generates else answer, handler.request_deserializer, handler.response_serializer)
 
 
-def _check(principal: Principal, needed: str, method: str) -> None:
+def authentication(security: Security, listen: str) -> AuthenticationInterceptor:
+    """The interceptor for a server that listens on HOST:PORT.
+
+    Raises:
+        ValueError: if the file of clients cannot be used, or tokens would travel in plaintext.
+    """
+    client_certificates = security.tls is not None and security.tls.client_ca is not None
+    path = security.clients
+    if path is None:
+        return AuthenticationInterceptor(None, client_certificates=client_certificates)
+    if security.tls is None and not security.plaintext_tokens and not stays_on_this_machine(listen):
+        raise ValueError(
+            f"tokens for {listen} would travel in plaintext; give --tls-cert and --tls-key, listen on 127.0.0.1, "
+            "or give --allow-plaintext-tokens if a proxy in front of the server encrypts"
+        )
+    try:
+        clients = Reloading("clients", [path], lambda: load_clients(path))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    if clients.get().certificates and not client_certificates:
+        raise ValueError(f"{path} lists clients by their certificates; that needs --tls-client-ca")
+    return AuthenticationInterceptor(clients, client_certificates=client_certificates)
+
+
+def _check(principal: RegisteredClient, needed: str, method: str) -> None:
     if needed != KNOWN:
         client_identity("", principal.name, principal.roles).require(Role(needed), f"call {method}")
 
@@ -169,7 +195,7 @@ def _refusing(error: Exception) -> _Handler:
     """A handler that refuses. It is one of streams, whatever the method is: so no request is read, however large."""
 
     async def answer(requests: Any, context: grpc.aio.ServicerContext) -> None:
-        refuse(error, context)
+        set_error_status(error, context)
 
     return grpc.stream_stream_rpc_method_handler(answer)
 

@@ -5,26 +5,17 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
 from serving.context import CURRENT_CALL, Call, choose_request_id
+from serving.observability.observers import CallObserver
 
 REQUEST_ID_KEY = "x-request-id"
 MAX_HANDLERS = 256
 
 _CODES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
-
-
-class CallObserver(Protocol):
-    """Hears of calls, in the event loop."""
-
-    def began(self, call: Call, metadata: dict[str, str | bytes]) -> None:
-        """A call came, with the caller's metadata."""
-
-    def ended(self, call: Call, code: str, seconds: float) -> None:
-        """Its last answer was given, or its caller has left; `code` is the status's name."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import grpc
 
-from serving.batching.admission import FairShares
+from serving.batching.admission import Quotas
 from serving.batching.requests import QueueFull
+from serving.bundle.model_version import parse_resource
 from serving.context import CURRENT_CLIENT, Role
-from serving.models.classifier import Averaged, Picture
-from serving.models.repository import ModelNotFound, Repository, ServedModel, parse_resource
+from serving.models.classifier import Classification, ImageData
+from serving.models.repository import ModelNotFound, ModelRepository, ServedModel
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.errors import ApiError, invalid, to_api_error
 from serving.rpc.pawserve.conversions import to_prediction
@@ -26,7 +27,7 @@ LOOK_AGAIN_S = 2.0
 """Who is not told for so long looks again unasked: what took the room may have ended in ways that tell nobody."""
 
 
-class Turns:
+class WaitQueue:
     """Those that wait for room. Only for one event loop."""
 
     def __init__(self) -> None:
@@ -67,7 +68,7 @@ ADAPTIVE_VIEWS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ClassifySpec:
     """What is asked of each picture of a request, checked."""
 
     model: ServedModel
@@ -78,7 +79,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class SignedPrediction:
     """A prediction, counted and signed."""
 
     probabilities_K: list[float]
@@ -90,14 +91,16 @@ class Issued:
     token: str
 
 
-class PictureService:
+class ClassificationService:
     """Checks what is asked, lets the classifiers answer, and signs what they say."""
 
-    def __init__(self, repository: Repository, feedback: Feedback, max_views: int, bytes_in_flight: FairShares) -> None:
+    def __init__(
+        self, repository: ModelRepository, feedback: Feedback, max_views: int, bytes_in_flight: Quotas
+    ) -> None:
         self._repository = repository
         self._feedback = feedback
         self.max_views = max_views
-        self.turns = Turns()
+        self.turns = WaitQueue()
         """Of those who wait for room, rather than be refused."""
         self._bytes_in_flight = bytes_in_flight
 
@@ -120,7 +123,7 @@ class PictureService:
             raise invalid("MODEL_AMBIGUOUS", f"several models are served, so name one: {choices}", "model")
         return models[-1]
 
-    def check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> Asked:
+    def check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> ClassifySpec:
         """What a request asks of its pictures.
 
         Raises:
@@ -130,7 +133,7 @@ class PictureService:
         top_k = request.top_k if request.HasField("top_k") else None
         return self.ask(self.find(request.model), views, top_k, request.adaptive)
 
-    def ask(self, model: ServedModel, views: int | None, top_k: int | None, adaptive: bool) -> Asked:
+    def ask(self, model: ServedModel, views: int | None, top_k: int | None, adaptive: bool) -> ClassifySpec:
         """What is asked, with defaults for what is None.
 
         Raises:
@@ -143,7 +146,7 @@ class PictureService:
             raise invalid("VIEWS_OUT_OF_RANGE", message, "views", max_views=str(self.max_views))
         if top_k is not None and top_k < 1:
             raise invalid("TOP_K_OUT_OF_RANGE", f"top_k is {top_k}; it must be at least 1", "top_k")
-        return Asked(model, views, top_k, adaptive)
+        return ClassifySpec(model, views, top_k, adaptive)
 
     def has_room(self, size: int) -> bool:
         """Whether this caller may hold pictures of so many bytes more; alone, any may."""
@@ -159,8 +162,8 @@ class PictureService:
         self.turns.next()
 
     async def classify(
-        self, asked: Asked, pictures: Sequence[Picture], timeout_s: float | None
-    ) -> list[Averaged | Exception]:
+        self, asked: ClassifySpec, pictures: Sequence[ImageData], timeout_s: float | None
+    ) -> list[Classification | Exception]:
         """Classify pictures, whose bytes are counted meanwhile.
 
         Returns:
@@ -184,8 +187,8 @@ class PictureService:
             self.let_go(size)
 
     async def compute(
-        self, asked: Asked, pictures: Sequence[Picture], timeout_s: float | None
-    ) -> list[Averaged | Exception]:
+        self, asked: ClassifySpec, pictures: Sequence[ImageData], timeout_s: float | None
+    ) -> list[Classification | Exception]:
         """As `classify`, for pictures whose bytes the caller counts."""
         classifier = asked.model.classifier
         outcomes = await classifier.classify(pictures, asked.views, timeout_s, adaptive=asked.adaptive)
@@ -195,8 +198,8 @@ class PictureService:
         return outcomes
 
     async def compute_waiting(
-        self, check: Callable[[], Asked], pictures: Sequence[Picture], timeout_s: float | None
-    ) -> tuple[Asked, list[Averaged | Exception]]:
+        self, check: Callable[[], ClassifySpec], pictures: Sequence[ImageData], timeout_s: float | None
+    ) -> tuple[ClassifySpec, list[Classification | Exception]]:
         """As `compute`, but wait for room rather than be refused.
 
         Args:
@@ -219,21 +222,21 @@ class PictureService:
             await self.turns.wait(again=again)
             again = True
 
-    def issue(self, asked: Asked, averaged: Averaged) -> Issued:
+    def issue(self, asked: ClassifySpec, averaged: Classification) -> SignedPrediction:
         """Count a prediction and sign it."""
         probabilities_K: list[float] = averaged.probabilities_K.tolist()
         # by Python: numpy lets go of the interpreter's lock to sort, and on a busy server it takes long to return
         order_K = sorted(range(len(probabilities_K)), key=probabilities_K.__getitem__, reverse=True)
         record, token = self._feedback.issue(asked.model.manifest, order_K[0], probabilities_K[order_K[0]])
-        return Issued(probabilities_K, order_K, averaged.views, record, token)
+        return SignedPrediction(probabilities_K, order_K, averaged.views, record, token)
 
-    def to_result(self, asked: Asked, issued: Issued) -> pb.ImageResult:
+    def to_result(self, asked: ClassifySpec, issued: SignedPrediction) -> pb.ImageResult:
         """A prediction as pawserve.v1 tells it."""
         classes, order_K = asked.model.manifest.classes, issued.order_K[: asked.top_k]
         prediction = to_prediction(classes, issued.probabilities_K, order_K, issued.views, issued.token)
         return pb.ImageResult(prediction=prediction)
 
-    def check_label(self, asked: Asked, label: str, field: str) -> ApiError | None:
+    def check_label(self, asked: ClassifySpec, label: str, field: str) -> ApiError | None:
         """Why a picture with this label is not classified; None if the label is a class, or empty.
 
         Raises:
@@ -247,7 +250,9 @@ class PictureService:
         manifest = asked.model.manifest
         return to_api_error(LabelUnknown(label, manifest.resource, manifest.classes), field)
 
-    async def record(self, asked: Asked, labels: Sequence[tuple[Issued, str]]) -> pb.ImageResult | None:
+    async def record(
+        self, asked: ClassifySpec, labels: Sequence[tuple[SignedPrediction, str]]
+    ) -> pb.ImageResult | None:
         """Record true labels that came with the pictures; what to answer instead of them if that cannot be done."""
         try:
             truths = [Label(issued.record, asked.model.class_index[label]) for issued, label in labels]
@@ -258,7 +263,7 @@ class PictureService:
         return next((error_result(each, "") for each in recorded if isinstance(each, LabelExpired)), None)
 
 
-def picture_bytes(picture: Picture) -> int:
+def picture_bytes(picture: ImageData) -> int:
     """Bytes that a picture holds."""
     return len(picture) if isinstance(picture, bytes) else picture.nbytes
 

@@ -22,7 +22,7 @@ TELLING_S = 0.01
 HEALTH = "/grpc.health.v1.Health/"
 
 
-class Stopping(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class DrainInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Lets calls through, but holds those that come between `hold_new` and `release`."""
 
     def __init__(self) -> None:

@@ -18,8 +18,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from serving.batching.requests import EngineError, QueueFull
+from serving.batching.requests import QueueFull
 from serving.context import RoleMissing
+from serving.engine.base import InferenceError
 from serving.image.decode import ImageError
 from serving.models.repository import ModelNotFound
 from serving.statistics.feedback import LabelUnknown, VersionUnknown
@@ -133,7 +134,7 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
             _memory_trouble.log(f"too little memory: {str(error) or 'none was left to say what for'}")
             message = "the server has too little memory for this now; try again"
             return ApiError(code.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", message, retry_after_s=MEMORY_RETRY_S)
-        case EngineError():
+        case InferenceError():
             return ApiError(code.INTERNAL, "ENGINE_FAILED", str(error))
         case TimeoutError():
             return ApiError(code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", str(error))
@@ -143,7 +144,7 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
     return ApiError(code.INTERNAL, "INTERNAL", message, metadata={"error_id": error_id})
 
 
-def answering(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def map_errors(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """Ends the call with a status and its details when the method raises."""
 
     @wraps(method)
@@ -151,12 +152,12 @@ def answering(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         try:
             return await method(self, request, context)
         except Exception as error:
-            return refuse(error, context)
+            return set_error_status(error, context)
 
     return answer
 
 
-def refuse(error: Exception, context: grpc.aio.ServicerContext) -> None:
+def set_error_status(error: Exception, context: grpc.aio.ServicerContext) -> None:
     """End the call with the error's status and details, once its handler returns.
 
     Not by `abort`, which takes longer than all else that a refusal needs: under overload that is the event loop's time.

@@ -20,7 +20,7 @@ import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
-from serving.rpc.errors import ApiError, refuse, to_api_error
+from serving.rpc.errors import ApiError, set_error_status, to_api_error
 from serving.system.memory import is_short_of
 
 MOST_FIELDS = 50_000
@@ -140,7 +140,7 @@ def _wrap(handler: Any) -> Any:
         try:
             return await behaviour(single(request), context)
         except ApiError as error:
-            return refuse(error, context)
+            return set_error_status(error, context)
 
     async def answers(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         try:
@@ -148,7 +148,7 @@ def _wrap(handler: Any) -> Any:
                 async for response in responses:
                     yield response
         except ApiError as error:
-            refuse(error, context)
+            set_error_status(error, context)
 
     make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
     wrapped = answers if inspect.isasyncgenfunction(behaviour) else answer

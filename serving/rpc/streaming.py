@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from serving.rpc.classification import PictureService
+from serving.rpc.classification import ClassificationService
 from serving.rpc.errors import ApiError
 
 MAX_IN_FLIGHT = 128
@@ -29,10 +29,10 @@ class Answering(Protocol):
         """Its answer; whatever is wrong with a request is its answer too, so nothing is raised."""
 
 
-class Pipelines:
+class StreamProcessor:
     """All streams of a server, which end when it stops."""
 
-    def __init__(self, pictures: PictureService) -> None:
+    def __init__(self, pictures: ClassificationService) -> None:
         self._pictures = pictures
         self._stopping = asyncio.Event()
 
@@ -52,7 +52,9 @@ class Pipelines:
 class _Pipeline:
     """One stream: a task reads, a task for each request computes, and `run` writes."""
 
-    def __init__(self, pictures: PictureService, context: grpc.aio.ServicerContext, answering: Answering) -> None:
+    def __init__(
+        self, pictures: ClassificationService, context: grpc.aio.ServicerContext, answering: Answering
+    ) -> None:
         self._pictures = pictures
         self._context = context
         self._answering = answering

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from serving.security.tls_files import TlsFiles
+from serving.security.settings import TlsFiles
 from serving.system.reloading import Reloading
 
 EXPIRES_SOON = timedelta(days=14)

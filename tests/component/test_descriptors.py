@@ -9,11 +9,11 @@ from tests.support.commands import ROOT
 
 SHOWS = """
 import logging, resource, sys
-from serving.rpc.connections import Connections, within_descriptors
+from serving.settings import ConnectionLimits
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
 soft, hard = map(int, sys.argv[1:3])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-print(within_descriptors(Connections(max_connections=int(sys.argv[3]))).max_connections)
+print(ConnectionLimits(max_connections=int(sys.argv[3])).fit_open_files().max_connections)
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
@@ -44,4 +44,4 @@ def test_the_limit_is_raised_and_connections_fit_into_it(
         assert warning.startswith(
             f"at most {limit:,} files may be open at once, so connections are limited to {fits:,}"
         )
-        assert f"allow {wanted + 256:,} by `ulimit -n`" in warning
+        assert f"allow {wanted + 256:,} with `ulimit -n`" in warning

@@ -71,7 +71,7 @@ def test_the_server_takes_the_arguments_and_listens_where_the_ports_say(manifest
     settings = settings_of(manifests)
     ports = {port["name"]: port["containerPort"] for port in server(manifests)["ports"]}
     assert settings.listen == f"0.0.0.0:{ports['grpc']}"
-    assert settings.observation.metrics == f"0.0.0.0:{ports['metrics']}"
+    assert settings.observability.metrics == f"0.0.0.0:{ports['metrics']}"
     annotations = one(manifests, "Deployment")["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == str(ports["metrics"])
     [service_port] = one(manifests, "Service")["spec"]["ports"]

@@ -264,8 +264,9 @@ def test_a_port_that_is_taken_is_said(server: Observed, tmp_path: Path) -> None:
 
 def test_what_is_not_wanted_is_not_loaded() -> None:
     program = (
-        "import sys, serving.server; from serving.observability.observers import Observation, Observing;"
-        "Observing(Observation());"
+        "import sys, serving.server; from serving.observability.observers import Observability;"
+        "from serving.observability.settings import ObservabilitySettings;"
+        "Observability(ObservabilitySettings());"
         "print([name for name in sys.modules if name.split('.')[0] in ('prometheus_client', 'opentelemetry')])"
     )
     finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

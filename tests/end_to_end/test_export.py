@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 import safetensors.numpy
 
-from export.checks.checks import GateError, Gates
-from export.checks.verify import Evidence, check_graph, verify
-from export.graphs.onnx import Deployable
+from export.checks.checks import CheckError, Tolerances
+from export.checks.verify import ParityReference, check_graph, verify
+from export.graphs.onnx import DeployedModel
 from export.inference import load_views
 from serving.bundle.manifest import open_bundle
 from tests.support.commands import ROOT, Finished, run_here
@@ -91,28 +91,30 @@ def test_inspect_shows_a_bundle_and_notices_a_changed_file(models: Path, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def evidence(fitted: Path) -> Evidence:
+def reference(fitted: Path) -> ParityReference:
     """What graphs of the run are held against."""
     result = open_run(fitted)
     photos, trained_NK = result.validation()
-    return Evidence(
-        deployable=Deployable(result.load_classifier(), result.temperature).eval(),
+    return ParityReference(
+        model=DeployedModel(result.load_classifier(), result.temperature).eval(),
         crop=160,
         classes=2,
         photos=photos,
         views_NHWC=load_views(photos, result.preprocess, lambda done, total: None),
         trained_NK=trained_NK,
-        gates=Gates(),
+        tolerances=Tolerances(),
     )
 
 
-def test_a_graph_that_differs_is_refused_with_the_photo_that_differs_most(models: Path, evidence: Evidence) -> None:
+def test_a_graph_that_differs_is_refused_with_the_photo_that_differs_most(
+    models: Path, reference: ParityReference
+) -> None:
     bundle = open_bundle(models / "pets" / "1")
     model = onnx.load_from_string(bundle.read(bundle.artifact("fp32")))
     bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("head.6.bias"))
     bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32([0, 5]), bias.name))
-    with pytest.raises(GateError, match=r"differ by .* in a batch of 1 .*most on .*\.jpg"):
-        verify(model.SerializeToString(), "fp32", "onnxruntime", evidence)
+    with pytest.raises(CheckError, match=r"differ by .* in a batch of 1 .*most on .*\.jpg"):
+        verify(model.SerializeToString(), "fp32", "onnxruntime", reference)
 
 
 def test_a_graph_with_a_fixed_batch_is_refused(models: Path) -> None:
@@ -120,7 +122,7 @@ def test_a_graph_with_a_fixed_batch_is_refused(models: Path) -> None:
     model = onnx.load_from_string(bundle.read(bundle.artifact("fp32")))
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 2
-    with pytest.raises(GateError, match="fixed batch of 2|checker refuses"):
+    with pytest.raises(CheckError, match="fixed batch of 2|checker refuses"):
         check_graph(model.SerializeToString(), crop=160, classes=2)
 
 

@@ -1,4 +1,4 @@
-"""fp16 and INT8: what `export bundle` writes of them, and what its gates refuse."""
+"""fp16 and INT8: what `export bundle` writes of them, and what its checks reject."""
 
 import json
 import shutil
@@ -13,9 +13,9 @@ from onnx import TensorProto, helper
 
 from export.calibrate import choose_photos, measure_ranges
 from export.checks.agreement import check_agreement, compare
-from export.checks.checks import GateError, Gates, LossError
+from export.checks.checks import CheckError, ParityError, Tolerances
 from export.checks.operators import check_operators
-from export.graphs.onnx import Deployable, to_onnx
+from export.graphs.onnx import DeployedModel, to_onnx
 from export.graphs.sensitivity import measure_damage, quantize_until_passed
 from export.inference import answer, open_session
 from serving.bundle.manifest import Bundle, open_bundle
@@ -169,7 +169,7 @@ def test_the_layers_that_lose_most_stay_in_float_until_the_gate_passes(
     def gate(candidate: bytes) -> dict[str, Any]:
         tried.append(candidate)
         if len(tried) < 3:
-            raise LossError("it loses too much")
+            raise ParityError("it loses too much")
         return {"tries": len(tried)}
 
     quantised, parity, kept = quantize_until_passed(graph, ranges, "onnxruntime", images, gate)
@@ -182,9 +182,9 @@ def test_the_layers_that_lose_most_stay_in_float_until_the_gate_passes(
     assert floats == {layer["layer"] for layer in kept}
 
     def hopeless(candidate: bytes) -> dict[str, Any]:
-        raise LossError("it loses too much")
+        raise ParityError("it loses too much")
 
-    with pytest.raises(GateError, match="up to 16 of .* layers in float.*--calibration-photos"):
+    with pytest.raises(CheckError, match="up to 16 of .* layers in float.*--calibration-photos"):
         quantize_until_passed(graph, ranges, "onnxruntime", images, hopeless)
 
 
@@ -222,27 +222,27 @@ def test_an_ensemble_is_one_graph_that_averages_predictions(fitted: Path) -> Non
     with torch.no_grad():
         two.head[-1].bias += torch.tensor([1.0, 0.0])
     images = torch.randint(0, 256, (3, 160, 160, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    session = open_session(to_onnx(Deployable([one, two], 1.5).eval(), 160))
+    session = open_session(to_onnx(DeployedModel([one, two], 1.5).eval(), 160))
     with torch.inference_mode():
         expected = (torch.softmax(one(images) / 1.5, 1) + torch.softmax(two(images) / 1.5, 1)) / 2
     np.testing.assert_allclose(answer(session, images.numpy()), expected.numpy(), atol=1e-5)
     with pytest.raises(ValueError, match="no classifiers"):
-        Deployable([], 1.0)
+        DeployedModel([], 1.0)
 
 
 def test_an_operator_that_tensorrt_lacks_is_named_with_its_node(bundle: Bundle) -> None:
     model = graph_of(bundle, "fp32")
     check_operators(model.SerializeToString())
     model.graph.node.append(helper.make_node("Bernoulli", ["images"], ["dice"], name="/body/dice"))
-    with pytest.raises(GateError, match="'/body/dice' is a Bernoulli"):
+    with pytest.raises(CheckError, match="'/body/dice' is a Bernoulli"):
         check_operators(model.SerializeToString())
     model = graph_of(bundle, "fp32")
     model.graph.node.insert(0, helper.make_node("Transpose", ["images"], ["turned"], name="/turn"))
-    with pytest.raises(GateError, match=r"'/turn' \(Transpose\) reads uint8"):
+    with pytest.raises(CheckError, match=r"'/turn' \(Transpose\) reads uint8"):
         check_operators(model.SerializeToString())
     model = graph_of(bundle, "fp32")
     model.opset_import[0].version = 26
-    with pytest.raises(GateError, match="opset 26"):
+    with pytest.raises(CheckError, match="opset 26"):
         check_operators(model.SerializeToString())
 
 
@@ -255,21 +255,21 @@ def test_int8_is_judged_by_answers_and_accuracy() -> None:
         answers[:count] = answers[:count, ::-1]
         return answers
 
-    def check(count: int, gates: Gates) -> None:
-        check_agreement(compare(with_wrong(count), trained, labels), "int8", gates, "int8", "a.jpg")
+    def check(count: int, tolerances: Tolerances) -> None:
+        check_agreement(compare(with_wrong(count), trained, labels), "int8", tolerances, "int8", "a.jpg")
 
-    check(3, Gates())
-    with pytest.raises(GateError, match="0.40 points lost"):
-        check(4, Gates())
-    with pytest.raises(GateError, match="99.40% of 1,000"):
-        check(6, Gates())
-    check(6, Gates(min_agreement=0.99, max_accuracy_loss=0.01))
+    check(3, Tolerances())
+    with pytest.raises(CheckError, match="0.40 points lost"):
+        check(4, Tolerances())
+    with pytest.raises(CheckError, match="99.40% of 1,000"):
+        check(6, Tolerances())
+    check(6, Tolerances(min_agreement=0.99, max_accuracy_loss=0.01))
     few = compare(with_wrong(1)[:20], trained[:20], labels[:20])
-    check_agreement(few, "int8", Gates(), "int8", "a.jpg")  # one of few may differ
+    check_agreement(few, "int8", Tolerances(), "int8", "a.jpg")  # one of few may differ
     answers = trained.copy()
     answers[7] = np.nan
-    with pytest.raises(GateError, match="no numbers, on a.jpg"):
-        check_agreement(compare(answers, trained, labels), "int8", Gates(), "int8", "a.jpg")
+    with pytest.raises(CheckError, match="no numbers, on a.jpg"):
+        check_agreement(compare(answers, trained, labels), "int8", Tolerances(), "int8", "a.jpg")
 
 
 def test_inspect_lists_this_host_s_engines(bundle: Bundle, tmp_path: Path) -> None:

@@ -57,14 +57,14 @@ def test_a_run_folder_holds_what_is_needed_to_look_at_to_repeat_and_to_export(fi
 def test_what_the_run_recorded_is_what_its_network_answers(fitted: Path) -> None:
     import torch
 
-    from export.graphs.onnx import Deployable
+    from export.graphs.onnx import DeployedModel
     from serving.image.views import make_views
 
     result = open_run(fitted)
     images, recorded_NK = result.validation()
     views = np.stack([make_views(result.preprocess.canvas(image.read()), 224)[0] for image in images])
     with torch.inference_mode():
-        answers = Deployable(result.load_classifier(), result.temperature).eval()(torch.from_numpy(views)).numpy()
+        answers = DeployedModel(result.load_classifier(), result.temperature).eval()(torch.from_numpy(views)).numpy()
     np.testing.assert_allclose(answers, recorded_NK, atol=1e-5)
 
 

@@ -146,7 +146,7 @@ def test_a_job_that_runs_out_of_time_makes_room_and_loses_its_nodes_goes_on_each
     # what --signal=B:USR1@120 does 120 s before the end of --time
     cluster.slurm("scancel", "--signal=USR1", "--batch", job.number)
     job.starts_again()
-    assert "the time is nearly over" in job.log
+    assert "the time limit is near" in job.log
     job.goes_on(4)
     urgent = cluster.slurm(
         "sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true"

@@ -9,7 +9,7 @@ import pytest
 from serving.__main__ import main
 from serving.cli import serve_options
 from serving.image.views import MAX_VIEWS
-from serving.models.layout import PlanOptions
+from serving.models.layout import LayoutOptions
 from serving.settings import Settings
 from tests.support.commands import ROOT
 
@@ -57,7 +57,7 @@ def test_what_cannot_be_meant_is_wrong_use_and_said(
         ("--max-image-mib 3 --max-message-mib 2", "raise --max-message-mib too"),
         ("--max-views 9 --max-queue-views 8", "--max-views 9 is more than --max-queue-views 8"),
         ("--access-log --log-level warning", "--access-log writes at level info"),
-        ("--allow-plaintext-tokens", "no --auth-tokens asks for any"),
+        ("--allow-plaintext-tokens", "--allow-plaintext-tokens has no effect without --auth-tokens"),
         ("--tls-cert server.pem", "--tls-cert and --tls-key belong together"),
         ("--tls-client-ca ca.pem", "needs --tls-cert and --tls-key"),
     ],
@@ -86,7 +86,7 @@ def test_the_most_views_are_those_that_there_are() -> None:
 
 
 def test_the_plan_is_measured_for_as_long_as_the_library_would() -> None:
-    assert settings("--models", "models").options.plan == PlanOptions()
+    assert settings("--models", "models").options.layout == LayoutOptions()
 
 
 def test_the_help_tells_the_defaults_that_hold(capsys: pytest.CaptureFixture[str]) -> None:

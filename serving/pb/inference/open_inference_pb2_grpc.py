@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GRPCInferenceServiceStub(object):
-    """Inference for programs that know the standard, and nothing of pawserve.
+    """Inference for clients of the standard.
     """
 
     def __init__(self, channel):
@@ -98,88 +98,89 @@ class GRPCInferenceServiceStub(object):
 
 
 class GRPCInferenceServiceServicer(object):
-    """Inference for programs that know the standard, and nothing of pawserve.
+    """Inference for clients of the standard.
     """
 
     def ServerLive(self, request, context):
-        """Whether the server runs.
+        """Whether the server is running.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ServerReady(self, request, context):
-        """Whether it can answer.
+        """Whether the server is ready for requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelReady(self, request, context):
-        """Whether a model can answer; false for one that is not there.
+        """Whether a model is ready; false for an unknown model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ServerMetadata(self, request, context):
-        """What the server is.
+        """Name and version of the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelMetadata(self, request, context):
-        """A model's inputs and outputs.
+        """Inputs and outputs of a model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelInfer(self, request, context):
-        """Classifies one or more pictures. If one of them cannot be read, the call fails, and its status says which.
+        """Classifies one or more images. If an image cannot be read, the call fails, and the status says which image.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelStreamInfer(self, request_iterator, context):
-        """Triton's extension: as ModelInfer, for requests as they come; answered as soon as they are known, by their ids.
+        """Triton's extension: ModelInfer for a stream of requests. Each response is sent as soon as it is ready and carries
+        the id of its request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelConfig(self, request, context):
-        """Triton's extension: a model's inputs and outputs once more.
+        """Triton's extension: the configuration of a model, with its inputs and outputs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelStatistics(self, request, context):
-        """Triton's extension: how much was inferred.
+        """Triton's extension: counts and durations of inference.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RepositoryIndex(self, request, context):
-        """Triton's extension: the versions that are served, and those that were refused.
+        """Triton's extension: the versions that are served, and those that failed to load.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RepositoryModelLoad(self, request, context):
-        """Triton's extension: serves the newest version of a model, once it is verified and warm.
+        """Triton's extension: loads the newest version of a model and serves it once it is verified and warmed up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RepositoryModelUnload(self, request, context):
-        """Triton's extension: serves a model no longer, in no version, until it is loaded.
+        """Triton's extension: stops serving all versions of a model until the model is loaded again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -257,7 +258,7 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GRPCInferenceService(object):
-    """Inference for programs that know the standard, and nothing of pawserve.
+    """Inference for clients of the standard.
     """
 
     @staticmethod

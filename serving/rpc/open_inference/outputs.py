@@ -12,7 +12,7 @@ import numpy as np
 
 from serving.models.repository import ServedModel
 from serving.pb.inference import open_inference_pb2 as pb
-from serving.rpc.classification import Asked, Issued
+from serving.rpc.classification import ClassifySpec, SignedPrediction
 from serving.rpc.errors import ApiError, invalid
 from serving.rpc.open_inference.inputs import INPUTS, MAX_PICTURES
 
@@ -92,7 +92,7 @@ class _Output:
     datatype: str
     per_class: bool
     """Whether it has a row of values for each picture, or one value."""
-    values: Callable[[Asked, Issued], list[Any]]
+    values: Callable[[ClassifySpec, SignedPrediction], list[Any]]
     """Of one picture."""
 
 
@@ -141,7 +141,12 @@ def read_wanted(request: pb.ModelInferRequest) -> list[Wanted]:
 
 
 def write_outputs(
-    response: pb.ModelInferResponse, wanted: Sequence[Wanted], asked: Asked, issued: Sequence[Issued], *, raw: bool
+    response: pb.ModelInferResponse,
+    wanted: Sequence[Wanted],
+    asked: ClassifySpec,
+    issued: Sequence[SignedPrediction],
+    *,
+    raw: bool,
 ) -> None:
     """Add the outputs to a response: in binary form, or as typed contents."""
     for one in wanted:
@@ -165,15 +170,15 @@ def write_outputs(
             tensor.contents.int_contents.extend(values)
 
 
-def _top(asked: Asked, issued: Issued) -> list[int]:
+def _top(asked: ClassifySpec, issued: SignedPrediction) -> list[int]:
     return issued.order_K[: asked.top_k]
 
 
-def _label(asked: Asked, index: int) -> bytes:
+def _label(asked: ClassifySpec, index: int) -> bytes:
     return asked.model.manifest.classes[index].encode()
 
 
-def _classified(asked: Asked, issued: Issued, count: int) -> list[bytes]:
+def _classified(asked: ClassifySpec, issued: SignedPrediction, count: int) -> list[bytes]:
     """The extension's texts, "value:index:label", most probable first."""
     return [
         f"{issued.probabilities_K[index]:f}:{index}:".encode() + _label(asked, index)

@@ -8,13 +8,14 @@ from importlib.metadata import version
 import grpc
 
 from serving.bundle.manifest import BundleError
+from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
 from serving.image.decode import Limits
-from serving.models.repository import ModelNotFound, Repository, ServedModel, State, VersionStatus, parse_resource
+from serving.models.repository import ModelNotFound, ModelRepository, ServedModel, State, VersionStatus
 from serving.models.watcher import ModelWatcher
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
-from serving.rpc.classification import Asked, PictureService
-from serving.rpc.errors import ApiError, answering, invalid, to_api_error
+from serving.rpc.classification import ClassificationService, ClassifySpec
+from serving.rpc.errors import ApiError, invalid, map_errors, to_api_error
 from serving.rpc.open_inference.inputs import read_pictures
 from serving.rpc.open_inference.outputs import (
     PLATFORM,
@@ -25,13 +26,13 @@ from serving.rpc.open_inference.outputs import (
     write_outputs,
 )
 from serving.rpc.open_inference.parameters import FINAL_RESPONSE, WANTS_FINAL_RESPONSE, Parameters
-from serving.rpc.streaming import Pipelines
+from serving.rpc.streaming import StreamProcessor
 
 _STATES = {
     State.LOADING: "LOADING",
     State.READY: "READY",
     State.DRAINING: "UNLOADING",
-    State.REFUSED: "UNAVAILABLE",
+    State.FAILED: "UNAVAILABLE",
 }
 _MAX_SHOWN = 100
 
@@ -45,7 +46,10 @@ def check_repository(name: str) -> None:
 def to_index(status: VersionStatus) -> pb.RepositoryIndexResponse.ModelIndex:
     """One version, served or not."""
     return pb.RepositoryIndexResponse.ModelIndex(
-        name=status.name, version=str(status.version), state=_STATES[status.state], reason=status.reason
+        name=status.version.name,
+        version=str(status.version.version),
+        state=_STATES[status.state],
+        reason=status.reason,
     )
 
 
@@ -85,10 +89,9 @@ async def unload(watcher: ModelWatcher, request: pb.RepositoryModelUnloadRequest
 def _name(name: str) -> str:
     """A model's NAME or NAME/VERSION; raises ApiError for anything else."""
     try:
-        parse_resource("models/" + name.replace("/", "/versions/", 1))
+        parse_short_name(name)
     except ValueError as error:
-        message = f"{name[:_MAX_SHOWN]!r} is no model; write NAME or NAME/VERSION"
-        raise invalid("MODEL_NAME_INVALID", message, "model_name") from error
+        raise invalid("MODEL_NAME_INVALID", str(error), "model_name") from error
     return name
 
 
@@ -104,10 +107,10 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ModelRepository,
         watcher: ModelWatcher,
-        pictures: PictureService,
-        pipelines: Pipelines,
+        pictures: ClassificationService,
+        pipelines: StreamProcessor,
         limits: Limits,
     ) -> None:
         self._repository = repository
@@ -140,7 +143,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(name=PLATFORM, version=version("pawserve"), extensions=EXTENSIONS)
 
-    @answering
+    @map_errors
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelMetadataResponse:
@@ -148,13 +151,13 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         served = (other.manifest for other in self._repository.models)
         return to_metadata(model, [other.version for other in served if other.name == request.name])
 
-    @answering
+    @map_errors
     async def ModelConfig(
         self, request: pb.ModelConfigRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelConfigResponse:
         return pb.ModelConfigResponse(config=to_config(self._find(request.name, request.version)))
 
-    @answering
+    @map_errors
     async def ModelStatistics(
         self, request: pb.ModelStatisticsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelStatisticsResponse:
@@ -164,7 +167,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         models = [model for model in models if request.version in ("", str(model.manifest.version))]
         return pb.ModelStatisticsResponse(model_stats=map(to_statistics, models))
 
-    @answering
+    @map_errors
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: grpc.aio.ServicerContext
     ) -> pb.RepositoryIndexResponse:
@@ -172,27 +175,27 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         statuses = [status for status in self._repository.statuses if status.model or not request.ready]
         return pb.RepositoryIndexResponse(models=map(to_index, statuses))
 
-    @answering
+    @map_errors
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: grpc.aio.ServicerContext
     ) -> pb.RepositoryModelLoadResponse:
         await load(self._watcher, request)
         return pb.RepositoryModelLoadResponse()
 
-    @answering
+    @map_errors
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: grpc.aio.ServicerContext
     ) -> pb.RepositoryModelUnloadResponse:
         await unload(self._watcher, request)
         return pb.RepositoryModelUnloadResponse()
 
-    @answering
+    @map_errors
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelInferResponse:
         return await self._infer(request, context, wait=False)
 
-    @answering
+    @map_errors
     async def ModelStreamInfer(self, requests: object, context: grpc.aio.ServicerContext) -> None:
         await self._pipelines.run(context, self)
 
@@ -217,9 +220,8 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ModelStreamInferResponse(error_message=message, infer_response=response)
 
     def _find(self, name: str, version_: str) -> ServedModel:
-        resource = f"models/{name}/versions/{version_}" if version_ else f"models/{name}"
         try:
-            return self._repository.find(*parse_resource(resource))
+            return self._repository.find(*parse_resource(resource_name(name, version_)))
         except ModelNotFound as error:
             raise to_api_error(error, "model_name") from error
         except ValueError as error:
@@ -232,7 +234,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         parameters = Parameters.read(request)
         wanted = read_wanted(request)
 
-        def check() -> Asked:
+        def check() -> ClassifySpec:
             model = self._find(request.model_name, request.model_version)
             return self._pictures.ask(model, parameters.views, parameters.top_k, parameters.adaptive)
 

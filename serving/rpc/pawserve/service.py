@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 import grpc
 
-from serving.models.repository import Repository
+from serving.models.repository import ModelRepository
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from serving.rpc.classification import Asked, Issued, PictureService, error_result, parse_model
-from serving.rpc.errors import answering, invalid, to_api_error
+from serving.rpc.classification import ClassificationService, ClassifySpec, SignedPrediction, error_result, parse_model
+from serving.rpc.errors import invalid, map_errors, to_api_error
 from serving.rpc.pawserve.conversions import to_model, to_recorded_label
 from serving.rpc.pawserve.statistics import StatisticsService
-from serving.rpc.streaming import Pipelines
+from serving.rpc.streaming import StreamProcessor
 from serving.statistics.feedback import Feedback, LabelUnknown
 from serving.statistics.store import Label, StatisticsStore, StatisticsUnavailable
 
@@ -25,7 +25,7 @@ MAX_ID_BYTES = 128
 class ClassifyStream:
     """Answers the messages of streams."""
 
-    def __init__(self, pictures: PictureService) -> None:
+    def __init__(self, pictures: ClassificationService) -> None:
         self._pictures = pictures
 
     def size(self, request: pb.ClassifyStreamRequest) -> int:
@@ -52,7 +52,7 @@ class ClassifyStream:
     ) -> pb.ImageResult:
         image = request.image
 
-        def check() -> Asked:
+        def check() -> ClassifySpec:
             asked = self._pictures.check(request)
             answer.model = asked.model.manifest.resource
             if unknown := self._pictures.check_label(asked, image.label, "image.label"):
@@ -77,11 +77,11 @@ class ClassifierService(pb_grpc.ClassifierServicer):
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ModelRepository,
         feedback: Feedback,
         store: StatisticsStore,
-        pictures: PictureService,
-        pipelines: Pipelines,
+        pictures: ClassificationService,
+        pipelines: StreamProcessor,
     ) -> None:
         self._repository = repository
         self._feedback = feedback
@@ -90,7 +90,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         self._pipelines = pipelines
         self.statistics = StatisticsService(store, parse_model, pictures.find)
 
-    @answering
+    @map_errors
     async def Classify(self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext) -> pb.ClassifyResponse:
         asked = self._pictures.check(request)
         _check_count("images", len(request.images), MAX_IMAGES)
@@ -103,7 +103,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
                 contents[index] = image.content
         outcomes = await self._pictures.classify(asked, list(contents.values()), context.time_remaining())
 
-        labels: dict[int, tuple[Issued, str]] = {}
+        labels: dict[int, tuple[SignedPrediction, str]] = {}
         for index, outcome in zip(contents, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 results[index] = error_result(outcome, f"images[{index}].content")
@@ -118,11 +118,11 @@ class ClassifierService(pb_grpc.ClassifierServicer):
             model=asked.model.manifest.resource, results=[results[index] for index in range(len(request.images))]
         )
 
-    @answering
+    @map_errors
     async def ClassifyStream(self, requests: object, context: grpc.aio.ServicerContext) -> None:
         await self._pipelines.run(context, self._stream)
 
-    @answering
+    @map_errors
     async def RecordLabels(
         self, request: pb.RecordLabelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.RecordLabelsResponse:
@@ -144,17 +144,17 @@ class ClassifierService(pb_grpc.ClassifierServicer):
                 results.append(pb.LabelResult(recorded=to_recorded_label(reading, before, classes)))
         return pb.RecordLabelsResponse(results=results)
 
-    @answering
+    @map_errors
     async def GetStatistics(
         self, request: pb.GetStatisticsRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetStatisticsResponse:
         return await self.statistics.get(request)
 
-    @answering
+    @map_errors
     async def WatchStatistics(self, request: pb.WatchStatisticsRequest, context: grpc.aio.ServicerContext) -> None:
         await self.statistics.watch(request, context)
 
-    @answering
+    @map_errors
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListModelsResponse:

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ClassifierStub(object):
-    """Classifies pictures and keeps the confusion matrix of what it predicted against what turned out to be true.
+    """Classifies images and counts the predictions against their labels in a confusion matrix.
     """
 
     def __init__(self, channel):
@@ -68,50 +68,50 @@ class ClassifierStub(object):
 
 
 class ClassifierServicer(object):
-    """Classifies pictures and keeps the confusion matrix of what it predicted against what turned out to be true.
+    """Classifies images and counts the predictions against their labels in a confusion matrix.
     """
 
     def Classify(self, request, context):
-        """Classifies one or more pictures. Each gets its own result or its own status: one that cannot be read does not
-        fail the others.
+        """Classifies one or more images. Each image gets its own result or its own error: an image that cannot be read does
+        not fail the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClassifyStream(self, request_iterator, context):
-        """Classifies pictures as they come: one picture a message, answered by its id as soon as it is known, so not always
-        in the order of the requests. An error of one picture is its answer and leaves the stream open. The server reads
-        no further while it has as many pictures of a stream in work as it allows.
+        """Classifies a stream of images, one image in each request. Each response carries the id of its request and is sent
+        as soon as it is ready, so responses may come in another order than requests. An image that fails gets an error
+        response, and the stream stays open. While too many images of the stream are in flight, the server stops reading.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecordLabels(self, request, context):
-        """Records the true labels of earlier predictions. A recorded label is on disk when the answer comes; the same
-        label sent again changes nothing, another label for the same prediction corrects it.
+        """Records the labels of earlier predictions. A label is on disk before the response is sent. The same label sent
+        again changes nothing; another label for the same prediction replaces the first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatistics(self, request, context):
-        """The confusion matrix of every model version that has labels, and the rates that follow from it.
+        """Returns the confusion matrix of each model version, and the metrics computed from it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatistics(self, request, context):
-        """The statistics now, and again whenever they have changed, until the caller ends the call or the server stops.
+        """Sends the statistics at once and after each change, until the client cancels the call or the server stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """The model versions that are served, and those that were refused.
+        """Lists the model versions that are served, and those that failed to load.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,7 +159,7 @@ def add_ClassifierServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Classifier(object):
-    """Classifies pictures and keeps the confusion matrix of what it predicted against what turned out to be true.
+    """Classifies images and counts the predictions against their labels in a confusion matrix.
     """
 
     @staticmethod

@@ -34,18 +34,22 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # what a bearer token may consist o
 
 
 @dataclass(frozen=True, slots=True)
-class Principal:
+class RegisteredClient:
     """Somebody whom the file names."""
 
     name: str
     roles: frozenset[Role]
 
 
-class Access:
+class ClientRegistry:
     """Who may do what."""
 
     def __init__(
-        self, tokens: Sequence[tuple[bytes, Principal]], certificates: Iterable[Principal], *, plain: bool = False
+        self,
+        tokens: Sequence[tuple[bytes, RegisteredClient]],
+        certificates: Iterable[RegisteredClient],
+        *,
+        plain: bool = False,
     ) -> None:
         """Of SHA-256 digests of tokens, and of names that certificates carry; `plain` if a token itself was given."""
         self._tokens = tuple(tokens)
@@ -57,7 +61,7 @@ class Access:
         """Whether somebody is known by a certificate."""
         return bool(self._certificates)
 
-    def by_token(self, token: str) -> Principal | None:
+    def by_token(self, token: str) -> RegisteredClient | None:
         """Whose token it is. How long this takes says nothing about the tokens: all digests are compared, whole."""
         if len(token) > MAX_TOKEN_CHARS:
             return None
@@ -68,7 +72,7 @@ class Access:
                 found = principal
         return found
 
-    def by_certificate(self, names: Iterable[str]) -> Principal | None:
+    def by_certificate(self, names: Iterable[str]) -> RegisteredClient | None:
         """Whose certificate carries one of these names."""
         return next((self._certificates[name] for name in names if name in self._certificates), None)
 
@@ -78,7 +82,7 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def access_line(token: str, name: str, roles: Iterable[str]) -> str:
+def client_line(token: str, name: str, roles: Iterable[str]) -> str:
     """The line that makes a token known.
 
     Raises:
@@ -89,7 +93,7 @@ def access_line(token: str, name: str, roles: Iterable[str]) -> str:
     return line
 
 
-def load_access(path: Path) -> Access:
+def load_clients(path: Path) -> ClientRegistry:
     """Read the file.
 
     Raises:
@@ -104,7 +108,7 @@ def load_access(path: Path) -> Access:
         raise ValueError(f"{path} has mode {mode:04o}, so others may let callers in; run chmod go-w on it")
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"{path} has more than {MAX_FILE_BYTES:,} bytes; it is no list of callers")
-    access = parse_access(content.decode("utf-8", errors="replace"), str(path))
+    access = parse_clients(content.decode("utf-8", errors="replace"), str(path))
     if access.plain and mode & stat.S_IROTH:
         raise ValueError(
             f"{path} has mode {mode:04o}, so everybody may read the tokens in it; run chmod o-r on it, or write "
@@ -113,10 +117,10 @@ def load_access(path: Path) -> Access:
     return access
 
 
-def parse_access(text: str, where: str) -> Access:
-    """Understand the lines; `where` begins the messages. Raises ValueError as `load_access` does."""
-    tokens: dict[bytes, Principal] = {}
-    certificates: dict[str, Principal] = {}
+def parse_clients(text: str, where: str) -> ClientRegistry:
+    """Understand the lines; `where` begins the messages. Raises ValueError as `load_clients` does."""
+    tokens: dict[bytes, RegisteredClient] = {}
+    certificates: dict[str, RegisteredClient] = {}
     plain = False
     for number, line in enumerate(text.split("\n"), 1):
         if not (entry := line.partition("#")[0].strip()):
@@ -133,10 +137,10 @@ def parse_access(text: str, where: str) -> Access:
             tokens[digest] = principal
     if not tokens and not certificates:
         raise ValueError(f"{where} names nobody; write ROLE[,ROLE] NAME CREDENTIAL on a line")
-    return Access(list(tokens.items()), certificates.values(), plain=plain)
+    return ClientRegistry(list(tokens.items()), certificates.values(), plain=plain)
 
 
-def _parse_line(line: str, where: str) -> tuple[Principal, bytes | None, bool]:
+def _parse_line(line: str, where: str) -> tuple[RegisteredClient, bytes | None, bool]:
     """Who, the token's digest (None: a certificate), and whether the token itself stood there."""
     fields = line.split()
     if len(fields) != 3:
@@ -146,7 +150,7 @@ def _parse_line(line: str, where: str) -> tuple[Principal, bytes | None, bool]:
         raise ValueError(f"{where}: {unknown[0][:20]!r} is no role; there are {', '.join(Role)}")
     if not _NAME.fullmatch(name):
         raise ValueError(f"{where}: the name must be 1 to 64 of A-Z a-z 0-9 . _ @ -")
-    principal = Principal(name, frozenset(map(Role, roles.split(","))))
+    principal = RegisteredClient(name, frozenset(map(Role, roles.split(","))))
     if credential == "certificate":
         return principal, None, False
     if match := _HASH.fullmatch(credential):

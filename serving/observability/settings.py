@@ -1,0 +1,15 @@
+"""What a server reports of itself. Separate, so that reading the settings does not load what reports."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservabilitySettings:
+    """Metrics, access log and traces."""
+
+    metrics: str | None = None
+    """HOST:PORT of the Prometheus endpoint; None for none."""
+    access_log: bool = False
+    """Whether each call is logged when it ends."""
+    otlp_endpoint: str | None = None
+    """URL of an OpenTelemetry collector that takes OTLP over gRPC; None for no traces."""
