@@ -68,7 +68,7 @@ def test_a_fit_killed_while_it_writes_the_run_ends_the_same_when_resumed(
     assert not (tmp_path / "run").exists()
     resumed = run("training", *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after 3 of 3 epochs" in resumed.stderr
+    assert "resuming after 3 of 3 epochs" in resumed.stderr
     assert same(tmp_path / "run", undisturbed)
     assert not partial_folder(tmp_path / "run").exists()
 

@@ -1,4 +1,4 @@
-"""The Oxford-IIIT Pet images (Parkhi et al. 2012), through torchvision's download, laid out as `fit` reads them."""
+"""Downloads the Oxford-IIIT Pet images (Parkhi et al. 2012) with torchvision, laid out as `fit` reads them."""
 
 import shutil
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ import torchvision
 
 from training.files import new_folder, sync_folder
 
-SIDES = {"trainval": "train", "test": "valid"}
+PARTS = {"trainval": "train", "test": "valid"}
 
 
 def fetch_pets(out: Path, *, breeds: bool) -> int:
@@ -30,7 +30,7 @@ def fetch_pets(out: Path, *, breeds: bool) -> int:
     target = "category" if breeds else "binary-category"
     count = 0
     with new_folder(out.parent, out.name) as folder:
-        for split, side in SIDES.items():
+        for split, part in PARTS.items():
             try:
                 pets = torchvision.datasets.OxfordIIITPet(
                     str(folder / "download"), split=split, target_types=target, download=True
@@ -38,12 +38,12 @@ def fetch_pets(out: Path, *, breeds: bool) -> int:
             except (OSError, RuntimeError) as error:
                 raise RuntimeError(
                     f"the images could not be downloaded ({error}). On a machine with a network, run this command and "
-                    "copy the folder here; or draw images with python -m training sample"
+                    "copy the folder here; or draw a data set with python -m training sample"
                 ) from error
             names = pets.classes if breeds else ["cats", "dogs"]
             labels: Iterable[int] = pets._labels if breeds else pets._bin_labels
             for path, label in zip(pets._images, labels, strict=True):
-                place = folder / side / names[label].lower().replace(" ", "_")
+                place = folder / part / names[label].lower().replace(" ", "_")
                 place.mkdir(parents=True, exist_ok=True)
                 shutil.move(path, place / Path(path).name)
                 count += 1

@@ -105,6 +105,11 @@ class Recipe:
         """Of all steps together."""
         return sum(step.stage.epochs for step in self.steps())
 
+    @property
+    def last_size(self) -> int | None:
+        """Side of the deployed network's input in pixels; None is the backbone's own."""
+        return self.sizes[-1] if self.sizes else None
+
     def steps(self) -> list[Step]:
         """The stages in order; with several sizes, those on images once more for each further size."""
         first = self.sizes[0] if self.sizes else None
