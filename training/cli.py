@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from serving.system.files import write_atomically
 from training.command import Command, MaybePath, MaybeText, UsageError, run_command
 from training.console import progress, say
-from training.files import write_whole
 from training.recipes.overrides import FirstStage
 from training.recipes.presets import PRESETS
 from training.recipes.recipe import Recipe
@@ -246,7 +246,7 @@ def _find_lr(options: FindLr) -> None:
         raise UsageError(f"there is no stage {options.stage!r}; there are {', '.join(options.settings.stages)}")
     stage = options.stage or next(iter(options.settings.stages))
     curve = find_rate_for(options.data, options.settings, stage, options.cache or default_cache())
-    write_whole(options.plot, plot_lr_curve(curve))
+    write_atomically(options.plot, plot_lr_curve(curve))
     say(f"plotted in {options.plot}")
     if options.json:
         print(json_module.dumps(vars(curve) | {"suggestions": curve.suggestions()}, ensure_ascii=False))
