@@ -10,7 +10,7 @@ from rich.console import Console
 
 from serving.cli.common import clearing_up, to_credentials
 from serving.cli.statistics import print_statistics, statistics_to_dict, watch_statistics
-from serving.client.client import Client, ClientError
+from serving.client import Client, ClientError
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.system.logs import configure as configure_logs
 

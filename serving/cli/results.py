@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from serving.cli.classify_files import FileResult, describe
-from serving.client.client import Prediction
+from serving.client import Prediction
 from serving.system.files import write_atomically
 
 COLUMNS = ("file", "label", "probability", "views", "model", "token", "error", "message")

@@ -26,9 +26,14 @@ def test_text_and_bytes_replace_the_earlier_contents(path: Path) -> None:
 
 def test_a_block_that_fails_leaves_the_earlier_contents_and_no_temporary_file(path: Path) -> None:
     path.write_text("earlier")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
-        temporary.write_text("half of the new")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half of the new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == "earlier"
     assert os.listdir(path.parent) == [path.name]
 
