@@ -120,7 +120,8 @@ class SharedBatchNorm(TorchFunctionMode):
     """While active, trainable batch norms use the rows of all processes, so that one process and several agree.
 
     This does what torch.nn.SyncBatchNorm does on GPUs, for any device and any module that calls
-    `functional.batch_norm`: the mean and the variance are summed over processes, differentiably. Inputs are `[N, C]` or `[N, C, H, W]`.
+    `functional.batch_norm`: the mean and the variance are summed over processes, differentiably.
+    Inputs are `[N, C]` or `[N, C, H, W]`.
     """
 
     def __torch_function__(

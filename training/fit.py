@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from serving.system.files import write_atomically
 from training.console import say
 from training.data.images import labels_of
 from training.distributed import joined_processes
 from training.evaluation.evaluation import Evaluation, confusion_facts, evaluate
 from training.features.provider import view_logits
-from training.files import write_whole
 from training.fitting.history import recorded
 from training.fitting.loop import EpochResult
 from training.fitting.session import FitSession, set_up
@@ -126,7 +126,7 @@ def _fit(session: FitSession, data: Path, watch: Stopwatch, *, resume: bool) -> 
         facts["lr_finder"] = [{"stage": curve.name, **curve.suggestions()} for curve in state.curves]
         facts |= _activation_facts(session)
         facts["fingerprints"]["model"] = model_sha256
-        write_whole(folder / RUN_FILE, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+        write_atomically(folder / RUN_FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return evaluation
 
 

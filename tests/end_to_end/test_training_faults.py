@@ -83,7 +83,7 @@ def test_a_disk_that_fills_up_when_the_report_is_written_costs_no_training(
     full = run("training", *arguments, "--resume", file_limit=report // 2)
     assert full.returncode == 1
     assert f"File too large ({partial})" in full.stderr
-    assert "--resume goes on from there" in full.stderr
+    assert "--resume to continue" in full.stderr
     assert "Traceback" not in full.stderr
     assert not (tmp_path / "run").exists()
     resumed = run("training", *arguments, "--resume")

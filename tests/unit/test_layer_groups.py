@@ -66,7 +66,7 @@ def test_one_rate_is_for_all_and_a_wrong_number_shows_the_table(resnet34: Classi
     assert broadcast_rates([0.1], groups, first=0) == [0.1] * 3
     assert broadcast_rates([0.1], groups, first=-1) == [0.1]
     assert broadcast_rates([1e-4, 1e-3, 1e-2], groups, first=1) == [1e-3, 1e-2]
-    with pytest.raises(ValueError, match=r"(?s)lr has 2 rates; give one, or 3.*1,347,904.*19,936,768.*528,898"):
+    with pytest.raises(ValueError, match=r"(?s)lr has 2 learning rates; give one, or 3.*1,347,904.*19,936,768.*528,898"):
         broadcast_rates([0.1, 0.2], groups, first=0)
 
 

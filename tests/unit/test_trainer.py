@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from training.data.sources import AnyOrder, Batch, dealt, random_batches
+from training.data.sources import Batch, Source, dealt, random_batches
 from training.distributed import ProcessGroup
 from training.fitting.loop import Hooks, TrainingError, fit_stage
 from training.fitting.lr_finder import LrCurve, find_lr, smoothed, sweep_rates
@@ -25,7 +25,7 @@ from training.recipes.stage import Stage
 CPU = Hardware(torch.device("cpu"), None, 0)
 
 
-class Points(AnyOrder):
+class Points(Source):
     """Two clouds of points."""
 
     def __init__(self, count: int = 64, width: int = 8) -> None:

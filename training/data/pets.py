@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torchvision
 
-from training.files import new_folder, sync_folder
+from serving.system.files import new_folder, sync_folder
 
 PARTS = {"trainval": "train", "test": "valid"}
 

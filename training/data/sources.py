@@ -23,7 +23,7 @@ Rows = NDArray[np.int64]
 EVALUATION_BATCH = 256
 MAX_KEPT_BYTES = 512 * 2**20
 """Of decoded images that a source keeps: those of 2,700 at 224 pixels, of 8,400 at 128."""
-MIN_IMAGES_PER_WORKER = 256
+IMAGES_PER_WORKER = 256
 """Fewer are decoded sooner than a worker process starts."""
 
 
@@ -66,6 +66,7 @@ class ImageSource(Source):
     pinned: bool = False
     """Whether batches lie in page-locked memory, which a GPU copies from asynchronously."""
     max_kept_bytes: int = MAX_KEPT_BYTES
+    images_per_worker: int = IMAGES_PER_WORKER
     _canvases: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
     """Decoded images, by row, so that later epochs need not decode them again."""
 
@@ -84,7 +85,7 @@ class ImageSource(Source):
         yield from DataLoader(
             _ImageDataset(self, view, seed),
             batch_sampler=[batch.tolist() for batch in rows],
-            num_workers=min(self.workers, sum(map(len, rows)) // MIN_IMAGES_PER_WORKER),
+            num_workers=min(self.workers, sum(map(len, rows)) // self.images_per_worker),
             pin_memory=self.pinned,
             generator=torch.Generator().manual_seed(seed),  # otherwise it would draw from the dropout's numbers
         )

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -191,8 +192,12 @@ def _extract_batch(
     results: list[tuple[LabelledImage, NDArray[np.float32] | str]] = []
     decoded: list[LabelledImage] = []
     views_NVHWC: list[NDArray[np.uint8]] = []
+
+    def view_image(read: Read) -> NDArray[np.uint8]:
+        return make_views(preprocess.canvas(read()), preprocess.crop, count=views)
+
     for image, read in images:
-        found = or_reason(lambda read=read: make_views(preprocess.canvas(read()), preprocess.crop, count=views))
+        found = or_reason(partial(view_image, read))
         if isinstance(found, str):
             results.append((image, found))
         else:

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from serving.system.files import write_atomically
 from training.evaluation.metrics import measure
 from training.evaluation.temperature import cross_fitted
-from training.files import write_whole
 from training.fitting.loop import EpochResult
 from training.fitting.lr_finder import LrCurve
 from training.recipes.recipe import differences
@@ -110,7 +110,7 @@ class Checkpoints:
         lists = {name: [vars(each) for each in getattr(state, name)] for name in _LISTS}
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, "recipe": self._recipe, "data": self._data} | vars(state) | lists, buffer)
-        write_whole(self.path, buffer.getvalue())
+        write_atomically(self.path, buffer.getvalue())
         self._saved = self._clock()
 
     def load(self, device: torch.device) -> FitState:
@@ -135,7 +135,8 @@ class Checkpoints:
                     + "\nuse the same again, or remove that folder to start over"
                 )
             lists = {name: [kind(**fields) for fields in content[name]] for name, kind in _LISTS.items()}
-            return FitState(**{name: content[name] for name in ("step", "epoch", "network", "trainer")}, **lists)
+            others: dict[str, Any] = {name: content[name] for name in ("step", "epoch", "network", "trainer")}
+            return FitState(**others | lists)
         except ResumeError:
             raise
         except Exception as error:  # a damaged file may raise anything; nothing in it is run

