@@ -320,7 +320,7 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
     """
     from serving.image.decode import Limits
     from serving.models.layout import LayoutOptions
-    from serving.models.repository import ServingOptions
+    from serving.models.loader import ServingOptions
 
     if arguments.access_log and arguments.log_level not in ("debug", "info"):
         raise ValueError(f"--access-log writes at level info, of which --log-level {arguments.log_level} shows nothing")

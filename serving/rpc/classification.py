@@ -5,7 +5,8 @@ What is asked of pictures in; their predictions with tokens, or why there are no
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -13,9 +14,10 @@ import grpc
 from serving.batching.admission import Quotas
 from serving.batching.requests import QueueFull
 from serving.bundle.model_version import parse_resource
-from serving.context import CURRENT_CLIENT, Role
+from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
 from serving.models.classifier import Classification, ImageData
-from serving.models.repository import ModelNotFound, ModelRepository, ServedModel
+from serving.models.loader import ServedModel
+from serving.models.repository import ModelNotFound, ModelRepository
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.errors import ApiError, invalid, to_api_error
 from serving.rpc.pawserve.conversions import to_prediction
@@ -104,26 +106,39 @@ class ClassificationService:
         """Of those who wait for room, rather than be refused."""
         self._bytes_in_flight = bytes_in_flight
 
-    def find(self, resource: str) -> ServedModel:
-        """The version that a resource name means; "" is the newest version of the only model.
+    @contextmanager
+    def use(self, resource: str) -> Iterator[ServedModel]:
+        """Use the version that a resource name means within the block; "" is the newest version of the only model.
 
         Raises:
             ApiError: if it means none, or could mean several.
         """
-        if resource:
+        with ExitStack() as stack:
             try:
-                return self._repository.find(*parse_model(resource))
+                model = stack.enter_context(self._repository.use(*self._resolve(resource)))
             except ModelNotFound as error:
                 raise to_api_error(error, "model") from error
+            yield model
+
+    def find(self, resource: str) -> ServedModel:
+        """Find the version that a resource name means, to describe it; raises as `use` does."""
+        try:
+            return self._repository.find(*self._resolve(resource))
+        except ModelNotFound as error:
+            raise to_api_error(error, "model") from error
+
+    def _resolve(self, resource: str) -> tuple[str, int | None]:
+        if resource:
+            return parse_model(resource)
         models = self._repository.models
         if not models:
             raise to_api_error(ModelNotFound("no model is served now"), "model")
         if len({model.manifest.name for model in models}) > 1:
             choices = ", ".join(model.manifest.resource for model in models)
             raise invalid("MODEL_AMBIGUOUS", f"several models are served, so name one: {choices}", "model")
-        return models[-1]
+        return models[-1].manifest.name, None
 
-    def check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> ClassifySpec:
+    def check(self, model: ServedModel, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> ClassifySpec:
         """What a request asks of its pictures.
 
         Raises:
@@ -131,7 +146,7 @@ class ClassificationService:
         """
         views = request.views if request.HasField("views") else None
         top_k = request.top_k if request.HasField("top_k") else None
-        return self.ask(self.find(request.model), views, top_k, request.adaptive)
+        return self.ask(model, views, top_k, request.adaptive)
 
     def ask(self, model: ServedModel, views: int | None, top_k: int | None, adaptive: bool) -> ClassifySpec:
         """What is asked, with defaults for what is None.
@@ -191,34 +206,44 @@ class ClassificationService:
     ) -> list[Classification | Exception]:
         """As `classify`, for pictures whose bytes the caller counts."""
         classifier = asked.model.classifier
-        outcomes = await classifier.classify(pictures, asked.views, timeout_s, adaptive=asked.adaptive)
+        outcomes = await classifier.classify(
+            pictures,
+            asked.views,
+            timeout_s,
+            adaptive=asked.adaptive,
+            client=CURRENT_CLIENT.get(),
+            call=CURRENT_CALL.get(),
+        )
         for outcome in outcomes:
             if isinstance(outcome, TimeoutError):  # the deadline is the request's, not one picture's
                 raise outcome
         return outcomes
 
     async def compute_waiting(
-        self, check: Callable[[], ClassifySpec], pictures: Sequence[ImageData], timeout_s: float | None
+        self,
+        use: Callable[[], AbstractContextManager[ClassifySpec]],
+        pictures: Sequence[ImageData],
+        timeout_s: float | None,
     ) -> tuple[ClassifySpec, list[Classification | Exception]]:
         """As `compute`, but wait for room rather than be refused.
 
         Args:
-            check: says what is asked; called again after each wait, since models come and go.
+            use: checks what is asked, and uses its model; called again after each wait, since models come and go.
 
         Raises:
-            ApiError: what `check` raises.
+            ApiError: what `use` raises.
             QueueFull: if these pictures have more views than there ever is room for.
             TimeoutError: if the time has passed.
         """
         if again := self.turns.crowded:
             await self.turns.wait()
         while True:
-            asked = check()
-            try:
-                return asked, await self.compute(asked, pictures, timeout_s)
-            except QueueFull as full:
-                if full.retry_after_s is None or not asked.model.classifier.rows_in_flight:
-                    raise
+            with use() as asked:
+                try:
+                    return asked, await self.compute(asked, pictures, timeout_s)
+                except QueueFull as full:
+                    if full.retry_after_s is None or not asked.model.classifier.rows_in_flight:
+                        raise
             await self.turns.wait(again=again)
             again = True
 

@@ -3,6 +3,8 @@
 inference.GRPCInferenceService: the Open Inference Protocol beside pawserve.v1, with the same pictures and tokens.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import grpc
@@ -10,7 +12,8 @@ import grpc
 from serving.bundle.manifest import BundleError
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
 from serving.image.decode import Limits
-from serving.models.repository import ModelNotFound, ModelRepository, ServedModel, State, VersionStatus
+from serving.models.loader import ServedModel
+from serving.models.repository import ModelNotFound, ModelRepository, State, VersionStatus
 from serving.models.watcher import ModelWatcher
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
@@ -234,17 +237,19 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         parameters = Parameters.read(request)
         wanted = read_wanted(request)
 
-        def check() -> ClassifySpec:
-            model = self._find(request.model_name, request.model_version)
-            return self._pictures.ask(model, parameters.views, parameters.top_k, parameters.adaptive)
+        @contextmanager
+        def use() -> Iterator[ClassifySpec]:
+            found = self._find(request.model_name, request.model_version).manifest
+            with self._repository.use(found.name, found.version) as model:
+                yield self._pictures.ask(model, parameters.views, parameters.top_k, parameters.adaptive)
 
-        asked = check()
-        pictures = read_pictures(request, self._limits.max_pixels)
-        timeout_s = parameters.shorten(context.time_remaining())
+        with use() as asked:
+            pictures = read_pictures(request, self._limits.max_pixels)
+            timeout_s = parameters.shorten(context.time_remaining())
+            if not wait:
+                outcomes = await self._pictures.classify(asked, pictures, timeout_s)
         if wait:
-            asked, outcomes = await self._pictures.compute_waiting(check, pictures, timeout_s)
-        else:
-            outcomes = await self._pictures.classify(asked, pictures, timeout_s)
+            asked, outcomes = await self._pictures.compute_waiting(use, pictures, timeout_s)
         averaged = []
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, Exception):

@@ -4,7 +4,8 @@ Protobuf in and out: what callers ask is checked here, answered by the inner lay
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import grpc
 
@@ -52,14 +53,16 @@ class ClassifyStream:
     ) -> pb.ImageResult:
         image = request.image
 
-        def check() -> ClassifySpec:
-            asked = self._pictures.check(request)
-            answer.model = asked.model.manifest.resource
-            if unknown := self._pictures.check_label(asked, image.label, "image.label"):
-                raise unknown
-            return asked
+        @contextmanager
+        def use() -> Iterator[ClassifySpec]:
+            with self._pictures.use(request.model) as model:
+                asked = self._pictures.check(model, request)
+                answer.model = asked.model.manifest.resource
+                if unknown := self._pictures.check_label(asked, image.label, "image.label"):
+                    raise unknown
+                yield asked
 
-        asked, (outcome,) = await self._pictures.compute_waiting(check, [image.content], context.time_remaining())
+        asked, (outcome,) = await self._pictures.compute_waiting(use, [image.content], context.time_remaining())
         if isinstance(outcome, Exception):
             raise outcome
         issued = self._pictures.issue(asked, outcome)
@@ -92,7 +95,12 @@ class ClassifierService(pb_grpc.ClassifierServicer):
 
     @map_errors
     async def Classify(self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext) -> pb.ClassifyResponse:
-        asked = self._pictures.check(request)
+        with self._pictures.use(request.model) as model:
+            return await self._classify(self._pictures.check(model, request), request, context)
+
+    async def _classify(
+        self, asked: ClassifySpec, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ClassifyResponse:
         _check_count("images", len(request.images), MAX_IMAGES)
         results: dict[int, pb.ImageResult] = {}
         contents: dict[int, bytes] = {}
