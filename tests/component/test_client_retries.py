@@ -13,7 +13,7 @@ from PIL import Image
 from serving.client import AsyncClient, Classified, Client, ClientError, Retry
 from serving.client.channel import to_target
 from serving.client.retries import Attempts
-from serving.rpc.errors import ApiError
+from serving.rpc.api_errors import ApiError, Code
 from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
 from tests.support.commands import eventually, serving
@@ -54,8 +54,8 @@ both = pytest.mark.parametrize("classify", [classify_sync, classify_async])
         refusal(UNAVAILABLE),
         refusal(EXHAUSTED, "QUEUE_FULL", 0.05),
         refusal(EXHAUSTED),
-        ApiError(grpc.StatusCode.CANCELLED, "", "CANCELLED"),
-        ApiError(grpc.StatusCode.INTERNAL, "", "Stream removed (RST_STREAM (Received RST_STREAM with error code 0))"),
+        ApiError(Code.CANCELLED, "", "CANCELLED"),
+        ApiError(Code.INTERNAL, "", "Stream removed (RST_STREAM (Received RST_STREAM with error code 0))"),
     ],
     ids=["away", "queue full", "a proxy's limit", "given up by a server that stops", "broken by a proxy"],
 )

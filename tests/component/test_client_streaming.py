@@ -14,6 +14,7 @@ import pytest
 from serving.client import AsyncClient, Client, ClientError, Prediction, Retry, StreamResult
 from serving.client import streaming as many
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.rpc.errors import to_status
 from tests.support.commands import ROOT
 from tests.support.scripted_server import MODEL, ScriptedServer, abort, answer, refusal, scripted_server
 
@@ -42,7 +43,7 @@ def check_each_once(answers: list[StreamResult], pictures: list[bytes] = PICTURE
 
 
 def refused(request: pb.ClassifyStreamRequest, error: Any) -> pb.ClassifyStreamResponse:
-    return pb.ClassifyStreamResponse(id=request.id, model=MODEL, result=pb.ImageResult(error=error.to_status()))
+    return pb.ClassifyStreamResponse(id=request.id, model=MODEL, result=pb.ImageResult(error=to_status(error)))
 
 
 def test_every_picture_is_answered_once_under_its_index(server: tuple[ScriptedServer, str]) -> None:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from serving.rpc.errors import to_api_error
+from serving.rpc.api_errors import to_api_error
 from serving.statistics.store import StatisticsUnavailable
 from serving.system import logs as repeats
 from serving.system.logs import MOST_AT_ONCE, RateLimitedLogger
