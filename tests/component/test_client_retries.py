@@ -92,7 +92,7 @@ def test_what_will_not_pass_is_not_tried_again(
     script.fail = [error] * 5
     with pytest.raises(ClientError) as caught:
         classify(address)
-    assert (caught.value.code, caught.value.reason) == (error.code, error.reason)
+    assert (caught.value.code.name, caught.value.reason) == (error.code.name, error.reason)
     assert len(script.called_at) == 1
 
 
