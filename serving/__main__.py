@@ -12,7 +12,7 @@ from serving.cli.operators import add_operator_commands
 from serving.cli.predict import predict
 from serving.cli.serve_options import add_serve_options
 from serving.cli.statistics_options import add_export_labels, add_view_options
-from serving.client.channel import DEFAULT_TIMEOUT_S
+from serving.client.async_client import DEFAULT_TIMEOUT_S
 from serving.client.messages import ClientError
 from serving.ray.options import add_ray
 from serving.system.network import DEFAULT_ADDRESS

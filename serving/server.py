@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import resource_name
-from serving.models.repository import Repository, ServedModel, find_bundles, load_model
+from serving.models.repository import ModelRepository, ServedModel, find_bundles, load_model
 from serving.models.watcher import ModelWatcher
 from serving.observability.observers import Observability
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
@@ -32,6 +32,7 @@ from serving.settings import Settings
 from serving.statistics.feedback import Feedback
 from serving.statistics.retention import Retention
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
+from serving.system.network import format_address, parse_address
 from serving.tokens.keyring import Keyring
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
@@ -146,7 +147,7 @@ class Server:
             raise
 
     def _load_models(self) -> None:
-        self.repository = Repository()
+        self.repository = ModelRepository()
         self._cleanup.callback(self.repository.close)
         settings = self.settings
         bundles = find_bundles(settings.models, settings.wanted, settings.keep_versions)
@@ -235,7 +236,7 @@ class Server:
                 f"cannot listen on {settings.listen}: the port is taken, or the address is not this machine's; "
                 "stop the other server, or name another address with --listen"
             ) from error
-        self.address = f"{settings.listen.rpartition(':')[0]}:{port}"
+        self.address = format_address(parse_address(settings.listen)[0], port)
 
     def _add_port(self) -> int:
         tls = self.settings.security.tls

@@ -28,13 +28,12 @@ from types import FrameType
 import grpc
 
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
-from serving.client.channel import Credentials, from_environment, read_token
-from serving.client.client import ClientError
+from serving.client import ClientError, Credentials
+from serving.system.network import parse_address
 
 DAY_S = 86_400.0
 MOST_WHOLE = 2**31 - 1
 """What gRPC, like most libraries, keeps whole numbers in."""
-MOST_PORT = 65_535
 
 
 def whole(most: int = MOST_WHOLE) -> Callable[[str], int]:
@@ -71,12 +70,11 @@ seconds = number("seconds", 0, DAY_S)
 
 
 def address(text: str) -> str:
-    """HOST:PORT. Raises ArgumentTypeError for anything else: gRPC would take the port modulo 65,536."""
-    host, _, port = text.rpartition(":")
-    if not host or host.startswith("unix") or not (port.isascii() and port.isdigit() and int(port) <= MOST_PORT):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no address; write HOST:PORT, such as 0.0.0.0:50051 or [::1]:50051, with a port up to 65535"
-        )
+    """Check an address. Raises ArgumentTypeError if it is not HOST:PORT: gRPC would take the port modulo 65,536."""
+    try:
+        parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 
@@ -125,6 +123,36 @@ def to_credentials(arguments: argparse.Namespace) -> Credentials:
     except ValueError as error:
         raise ClientError(grpc.StatusCode.INVALID_ARGUMENT, "", str(error)) from error
     return credentials
+
+
+def read_token(path: Path) -> str:
+    """Read the token in a file, without the end of its line.
+
+    Raises:
+        ValueError: if the file cannot be read, or does not hold exactly one word.
+    """
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the token file {path} cannot be read: {getattr(error, 'strerror', 'not text')}") from error
+    if not text.isascii() or not text.isprintable() or len(text.split()) != 1:
+        raise ValueError(f"the token file {path} must hold one token and nothing else")
+    return text
+
+
+def from_environment() -> Credentials:
+    """The credentials that PAWSERVE_TOKEN, PAWSERVE_TOKEN_FILE and PAWSERVE_TLS_{CA,CERT,KEY} name.
+
+    Raises:
+        ValueError: if the token file cannot be read, or a certificate is given without its key.
+    """
+    token = os.environ.get("PAWSERVE_TOKEN", "")
+    if not token and (file := os.environ.get("PAWSERVE_TOKEN_FILE")):
+        token = read_token(Path(file))
+    paths = [
+        Path(value) if (value := os.environ.get(f"PAWSERVE_TLS_{name}")) else None for name in ("CA", "CERT", "KEY")
+    ]
+    return Credentials(ca=paths[0], certificate=paths[1], key=paths[2], token=token)
 
 
 PREFIX = "PAWSERVE_"

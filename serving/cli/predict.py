@@ -17,7 +17,7 @@ from rich.text import Text
 from serving.cli.classify_files import FileResult, ask, describe, find_files, in_order
 from serving.cli.common import to_credentials
 from serving.cli.results import ResultsFile, to_dict
-from serving.client.client import Client, ClientError, Prediction
+from serving.client import Client, ClientError, Prediction
 
 CLASSES_ON_TERMINAL = 3
 BAR_WIDTH = 20

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
 
-from serving.batching.requests import EngineError, QueueFull
+from serving.batching.requests import QueueFull
 from serving.context import RoleMissing
+from serving.engine.base import InferenceError
 from serving.image.decode import ImageError
 from serving.models.repository import ModelNotFound
 from serving.statistics.feedback import LabelUnknown, VersionUnknown
@@ -129,7 +130,7 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
             _memory_logger.log(f"out of memory: {message or 'no memory is left for details'}")
             message = "the server is out of memory for this request; try again"
             return ApiError(Code.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", message, retry_after_s=RETRY_S)
-        case EngineError():
+        case InferenceError():
             return ApiError(Code.INTERNAL, "ENGINE_FAILED", message)
         case TimeoutError():
             return ApiError(Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", message)

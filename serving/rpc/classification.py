@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from serving.batching.requests import QueueFull
 from serving.bundle.model_version import parse_resource
 from serving.context import CURRENT_CLIENT, Role
-from serving.models.classifier import Averaged, Picture
-from serving.models.repository import ModelNotFound, Repository, ServedModel
+from serving.models.classifier import Classification, ImageData
+from serving.models.repository import ModelNotFound, ModelRepository, ServedModel
 from serving.rpc.api_errors import ApiError, Code, invalid, to_api_error
 from serving.rpc.in_flight import BytesInFlight
 from serving.statistics.feedback import Feedback, LabelUnknown
@@ -57,7 +57,9 @@ class ClassificationService:
         in_flight: the bytes of images held by all requests.
     """
 
-    def __init__(self, repository: Repository, feedback: Feedback, max_views: int, in_flight: BytesInFlight) -> None:
+    def __init__(
+        self, repository: ModelRepository, feedback: Feedback, max_views: int, in_flight: BytesInFlight
+    ) -> None:
         self._repository = repository
         self._feedback = feedback
         self.max_views = max_views
@@ -98,7 +100,7 @@ class ClassificationService:
         return ClassifySpec(model, views, top_k, adaptive)
 
     async def classify(
-        self, spec: ClassifySpec, images: Sequence[Picture], labels: Sequence[str], timeout_s: float | None
+        self, spec: ClassifySpec, images: Sequence[ImageData], labels: Sequence[str], timeout_s: float | None
     ) -> list[SignedPrediction | Exception]:
         """Classify images, and record the labels that came with them.
 
@@ -120,7 +122,7 @@ class ClassificationService:
         return await self._sign_and_record(spec, [error or next(outcomes) for error in unknown], labels)
 
     async def classify_waiting(
-        self, check: Callable[[], ClassifySpec], image: Picture, label: str, timeout_s: float | None
+        self, check: Callable[[], ClassifySpec], image: ImageData, label: str, timeout_s: float | None
     ) -> tuple[ClassifySpec, SignedPrediction | Exception]:
         """As `classify`, for one image of a stream: see `compute_waiting`."""
 
@@ -135,8 +137,8 @@ class ClassificationService:
         return spec, result
 
     async def compute(
-        self, spec: ClassifySpec, images: Sequence[Picture], timeout_s: float | None
-    ) -> list[Averaged | Exception]:
+        self, spec: ClassifySpec, images: Sequence[ImageData], timeout_s: float | None
+    ) -> list[Classification | Exception]:
         """Admit and classify images, without signing the predictions.
 
         Returns:
@@ -163,8 +165,8 @@ class ClassificationService:
             in_flight.release(size)
 
     async def compute_waiting(
-        self, check: Callable[[], ClassifySpec], images: Sequence[Picture], timeout_s: float | None
-    ) -> tuple[ClassifySpec, list[Averaged | Exception]]:
+        self, check: Callable[[], ClassifySpec], images: Sequence[ImageData], timeout_s: float | None
+    ) -> tuple[ClassifySpec, list[Classification | Exception]]:
         """As `compute`, for images of a stream: waits instead of raising QueueFull, and does not count the bytes.
 
         Args:
@@ -188,7 +190,7 @@ class ClassificationService:
             await waiting.wait(again=again)
             again = True
 
-    def sign(self, spec: ClassifySpec, classification: Averaged) -> SignedPrediction:
+    def sign(self, spec: ClassifySpec, classification: Classification) -> SignedPrediction:
         """Count a prediction and sign it."""
         probabilities_K: list[float] = classification.probabilities_K.tolist()
         # not by numpy, which releases the interpreter's lock to sort and waits long for it on a busy server
@@ -197,8 +199,8 @@ class ClassificationService:
         return SignedPrediction(probabilities_K, ranking_K, classification.views, record, token)
 
     async def _compute(
-        self, spec: ClassifySpec, images: Sequence[Picture], timeout_s: float | None
-    ) -> list[Averaged | Exception]:
+        self, spec: ClassifySpec, images: Sequence[ImageData], timeout_s: float | None
+    ) -> list[Classification | Exception]:
         classifier = spec.model.classifier
         outcomes = await classifier.classify(images, spec.views, timeout_s, adaptive=spec.adaptive)
         for outcome in outcomes:
@@ -215,7 +217,7 @@ class ClassificationService:
         return None if label in spec.model.class_index else LabelUnknown(label, manifest.resource, manifest.classes)
 
     async def _sign_and_record(
-        self, spec: ClassifySpec, outcomes: Sequence[Averaged | Exception], labels: Sequence[str]
+        self, spec: ClassifySpec, outcomes: Sequence[Classification | Exception], labels: Sequence[str]
     ) -> list[SignedPrediction | Exception]:
         results = [each if isinstance(each, Exception) else self.sign(spec, each) for each in outcomes]
         pairs = zip(results, labels, strict=True)

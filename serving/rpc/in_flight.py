@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 
-from serving.batching.admission import FairShares
+from serving.batching.admission import Quotas
 from serving.context import CURRENT_CLIENT
 
 RECHECK_S = 2.0
@@ -54,7 +54,7 @@ class BytesInFlight:
     """
 
     def __init__(self, limit: int) -> None:
-        self._quotas = FairShares(limit)
+        self._quotas = Quotas(limit)
         self.waiting = WaitQueue()
         """Requests that wait for room, for bytes or for views."""
 

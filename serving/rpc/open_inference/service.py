@@ -6,7 +6,7 @@ import grpc
 
 from serving.bundle.manifest import BundleError
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
-from serving.models.repository import ModelNotFound, Repository, ServedModel, State
+from serving.models.repository import ModelNotFound, ModelRepository, ServedModel, State
 from serving.models.watcher import ModelWatcher
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
@@ -30,7 +30,7 @@ _STATES = {
     State.LOADING: "LOADING",
     State.READY: "READY",
     State.DRAINING: "UNLOADING",
-    State.REFUSED: "UNAVAILABLE",
+    State.FAILED: "UNAVAILABLE",
 }
 _MAX_SHOWN = 100
 
@@ -48,7 +48,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ModelRepository,
         watcher: ModelWatcher,
         classification: ClassificationService,
         streams: StreamProcessor,

@@ -2,7 +2,7 @@
 
 import grpc
 
-from serving.models.repository import Repository
+from serving.models.repository import ModelRepository
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.rpc.api_errors import invalid
@@ -25,7 +25,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ModelRepository,
         feedback: Feedback,
         store: StatisticsStore,
         classification: ClassificationService,
