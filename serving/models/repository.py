@@ -1,7 +1,8 @@
 """The model versions that are served, found by name, and closed after their last use.
 
-A call computes with a version inside `with repository.use(name, version) as model:`. The block counts as one user of
-the version. A version that was replaced or unloaded gets no new users, and is closed when its last user leaves.
+A call finds a version with `find`, and computes with it inside `with repository.use(model):`, without waiting between
+the two. The block counts as one user of the version. A version that was replaced or unloaded gets no new users, and is
+closed when its last user leaves.
 """
 
 from collections import Counter
@@ -106,7 +107,7 @@ class ModelRepository:
         return list(self._view.statuses.values())
 
     def find(self, name: str, version: int | None) -> ServedModel:
-        """Find a version, or the newest one, to describe it; `use` finds one to compute with.
+        """Find a version, or the newest one; to compute with it, enter `use`.
 
         Raises:
             ModelNotFound: if it is not served.
@@ -123,14 +124,16 @@ class ModelRepository:
         return model
 
     @contextmanager
-    def use(self, name: str, version: int | None) -> Iterator[ServedModel]:
-        """Find a version, or the newest one, and keep it open within the block.
+    def use(self, model: ServedModel) -> Iterator[ServedModel]:
+        """Keep a version open within the block.
 
         Raises:
-            ModelNotFound: if it is not served.
+            ModelNotFound: if it has been retired.
         """
+        key = model.manifest.model_version
         with self._changed:  # a version that is found here is not retired yet, so it is counted before it could close
-            model = self.find(name, version)
+            if self.find(key.name, key.version) is not model:
+                raise ModelNotFound(f"{key.resource} has been replaced by another model of the same version: try again")
             self._users[model] += 1
         try:
             yield model
