@@ -32,6 +32,7 @@ from serving.settings import Settings
 from serving.statistics.feedback import Feedback
 from serving.statistics.retention import Retention
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
+from serving.system.network import format_address, parse_address
 from serving.tokens.keyring import Keyring
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
@@ -235,7 +236,7 @@ class Server:
                 f"cannot listen on {settings.listen}: the port is taken, or the address is not this machine's; "
                 "stop the other server, or name another address with --listen"
             ) from error
-        self.address = f"{settings.listen.rpartition(':')[0]}:{port}"
+        self.address = format_address(parse_address(settings.listen)[0], port)
 
     def _add_port(self) -> int:
         tls = self.settings.security.tls

@@ -11,6 +11,7 @@ from rich.console import Console
 from serving.cli.common import clearing_up, to_credentials
 from serving.cli.statistics import print_statistics, statistics_to_dict, watch_statistics
 from serving.client import Client, ClientError
+from serving.context import RequestIdFilter
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.system.logs import configure as configure_logs
 
@@ -24,7 +25,7 @@ def serve(arguments: argparse.Namespace) -> int:
     from serving.process import run
     from serving.server import StartupError
 
-    configure_logs(arguments.log_format, arguments.log_level)
+    configure_logs(arguments.log_format, arguments.log_level, RequestIdFilter())
     os.umask(0o077)  # what the server writes is for its own user: keys, labels
     try:
         settings = to_settings(arguments)

@@ -29,11 +29,11 @@ import grpc
 
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
 from serving.client import ClientError, Credentials
+from serving.system.network import parse_address
 
 DAY_S = 86_400.0
 MOST_WHOLE = 2**31 - 1
 """What gRPC, like most libraries, keeps whole numbers in."""
-MOST_PORT = 65_535
 
 
 def whole(most: int = MOST_WHOLE) -> Callable[[str], int]:
@@ -70,12 +70,11 @@ seconds = number("seconds", 0, DAY_S)
 
 
 def address(text: str) -> str:
-    """HOST:PORT. Raises ArgumentTypeError for anything else: gRPC would take the port modulo 65,536."""
-    host, _, port = text.rpartition(":")
-    if not host or host.startswith("unix") or not (port.isascii() and port.isdigit() and int(port) <= MOST_PORT):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no address; write HOST:PORT, such as 0.0.0.0:50051 or [::1]:50051, with a port up to 65535"
-        )
+    """Check an address. Raises ArgumentTypeError if it is not HOST:PORT: gRPC would take the port modulo 65,536."""
+    try:
+        parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 

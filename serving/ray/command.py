@@ -18,7 +18,7 @@ from serving.bundle.manifest import BundleError
 from serving.client import Client, ClientError
 from serving.ray.options import check_replica_options, replica_options
 from serving.system.cpus import available_cpus
-from serving.system.network import stays_on_this_machine
+from serving.system.network import format_address, is_local, parse_address
 
 WRONG_USE = 2
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -60,7 +60,7 @@ def serve_on_ray(arguments: argparse.Namespace) -> int:
 
 def _check_cluster(arguments: argparse.Namespace) -> None:
     """Raises ValueError if what is asked for cannot be."""
-    if arguments.listen.rpartition(":")[2] in ("", "0"):
+    if not parse_address(arguments.listen)[1]:
         raise ValueError(f"--listen {arguments.listen}: Ray's ingress needs the number of a port")
     needed = arguments.replicas[1] * arguments.cpus
     if arguments.address is None and needed > available_cpus():
@@ -84,8 +84,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from serving.ray.app import NAME, application
     from serving.ray.ingress import SERVICER_FUNCTIONS
 
-    host, _, port = arguments.listen.rpartition(":")
-    local = stays_on_this_machine(arguments.listen)
+    host, port = parse_address(arguments.listen)
+    local = is_local(arguments.listen)
     new = {
         "num_cpus": available_cpus(),
         "include_dashboard": False,
@@ -109,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
             proxy_location="EveryNode",
             http_options={"host": host, "port": _free_port(host)},
             grpc_options={
-                "port": int(port),
+                "port": port,
                 "grpc_servicer_functions": list(SERVICER_FUNCTIONS),
                 # Ray answers it without a look at tokens
                 "enable_reflection": not arguments.no_reflection and arguments.auth_tokens is None,
@@ -120,7 +120,7 @@ def _run(arguments: argparse.Namespace) -> int:
             serve.run(app, name=NAME, route_prefix="/")
         except RuntimeError as error:  # which says only that the deployment failed
             raise RuntimeError(_reason(serve.status()) or str(error)) from error
-        address = f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
+        address = format_address("127.0.0.1" if host in ("0.0.0.0", "::") else host, port)
         print(f"pawserve ready on {address}: {_wait_for(address, stopping)}", flush=True)
         stopping.wait()
         serve.delete(NAME) if arguments.address else serve.shutdown()

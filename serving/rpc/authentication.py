@@ -16,7 +16,7 @@ from serving.context import ALL_ROLES, CURRENT_CLIENT, Role, RoleMissing, client
 from serving.rpc.errors import ApiError, set_error_status
 from serving.security.clients import ClientRegistry, RegisteredClient, load_clients
 from serving.security.settings import Security
-from serving.system.network import stays_on_this_machine
+from serving.system.network import is_local
 from serving.system.reloading import Reloading
 
 OPEN = "open"
@@ -168,7 +168,7 @@ def authentication(security: Security, listen: str) -> AuthenticationInterceptor
     path = security.clients
     if path is None:
         return AuthenticationInterceptor(None, client_certificates=client_certificates)
-    if security.tls is None and not security.plaintext_tokens and not stays_on_this_machine(listen):
+    if security.tls is None and not security.plaintext_tokens and not is_local(listen):
         raise ValueError(
             f"tokens for {listen} would travel in plaintext; give --tls-cert and --tls-key, listen on 127.0.0.1, "
             "or give --allow-plaintext-tokens if a proxy in front of the server encrypts"
