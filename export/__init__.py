@@ -1,7 +1,7 @@
 """From a training run to files that can be deployed: a bundle, TensorRT engines, a Triton model repository.
 
 Lowest first: `inference`; the room `graphs` (ONNX graphs of a trained network); the room `checks` (whether a graph
-agrees with the network); `mixed_precision`, `calibrate`, `adaptive`, `page` and `tensorrt_plan`, which the commands use;
+agrees with the network); `mixed_precision`, `calibrate`, `adaptive`, `page` and `tensorrt_plan`, which commands use;
 `options` of the commands; the commands `bundle`, `engine`, `inspection` and `triton`; `__main__`. May import `training`
 and `serving`.
 """

@@ -1,8 +1,8 @@
 """Choose the confidence threshold of adaptive test-time augmentation (TTA).
 
 Adaptive TTA computes one view of an image, and all views only if the confidence of the first is below a threshold. It
-promises the predictions of all views for little more than the cost of one. So the threshold is chosen for agreement with
-all views, not for accuracy; the run's report says whether several views raise accuracy at all.
+promises the predictions of all views for little more than the cost of one. So the threshold is chosen for agreement
+with all views, not for accuracy; the run's report says whether several views raise accuracy at all.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from export.inference import predict
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
 from serving.system.cpus import available_cpus
-from training.data.images import Photo
+from training.data.images import LabelledImage
 
 VIEWS = 5
 UNSURE_PART = 0.25
@@ -34,7 +34,7 @@ change here say little about where others will."""
 
 def choose_threshold(
     session: onnxruntime.InferenceSession,
-    images: Sequence[Photo],
+    images: Sequence[LabelledImage],
     preprocess: Preprocess,
     trained_NK: NDArray[np.float32],
     on_progress: Callable[[int, int], None],
@@ -82,7 +82,7 @@ def choose_threshold(
 def lowest_threshold(
     confidence_N: NDArray[np.float64], changed_N: NDArray[np.bool_], *, max_changed: int, min_below: int
 ) -> float:
-    """The lowest threshold that has at least `min_below` images, and all but `max_changed` of the changed ones, below it.
+    """The lowest threshold with at least `min_below` images, and all but `max_changed` changed ones, below it.
 
     Args:
         confidence_N: highest probability of the first view, 0 to 1.

@@ -23,11 +23,12 @@ from export.inference import load_views, open_session
 from export.mixed_precision import Converted, convert_until_passed
 from export.options import TARGETS, BundleOptions, Calibration, Target
 from export.page import parity_row, render_page
-from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Runtime, check_name, open_bundle
+from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Runtime, open_bundle
+from serving.bundle.model_version import check_name
 from serving.engine.onnx import CPU_PRECISIONS
 from serving.system.files import new_folder, sync_folder
 from training.console import progress, say
-from training.data.images import Photo
+from training.data.images import LabelledImage
 from training.networks.model import Classifier, Network
 from training.runs.run import Run, open_run
 from training.versions import versions
@@ -56,7 +57,7 @@ def run(options: BundleOptions) -> None:
     for artifact in open_bundle(folder).manifest.artifacts:
         file, _, megabytes, correct, agreement, largest, _, second, _ = parity_row(artifact)
         say(
-            f"{file}: {megabytes} MB; correct {correct}; agreement {agreement}, max |Δp| {largest}; cross-check: {second}"
+            f"{file}: {megabytes} MB; correct: {correct}; agreement {agreement}, max |Δp| {largest}; OpenVINO: {second}"
         )
     say(f"wrote {folder}; open {folder / PAGE}")
 
@@ -118,7 +119,7 @@ def export_bundle(
         return _publish(folder, models / name, manifest)
 
 
-def _calibration_images(run: Run, data: Path | None, calibration: Calibration) -> list[Photo]:
+def _calibration_images(run: Run, data: Path | None, calibration: Calibration) -> list[LabelledImage]:
     images = list_folder(calibration.calibration) if calibration.calibration else run.training(data)
     return choose_images(images, calibration.calibration_photos)
 
@@ -127,7 +128,7 @@ def _export(
     run: Run,
     classifier: Network,
     targets: Sequence[Target],
-    calibration_images: Sequence[Photo],
+    calibration_images: Sequence[LabelledImage],
     calibration: Calibration,
     reference: ParityReference,
 ) -> list[Exported]:

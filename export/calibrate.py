@@ -12,7 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
 from serving.bundle.manifest import INPUT_NAME
-from training.data.images import DataError, Photo, class_names, list_photos
+from training.data.images import DataError, LabelledImage, class_names, list_images
 
 METHOD = "mean over images of each activation's smallest and largest value"
 """Recorded in the bundle. Means of extremes are narrower than the extremes: rare outliers are clipped, and the other
@@ -21,7 +21,7 @@ MIN_IMAGES = 16
 """Fewer images say too little about an activation's range."""
 
 
-def choose_images(images: Sequence[Photo], count: int, seed: int = 0) -> list[Photo]:
+def choose_images(images: Sequence[LabelledImage], count: int, seed: int = 0) -> list[LabelledImage]:
     """Choose at most `count` images at random with a seed, evenly over the classes.
 
     Raises:
@@ -41,7 +41,7 @@ def choose_images(images: Sequence[Photo], count: int, seed: int = 0) -> list[Ph
     return [shuffled[row] for row in np.argsort(ranks, kind="stable")[:count]]
 
 
-def list_folder(folder: Path) -> list[Photo]:
+def list_folder(folder: Path) -> list[LabelledImage]:
     """The images below a folder, sorted by path; its subfolders, if there are any, are the classes.
 
     Raises:
@@ -49,7 +49,7 @@ def list_folder(folder: Path) -> list[Photo]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one with images like those to be served")
-    images = list_photos(folder, class_names(folder) or (".",))
+    images = list_images(folder, class_names(folder) or (".",))
     return [replace(image, sha256=hashlib.sha256(image.path.read_bytes()).digest()) for image in images]
 
 

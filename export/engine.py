@@ -107,9 +107,7 @@ def _check(
         found = compare(np.concatenate(batches), expected_NK, labels_N)
         # TensorRT's fused kernels round fp16 differently, so the tolerance is fp16's even against the fp16 file
         what, worst = f"the {artifact.precision} engine", names[found.worst]
-        check_agreement(
-            found, artifact.precision, Tolerances(), what=what, reference="ONNX Runtime", worst_image=worst
-        )
+        check_agreement(found, artifact.precision, Tolerances(), what=what, reference="ONNX Runtime", worst_image=worst)
         rates = [_measure(engine, images_NHWC, batch) for batch in BATCHES if sidecar.min_batch <= batch <= size]
     say(
         f"{found.photos:,} images{'' if folder else ' of noise'}: agreement with ONNX Runtime "

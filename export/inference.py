@@ -11,7 +11,7 @@ from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
 from serving.system.cpus import available_cpus
-from training.data.images import Photo
+from training.data.images import LabelledImage
 
 _ERRORS_ONLY = 3
 
@@ -46,7 +46,7 @@ def predict_each(
 
 
 def load_views(
-    images: Sequence[Photo],
+    images: Sequence[LabelledImage],
     preprocess: Preprocess,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NDArray[np.uint8]:

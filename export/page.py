@@ -114,6 +114,6 @@ def _describe_adaptive(manifest: Manifest) -> str:
     if not facts:
         return "no threshold: adaptive requests compute all views"
     return (
-        f"all views below a confidence of {facts['threshold']:.3f}: {facts['mean_views']:.2f} of {facts['views']} views "
+        f"all {facts['views']} views below a confidence of {facts['threshold']:.3f}: {facts['mean_views']:.2f} views "
         f"per image, agreement with all views {100 * facts['agreement']:.2f}% on {facts['photos']:,} images"
     )

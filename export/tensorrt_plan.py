@@ -1,7 +1,7 @@
 """Build a TensorRT plan for this host's GPU from an ONNX graph.
 
-Networks are strongly typed: the graph says which parts are float16 or INT8, and TensorRT does not change that. Its calls
-report failure by returning None or False and log the reason, which every error here quotes.
+Networks are strongly typed: the graph says which parts are float16 or INT8, and TensorRT does not change that. Its
+calls report failure by returning None or False and log the reason, which every error here quotes.
 """
 
 import tempfile

@@ -19,7 +19,7 @@ from export.graphs.onnx import DeployedModel
 from export.inference import open_session, predict, predict_each
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Precision, Runtime
 from training.console import progress
-from training.data.images import Photo
+from training.data.images import LabelledImage
 
 CHECK_BATCHES = (1, 3, 32)
 TRAINED = "the trained network"
@@ -55,7 +55,7 @@ class ParityReference:
     crop: int
     """Side of the input in pixels."""
     classes: int
-    images: Sequence[Photo]
+    images: Sequence[LabelledImage]
     """The validation images."""
     views_NHWC: NDArray[np.uint8]
     """View 0 of each image."""
