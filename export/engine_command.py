@@ -19,9 +19,9 @@ from export.tensorrt import EngineOptions, build_plan
 from serving.bundle.manifest import Artifact, Bundle, Precision
 from serving.engine.cuda import Gpu, find_gpu
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine, load_tensorrt
-from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineError, Sidecar, read_plan
+from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineBuildError, Sidecar, read_plan
+from serving.system.files import new_folder, sync_folder, write_atomically
 from training.console import progress, say
-from training.files import new_folder, sync_folder, write_whole
 
 CHECK_PHOTOS = 500
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -40,7 +40,7 @@ def build_and_check(
         The sidecar, the parity figures and milliseconds and images/s by batch size.
 
     Raises:
-        EngineError, CudaError, BundleError: with what to do.
+        EngineBuildError, CudaError, BundleError: with what to do.
         CheckError: if its answers differ; then it is not kept.
     """
     artifact = bundle.artifact(precision, "tensorrt")
@@ -77,7 +77,7 @@ def build_and_check(
     with new_folder(engines, "engine") as folder:
         (folder / PLAN).write_bytes(built.plan)
         (folder / SIDECAR).write_text(json.dumps(asdict(sidecar), indent=2) + "\n", encoding="utf-8")
-        write_whole(timings, built.timings)
+        write_atomically(timings, built.timings)
         result = _check(bundle, artifact, graph, built.plan, sidecar, gpu, photos)
         sync_folder(folder)
         folder.rename(place)
@@ -119,7 +119,7 @@ def _images(bundle: Bundle, photos: Path | None) -> tuple[NDArray[np.uint8], NDA
         return noise, np.zeros(len(noise), np.int64), [f"noise {row}" for row in range(len(noise))]
     listed = list_calibration(photos)
     if not listed:
-        raise EngineError(f"--photos {photos} holds no photos; give a folder with some like those to be served")
+        raise EngineBuildError(f"--photos {photos} holds no photos; give a folder with some like those to be served")
     chosen = [listed[row] for row in np.random.default_rng(0).permutation(len(listed))[:CHECK_PHOTOS]]
     with progress("reading photos") as on_progress:
         views_NHWC = load_views(chosen, preprocess, on_progress)

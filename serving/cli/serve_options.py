@@ -7,7 +7,7 @@ from serving.cli.limit_options import add_limit_options, to_connection_limits, t
 from serving.cli.options import DAY_S, address, http_url, number, positive, seconds, whole
 from serving.cli.security_options import add_security_options, to_security
 from serving.cli.statistics_options import add_database_options, find_statistics
-from serving.models.layout import PlanOptions
+from serving.models.layout import LayoutOptions
 from serving.models.loader import ServingOptions
 from serving.observability.settings import ObservabilitySettings
 from serving.settings import Settings
@@ -130,14 +130,14 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
             f"--access-log writes at level info, which --log-level {arguments.log_level} hides; leave one of them out"
         )
     options = ServingOptions(
-        plan=PlanOptions(
+        layout=LayoutOptions(
             instances=arguments.instances,
             threads=arguments.threads,
             max_batch_size=arguments.max_batch_size,
             latency_bound_ms=arguments.latency_bound_ms,
             seconds=arguments.plan_seconds,
         ),
-        plans=arguments.state / "plans",
+        layouts=arguments.state / "layouts",
         engine=arguments.engine,
         precision=arguments.precision,
         max_rows=arguments.max_queue_views,

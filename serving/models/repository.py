@@ -18,7 +18,7 @@ from serving.system.memory import return_memory
 
 __all__ = [
     "ModelNotFound",
-    "Repository",
+    "ModelRepository",
     "ServedModel",
     "ServingOptions",
     "State",
@@ -41,7 +41,7 @@ class State(Enum):
     LOADING = 1
     READY = 2
     DRAINING = 3
-    REFUSED = 4
+    FAILED = 4
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _View:
         return cls(ordered, {key.name: status.model for key, status in ordered.items() if status.model})
 
 
-class Repository:
+class ModelRepository:
     """The versions that are served, and what became of the others."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Repository:
 
     def mark(self, key: ModelVersion, state: State, reason: str) -> None:
         """Note what becomes of a version; of one that is served, only the reason is noted."""
-        if state is State.REFUSED:
+        if state is State.FAILED:
             self.refused[key.name] += 1
         old = self._view.statuses.get(key)
         new = replace(old, reason=reason) if old and old.model else VersionStatus(key, state, reason)

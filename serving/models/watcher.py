@@ -14,7 +14,7 @@ from pathlib import Path
 from serving.bundle.folder import Fingerprint, fingerprint, list_names, list_versions, open_version
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import ModelVersion, parse_short_name, resource_name
-from serving.models.repository import ModelNotFound, Repository, ServedModel, ServingOptions, State, load_model
+from serving.models.repository import ModelNotFound, ModelRepository, ServedModel, ServingOptions, State, load_model
 from serving.statistics.store import StatisticsUnavailable
 from serving.system.logs import RateLimitedLogger
 
@@ -28,7 +28,7 @@ class ModelWatcher:
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ModelRepository,
         folder: Path,
         wanted: Sequence[str],
         options: ServingOptions,
@@ -118,7 +118,7 @@ class ModelWatcher:
                 self._floating.add(name)
                 await self._renew(name)
             for status in self._repository.statuses:
-                if status.version == key and status.state is State.REFUSED:
+                if status.version == key and status.state is State.FAILED:
                     raise BundleError(status.reason)
 
     async def release(self, version: ModelVersion) -> None:
@@ -146,7 +146,7 @@ class ModelWatcher:
         """Serve the newest versions of one name that can be used."""
         versions = await asyncio.to_thread(list_versions, self._folder / name)
         for key in [key for key in self._seen if key.name == name and key.version not in versions]:
-            self._repository.forget(key, State.REFUSED)
+            self._repository.forget(key, State.FAILED)
         good: list[ModelVersion] = []
         # an older version takes the place of one that is gone, never that of one that is bad
         candidates = versions if self._floats(name) else versions[-self._keep :]
@@ -208,7 +208,7 @@ class ModelWatcher:
                 if not isinstance(error, ValueError):
                     logger.exception("%s could not be loaded", folder)
                 logger.error("%s is refused: %s", key.resource, error)
-            self._repository.mark(key, State.REFUSED, str(error))
+            self._repository.mark(key, State.FAILED, str(error))
             return served is not None
         self._repository.add(model, instead_of)
         return True

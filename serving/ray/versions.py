@@ -18,7 +18,7 @@ from ray import serve
 from serving.bundle.folder import list_versions
 from serving.bundle.manifest import BundleError
 from serving.bundle.model_version import ModelVersion, parse_resource, parse_short_name
-from serving.models.repository import ModelNotFound, Repository, State
+from serving.models.repository import ModelNotFound, ModelRepository, State
 from serving.models.watcher import ModelWatcher
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
@@ -43,7 +43,9 @@ class Lease:
 class VersionsOnDemand:
     """Loads what callers name."""
 
-    def __init__(self, repository: Repository, watcher: ModelWatcher, folder: Path, wanted: tuple[str, ...], most: int):
+    def __init__(
+        self, repository: ModelRepository, watcher: ModelWatcher, folder: Path, wanted: tuple[str, ...], most: int
+    ):
         """`wanted` as of `--model`: a name with a version is pinned to it, and has no others."""
         self._repository = repository
         self._watcher = watcher
@@ -68,7 +70,7 @@ class VersionsOnDemand:
         version = ModelVersion(name, number)
         if version not in self._leased:
             states = {status.version: status.state for status in self._repository.statuses}
-            if states.get(version) in (State.READY, State.REFUSED):
+            if states.get(version) in (State.READY, State.FAILED):
                 return
             if number not in await asyncio.to_thread(list_versions, self._folder / name):
                 return

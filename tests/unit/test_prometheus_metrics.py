@@ -14,7 +14,7 @@ from serving.bundle.folder import open_version
 from serving.bundle.model_version import ModelVersion
 from serving.models.loader import ServedModel, load_model
 from serving.models.observers import ModelObserver
-from serving.models.repository import Repository
+from serving.models.repository import ModelRepository
 from serving.observability.collectors import versions_alive
 from serving.observability.metrics import Metrics
 from serving.statistics.store import Label
@@ -33,7 +33,7 @@ class Serving:
     def __init__(self, models: Path) -> None:
         self._models = models
         self.metrics = Metrics()
-        self.repository = Repository()
+        self.repository = ModelRepository()
         self.metrics.versions.served = lambda: versions_alive(self.repository)
 
     def load(self, version: int) -> ServedModel:

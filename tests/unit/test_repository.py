@@ -7,10 +7,10 @@ import pytest
 
 from serving.bundle.manifest import BundleError
 from serving.image.decode import Limits
-from serving.models.layout import PlanOptions
+from serving.models.layout import LayoutOptions
 from serving.models.repository import (
     ModelNotFound,
-    Repository,
+    ModelRepository,
     ServingOptions,
     find_bundles,
     load_model,
@@ -18,7 +18,7 @@ from serving.models.repository import (
 from tests.support.bundles import write_bundle
 
 OPTIONS = ServingOptions(
-    plan=PlanOptions(instances=1, threads=1, max_batch_size=2), plans=None, max_rows=8, limits=Limits()
+    layout=LayoutOptions(instances=1, threads=1, max_batch_size=2), layouts=None, max_rows=8, limits=Limits()
 )
 
 
@@ -68,7 +68,7 @@ def test_a_folder_that_was_renamed_is_refused(models: Path) -> None:
 
 
 def test_a_repository_finds_the_newest_or_the_named_version(models: Path) -> None:
-    repository = Repository()
+    repository = ModelRepository()
     try:
         for bundle in find_bundles(models, ["cats/2", "cats/10"]):
             repository.add(load_model(bundle, OPTIONS))

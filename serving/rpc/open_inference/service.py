@@ -10,7 +10,7 @@ import grpc
 from serving.bundle.manifest import BundleError
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
 from serving.image.decode import Limits
-from serving.models.repository import ModelNotFound, Repository, ServedModel, State, VersionStatus
+from serving.models.repository import ModelNotFound, ModelRepository, ServedModel, State, VersionStatus
 from serving.models.watcher import ModelWatcher
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
@@ -32,7 +32,7 @@ _STATES = {
     State.LOADING: "LOADING",
     State.READY: "READY",
     State.DRAINING: "UNLOADING",
-    State.REFUSED: "UNAVAILABLE",
+    State.FAILED: "UNAVAILABLE",
 }
 _MAX_SHOWN = 100
 
@@ -107,7 +107,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ModelRepository,
         watcher: ModelWatcher,
         pictures: ClassificationService,
         pipelines: StreamProcessor,

@@ -47,7 +47,7 @@ def to_model(status: VersionStatus, max_views: int) -> pb.Model:
             threads=chosen.plan.threads,
             max_batch_size=chosen.plan.max_batch_size,
             rows_per_second=chosen.rows_per_second,
-            lone_threads=chosen.plan.lone_threads,
+            lone_threads=chosen.plan.single_row_threads,
         )
     )
     if chosen.latency_s is not None:
