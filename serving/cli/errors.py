@@ -1,4 +1,4 @@
-"""Exit codes of the commands, and the errors that end one. Apart from the rest, since `main` must import nothing else."""
+"""Exit codes of the commands and the errors that end one. A module of its own, since `main` imports nothing heavier."""
 
 DONE = 0
 FAILED = 1

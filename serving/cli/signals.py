@@ -37,6 +37,19 @@ def exit_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def deferred_interrupt() -> Iterator[None]:
+    """Handle a SIGINT that arrives within the block after the block, so that the block is done whole."""
+    received: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if received and callable(before):
+            before(*received[0])
+
+
 def raise_when_reader_ends(descriptor: int) -> None:
     """Raise BrokenPipeError in the main thread as soon as the other end of a pipe or socket is closed.
 

@@ -35,7 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
             count = write_labels(source, arguments.out, writer_for(arguments.out), name, version, window)
     except WindowExpired as error:
         since = datetime.fromtimestamp(error.labels_since_ms / 1000, UTC).isoformat(timespec="milliseconds")
-        raise CommandError(f"labels of predictions before {since} are no longer stored; give a later --since") from error
+        raise CommandError(
+            f"labels of predictions before {since} are no longer stored; give a later --since"
+        ) from error
     except (CannotWrite, StatisticsUnavailable, ValueError) as error:
         raise CommandError(str(error)) from error
     print(f"{count:,} labels written to {arguments.out}")

@@ -18,6 +18,7 @@ from serving.cli.connection import add_client_options, open_client
 from serving.cli.errors import DONE, FAILED, INTERRUPTED, CommandError, UsageError
 from serving.cli.options import model_resource, positive
 from serving.cli.results import ResultsFile, to_dict
+from serving.cli.signals import deferred_interrupt
 from serving.client import Client, ClientError, Prediction
 
 CLASSES_ON_TERMINAL = 3
@@ -111,10 +112,11 @@ def _write(client: Client, files: list[Path], arguments: argparse.Namespace) -> 
         try:
             with _progress(len(remaining)) as advance:
                 for result in _classify(client, remaining, arguments) if remaining else ():
-                    file.write(result)
-                    failure = None if isinstance(result.outcome, Prediction) else result.outcome
-                    counts["ok" if failure is None else describe(failure)[0]] += 1
-                    advance()
+                    with deferred_interrupt():  # so that what is written is counted
+                        file.write(result)
+                        failure = None if isinstance(result.outcome, Prediction) else result.outcome
+                        counts["ok" if failure is None else describe(failure)[0]] += 1
+                        advance()
         except KeyboardInterrupt:
             code, ending = INTERRUPTED, "interrupted"
         except (ClientError, OSError) as error:
