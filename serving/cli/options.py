@@ -7,12 +7,12 @@ from math import inf, nan
 from urllib.parse import urlsplit
 
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
+from serving.system.network import parse_address
 from serving.system.times import parse_time
 
 DAY_S = 86_400.0
 MAX_WHOLE = 2**31 - 1
 """Largest whole number of gRPC and most other libraries."""
-MAX_PORT = 65_535
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -66,12 +66,10 @@ def time(text: str) -> datetime:
 
 def address(text: str) -> str:
     """HOST:PORT. gRPC would reduce a larger port modulo 65,536."""
-    host, _, port = text.rpartition(":")
-    if not host or host.startswith("unix") or not (port.isascii() and port.isdigit() and int(port) <= MAX_PORT):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an address; write HOST:PORT, such as 0.0.0.0:50051 or [::1]:50051, with a port up to "
-            f"{MAX_PORT}"
-        )
+    try:
+        parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 

@@ -20,7 +20,7 @@ from serving.cli.serve_options import add_serve_options
 from serving.client import Client, ClientError
 from serving.ray.options import MORE_VERSIONS, check_replica_options, replica_options
 from serving.system.cpus import available_cpus
-from serving.system.network import stays_on_this_machine
+from serving.system.network import format_address, is_local, parse_address
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """About the least that Ray accepts; images do not pass through the object store."""
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_cluster(arguments: argparse.Namespace) -> None:
     """Raise ValueError if the cluster cannot be started as requested."""
-    if arguments.listen.rpartition(":")[2] in ("", "0"):
+    if not parse_address(arguments.listen)[1]:
         raise ValueError(f"--listen is {arguments.listen}; Ray's ingress needs a port other than 0")
     needed = arguments.replicas[1] * arguments.cpus
     if arguments.address is None and needed > available_cpus():
@@ -138,8 +138,8 @@ def _run(arguments: argparse.Namespace) -> None:
     from serving.ray.app import NAME, application
     from serving.ray.ingress import SERVICER_FUNCTIONS
 
-    host, _, port = arguments.listen.rpartition(":")
-    local = stays_on_this_machine(arguments.listen)
+    host, port = parse_address(arguments.listen)
+    local = is_local(arguments.listen)
     new_cluster = {
         "num_cpus": available_cpus(),
         "include_dashboard": False,
@@ -163,7 +163,7 @@ def _run(arguments: argparse.Namespace) -> None:
             proxy_location="EveryNode",
             http_options={"host": host, "port": _free_port(host)},
             grpc_options={
-                "port": int(port),
+                "port": port,
                 "grpc_servicer_functions": list(SERVICER_FUNCTIONS),
                 # Ray answers reflection without checking tokens
                 "enable_reflection": not arguments.no_reflection and arguments.auth_tokens is None,
@@ -174,7 +174,7 @@ def _run(arguments: argparse.Namespace) -> None:
             serve.run(app, name=NAME, route_prefix="/")
         except RuntimeError as error:  # it does not say why
             raise RuntimeError(_reason(serve.status()) or str(error)) from error
-        address = f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
+        address = format_address("127.0.0.1" if host in ("0.0.0.0", "::") else host, port)
         print(f"pawserve ready on {address}: {_wait_for(address, stopping)}", flush=True)
         stopping.wait()
         serve.delete(NAME) if arguments.address else serve.shutdown()

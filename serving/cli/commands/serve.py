@@ -5,6 +5,7 @@ import os
 
 from serving.cli.errors import DONE, CommandError, UsageError
 from serving.cli.serve_options import add_serve_options, to_settings
+from serving.context import RequestIdFilter
 from serving.process import run as run_server
 from serving.server import StartupError
 from serving.system.logs import configure
@@ -21,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
-    configure(arguments.log_format, arguments.log_level)
+    configure(arguments.log_format, arguments.log_level, RequestIdFilter())
     os.umask(0o077)  # only the server's own user may read the files that it writes: keys and labels
     try:
         settings = to_settings(arguments)
