@@ -84,7 +84,9 @@ def test_json_lines_have_all_classes(address: str, images: Path, tmp_path: Path)
     assert sum("error" in each for each in documents) == 2
 
 
-def test_resume_classifies_the_rest_and_the_failures_and_nothing_twice(address: str, images: Path, tmp_path: Path) -> None:
+def test_resume_classifies_the_rest_and_the_failures_and_nothing_twice(
+    address: str, images: Path, tmp_path: Path
+) -> None:
     for out in (tmp_path / "out.csv", tmp_path / "out.jsonl"):
         arguments = ["serving", "predict", images, "--out", out, "--server", address]
         assert run(*arguments).returncode == 1
