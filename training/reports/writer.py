@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.statistics.calibration import bin_predictions
 from training.console import progress
 from training.data.augment import contact_sheet
 from training.data.sources import random_batches
 from training.evaluation.evaluation import Evaluation
-from training.evaluation.metrics import calibration_bins, compare
+from training.evaluation.metrics import compare
 from training.fitting.checkpoint import StepResult
 from training.fitting.session import FitSession, shortened
 from training.fitting.steps import FitResult
@@ -100,7 +101,7 @@ def _plots(session: FitSession, result: FitResult, evaluation: Evaluation) -> di
     """File name -> title and PNG."""
     recipe, history = session.recipe, result.state.history
     confidence = evaluation.probabilities_NK.max(1).astype(np.float64)
-    bins = calibration_bins(confidence, evaluation.probabilities_NK.argmax(1) == evaluation.labels_N)
+    bins = bin_predictions(confidence, evaluation.probabilities_NK.argmax(1) == evaluation.labels_N)
     plots = {
         "losses": ("Losses and accuracy by epoch", plot_losses(history)),
         "rates": ("Learning rate and momentum by epoch", plot_rates(_rates(session, result))),
