@@ -30,9 +30,9 @@ def softmax(logits_NK: NDArray[np.float32], temperature: float = 1.0) -> NDArray
 def fit_temperature(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> float:
     """The temperature between 0.25 and 20 with the lowest negative log likelihood.
 
-    The likelihood is convex in 1/T. Its derivative, the mean over rows of (expected logit - label's logit), is brought to
-    zero by Newton's method, kept inside a bracket by bisection; the second derivative is the logits' variance. Where
-    there are more than 20 million logits (thousands of classes), evenly spaced rows stand for all.
+    The likelihood is convex in 1/T. Its derivative, the mean over rows of (expected logit - label's logit), is
+    brought to zero by Newton's method, kept inside a bracket by bisection; the second derivative is the logits'
+    variance. If there are more than 20 million logits (thousands of classes), evenly spaced rows are used.
     """
     stride = max(1, min(logits_NK.size // ENOUGH_LOGITS, len(logits_NK) // ENOUGH_ROWS))
     logits_NK, labels_N = logits_NK[::stride], labels_N[::stride]
@@ -74,7 +74,7 @@ def _blocks(logits_NK: NDArray[np.float32]) -> Iterator[slice]:
 
 
 def cross_fitted(logits_VNK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Probabilities `[N, K]`, the mean over views, where each fifth of the rows has the temperature fitted on the others.
+    """Probabilities `[N, K]`, the mean over views; each fifth of the rows has the temperature fitted on the others.
 
     The temperature is fitted on the first view, as for the deployed graph.
     """

@@ -1,10 +1,8 @@
 """Runs the steps of a recipe, one after another, from a pretrained network to a trained one."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import cast
 
 from training.console import progress, say
 from training.data.images import labels_of
@@ -13,7 +11,7 @@ from training.data.sources import Source, derived_seed
 from training.distributed import ProcessGroup
 from training.features.activations import ActivationSource
 from training.fitting.checkpoint import FitState, StepResult
-from training.fitting.loop import EpochResult, Hooks, fit_stage
+from training.fitting.loop import EpochResult, train_epochs
 from training.fitting.lr_finder import RECIPE, LrCurve, find_lr
 from training.fitting.session import FitSession
 from training.fitting.snapshots import average_snapshots, save_snapshot
@@ -69,26 +67,18 @@ def run_steps(session: FitSession, state: FitState, record: Callable[[EpochResul
             result.network = network_like(session.backbone, state.network)
         result.network.load_state_dict(state.network)
     for index, step in enumerate(steps):
-        groups = groups_of(session, step)
-        if index < state.step:
-            result.traces.append(_trace(session, state, step, groups))
-        else:
+        if index >= state.step:
             say(f"step {index + 1} of {len(steps)}, {step.name}")
-            _run_step(session, result, index, groups, record)
+            result.network = _run_step(session, state, index, record)
+        result.traces.append(_trace(session, state, step, groups_of(session, step)))
     return result
 
 
-def _run_step(
-    session: FitSession,
-    result: FitResult,
-    index: int,
-    groups: Sequence[LayerGroup],
-    record: Callable[[EpochResult], None],
-) -> None:
-    recipe, state = session.recipe, result.state
-    step, last = recipe.steps()[index], index == len(recipe.steps()) - 1
-    stage = step.stage
-    averaged = last and recipe.average != "none"
+def _run_step(session: FitSession, state: FitState, index: int, record: Callable[[EpochResult], None]) -> Network:
+    recipe, steps = session.recipe, session.recipe.steps()
+    step, stage = steps[index], steps[index].stage
+    averaged = index == len(steps) - 1 and recipe.average != "none"
+    groups = groups_of(session, step)
     trainer = make_trainer(session, step, groups)
     if state.trainer:
         trainer.load_state(state.trainer)
@@ -96,61 +86,47 @@ def _run_step(
     if stage.find_lr != "no" and _curve_of(state, step) is None:
         seed = derived_seed(recipe.seed, index, FINDER)
         state.curves.append(find_step_lr(session, trainer, train, step, groups, seed))
-    trace = _trace(session, state, step, groups)
-    result.traces.append(trace)
-    say(describe_groups(groups, first=stage.freeze_to, rates=trace.rates))
+    rates = _trace(session, state, step, groups).rates
+    say(describe_groups(groups, first=stage.freeze_to, rates=rates))
     labels_N = labels_of(session.split.valid)
-    ended_cycles: list[int] = []
-    newest: list[Tensor] = []
-
-    def on_cycle(cycle: int) -> None:
-        ended_cycles[:] = [cycle]
-        if averaged and session.processes.first:
-            save_snapshot(session.folder, cycle, trainer.network.state_dict())
-
-    def on_epoch(done: int, epoch: EpochResult, logits: Tensor) -> None:
-        newest[:] = [logits]
-        state.history.append(epoch)
-        state.epoch = done
-        if ended_cycles and averaged:
-            name = f"snapshot of cycle {ended_cycles[0] + 1}"
-            state.snapshots.append(StepResult.of(name, step.size, logits, labels_N, epoch.seconds))
-        ended_cycles.clear()
-        if session.processes.first:
-            record(epoch)
-            if session.checkpoints.due and done < stage.epochs:
-                _save(session, state, session.classifier, trainer)
-        say(
-            f"epoch {epoch.epoch} of {recipe.epochs}: training loss {epoch.train_loss:.4f}, validation loss "
-            f"{epoch.valid_loss:.4f}, accuracy {100 * epoch.valid_accuracy:.2f}%; {epoch.rate:,.0f} images/s, "
-            f"{epoch.seconds:.2f} s"
-        )
-
     on_images = stage.learn_from == "photos"
     with progress(step.name) as on_progress, threads(None if on_images else 1):
-
-        def on_batch(done: int, count: int) -> None:
-            on_progress(state.epoch * count + done, stage.epochs * count)
-
-        fit_stage(
+        for epoch in train_epochs(
             trainer,
             stage,
             name=step.name,
             train=train,
             valid=valid,
-            rates=trace.rates,
+            rates=rates,
             batch_size=recipe.batch_size,
             seed=derived_seed(recipe.seed, index),
             done=state.epoch,
-            before=sum(earlier.stage.epochs for earlier in recipe.steps()[:index]),
-            hooks=Hooks(on_batch, on_cycle, on_epoch, time.monotonic),
-        )
-    seconds = sum(epoch.seconds for epoch in state.history if epoch.stage == step.name)
-    name, logits = step.name, newest[0]
+            before=sum(earlier.stage.epochs for earlier in steps[:index]),
+            on_batch=on_progress,
+        ):
+            result, logits = epoch.result, epoch.logits
+            state.history.append(result)
+            state.epoch += 1
+            if averaged and epoch.ended_cycle is not None:
+                if session.processes.first:
+                    save_snapshot(session.folder, epoch.ended_cycle, trainer.network.state_dict())
+                name = f"snapshot of cycle {epoch.ended_cycle + 1}"
+                state.snapshots.append(StepResult.of(name, step.size, logits, labels_N, result.seconds))
+            if session.processes.first:
+                record(result)
+                if session.checkpoints.due and state.epoch < stage.epochs:
+                    _save(session, state, session.classifier, trainer)
+            say(
+                f"epoch {result.epoch} of {recipe.epochs}: training loss {result.train_loss:.4f}, validation loss "
+                f"{result.valid_loss:.4f}, accuracy {100 * result.valid_accuracy:.2f}%; {result.rate:,.0f} images/s, "
+                f"{result.seconds:.2f} s"
+            )
+    seconds = sum(result.seconds for result in state.history if result.stage == step.name)
+    name, network = step.name, cast(Network, session.classifier)
     if averaged:
         state.results += state.snapshots
         session.processes.wait()
-        result.network, logits = average_snapshots(
+        network, logits = average_snapshots(
             recipe.average,
             session.folder,
             stage.cycles,
@@ -165,8 +141,9 @@ def _run_step(
     state.results.append(StepResult.of(name, step.size, logits, labels_N, seconds))
     state.step, state.epoch, state.trainer = index + 1, 0, {}
     if session.processes.first and (on_images or session.checkpoints.due):
-        _save(session, state, result.network, None)
+        _save(session, state, network, None)
     session.processes.wait()
+    return network
 
 
 def _trace(session: FitSession, state: FitState, step: Step, groups: Sequence[LayerGroup]) -> StepTrace:
