@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torchvision
 
-from serving.system.files import new_folder, sync_folder
+from serving.system.files import filling
 
 PARTS = {"trainval": "train", "test": "valid"}
 
@@ -16,20 +16,18 @@ def fetch_pets(out: Path, *, breeds: bool) -> int:
 
     Args:
         out: folder to write; it must not exist, or be empty.
-        breeds: 37 classes, one a breed, instead of `cats` and `dogs`.
+        breeds: 37 classes, one for each breed, instead of `cats` and `dogs`.
 
     Returns:
         The number of images.
 
     Raises:
-        ValueError: if `out` holds something.
+        ValueError: if `out` is not empty.
         RuntimeError: if the download fails; nothing is left then.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out} is not empty; give a new folder")
     target = "category" if breeds else "binary-category"
     count = 0
-    with new_folder(out.parent, out.name) as folder:
+    with filling(out) as folder:
         for split, part in PARTS.items():
             try:
                 pets = torchvision.datasets.OxfordIIITPet(
@@ -48,8 +46,4 @@ def fetch_pets(out: Path, *, breeds: bool) -> int:
                 shutil.move(path, place / Path(path).name)
                 count += 1
         shutil.rmtree(folder / "download")
-        sync_folder(folder)
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
     return count

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +14,9 @@ import numpy as np
 
 from serving.image.decode import decode
 from serving.system.cpus import available_cpus
-from serving.system.files import new_folder, sync_folder
+from serving.system.files import filling
 from training.console import progress
-from training.data.images import TRAIN, VALID, DataError, LabelledImage, Skipped, Split, or_reason, read_split
+from training.data.images import TRAIN, VALID, LabelledImage, Skipped, Split, or_reason, read_split
 from training.data.shards import INDEX_FILE, INDEX_FORMAT, checked_url
 
 READ_AHEAD = 64
@@ -45,30 +44,29 @@ def write_shards(
         OSError: if something cannot be written; nothing is left behind.
     """
     url = None if url is None else checked_url(url)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is there already: give a new or an empty folder")
-    with progress("reading images") as on_progress:
-        split, skipped = read_split(data, valid_fraction=valid_fraction, seed=seed, on_progress=on_progress)
     kept: dict[str, list[LabelledImage]] = {}
     shards: list[dict[str, Any]] = []
-    total, done = len(split.train) + len(split.valid), 0
-    out = out.absolute()
-    with new_folder(out.parent, out.name) as folder, progress("writing shards") as on_progress:
-        for part, images in ((TRAIN, split.train), (VALID, split.valid)):
-            order = np.random.default_rng([seed, part == VALID]).permutation(len(images))
-            writer = _ShardWriter(folder, part, data, shard_bytes)
-            unreadable = set()
-            for image, content in _read([images[row] for row in order]):
-                if isinstance(content, str):
-                    skipped.append(Skipped(image.path, content))
-                    unreadable.add(image.path)
-                else:
-                    writer.add(image, content)
-                done += 1
-                on_progress(done, total)
-            writer.write()
-            shards += writer.shards
-            kept[part] = [image for image in images if image.path not in unreadable]
+    done = 0
+    with filling(out) as folder:
+        with progress("reading images") as on_progress:
+            split, skipped = read_split(data, valid_fraction=valid_fraction, seed=seed, on_progress=on_progress)
+        total = len(split.train) + len(split.valid)
+        with progress("writing shards") as on_progress:
+            for part, images in ((TRAIN, split.train), (VALID, split.valid)):
+                order = np.random.default_rng([seed, part == VALID]).permutation(len(images))
+                writer = _ShardWriter(folder, part, data, shard_bytes)
+                unreadable = set()
+                for image, content in _read([images[row] for row in order]):
+                    if isinstance(content, str):
+                        skipped.append(Skipped(image.path, content))
+                        unreadable.add(image.path)
+                    else:
+                        writer.add(image, content)
+                    done += 1
+                    on_progress(done, total)
+                writer.write()
+                shards += writer.shards
+                kept[part] = [image for image in images if image.path not in unreadable]
         split = Split(split.classes, kept[TRAIN], kept[VALID])
         split.check()
         index = {
@@ -81,8 +79,6 @@ def write_shards(
             "shards": shards,
         }
         (folder / INDEX_FILE).write_text(json.dumps(index, ensure_ascii=False) + "\n", encoding="utf-8")
-        sync_folder(folder)
-        os.rename(folder, out)
     return split, skipped, len(shards)
 
 

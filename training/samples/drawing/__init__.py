@@ -1,8 +1,7 @@
-"""Drawings of cats and dogs: a kind and a random generator come in, one image comes out.
+"""Drawings of cats and dogs.
 
-They are drawings, made so that everything can be tried without images; nothing they teach carries over to images.
-Both kinds draw their colours, fur patterns, backdrops, poses and sizes from the same distributions, so that only
-the animal's shape tells which it is.
+A network trained on them does not work on photographs. Colours, fur patterns, backdrops, poses and sizes of both kinds
+come from the same distributions, so that only the animal's shape tells them apart.
 """
 
 import numpy as np
@@ -21,19 +20,19 @@ OVERSAMPLING = 2
 
 
 def draw(kind: Kind, rng: np.random.Generator) -> Image.Image:
-    """One drawing of a cat or a dog, RGB, sides of 240 to 640 px; all that varies is drawn from `rng`."""
+    """Draw a cat or a dog, RGB, with sides of 240 to 640 px; everything random comes from `rng`."""
     short_px = int(rng.integers(*SHORT_SIDE_PX, endpoint=True))
     long_px = round(short_px * rng.uniform(1, LONGEST_RATIO))
     size_px = (long_px, short_px) if rng.random() < 0.6 else (short_px, long_px)
     scene = backdrop(size_px, rng)
     scene = scene.resize((size_px[0] * OVERSAMPLING, size_px[1] * OVERSAMPLING), Image.Resampling.BILINEAR)
-    pose, _ = POSES[int(rng.choice(len(POSES), p=[share for _, share in POSES]))]
+    pose, _ = POSES[int(rng.choice(len(POSES), p=[weight for _, weight in POSES]))]
     pose.paint(_placed(scene, pose, rng), Sitter.random(kind, rng), rng)
     return lit(scene.reduce(OVERSAMPLING), rng)
 
 
 def _placed(scene: Image.Image, pose: Pose, rng: np.random.Generator) -> Canvas:
-    """A canvas on which the pose fills a random share of the scene, at a random place, facing either way."""
+    """A canvas on which the pose fills a random part of the scene, at a random place, facing either way."""
     size_px = np.array(scene.size, dtype=np.float64)
     low, high = np.array(pose.low), np.array(pose.high)
     fits = float((size_px / (high - low)).min())

@@ -1,4 +1,4 @@
-"""Bodies in their poses: a sitter comes in, the whole animal is painted, its head about (0, 0)."""
+"""Paints whole animals in their poses, the head about (0, 0)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ LYING_CHEST = points("-0.65,0.4 0.65,0.4 0.85,1.4 0.6,2 -0.6,2 -0.85,1.4")
 
 @dataclass(frozen=True)
 class Build:
-    """What tells the bodies of the two kinds apart; lengths in units."""
+    """The body of a kind; lengths in units."""
 
     front: Painter
     profile: Painter
     breadth: float
-    """How much broader the body is than the outlines above say."""
+    """Breadth of the body relative to the outlines above."""
     leg_width: float
     standing_height: float
     """From the middle of the head down to the ground, walking."""
@@ -73,7 +73,7 @@ BUILDS: dict[Kind, Build] = {
 
 @dataclass(frozen=True)
 class Pose:
-    """A way of sitting for one's image."""
+    """A pose of an animal."""
 
     paint: Painter
     low: Point
@@ -81,7 +81,7 @@ class Pose:
     high: Point
     """The right and bottom edge of the animal, in units."""
     stands: bool
-    """Whether its feet are to be seen; a portrait runs out of the lower edge of the image instead."""
+    """Whether its feet are visible; a portrait is cut off by the lower edge of the image instead."""
 
 
 def _paint_portrait(canvas: Canvas, sitter: Sitter, rng: np.random.Generator) -> None:
@@ -177,7 +177,7 @@ def _paint_collar(canvas: Canvas, sitter: Sitter, half_width: float) -> None:
     canvas.shape(oval((0, 0.24), (0.12, 0.12)), BUCKLE, mixed(BUCKLE, BLACK, 0.5), 0.03)
 
 
-POSES: tuple[tuple[Pose, float], ...] = (  # pose, its share
+POSES: tuple[tuple[Pose, float], ...] = (  # pose, probability
     (Pose(_paint_portrait, low=(-1.35, -1.6), high=(1.35, 1.9), stands=False), 0.4),
     (Pose(_paint_seated, low=(-1.9, -1.6), high=(1.9, 3.8), stands=True), 0.25),
     (Pose(_paint_walking, low=(-3.8, -2.0), high=(2.1, 3.0), stands=True), 0.2),

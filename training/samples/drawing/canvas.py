@@ -1,4 +1,4 @@
-"""A brush for smooth shapes: outlines in the sitter's own units come in, an image is painted in place.
+"""Paints smooth shapes, given in the sitter's own units, on an image.
 
 Outlines and paths are arrays of shape (points, 2), x to the right and y downwards, in units of the sitter.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-Colour: TypeAlias = tuple[int, ...]  # red, green, blue and, where it is to be seen through, alpha: each 0 to 255
+Colour: TypeAlias = tuple[int, ...]  # red, green, blue and, optionally, alpha: each 0 to 255
 Point: TypeAlias = tuple[float, float]
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -20,13 +20,13 @@ SAMPLES_PER_SEGMENT = 8
 SAMPLES_PER_OVAL = 40
 
 
-def mixed(first: Colour, second: Colour, share: float) -> Colour:
-    """The colour `share` (0 to 1) of the way from the first to the second."""
-    return tuple(round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+def mixed(first: Colour, second: Colour, part: float) -> Colour:
+    """The colour `part` (0 to 1) of the way from the first to the second."""
+    return tuple(round(a + (b - a) * part) for a, b in zip(first, second, strict=True))
 
 
 def points(text: str) -> Array:
-    """Points from how SVG writes them, "x,y x,y ...": shape (points, 2)."""
+    """Points from SVG notation, "x,y x,y ...": shape (points, 2)."""
     return np.array([[float(number) for number in pair.split(",")] for pair in text.split()])
 
 
@@ -81,7 +81,7 @@ def tapered(knots_N2: Array, width: float, end_width: float) -> Array:
 
 @dataclass(frozen=True)
 class Canvas:
-    """An RGB image together with where the sitter's units lie in it."""
+    """An RGB image with the position of the sitter's units in it."""
 
     image: Image.Image
     matrix: Array
@@ -94,7 +94,7 @@ class Canvas:
         return float(np.sqrt(abs(np.linalg.det(self.matrix))))
 
     def placed(self, at: Point, *, angle_deg: float = 0.0, scale: float = 1.0, flip: bool = False) -> Self:
-        """The same image seen from a part of the sitter: moved to `at`, then turned clockwise and scaled."""
+        """The same image with other units: moved to `at`, then turned clockwise and scaled."""
         angle = np.deg2rad(angle_deg)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         sides = np.diag([-scale if flip else scale, scale])
@@ -104,7 +104,7 @@ class Canvas:
         self._brush().polygon(self._flat(outline), fill=colour)
 
     def line(self, path: Array, colour: Colour, width: float, *, closed: bool = False) -> None:
-        """Draws along the path with a round brush `width` units wide."""
+        """Draw along the path with a round brush `width` units wide."""
         whole = np.concatenate([path, path[:2]]) if closed else path
         width_px = max(1, round(width * self.px_per_unit))
         self._brush().line(self._flat(whole), fill=colour, width=width_px, joint="curve")
@@ -114,7 +114,7 @@ class Canvas:
         self.line(outline, edge, edge_width, closed=True)
 
     def hairs(self, starts_N2: Array, ends_N2: Array, colours: Sequence[Colour], width: float) -> None:
-        """Draws one short straight line for each start and end, its colour the next of `colours` in turn."""
+        """Draw a straight line from each start to its end, in the colours in turn."""
         brush = self._brush()
         width_px = max(1, round(width * self.px_per_unit))
         both = np.concatenate([self._pixels(starts_N2), self._pixels(ends_N2)], axis=1).tolist()

@@ -1,4 +1,4 @@
-"""Heads of cats: a sitter comes in, its head is painted about (0, 0) and about two units wide."""
+"""Paints heads of cats about (0, 0), about two units wide."""
 
 import numpy as np
 

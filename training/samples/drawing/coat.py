@@ -1,4 +1,4 @@
-"""Coats: an outline and a coat come in, the outline is painted full of its fur on the canvas."""
+"""Coats: colours and patterns of fur, and how outlines are filled with them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ FURS: tuple[tuple[Colour, Colour], ...] = (  # base, markings
     ((112, 72, 50), (62, 38, 28)),  # chocolate
 )
 PATTERNS = ("plain", "tabby", "spots", "patches", "two-tone", "points")
-PATTERN_SHARES = (0.2, 0.2, 0.12, 0.16, 0.2, 0.12)
+PATTERN_PROBABILITIES = (0.2, 0.2, 0.12, 0.16, 0.2, 0.12)
 
 
 @dataclass(frozen=True)
 class Coat:
-    """The colours of a fur and how they lie on it; cats and dogs draw theirs from the same ones."""
+    """The colours of a fur and its pattern, drawn from the same ones for cats and dogs."""
 
     base: Colour
     mark: Colour
@@ -48,7 +48,7 @@ class Coat:
         base, mark = FURS[int(rng.integers(len(FURS)))]
         shift = int(rng.integers(-14, 15))
         base = tuple(min(255, max(0, channel + shift)) for channel in base)
-        pattern = str(rng.choice(PATTERNS, p=PATTERN_SHARES))
+        pattern = str(rng.choice(PATTERNS, p=PATTERN_PROBABILITIES))
         pale = WHITE if pattern == "two-tone" else mixed(base, WHITE, rng.uniform(0.25, 0.7))
         return cls(base, mark, pale, pattern)
 
@@ -80,10 +80,11 @@ def paint_fur(
     shade: float = 0.0,
     seam: bool = False,
 ) -> None:
-    """Fills the outline with the fur of that part of the animal.
+    """Fill the outline with the fur of a part of the animal.
 
-    `shade` (0 to 1) says how much darker it lies than the rest; with a `seam` no line is drawn from the last point
-    of the outline to the first, since there it runs on into another part.
+    Args:
+        shade: how much darker than the rest it is, 0 to 1.
+        seam: draw no line from the last point of the outline to the first, where another part adjoins.
     """
     colour = mixed(coat.ground(part), BLACK, shade)
     low, high = outline.min(axis=0), outline.max(axis=0)
@@ -110,7 +111,7 @@ def _paint_nothing(canvas: Canvas, outline: Array, coat: Coat, rng: np.random.Ge
 
 
 def _paint_stripes(canvas: Canvas, outline: Array, coat: Coat, rng: np.random.Generator, part: Part) -> None:
-    """Stripes from both sides of an upright part and from the top of a lying one; those of a head are the head's."""
+    """Stripes from both sides of an upright part and from the top of a lying one; a head has its own."""
     if part in ("head", "ear"):
         return
     low, high = outline.min(axis=0), outline.max(axis=0)

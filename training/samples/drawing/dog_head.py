@@ -1,4 +1,4 @@
-"""Heads of dogs: a sitter comes in, its head is painted about (0, 0) and about two units wide."""
+"""Paints heads of dogs about (0, 0), about two units wide."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What is behind a sitter and how it is lit: random backdrops of a given size, and light and noise for an image."""
+"""Random backdrops, and light and noise for an image."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ SKIES: tuple[Colour, ...] = ((150, 192, 226), (188, 208, 224), (236, 204, 176), 
 
 def backdrop(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     """A random backdrop, RGB, of the given (width, height) in pixels, more or less out of focus."""
-    paint, _ = _BACKDROPS[int(rng.choice(len(_BACKDROPS), p=[share for _, share in _BACKDROPS]))]
+    paint, _ = _BACKDROPS[int(rng.choice(len(_BACKDROPS), p=[weight for _, weight in _BACKDROPS]))]
     image = paint(size, rng)
     return image.filter(ImageFilter.BoxBlur(float(rng.uniform(0, 0.008)) * max(size)))
 
@@ -148,4 +148,4 @@ _BACKDROPS: tuple[tuple[Callable[[tuple[int, int], np.random.Generator], Image.I
     (_room, 0.28),
     (_wallpaper, 0.1),
     (_mottled, 0.12),
-)  # what is painted, and its share
+)  # painter, probability

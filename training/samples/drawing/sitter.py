@@ -1,4 +1,4 @@
-"""The sitter: what stays the same about one cat or dog whatever pose it takes."""
+"""The sitter: the properties of one cat or dog, the same in every pose."""
 
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
@@ -15,11 +15,11 @@ EYES: dict[Kind, tuple[Colour, ...]] = {
     "cat": ((150, 178, 74), (214, 168, 52), (96, 158, 190), (176, 120, 48)),
     "dog": ((98, 62, 36), (84, 56, 38), (140, 92, 44), (104, 150, 184)),
 }
-EARS: dict[Kind, tuple[tuple[Ears, float], ...]] = {  # shape, its share
+EARS: dict[Kind, tuple[tuple[Ears, float], ...]] = {  # shape, probability
     "cat": (("pointed", 1.0),),
     "dog": (("floppy", 0.66), ("folded", 0.18), ("erect", 0.16)),
 }
-MOUTH_OPEN_SHARE: dict[Kind, float] = {"cat": 0.08, "dog": 0.6}
+MOUTH_OPEN_PROBABILITY: dict[Kind, float] = {"cat": 0.08, "dog": 0.6}
 COLLARS: tuple[Colour, ...] = (
     (192, 48, 52),
     (44, 92, 168),
@@ -28,7 +28,7 @@ COLLARS: tuple[Colour, ...] = (
     (120, 70, 150),
     (40, 40, 44),
 )
-COLLAR_SHARE = 0.4  # of either kind, so that a collar gives nothing away
+COLLAR_PROBABILITY = 0.4  # the same for both kinds, so that a collar does not tell them apart
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Sitter:
     width: float
     """How wide head and body are, 1 for a middling animal of its kind."""
     turn: float
-    """How far the nose is turned aside when it looks at us, in units; to the right above 0."""
+    """How far the nose is turned to the right in a front view, in units."""
     pupil: float
     """How wide the pupils are open, 0 to 1."""
     mouth_open: bool
@@ -58,12 +58,12 @@ class Sitter:
             kind=kind,
             coat=Coat.random(rng),
             eye=EYES[kind][int(rng.integers(len(EYES[kind])))],
-            ears=EARS[kind][int(rng.choice(len(EARS[kind]), p=[share for _, share in EARS[kind]]))][0],
+            ears=EARS[kind][int(rng.choice(len(EARS[kind]), p=[weight for _, weight in EARS[kind]]))][0],
             ear_size=rng.uniform(0.85, 1.2),
             snout=rng.uniform(0.8, 1.25),
             width=rng.uniform(0.92, 1.1),
             turn=rng.uniform(-0.22, 0.22),
             pupil=rng.uniform(0, 1),
-            mouth_open=rng.random() < MOUTH_OPEN_SHARE[kind],
-            collar=COLLARS[int(rng.integers(len(COLLARS)))] if rng.random() < COLLAR_SHARE else None,
+            mouth_open=rng.random() < MOUTH_OPEN_PROBABILITY[kind],
+            collar=COLLARS[int(rng.integers(len(COLLARS)))] if rng.random() < COLLAR_PROBABILITY else None,
         )
