@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from serving.client import Client
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, eventually, run, serving
+from tests.support.commands import ROOT, run
+from tests.support.images import encoded
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 COLOURS = {"red": "red", "green": "#00ff00", "blue": "blue"}
 
@@ -108,12 +110,12 @@ def test_a_restart_of_the_server_loses_nothing(pictures: Path, tmp_path: Path) -
     out = tmp_path / "out.csv"
     good = [file for file in sorted(pictures.glob("*.png")) for _ in range(30)]
     with ExitStack() as first:
-        address = first.enter_context(serving(tmp_path / "models", tmp_path / "state"))
+        address = first.enter_context(running_server(tmp_path / "models", tmp_path / "state"))
         with predicting(*good, "--out", out, "--server", address) as predict:
             assert eventually(lambda: lines_in(out) > 100)
             first.close()
             assert predict.poll() is None
-            with serving(tmp_path / "models", tmp_path / "state", "--listen", address):
+            with running_server(tmp_path / "models", tmp_path / "state", "--listen", address):
                 summary, errors = predict.communicate(timeout=120)
     assert predict.returncode == 0, errors
     assert "900 of 900 files" in summary
@@ -127,7 +129,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_much(pictures: Path, tmp_path: P
     write_bundle(tmp_path / "models", slowness=3)
     out = tmp_path / "out.csv"
     good = [file for file in sorted(pictures.glob("*.png")) for _ in range(60)]
-    with serving(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
+    with running_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
         with predicting(*good, "--out", out, "--server", address) as predict:
             assert eventually(lambda: lines_in(out) > 20)
             predict.send_signal(signal.SIGINT)
@@ -143,7 +145,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_much(pictures: Path, tmp_path: P
 def test_a_kill_leaves_whole_lines_that_a_resume_goes_on_from(pictures: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=3)
     out = tmp_path / "out.jsonl"
-    with serving(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
+    with running_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
         good = sorted(pictures.glob("*.png"))
         many = [file for file in good for _ in range(60)]
         with predicting(*many, "--out", out, "--server", address) as predict:
@@ -160,7 +162,7 @@ def test_a_server_that_goes_for_good_is_said_with_what_is_done(pictures: Path, t
     out = tmp_path / "out.csv"
     many = [file for file in sorted(pictures.glob("*.png")) for _ in range(60)]
     with ExitStack() as server:
-        address = server.enter_context(serving(tmp_path / "models", tmp_path / "state", "--grace", 0))
+        address = server.enter_context(running_server(tmp_path / "models", tmp_path / "state", "--grace", 0))
         with predicting(*many, "--out", out, "--timeout", 3, "--server", address) as predict:
             assert eventually(lambda: lines_in(out) > 20)
             server.close()
@@ -172,7 +174,7 @@ def test_a_server_that_goes_for_good_is_said_with_what_is_done(pictures: Path, t
 
 def test_the_truth_is_recorded_once_for_each_picture(pictures: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with serving(tmp_path / "models", tmp_path / "state") as address:
+    with running_server(tmp_path / "models", tmp_path / "state") as address:
         arguments = ["--out", tmp_path / "out.csv", "--label", "red", "--server", address]
         run("serving", "predict", pictures, *arguments)
         with Client(address) as client:

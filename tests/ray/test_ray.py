@@ -21,7 +21,9 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.ray.ingress import CLASSIFIER
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, eventually, run, serving
+from tests.support.commands import ROOT, run
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
@@ -89,20 +91,20 @@ def test_replicas_come_under_load_and_a_killed_one_costs_nobody_an_answer(ray: C
     before, _ = labelled(client)
     load = Load(ray.address)
     try:
-        assert eventually(lambda: len(ray.replicas()) == 2, within_s=90), "no second replica came"
+        assert eventually(lambda: len(ray.replicas()) == 2), "no second replica came"
         seen = load.answered
-        assert eventually(lambda: load.answered > seen + 20, within_s=60)
+        assert eventually(lambda: load.answered > seen + 20)
         killed = min(ray.replicas())
         os.kill(killed, signal.SIGKILL)
-        assert eventually(lambda: killed not in ray.replicas() and len(ray.replicas()) == 2, within_s=90)
+        assert eventually(lambda: killed not in ray.replicas() and len(ray.replicas()) == 2)
         seen = load.answered
-        assert eventually(lambda: load.answered > seen + 20, within_s=60)
+        assert eventually(lambda: load.answered > seen + 20)
     finally:
         answered = load.stop()
     labels, right = labelled(client)
     assert labels == before + answered
     assert right == labels
-    assert eventually(lambda: len(ray.replicas()) == 1, within_s=120), "the second replica did not go"
+    assert eventually(lambda: len(ray.replicas()) == 1), "the second replica did not go"
     assert client.health() == "SERVING"
 
 
@@ -118,13 +120,13 @@ def test_a_replica_without_memory_is_replaced_or_goes_on(ray: Cluster, client: C
             client.classify([large], views=16)
     if starved in ray.replicas():  # it survived: what the kernel's killer would do next
         os.kill(starved, signal.SIGKILL)
-    assert eventually(lambda: bool(ray.replicas() - {starved}), within_s=90)
+    assert eventually(lambda: bool(ray.replicas() - {starved}))
     [result] = client.classify([large], views=16).results
     assert isinstance(result, Prediction)
 
 
 def test_versions_are_loaded_when_callers_name_them_a_few_at_a_time(ray: Cluster, client: Client) -> None:
-    assert eventually(lambda: len(ray.replicas()) == 1, within_s=90)  # or another one answers ListModels
+    assert eventually(lambda: len(ray.replicas()) == 1)  # or another one answers ListModels
 
     def served() -> list[str]:
         return [model.name for model in client.list_models() if model.state == pb.MODEL_STATE_READY]
@@ -174,7 +176,7 @@ BAD: dict[str, Callable[[grpc.Channel], object]] = {
 
 
 def test_errors_are_those_of_the_plain_server(ray: Cluster, folder: Path, tmp_path: Path) -> None:
-    with serving(folder / "models", tmp_path / "state", "--max-message-mib", 1) as plain:
+    with running_server(folder / "models", tmp_path / "state", "--max-message-mib", 1) as plain:
         for what, ask in BAD.items():
             assert refusal(ray.address, ask) == refusal(plain, ask), what
 

@@ -13,8 +13,10 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.ray.calls import COLOURS, labelled, picture, refusal
 from tests.support.bundles import write_bundle
-from tests.support.commands import eventually, run, serving
+from tests.support.commands import run
 from tests.support.postgresql import PASSWORD, Postgresql
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
@@ -50,7 +52,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgresql) -> 
     database = postgresql.create()
     options = ("--replicas", 2, "--cpus", 0.5, "--auth-tokens", callers)
     with cluster(folder, *options, PAWSERVE_STATISTICS=database) as ray:
-        assert eventually(lambda: len(ray.replicas()) == 2, within_s=60)
+        assert eventually(lambda: len(ray.replicas()) == 2)
         yield Shared(ray, folder, callers, database)
 
 
@@ -71,7 +73,7 @@ def test_a_plain_server_on_the_same_database_and_key_knows_the_same(shared: Shar
     key = shared.folder / "state" / "token.key"
     with (
         shared.as_("operator") as operator,
-        serving(
+        running_server(
             shared.folder / "models", tmp_path / "state", "--statistics", shared.database, "--token-key", key
         ) as plain,
         Client(plain) as client,
@@ -106,7 +108,7 @@ def test_callers_are_refused_as_the_plain_server_refuses_them(shared: Shared, tm
         "another role": (classify(bearer(TOKENS["labeller"])), grpc.StatusCode.PERMISSION_DENIED),
         "another role's stream": (watch(bearer(TOKENS["camera"])), grpc.StatusCode.PERMISSION_DENIED),
     }
-    with serving(shared.folder / "models", tmp_path / "state", "--auth-tokens", shared.callers) as plain:
+    with running_server(shared.folder / "models", tmp_path / "state", "--auth-tokens", shared.callers) as plain:
         for what, (ask, code) in refused.items():
             of_ray = refusal(shared.ray.address, ask)
             assert of_ray[0] == code, what
@@ -134,7 +136,7 @@ def test_a_caller_who_is_added_to_the_file_may_call_within_seconds(shared: Share
             return bool(newcomer.classify([picture("red")]).results)
         return False
 
-    assert eventually(is_let_in, within_s=60)
+    assert eventually(is_let_in)
 
 
 def test_without_the_database_photos_are_classified_and_labels_wait_for_it(
@@ -158,7 +160,7 @@ def test_without_the_database_photos_are_classified_and_labels_wait_for_it(
                 return not isinstance(labeller.record_labels([(result.token, "blue")])[0], ClientError)
             return False
 
-        assert eventually(is_recorded, within_s=60)
+        assert eventually(is_recorded)
         assert labelled(labeller)[0] == before + 1
 
 

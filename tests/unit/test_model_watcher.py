@@ -11,8 +11,7 @@ from serving.bundle.manifest import BundleError, Manifest
 from serving.models.repository import ModelNotFound, ModelRepository, find_bundles, load_model
 from serving.models.watcher import ModelWatcher
 from serving.statistics.store import StatisticsUnavailable
-from tests.support.bundles import write_bundle
-from tests.unit.test_repository import OPTIONS
+from tests.support.bundles import OPTIONS, write_bundle
 
 
 def watched(
