@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from serving.context import CURRENT_CALL, Call
 from serving.models.observers import ModelObserver
 from serving.observability.settings import ObservabilitySettings
-from serving.system.logs import AccessLog
+from serving.system.logs import FIELDS, REQUEST_ID
 
 if TYPE_CHECKING:  # what is not wanted is not loaded
     from serving.bundle.manifest import Manifest
@@ -28,6 +29,28 @@ class CallObserver(Protocol):
 
     def ended(self, call: Call, code: str, seconds: float) -> None:
         """The last response was sent, or the client has gone; `code` is the name of the status."""
+
+
+access_logger = logging.getLogger("pawserve.access")
+
+
+class AccessLog:
+    """Logs one line for each call when it has ended: the method, the status and counts, but none of its contents."""
+
+    def began(self, call: Call, metadata: dict[str, str | bytes]) -> None:
+        """Log nothing yet."""
+
+    def ended(self, call: Call, code: str, seconds: float) -> None:
+        """Log the call."""
+        counted = {"images": call.images, "rows": call.rows, "labels": call.labels}
+        fields = {
+            REQUEST_ID: call.request_id,
+            "method": call.method,
+            "code": code,
+            "duration_s": round(seconds, 6),
+            **{name: count for name, count in counted.items() if count},
+        }
+        access_logger.info("%s %s %.1f ms", call.method, code, 1000 * seconds, extra={FIELDS: fields})
 
 
 class Observability:

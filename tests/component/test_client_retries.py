@@ -17,7 +17,7 @@ from PIL import Image
 from serving.client import AsyncClient, Classified, Client, ClientError, Retry
 from serving.client.channel import to_target
 from serving.client.retries import Attempts, is_retryable
-from serving.rpc.errors import ApiError
+from serving.rpc.api_errors import ApiError, Code
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
 from tests.support.images import encoded
@@ -60,8 +60,8 @@ both = pytest.mark.parametrize("classify", [classify_sync, classify_async])
         refusal(UNAVAILABLE),
         refusal(EXHAUSTED, "QUEUE_FULL", 0.05),
         refusal(EXHAUSTED),
-        ApiError(grpc.StatusCode.CANCELLED, "", "CANCELLED"),
-        ApiError(grpc.StatusCode.INTERNAL, "", "Stream removed (RST_STREAM (Received RST_STREAM with error code 0))"),
+        ApiError(Code.CANCELLED, "", "CANCELLED"),
+        ApiError(Code.INTERNAL, "", "Stream removed (RST_STREAM (Received RST_STREAM with error code 0))"),
     ],
     ids=["unavailable", "queue full", "a proxy's limit", "not started by a stopping server", "reset by a proxy"],
 )
@@ -100,7 +100,7 @@ def test_permanent_failures_are_not_tried_again(
     script.fail = [error] * 5
     with pytest.raises(ClientError) as caught:
         classify(address)
-    assert (caught.value.code, caught.value.reason) == (error.code, error.reason)
+    assert (caught.value.code.name, caught.value.reason) == (error.code.name, error.reason)
     assert len(script.called_at) == 1
 
 

@@ -197,7 +197,7 @@ MALFORMED = {
     "2^64 - 1 views": (images([RED], parameters={"views": {"uint64_param": 2**64 - 1}}), "views"),
     "no top class": (images([RED], parameters={"top_k": {"int64_param": 0}}), "top_k"),
     "no time": (images([RED], parameters={"timeout": {"int64_param": 0}}), "parameters"),
-    "a bad picture": (images([RED, b"I am a cat"]), "inputs[0] picture 1"),
+    "a bad picture": (images([RED, b"I am a cat"]), "inputs[0] image 1"),
     "a version that is no number": (images([RED], model_version="newest"), "model_name"),
     "no model": (images([RED], model_name=""), "model_name"),
 }

@@ -1,4 +1,4 @@
-"""`stats --since`, `stats --watch` and `export-labels`, as a user runs them."""
+"""`stats --since`, `stats --watch` and `export-labels` as a user runs them."""
 
 import csv
 import json
@@ -25,6 +25,7 @@ from tests.support.commands import ROOT, run
 from tests.support.postgresql import Postgresql
 from tests.support.servers import running_server
 from tests.support.statistics import tokens
+from tests.support.waiting import LIMIT_S
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def watching(address: str, *arguments: str, **pipes: int) -> Iterator["subproces
 
 
 @pytest.mark.parametrize("arguments", [["--json"], []])
-def test_watch_ends_once_nobody_reads_though_nothing_changes(
+def test_watch_ends_when_its_reader_ends_even_if_nothing_changes(
     models: Path, tmp_path: Path, arguments: list[str]
 ) -> None:
     """As `stats --watch | head -1` does."""
@@ -92,7 +93,7 @@ def test_wrong_use_of_stats_is_exit_code_2(arguments: list[str]) -> None:
     assert "Traceback" not in finished.stderr
 
 
-def test_watch_follows_the_server_through_a_restart_and_ctrl_c_ends_it(models: Path, tmp_path: Path) -> None:
+def test_watch_reconnects_after_a_restart_and_ends_on_ctrl_c(models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with ExitStack() as stack:
         with running_server(models, state) as address, Client(address) as client:
@@ -118,8 +119,8 @@ def test_watch_on_a_terminal_shows_tables(models: Path, tmp_path: Path) -> None:
         with watching(address, stdin=theirs, stdout=theirs, stderr=theirs) as process:
             os.close(theirs)
             seen = ""
-            deadline = time.monotonic() + 30
-            while "Ctrl-C ends" not in seen:
+            deadline = time.monotonic() + LIMIT_S
+            while "press Ctrl-C to end" not in seen:
                 assert time.monotonic() < deadline
                 seen += os.read(ours, 4096).decode(errors="replace")
             os.write(ours, b"\x03")
@@ -130,7 +131,7 @@ def test_watch_on_a_terminal_shows_tables(models: Path, tmp_path: Path) -> None:
     assert "accuracy 100.0%" in seen
 
 
-def test_watch_of_a_server_that_is_not_there_fails_at_once() -> None:
+def test_watch_of_an_unreachable_server_fails() -> None:
     finished = run("serving", "stats", "--watch", "--server", "127.0.0.1:1")
     assert finished.returncode == 1
     assert "no pawserve answers" in finished.stderr
@@ -144,7 +145,7 @@ def labelled(models: Path, tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def test_labels_are_exported_one_a_row(labelled: Path, tmp_path: Path) -> None:
+def test_each_label_is_one_row(labelled: Path, tmp_path: Path) -> None:
     began = datetime.now(UTC)
     for name in ("labels.csv", "labels.parquet"):
         finished = run("serving", "export-labels", tmp_path / name, "--state", labelled)
@@ -163,7 +164,7 @@ def test_labels_are_exported_one_a_row(labelled: Path, tmp_path: Path) -> None:
     assert not [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
 
 
-def test_an_export_takes_a_model_and_a_window(labelled: Path, tmp_path: Path) -> None:
+def test_an_export_may_be_of_one_model_and_a_time_window(labelled: Path, tmp_path: Path) -> None:
     with StatisticsStore(labelled / "statistics.sqlite") as store:
         store.register_version("birds", 1, ["owl"])
     for arguments, count in (
@@ -176,7 +177,7 @@ def test_an_export_takes_a_model_and_a_window(labelled: Path, tmp_path: Path) ->
         assert finished.stdout.startswith(f"{count} labels"), finished.stderr
 
 
-def test_an_export_that_cannot_be_done_says_why_and_leaves_nothing(labelled: Path, tmp_path: Path) -> None:
+def test_an_export_that_fails_prints_why_and_writes_nothing(labelled: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     with closing(sqlite3.connect(foreign / "statistics.sqlite")) as connection:
@@ -215,7 +216,7 @@ def test_an_export_to_a_full_disk_names_the_file_and_keeps_the_earlier_one(tmp_p
     assert not [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
 
 
-STANDS_STILL = """
+BLOCKS = """
 import sys, time
 from serving.__main__ import main
 from serving.statistics import export
@@ -231,25 +232,25 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_an_export_that_is_ended_leaves_nothing_and_keeps_the_earlier_file(
+def test_an_export_ended_by_a_signal_keeps_the_earlier_file(
     labelled: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "labels.csv"
     out.write_text("earlier")
-    command = [sys.executable, "-c", STANDS_STILL, "export-labels", str(out), "--state", str(labelled)]
+    command = [sys.executable, "-c", BLOCKS, "export-labels", str(out), "--state", str(labelled)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "in the middle\n"
         assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".labels.csv")]
         process.send_signal(number)
         process.send_signal(number)  # a second one from an impatient user
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, errors) == (128 + number, "")
     assert out.read_text() == "earlier"
     assert not [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
 
 
-def test_class_names_are_exported_as_they_are(tmp_path: Path) -> None:
+def test_class_names_are_exported_unchanged(tmp_path: Path) -> None:
     names = ["=1+1", "a,b", 'say "owl"', "two\nlines", "Käuzchen 🦉", "", " "]
     with StatisticsStore(tmp_path / "statistics.sqlite") as store:
         store.register_version("birds", 1, names)
