@@ -1,7 +1,7 @@
 """The whole workflow, from images to statistics, with the commands that a user would type: `make demo`.
 
-images -> fit -> bundle -> server -> predict -> label -> statistics. Everything is written below one folder. The last line
-of standard output is one JSON document.
+images -> fit -> bundle -> server -> predict -> label -> statistics. Everything is written below one folder. The last
+line of standard output is one JSON document.
 """
 
 import argparse

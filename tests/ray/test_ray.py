@@ -123,7 +123,7 @@ def test_a_replica_without_memory_is_replaced_or_continues(ray: Cluster, client:
     assert isinstance(result, Prediction)
 
 
-def test_versions_are_loaded_when_threads_name_them_a_few_at_a_time(ray: Cluster, client: Client) -> None:
+def test_versions_are_loaded_when_clients_name_them_a_few_at_a_time(ray: Cluster, client: Client) -> None:
     assert eventually(lambda: len(ray.replicas()) == 1, within_s=90)  # otherwise another one may answer ListModels
 
     def served() -> list[str]:
