@@ -1,4 +1,4 @@
-"""The examples of docs/clients.md and docs/open-inference.md, run as they stand."""
+"""The Python examples of docs/clients.md and docs/open-inference.md."""
 
 import os
 import re
@@ -43,7 +43,7 @@ def address(folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_each_example_prints_what_it_says(folder: Path, address: str, example: str) -> None:
+def test_each_example_runs(folder: Path, address: str, example: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-W", "error", "-c", example.replace("127.0.0.1:50051", address)],
         cwd=folder,

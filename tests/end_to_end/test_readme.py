@@ -1,4 +1,4 @@
-"""Every command that the README shows works, in the order in which it shows them."""
+"""The commands and the program of the README work, in their order."""
 
 import re
 import signal
@@ -11,10 +11,10 @@ import pytest
 from tests.support.commands import ROOT, WarmProcess, main_of
 
 TESTED_ELSEWHERE = {"make demo", "make test"}
-"""The tests are what is running, and the demo has a test of its own. `docker` is run by tests/containers."""
+"""The demo has its own test; `make test` runs this one. tests/containers runs `docker`."""
 
 FEWER = "sample --per-class 40 --valid-per-class 20"
-"""The drawings are fewer than by default: all commands after that are as quick as they can be."""
+"""Fewer drawings than by default, so that the later commands are fast."""
 
 
 def readme_blocks(language: str) -> list[str]:
@@ -32,13 +32,13 @@ def test_the_readme_shows_commands() -> None:
 
 
 def words(command: str, folder: Path) -> list[str]:
-    """A command as the shell would pass it on, with its patterns of files expanded."""
+    """The words of a command, with file patterns expanded as by the shell."""
     printed = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], cwd=folder, capture_output=True, check=True)
     return printed.stdout.decode().split("\0")[:-1]
 
 
 @pytest.mark.slow
-def test_the_readme_s_commands_work_in_their_order(tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_work_in_their_order(tmp_path: Path) -> None:
     environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     server = None
     try:

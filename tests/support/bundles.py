@@ -12,7 +12,7 @@ from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact, Manifest
 from serving.image.decode import Limits
 from serving.image.preprocess import Preprocess
 from serving.models.layout import LayoutOptions
-from serving.models.repository import ServingOptions
+from serving.models.loader import ServingOptions
 
 COLOURS = ("blue", "green", "red")
 OPTIONS = ServingOptions(

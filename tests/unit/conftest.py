@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from serving.batching.admission import Admission
 from serving.batching.batcher import DynamicBatcher
+from serving.batching.workers import WorkerOptions
 from tests.support.batching import GatedEngine
 from tests.support.fake_gpu import FakeGpu
 from tests.support.fake_tensorrt import install
@@ -25,7 +27,7 @@ def batchers() -> Iterator[Callable[..., DynamicBatcher]]:
     made: list[DynamicBatcher] = []
 
     def make(*engines: GatedEngine, workers: int = 2, max_rows: int = 100, **more: Any) -> DynamicBatcher:
-        made.append(DynamicBatcher(engines, workers=workers, max_rows=max_rows, **more))
+        made.append(DynamicBatcher(engines, Admission(max_rows), WorkerOptions(count=workers, **more)))
         return made[-1]
 
     yield make

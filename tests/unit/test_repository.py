@@ -5,13 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError
-from serving.models.repository import (
-    ModelNotFound,
-    ModelRepository,
-    find_bundles,
-    load_model,
-)
+from serving.models.loader import load_model
+from serving.models.repository import ModelNotFound, ModelRepository
 from tests.support.bundles import OPTIONS, write_bundle
 
 
