@@ -16,7 +16,7 @@ MAX_AGE_S = 20 * DAY_S
 _DEFAULTS = ConnectionLimits()
 _age, _ping = number("seconds", 0, MAX_AGE_S), number("seconds", 1, DAY_S)
 NUMBERS: Numbers = (
-    ("--max-queue-views --max-views-in-flight", positive, 1024, "N", "most views in flight for each model"),
+    ("--max-views-in-flight --max-queue-views", positive, 1024, "N", "most views in flight for each model"),
     ("--max-message-mib", whole(MAX_MESSAGE_MIB), 32, "MIB", "largest request"),
     ("--max-pixels", positive, 50_000_000, "N", "most pixels of an image, checked before it is decoded"),
     ("--max-in-flight-mib", positive, 512, "MIB", "most encoded images in memory; further ones are refused"),
@@ -70,7 +70,7 @@ def to_max_views(arguments: argparse.Namespace) -> int:
         ValueError: if one image may have more views than may be in flight.
     """
     views: int | None = arguments.max_views
-    in_flight: int = arguments.max_queue_views
+    in_flight: int = arguments.max_views_in_flight
     if views is not None and views > in_flight:
         raise ValueError(
             f"--max-views {views} is more than --max-views-in-flight {in_flight}: such a request would always be "

@@ -139,7 +139,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 "port": port,
                 "grpc_servicer_functions": list(SERVICER_FUNCTIONS),
                 # Ray answers reflection without checking tokens
-                "enable_reflection": not arguments.no_reflection and arguments.auth_tokens is None,
+                "enable_reflection": not arguments.no_reflection and arguments.clients is None,
             },
         )
         app = application(options, arguments.more_versions, **_deployment(arguments))
