@@ -26,8 +26,7 @@ from training.networks.model import Network, class_count, describe_backbone, is_
 RUN_FORMAT = 1
 RUN_FILE = "run.json"
 MODEL_FILE = "model.safetensors"
-VALIDATION_FILE = "validation.jsonl"
-TRAINING_FILE = "training.jsonl"
+VALIDATION_FILE, TRAINING_FILE = (f"{part}.jsonl" for part in ("validation", "training"))
 RECIPE_FILE = "recipe.yaml"
 MAX_PROBABILITIES = 100
 """Per image in `validation.jsonl`: all of ten thousand classes' would take gigabytes."""
