@@ -84,9 +84,13 @@ def load(files: TlsFiles) -> Certificate:
         raise ValueError(f"{files.key} does not belong to {files.certificate}; give a certificate and its own key")
     now = datetime.now(UTC)
     if certificate.not_valid_after_utc <= now:
-        raise ValueError(f"{files.certificate} has expired: it was valid until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+        raise ValueError(
+            f"{files.certificate} has expired: it was valid until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        )
     if certificate.not_valid_before_utc > now:
-        raise ValueError(f"{files.certificate} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
+        raise ValueError(
+            f"{files.certificate} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+        )
     authorities = None
     if files.client_ca is not None:
         authorities = _read(files.client_ca)
