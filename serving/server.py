@@ -41,8 +41,8 @@ class StartupError(Exception):
 class Server:
     """One server: `startup`, then `serve` until a signal or `stop`, then `shutdown`.
 
-    A host that receives the calls itself, such as Ray, uses `prepare` and `mark_ready`, passes the calls to `classifier`
-    and `health` through the `interceptors`, and ends with `mark_stopping` and `close`.
+    A host that receives the calls itself, such as Ray, uses `prepare` and `mark_ready`, passes the calls to
+    `classifier` and `health` through the `interceptors`, and ends with `mark_stopping` and `close`.
     """
 
     def __init__(self, settings: Settings) -> None:
