@@ -47,7 +47,7 @@ class ModelCollector(Collector):
             refusals.add_metric([name], refused[name])
         state = _gauge("model_state", "1 for each known version in its state, such as ready or refused.", "state")
         for status in self._repository.statuses:
-            name = pb.ModelState.Name(status.state.value).lower()  # as in the API
+            name = pb.ModelState.Name(status.state.value).removeprefix("MODEL_STATE_").lower()
             state.add_metric([status.version.name, str(status.version.version), name], 1)
         info = _gauge(
             "model_info",
