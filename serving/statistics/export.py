@@ -1,9 +1,7 @@
-"""A statistics database in; its labels in a CSV or Parquet file, one a row, out. No server is needed or disturbed."""
+"""Export of labels from a statistics database to a CSV or Parquet file, while servers may be running or not."""
 
-import argparse
 import csv
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,63 +9,54 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from serving.bundle.model_version import parse_resource
-from serving.cli.serve_options import find_statistics
-from serving.statistics.database import StatisticsUnavailable, open_database
-from serving.statistics.migrations import check_current, schema_version
-from serving.statistics.queries import ALL_TIME, LabelRow, Window, WindowExpired, select_all_classes, select_labels
+from serving.bundle.model_version import ModelVersion
+from serving.statistics.queries import LabelRow, Window, select_all_classes, select_labels
+from serving.statistics.schema import check_current, schema_version
+from serving.statistics.store import ALL_TIME, open_database
 from serving.system.files import replacing
 
 COLUMNS = ("id", "model", "version", "predicted", "label", "probability", "predicted_at", "labelled_at")
-ROWS_AT_ONCE = 10_000
+CHUNK_ROWS = 10_000
 
 Rows = Iterable[Sequence[tuple[Any, ...]]]
 """Chunks of rows, each with the values of COLUMNS; times are datetimes in UTC."""
 
 
-class CannotWrite(Exception):
-    """The file that labels are exported to cannot be written; no OSError, which would be said of the database."""
+class ExportError(Exception):
+    """The file of labels cannot be written. Not an OSError, which would be reported as the database's."""
 
 
-def export(arguments: argparse.Namespace) -> int:
-    """Write the labels, whole or not at all."""
-    name, version = parse_resource(arguments.model) if arguments.model else (None, None)
-    window = Window(_milliseconds(arguments.since), _milliseconds(arguments.until))
-    try:
-        source = find_statistics(arguments.statistics) or arguments.state / "statistics.sqlite"
-        write = _writer_for(arguments.out)
-        count = write_labels(source, arguments.out, write, name, version, window)
-    except WindowExpired as error:
-        since = _iso(_time(error.labels_since_ms))
-        print(f"pawserve: labels of predictions before {since} are no longer kept", file=sys.stderr)
-        return 1
-    except (CannotWrite, StatisticsUnavailable, ValueError) as error:
-        print(f"pawserve: {error}", file=sys.stderr)
-        return 1
-    print(f"{count:,} labels written to {arguments.out}")
-    return 0
-
-
-def write_labels(
+def export_labels(
     source: str | Path,
     out: Path,
-    write: Callable[[Path, Rows], None],
     model: str | None = None,
     version: int | None = None,
     window: Window = ALL_TIME,
 ) -> int:
-    """Write the labels of a database, as they are at one moment, in the order of their predictions; how many they are.
+    """Write the labels of a database, as they are at one moment, ordered by the time of their predictions.
+
+    Args:
+        source: the database's path or URL.
+        out: FILE.csv or FILE.parquet, which is written whole or not at all.
+        model: only this model; None for all.
+        version: only this version number; None for all.
+        window: only labels of predictions of this time.
+
+    Returns:
+        How many labels were written.
 
     Raises:
         StatisticsUnavailable: if there is no such database, or it cannot be read.
-        ValueError: if its tables are not those of this pawserve.
-        CannotWrite: if the file cannot be written.
+        WindowExpired: if labels of the window have been deleted.
+        ValueError: if the file's name or the database's tables are of another kind.
+        ExportError: if the file cannot be written.
     """
+    write = _writer_for(out)
     database = open_database(source)
     database.attach()
     count = 0
     try:
-        with database.reading() as connection, _whole(out) as temporary:
+        with database.reading() as connection, _replacing(out) as temporary:
             if not schema_version(connection):
                 raise ValueError(f"{database.name} holds no statistics of pawserve")
             check_current(connection)
@@ -75,9 +64,9 @@ def write_labels(
 
             def rows() -> Iterator[list[tuple[Any, ...]]]:
                 nonlocal count
-                for chunk in select_labels(connection, model, version, window, ROWS_AT_ONCE):
+                for chunk in select_labels(connection, model, version, window, CHUNK_ROWS):
                     count += len(chunk)
-                    yield [_values(row, classes[row.model, row.version]) for row in chunk]
+                    yield [_values(row, classes[ModelVersion(row.model, row.version)]) for row in chunk]
 
             write(temporary, rows())
     finally:
@@ -86,16 +75,16 @@ def write_labels(
 
 
 def write_csv(path: Path, rows: Rows) -> None:
-    """One header line; times in ISO 8601, UTC, to the millisecond."""
+    """Write a header line and one line for each row; times are ISO 8601, UTC, to the millisecond."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for chunk in rows:
-            writer.writerows((*row[:-2], *(_iso(time) for time in row[-2:])) for row in chunk)
+            writer.writerows((*row[:-2], *map(format_time, row[-2:])) for row in chunk)
 
 
 def write_parquet(path: Path, rows: Rows) -> None:
-    """The same columns with their types: text, int64, float64, and timestamps of milliseconds in UTC."""
+    """Write the same columns with their types: text, int64, float64, and timestamps of milliseconds in UTC."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -106,6 +95,11 @@ def write_parquet(path: Path, rows: Rows) -> None:
         for chunk in rows:
             columns = [pa.array(values, type_) for values, type_ in zip(zip(*chunk, strict=True), types, strict=True)]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def format_time(time: datetime) -> str:
+    """Format a time in UTC as ISO 8601 to the millisecond."""
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _writer_for(out: Path) -> Callable[[Path, Rows], None]:
@@ -119,27 +113,15 @@ def _writer_for(out: Path) -> Callable[[Path, Rows], None]:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """As `replacing`; raises CannotWrite instead of OSError."""
+def _replacing(path: Path) -> Iterator[Path]:
+    """As `replacing`, but raise ExportError instead of OSError."""
     try:
         with replacing(path) as temporary:
             yield temporary
     except OSError as error:
-        raise CannotWrite(f"{path} cannot be written: {os.strerror(error.errno) if error.errno else error}") from error
+        raise ExportError(f"{path} cannot be written: {os.strerror(error.errno) if error.errno else error}") from error
 
 
 def _values(row: LabelRow, classes: Sequence[str]) -> tuple[Any, ...]:
-    times = (_time(row.predicted_at), _time(row.labelled_at))
+    times = [datetime.fromtimestamp(time_ms / 1000, UTC) for time_ms in (row.predicted_at, row.labelled_at)]
     return (row.id.hex(), row.model, row.version, classes[row.predicted], classes[row.actual], row.probability, *times)
-
-
-def _milliseconds(time: datetime | None) -> int | None:
-    return None if time is None else round(time.timestamp() * 1000)
-
-
-def _time(time_ms: int) -> datetime:
-    return datetime.fromtimestamp(time_ms / 1000, UTC)
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
