@@ -10,9 +10,11 @@ from functools import partial
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import resource_name
-from serving.models.repository import ModelRepository, ServedModel, find_bundles, load_model
+from serving.models.loader import ServedModel, load_model
+from serving.models.repository import ModelRepository
 from serving.models.watcher import ModelWatcher
 from serving.observability.observers import Observability
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
@@ -79,7 +81,7 @@ class Server:
         """
         with self._saying_why():
             self._observing = Observability(self.settings.observability)
-            self._options = replace(self.settings.options, observer_of=self._observing.observer_of)
+            self._options = replace(self.settings.options, make_observer=self._observing.make_observer)
             await asyncio.to_thread(self._load_models)
             await asyncio.to_thread(self._open_state)
             self._observe()
@@ -181,7 +183,7 @@ class Server:
             self._register(model.manifest)
 
     def _register(self, manifest: Manifest) -> None:
-        self._store.register_version(manifest.name, manifest.version, manifest.classes)
+        self._store.register_version(manifest.model_version, manifest.classes)
 
     def _observe(self) -> None:
         try:

@@ -41,7 +41,7 @@ class ModelCollector(Collector):
         """Read everything; nothing waits for anything."""
         loads = CounterMetricFamily("pawserve_model_loads", "Versions that were taken into service.", labels=["model"])
         refusals = CounterMetricFamily("pawserve_model_refusals", "Versions that were refused.", labels=["model"])
-        loaded, refused = self._repository.loaded.copy(), self._repository.refused.copy()
+        loaded, refused = self._repository.loaded.copy(), self._repository.failed.copy()
         for name in sorted(loaded.keys() | refused.keys()):  # a 0 too, so that the first one is seen as an increase
             loads.add_metric([name], loaded[name])
             refusals.add_metric([name], refused[name])
@@ -129,8 +129,8 @@ def _rates(known: list[VersionStatistics]) -> Iterator[Metric]:
     accuracy = _gauge("accuracy_ratio", "Labelled predictions that were right, out of all that are labelled.")
     lower = _gauge("accuracy_lower_ratio", "Lower end of the accuracy's 95% interval (Wilson score).")
     upper = _gauge("accuracy_upper_ratio", "Upper end of the accuracy's 95% interval (Wilson score).")
-    for statistics in sorted(known, key=lambda each: -each.version)[:MAX_VERSIONS]:
-        key = [statistics.model, str(statistics.version)]
+    for statistics in sorted(known, key=lambda each: -each.version.version)[:MAX_VERSIONS]:
+        key = [statistics.version.name, str(statistics.version.version)]
         predictions.add_metric(key, statistics.predictions)
         labels.add_metric(key, statistics.confusion.total)
         if rate := statistics.confusion.accuracy():

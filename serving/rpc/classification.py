@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from serving.batching.requests import QueueFull
 from serving.bundle.model_version import parse_resource
-from serving.context import CURRENT_CLIENT, Role
+from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
 from serving.models.classifier import Classification, ImageData
-from serving.models.repository import ModelNotFound, ModelRepository, ServedModel
+from serving.models.loader import ServedModel
+from serving.models.repository import ModelNotFound, ModelRepository
 from serving.rpc.api_errors import ApiError, Code, invalid, to_api_error
 from serving.rpc.in_flight import BytesInFlight
 from serving.statistics.feedback import Feedback, LabelUnknown
@@ -201,8 +202,15 @@ class ClassificationService:
     async def _compute(
         self, spec: ClassifySpec, images: Sequence[ImageData], timeout_s: float | None
     ) -> list[Classification | Exception]:
-        classifier = spec.model.classifier
-        outcomes = await classifier.classify(images, spec.views, timeout_s, adaptive=spec.adaptive)
+        with self._repository.use(spec.model) as model:
+            outcomes = await model.classifier.classify(
+                images,
+                spec.views,
+                timeout_s,
+                adaptive=spec.adaptive,
+                client=CURRENT_CLIENT.get(),
+                call=CURRENT_CALL.get(),
+            )
         for outcome in outcomes:
             if isinstance(outcome, TimeoutError):  # the deadline belongs to the request, not to one image
                 raise outcome

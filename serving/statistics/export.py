@@ -80,7 +80,7 @@ def write_csv(path: Path, rows: Rows) -> None:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for chunk in rows:
-            writer.writerows((*row[:-2], *map(format_time, row[-2:])) for row in chunk)
+            writer.writerows((*row[:-2], *map(_format_time, row[-2:])) for row in chunk)
 
 
 def write_parquet(path: Path, rows: Rows) -> None:
@@ -97,8 +97,7 @@ def write_parquet(path: Path, rows: Rows) -> None:
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def format_time(time: datetime) -> str:
-    """Format a time in UTC as ISO 8601 to the millisecond."""
+def _format_time(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -1,8 +1,8 @@
 """The tables of the statistics for SQLite and PostgreSQL, and the migrations that create and change them.
 
-Times are Unix milliseconds. `updates` writes the tables and `queries` reads them. A change of a table needs a migration.
-Each migration is text, frozen when it was released, and run once, in the order of the list. The caller holds the
-database's write lock, so of replicas that start together one migrates and the others find it done.
+Times are Unix milliseconds. `updates` writes the tables and `queries` reads them. A change of a table needs a
+migration. Each migration is text, frozen when it was released, and run once, in the order of the list. The caller holds
+the database's write lock, so of replicas that start together one migrates and the others find it done.
 """
 
 from collections.abc import Iterator, Sequence

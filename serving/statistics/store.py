@@ -184,7 +184,7 @@ class StatisticsStore:
             with self._writer.unwritten_counts() as unwritten:
                 predictions = queries.select_predictions(connection, model, version, window)
             for (key, _, minute), count in unwritten.items():
-                if model in (None, key.name) and version in (None, key.version) and window.overlaps(minute):
+                if key.matches(model, version) and window.overlaps(minute):
                     predictions[key] += count
             outcomes = queries.select_outcomes(connection, model, version, window)
             last_labels = queries.select_last_labels(connection, model, version, window)

@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from export.engine_command import build_and_check
-from export.tensorrt import EngineOptions
+from export.engine import build_and_check
+from export.tensorrt_plan import PlanOptions
 from serving.bundle.manifest import Bundle, Precision
 from serving.client import Client, Prediction
 from serving.engine.cuda import Gpu
@@ -58,7 +58,7 @@ def test_a_server_on_the_gpu_answers_as_one_on_the_cpu(
         if find_spec("tensorrt") is None:
             pytest.skip("TensorRT is not installed: pip install 'pawserve[gpu]' with NVIDIA's package index")
         monkeypatch.setenv("PAWSERVE_ENGINES", str(tmp_path / "engines"))
-        build_and_check(bundle, precision, EngineOptions(max_batch=32), tmp_path / "engines", drawings / "valid")
+        build_and_check(bundle, precision, PlanOptions(max_batch=32), tmp_path / "engines", drawings / "valid")
     files = sorted((drawings / "valid").rglob("*.jpg"))
     photos = [file.read_bytes() for file in files]
     expected, _, _ = ask(bundle, tmp_path / "cpu", photos, "--engine", "cpu", "--precision", "fp32")

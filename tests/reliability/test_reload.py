@@ -166,7 +166,7 @@ BAD = {
         lambda folder: (folder / "model.json").write_text(
             (folder / "model.json").read_text().replace('"version": ', '"version": 7')
         ),
-        "named as the manifest says",
+        "as the manifest says",
     ),
 }
 

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from serving.batching.admission import Admission
 from serving.batching.batcher import DynamicBatcher
 from serving.batching.requests import Prepare, QueueFull
+from serving.batching.workers import WorkerOptions
 from serving.engine.base import InferenceError
 
 LONG_S = 20.0
@@ -63,7 +65,7 @@ def batchers() -> Iterator[Callable[..., DynamicBatcher]]:
     made: list[DynamicBatcher] = []
 
     def make(*engines: GatedEngine, workers: int = 2, max_rows: int = 100, **more: Any) -> DynamicBatcher:
-        made.append(DynamicBatcher(engines, workers=workers, max_rows=max_rows, **more))
+        made.append(DynamicBatcher(engines, Admission(max_rows), WorkerOptions(count=workers, **more)))
         return made[-1]
 
     yield make
@@ -184,9 +186,7 @@ def test_a_picture_that_takes_long_to_prepare_holds_up_none_of_its_worker_s_shar
     run(test())
 
 
-def test_a_worker_keeps_to_its_cpu_while_pictures_queue(batchers: Batchers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.batching.affinity.LEAST_SHARE", 0)  # here, a worker that waits has no neighbour
-
+def test_a_worker_keeps_to_its_cpu_while_pictures_queue(batchers: Batchers) -> None:
     async def test() -> None:
         everywhere = os.sched_getaffinity(0)
         cpu = max(everywhere)
@@ -199,7 +199,7 @@ def test_a_worker_keeps_to_its_cpu_while_pictures_queue(batchers: Batchers, monk
                 kept.append(os.sched_getaffinity(0))
                 return picture(1)()
 
-            batcher = batchers(GatedEngine(open_=True), workers=1, cpus=cpus)
+            batcher = batchers(GatedEngine(open_=True), workers=1, cpus=cpus, least_cpu_share=0)
             tasks = [asyncio.create_task(batcher.compute([prepare], 1)) for _ in range(5)]
             await asyncio.sleep(0.05)  # the first is begun with, and may have come alone
             queued.set()
@@ -304,7 +304,7 @@ def test_more_rows_than_the_bound_are_refused_before_any_work(batchers: Batchers
         batcher = batchers(engine, workers=1, max_rows=10)
         task = asyncio.create_task(batcher.compute([picture(1, rows=3)] * 3, 3))
         assert await begun(engine)
-        with pytest.raises(QueueFull, match=r"9 rows are in flight, and this asks for 2 more; 10 may be"):
+        with pytest.raises(QueueFull, match=r"9 views are in flight, and the request asks for 2 more; at most 10"):
             await batcher.compute([lambda: pytest.fail("prepared")], 2)
         engine.release(10)
         await task
@@ -415,7 +415,7 @@ def test_whatever_is_asked_and_given_up_every_answer_is_its_own_rows(
     requests: list[tuple[int, int, str]], max_batch_size: int, engine_count: int, workers: int
 ) -> None:
     engines = [GatedEngine(max_batch_size, open_=True) for _ in range(engine_count)]
-    batcher = DynamicBatcher(engines, workers=workers, max_rows=10_000)
+    batcher = DynamicBatcher(engines, Admission(10_000), WorkerOptions(count=workers))
 
     async def ask(index: int, pictures: int, rows: int, how: str) -> None:
         wanted = [picture(index * 20 + number, rows) for number in range(pictures)]

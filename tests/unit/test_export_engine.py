@@ -16,8 +16,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from export.checks.checks import CheckError
-from export.engine_command import build_and_check
-from export.tensorrt import EngineOptions
+from export.engine import build_and_check
+from export.tensorrt_plan import PlanOptions
 from serving.bundle.manifest import Artifact, Bundle, Manifest
 from serving.engine.base import EngineLayout
 from serving.engine.cuda import CudaError, Gpu, find_gpu
@@ -26,7 +26,7 @@ from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineBuildError, read_
 from serving.image.preprocess import Preprocess
 from tests.support.fake_gpu import CLASSES, CROP, NAME, RELEASE, CudaCode, FakeGpu, sha256
 
-OPTIONS = EngineOptions(min_batch=1, opt_batch=2, max_batch=4)
+OPTIONS = PlanOptions(min_batch=1, opt_batch=2, max_batch=4)
 GPU = Gpu(0, NAME, "9.0")
 
 
@@ -122,7 +122,7 @@ def test_timings_of_an_earlier_build_are_offered_and_stale_ones_dropped(
     engines = tmp_path / "engines"
     build(bundle, engines)
     fake_gpu.stale_timings = True
-    build_and_check(bundle, "fp32", EngineOptions(max_batch=32), engines, None)
+    build_and_check(bundle, "fp32", PlanOptions(max_batch=32), engines, None)
     assert [line for line in fake_gpu.log if "timings" in line] == [
         "timings of 0 bytes",
         f"timings of {len(b'timings')} bytes",
@@ -130,7 +130,7 @@ def test_timings_of_an_earlier_build_are_offered_and_stale_ones_dropped(
     ]
 
 
-def break_nothing(gpu: FakeGpu) -> None:
+def change_output(gpu: FakeGpu) -> None:
     gpu.bias = 3.0
 
 
@@ -144,11 +144,11 @@ def break_parser(gpu: FakeGpu) -> None:
         (break_parser, EngineBuildError, r"'/body/fft' \(DFT\): no importer for it; node '/x'"),
         (lambda gpu: setattr(gpu, "build_fails", True), EngineBuildError, "no tactic fits the workspace.*1,024 MiB"),
         (lambda gpu: setattr(gpu, "builder_fails", True), EngineBuildError, "factory function returned nullptr"),
-        (lambda gpu: setattr(gpu, "profile_index", -1), EngineBuildError, "refuses the optimization profile"),
+        (lambda gpu: setattr(gpu, "profile_index", -1), EngineBuildError, "rejects the optimization profile"),
         (lambda gpu: setattr(gpu, "no_context", True), EngineBuildError, "made no execution context"),
         (lambda gpu: setattr(gpu, "context_bytes", 4 << 30), EngineBuildError, "needs 4,096 MiB .* 1,024 MiB are free"),
         (lambda gpu: setattr(gpu, "refuse_execution", True), EngineBuildError, "could not run a batch"),
-        (break_nothing, CheckError, "differs from the trained network"),
+        (change_output, CheckError, "differs from ONNX Runtime"),
         (lambda gpu: setattr(gpu, "devices", 0), CudaError, "no NVIDIA GPU"),
         (lambda gpu: setattr(gpu, "count_error", CudaCode.cudaErrorNoDevice), CudaError, "no NVIDIA GPU"),
         (lambda gpu: setattr(gpu, "count_error", CudaCode.cudaErrorInsufficientDriver), CudaError, "driver 580"),
@@ -300,4 +300,4 @@ def test_a_gpu_that_is_not_there_is_refused_with_how_many_there_are(fake_gpu: Fa
 )
 def test_options_out_of_range_are_refused(wrong: dict[str, int], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        EngineOptions(**wrong)
+        PlanOptions(**wrong)

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Callable
 
-import pytest
-
 from serving.batching.batcher import DynamicBatcher
 from tests.unit.test_batcher import GatedEngine, batchers, begun, picture, run, values
 
@@ -14,13 +12,11 @@ Batchers = Callable[..., DynamicBatcher]
 
 
 def test_single_views_overtake_extra_views_which_keep_a_share_of_the_turns(
-    batchers: Batchers, monkeypatch: pytest.MonkeyPatch
+    batchers: Batchers,
 ) -> None:
-    monkeypatch.setattr("serving.batching.workers.MAX_GATHERED_ROWS", 1)  # so that every picture has a turn of its own
-
     async def test() -> None:
         engine = GatedEngine(max_batch_size=1)
-        batcher = batchers(engine, workers=1)
+        batcher = batchers(engine, workers=1, max_gathered_rows=1)  # each image has a turn of its own
         tasks = [asyncio.create_task(batcher.compute([picture(0)], 1))]
         assert await begun(engine) == [0]
         for first in (100, 110):  # two pictures of two views each, which came first

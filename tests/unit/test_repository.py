@@ -5,16 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError
 from serving.image.decode import Limits
 from serving.models.layout import LayoutOptions
-from serving.models.repository import (
-    ModelNotFound,
-    ModelRepository,
-    ServingOptions,
-    find_bundles,
-    load_model,
-)
+from serving.models.loader import ServingOptions, load_model
+from serving.models.repository import ModelNotFound, ModelRepository
 from tests.support.bundles import write_bundle
 
 OPTIONS = ServingOptions(

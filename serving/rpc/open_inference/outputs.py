@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.models.repository import ServedModel
+from serving.models.loader import ServedModel
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.rpc.api_errors import ApiError, invalid
 from serving.rpc.classification import ClassifySpec, SignedPrediction
@@ -62,7 +62,7 @@ def to_statistics(model: ServedModel) -> pb.ModelStatistics:
         name=model.manifest.name,
         version=str(model.manifest.version),
         last_inference=usage.last_ms,
-        inference_count=usage.pictures,
+        inference_count=usage.images,
         execution_count=usage.engine_calls,
         inference_stats=pb.InferStatistics(
             success=pb.StatisticDuration(count=usage.answered, ns=usage.answered_ns),

@@ -6,7 +6,8 @@ import grpc
 
 from serving.bundle.manifest import BundleError
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
-from serving.models.repository import ModelNotFound, ModelRepository, ServedModel, State
+from serving.models.loader import ServedModel
+from serving.models.repository import ModelNotFound, ModelRepository, State
 from serving.models.watcher import ModelWatcher
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
