@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from serving.statistics.store import StatisticsStore
-from tests.support.server_fixtures import address, client  # noqa: F401 - pytest finds them here
-from tests.support.statistics import CLASSES, PETS, SHORT_S, TIMEOUT_S, Clock
+from tests.support.servers import address, client  # noqa: F401 - pytest finds them here
+from tests.support.statistics import CLASSES, PETS, SHORT_S, Clock
+from tests.support.waiting import LIMIT_S
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def store(path: Path) -> Iterator[StatisticsStore]:
 @pytest.fixture
 def patient_store(path: Path) -> Iterator[StatisticsStore]:
     """Waits for a lock as long as a test may take, so that labels gather behind it."""
-    with StatisticsStore(path, lock_timeout_s=TIMEOUT_S) as store:
+    with StatisticsStore(path, lock_timeout_s=LIMIT_S) as store:
         store.register_version(PETS, CLASSES)
         yield store
 

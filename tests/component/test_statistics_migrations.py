@@ -11,7 +11,8 @@ from sqlalchemy import Connection, inspect
 
 from serving.statistics.schema import METADATA, MIGRATIONS, migrate
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable, Window, open_database
-from tests.support.statistics import CAT, DOG, LONG_AGO_MS, TIMEOUT_S, fails, label, rows
+from tests.support.statistics import CAT, DOG, LONG_AGO_MS, fails, label, rows
+from tests.support.waiting import LIMIT_S
 
 OLD = Path(__file__).parent.parent / "golden" / "statistics_schema_1.sql"
 """What pawserve wrote at schema 1: its statistics, as SQL."""
@@ -63,7 +64,7 @@ def test_statistics_of_schema_1_are_taken_over_whole(old: Path) -> None:
         [early] = store.read("pets", 1, Window(LONG_AGO_MS, LONG_AGO_MS + 1))
         assert early.confusion.counts_KK.tolist() == [[1, 0], [0, 0]]
         assert store.record([label(CAT, token=bytes([2]) * 16, probability=0.55, at_ms=LONG_AGO_MS + 1000)]).result(
-            TIMEOUT_S
+            LIMIT_S
         ) == [DOG]
         assert store.read("pets")[0].confusion.counts_KK.tolist() == [[3, 0], [0, 1]]
 
@@ -95,12 +96,10 @@ def test_a_migration_that_fails_leaves_everything_as_it_was(old: Path) -> None:
 
 def test_replicas_that_start_together_migrate_once(url: str) -> None:
     program = (
-        "import sys; from serving.bundle.model_version import ModelVersion\n"
-        "from serving.statistics.store import StatisticsStore\n"
+        "import sys; from serving.statistics.store import StatisticsStore\n"
         "sys.stdin.readline()\n"
         "with StatisticsStore(sys.argv[1]) as store:\n"
-        "    store.register_version(ModelVersion('pets', 1), ['cat', 'dog'])\n"
-        "    store.count_predictions(ModelVersion('pets', 1), 0)\n"
+        "    store.register_version('pets', 1, ['cat', 'dog']); store.count_predictions('pets', 1, 0)\n"
     )
     command = [sys.executable, "-c", program, url]
     started = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(3)]

@@ -10,19 +10,8 @@ import pytest
 
 from serving.statistics import queries as statistics_queries
 from serving.statistics.store import StatisticsStore
-from tests.support.statistics import (
-    CAT,
-    CLASSES,
-    DOG,
-    PETS,
-    TIMEOUT_S,
-    label,
-    locked,
-    matrix,
-    predictions,
-    rows,
-    wait_until,
-)
+from tests.support.statistics import CAT, CLASSES, DOG, PETS, label, locked, matrix, predictions, rows
+from tests.support.waiting import LIMIT_S, eventually
 
 
 def test_predictions_are_read_before_they_are_written(path: Path) -> None:
@@ -36,16 +25,16 @@ def test_predictions_are_read_before_they_are_written(path: Path) -> None:
 
 def test_predictions_are_written_without_any_label(store: StatisticsStore, path: Path) -> None:
     store.count_predictions(PETS, CAT)
-    wait_until(lambda: rows(path, "SELECT * FROM predictions") != [])
+    assert eventually(lambda: rows(path, "SELECT * FROM predictions") != [])
     store.count_predictions(PETS, DOG, 3)
-    wait_until(lambda: len(rows(path, "SELECT * FROM predictions")) == 2)
+    assert eventually(lambda: len(rows(path, "SELECT * FROM predictions")) == 2)
     assert rows(path, "SELECT * FROM predictions") == [("pets", 1, CAT, 1), ("pets", 1, DOG, 3)]
     assert predictions(store) == 4
 
 
 def test_predictions_are_written_with_the_next_label_and_on_close(store: StatisticsStore, path: Path) -> None:
     store.count_predictions(PETS, CAT, 5)
-    store.record([label(CAT)]).result(TIMEOUT_S)
+    store.record([label(CAT)]).result(LIMIT_S)
     assert rows(path, "SELECT count FROM predictions") == [(5,)]
 
     store.count_predictions(PETS, CAT, 2)
@@ -58,8 +47,8 @@ def test_predictions_are_written_once_the_database_is_back(
 ) -> None:
     with locked(path):
         store.count_predictions(PETS, CAT, 5)
-        wait_until(lambda: "locked" in caplog.text)
-    wait_until(lambda: rows(path, "SELECT count FROM predictions") == [(5,)])
+        assert eventually(lambda: "locked" in caplog.text)
+    assert eventually(lambda: rows(path, "SELECT count FROM predictions") == [(5,)])
 
 
 def test_processes_that_share_a_file_add_up(store: StatisticsStore, path: Path) -> None:
@@ -68,8 +57,8 @@ def test_processes_that_share_a_file_add_up(store: StatisticsStore, path: Path) 
         other.count_predictions(PETS, CAT, 10)
         token = secrets.token_bytes(16)
         store.count_predictions(PETS, CAT, 1)
-        assert store.record([label(DOG, token=token)]).result(TIMEOUT_S) == [None]
-        assert other.record([label(CAT, token=token)]).result(TIMEOUT_S) == [DOG]
+        assert store.record([label(DOG, token=token)]).result(LIMIT_S) == [None]
+        assert other.record([label(CAT, token=token)]).result(LIMIT_S) == [DOG]
     assert predictions(store) == 11
     assert matrix(store) == [[1, 0], [0, 0]]
 
@@ -83,7 +72,7 @@ def test_a_read_sees_each_prediction_once_while_they_are_written(
         store.count_predictions(PETS, CAT)
         labelled = store.record([label(DOG)])
         assert predictions(store) == counted
-        labelled.result(TIMEOUT_S)
+        labelled.result(LIMIT_S)
 
 
 def test_a_read_shows_one_moment_while_others_write(store: StatisticsStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,14 +82,14 @@ def test_a_read_shows_one_moment_while_others_write(store: StatisticsStore, monk
     def predict_and_label() -> None:
         while not stop.is_set():
             store.count_predictions(PETS, CAT)
-            store.record([label(DOG)]).result(TIMEOUT_S)
+            store.record([label(DOG)]).result(LIMIT_S)
 
     writer = threading.Thread(target=predict_and_label)
     writer.start()
     try:
-        wait_until(lambda: store.read() != [])
+        assert eventually(lambda: store.read() != [])
         seen = [store.read()[0] for _ in range(50)]
-        wait_until(lambda: store.read()[0].predictions > seen[0].predictions)  # reads do not block the writer
+        assert eventually(lambda: store.read()[0].predictions > seen[0].predictions)  # reads do not block the writer
     finally:
         stop.set()
         writer.join()

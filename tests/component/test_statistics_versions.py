@@ -6,17 +6,18 @@ import pytest
 
 from serving.bundle.model_version import ModelVersion
 from serving.statistics.store import Label, StatisticsStore
-from tests.support.statistics import CAT, CLASSES, DOG, PETS, TIMEOUT_S, label, matrix
+from tests.support.statistics import CAT, CLASSES, DOG, PETS, label, matrix
+from tests.support.waiting import LIMIT_S
 
 
 def test_classes_stay_known_after_the_model_is_gone(store: StatisticsStore, path: Path) -> None:
-    store.record([label(DOG)]).result(TIMEOUT_S)
+    store.record([label(DOG)]).result(LIMIT_S)
     store.close()
 
     with StatisticsStore(path) as later:
         assert later.classes_of(PETS) == CLASSES
         assert later.classes_of(ModelVersion("pets", 2)) is None
-        assert later.record([label(CAT)]).result(TIMEOUT_S) == [None]
+        assert later.record([label(CAT)]).result(LIMIT_S) == [None]
         assert matrix(later) == [[1, 0], [1, 0]]
 
 
@@ -26,7 +27,7 @@ def test_a_version_keeps_the_classes_that_it_was_registered_with(store: Statisti
     with pytest.raises(ValueError, match=r"pets/1 .*\['cat', 'dog'\].*\['dog', 'cat'\].*new version"):
         store.register_version(PETS, ("dog", "cat"))
     assert store.classes_of(PETS) == CLASSES
-    assert store.record([label(DOG)]).result(TIMEOUT_S) == [None]
+    assert store.record([label(DOG)]).result(LIMIT_S) == [None]
 
 
 @pytest.mark.parametrize("version", [0, -1, 2**63])
