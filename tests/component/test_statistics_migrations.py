@@ -96,10 +96,12 @@ def test_a_migration_that_fails_leaves_everything_as_it_was(old: Path) -> None:
 
 def test_replicas_that_start_together_migrate_once(url: str) -> None:
     program = (
-        "import sys; from serving.statistics.store import StatisticsStore\n"
+        "import sys; from serving.bundle.model_version import ModelVersion\n"
+        "from serving.statistics.store import StatisticsStore\n"
         "sys.stdin.readline()\n"
         "with StatisticsStore(sys.argv[1]) as store:\n"
-        "    store.register_version('pets', 1, ['cat', 'dog']); store.count_predictions('pets', 1, 0)\n"
+        "    store.register_version(ModelVersion('pets', 1), ['cat', 'dog'])\n"
+        "    store.count_predictions(ModelVersion('pets', 1), 0)\n"
     )
     command = [sys.executable, "-c", program, url]
     started = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(3)]
