@@ -156,7 +156,7 @@ class Server:
         models: dict[str, ServedModel] = {}
         for bundle in bundles:  # all before the first is served, so that each can be measured
             name = bundle.manifest.name
-            models[name] = load_model(bundle, self._options, alike=models.get(name))
+            models[name] = load_model(bundle, self._options, previous=models.get(name))
             self.repository.add(models[name])
 
     def _open_state(self) -> None:

@@ -73,8 +73,7 @@ def stoppable(models: Path, state: Path, *arguments: object) -> Iterator[tuple[W
 
 
 def _listening(models: Path, state: Path) -> tuple[object, ...]:
-    # the plan of the defaults, so that tests neither wait for a measurement nor differ by its outcome
-    return ("--models", models, "--state", state, "--listen", "127.0.0.1:0", "--plan-seconds", 0)
+    return ("--models", models, "--state", state, "--listen", "127.0.0.1:0")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ class KilledServer:
 
     def __init__(self, models: Path, state: Path) -> None:
         command = [sys.executable, "-m", "serving", "serve", "--models", models, "--state", state]
-        command += ["--listen", "127.0.0.1:0", "--plan-seconds", "0"]
+        command += ["--listen", "127.0.0.1:0"]
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

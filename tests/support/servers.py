@@ -39,8 +39,7 @@ class CountedServer:
 def counted_server(models: Path, state: Path, *arguments: object) -> Iterator[CountedServer]:
     """Start one on a free port; asked to stop in the end, it must end well."""
     command = [sys.executable, "-m", "tests.support.counted_server", "serve", "--models", models, "--state", state]
-    # the plan of the defaults, so that tests neither wait for a measurement nor differ by its outcome
-    command += ["--listen", "127.0.0.1:0", "--plan-seconds", 0, *arguments]
+    command += ["--listen", "127.0.0.1:0", *arguments]
     with subprocess.Popen(
         list(map(str, command)), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
