@@ -18,10 +18,12 @@ from serving.client import AsyncClient, Classified, Client, ClientError, Retry
 from serving.client.channel import to_target
 from serving.client.retries import Attempts, is_retryable
 from serving.rpc.api_errors import ApiError, Code
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, eventually, serving
+from tests.support.commands import ROOT
+from tests.support.images import encoded
 from tests.support.scripted_server import ScriptedServer, refusal, scripted_server
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
 QUICK = Retry(initial_s=0.02)
@@ -146,7 +148,7 @@ def test_an_unreachable_server_is_an_error_once_retries_are_used_up(classify: Cl
 @both
 def test_messages_over_the_server_s_limit_are_not_sent_again(tmp_path: Path, classify: Classify) -> None:
     write_bundle(tmp_path / "models")
-    with serving(tmp_path / "models", tmp_path / "state", "--max-message-mib", 1) as address:
+    with running_server(tmp_path / "models", tmp_path / "state", "--max-message-mib", 1) as address:
         with Client(address) as client, pytest.raises(ClientError, match="larger than max"):
             client.classify([RED + bytes(2**20)])
         with pytest.raises(ClientError, match="larger than max") as caught:

@@ -10,7 +10,8 @@ import pytest
 from serving.cli.parser import main
 from serving.client import Client
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, cold_server
+from tests.support.commands import ROOT
+from tests.support.servers import cold_server
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from pathlib import Path
 from PIL import Image
 
 from serving.client import Client, Prediction
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import run, serving
+from tests.support.commands import run
+from tests.support.images import encoded
+from tests.support.servers import running_server
 
 RED = encoded(Image.new("RGB", (60, 50), "red"), "PNG")
 GREY = encoded(Image.effect_noise((60, 50), 60).convert("RGB"), "PNG")
@@ -20,7 +21,7 @@ def views(outcome: object) -> int:
 
 def test_only_images_of_low_confidence_get_all_views(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", adaptive={"threshold": 0.9})
-    with serving(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+    with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
         assert client.list_models()[0].adaptive_threshold == 0.9
         adaptive = client.classify([RED, GREY, b"no image", GREY], adaptive=True).results
         assert [views(outcome) for outcome in (adaptive[0], adaptive[1], adaptive[3])] == [1, 5, 5]
@@ -34,6 +35,6 @@ def test_only_images_of_low_confidence_get_all_views(tmp_path: Path) -> None:
 
 def test_a_version_without_a_threshold_computes_all_views(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with serving(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+    with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
         assert not client.list_models()[0].HasField("adaptive_threshold")
         assert views(client.classify([RED], adaptive=True).results[0]) == 5

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, serving
+from tests.support.commands import ROOT
+from tests.support.images import encoded
+from tests.support.servers import running_server
 
 EXAMPLES = [
     example
@@ -37,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    with serving(folder / "models", folder / "state") as address:
+    with running_server(folder / "models", folder / "state") as address:
         yield address
 
 

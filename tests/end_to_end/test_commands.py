@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.golden.draw import encoded
 from tests.support.bundles import COLOURS, write_bundle
-from tests.support.commands import run, serving, stoppable
-from tests.support.warm import WarmProcess, call
+from tests.support.commands import WarmProcess, main_of, run
+from tests.support.images import encoded
+from tests.support.servers import ObservedServer, observed_server
 
 
 @pytest.fixture
@@ -181,11 +181,8 @@ def test_every_command_has_help(command: str) -> None:
 
 def test_ctrl_c_ends_predict_with_130(tmp_path: Path, images: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with serving(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
-        sent = iter(range(1000))
-        arguments = ["predict", *[images / "red.jpg"] * 16, "--views", 16, "--server", address]
-        predict = WarmProcess(call, "serving", *arguments)
-        predict.wait_until(lambda: next(sent) > 120)
+    with observed_server(tmp_path, "--instances", 1, "--grace", 0) as server:
+        predict = predict_slowly(server, images)
         predict.send_signal(signal.SIGINT)
         finished = predict.finish()
     assert finished.returncode == 130
@@ -194,12 +191,18 @@ def test_ctrl_c_ends_predict_with_130(tmp_path: Path, images: Path) -> None:
 
 def test_a_second_signal_stops_a_server_at_once(tmp_path: Path, images: Path) -> None:
     write_bundle(tmp_path / "models", slowness=40)
-    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 100) as (server, address):
-        many = [images / "red.jpg"] * 16
-        predict = WarmProcess(call, "serving", "predict", *many, "--views", 16, "--server", address)
-        assert predict.wait(1.5) is None
-        server.send_signal(signal.SIGTERM)
-        server.wait_until(lambda: "stopping" in server.stderr)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(20) == 0  # the images would take minutes
-        assert predict.finish().returncode == 1
+    with observed_server(tmp_path, "--instances", 1, "--grace", 100) as server:
+        predict = predict_slowly(server, images)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait_until(lambda: "stopping" in server.process.stderr)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait() == 0
+        assert predict.finish().returncode == 1  # not all images were classified first
+
+
+def predict_slowly(server: ObservedServer, images: Path) -> WarmProcess:
+    """Begin to classify images that take the server minutes; return when the engine has some of them."""
+    arguments = ["predict", *[images / "red.jpg"] * 16, "--views", 16, "--server", server.address]
+    predict = WarmProcess(main_of, "serving", *arguments)
+    predict.wait_until(lambda: server.metric("pawserve_rows_in_flight", model="colours", version="1"))
+    return predict

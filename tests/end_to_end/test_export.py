@@ -16,8 +16,7 @@ from export.checks.verify import ParityReference, check_graph, verify
 from export.graphs.onnx import DeployedModel
 from export.inference import load_views
 from serving.bundle.manifest import open_bundle
-from tests.support.commands import ROOT, Finished, run_here
-from tests.support.warm import WarmProcess, call
+from tests.support.commands import ROOT, Finished, WarmProcess, main_of, run_here
 from training.runs.run import open_run
 
 
@@ -206,7 +205,7 @@ def test_an_invalid_name_is_an_error_before_any_work(fitted: Path, tmp_path: Pat
 def on_a_full_disk(*arguments: str) -> int:
     """`python -m export bundle arguments…`, where a write beyond the limit fails as on a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    return call("export", "bundle", *arguments)
+    return main_of("export", "bundle", *arguments)
 
 
 def test_a_full_disk_leaves_nothing_under_the_bundle_s_name(fitted: Path, tmp_path: Path) -> None:

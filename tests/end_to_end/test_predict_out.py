@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 
 from serving.client import Client
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, eventually, run, serving
+from tests.support.commands import ROOT, run
+from tests.support.images import encoded
+from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S, eventually
 
-LIMIT_S = 240
 COLOURS = {"red": "red", "green": "#00ff00", "blue": "blue"}
 
 
@@ -111,12 +112,12 @@ def test_a_restart_of_the_server_loses_no_result(images: Path, tmp_path: Path) -
     out = tmp_path / "out.csv"
     good = [file for file in sorted(images.glob("*.png")) for _ in range(30)]
     with ExitStack() as first:
-        address = first.enter_context(serving(tmp_path / "models", tmp_path / "state"))
+        address = first.enter_context(running_server(tmp_path / "models", tmp_path / "state"))
         with predicting(*good, "--out", out, "--server", address) as predict:
-            assert eventually(lambda: lines_in(out) > 100, within_s=LIMIT_S)
+            assert eventually(lambda: lines_in(out) > 100)
             first.close()
             assert predict.poll() is None
-            with serving(tmp_path / "models", tmp_path / "state", "--listen", address):
+            with running_server(tmp_path / "models", tmp_path / "state", "--listen", address):
                 summary, errors = predict.communicate(timeout=LIMIT_S)
     assert predict.returncode == 0, errors
     assert "900 of 900 files" in summary
@@ -130,9 +131,9 @@ def test_ctrl_c_keeps_the_results_and_prints_how_many(images: Path, tmp_path: Pa
     write_bundle(tmp_path / "models", slowness=3)
     out = tmp_path / "out.csv"
     good = [file for file in sorted(images.glob("*.png")) for _ in range(60)]
-    with serving(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
+    with running_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
         with predicting(*good, "--out", out, "--server", address) as predict:
-            assert eventually(lambda: lines_in(out) > 20, within_s=LIMIT_S)
+            assert eventually(lambda: lines_in(out) > 20)
             predict.send_signal(signal.SIGINT)
             _, errors = predict.communicate(timeout=LIMIT_S)
         assert predict.returncode == 130
@@ -146,11 +147,11 @@ def test_ctrl_c_keeps_the_results_and_prints_how_many(images: Path, tmp_path: Pa
 def test_after_a_kill_resume_continues_the_file(images: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=3)
     out = tmp_path / "out.jsonl"
-    with serving(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
+    with running_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
         good = sorted(images.glob("*.png"))
         many = [file for file in good for _ in range(60)]
         with predicting(*many, "--out", out, "--server", address) as predict:
-            assert eventually(lambda: lines_in(out) > 20, within_s=LIMIT_S)
+            assert eventually(lambda: lines_in(out) > 20)
             predict.kill()
             predict.communicate(timeout=LIMIT_S)
         finished = run("serving", "predict", *good, "--out", out, "--resume", "--server", address)
@@ -163,9 +164,9 @@ def test_a_server_that_disappears_is_reported_with_the_number_of_results(images:
     out = tmp_path / "out.csv"
     many = [file for file in sorted(images.glob("*.png")) for _ in range(60)]
     with ExitStack() as server:
-        address = server.enter_context(serving(tmp_path / "models", tmp_path / "state", "--grace", 0))
+        address = server.enter_context(running_server(tmp_path / "models", tmp_path / "state", "--grace", 0))
         with predicting(*many, "--out", out, "--timeout", 3, "--server", address) as predict:
-            assert eventually(lambda: lines_in(out) > 20, within_s=LIMIT_S)
+            assert eventually(lambda: lines_in(out) > 20)
             server.close()
             summary, errors = predict.communicate(timeout=LIMIT_S)
     assert predict.returncode == 1
@@ -175,7 +176,7 @@ def test_a_server_that_disappears_is_reported_with_the_number_of_results(images:
 
 def test_the_label_is_recorded_once_for_each_image(images: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with serving(tmp_path / "models", tmp_path / "state") as address:
+    with running_server(tmp_path / "models", tmp_path / "state") as address:
         arguments = ["--out", tmp_path / "out.csv", "--label", "red", "--server", address]
         run("serving", "predict", images, *arguments)
         with Client(address) as client:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import ROOT
-from tests.support.warm import WarmProcess, call
+from tests.support.commands import ROOT, WarmProcess, main_of
 
 TESTED_ELSEWHERE = {"make demo", "make test"}
 """The demo has its own test; `make test` runs this one. tests/containers runs `docker`."""
@@ -48,7 +47,7 @@ def test_the_commands_of_the_readme_work_in_their_order(tmp_path: Path) -> None:
             command = command.replace("sample --out", f"{FEWER} --out")
             python, module, *arguments = words(command, tmp_path)
             assert (python, module) == ("python", "-m")
-            process = WarmProcess(call, *arguments, folder=tmp_path, **environment)
+            process = WarmProcess(main_of, *arguments, folder=tmp_path, **environment)
             if arguments[:2] == ["serving", "serve"]:
                 server = process
                 environment["PAWSERVE_SERVER"] = server.printed(r"ready on (127\.0\.0\.1:\d+)")[1]
@@ -64,7 +63,7 @@ def test_the_commands_of_the_readme_work_in_their_order(tmp_path: Path) -> None:
         assert asked.returncode == 0, asked.stderr
         assert re.match(r"drawings/valid/cats/cat\.\d+\.jpg \w+ 0\.\d+\n", asked.stdout)
         server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
+        assert server.wait() == 0
     finally:
         if server:
             server.close()

@@ -21,11 +21,11 @@ from serving.client import Client
 from serving.statistics.store import Label, StatisticsStore
 from serving.tokens.tokens import PredictionRecord
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, run, serving
+from tests.support.commands import ROOT, run
 from tests.support.postgresql import Postgresql
-from tests.support.statistics_calls import tokens
-
-LIMIT_S = 240
+from tests.support.servers import running_server
+from tests.support.statistics import tokens
+from tests.support.waiting import LIMIT_S
 
 
 @pytest.fixture
@@ -61,17 +61,17 @@ def test_watch_ends_when_its_reader_ends_even_if_nothing_changes(
     models: Path, tmp_path: Path, arguments: list[str]
 ) -> None:
     """As `stats --watch | head -1` does."""
-    with serving(models, tmp_path / "state") as address, watching(address, *arguments) as process:
+    with running_server(models, tmp_path / "state") as address, watching(address, *arguments) as process:
         assert process.stdout
         assert process.stdout.readline()
         process.stdout.close()
-        assert process.wait(LIMIT_S) == 1
+        assert process.wait() == 1
         assert process.stderr
         assert process.stderr.read() == ""
 
 
 def test_stats_of_a_window_of_time(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path / "state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "state") as address, Client(address) as client:
         (token,) = tokens(client)
         client.record_labels([(token, "red")])
         recent = run("serving", "stats", "--since", "1h", "--json", "--server", address)
@@ -96,7 +96,7 @@ def test_wrong_use_of_stats_is_exit_code_2(arguments: list[str]) -> None:
 def test_watch_reconnects_after_a_restart_and_ends_on_ctrl_c(models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with ExitStack() as stack:
-        with serving(models, state) as address, Client(address) as client:
+        with running_server(models, state) as address, Client(address) as client:
             process = stack.enter_context(watching(address, "--json"))
             assert process.stdout is not None
             assert process.stderr is not None
@@ -104,15 +104,15 @@ def test_watch_reconnects_after_a_restart_and_ends_on_ctrl_c(models: Path, tmp_p
             tokens(client, 2)
             assert json.loads(process.stdout.readline())["models"][0]["predictions"] == 2
         assert "trying again" in process.stderr.readline()
-        with serving(models, state, "--listen", address):
+        with running_server(models, state, "--listen", address):
             assert json.loads(process.stdout.readline())["models"][0]["predictions"] == 2
             process.send_signal(signal.SIGINT)
-            assert process.wait(LIMIT_S) == 130
+            assert process.wait() == 130
             assert process.stderr.read() == ""
 
 
 def test_watch_on_a_terminal_shows_tables(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path / "state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "state") as address, Client(address) as client:
         (token,) = tokens(client)
         client.record_labels([(token, "red")])
         ours, theirs = pty.openpty()
@@ -125,7 +125,7 @@ def test_watch_on_a_terminal_shows_tables(models: Path, tmp_path: Path) -> None:
                 seen += os.read(ours, 4096).decode(errors="replace")
             os.write(ours, b"\x03")
             process.send_signal(signal.SIGINT)
-            assert process.wait(LIMIT_S) == 130
+            assert process.wait() == 130
         os.close(ours)
     assert "models/colours/versions/1" in seen
     assert "accuracy 100.0%" in seen
@@ -140,7 +140,7 @@ def test_watch_of_an_unreachable_server_fails() -> None:
 @pytest.fixture
 def labelled(models: Path, tmp_path: Path) -> Path:
     """The state folder of a server that got three labels."""
-    with serving(models, tmp_path / "state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "state") as address, Client(address) as client:
         client.record_labels(list(zip(tokens(client, 3), ("red", "blue", "red"), strict=True)))
     return tmp_path / "state"
 
@@ -265,7 +265,7 @@ def test_class_names_are_exported_unchanged(tmp_path: Path) -> None:
 
 def test_labels_in_postgresql_are_exported_too(models: Path, tmp_path: Path, postgresql: Postgresql) -> None:
     url = postgresql.create()
-    with serving(models, tmp_path / "state", "--statistics", url) as address, Client(address) as client:
+    with running_server(models, tmp_path / "state", "--statistics", url) as address, Client(address) as client:
         client.record_labels([(token, "red") for token in tokens(client, 3)])
         finished = run("serving", "export-labels", tmp_path / "labels.parquet", PAWSERVE_STATISTICS=url)
     assert finished.stdout.startswith("3 labels"), finished.stderr

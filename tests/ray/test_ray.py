@@ -21,7 +21,9 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.ray.ingress import CLASSIFIER
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, eventually, run, serving
+from tests.support.commands import ROOT, run
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
@@ -89,20 +91,20 @@ def test_replicas_follow_the_load_and_no_request_fails_when_one_is_killed(ray: C
     before, _ = count_labels(client)
     load = Load(ray.address)
     try:
-        assert eventually(lambda: len(ray.replicas()) == 2, within_s=90), "no second replica was added"
+        assert eventually(lambda: len(ray.replicas()) == 2), "no second replica was added"
         seen = load.classified
-        assert eventually(lambda: load.classified > seen + 20, within_s=60)
+        assert eventually(lambda: load.classified > seen + 20)
         killed = min(ray.replicas())
         os.kill(killed, signal.SIGKILL)
-        assert eventually(lambda: killed not in ray.replicas() and len(ray.replicas()) == 2, within_s=90)
+        assert eventually(lambda: killed not in ray.replicas() and len(ray.replicas()) == 2)
         seen = load.classified
-        assert eventually(lambda: load.classified > seen + 20, within_s=60)
+        assert eventually(lambda: load.classified > seen + 20)
     finally:
         classified = load.stop()
     labels, correct = count_labels(client)
     assert labels == before + classified
     assert correct == labels
-    assert eventually(lambda: len(ray.replicas()) == 1, within_s=120), "the second replica was not removed"
+    assert eventually(lambda: len(ray.replicas()) == 1), "the second replica was not removed"
     assert client.health() == "SERVING"
 
 
@@ -118,13 +120,13 @@ def test_a_replica_without_memory_is_replaced_or_continues(ray: Cluster, client:
             client.classify([large], views=16)
     if starved in ray.replicas():  # it survived, so kill it as the kernel would
         os.kill(starved, signal.SIGKILL)
-    assert eventually(lambda: bool(ray.replicas() - {starved}), within_s=90)
+    assert eventually(lambda: bool(ray.replicas() - {starved}))
     [result] = client.classify([large], views=16).results
     assert isinstance(result, Prediction)
 
 
 def test_versions_are_loaded_when_clients_name_them_a_few_at_a_time(ray: Cluster, client: Client) -> None:
-    assert eventually(lambda: len(ray.replicas()) == 1, within_s=90)  # otherwise another one may answer ListModels
+    assert eventually(lambda: len(ray.replicas()) == 1)  # otherwise another one may answer ListModels
 
     def served() -> list[str]:
         return [model.name for model in client.list_models() if model.state == pb.MODEL_STATE_READY]
@@ -174,7 +176,7 @@ BAD: dict[str, Callable[[grpc.Channel], object]] = {
 
 
 def test_errors_are_those_of_the_plain_server(ray: Cluster, folder: Path, tmp_path: Path) -> None:
-    with serving(folder / "models", tmp_path / "state", "--max-message-mib", 1) as plain:
+    with running_server(folder / "models", tmp_path / "state", "--max-message-mib", 1) as plain:
         for what, call in BAD.items():
             assert error_of(ray.address, call) == error_of(plain, call), what
 

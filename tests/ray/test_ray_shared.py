@@ -13,8 +13,10 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.ray.calls import COLOURS, count_labels, error_of, image
 from tests.support.bundles import write_bundle
-from tests.support.commands import eventually, run, serving
+from tests.support.commands import run
 from tests.support.postgresql import PASSWORD, Postgresql
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
@@ -50,7 +52,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgresql) -> 
     database = postgresql.create()
     options = ("--replicas", 2, "--cpus", 0.5, "--clients", clients)
     with cluster(folder, *options, PAWSERVE_STATISTICS=database) as ray:
-        assert eventually(lambda: len(ray.replicas()) == 2, within_s=60)
+        assert eventually(lambda: len(ray.replicas()) == 2)
         yield Shared(ray, folder, clients, database)
 
 
@@ -71,7 +73,7 @@ def test_a_plain_server_with_the_same_database_and_key_has_the_same_statistics(s
     key = shared.folder / "state" / "token.key"
     with (
         shared.as_("operator") as operator,
-        serving(
+        running_server(
             shared.folder / "models", tmp_path / "state", "--statistics", shared.database, "--token-key", key
         ) as plain,
         Client(plain) as client,
@@ -106,7 +108,7 @@ def test_refused_calls_have_the_errors_of_the_plain_server(shared: Shared, tmp_p
         "another role": (classify(bearer(TOKENS["labeller"])), grpc.StatusCode.PERMISSION_DENIED),
         "another role's stream": (watch(bearer(TOKENS["camera"])), grpc.StatusCode.PERMISSION_DENIED),
     }
-    with serving(shared.folder / "models", tmp_path / "state", "--clients", shared.clients) as plain:
+    with running_server(shared.folder / "models", tmp_path / "state", "--clients", shared.clients) as plain:
         for what, (call, code) in refused.items():
             of_ray = error_of(shared.ray.address, call)
             assert of_ray[0] == code, what
@@ -134,7 +136,7 @@ def test_a_client_that_is_added_to_the_file_is_accepted(shared: Shared) -> None:
             return bool(newcomer.classify([image("red")]).results)
         return False
 
-    assert eventually(is_accepted, within_s=60)
+    assert eventually(is_accepted)
 
 
 def test_without_the_database_images_are_classified_and_labels_are_refused(
@@ -158,7 +160,7 @@ def test_without_the_database_images_are_classified_and_labels_are_refused(
                 return not isinstance(labeller.record_labels([(result.token, "blue")])[0], ClientError)
             return False
 
-        assert eventually(is_recorded, within_s=60)
+        assert eventually(is_recorded)
         assert count_labels(labeller)[0] == before + 1
 
 

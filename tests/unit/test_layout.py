@@ -21,8 +21,7 @@ from serving.models.layout import (
 )
 from serving.models.loader import ServedModel, ServingOptions, load_model
 from serving.system.cpus import available_cpus
-from tests.support.bundles import write_bundle
-from tests.unit.test_repository import OPTIONS
+from tests.support.bundles import OPTIONS, write_bundle
 
 TUNED = TunedLayout(
     layout=EngineLayout(instances=1, threads=2, max_batch_size=3, single_row_threads=4),

@@ -13,8 +13,7 @@ from serving.models.loader import load_model
 from serving.models.repository import ModelNotFound, ModelRepository
 from serving.models.watcher import ModelWatcher
 from serving.statistics.store import StatisticsUnavailable
-from tests.support.bundles import write_bundle
-from tests.unit.test_repository import OPTIONS
+from tests.support.bundles import OPTIONS, write_bundle
 
 
 def watched(

@@ -19,10 +19,9 @@ from serving.observability.metrics import Metrics
 from serving.observability.observers import VersionObserver
 from serving.statistics.store import Label
 from serving.tokens.tokens import PredictionRecord
-from tests.golden.draw import encoded
-from tests.support.bundles import write_bundle
-from tests.support.commands import eventually
-from tests.unit.test_repository import OPTIONS
+from tests.support.bundles import OPTIONS, write_bundle
+from tests.support.images import encoded
+from tests.support.waiting import eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "PNG")
 

@@ -22,7 +22,7 @@ from serving.engine.onnx import OnnxModel
 from serving.engine.single_row import EXPLORED, ONE_BY_ONE, REMEMBERED, SingleRowEngine, SpreadEngine
 from serving.system.cpus import bindable_cpus
 from tests.support.bundles import write_bundle
-from tests.unit.test_cpus import V2_MOUNT, machine
+from tests.support.cgroups import V2_MOUNT, machine
 
 ROW = np.zeros((1, 1, 1, 3), np.uint8)
 ALLOWED = os.sched_getaffinity(0)

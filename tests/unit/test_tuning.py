@@ -22,8 +22,7 @@ from serving.models.tuning import (
     measure_rate,
     tune_model,
 )
-from tests.support.bundles import write_bundle
-from tests.unit.test_repository import OPTIONS
+from tests.support.bundles import OPTIONS, write_bundle
 
 
 def layout(instances: int, threads: int, batch: int) -> EngineLayout:

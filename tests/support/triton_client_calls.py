@@ -1,6 +1,6 @@
 """What Triton's own client says to a server, in a process of its own: its stubs have the same names as ours.
 
-    python -m tests.support.triton_calls sync|asyncio|stream ADDRESS
+    python -m tests.support.triton_client_calls sync|asyncio|stream ADDRESS
 
 Ends with 0 if all was answered as it should be.
 """
