@@ -59,7 +59,7 @@ class ClassifierReplica:
             self._server.repository, self._server.watcher, settings.models, settings.wanted, more_versions
         )
         self._methods = Methods(self._add_services, [*self._server.interceptors, LoadNamedVersions(versions)])
-        self._server.begin()
+        self._server.mark_ready()
         tune_interpreter()
 
     def _add_services(self, methods: Methods) -> None:
@@ -94,7 +94,7 @@ class ClassifierReplica:
 
     async def __del__(self) -> None:
         """Stop the replica. Ray awaits this when no call is in flight any more."""
-        self._server.end()
+        self._server.mark_stopping()
         await self._server.close()
 
     async def _answer(self, method: str, request: bytes, context: RayServegRPCContext) -> Any:

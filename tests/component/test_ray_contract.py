@@ -62,7 +62,7 @@ def test_calls_have_the_responses_and_statuses_of_the_plain_server(tmp_path: Pat
     async def call() -> None:
         server = Server(to_settings(argparse.Namespace(**parse_flags(flags))))
         await server.prepare()
-        server.begin()
+        server.mark_ready()
         methods = Methods(
             lambda methods: classifier_pb2_grpc.add_ClassifierServicer_to_server(server.classifier, methods),
             server.interceptors,
@@ -92,7 +92,7 @@ def test_calls_have_the_responses_and_statuses_of_the_plain_server(tmp_path: Pat
             assert [answer async for answer in stream] == []
             assert context.code() == grpc.StatusCode.INVALID_ARGUMENT
         finally:
-            server.end()
+            server.mark_stopping()
             await server.close()
 
     asyncio.run(call())
