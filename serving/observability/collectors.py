@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from serving.models.repository import ModelRepository, State
 from serving.observability.metrics import MODEL, Key
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.store import StatisticsStore, VersionStatistics
 
 MIN_AGE_S = 15.0
@@ -31,6 +32,11 @@ def versions_alive(repository: ModelRepository) -> list[Key]:
     return [(status.version.name, str(status.version.version)) for status in alive]
 
 
+def _state_name(state: State) -> str:
+    """The API's name of a state: dashboards and alerts use `refused`, not `failed`."""
+    return pb.ModelState.Name(state.value).removeprefix("MODEL_STATE_").lower()
+
+
 class ModelCollector(Collector):
     """The versions that are served, and their queues."""
 
@@ -47,7 +53,7 @@ class ModelCollector(Collector):
             refusals.add_metric([name], refused[name])
         state = _gauge("model_state", "1 for each known version in its state, such as ready or refused.", "state")
         for status in self._repository.statuses:
-            state.add_metric([status.version.name, str(status.version.version), status.state.name.lower()], 1)
+            state.add_metric([status.version.name, str(status.version.version), _state_name(status.state)], 1)
         info = _gauge(
             "model_info",
             "1 for each version; its labels say what computes it.",
