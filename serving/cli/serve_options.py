@@ -58,7 +58,6 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--poll-interval",
         "--poll-seconds",
-        dest="poll_seconds",
         type=seconds,
         default=5.0,
         metavar="S",
@@ -140,14 +139,14 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
         layouts=arguments.state / "layouts",
         engine=arguments.engine,
         precision=arguments.precision,
-        max_rows=arguments.max_queue_views,
+        max_rows=arguments.max_views_in_flight,
         limits=to_image_limits(arguments),
     )
     return Settings(
         models=arguments.models,
         wanted=tuple(arguments.model),
         keep_versions=arguments.keep_versions,
-        poll_s=arguments.poll_seconds,
+        poll_s=arguments.poll_interval,
         listen=arguments.listen,
         state=arguments.state,
         statistics=find_statistics(arguments.statistics),

@@ -15,7 +15,7 @@ from typing import Any
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError
 from serving.cli.errors import DONE, CommandError, UsageError
-from serving.cli.options import number, positive, seconds
+from serving.cli.options import Numbers, add_numbers, number, positive, seconds
 from serving.cli.serve_options import add_serve_options
 from serving.client import Client, ClientError
 from serving.ray.options import MORE_VERSIONS, check_replica_options, replica_options
@@ -39,6 +39,16 @@ INGRESS: Mapping[str, str] = {
 reads them from the environment of its own processes, so a running cluster must have been started with them."""
 
 
+NUMBERS: Numbers = (
+    ("--target-requests", positive, 16, "N", "requests in flight on each replica at which replicas are added"),
+    ("--cpus", number("CPUs", 0, 1024), 1.0, "N", "CPUs of each replica"),
+    ("--gpus", number("GPUs", 0, 1024), 0.0, "N", "GPUs of each replica; 0.5 for two replicas on one GPU"),
+    ("--more-versions", positive, MORE_VERSIONS, "N", "versions that a replica loads because clients name them"),
+    ("--upscale-delay", seconds, 10.0, "S", "time of high load after which replicas are added"),
+    ("--downscale-delay", seconds, 300.0, "S", "time of low load after which replicas are removed"),
+)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `ray`: those of the replicas, and all of `serve`."""
     parser.description = (
@@ -48,44 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument_group("replicas").add_argument
     add("--replicas", type=_replicas, default=(1, 1), metavar="N|MIN-MAX", help="number of replicas (1)")
-    add(
-        "--target-requests",
-        type=positive,
-        default=16,
-        metavar="N",
-        help="requests in flight on each replica, on average, above which replicas are added and below which they are "
-        "removed (%(default)s)",
-    )
-    add("--cpus", type=number("CPUs", 0, 1024), default=1.0, metavar="N", help="CPUs of each replica (%(default)g)")
-    add(
-        "--gpus",
-        type=number("GPUs", 0, 1024),
-        default=0.0,
-        metavar="N",
-        help="GPUs of each replica; 0.5 for two replicas on one GPU (%(default)g)",
-    )
-    add(
-        "--more-versions",
-        type=positive,
-        default=MORE_VERSIONS,
-        metavar="N",
-        help="most versions, apart from those of --model and --keep-versions, that a replica loads when clients name "
-        "them; the least recently used one is unloaded first (%(default)s)",
-    )
-    add(
-        "--upscale-delay",
-        type=seconds,
-        default=10.0,
-        metavar="S",
-        help="seconds of high load after which replicas are added (%(default)g)",
-    )
-    add(
-        "--downscale-delay",
-        type=seconds,
-        default=300.0,
-        metavar="S",
-        help="seconds of low load after which replicas are removed (%(default)g)",
-    )
+    add_numbers(add, NUMBERS)
     add(
         "--address",
         metavar="HOST:PORT",
@@ -166,7 +139,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 "port": port,
                 "grpc_servicer_functions": list(SERVICER_FUNCTIONS),
                 # Ray answers reflection without checking tokens
-                "enable_reflection": not arguments.no_reflection and arguments.auth_tokens is None,
+                "enable_reflection": not arguments.no_reflection and arguments.clients is None,
             },
         )
         app = application(options, arguments.more_versions, **_deployment(arguments))
