@@ -103,7 +103,7 @@ class MessageInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return handler and _parsing_handler(handler)
 
 
-@lru_cache(256)  # of an endless number of handlers only if another interceptor makes one for each call
+@lru_cache(256)  # bounded, in case another interceptor makes a handler for each call
 def _parsing_handler(handler: Handler) -> Handler:
     message_type: Any = getattr(handler.request_deserializer, "__self__", None)  # the class whose FromString it is
     descriptor = getattr(message_type, "DESCRIPTOR", None)
