@@ -138,7 +138,7 @@ class Server:
         models: dict[str, ServedModel] = {}
         for bundle in find_bundles(settings.models, settings.wanted, settings.keep_versions):
             name = bundle.manifest.name
-            models[name] = load_model(bundle, self._options, alike=models.get(name))
+            models[name] = load_model(bundle, self._options, previous=models.get(name))
             self.repository.add(models[name])
 
     def _open_state(self) -> None:
@@ -165,7 +165,7 @@ class Server:
             self._register(model.manifest)
 
     def _register(self, manifest: Manifest) -> None:
-        self._store.register_version(manifest.name, manifest.version, manifest.classes)
+        self._store.register_version(manifest.model_version, manifest.classes)
 
     def _start_observability(self) -> None:
         self._cleanup.callback(self._observability.close)

@@ -102,7 +102,7 @@ class OnnxModel:
             BundleError: if the graph cannot be loaded.
         """
         options = _session_options(threads)
-        if cpus:  # ONNX Runtime counts them from 1
+        if len(cpus) >= threads:  # ONNX Runtime counts them from 1
             bound = ";".join(str(cpu + 1) for cpu in cpus[1:threads])
             options.add_session_config_entry("session.intra_op_thread_affinities", bound)
         return OnnxEngine(self._session(options), 1)

@@ -185,7 +185,7 @@ class ModelWatcher:
         if self._seen.get(key) == found:
             return served is not None
         self._seen[key] = found
-        alike = served or next(
+        previous = served or next(
             iter(model for model in self._repository.models if model.manifest.name == key.name), None
         )
         model = None
@@ -196,8 +196,7 @@ class ModelWatcher:
                 return True
             if not served:
                 self._repository.mark(key, State.LOADING, "")
-            quiet = not self._repository.models
-            model = await asyncio.to_thread(load_model, bundle, self._options, alike=alike, quiet=quiet)
+            model = await asyncio.to_thread(load_model, bundle, self._options, previous=previous)
             await asyncio.to_thread(self._register, bundle.manifest)
         except Exception as error:
             if model is not None:

@@ -10,6 +10,7 @@ and the key of the tokens, so any of them can record a label, and it is counted 
 import argparse
 import os
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -26,7 +27,6 @@ from serving.ray.methods import Methods
 from serving.ray.options import MORE_VERSIONS, parse_configuration
 from serving.ray.versions import LoadNamedVersions, VersionsOnDemand
 from serving.server import Server
-from serving.system import cpus
 from serving.system.memory import keep_freed_memory
 
 NAME = "pawserve"
@@ -48,11 +48,11 @@ class ClassifierReplica:
 
     async def __init__(self, options: Mapping[str, Any], more_versions: int) -> None:  # type: ignore[misc]  # Ray awaits it
         os.umask(0o077)
-        reserved = ray.get_runtime_context().get_assigned_resources().get("CPU")
-        if reserved:
-            cpus.set_cpu_limit(reserved)
+        settings = to_settings(argparse.Namespace(**options))
+        reserved = ray.get_runtime_context().get_assigned_resources().get("CPU")  # Ray does not enforce it
+        settings = replace(settings, options=replace(settings.options, cpu_limit=reserved or None))
         keep_freed_memory()
-        self._server = Server(to_settings(argparse.Namespace(**options)))
+        self._server = Server(settings)
         await self._server.prepare()
         settings = self._server.settings
         versions = VersionsOnDemand(
