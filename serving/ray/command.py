@@ -18,6 +18,7 @@ from serving.cli.errors import DONE, CommandError, UsageError
 from serving.cli.options import Numbers, add_numbers, number, positive, seconds
 from serving.cli.serve_options import add_serve_options
 from serving.client import Client, ClientError
+from serving.ray.ingress import SERVICER_FUNCTIONS
 from serving.ray.options import MORE_VERSIONS, check_replica_options, replica_options
 from serving.system.cpus import available_cpus
 from serving.system.network import format_address, is_local, parse_address
@@ -98,40 +99,22 @@ def _check_cluster(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    variables = {
-        **INGRESS,
-        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(arguments.max_message_mib * 2**20),
-        "RAY_USAGE_STATS_ENABLED": "0",  # otherwise Ray reports each start to its makers
-    }
-    for name, value in variables.items():
-        os.environ.setdefault(name, value)
-    import ray  # reads the variables when it is imported
+    _set_environment(arguments)
+    import ray  # reads the environment when it is imported
     from ray import serve
 
     from serving.ray.app import NAME, application
-    from serving.ray.ingress import SERVICER_FUNCTIONS
 
-    host, port = parse_address(arguments.listen)
-    local = is_local(arguments.listen)
-    new_cluster = {
-        "num_cpus": available_cpus(),
-        "include_dashboard": False,
-        "object_store_memory": OBJECT_STORE_BYTES,
-        **({"_node_ip_address": "127.0.0.1"} if local else {}),
-    }
     options = replica_options(arguments)
     if arguments.address is None:
         _make_absolute(options)
-    ray.init(
-        arguments.address or "local",
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        **({} if arguments.address else new_cluster),
-    )
+    cluster = {} if arguments.address else _new_cluster(arguments)
+    ray.init(arguments.address or "local", log_to_driver=False, logging_level=logging.WARNING, **cluster)
     stopping = Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stopping.set())
     try:
+        host, port = parse_address(arguments.listen)
         serve.start(
             proxy_location="EveryNode",
             http_options={"host": host, "port": _free_port(host)},
@@ -153,6 +136,26 @@ def _run(arguments: argparse.Namespace) -> None:
         serve.delete(NAME) if arguments.address else serve.shutdown()
     finally:
         ray.shutdown()
+
+
+def _set_environment(arguments: argparse.Namespace) -> None:
+    variables = {
+        **INGRESS,
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(arguments.max_message_mib * 2**20),
+        "RAY_USAGE_STATS_ENABLED": "0",  # otherwise Ray reports each start to its makers
+    }
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def _new_cluster(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options of `ray.init` that start a cluster on this machine."""
+    return {
+        "num_cpus": available_cpus(),
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        **({"_node_ip_address": "127.0.0.1"} if is_local(arguments.listen) else {}),
+    }
 
 
 def _reason(status: Any) -> str:

@@ -14,6 +14,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
 from tests.support.images import encoded
 from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S
 
 EXAMPLES = [
     example
@@ -50,7 +51,7 @@ def test_each_example_runs(folder: Path, address: str, example: str) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_S,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr

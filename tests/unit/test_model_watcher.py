@@ -92,7 +92,7 @@ def test_what_is_not_there_cannot_be_loaded(models: Path, name: str, kind: type[
 
 def test_a_bad_version_is_told_to_who_asks_for_it_and_none_older_is_loaded_instead(models: Path) -> None:
     async def test(repository: ModelRepository, watcher: ModelWatcher) -> None:
-        (write_bundle(models, "cats", 2) / "model.fp32.onnx").write_bytes(b"")
+        write_bundle(models, "cats", 2, content=b"")
         for _ in range(2):
             with pytest.raises(BundleError, match="0 bytes"):
                 await watcher.load("cats")
