@@ -32,13 +32,6 @@ LONG_S = 30.0
 """Longer than anything here takes."""
 
 
-def publish(models: Path, version: int, *, name: str = "colours", **changes: object) -> None:
-    """A version that appears whole, as `export bundle` writes it."""
-    made = write_bundle(models.parent / "made", name, version, **changes)
-    (models / name).mkdir(parents=True, exist_ok=True)
-    made.rename(models / name / str(version))
-
-
 def states(client: Client) -> dict[str, str]:
     """Resource name -> state."""
     return {model.name: pb.ModelState.Name(model.state).removeprefix("MODEL_STATE_") for model in client.list_models()}
@@ -84,7 +77,7 @@ class Load:
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    publish(tmp_path / "models", 1)
+    write_bundle(tmp_path / "models", version=1)
     return tmp_path / "models"
 
 
@@ -103,7 +96,7 @@ def test_reloads_under_load_fail_no_request_and_keep_no_memory(models: Path) -> 
     with server(models) as (process, client, address), Load(address) as load:
         memory_kib: list[int] = []
         for version in range(2, RELOADS + 2):
-            publish(models, version)
+            write_bundle(models, version=version)
             process.send_signal(signal.SIGHUP)
             resource = f"models/colours/versions/{version}"
             assert eventually(lambda resource=resource: load.answers[resource] > 0 or bool(load.failures))
@@ -122,7 +115,7 @@ def test_reloads_under_load_fail_no_request_and_keep_no_memory(models: Path) -> 
 
 @contextmanager
 def half_copied(models: Path) -> Iterator[None]:
-    publish(models, 2)
+    write_bundle(models, version=2)
     graph = models / "colours" / "2" / "model.fp32.onnx"
     whole = graph.read_bytes()
     graph.write_bytes(whole[: len(whole) // 2])
@@ -169,25 +162,25 @@ def test_a_bad_version_is_refused_with_the_reason_and_the_old_one_goes_on(models
     with server(models) as (process, client, _):
         for old, (spoil, reason) in zip(range(1, 100, 2), BAD.values(), strict=False):
             good, bad, next_good = (f"models/colours/versions/{version}" for version in (old, old + 1, old + 2))
-            publish(models, old + 1)
+            write_bundle(models, version=old + 1)
             spoil(models / "colours" / str(old + 1))
             process.send_signal(signal.SIGHUP)
             assert eventually(lambda bad=bad: states(client).get(bad) == "REFUSED")
             assert states(client)[good] == "READY"
             assert reason in {model.name: model.state_reason for model in client.list_models()}[bad]
             assert client.classify([RED], model="models/colours").model == good
-            publish(models, old + 2)  # the bad one does not stand in the way of the next
+            write_bundle(models, version=old + 2)  # the bad one does not stand in the way of the next
             process.send_signal(signal.SIGHUP)
             assert eventually(lambda next_good=next_good: states(client).get(next_good) == "READY")
 
 
 def test_classes_that_the_statistics_know_otherwise_are_refused(models: Path) -> None:
     with server(models, "--keep-versions", 2) as (process, client, _):
-        publish(models, 2)
+        write_bundle(models, version=2)
         process.send_signal(signal.SIGHUP)
         assert eventually(lambda: states(client).get("models/colours/versions/2") == "READY")
         shutil.rmtree(models / "colours" / "2")
-        publish(models, 2, classes=("azure", "lime", "red"))
+        write_bundle(models, version=2, classes=("azure", "lime", "red"))
         process.send_signal(signal.SIGHUP)
         assert eventually(lambda: bool(client.list_models()[1].state_reason))
         assert "classes" in client.list_models()[1].state_reason
@@ -196,7 +189,7 @@ def test_classes_that_the_statistics_know_otherwise_are_refused(models: Path) ->
 
 
 def test_a_version_whose_folder_is_gone_is_replaced_by_the_newest_that_is_there_or_goes_on(models: Path) -> None:
-    publish(models, 2)
+    write_bundle(models, version=2)
     with server(models) as (process, client, address), Load(address) as load:
         assert states(client) == {"models/colours/versions/2": "READY"}
         shutil.rmtree(models / "colours" / "2")
@@ -204,7 +197,7 @@ def test_a_version_whose_folder_is_gone_is_replaced_by_the_newest_that_is_there_
         assert eventually(lambda: states(client) == {"models/colours/versions/1": "READY"})
         shutil.rmtree(models / "colours")
         process.send_signal(signal.SIGHUP)
-        publish(models, 1, name="shapes")
+        write_bundle(models, "shapes", 1)
         process.send_signal(signal.SIGHUP)
         assert eventually(lambda: states(client).get("models/shapes/versions/1") == "READY")
         # two names are served now, so callers must name one
@@ -215,8 +208,8 @@ def test_a_version_whose_folder_is_gone_is_replaced_by_the_newest_that_is_there_
 
 def test_pinned_versions_and_names_are_served_together_and_pins_stay(models: Path) -> None:
     for version in (2, 3):
-        publish(models, version)
-    publish(models, 1, name="shapes")
+        write_bundle(models, version=version)
+    write_bundle(models, "shapes", 1)
     pins = ("--model", "colours/1", "--model", "colours/3", "--model", "shapes")
     with server(models, *pins) as (process, client, address):
         assert list(states(client)) == [
@@ -224,8 +217,8 @@ def test_pinned_versions_and_names_are_served_together_and_pins_stay(models: Pat
             "models/colours/versions/3",
             "models/shapes/versions/1",
         ]
-        publish(models, 4)
-        publish(models, 2, name="shapes")
+        write_bundle(models, version=4)
+        write_bundle(models, "shapes", 2)
         process.send_signal(signal.SIGHUP)
         assert eventually(lambda: states(client).get("models/shapes/versions/2") == "READY")
         assert eventually(lambda: len(states(client)) == 3)
@@ -247,13 +240,13 @@ def test_new_versions_are_found_without_being_told(models: Path) -> None:
         cold_server(models, models.parent / "state", "--poll-seconds", "0.1") as (_, address),
         Client(address) as client,
     ):
-        publish(models, 2)
+        write_bundle(models, version=2)
         assert eventually(lambda: states(client) == {"models/colours/versions/2": "READY"})
 
 
 def test_a_request_that_began_with_the_old_version_is_answered_by_it(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    publish(models, 1, slowness=40)
+    write_bundle(models, version=1, slowness=40)
     answers: list[str] = []
     with server(models, "--instances", 1) as (process, client, address):
 
@@ -264,7 +257,7 @@ def test_a_request_that_began_with_the_old_version_is_answered_by_it(tmp_path: P
         asking = threading.Thread(target=ask)
         asking.start()
         time.sleep(0.2)
-        publish(models, 2)
+        write_bundle(models, version=2)
         process.send_signal(signal.SIGHUP)
         assert eventually(lambda: states(client).get("models/colours/versions/2") == "READY")
         if not answers:

@@ -2,8 +2,6 @@
 
 import io
 import struct
-import subprocess
-import sys
 import tracemalloc
 
 import numpy as np
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from serving.image.decode import MAX_RLE, ImageError, Limits, Reason, decode
-from tests.support.commands import ROOT
 from tests.support.images import encoded, png_header, sample_image
 
 IMAGE = sample_image()
@@ -248,13 +245,3 @@ def test_damaged_images_raise_image_errors_only(
 def test_random_bytes_raise_image_errors_only(noise: bytes, magic: bytes) -> None:
     with pytest.raises(ImageError):
         decode(magic + noise)
-
-
-def test_decoding_changes_no_process_wide_setting() -> None:
-    program = (
-        "import warnings, PIL.Image\n"
-        "before = (PIL.Image.MAX_IMAGE_PIXELS, list(warnings.filters))\n"
-        "import serving.image.decode\n"
-        "assert before == (PIL.Image.MAX_IMAGE_PIXELS, warnings.filters)"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -92,7 +92,7 @@ def test_what_is_not_there_cannot_be_loaded(models: Path, name: str, kind: type[
 
 def test_a_bad_version_is_told_to_who_asks_for_it_and_none_older_is_loaded_instead(models: Path) -> None:
     async def test(repository: ModelRepository, watcher: ModelWatcher) -> None:
-        (write_bundle(models, "cats", 2) / "model.fp32.onnx").write_bytes(b"")
+        write_bundle(models, "cats", 2, content=b"")
         for _ in range(2):
             with pytest.raises(BundleError, match="0 bytes"):
                 await watcher.load("cats")
@@ -120,7 +120,7 @@ def test_statistics_that_cannot_be_written_delay_a_version(models: Path, caplog:
         for _ in range(3):
             await watcher.scan()
         assert served(repository) == ["cats/1", "dogs/1"]
-        assert caplog.text.count("is refused for now: the disk is full") == 1  # and not at every look
+        assert caplog.text.count("is not served yet: the disk is full") == 1  # and not at every look
         assert "the disk is full" in [status.reason for status in repository.statuses]
         broken.clear()
         await watcher.scan()

@@ -1,11 +1,8 @@
 """Images at full size become upright RGB band by band: the same pixels with less memory."""
 
 import io
-import subprocess
-import sys
 import threading
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +10,8 @@ from PIL import Image
 
 from serving.image.decode import Limits, decode
 from serving.image.orientation import EXIF_ORIENTATION, upright_rgb
-from tests.support.commands import ROOT
 from tests.support.images import encoded, sample_image
+from tests.support.waiting import LIMIT_S
 
 IMAGE = sample_image()
 GREY = IMAGE.convert("L")
@@ -61,43 +58,6 @@ def test_the_first_frame_of_a_webp_is_decoded_as_by_pillow(mode: str, lossless: 
             np.testing.assert_array_equal(upright_rgb(opened, band_pixels=BAND_PIXELS), np.asarray(expected))
 
 
-MEASURE = """
-import sys
-from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
-from serving.image.preprocess import Preprocess
-
-data = Path(sys.argv[1]).read_bytes()
-before = getrusage(RUSAGE_SELF).ru_maxrss
-Preprocess().canvas(data)
-print(getrusage(RUSAGE_SELF).ru_maxrss - before)
-"""
-
-
-@pytest.mark.parametrize(
-    ("format_", "options", "bytes_per_pixel"),
-    [
-        ("PNG", {}, 9),  # four in Pillow and three in RGB; three and three while it is resized
-        ("WEBP", {"lossless": True, "method": 0}, 18),  # four in Pillow, four in its buffer, eight in libwebp
-    ],
-)
-def test_a_large_image_needs_no_more_memory_than_its_decoder(
-    tmp_path: Path, format_: str, options: dict[str, object], bytes_per_pixel: int
-) -> None:
-    exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = 6
-    side = 4000
-    file = tmp_path / "large"
-    image = Image.new("RGBA", (side, side), (200, 30, 30, 99))
-    file.write_bytes(encoded(image, format_, exif=exif, **options))
-
-    measured = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(file)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-
-    assert int(measured.stdout) * 1024 < bytes_per_pixel * side * side
-
-
 @pytest.mark.parametrize(("format_", "options"), [("PNG", {}), ("WEBP", {}), ("JPEG", {"progressive": True})])
 def test_an_image_waits_until_another_one_releases_its_pixel_budget(format_: str, options: dict[str, object]) -> None:
     """The decoder of a progressive JPEG keeps all coefficients, even if it returns a small image."""
@@ -109,7 +69,7 @@ def test_an_image_waits_until_another_one_releases_its_pixel_budget(format_: str
         other.start()
         other.join(0.1)
         assert other.is_alive()
-    other.join(60)
+    other.join(LIMIT_S)
     assert not other.is_alive()
 
 
