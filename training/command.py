@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ def run_command(program: str, about: str, commands: Mapping[str, Command], argum
         print(f"{program}: there is no command {name!r}; there are {', '.join(commands)}", file=sys.stderr)
         return WRONG_USE
     command = commands[name]
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # a damaged image is decoded or left out, and then reported
     try:
         try:
             default = command.default(rest)
