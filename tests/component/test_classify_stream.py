@@ -219,7 +219,7 @@ def cancel_streams(address: str, stub: pb_grpc.ClassifierStub) -> None:
 def test_a_shutdown_answers_the_requests_that_were_read_and_ends_the_streams(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
     with (
-        stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 100_000) as (
+        stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 86_400) as (
             server,
             address,
         ),

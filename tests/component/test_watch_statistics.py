@@ -170,7 +170,7 @@ def test_the_number_of_watchers_is_limited_and_those_that_leave_make_room(models
 
 def test_a_shutdown_ends_the_watchers_calls_with_ok_and_does_not_wait_for_them(models: Path, tmp_path: Path) -> None:
     with (
-        stoppable_server(models, tmp_path / "state", "--grace", 100_000) as (server, address),
+        stoppable_server(models, tmp_path / "state", "--grace", 86_400) as (server, address),
         stub_of(address) as stub,
     ):
         watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=LIMIT_S) for _ in range(60)]
