@@ -12,7 +12,7 @@ import tyro
 from export.checks.checks import Tolerances
 from serving.bundle.manifest import Precision, open_bundle
 from serving.engine.tensorrt_cache import default_engines, find_engines
-from training.command import Command, MaybePath, run_command
+from training.command import Command, run_command
 from training.console import say
 
 
@@ -26,11 +26,11 @@ class Bundle:
     """Folder of models; the next free version of NAME is written in it."""
     name: str
     """The model's name: a-z, 0-9, '.', '_' and '-'."""
-    data: MaybePath = None
+    data: Path | None = None
     """Where the run's photos are now, if they have moved."""
     precisions: tuple[Literal["fp32", "fp16", "int8", "int8-trt"], ...] = ("fp32",)
     """Which files to write. int8 is for ONNX Runtime on a CPU, int8-trt for TensorRT; the others are for both."""
-    calibration: MaybePath = None
+    calibration: Path | None = None
     """Folder of photos to calibrate INT8 on, like those to be served. Default: the run's training photos."""
     calibration_photos: int = 128
     """How many of them are looked at, chosen evenly over the classes."""
@@ -65,7 +65,7 @@ class Engine:
     """A folder models/NAME/VERSION."""
     precision: Precision = "fp16"
     """Which of the bundle's files to build."""
-    photos: MaybePath = None
+    photos: Path | None = None
     """Folder of photos for the gate. Default: noise; then only that the engine runs is shown, not how well."""
     min_batch: int = 1
     """Fewest views that the engine takes at once."""
@@ -77,7 +77,7 @@ class Engine:
     """Most device memory that a layer's tactic may use."""
     optimization_level: int = 3
     """0 builds fastest, 5 searches longest."""
-    engines: MaybePath = None
+    engines: Path | None = None
     """Where engines are kept. Default: $PAWSERVE_ENGINES, or the user's cache folder."""
     json: bool = False
     """Print the sidecar and the measurements as JSON."""
@@ -124,7 +124,7 @@ class Triton:
     """Most views that Triton gives the model at once."""
     max_queue_delay_us: int = 0
     """How long the first request of a batch waits for others, in microseconds."""
-    engines: MaybePath = None
+    engines: Path | None = None
     """Where engines are kept. Default: $PAWSERVE_ENGINES, or the user's cache folder."""
 
 
@@ -153,7 +153,7 @@ class Inspect:
 
     bundle: Annotated[Path, tyro.conf.Positional]
     """A folder models/NAME/VERSION."""
-    engines: MaybePath = None
+    engines: Path | None = None
     """Where engines are kept. Default: $PAWSERVE_ENGINES, or the user's cache folder."""
     json: bool = False
     """Print the manifest, with the engines under "engines", as JSON."""

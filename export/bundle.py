@@ -18,7 +18,8 @@ from export.graphs.onnx import DeployedModel, to_onnx
 from export.graphs.sensitivity import quantize_until_passed
 from export.inference import load_views, open_session
 from export.page import render_page
-from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Precision, Runtime, check_name
+from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Precision, Runtime
+from serving.bundle.model_version import check_name
 from serving.engine.onnx import CPU_PRECISIONS
 from training.console import progress, say
 from training.data.images import LabelledImage

@@ -19,7 +19,7 @@ from export.tensorrt import EngineOptions, build_plan
 from serving.bundle.manifest import Artifact, Bundle, Precision
 from serving.engine.cuda import Gpu, find_gpu
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine, load_tensorrt
-from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineError, Sidecar, read_plan
+from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineBuildError, Sidecar, read_plan
 from training.console import progress, say
 from training.files import new_folder, sync_folder, write_whole
 
@@ -40,7 +40,7 @@ def build_and_check(
         The sidecar, the parity figures and milliseconds and images/s by batch size.
 
     Raises:
-        EngineError, CudaError, BundleError: with what to do.
+        EngineBuildError, CudaError, BundleError: with what to do.
         CheckError: if its answers differ; then it is not kept.
     """
     artifact = bundle.artifact(precision, "tensorrt")
@@ -119,7 +119,7 @@ def _images(bundle: Bundle, photos: Path | None) -> tuple[NDArray[np.uint8], NDA
         return noise, np.zeros(len(noise), np.int64), [f"noise {row}" for row in range(len(noise))]
     listed = list_calibration(photos)
     if not listed:
-        raise EngineError(f"--photos {photos} holds no photos; give a folder with some like those to be served")
+        raise EngineBuildError(f"--photos {photos} holds no photos; give a folder with some like those to be served")
     chosen = [listed[row] for row in np.random.default_rng(0).permutation(len(listed))[:CHECK_PHOTOS]]
     with progress("reading photos") as on_progress:
         views_NHWC = load_views(chosen, preprocess, on_progress)

@@ -14,7 +14,7 @@ from typing import Any
 from serving.bundle.manifest import INPUT_NAME, Precision
 from serving.engine.cuda import free_memory
 from serving.engine.tensorrt import load_tensorrt, make_logger
-from serving.engine.tensorrt_cache import EngineError
+from serving.engine.tensorrt_cache import EngineBuildError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def build_plan(
         on_step: called with (phase, steps done, steps in all), from TensorRT's threads.
 
     Raises:
-        EngineError: if the graph cannot be parsed (naming node and operator) or built.
+        EngineBuildError: if the graph cannot be parsed (naming node and operator) or built.
         KeyboardInterrupt: if Ctrl-C was pressed; the build is stopped first.
     """
     trt = load_tensorrt()
@@ -76,7 +76,7 @@ def build_plan(
     try:
         builder = trt.Builder(logger)
     except TypeError as error:
-        raise EngineError(f"TensorRT cannot use this GPU ({error}); {logger.reason()}") from error
+        raise EngineBuildError(f"TensorRT cannot use this GPU ({error}); {logger.reason()}") from error
     network = builder.create_network()
     parser = trt.OnnxParser(network, logger)
     _parse(parser, logger, graph)
@@ -94,20 +94,20 @@ def build_plan(
             (options.max_batch, crop, crop, 3),
         )
     except (ValueError, RuntimeError) as error:
-        raise EngineError(f"TensorRT refuses the batch sizes: {error}; {logger.reason()}") from error
+        raise EngineBuildError(f"TensorRT refuses the batch sizes: {error}; {logger.reason()}") from error
     if config.add_optimization_profile(profile) < 0:
-        raise EngineError(f"TensorRT refuses the optimization profile: {logger.reason()}")
+        raise EngineBuildError(f"TensorRT refuses the optimization profile: {logger.reason()}")
     cache = config.create_timing_cache(timings)
     if cache is None:  # of another release or GPU
         cache = config.create_timing_cache(b"")
     if cache is None or not config.set_timing_cache(cache, False):
-        raise EngineError(f"TensorRT cannot make a timing cache: {logger.reason()}")
+        raise EngineBuildError(f"TensorRT cannot make a timing cache: {logger.reason()}")
     cancelled = threading.Event()
     monitor = make_monitor(trt, on_step, cancelled)
     config.progress_monitor = monitor
     plan = _build_interruptibly(lambda: builder.build_serialized_network(network, config), cancelled)
     if plan is None:
-        raise EngineError(
+        raise EngineBuildError(
             f"TensorRT could not build the engine: {logger.reason()}. {free_memory() / 2**20:,.0f} MiB of GPU memory "
             "are free: if that is little, lower --max-batch or --workspace-mib"
         )
@@ -126,7 +126,7 @@ def _parse(parser: Any, logger: Any, graph: bytes) -> None:
     for index in range(parser.num_errors):
         error = parser.get_error(index)
         problems.append(f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}")
-    raise EngineError(f"TensorRT cannot read the ONNX file: {'; '.join(problems) or logger.reason()}")
+    raise EngineBuildError(f"TensorRT cannot read the ONNX file: {'; '.join(problems) or logger.reason()}")
 
 
 def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -> Any:
@@ -153,7 +153,7 @@ def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -
         ended.wait()
         raise
     if errors:
-        raise EngineError(f"TensorRT failed while building: {errors[0]}") from errors[0]
+        raise EngineBuildError(f"TensorRT failed while building: {errors[0]}") from errors[0]
     return results[0]
 
 

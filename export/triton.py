@@ -7,7 +7,7 @@ from typing import Literal
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Bundle, Precision
 from serving.engine.cuda import find_gpu
 from serving.engine.tensorrt import load_tensorrt
-from serving.engine.tensorrt_cache import EngineError, find_engines, read_plan
+from serving.engine.tensorrt_cache import EngineBuildError, find_engines, read_plan
 from training.files import new_folder, sync_folder
 
 Backend = Literal["onnxruntime", "tensorrt"]
@@ -48,7 +48,7 @@ def write_repository(bundle: Bundle, out: Path, options: TritonOptions, engines:
     Raises:
         ValueError: if the model is there already.
         BundleError: if the bundle lacks the precision, or its file is damaged.
-        EngineError, CudaError: if the tensorrt backend is asked for and this host has no engine that fits.
+        EngineBuildError, CudaError: if the tensorrt backend is asked for and this host has no engine that fits.
     """
     manifest = bundle.manifest
     place = out / manifest.name
@@ -83,7 +83,7 @@ def _plan(bundle: Bundle, precision: Precision, engines: Path) -> tuple[bytes, i
         if (sidecar.gpu, sidecar.compute_capability, sidecar.tensorrt) == here
     ]
     if not fitting:
-        raise EngineError(
+        raise EngineBuildError(
             f"{engines} has no {precision} engine of {bundle.manifest.resource} for this host's {gpu.name} and "
             f"TensorRT {release}: build one with python -m export engine {bundle.folder} --precision {precision}"
         )

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.cli.commands import check_health, record_label, serve, show_statistics
-from serving.cli.common import add_channel_options, check_environment, positive, seconds
+from serving.cli.common import add_channel_options, check_environment, model_resource, positive, seconds
 from serving.cli.operators import add_operator_commands
 from serving.cli.predict import predict
 from serving.cli.serve_options import add_serve_options
 from serving.cli.statistics_options import add_export_labels, add_view_options
-from serving.client.channel import DEFAULT_TIMEOUT_S
+from serving.client.async_client import DEFAULT_TIMEOUT_S
 from serving.client.messages import ClientError
 from serving.ray.options import add_ray
 from serving.system.network import DEFAULT_ADDRESS
@@ -74,7 +74,13 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="a picture, or a folder of pictures")
     _add_client_options(parser)
-    add("--model", default="", metavar="NAME[/VERSION]", help="which model to ask (the only one that is served)")
+    add(
+        "--model",
+        type=model_resource,
+        default="",
+        metavar="NAME[/VERSION]",
+        help="which model to ask (the only one that is served)",
+    )
     add("--views", type=positive, metavar="N", help="views of each picture to average over (1)")
     add("--adaptive", action="store_true", help="more views (5, or --views) only of pictures whose first is uncertain")
     add("--top-k", type=positive, metavar="K", help="classes to show of each picture (all, and 3 on a terminal)")
@@ -105,7 +111,9 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
         "intervals."
     )
     _add_client_options(parser)
-    parser.add_argument("--model", default="", metavar="NAME[/VERSION]", help="only this model (all)")
+    parser.add_argument(
+        "--model", type=model_resource, default="", metavar="NAME[/VERSION]", help="only this model (all)"
+    )
     add_view_options(parser)
     parser.set_defaults(run=show_statistics, refuse=parser.error)
 

@@ -10,9 +10,10 @@ from functools import partial
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.batching.admission import FairShares
+from serving.batching.admission import Quotas
 from serving.bundle.manifest import BundleError, Manifest
-from serving.models.repository import Repository, ServedModel, find_bundles, load_model
+from serving.bundle.model_version import resource_name
+from serving.models.repository import ModelRepository, ServedModel, find_bundles, load_model
 from serving.models.watcher import ModelWatcher
 from serving.observability.observers import Observability
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
@@ -145,7 +146,7 @@ class Server:
             raise
 
     def _load_models(self) -> None:
-        self.repository = Repository()
+        self.repository = ModelRepository()
         self._cleanup.callback(self.repository.close)
         settings = self.settings
         bundles = find_bundles(settings.models, settings.wanted, settings.keep_versions)
@@ -193,7 +194,7 @@ class Server:
     def _make_services(self) -> None:
         settings = self.settings
         feedback = Feedback(self._signer, self._store, self._observing.labels_recorded)
-        bytes_in_flight = FairShares(settings.max_bytes_in_flight)
+        bytes_in_flight = Quotas(settings.max_bytes_in_flight)
         pictures = ClassificationService(self.repository, feedback, settings.max_views, bytes_in_flight)
         self._pipelines = StreamProcessor(pictures)
         self.classifier = ClassifierService(self.repository, feedback, self._store, pictures, self._pipelines)
@@ -245,9 +246,9 @@ class Server:
         return int(self._server.add_secure_port(self.settings.listen, server_credentials(tls)))
 
     def _tell_health(self) -> None:
-        """Names and versions that are served are well, as health services "models/NAME[/versions/VERSION]"."""
+        """Report models/NAME and models/NAME/versions/VERSION as healthy for every version that is served."""
         models = [model.manifest for model in self.repository.models]
-        self.health.set_models({name for each in models for name in (f"models/{each.name}", each.resource)})
+        self.health.set_models({name for each in models for name in (resource_name(each.name), each.resource)})
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m training`: the commands of `training.cli`; Ctrl-C is quiet even while Python still loads them."""
+"""`python -m training`: runs `training.cli.program`, and handles Ctrl-C while it is being imported."""
 
 import sys
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from training.command import settle_interrupt
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Load the program and run one of its commands; returns its exit code."""
+    """Import the program and run one of its commands; returns its exit code."""
     try:
-        from training import cli as program
+        from training.cli import program
     except KeyboardInterrupt:
         print("python -m training: interrupted; nothing was written", file=sys.stderr)
         return settle_interrupt()

@@ -1,75 +1,70 @@
-"""What every command of `training` and `export` shares: options from a dataclass, errors as one line, exit codes.
+"""What the commands of `training` and `export` share: options from a dataclass, errors as one line, exit codes.
 
-The dataclasses of a command's options in; help that reads well at any width out.
-
-tyro takes help from the docstrings below fields, and keeps their line breaks where the next line is indented, as it is
-in every class. An option that is not set shows as `{None}|PATH … (default: None)`; the types here show it as PATH.
-
-Ctrl-C in; the exit code that shells know it by, whatever Python was doing, out.
+tyro parses the options and writes the help from the docstrings below the dataclass's fields.
 """
 
 import dataclasses
+import importlib
 import os
 import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, get_args, get_type_hints
 
 import docstring_parser
 import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
-DONE, FAILED, WRONG_USE = 0, 1, 2
-
-
-class UsageError(ValueError):
-    """Options that cannot be used together, or are out of range: exit code 2."""
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: its options, and what to do with them."""
+    """A subcommand: its options and its function."""
 
     options: Any
-    """A dataclass; its docstring and those of its fields become the help."""
-    main: Callable[[Any], None]
+    """A dataclass. Its docstring and those of its fields become the help."""
+    main: Callable[[Any], None] | str
+    """The function, which takes the options; as text, `module:function`, imported when the command runs."""
     default: Callable[[Sequence[str]], Any] = lambda _: tyro.MISSING_NONPROP
     """From the arguments, an instance that holds the defaults."""
     interrupted: str = "nothing was written"
-    """What Ctrl-C leaves, and how to go on, where the command's own exception does not say it."""
+    """What Ctrl-C leaves and how to continue, unless a note of the exception says so."""
 
 
 def run_command(program: str, about: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> int:
     """Run `program NAME OPTIONS…` and return its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: {program} COMMAND [OPTIONS]\n\n{about}\n\ncommands (each takes --help):")
-        lines = [(name, command.options.__doc__.splitlines()[0]) for name, command in commands.items()]
-        print(describe_commands(lines, shutil.get_terminal_size().columns))
+        width = shutil.get_terminal_size().columns
+        for name, command in commands.items():
+            text = command.options.__doc__.splitlines()[0]
+            print(textwrap.fill(text, width, initial_indent=f"  {name:<12} ", subsequent_indent=" " * 15))
         return DONE if arguments else WRONG_USE
     name, rest = arguments[0], arguments[1:]
     if name not in commands:
         print(f"{program}: there is no command {name!r}; there are {', '.join(commands)}", file=sys.stderr)
         return WRONG_USE
     command = commands[name]
-    if "-h" in rest or "--help" in rest:
-        unbreak_help(command.options)
     try:
         try:
+            default = command.default(rest)
             options = tyro.cli(
-                command.options,
-                prog=f"{program} {name}",
-                args=rest,
-                default=command.default(rest),
+                command.options, prog=f"{program} {name}", args=rest, default=default, registry=_registry
             )
         except ValueError as error:
-            raise UsageError(error) from error
-        command.main(options)
-    except UsageError as error:
-        return _fail(program, name, error, WRONG_USE)
+            return _fail(program, name, error, WRONG_USE)
+        _function(command.main)(options)
     except KeyboardInterrupt as error:
         code = settle_interrupt()
         return _fail(program, name, f"interrupted; {_notes(error) or command.interrupted}", code)
@@ -81,8 +76,25 @@ def run_command(program: str, about: str, commands: Mapping[str, Command], argum
     return DONE
 
 
+def settle_interrupt() -> int:
+    """Make the process end with the returned exit code from here on; a further Ctrl-C ends it at once."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    # If Ctrl-C struck within an exec of source text, as dataclasses and torch's compilers use, Python would still end
+    # by the signal: it clears its record of the interrupt only where the next such exec begins.
+    exec("")
+    return INTERRUPTED
+
+
+def _function(main: Callable[[Any], None] | str) -> Callable[[Any], None]:
+    if not isinstance(main, str):
+        return main
+    module, _, name = main.partition(":")
+    function: Callable[[Any], None] = getattr(importlib.import_module(module), name)
+    return function
+
+
 def _notes(error: BaseException) -> str:
-    """What was added to an exception on its way: what is kept of the work that it ended."""
+    """The notes of an exception: what is kept of the work that it ended."""
     return "\n".join(getattr(error, "__notes__", []))
 
 
@@ -91,44 +103,54 @@ def _fail(program: str, name: str, message: object, code: int) -> int:
     return code
 
 
-MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
-MaybeText = Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="")]
-MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
-MaybeFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+_registry = ConstructorRegistry()
+_SIZES = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="SIZE[,SIZE]",
+    instance_from_str=lambda words: tuple(int(size) for size in words[0].split(",")),
+    is_instance=lambda value: isinstance(value, tuple),
+    str_from_instance=lambda sizes: [",".join(map(str, sizes))],
+)
 
 
-def unbreak_help(options: type) -> None:
-    """Give tyro the docstrings of a dataclass's fields, and of those within it, without their line breaks."""
-    texts = {text.arg_name: text.description for text in docstring_parser.parse_from_object(options).params}
-    kinds = get_type_hints(options, include_extras=True)
-    for field in dataclasses.fields(options):
-        if text := texts.get(field.name):
-            field.metadata = MappingProxyType({**field.metadata, "help": " ".join(text.split())})
-        for inner in _dataclasses_in(kinds[field.name]):
-            unbreak_help(inner)
+@_registry.struct_rule
+def _dataclass_options(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """The options of a dataclass.
 
-
-def describe_commands(about: Iterable[tuple[str, str]], width: int) -> str:
-    """Lines of (name, what it does), wrapped."""
-    return "\n".join(
-        textwrap.fill(text, width, initial_indent=f"  {name:<12} ", subsequent_indent=" " * 15) for name, text in about
+    tyro's own rule keeps the line breaks of the docstrings below fields.
+    """
+    if not dataclasses.is_dataclass(info.type):
+        return None
+    texts = {text.arg_name: text.description or "" for text in docstring_parser.parse_from_object(info.type).params}
+    kinds = get_type_hints(info.type, include_extras=True)
+    fields = tuple(
+        StructFieldSpec(
+            name=field.name,
+            type=_option_type(kinds[field.name]),
+            default=_default(field, info.default),
+            helptext=" ".join(texts.get(field.name, "").split()),
+        )
+        for field in dataclasses.fields(info.type)
     )
+    return StructConstructorSpec(instantiate=info.type, fields=fields)
 
 
-def _dataclasses_in(kind: Any) -> Iterator[type]:
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        yield kind
-    for argument in get_args(kind):
-        yield from _dataclasses_in(argument)
+def _option_type(kind: Any) -> Any:
+    """A field's type with how the help shows it.
+
+    tyro would show an option that may be unset as `{None}|PATH … (default: None)`; this shows `PATH`.
+    """
+    if kind == tuple[int, ...]:
+        hint = tyro.conf.arg(help_behavior_hint=lambda label: "" if label == "''" else f"(default: {label})")
+        return Annotated[kind, _SIZES, hint]
+    if kind in (Path | None, str | None, int | None, float | None):
+        return Annotated[kind, tyro.conf.arg(metavar=get_args(kind)[0].__name__.upper(), help_behavior_hint="")]
+    return kind
 
 
-INTERRUPTED = 130
-
-
-def settle_interrupt() -> int:
-    """From here on the process ends with this exit code; a further Ctrl-C ends it at once."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
-    # If it struck within an exec of source text, as dataclasses and torch's compilers use, Python would still end by
-    # the signal: its note of that is only taken back where the next such exec begins.
-    exec("")
-    return INTERRUPTED
+def _default(field: dataclasses.Field[Any], instance: Any) -> Any:
+    if hasattr(instance, field.name):
+        return getattr(instance, field.name)
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return tyro.MISSING_NONPROP if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -15,7 +15,7 @@ from training.networks.layer_groups import broadcast_rates, describe_groups
 from training.recipes.recipe import Recipe
 
 
-def find_rate_for(data: Path, recipe: Recipe, stage: str, cache: Path) -> LrCurve:
+def find_lr_for_stage(data: Path, recipe: Recipe, stage: str, cache: Path) -> LrCurve:
     """Run the range test as it would run if the stage were the recipe's first.
 
     Raises:

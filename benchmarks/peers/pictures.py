@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.bundle.manifest import open_bundle
-from serving.engine.onnx import Plan, load_engines
+from serving.engine.base import EngineLayout
+from serving.engine.onnx import load_engines
 from serving.image.views import make_views
 
 
@@ -21,7 +22,7 @@ class Pictures:
         """Load `folder`, a bundle, with so many threads in the session."""
         bundle = open_bundle(folder)
         self._preprocess = bundle.manifest.preprocess
-        plan = Plan(instances=1, threads=threads, max_batch_size=64)
+        plan = EngineLayout(instances=1, threads=threads, max_batch_size=64)
         (self._engine,) = load_engines(bundle, "int8", plan)
 
     def decode(self, content: bytes) -> NDArray[np.uint8]:

@@ -14,7 +14,8 @@ import grpc
 import numpy as np
 
 from serving.bundle.manifest import open_bundle
-from serving.engine.onnx import Plan, choose_precision, load_engines
+from serving.engine.base import EngineLayout
+from serving.engine.onnx import choose_precision, load_engines
 from serving.image.views import make_views
 
 
@@ -26,7 +27,9 @@ async def main() -> None:
     arguments = parser.parse_args()
     bundle = open_bundle(arguments.bundle)
     preprocess, classes = bundle.manifest.preprocess, bundle.manifest.classes
-    plan = Plan(instances=arguments.instances, threads=arguments.threads, max_batch_size=arguments.max_batch_size)
+    plan = EngineLayout(
+        instances=arguments.instances, threads=arguments.threads, max_batch_size=arguments.max_batch_size
+    )
     engines = load_engines(bundle, choose_precision(bundle.manifest), plan)
     loop = asyncio.get_running_loop()
     decoders, runners = ThreadPoolExecutor(2), ThreadPoolExecutor(len(engines))

@@ -30,7 +30,8 @@ import numpy as np
 
 from benchmarks.serving.throughput import RESULTS, cpu_name, photos_of, running
 from serving.bundle.manifest import open_bundle
-from serving.engine.onnx import Plan, load_engines
+from serving.engine.base import EngineLayout
+from serving.engine.onnx import load_engines
 from serving.image.views import make_views
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.system.cpus import available_cpus
@@ -101,7 +102,7 @@ def measure_staged(folder: Path, photos: Path) -> dict[str, Any]:
     keep_freed_memory()
     bundle = open_bundle(folder)
     preprocess, cpus = bundle.manifest.preprocess, available_cpus()
-    (engine,) = load_engines(bundle, "int8", Plan(instances=1, threads=1, max_batch_size=max(BATCH_SIZES)))
+    (engine,) = load_engines(bundle, "int8", EngineLayout(instances=1, threads=1, max_batch_size=max(BATCH_SIZES)))
     contents = photos_of(photos, PHOTOS)
 
     def decode(content: bytes) -> Any:

@@ -25,7 +25,8 @@ from typing import Any
 
 from serving.bundle.manifest import Bundle
 from serving.client import Client
-from serving.engine.onnx import Plan, choose_precision, load_engines
+from serving.engine.base import EngineLayout
+from serving.engine.onnx import choose_precision, load_engines
 from serving.image.views import make_views
 from serving.models.repository import find_bundles
 from serving.system.cpus import available_cpus
@@ -106,7 +107,7 @@ def measure_latency(bundle: Bundle, address: str, photos: list[bytes]) -> dict[s
     preprocess = bundle.manifest.preprocess
 
     def in_process(threads: int) -> Callable[[bytes], object]:
-        plan = Plan(instances=1, threads=threads, max_batch_size=1)
+        plan = EngineLayout(instances=1, threads=threads, max_batch_size=1)
         (engine,) = load_engines(bundle, choose_precision(bundle.manifest), plan)
         return lambda photo: engine.run(make_views(preprocess.canvas(photo), preprocess.crop))
 

@@ -21,7 +21,7 @@ GREED = 4
 """How many times what is free a caller may hold."""
 
 
-class FairShares:
+class Quotas:
     """So much of something, and who holds how much of it."""
 
     def __init__(self, limit: int) -> None:
@@ -92,7 +92,7 @@ class Admission:
     """The rows in flight, and how long they take. Only for one event loop."""
 
     def __init__(self, max_rows: int) -> None:
-        self._shares = FairShares(max_rows)
+        self._shares = Quotas(max_rows)
         self._pace = Pace()
         self._recent_s = 0.0  # how long requests took lately
         self._errors = Errors()

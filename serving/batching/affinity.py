@@ -8,7 +8,7 @@ is free, and a CPU that another process uses is no good place to stay.
 import os
 import time
 
-from serving.system.cpus import bind_thread
+from serving.system.cpus import set_thread_affinity
 
 LEAST_SHARE, USUAL_SHARE = 0.55, 0.75
 """How long a thread runs of the time that its work takes, on average over the last few times: with less than the first,
@@ -17,7 +17,7 @@ FIRST_LEAVE_S, LONGEST_LEAVE_S = 1.0, 64.0
 """For how long the thread then goes where it likes: at first, and if the CPU is still shared whenever it is back."""
 
 
-class Binding:
+class CpuAffinity:
     """The CPU of one worker. For the thread that it is made in."""
 
     def __init__(self, cpu: int | None) -> None:
@@ -37,7 +37,7 @@ class Binding:
         self._began_s, self._ran_s = time.monotonic(), time.thread_time()
         if self._bound != (crowded and self._began_s >= self._left_until):
             self._bound = not self._bound
-            bind_thread([self._cpu] if self._bound else self._everywhere)
+            set_thread_affinity([self._cpu] if self._bound else self._everywhere)
 
     def end(self) -> None:
         """After it."""

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from serving.batching.admission import Admission
 from serving.batching.requests import BatchObserver, Job, Prepare, Request
 from serving.batching.workers import Workers
-from serving.engine.onnx import Engine
-from serving.engine.single_row import LoneRows
+from serving.engine.base import Engine
+from serving.engine.single_row import SingleRowEngine
 
 
 class DynamicBatcher:
@@ -29,7 +29,7 @@ class DynamicBatcher:
         workers: int,
         max_rows: int,
         cpus: Sequence[int] = (),
-        lone: LoneRows | None = None,
+        lone: SingleRowEngine | None = None,
         observer: BatchObserver | None = None,
     ) -> None:
         """Start the worker threads.
@@ -74,7 +74,7 @@ class DynamicBatcher:
 
         Returns:
             For each picture its probabilities, float32 `[V, K]`, or the exception that stopped it: what its `prepare`
-            raised, EngineError, or TimeoutError.
+            raised, InferenceError, or TimeoutError.
 
         Raises:
             QueueFull: if too many rows are in flight, of all callers or of this one, or if the answer would come too

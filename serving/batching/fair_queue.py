@@ -27,7 +27,7 @@ FRESH_PER_EXTRA = 3
 """While both wait: pictures of a single, first view that go before one with extra views does."""
 
 
-class Lanes(Generic[T]):
+class PriorityLanes(Generic[T]):
     """Two queues. Not for several threads at once."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class _Flow(Generic[T]):
 
     def __init__(self, caller: ClientIdentity) -> None:
         self.caller = caller
-        self.items: Lanes[tuple[T, int]] = Lanes()
+        self.items: PriorityLanes[tuple[T, int]] = PriorityLanes()
 
 
 class FairOrder(Generic[T]):

@@ -4,13 +4,13 @@ import time
 from collections import deque
 
 from serving.batching.fair_queue import FairOrder
-from serving.batching.requests import Job, Piece
+from serving.batching.requests import Job, RowSlice
 
 MAX_GATHER_S = 0.02
 """How long a worker may keep what it has prepared, while it prepares more."""
 
 
-class Gathered:
+class PreparedShare:
     """What one worker has prepared, and keeps until it has its share."""
 
     def __init__(self) -> None:
@@ -19,12 +19,12 @@ class Gathered:
 
 
 class ReadyRows:
-    """Rows that no engine call has begun with. Not for several threads at once, but for `Gathered.jobs.append`."""
+    """Rows that no engine call has begun with. Not for several threads at once, but for `PreparedShare.jobs.append`."""
 
     def __init__(self) -> None:
         self.rows = 0
         self._order: FairOrder[Job] = FairOrder()
-        self._gathered: set[Gathered] = set()
+        self._gathered: set[PreparedShare] = set()
 
     def __bool__(self) -> bool:
         return bool(self._order)
@@ -34,13 +34,13 @@ class ReadyRows:
         """Whether some worker keeps what it has prepared."""
         return bool(self._gathered)
 
-    def gather(self) -> Gathered:
+    def gather(self) -> PreparedShare:
         """Begin with a worker's share, whose pictures come when it is complete, or when it has taken too long."""
-        gathered = Gathered()
+        gathered = PreparedShare()
         self._gathered.add(gathered)
         return gathered
 
-    def complete(self, gathered: Gathered) -> None:
+    def complete(self, gathered: PreparedShare) -> None:
         """Add what a worker has prepared."""
         self._gathered.remove(gathered)
         self._offer(gathered)
@@ -51,13 +51,13 @@ class ReadyRows:
             if time.monotonic() > gathered.until:
                 self._offer(gathered)
 
-    def take(self, most: int) -> tuple[list[Piece], list[Job]]:
+    def take(self, most: int) -> tuple[list[RowSlice], list[Job]]:
         """Take at most so many rows, those that have been ready longest.
 
         Returns:
             The rows, and the pictures that nobody waits for any more.
         """
-        batch: list[Piece] = []
+        batch: list[RowSlice] = []
         unwanted: list[Job] = []
         while self._order and most:
             job = self._order.peek()
@@ -74,7 +74,7 @@ class ReadyRows:
                 self._order.take()
         return batch, unwanted
 
-    def _offer(self, gathered: Gathered) -> None:
+    def _offer(self, gathered: PreparedShare) -> None:
         while gathered.jobs:  # its worker may add more at any time
             job = gathered.jobs.popleft()
             self._order.put(job, job.request.caller, job.rows, extra=job.extra)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.context import CURRENT_CALL, CURRENT_CLIENT
+from serving.engine.base import InferenceError
 from serving.system.memory import is_out_of_memory
 
 Prepare = Callable[[], NDArray[np.uint8]]
@@ -26,15 +27,11 @@ class QueueFull(RuntimeError):
         self.retry_after_s = retry_after_s
 
 
-class EngineError(RuntimeError):
-    """The engine could not compute the call that held these rows."""
-
-
-def to_engine_error(error: Exception) -> EngineError | MemoryError:
+def to_inference_error(error: Exception) -> InferenceError | MemoryError:
     """What becomes of a batch's rows when their engine call raised."""
     if is_out_of_memory(error):
         return MemoryError("the engine had too little for a batch")
-    return EngineError(f"the engine failed on this batch: {type(error).__name__}")
+    return InferenceError(f"the engine failed on this batch: {type(error).__name__}")
 
 
 class Request:
@@ -86,11 +83,11 @@ class Job:
         self.outcome: NDArray[np.float32] | Exception | None = None
 
 
-Piece = tuple[Job, int, int]
+RowSlice = tuple[Job, int, int]
 """Rows first to last - 1 of a job."""
 
 
-def join_rows(batch: Sequence[Piece]) -> NDArray[np.uint8]:
+def join_rows(batch: Sequence[RowSlice]) -> NDArray[np.uint8]:
     """The rows of an engine call, uint8 `[N, H, W, 3]`, in one piece; not to be written to."""
     pieces = [job.images_VHWC[first:last] for job, first, last in batch]
     if len(pieces) == 1:
@@ -102,5 +99,5 @@ def join_rows(batch: Sequence[Piece]) -> NDArray[np.uint8]:
 class BatchObserver(Protocol):
     """Hears of every batch, in a worker's thread: it must be quick, and not raise."""
 
-    def computed(self, batch: Sequence[Piece], began: float, ended: float) -> None:
+    def computed(self, batch: Sequence[RowSlice], began: float, ended: float) -> None:
         """An engine call with these rows has ended well; times are of time.monotonic(), in seconds."""

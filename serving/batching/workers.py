@@ -17,12 +17,12 @@ from threading import Lock, Thread
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.batching.affinity import Binding
+from serving.batching.affinity import CpuAffinity
 from serving.batching.fair_queue import FairQueue
 from serving.batching.ready_rows import MAX_GATHER_S, ReadyRows
-from serving.batching.requests import BatchObserver, Job, Piece, Request, join_rows, to_engine_error
-from serving.engine.onnx import Engine
-from serving.engine.single_row import LoneRows
+from serving.batching.requests import BatchObserver, Job, Request, RowSlice, join_rows, to_inference_error
+from serving.engine.base import Engine
+from serving.engine.single_row import SingleRowEngine
 
 MAX_GATHERED_ROWS = 16
 """How many rows a worker prepares before it computes those that it has."""
@@ -51,7 +51,7 @@ class Workers:
         *,
         count: int,
         cpus: Sequence[int],
-        lone: LoneRows | None,
+        lone: SingleRowEngine | None,
         alone: Callable[[], bool],
         observer: BatchObserver | None,
     ) -> None:
@@ -108,7 +108,7 @@ class Workers:
             thread.join()
 
     def _work(self, cpu: int | None) -> None:
-        binding = Binding(cpu)
+        binding = CpuAffinity(cpu)
         while (order := self._next_order()) is not _Order.STOP:
             if isinstance(order, Job):
                 binding.begin(crowded=self.queueing)
@@ -183,7 +183,7 @@ class Workers:
                 with self._lock:
                     self._idle.append(engine)
 
-    def _take_batch(self) -> list[Piece]:
+    def _take_batch(self) -> list[RowSlice]:
         """A full batch, or fewer rows so that all idle engines share the work; with the lock held."""
         if not self._ready:
             self._ready.add_overdue()
@@ -194,7 +194,7 @@ class Workers:
             self._settle(job, TimeoutError(EXPIRED))
         return batch
 
-    def _run(self, engine: Engine, batch: list[Piece]) -> None:
+    def _run(self, engine: Engine, batch: list[RowSlice]) -> None:
         began = time.monotonic()
         try:
             images_NHWC = join_rows(batch)
@@ -207,7 +207,7 @@ class Workers:
             )
             with self._lock:
                 for job, _, _ in batch:
-                    self._settle(job, to_engine_error(error))
+                    self._settle(job, to_inference_error(error))
             self._tell()
             return
         ended = time.monotonic()

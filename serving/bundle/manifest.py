@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from serving.bundle.model_version import ModelVersion, check_name
 from serving.image.preprocess import Preprocess
 
 FORMAT = 1
@@ -23,25 +24,11 @@ Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Literal["onnxruntime", "tensorrt"]
 """Whom a file is for. ONNX Runtime's can be built into a TensorRT engine too, except INT8, which has one file each."""
 
-NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 _FILE_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class BundleError(ValueError):
     """A folder that is no bundle, or one whose parts do not agree; the message says which part, and why."""
-
-
-def check_name(name: str) -> None:
-    """Check a model's name, which becomes a folder's and part of a resource name.
-
-    Raises:
-        ValueError: if it could be anything else than a plain name.
-    """
-    if not NAME_PATTERN.fullmatch(name):
-        raise ValueError(
-            f"name is {name!r}; 1 to 63 of a-z, 0-9, '.', '_' and '-' are allowed, the first and the last a letter or "
-            "digit"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +106,14 @@ class Manifest:
         return self.adaptive.get("threshold")
 
     @property
+    def model_version(self) -> ModelVersion:
+        """The name and the version number."""
+        return ModelVersion(self.name, self.version)
+
+    @property
     def resource(self) -> str:
-        """The name that the API uses for this version."""
-        return f"models/{self.name}/versions/{self.version}"
+        """The name of this version in the API: models/NAME/versions/VERSION."""
+        return self.model_version.resource
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"

@@ -8,7 +8,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from serving.client.client import MAX_MESSAGE_BYTES, Client, ClientError, Prediction
+from serving.client import Client, ClientError, Prediction
+from serving.client.channel import MAX_MESSAGE_BYTES
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 """What is taken from a folder; a file that is named itself may be called anything."""

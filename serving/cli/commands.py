@@ -10,7 +10,7 @@ from rich.console import Console
 
 from serving.cli.common import clearing_up, to_credentials
 from serving.cli.statistics import print_statistics, statistics_to_dict, watch_statistics
-from serving.client.client import Client, ClientError
+from serving.client import Client, ClientError
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.system.logs import configure as configure_logs
 
@@ -88,10 +88,9 @@ def show_statistics(arguments: argparse.Namespace) -> int:
     if arguments.watch and (arguments.since or arguments.until):
         arguments.refuse("--watch shows statistics of all time: leave out --since and --until")
     with Client(arguments.server, timeout_s=arguments.timeout, credentials=to_credentials(arguments)) as client:
-        resource = to_resource(arguments.model)
         if arguments.watch:
-            watch_statistics(client, resource, arguments.interval, Console(), as_json=arguments.json)
-        models = client.statistics(resource, start=arguments.since, end=arguments.until)
+            watch_statistics(client, arguments.model, arguments.interval, Console(), as_json=arguments.json)
+        models = client.statistics(arguments.model, start=arguments.since, end=arguments.until)
     if arguments.plot is not None:
         labelled = [model for model in models if model.labels]
         if len(labelled) != 1:
@@ -120,11 +119,3 @@ def export_labels(arguments: argparse.Namespace) -> int:
 
     with clearing_up():
         return export(arguments)
-
-
-def to_resource(model: str) -> str:
-    """NAME or NAME/VERSION as the API names them; full resource names stay as they are."""
-    if not model or model.startswith("models/"):
-        return model
-    name, _, version = model.partition("/")
-    return f"models/{name}/versions/{version}" if version else f"models/{name}"

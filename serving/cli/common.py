@@ -27,8 +27,8 @@ from types import FrameType
 
 import grpc
 
-from serving.client.channel import Credentials, from_environment, read_token
-from serving.client.client import ClientError
+from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
+from serving.client import ClientError, Credentials
 
 DAY_S = 86_400.0
 MOST_WHOLE = 2**31 - 1
@@ -79,6 +79,17 @@ def address(text: str) -> str:
     return text
 
 
+def model_resource(text: str) -> str:
+    """The resource name of NAME or NAME/VERSION; "" and resource names stay. Raises ArgumentTypeError for others."""
+    try:
+        if text.startswith("models/"):
+            parse_resource(text)
+            return text
+        return resource_name(*parse_short_name(text)) if text else ""
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def add_channel_options(parser: argparse.ArgumentParser) -> None:
     """Certificates and token."""
     add = parser.add_argument_group("connection").add_argument
@@ -113,6 +124,36 @@ def to_credentials(arguments: argparse.Namespace) -> Credentials:
     except ValueError as error:
         raise ClientError(grpc.StatusCode.INVALID_ARGUMENT, "", str(error)) from error
     return credentials
+
+
+def read_token(path: Path) -> str:
+    """Read the token in a file, without the end of its line.
+
+    Raises:
+        ValueError: if the file cannot be read, or does not hold exactly one word.
+    """
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the token file {path} cannot be read: {getattr(error, 'strerror', 'not text')}") from error
+    if not text.isascii() or not text.isprintable() or len(text.split()) != 1:
+        raise ValueError(f"the token file {path} must hold one token and nothing else")
+    return text
+
+
+def from_environment() -> Credentials:
+    """The credentials that PAWSERVE_TOKEN, PAWSERVE_TOKEN_FILE and PAWSERVE_TLS_{CA,CERT,KEY} name.
+
+    Raises:
+        ValueError: if the token file cannot be read, or a certificate is given without its key.
+    """
+    token = os.environ.get("PAWSERVE_TOKEN", "")
+    if not token and (file := os.environ.get("PAWSERVE_TOKEN_FILE")):
+        token = read_token(Path(file))
+    paths = [
+        Path(value) if (value := os.environ.get(f"PAWSERVE_TLS_{name}")) else None for name in ("CA", "CERT", "KEY")
+    ]
+    return Credentials(ca=paths[0], certificate=paths[1], key=paths[2], token=token)
 
 
 PREFIX = "PAWSERVE_"

@@ -15,10 +15,9 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from rich.text import Text
 
 from serving.cli.classify_files import FileResult, ask, describe, find_files, in_order
-from serving.cli.commands import to_resource
 from serving.cli.common import to_credentials
 from serving.cli.results import ResultsFile, to_dict
-from serving.client.client import Client, ClientError, Prediction
+from serving.client import Client, ClientError, Prediction
 
 CLASSES_ON_TERMINAL = 3
 BAR_WIDTH = 20
@@ -50,7 +49,7 @@ def _ask(client: Client, files: list[Path], arguments: argparse.Namespace) -> It
         files,
         label=arguments.label,
         streams=max(1, len(arguments.server.split(","))),
-        model=to_resource(arguments.model),
+        model=arguments.model,
         views=arguments.views,
         top_k=arguments.top_k,
         adaptive=arguments.adaptive,

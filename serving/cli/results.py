@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from serving.cli.classify_files import FileResult, describe
-from serving.client.client import Prediction
+from serving.client import Prediction
 
 COLUMNS = ("file", "label", "probability", "views", "model", "token", "error", "message")
 SYNC_INTERVAL_S = 1.0

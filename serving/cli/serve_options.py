@@ -319,20 +319,20 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
         ValueError: if a limit is out of its range, options do not go together, or the database's URL cannot be read.
     """
     from serving.image.decode import Limits
-    from serving.models.layout import PlanOptions
+    from serving.models.layout import LayoutOptions
     from serving.models.repository import ServingOptions
 
     if arguments.access_log and arguments.log_level not in ("debug", "info"):
         raise ValueError(f"--access-log writes at level info, of which --log-level {arguments.log_level} shows nothing")
     options = ServingOptions(
-        plan=PlanOptions(
+        layout=LayoutOptions(
             instances=arguments.instances,
             threads=arguments.threads,
             max_batch_size=arguments.max_batch_size,
             latency_bound_ms=arguments.latency_bound_ms,
             seconds=arguments.plan_seconds,
         ),
-        plans=arguments.state / "plans",
+        layouts=arguments.state / "layouts",
         engine=arguments.engine,
         precision=arguments.precision,
         max_rows=arguments.max_queue_views,

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from serving.cli.common import raise_once_nobody_reads
-from serving.client.client import Client, ClientError
+from serving.client import Client, ClientError
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
 MAX_CLASSES_IN_MATRIX = 12

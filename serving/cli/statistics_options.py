@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from serving.cli.commands import export_labels
-from serving.cli.common import number
+from serving.cli.common import model_resource, number
 from serving.system.times import parse_time
 
 
@@ -51,7 +51,7 @@ def add_export_labels(parser: argparse.ArgumentParser) -> None:
     add("out", type=Path, metavar="FILE", help="FILE.csv or FILE.parquet")
     add("--state", type=Path, default=Path("state"), metavar="DIR", help="the server's folder (state)")
     add("--statistics", metavar="URL", help="as for serve ($PAWSERVE_STATISTICS, or statistics.sqlite in --state)")
-    add("--model", default="", metavar="NAME[/VERSION]", help="only this model (all)")
+    add("--model", type=model_resource, default="", metavar="NAME[/VERSION]", help="only this model (all)")
     add("--since", type=_time, metavar="TIME", help="only of predictions made since then: 24h, 7d, 2026-11-30")
     add("--until", type=_time, metavar="TIME", help="only of predictions made before")
     parser.set_defaults(run=export_labels)

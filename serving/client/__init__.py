@@ -4,9 +4,9 @@ The names below are the public interface. May import `system` and `pb` only.
 """
 
 from serving.client.async_client import AsyncClient
-from serving.client.channel import Credentials
 from serving.client.client import Client
+from serving.client.credentials import Credentials
 from serving.client.messages import Classified, ClientError, Prediction, StreamResult
 from serving.client.retries import Retry
 
-__all__ = ["StreamResult", "AsyncClient", "Classified", "Client", "ClientError", "Credentials", "Prediction", "Retry"]
+__all__ = ["AsyncClient", "Classified", "Client", "ClientError", "Credentials", "Prediction", "Retry", "StreamResult"]

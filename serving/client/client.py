@@ -1,71 +1,37 @@
-"""Pictures, tokens and labels in; typed answers of a pawserve server out, or a ClientError that says why not."""
+"""The client for threads: `AsyncClient` in a background event loop, so that each call is defined once."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
-from typing import Any
 
-import grpc
-from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from serving.client.channel import (
-    ANONYMOUS,
-    DEFAULT_TIMEOUT_S,
-    IN_FLIGHT,
-    MAX_MESSAGE_BYTES,
-    Credentials,
-    channel_options,
-    open_channel,
-    to_target,
-)
-from serving.client.event_loop import iterate_in_thread
-from serving.client.messages import (
-    Classified,
-    ClassifyOptions,
-    ClientError,
-    Prediction,
-    StreamResult,
-    classify_request,
-    label_request,
-    to_classified,
-    to_client_error,
-    to_recorded,
-    watch_request,
-)
-from serving.client.retries import Attempts, Retry
+from serving.client.async_client import DEFAULT_TIMEOUT_S, IN_FLIGHT, AsyncClient
+from serving.client.credentials import ANONYMOUS, Credentials
+from serving.client.event_loop import BackgroundLoop, BlockingIterator
+from serving.client.messages import Classified, ClassifyOptions, ClientError, StreamResult
+from serving.client.retries import Retry
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.system.network import DEFAULT_ADDRESS
-
-__all__ = [
-    "DEFAULT_ADDRESS",
-    "DEFAULT_TIMEOUT_S",
-    "MAX_MESSAGE_BYTES",
-    "StreamResult",
-    "Classified",
-    "Client",
-    "ClientError",
-    "Prediction",
-    "Retry",
-]
 
 
 class Client:
-    """Connections to one server, or to several by turns; they are made at the first call, and again when they broke.
+    """Connections to one server, or to several in rotation, made at the first call and again after they broke.
 
-    Every method raises ClientError when the call fails as a whole. Calls that fail because the server is not there, or
-    has too much to do, are tried again as `retry` says; in any case they end within `timeout_s` seconds.
+    Any number of threads may use a client. It belongs to the process that made it: a forked process makes its own.
+
+    Every method raises ClientError when its call as a whole fails, and ValueError once the client is closed. Calls that
+    fail because the server is unavailable or overloaded are tried again as `retry` says; they end within `timeout_s`
+    seconds in any case.
 
     Args:
-        address: HOST:PORT; several IP addresses with commas between them; or any name of gRPC's, such as
+        address: HOST:PORT; several IP addresses separated by commas; or any gRPC target, such as
             dns:///pawserve:50051.
-        timeout_s: for each call, retries included.
-        retry: how often, and after how long.
+        timeout_s: seconds for each call, retries included.
+        retry: how often and after which delays calls are tried again.
+        credentials: TLS files and token.
 
     Raises:
-        ValueError: if several addresses cannot be used together.
+        ValueError: if several addresses cannot be used together, or the credentials cannot be used.
     """
 
     def __init__(
@@ -76,14 +42,12 @@ class Client:
         retry: Retry | None = None,
         credentials: Credentials = ANONYMOUS,
     ) -> None:
+        async def make() -> AsyncClient:
+            return AsyncClient(address, timeout_s=timeout_s, retry=retry, credentials=credentials)
+
         self.address = address
-        self._timeout_s = timeout_s
-        self._retry = retry or Retry()
-        self._credentials = credentials
-        target = to_target(address)
-        self._channel = open_channel(target, channel_options(target), credentials)
-        self._stub = pb_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._loop = BackgroundLoop.of_this_process()
+        self._client = self._loop.run(make())
 
     def __enter__(self) -> "Client":
         return self
@@ -92,8 +56,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the connections, and the calls on them."""
-        self._channel.close()
+        """Close the connections. Calls in progress end with ClientError, code CANCELLED."""
+        self._loop.run(self._client.close())
 
     def classify(
         self,
@@ -105,20 +69,20 @@ class Client:
         adaptive: bool = False,
         labels: Sequence[str] | None = None,
     ) -> Classified:
-        """Classify encoded pictures.
+        """Classify encoded images in one request.
 
         Args:
-            images: 1 to 64 encoded pictures.
-            model: "models/NAME" or "models/NAME/versions/VERSION"; empty for the only model.
-            views: how many views of each to average over; None for the server's default.
-            top_k: how many classes to return for each; None for all.
-            adaptive: look at one view first, and at the others only where it leaves doubt.
-            labels: the true class of each picture where it is known, "" where not. So that none is counted twice, such
-                a call is not tried again when its connection breaks.
+            images: 1 to 64 encoded images.
+            model: "models/NAME" or "models/NAME/versions/VERSION"; empty if the server has one model.
+            views: number of views of each image to average; None for the server's default.
+            top_k: number of classes to return for each image; None for all.
+            adaptive: evaluate one view first, and the others only if its result is uncertain.
+            labels: the label of each image, "" where unknown. Such a request is not tried again when its connection
+                breaks, so that no label is counted twice.
         """
-        options = ClassifyOptions(model=model, views=views, top_k=top_k, adaptive=adaptive)
-        request = classify_request(options, images, labels)
-        return to_classified(self._call(self._stub.Classify, request, repeatable=not any(labels or ())))
+        return self._loop.run(
+            self._client.classify(images, model=model, views=views, top_k=top_k, adaptive=adaptive, labels=labels)
+        )
 
     def classify_many(
         self,
@@ -131,79 +95,69 @@ class Client:
         in_flight: int = IN_FLIGHT,
         streams: int = 1,
     ) -> Iterator[StreamResult]:
-        """Classify any number of encoded pictures as fast as the server can, by ClassifyStream.
+        """Classify any number of encoded images as fast as the server can, by ClassifyStream.
 
-        Pictures are taken from `images` (in another thread) as there is room for them. Answers come as soon as they are
-        known, so not always in order: `index` says whose each is. A picture that fails has its own ClientError.
-        Connections that break are made again, and what had no answer is sent again. Leave the iterator early to end
+        Images are taken from `images`, in another thread, as results arrive. Results come as soon as they are known, in
+        any order; `index` tells which image each belongs to. An image that fails has a ClientError as its result.
+        Broken connections are made again, and images without a result are sent again. Leave the iterator early to end
         the streams.
 
         Args:
-            images: encoded pictures; a generator may read them as they are asked for.
-            in_flight: how many may be without an answer at a time; half a gigabyte of them at most.
-            streams: how many streams share them; with several servers, give at least one for each.
+            images: encoded images. A generator may read them as they are asked for.
+            in_flight: most images without a result at a time; their total size is at most 512 MiB.
+            streams: number of streams that share the images. Use at least one for each server.
             model, views, top_k, adaptive: as for `classify`.
 
         Raises:
-            ClientError: if a request cannot be answered, retries do not help before the first answer, or no answer
-                comes for `timeout_s` seconds.
+            ClientError: if the server refuses the stream, retries before the first result do not help, or no result
+                arrives for `timeout_s` seconds.
         """
-        # here, since it builds on this module
-        from serving.client.async_client import AsyncClient
-
         options = ClassifyOptions(model=model, views=views, top_k=top_k, adaptive=adaptive)
-        return iterate_in_thread(
-            lambda: AsyncClient(
-                self.address, timeout_s=self._timeout_s, retry=self._retry, credentials=self._credentials
-            ),
-            lambda client: client.many(images, options, in_flight=in_flight, streams=streams),
-        )
+        batches = self._client.batches(images, options, in_flight=in_flight, streams=streams)
+        return BlockingIterator(self._loop, batches)
 
     def record_labels(self, labels: Sequence[tuple[str, str]]) -> list[pb.RecordedLabel | ClientError]:
-        """Record the truth: pairs of a prediction's token and the true class; in their order, how each was recorded."""
-        return to_recorded(self._call(self._stub.RecordLabels, label_request(labels)))
+        """Record labels for earlier predictions.
+
+        Args:
+            labels: pairs of a prediction's token and the correct class.
+
+        Returns:
+            For each pair, in order, what was recorded or why it was not.
+        """
+        return self._loop.run(self._client.record_labels(labels))
 
     def statistics(
         self, model: str = "", *, start: datetime | None = None, end: datetime | None = None
     ) -> list[pb.ModelStatistics]:
-        """What was predicted against what was true, for each version with predictions or labels.
+        """The confusion matrix and the rates derived from it, for each version with predictions or labels.
 
         Args:
             model: "models/NAME" or "models/NAME/versions/VERSION"; empty for all.
-            start: only of predictions made then or later; a time with its zone.
-            end: only of predictions made before.
+            start: only predictions made at this time or later; with a time zone.
+            end: only predictions made before this time; with a time zone.
         """
-        request = pb.GetStatisticsRequest(model=model, start_time=start, end_time=end)
-        return list(self._call(self._stub.GetStatistics, request).models)
+        return self._loop.run(self._client.statistics(model, start=start, end=end))
 
     def watch_statistics(self, model: str = "", *, min_interval_s: float = 1.0) -> Iterator[list[pb.ModelStatistics]]:
-        """The same at once, and whenever it has changed, no more often than told; ends when the server stops."""
-        call = self._stub.WatchStatistics(watch_request(model, min_interval_s))
-        try:
-            for response in call:
-                yield list(response.models)
-        except grpc.RpcError as error:
-            raise to_client_error(error, self.address) from error
-        finally:
-            call.cancel()
+        """The statistics now, and again whenever they have changed. Ends when the server stops.
+
+        Args:
+            model: as for `statistics`.
+            min_interval_s: least seconds between two of them.
+        """
+
+        async def batches() -> AsyncGenerator[list[list[pb.ModelStatistics]], None]:
+            async with aclosing(self._client.watch_statistics(model, min_interval_s=min_interval_s)) as changes:
+                async for models in changes:
+                    yield [models]
+
+        return BlockingIterator(self._loop, batches())
 
     def list_models(self) -> list[pb.Model]:
-        """The versions that are served."""
-        return list(self._call(self._stub.ListModels, pb.ListModelsRequest()).models)
+        """The model versions that are served."""
+        return self._loop.run(self._client.list_models())
 
     def health(self, service: str = "") -> str:
-        """SERVING or NOT_SERVING, of one service or of the server as a whole."""
-        response = self._call(self._health.Check, health_pb2.HealthCheckRequest(service=service))
-        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
-
-    def _call(self, method: Callable[..., Any], request: Message, *, repeatable: bool = True) -> Any:
-        attempts = Attempts(self._retry, self._timeout_s)
-        while True:
-            try:
-                return method(request, timeout=attempts.remaining_s())
-            except grpc.RpcError as error:
-                failure = to_client_error(error, self.address)
-                delay_s = attempts.delay_after(failure, repeatable=repeatable)
-                if delay_s is None:
-                    raise failure from error
-            time.sleep(delay_s)
+        """SERVING or NOT_SERVING, for one service or, if `service` is empty, for the server as a whole."""
+        return self._loop.run(self._client.health(service))

@@ -1,65 +1,105 @@
-"""An asynchronous iteration in; the same for synchronous callers out.
+"""Coroutines and asynchronous generators for synchronous callers.
 
-It runs in a thread with an event loop of its own, so that it works in programs that have a loop already (notebooks do),
-and goes on while the caller is busy with what it got.
+They run in a daemon thread with an event loop. So they work in programs that run an event loop themselves, such as
+notebooks, and continue while the caller is busy with results.
 """
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+import sys
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from threading import Lock, Thread
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
-Item = TypeVar("Item", covariant=True)
-Owner = TypeVar("Owner", bound=AbstractAsyncContextManager[object])
+Item = TypeVar("Item")
 
-
-class Batches(Protocol[Item]):
-    """Gives what there is, many items at a time."""
-
-    async def take(self) -> Sequence[Item]:
-        """At least one item, all that there are; none at the end."""
-
-    async def close(self) -> None:
-        """End it, wherever it is."""
-
-
-_loops: dict[int, asyncio.AbstractEventLoop] = {}
+_loops: dict[int, "BackgroundLoop"] = {}
 _starting = Lock()
 
 
-def iterate_in_thread(make_owner: Callable[[], Owner], begin: Callable[[Owner], Batches[Item]]) -> Iterator[Item]:
-    """Iterate over the batches' items.
+class BackgroundLoop:
+    """An event loop in a daemon thread."""
 
-    Args:
-        make_owner: makes, in the loop's thread, what the iteration needs.
-        begin: begins the iteration, in the loop's thread too.
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._process = os.getpid()
+        self._closing: set[asyncio.Task[None]] = set()  # a loop itself does not keep its tasks alive
+        Thread(target=self._loop.run_forever, name="client-loop", daemon=True).start()
+
+    @staticmethod
+    def of_this_process() -> "BackgroundLoop":
+        """The loop that all clients of this process share. It is never closed: gRPC keeps every loop that it has used.
+
+        A forked process gets a loop of its own, since it has no threads of its parent.
+        """
+        with _starting:
+            process = os.getpid()
+            if process not in _loops:
+                _loops[process] = BackgroundLoop()
+            return _loops[process]
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread still runs: not in a forked process, nor while the interpreter is finalized."""
+        return self._process == os.getpid() and not sys.is_finalizing()
+
+    def run(self, coroutine: Coroutine[Any, Any, Item]) -> Item:
+        """Run a coroutine and wait for its result. It is cancelled if the wait is interrupted (KeyboardInterrupt).
+
+        Raises:
+            RuntimeError: if the loop no longer runs.
+        """
+        if not self.running:
+            coroutine.close()
+            raise RuntimeError("a client can be used only in the process that made it, and not while Python shuts down")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            del future  # which holds the exception, whose traceback holds this frame
+
+    def close_soon(self, generator: AsyncGenerator[Any, None]) -> None:
+        """Close a generator without waiting for it."""
+        if self.running:
+            self._loop.call_soon_threadsafe(self._close, generator)
+
+    def _close(self, generator: AsyncGenerator[Any, None]) -> None:
+        task = self._loop.create_task(generator.aclose())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+class BlockingIterator(Iterator[Item]):
+    """The items of an asynchronous generator of batches.
+
+    `close` ends the generator and waits until it has ended. Garbage collection ends it without waiting, so that neither
+    a finalizer nor the end of the program waits for the loop.
     """
-    loop = _loop_of_this_process()
 
-    async def enter() -> tuple[Owner, Batches[Item]]:
-        owner = make_owner()
-        await owner.__aenter__()
-        return owner, begin(owner)
+    def __init__(self, loop: BackgroundLoop, batches: AsyncGenerator[Sequence[Item], None]) -> None:
+        self._loop = loop
+        self._batches = batches
+        self._ready: Iterator[Item] = iter(())
 
-    async def leave(owner: Owner, batches: Batches[Item]) -> None:
-        await batches.close()
-        await owner.__aexit__(None, None, None)
+    def __next__(self) -> Item:
+        while True:
+            for item in self._ready:
+                return item
+            batch = self._loop.run(self._take())
+            if batch is None:
+                raise StopIteration
+            self._ready = iter(batch)
 
-    owner, batches = asyncio.run_coroutine_threadsafe(enter(), loop).result()
-    try:
-        while items := asyncio.run_coroutine_threadsafe(batches.take(), loop).result():
-            yield from items
-    finally:
-        asyncio.run_coroutine_threadsafe(leave(owner, batches), loop).result()
+    def close(self) -> None:
+        """End the iteration."""
+        self._ready = iter(())
+        self._loop.run(self._batches.aclose())
 
+    def __del__(self) -> None:
+        self._loop.close_soon(self._batches)
 
-def _loop_of_this_process() -> asyncio.AbstractEventLoop:
-    """One loop for all iterations, which is never closed: gRPC goes on to tell every loop that it ever met of news."""
-    with _starting:
-        loop = _loops.get(os.getpid())  # a forked process has none of its parent's threads
-        if loop is None:
-            loop = _loops[os.getpid()] = asyncio.new_event_loop()
-            Thread(target=loop.run_forever, name="client-loop", daemon=True).start()
-        return loop
+    async def _take(self) -> Sequence[Item] | None:
+        return await anext(self._batches, None)

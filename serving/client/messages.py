@@ -1,8 +1,6 @@
-"""What callers say in, requests out; answers and errors of a server in, what callers see out. Both clients use it."""
+"""Results, errors and options of the clients, and their conversion from protobuf messages."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -15,7 +13,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class ClientError(Exception):
-    """An error of the server's, or on the way to it."""
+    """An error reported by the server, or a failure to reach it."""
 
     def __init__(self, code: grpc.StatusCode, reason: str, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -25,37 +23,37 @@ class ClientError(Exception):
         """The server's stable reason, such as NOT_AN_IMAGE; empty if the error did not come from the server."""
         self.message = message
         self.retry_after_s = retry_after_s
-        """After how many seconds the server wants to be asked again; None if it did not say so."""
+        """Seconds after which the server asks for a retry; None if it did not say."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a picture shows."""
+    """The predicted classes of one image."""
 
     classes: tuple[tuple[str, float], ...]
     """Class names and their probabilities, most probable first."""
     token: str
-    """What `record_labels` wants to see when the truth is known."""
+    """Identifies the prediction when its label is recorded with `record_labels`."""
     views: int
-    """How many views were averaged."""
+    """Number of views that were averaged."""
 
 
 @dataclass(frozen=True)
 class Classified:
-    """The answer to one request."""
+    """The response to one request."""
 
     model: str
     """The version that answered: models/NAME/versions/VERSION."""
     results: tuple[Prediction | ClientError, ...]
-    """One for each picture, in their order."""
+    """One for each image, in order."""
 
 
 @dataclass(frozen=True)
 class StreamResult:
-    """What became of one of many pictures."""
+    """The result of one image of `classify_many`."""
 
     index: int
-    """Which one, counted from 0 in the order in which they were given."""
+    """Position of the image in the input, from 0."""
     model: str
     """The version that answered; empty if none did."""
     result: Prediction | ClientError
@@ -63,34 +61,16 @@ class StreamResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyOptions:
-    """What is asked of each picture."""
+    """Options of `classify_many`, which hold for each image; described at `Client.classify`."""
 
-    model: str = ""
-    """models/NAME or models/NAME/versions/VERSION; empty for the only model."""
-    views: int | None = None
-    """How many views of each to average over; None for the server's default."""
-    top_k: int | None = None
-    """How many classes to return for each; None for all."""
-    adaptive: bool = False
-    """Look at one view first, and at the others only where it leaves doubt."""
-
-
-def classify_request(
-    options: ClassifyOptions, images: Sequence[bytes], labels: Sequence[str] | None
-) -> pb.ClassifyRequest:
-    """The request for some pictures; `labels` are the true classes, "" where unknown."""
-    labels = labels or [""] * len(images)
-    return pb.ClassifyRequest(
-        model=options.model,
-        images=[pb.ImageInput(content=image, label=label) for image, label in zip(images, labels, strict=True)],
-        views=options.views,
-        top_k=options.top_k,
-        adaptive=options.adaptive,
-    )
+    model: str
+    views: int | None
+    top_k: int | None
+    adaptive: bool
 
 
 def stream_request(options: ClassifyOptions, id_: str, image: bytes) -> pb.ClassifyStreamRequest:
-    """The request for one picture of a stream."""
+    """The message for one image of a stream."""
     return pb.ClassifyStreamRequest(
         id=id_,
         model=options.model,
@@ -101,30 +81,20 @@ def stream_request(options: ClassifyOptions, id_: str, image: bytes) -> pb.Class
     )
 
 
-def label_request(labels: Sequence[tuple[str, str]]) -> pb.RecordLabelsRequest:
-    """The request for pairs of a token and the true class."""
-    return pb.RecordLabelsRequest(labels=[pb.LabelInput(token=token, label=label) for token, label in labels])
-
-
-def watch_request(model: str, min_interval_s: float) -> pb.WatchStatisticsRequest:
-    """The request to be told of changes, at least so many seconds apart."""
-    return pb.WatchStatisticsRequest(model=model, min_interval=timedelta(seconds=min_interval_s))
-
-
 def to_classified(response: pb.ClassifyResponse) -> Classified:
-    """The answer to `classify_request`."""
+    """Convert the response to a request for several images."""
     return Classified(response.model, tuple(map(to_result, response.results)))
 
 
 def to_recorded(response: pb.RecordLabelsResponse) -> list[pb.RecordedLabel | ClientError]:
-    """The answer to `label_request`."""
+    """Convert the response to a request that records labels."""
     return [
         result.recorded if result.HasField("recorded") else _from_status(result.error) for result in response.results
     ]
 
 
 def to_result(result: pb.ImageResult) -> Prediction | ClientError:
-    """One picture's result."""
+    """Convert the result of one image."""
     if result.HasField("error"):
         return _from_status(result.error)
     prediction = result.prediction
@@ -133,7 +103,7 @@ def to_result(result: pb.ImageResult) -> Prediction | ClientError:
 
 
 def to_client_error(error: Any, address: str) -> ClientError:
-    """A failed call; `error` is a grpc.RpcError or its asyncio counterpart."""
+    """Convert the grpc.RpcError of a failed call to `address`."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             try:
@@ -142,9 +112,14 @@ def to_client_error(error: Any, address: str) -> ClientError:
                 break
     code, details = error.code(), error.details() or ""
     if code == grpc.StatusCode.UNAVAILABLE:
-        # gRPC tells the whole way that the error came; its last part is the cause
+        # gRPC lists all layers that the error passed through; the last one is the cause
         return ClientError(code, "", f"no pawserve answers at {address} ({details.rpartition(': ')[2]})")
     return ClientError(code, "", f"{code.name}: {details}")
+
+
+def client_closed() -> ClientError:
+    """The error of calls that were in progress when the client was closed."""
+    return ClientError(grpc.StatusCode.CANCELLED, "", "CANCELLED: the client was closed")
 
 
 def _from_status(status: status_pb2.Status) -> ClientError:

@@ -1,4 +1,4 @@
-"""Failed calls in; whether to try again, and after how long, out. No gRPC channel here: both clients use it."""
+"""Retries of failed calls: which errors are retried, and after which delays."""
 
 import random
 import time
@@ -9,31 +9,30 @@ import grpc
 from serving.client.messages import ClientError
 
 TOO_LARGE = "larger than max"
-"""What gRPC says of messages over a limit: RESOURCE_EXHAUSTED, though sending them again never helps."""
-
-GIVEN_UP = "CANCELLED: CANCELLED"
-"""What gRPC says of calls that a server which stops had received and not begun."""
-BROKEN = "RST_STREAM"
-"""What gRPC says, as INTERNAL, when a proxy ends a call because the server behind it is gone."""
+"""Part of gRPC's message for messages over a size limit: RESOURCE_EXHAUSTED, but sending them again never helps."""
+NOT_STARTED = "CANCELLED: CANCELLED"
+"""Message of calls that a stopping server had received but not started."""
+RESET = "RST_STREAM"
+"""Part of gRPC's message, with code INTERNAL, when a proxy ends a call because the server behind it is gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """When calls are tried again: while the server is not there, or says that too much is in flight.
+    """When calls are tried again: while the server is unavailable or overloaded.
 
-    The n-th delay is drawn between 0 and `initial_s` x 2^(n-1), at most `max_s` ("full jitter", so that callers who
-    failed together do not come back together), and begins where the server's own wish (RetryInfo) ends.
+    The n-th delay is drawn uniformly between 0 and `initial_s` x 2^(n-1), at most `max_s` ("full jitter", so that
+    clients that failed together do not return together), and added to the delay that the server asked for (RetryInfo).
 
     Raises:
         ValueError: if a number is out of its range.
     """
 
     attempts: int = 5
-    """How often a call is tried, the first time included; 1 for no retries. Never beyond the call's deadline."""
+    """Most tries of a call, the first one included; 1 for no retries. None starts after the call's deadline."""
     initial_s: float = 0.1
-    """Longest first delay."""
+    """Upper bound of the first delay in seconds."""
     max_s: float = 5.0
-    """Longest delay."""
+    """Upper bound of every delay in seconds."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -44,7 +43,7 @@ class Retry:
             )
 
     def delay_s(self, failures: int, error: ClientError) -> float:
-        """Seconds to wait after so many failures, the last of which was `error`."""
+        """Seconds to wait after `failures` failed tries, the last of which ended with `error`."""
         longest = min(self.max_s, self.initial_s * 2.0 ** min(failures - 1, 32))
         return (error.retry_after_s or 0.0) + random.uniform(0, longest)
 
@@ -58,18 +57,19 @@ class Attempts:
         self._failures = 0
 
     def remaining_s(self) -> float:
-        """What is left until the deadline."""
+        """Seconds until the deadline."""
         return max(0.0, self._deadline - time.monotonic())
 
     def delay_after(self, error: ClientError, *, repeatable: bool = True) -> float | None:
-        """Seconds to wait before the next try; None if there is to be none.
+        """Seconds to wait before the next try; None if there must be none.
 
         Args:
-            repeatable: whether the call may be done twice. If not, only what the server has surely not done is tried
-                again.
+            error: what the last try ended with.
+            repeatable: whether the call may be executed twice. If not, it is tried again only if the server reports
+                that it has not started it.
         """
         self._failures += 1
-        if self._failures >= self._retry.attempts or not helps(error):
+        if self._failures >= self._retry.attempts or not is_retryable(error):
             return None
         if not repeatable and error.retry_after_s is None:
             return None
@@ -77,15 +77,15 @@ class Attempts:
         return delay_s if delay_s < self.remaining_s() else None
 
 
-def helps(error: ClientError) -> bool:
+def is_retryable(error: ClientError) -> bool:
     """Whether the same call may succeed later."""
     if error.code == grpc.StatusCode.UNAVAILABLE:
         return True
     if error.code == grpc.StatusCode.CANCELLED:
-        return error.message == GIVEN_UP
+        return error.message == NOT_STARTED
     if error.code == grpc.StatusCode.INTERNAL:
-        return not error.reason and BROKEN in error.message
+        return not error.reason and RESET in error.message
     if error.code != grpc.StatusCode.RESOURCE_EXHAUSTED:
         return False
-    # the server says itself when a retry helps; gRPC and proxies do not
+    # the server states whether a retry helps; gRPC and proxies do not
     return error.retry_after_s is not None if error.reason else TOO_LARGE not in error.message

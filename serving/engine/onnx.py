@@ -4,14 +4,13 @@ An engine is one instance of a model: it computes one batch at a time. Several i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact, Bundle, BundleError, Manifest, Precision
+from serving.engine.base import Device, EngineLayout
 
 ort.set_default_logger_severity(3)  # errors; warnings about a graph are for those who export it
 
@@ -19,52 +18,6 @@ CPU_PRECISIONS: tuple[Precision, ...] = ("int8", "fp32", "fp16")
 """What a CPU runs fastest, first. Each has passed the export's accuracy gate; fp16 is emulated on most CPUs."""
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
-Device = Literal["cpu", "cuda"]
-
-
-class Engine(Protocol):
-    """One instance of a model. `run` is called by one thread at a time."""
-
-    @property
-    def max_batch_size(self) -> int:
-        """Most rows that one call takes."""
-
-    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute one batch.
-
-        Args:
-            images_NHWC: uint8 `[N, H, W, 3]`, RGB views of the network's size; 1 to `max_batch_size` of them.
-
-        Returns:
-            float32 `[N, K]`: the probabilities of the K classes.
-        """
-
-    def close(self) -> None:
-        """Return what it holds; nothing is run after it. A second call does nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a model uses the machine: which one serves best differs between machines and models."""
-
-    instances: int
-    """Batches computed at once."""
-    threads: int
-    """Threads of each instance."""
-    max_batch_size: int
-    """Most rows in one engine call."""
-    lone_threads: int = 0
-    """Threads of one instance more, for rows that come alone (lone.py); 0 for none."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("instances", 1), ("threads", 1), ("max_batch_size", 1), ("lone_threads", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-
-    def __str__(self) -> str:
-        instances = f"{self.instances} instance{'s' * (self.instances > 1)}"
-        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
-        return f"{instances} x {threads}" + (f", {self.lone_threads} for a lone row" if self.lone_threads else "")
 
 
 class OnnxEngine:
@@ -96,7 +49,7 @@ def choose_precision(manifest: Manifest) -> Precision:
     raise BundleError(f"{manifest.resource} has files for TensorRT only; export it with --precisions int8 or fp32 too")
 
 
-def load_engines(bundle: Bundle, precision: Precision, plan: Plan) -> list[OnnxEngine]:
+def load_engines(bundle: Bundle, precision: Precision, plan: EngineLayout) -> list[OnnxEngine]:
     """The plan's instances of one artifact of a bundle, on the CPU.
 
     Raises:
@@ -120,7 +73,7 @@ class OnnxModel:
         self._content = bundle.read(artifact)
         self._device = device
 
-    def engines(self, plan: Plan) -> list[OnnxEngine]:
+    def engines(self, plan: EngineLayout) -> list[OnnxEngine]:
         """The plan's instances.
 
         Raises:
@@ -137,7 +90,7 @@ class OnnxModel:
             raise BundleError(f"{self._path} does not fit its manifest: {error}") from error
         return [OnnxEngine(sessions[i % len(sessions)], plan.max_batch_size) for i in range(plan.instances)]
 
-    def lone_engine(self, threads: int, cpus: Sequence[int]) -> OnnxEngine:
+    def single_row_engine(self, threads: int, cpus: Sequence[int]) -> OnnxEngine:
         """One instance for one row at a time.
 
         Args:

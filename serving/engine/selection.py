@@ -12,9 +12,10 @@ from typing import Literal, get_args
 import onnxruntime as ort
 
 from serving.bundle.manifest import Bundle, BundleError, Precision
+from serving.engine.base import Engine, EngineLayout
 from serving.engine.cuda import CudaError, Gpu, find_gpu, gpu_seen
-from serving.engine.onnx import CUDA_PROVIDER, Engine, OnnxModel, Plan, choose_precision
-from serving.engine.tensorrt_cache import EngineError, default_engines, find_engines, read_plan
+from serving.engine.onnx import CUDA_PROVIDER, OnnxModel, choose_precision
+from serving.engine.tensorrt_cache import EngineBuildError, default_engines, find_engines, read_plan
 
 EngineName = Literal["auto", "cpu", "cuda", "tensorrt"]
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
@@ -39,9 +40,9 @@ class EngineChoice:
     """The GPU, or "cpu"."""
     max_batch_size: int | None
     """Most rows that the file takes; None for any number."""
-    make: Callable[[Plan], Sequence[Engine]]
+    make: Callable[[EngineLayout], Sequence[Engine]]
     """Makes a plan's instances; raises BundleError."""
-    make_lone: Callable[[int, Sequence[int]], Engine] | None = None
+    make_single_row: Callable[[int, Sequence[int]], Engine] | None = None
     """Makes the instance for lone rows, with so many threads and on these CPUs; None where a GPU computes."""
 
     @property
@@ -71,7 +72,7 @@ def choose_engine(bundle: Bundle, asked: EngineName, precision: Precision | None
     try:
         gpu = find_gpu()
         return (_in_tensorrt if asked == "tensorrt" else _on_cuda)(bundle, precision, gpu, f"--engine {asked}")
-    except (CudaError, EngineError, BundleError) as error:
+    except (CudaError, EngineBuildError, BundleError) as error:
         raise BundleError(f"--engine {asked} cannot be used for {bundle.manifest.resource}: {error}") from error
 
 
@@ -86,7 +87,7 @@ def _automatic(bundle: Bundle, precision: Precision | None) -> EngineChoice:
     for choose in (_in_tensorrt, _on_cuda):
         try:
             return choose(bundle, precision, gpu, "; ".join([f"{gpu.name} is there", *obstacles]))
-        except (CudaError, EngineError, BundleError) as error:
+        except (CudaError, EngineBuildError, BundleError) as error:
             obstacles.append(str(error))
             logger.warning("%s: %s", bundle.manifest.resource, error)
     return _on_cpu(bundle, precision, f"{gpu.name} is there, but unused: " + "; ".join(obstacles))
@@ -105,17 +106,17 @@ def _on_cpu(bundle: Bundle, precision: Precision | None, reason: str) -> EngineC
         device="cpu",
         max_batch_size=None,
         make=model.engines,
-        make_lone=model.lone_engine,
+        make_single_row=model.single_row_engine,
     )
 
 
 def _on_cuda(bundle: Bundle, precision: Precision | None, gpu: Gpu, reason: str) -> EngineChoice:
     if precision == "int8":
-        raise EngineError(
+        raise EngineBuildError(
             "ONNX Runtime computes no INT8 on a GPU: use --engine tensorrt, --precision fp16, or --engine cpu"
         )
     if CUDA_PROVIDER not in ort.get_available_providers():
-        raise EngineError(
+        raise EngineBuildError(
             "this ONNX Runtime has no CUDA: pip uninstall onnxruntime, then pip install 'pawserve[gpu]', which brings "
             "onnxruntime-gpu"
         )
@@ -125,7 +126,7 @@ def _on_cuda(bundle: Bundle, precision: Precision | None, gpu: Gpu, reason: str)
     chosen = precision or fastest
     artifact = bundle.artifact(chosen)
     model = OnnxModel(bundle, artifact, "cuda")
-    model.engines(Plan(instances=1, threads=1, max_batch_size=1))  # what does not load is an obstacle, here
+    model.engines(EngineLayout(instances=1, threads=1, max_batch_size=1))  # what does not load is an obstacle, here
     why = f"--precision {chosen}" if precision else f"{chosen} is the fastest on CUDA that the bundle has"
     return EngineChoice(
         runtime="onnxruntime-cuda",
@@ -173,7 +174,7 @@ def _in_tensorrt(bundle: Bundle, precision: Precision | None, gpu: Gpu, reason: 
                 make=plan.instances,
             )
     elsewhere = f" (there are some for {', '.join(sorted(set(others)))})" if others else ""
-    raise EngineError(
+    raise EngineBuildError(
         f"{default_engines()} has no TensorRT engine of {bundle.folder} for {gpu.name} and TensorRT {release}"
         f"{elsewhere}; build one with python -m export engine {bundle.folder} --precision {precision or 'fp16'}"
     )

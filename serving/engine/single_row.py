@@ -19,8 +19,8 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.onnx import Engine
-from serving.system.cpus import bind_thread
+from serving.engine.base import Engine
+from serving.system.cpus import set_thread_affinity
 
 REMEMBERED = 5
 """How many rows of each way are remembered; their medians are compared."""
@@ -30,7 +30,7 @@ EXPLORED = 16
 """One row of so many goes the way that was slower, to see whether it still is."""
 
 
-class LoneRows:
+class SingleRowEngine:
     """Computes rows that come alone. For any number of threads; whoever comes second goes the usual way."""
 
     def __init__(self, engine: Engine, cpus: Sequence[int]) -> None:
@@ -77,8 +77,8 @@ class LoneRows:
         if not self._cpus:
             return self._engine.run(images_1HWC)
         allowed = os.sched_getaffinity(0)  # of this thread
-        bind_thread(self._cpus)
+        set_thread_affinity(self._cpus)
         try:
             return self._engine.run(images_1HWC)
         finally:
-            bind_thread(allowed)
+            set_thread_affinity(allowed)

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME
+from serving.engine.base import EngineLayout
 from serving.engine.cuda import CudaError, CudaGraph, Gpu, call, free_memory, load_cudart
-from serving.engine.onnx import Plan
-from serving.engine.tensorrt_cache import EngineError
+from serving.engine.tensorrt_cache import EngineBuildError
 
 TENSORRT = "11.4"
 """The release that this code was written against."""
@@ -29,18 +29,18 @@ def load_tensorrt() -> Any:
     """The module `tensorrt`.
 
     Raises:
-        EngineError: if it is not installed, or of another release.
+        EngineBuildError: if it is not installed, or of another release.
     """
     try:
         import tensorrt as trt
     except (ImportError, OSError) as error:
-        raise EngineError(
+        raise EngineBuildError(
             f"TensorRT cannot be imported ({error}): pip install 'pawserve[gpu]', with the extra package index that "
             "NVIDIA's install guide for TensorRT names"
         ) from error
     release = str(trt.__version__)
     if release.split(".")[0] != TENSORRT.split(".")[0]:
-        raise EngineError(f"TensorRT {release} is installed; this pawserve needs {TENSORRT.split('.')[0]}.x")
+        raise EngineBuildError(f"TensorRT {release} is installed; this pawserve needs {TENSORRT.split('.')[0]}.x")
     return trt
 
 
@@ -73,7 +73,7 @@ class LoadedPlan:
         """Deserialise a plan that has been checked.
 
         Raises:
-            EngineError: if TensorRT refuses it, or its tensors are not the engine contract's.
+            EngineBuildError: if TensorRT refuses it, or its tensors are not the engine contract's.
             CudaError: if the GPU cannot be used.
         """
         trt = load_tensorrt()
@@ -84,23 +84,23 @@ class LoadedPlan:
         self._runtime = trt.Runtime(self._logger)
         self.engine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
-            raise EngineError(
+            raise EngineBuildError(
                 f"TensorRT refuses the plan ({self._logger.reason()}): build it again with python -m export engine"
             )
         names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
         if sorted(names) != sorted([INPUT_NAME, OUTPUT_NAME]):
-            raise EngineError(f"the plan's tensors are {names}; expected {INPUT_NAME} and {OUTPUT_NAME}")
+            raise EngineBuildError(f"the plan's tensors are {names}; expected {INPUT_NAME} and {OUTPUT_NAME}")
         least, _, most = self.engine.get_tensor_profile_shape(INPUT_NAME, 0)
         self.min_batch, self.max_batch = int(least[0]), int(most[0])
         self.input_shape = tuple(int(size) for size in most[1:])
         self.classes = int(self.engine.get_tensor_shape(OUTPUT_NAME)[1])
         self._user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
 
-    def instances(self, plan: Plan) -> list["TensorRTEngine"]:
+    def instances(self, plan: EngineLayout) -> list["TensorRTEngine"]:
         """The engines of a serving plan.
 
         Raises:
-            EngineError: if they do not fit into the GPU's memory; none is left there then.
+            EngineBuildError: if they do not fit into the GPU's memory; none is left there then.
         """
         made: list[TensorRTEngine] = []
         try:
@@ -116,11 +116,11 @@ class LoadedPlan:
         """An execution context that is given its scratch memory; contexts that run in turns may share theirs.
 
         Raises:
-            EngineError: if TensorRT makes none.
+            EngineBuildError: if TensorRT makes none.
         """
         context = self.engine.create_execution_context(self._user_managed)
         if context is None:
-            raise EngineError(f"TensorRT made no execution context: {self.reason()}")
+            raise EngineBuildError(f"TensorRT made no execution context: {self.reason()}")
         return context
 
     def reason(self) -> str:
@@ -153,7 +153,7 @@ class TensorRTEngine:
             max_batch_size: most rows of a call, within the plan's; None for as many as the plan takes.
 
         Raises:
-            EngineError: if the GPU's memory does not suffice, with both figures, or TensorRT does not run.
+            EngineBuildError: if the GPU's memory does not suffice, with both figures, or TensorRT does not run.
         """
         self._plan = plan
         self.max_batch_size = max(max_batch_size or plan.max_batch, plan.min_batch)
@@ -163,7 +163,7 @@ class TensorRTEngine:
         call(cudart.cudaSetDevice, plan.gpu.index)
         needed, free = int(plan.engine.device_memory_size_v2), free_memory()
         if needed > free:
-            raise EngineError(
+            raise EngineBuildError(
                 f"the engine needs {needed / 2**20:,.0f} MiB of GPU memory and {free / 2**20:,.0f} MiB are free "
                 f"({plan.reason()}): use fewer instances, or build it with a smaller --max-batch"
             )
@@ -175,7 +175,7 @@ class TensorRTEngine:
                 self._buckets.append(self._prepare(rows))
         except CudaError as error:
             self.close()
-            raise EngineError(f"the engine's buffers cannot be allocated: {error}") from error
+            raise EngineBuildError(f"the engine's buffers cannot be allocated: {error}") from error
         except BaseException:
             self.close()
             raise
@@ -190,13 +190,13 @@ class TensorRTEngine:
             float32 `[N, K]`.
 
         Raises:
-            EngineError: for a batch outside of that, or if TensorRT fails.
+            EngineBuildError: for a batch outside of that, or if TensorRT fails.
             CudaError: if a copy or the GPU fails.
         """
         count = len(images_NHWC)
         plan, cudart = self._plan, self._cudart
         if not 1 <= count <= self.max_batch_size or images_NHWC.shape[1:] != plan.input_shape:
-            raise EngineError(
+            raise EngineBuildError(
                 f"a batch of shape {images_NHWC.shape} was given; the engine takes 1 to {self.max_batch_size} of "
                 f"{plan.input_shape}"
             )
@@ -238,16 +238,16 @@ class TensorRTEngine:
             context.set_device_memory(int(self._scratch), int(plan.engine.device_memory_size_v2))
         for name, address in self._device.items():
             if not context.set_tensor_address(name, int(address)):
-                raise EngineError(f"TensorRT refuses a buffer for {name}: {plan.reason()}")
+                raise EngineBuildError(f"TensorRT refuses a buffer for {name}: {plan.reason()}")
         shape = (rows, *plan.input_shape)
         if not context.set_input_shape(INPUT_NAME, shape):
-            raise EngineError(f"TensorRT refuses the shape {shape}: {plan.reason()}")
+            raise EngineBuildError(f"TensorRT refuses the shape {shape}: {plan.reason()}")
         bucket = _Bucket(rows, context)
         self._enqueue(bucket)
         call(self._cudart.cudaStreamSynchronize, self._stream)
         try:
             bucket.graph = CudaGraph(self._stream, lambda: self._enqueue(bucket))
-        except (CudaError, EngineError) as error:
+        except (CudaError, EngineBuildError) as error:
             logger.warning("batches of %d run without a CUDA graph, which is slower: %s", rows, error)
         return bucket
 
@@ -262,7 +262,7 @@ class TensorRTEngine:
             *(self._device[INPUT_NAME], images.ctypes.data, images.nbytes, to_device, self._stream),
         )
         if not bucket.context.execute_async_v3(int(self._stream)):
-            raise EngineError(f"TensorRT could not run a batch of {bucket.rows}: {self._plan.reason()}")
+            raise EngineBuildError(f"TensorRT could not run a batch of {bucket.rows}: {self._plan.reason()}")
         call(
             cudart.cudaMemcpyAsync,
             *(answers.ctypes.data, self._device[OUTPUT_NAME], answers.nbytes, to_host, self._stream),

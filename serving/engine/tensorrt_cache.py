@@ -15,7 +15,7 @@ from serving.bundle.manifest import Precision
 PLAN, SIDECAR = "engine.plan", "engine.json"
 
 
-class EngineError(RuntimeError):
+class EngineBuildError(RuntimeError):
     """An engine that cannot be built, loaded or run; the message says why, and what to do."""
 
 
@@ -55,12 +55,12 @@ def read_sidecar(folder: Path) -> Sidecar:
     """What the engine in a folder is.
 
     Raises:
-        EngineError: if there is none, or it cannot be read.
+        EngineBuildError: if there is none, or it cannot be read.
     """
     try:
         return Sidecar(**json.loads((folder / SIDECAR).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise EngineError(
+        raise EngineBuildError(
             f"{folder / SIDECAR} cannot be read ({error}): build the engine again with python -m export engine"
         ) from error
 
@@ -71,7 +71,7 @@ def find_engines(engines: Path, onnx_sha256: set[str]) -> list[tuple[Path, Sidec
     for path in sorted(engines.glob(f"*/{SIDECAR}")):
         try:
             sidecar = read_sidecar(path.parent)
-        except EngineError:
+        except EngineBuildError:
             continue
         if sidecar.onnx_sha256 in onnx_sha256:
             found.append((path.parent, sidecar))
@@ -82,7 +82,7 @@ def read_plan(folder: Path, *, gpu: str, compute_capability: str, tensorrt: str)
     """A plan that fits this host, checked against its sidecar.
 
     Raises:
-        EngineError: if it was built for another GPU or TensorRT, or is not what the sidecar describes.
+        EngineBuildError: if it was built for another GPU or TensorRT, or is not what the sidecar describes.
     """
     sidecar = read_sidecar(folder)
     for what, built, here in (
@@ -90,7 +90,7 @@ def read_plan(folder: Path, *, gpu: str, compute_capability: str, tensorrt: str)
         ("TensorRT", sidecar.tensorrt, tensorrt),
     ):
         if built != here:
-            raise EngineError(
+            raise EngineBuildError(
                 f"{folder} was built for {what} {built}, and this host has {here}: engines are not portable, build it "
                 "again with python -m export engine"
             )
@@ -98,10 +98,12 @@ def read_plan(folder: Path, *, gpu: str, compute_capability: str, tensorrt: str)
     try:
         size = path.stat().st_size
         if size != sidecar.plan_bytes:
-            raise EngineError(f"{path} has {size:,} bytes, and its sidecar says {sidecar.plan_bytes:,}: build it again")
+            raise EngineBuildError(
+                f"{path} has {size:,} bytes, and its sidecar says {sidecar.plan_bytes:,}: build it again"
+            )
         plan = path.read_bytes()
     except OSError as error:
-        raise EngineError(f"{path} cannot be read: {error.strerror}") from error
+        raise EngineBuildError(f"{path} cannot be read: {error.strerror}") from error
     if hashlib.sha256(plan).hexdigest() != sidecar.plan_sha256:
-        raise EngineError(f"{path} is not the plan that its sidecar describes: it was changed. Build it again")
+        raise EngineBuildError(f"{path} is not the plan that its sidecar describes: it was changed. Build it again")
     return plan, sidecar

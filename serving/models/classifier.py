@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.batching.batcher import DynamicBatcher
-from serving.batching.requests import EngineError
+from serving.engine.base import InferenceError
 from serving.image.decode import Limits
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
 from serving.models.observers import ModelObserver, count_work
 
-Picture = bytes | NDArray[np.uint8]
+ImageData = bytes | NDArray[np.uint8]
 """Encoded, or decoded: uint8 `[H, W, 3]`, RGB and upright."""
 
 
 @dataclass(frozen=True, slots=True)
-class Averaged:
+class Classification:
     """What a picture shows."""
 
     probabilities_K: NDArray[np.float32]
@@ -89,12 +89,12 @@ class Classifier:
 
     async def classify(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[ImageData],
         views: int = 1,
         timeout_s: float | None = None,
         *,
         adaptive: bool = False,
-    ) -> list[Averaged | Exception]:
+    ) -> list[Classification | Exception]:
         """Classify pictures.
 
         Args:
@@ -104,7 +104,7 @@ class Classifier:
             adaptive: look at one view, and at the others only of pictures whose answer is uncertain.
 
         Returns:
-            For each picture its probabilities, or what stopped it: ImageError, EngineError or TimeoutError.
+            For each picture its probabilities, or what stopped it: ImageError, InferenceError or TimeoutError.
 
         Raises:
             QueueFull: if too many views are in flight; nothing was decoded.
@@ -112,17 +112,17 @@ class Classifier:
         begin, classified = time.monotonic_ns(), 0
         try:
             outcomes = await self._classify(pictures, views, timeout_s, adaptive)
-            classified = sum(isinstance(outcome, Averaged) for outcome in outcomes)
+            classified = sum(isinstance(outcome, Classification) for outcome in outcomes)
         finally:
             self._count(classified, time.monotonic_ns() - begin)
-        count_work(len(outcomes), sum(outcome.views for outcome in outcomes if isinstance(outcome, Averaged)))
+        count_work(len(outcomes), sum(outcome.views for outcome in outcomes if isinstance(outcome, Classification)))
         if self._observer:
             self._observer.answered(outcomes)
         return outcomes
 
     async def _classify(
-        self, pictures: Sequence[Picture], views: int, timeout_s: float | None, adaptive: bool
-    ) -> list[Averaged | Exception]:
+        self, pictures: Sequence[ImageData], views: int, timeout_s: float | None, adaptive: bool
+    ) -> list[Classification | Exception]:
         if adaptive and views > 1 and self._adaptive_threshold is not None:
             return await self._classify_adaptively(pictures, views, timeout_s, self._adaptive_threshold)
         # not a method: what waits in the batcher must not keep the classifier of a retired version
@@ -145,13 +145,13 @@ class Classifier:
             usage.failed_ns += ns
 
     async def _classify_adaptively(
-        self, pictures: Sequence[Picture], views: int, timeout_s: float | None, threshold: float
-    ) -> list[Averaged | Exception]:
+        self, pictures: Sequence[ImageData], views: int, timeout_s: float | None, threshold: float
+    ) -> list[Classification | Exception]:
         begin = time.monotonic()
         looking = [_LookingTwice(self._preprocess, self._limits, picture) for picture in pictures]
         firsts = await self._batcher.compute([each.first for each in looking], 1, timeout_s)
         averaged = [_mean(first) for first in firsts]
-        again = [i for i, one in enumerate(averaged) if isinstance(one, Averaged) and _uncertain(one, threshold)]
+        again = [i for i, one in enumerate(averaged) if isinstance(one, Classification) and _uncertain(one, threshold)]
         if again:
             if timeout_s is not None:
                 timeout_s -= time.monotonic() - begin
@@ -170,7 +170,7 @@ class _LookingTwice:
 
     __slots__ = ("_canvas_SSC", "_limits", "_picture", "_preprocess")
 
-    def __init__(self, preprocess: Preprocess, limits: Limits, picture: Picture) -> None:
+    def __init__(self, preprocess: Preprocess, limits: Limits, picture: ImageData) -> None:
         self._preprocess = preprocess
         self._limits = limits
         self._picture = picture
@@ -184,25 +184,25 @@ class _LookingTwice:
         return make_views(self._canvas_SSC, self._preprocess.crop, first=1, count=views - 1)
 
 
-def _look(preprocess: Preprocess, limits: Limits, picture: Picture, views: int) -> NDArray[np.uint8]:
+def _look(preprocess: Preprocess, limits: Limits, picture: ImageData, views: int) -> NDArray[np.uint8]:
     return make_views(_canvas(preprocess, limits, picture), preprocess.crop, count=views)
 
 
-def _canvas(preprocess: Preprocess, limits: Limits, picture: Picture) -> NDArray[np.uint8]:
+def _canvas(preprocess: Preprocess, limits: Limits, picture: ImageData) -> NDArray[np.uint8]:
     return (
         preprocess.canvas(picture, limits=limits) if isinstance(picture, bytes) else preprocess.resize_middle(picture)
     )
 
 
-def _uncertain(one: Averaged, threshold: float) -> bool:
+def _uncertain(one: Classification, threshold: float) -> bool:
     return float(one.probabilities_K.max()) < threshold
 
 
-def _mean(outcome: NDArray[np.float32] | Exception) -> Averaged | Exception:
+def _mean(outcome: NDArray[np.float32] | Exception) -> Classification | Exception:
     if isinstance(outcome, Exception):
         return outcome
     probabilities_K: NDArray[np.float32] = outcome[0] if len(outcome) == 1 else outcome.mean(axis=0)
     # one comparison finds every NaN: a sum that holds one is none
     if not abs(float(np.add.reduce(probabilities_K)) - 1) < 0.01:
-        return EngineError("the model's probabilities do not sum to 1; export it again")
-    return Averaged(probabilities_K, len(outcome))
+        return InferenceError("the model's probabilities do not sum to 1; export it again")
+    return Classification(probabilities_K, len(outcome))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from serving.engine.onnx import Plan
+from serving.engine.base import EngineLayout
 from serving.system.cpus import bindable_cpus
 
 BATCHES = (1, 2, 4, 8, 16)
@@ -35,7 +35,7 @@ CPU to move to."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions:
+class LayoutOptions:
     """How a version's plan is found. What is given is kept, and the rest measured."""
 
     instances: int | None = None
@@ -56,10 +56,10 @@ class PlanOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChosenPlan:
+class TunedLayout:
     """A plan, why it was chosen, and what was measured then."""
 
-    plan: Plan
+    plan: EngineLayout
     reason: str
     rows_per_second: float | None = None
     """None if it was not measured."""
@@ -67,7 +67,7 @@ class ChosenPlan:
     """How long one row alone took in the engine; None if it was not measured."""
 
 
-def candidates(options: PlanOptions, *, cpus: int, on_gpu: bool, max_batch_size: int | None) -> list[Plan]:
+def candidates(options: LayoutOptions, *, cpus: int, on_gpu: bool, max_batch_size: int | None) -> list[EngineLayout]:
     """The plans to try: all that keep what was given.
 
     Args:
@@ -87,18 +87,18 @@ def candidates(options: PlanOptions, *, cpus: int, on_gpu: bool, max_batch_size:
         threads = {1, cpus, max(1, cpus // 2), 2 if cpus <= MANY_CPUS else 1}
         layouts = [(cpus // each, each) for each in sorted(threads) if each <= cpus]
     fixed = on_gpu or options.instances or options.threads
-    lone_threads = 0 if fixed else min(cpus, MANY_CPUS)
+    single_row_threads = 0 if fixed else min(cpus, MANY_CPUS)
     most = max_batch_size or max(GPU_BATCHES)
     if options.max_batch_size:
         batches = [min(options.max_batch_size, max_batch_size or options.max_batch_size)]
     else:
         batches = [batch for batch in (GPU_BATCHES if on_gpu else BATCHES) if batch <= most] or [most]
     plans = [
-        Plan(
+        EngineLayout(
             instances=instances,
             threads=each,
             max_batch_size=batch,
-            lone_threads=lone_threads if lone_threads > each else 0,
+            single_row_threads=single_row_threads if single_row_threads > each else 0,
         )
         for instances, each in dict.fromkeys(layouts)
         for batch in batches
@@ -117,14 +117,14 @@ def moderate_batch(precision: str, *, on_gpu: bool) -> int:
     return MODERATE_INT8_BATCH if precision == "int8" else MODERATE_BATCH
 
 
-def unmeasured(plans: list[Plan], moderate: int, *, on_gpu: bool) -> Plan:
+def unmeasured(plans: list[EngineLayout], moderate: int, *, on_gpu: bool) -> EngineLayout:
     """The plan to take where nothing can be measured: single-threaded instances, and a moderate batch."""
     return min(
         plans, key=lambda plan: (plan.threads, plan.instances if on_gpu else 0, abs(plan.max_batch_size - moderate))
     )
 
 
-def count_workers(plan: Plan, *, cpus: int, on_gpu: bool) -> int:
+def count_workers(plan: EngineLayout, *, cpus: int, on_gpu: bool) -> int:
     """How many threads prepare pictures and run the engines: one for each CPU at least, and for each engine.
 
     Where the engines compute on a GPU, those that wait for them prepare nothing meanwhile, and come on top.
@@ -132,7 +132,7 @@ def count_workers(plan: Plan, *, cpus: int, on_gpu: bool) -> int:
     return cpus + plan.instances if on_gpu else max(cpus, plan.instances)
 
 
-def worker_cpus(plan: Plan, *, on_gpu: bool) -> list[int]:
+def worker_cpus(plan: EngineLayout, *, on_gpu: bool) -> list[int]:
     """The CPUs that the workers keep to, one after the other (binding.py); none where they do not.
 
     Instances of several threads have threads of their own, and workers of those on a GPU mostly wait.
@@ -146,14 +146,14 @@ FORMAT = 2
 logger = logging.getLogger(__name__)
 
 
-def plan_key(model_hash: str, runtime: str, device: str, cpus: int, options: PlanOptions) -> str:
+def plan_key(model_hash: str, runtime: str, device: str, cpus: int, options: LayoutOptions) -> str:
     """32 hexadecimal digits: SHA-256 of the model, the host, the runtime's release and what was asked for."""
     parts = [FORMAT, model_hash, runtime, device, cpus, _cpu_name(), platform.node(), ort.__version__]
     fixed = [options.instances, options.threads, options.max_batch_size, options.latency_bound_ms]
     return hashlib.sha256(json.dumps([*parts, *fixed]).encode()).hexdigest()[:32]
 
 
-def read_plan(folder: Path, key: str) -> ChosenPlan | None:
+def read_plan(folder: Path, key: str) -> TunedLayout | None:
     """The plan of a key; None if there is none that can be used."""
     path = folder / f"{key}.json"
     try:
@@ -161,8 +161,8 @@ def read_plan(folder: Path, key: str) -> ChosenPlan | None:
         numbers = fields.pop("plan")
         if not all(type(number) is int for number in numbers.values()):
             raise ValueError(f"the plan is {numbers}")
-        plan = Plan(**numbers)
-        chosen = ChosenPlan(plan=plan, **fields)
+        plan = EngineLayout(**numbers)
+        chosen = TunedLayout(plan=plan, **fields)
         rows_per_second, latency_s = float(fields["rows_per_second"]), float(fields["latency_s"])
         if not (rows_per_second > 0 and latency_s > 0):
             raise ValueError(f"{rows_per_second} rows/s, {latency_s} s")
@@ -174,7 +174,7 @@ def read_plan(folder: Path, key: str) -> ChosenPlan | None:
     return chosen
 
 
-def write_plan(folder: Path, key: str, chosen: ChosenPlan) -> None:
+def write_plan(folder: Path, key: str, chosen: TunedLayout) -> None:
     """Keep a plan, written whole; where that fails, the log says so."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

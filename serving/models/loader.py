@@ -10,15 +10,15 @@ import numpy as np
 
 from serving.batching.batcher import DynamicBatcher
 from serving.bundle.manifest import Bundle, BundleError, Manifest, Precision
-from serving.engine.onnx import Engine
+from serving.engine.base import Engine
 from serving.engine.selection import EngineChoice, EngineName, choose_engine
-from serving.engine.single_row import LoneRows
-from serving.engine.tensorrt_cache import EngineError
+from serving.engine.single_row import SingleRowEngine
+from serving.engine.tensorrt_cache import EngineBuildError
 from serving.image.decode import Limits
 from serving.models.classifier import Classifier
 from serving.models.layout import (
-    ChosenPlan,
-    PlanOptions,
+    LayoutOptions,
+    TunedLayout,
     candidates,
     count_workers,
     moderate_batch,
@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 class ServingOptions:
     """How models are loaded and what their requests may cost."""
 
-    plan: PlanOptions
-    plans: Path | None
+    layout: LayoutOptions
+    layouts: Path | None
     """Folder that keeps measured plans; None keeps none."""
     engine: EngineName = "auto"
     precision: Precision | None = None
@@ -74,7 +74,7 @@ class ServedModel:
     """"fp32", "fp16", "int8" or "int8-trt"."""
     engine_reason: str
     """Why this runtime, precision and plan, for people."""
-    chosen: ChosenPlan
+    chosen: TunedLayout
 
     def close(self) -> None:
         """Compute what is in flight, then stop, and return what the engines hold; none of it may be used after."""
@@ -104,14 +104,14 @@ def load_model(
             plan, lone = chosen.plan, None
             engines = [*choice.make(plan)]
             opened.callback(_close, engines)
-            if plan.lone_threads and choice.make_lone:
+            if plan.single_row_threads and choice.make_single_row:
                 bound = bindable_cpus()
-                engines.append(choice.make_lone(plan.lone_threads, bound))
-                lone = LoneRows(engines[-1], bound)
+                engines.append(choice.make_single_row(plan.single_row_threads, bound))
+                lone = SingleRowEngine(engines[-1], bound)
             for engine in engines:
                 _warm_up(engine, bundle)
             opened.pop_all()
-    except (EngineError, MemoryError) as error:
+    except (EngineBuildError, MemoryError) as error:
         raise BundleError(f"{bundle.folder} cannot be loaded: {error}") from error
     observer = options.observer_of(manifest) if options.observer_of else None
     batcher = DynamicBatcher(
@@ -148,13 +148,13 @@ def load_model(
 
 def _choose_plan(
     bundle: Bundle, choice: EngineChoice, options: ServingOptions, cpus: int, alike: ServedModel | None, quiet: bool
-) -> ChosenPlan:
-    asked, manifest = options.plan, bundle.manifest
+) -> TunedLayout:
+    asked, manifest = options.layout, bundle.manifest
     plans = candidates(asked, cpus=cpus, on_gpu=choice.on_gpu, max_batch_size=choice.max_batch_size)
     if len(plans) == 1:
-        return ChosenPlan(plan=plans[0], reason=f"given: {asked.given}")
+        return TunedLayout(plan=plans[0], reason=f"given: {asked.given}")
     key = plan_key(choice.model_hash, choice.runtime, choice.device, cpus, asked)
-    if options.plans and (kept := read_plan(options.plans, key)) and kept.plan in plans:
+    if options.layouts and (kept := read_plan(options.layouts, key)) and kept.plan in plans:
         return kept
     if (
         alike
@@ -162,13 +162,13 @@ def _choose_plan(
         and (alike.manifest.arch, alike.manifest.preprocess.crop) == (manifest.arch, manifest.preprocess.crop)
         and alike.chosen.plan in plans
     ):
-        return ChosenPlan(plan=alike.chosen.plan, reason=f"that of {alike.manifest.resource}, the same network")
+        return TunedLayout(plan=alike.chosen.plan, reason=f"that of {alike.manifest.resource}, the same network")
     moderate = moderate_batch(choice.precision, on_gpu=choice.on_gpu)
     default = unmeasured(plans, moderate, on_gpu=choice.on_gpu)
     if not quiet:
-        return ChosenPlan(plan=default, reason="not measured, since other models are being served; a new start does")
+        return TunedLayout(plan=default, reason="not measured, since other models are being served; a new start does")
     if not asked.seconds:
-        return ChosenPlan(plan=default, reason="not measured: --plan-seconds 0")
+        return TunedLayout(plan=default, reason="not measured: --plan-seconds 0")
     chosen = search(
         plans,
         choice.make,
@@ -180,8 +180,8 @@ def _choose_plan(
         seconds=asked.seconds,
     )
     return_memory()
-    if options.plans:
-        write_plan(options.plans, key, chosen)
+    if options.layouts:
+        write_plan(options.layouts, key, chosen)
     return chosen
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from serving.batching.requests import EngineError, Piece
+from serving.batching.requests import RowSlice
 from serving.bundle.manifest import Manifest
 from serving.context import CURRENT_CALL
+from serving.engine.base import InferenceError
 from serving.image.decode import ImageError
 
 if TYPE_CHECKING:  # what is not wanted is not loaded
@@ -23,7 +24,7 @@ class ModelObserver:
         self._metrics = metrics.of_model(manifest.name, manifest.version) if metrics else None
         self._tracing = tracing
 
-    def computed(self, batch: Sequence[Piece], began: float, ended: float) -> None:
+    def computed(self, batch: Sequence[RowSlice], began: float, ended: float) -> None:
         """As BatchObserver says."""
         if self._metrics:
             self._metrics.computed(batch, began, ended)
@@ -51,7 +52,7 @@ def _result(outcome: object) -> str:
     match outcome:
         case ImageError():
             return outcome.reason
-        case EngineError():
+        case InferenceError():
             return "ENGINE_FAILED"
         case TimeoutError():
             return "DEADLINE_EXCEEDED"

@@ -4,7 +4,6 @@ Any thread may change it and look; each change is one assignment, so whoever loo
 """
 
 import gc
-import re
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -12,31 +11,24 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from threading import Event, Lock, Thread
 
-from serving.bundle.folder import VERSION_PATTERN, find_bundles
-from serving.bundle.manifest import NAME_PATTERN
+from serving.bundle.folder import find_bundles
+from serving.bundle.model_version import ModelVersion, resource_name
 from serving.models.loader import ServedModel, ServingOptions, load_model
 from serving.system.memory import return_memory
 
 __all__ = [
     "ModelNotFound",
-    "Repository",
+    "ModelRepository",
     "ServedModel",
     "ServingOptions",
     "State",
     "VersionStatus",
     "find_bundles",
     "load_model",
-    "parse_resource",
 ]
 
 LOOK_AGAIN_S = 2.0
 """How often what keeps a model from closing is looked for among garbage."""
-_RESOURCE_PATTERN = re.compile(
-    rf"models/(?P<name>{NAME_PATTERN.pattern})(/versions/(?P<version>{VERSION_PATTERN.pattern}))?"
-)
-
-Key = tuple[str, int]
-"""Name and version."""
 
 
 class ModelNotFound(LookupError):
@@ -49,40 +41,34 @@ class State(Enum):
     LOADING = 1
     READY = 2
     DRAINING = 3
-    REFUSED = 4
+    FAILED = 4
 
 
 @dataclass(frozen=True)
 class VersionStatus:
     """What is known of a version, served or not."""
 
-    name: str
-    version: int
+    version: ModelVersion
     state: State
     reason: str = ""
     model: ServedModel | None = None
     """There if it is ready."""
-
-    @property
-    def resource(self) -> str:
-        """The name that the API uses for this version."""
-        return f"models/{self.name}/versions/{self.version}"
 
 
 @dataclass(frozen=True)
 class _View:
     """What is served at one moment."""
 
-    statuses: Mapping[Key, VersionStatus]
+    statuses: Mapping[ModelVersion, VersionStatus]
     newest: Mapping[str, ServedModel]
 
     @classmethod
-    def of(cls, statuses: Mapping[Key, VersionStatus]) -> "_View":
+    def of(cls, statuses: Mapping[ModelVersion, VersionStatus]) -> "_View":
         ordered = dict(sorted(statuses.items()))
-        return cls(ordered, {name: status.model for (name, _), status in ordered.items() if status.model})
+        return cls(ordered, {key.name: status.model for key, status in ordered.items() if status.model})
 
 
-class Repository:
+class ModelRepository:
     """The versions that are served, and what became of the others."""
 
     def __init__(self) -> None:
@@ -97,31 +83,30 @@ class Repository:
         self.on_change: list[Callable[[], None]] = []
         """Called after each change, in the thread that made it."""
 
-    def add(self, model: ServedModel, retire: Iterable[Key] = ()) -> None:
+    def add(self, model: ServedModel, retire: Iterable[ModelVersion] = ()) -> None:
         """Serve one more version, or another one instead of those to retire, in one step.
 
         What is retired, or was served under the same version, finds no new callers from now on; when the last one is
         answered, its engines are closed and their memory is returned.
         """
-        manifest = model.manifest
-        key = (manifest.name, manifest.version)
-        self.loaded[manifest.name] += 1
-        self._change({key: VersionStatus(*key, State.READY, model=model)}, retire, f"replaced by {manifest.resource}")
+        key = model.manifest.model_version
+        self.loaded[key.name] += 1
+        self._change({key: VersionStatus(key, State.READY, model=model)}, retire, f"replaced by {key.resource}")
 
-    def retire(self, keys: Iterable[Key], reason: str) -> None:
+    def retire(self, keys: Iterable[ModelVersion], reason: str) -> None:
         """Serve some versions no longer; callers that they have are answered."""
         self._change({}, keys, reason)
 
-    def mark(self, key: Key, state: State, reason: str) -> None:
+    def mark(self, key: ModelVersion, state: State, reason: str) -> None:
         """Note what becomes of a version; of one that is served, only the reason is noted."""
-        if state is State.REFUSED:
-            self.refused[key[0]] += 1
+        if state is State.FAILED:
+            self.refused[key.name] += 1
         old = self._view.statuses.get(key)
-        new = replace(old, reason=reason) if old and old.model else VersionStatus(*key, state, reason)
+        new = replace(old, reason=reason) if old and old.model else VersionStatus(key, state, reason)
         if new != old:
             self._change({key: new})
 
-    def forget(self, key: Key, state: State) -> None:
+    def forget(self, key: ModelVersion, state: State) -> None:
         """Remove what was noted of a version, if it is still in that state."""
         status = self._view.statuses.get(key)
         if status is not None and status.state is state:
@@ -147,12 +132,11 @@ class Repository:
         if version is None:
             model = view.newest.get(name)
         else:
-            status = view.statuses.get((name, version))
+            status = view.statuses.get(ModelVersion(name, version))
             model = status.model if status else None
         if model is None:
-            asked = f"models/{name}" if version is None else f"models/{name}/versions/{version}"
             served = ", ".join(model.manifest.resource for model in self.models) or "nothing now"
-            raise ModelNotFound(f"{asked} is not served here; there is {served}")
+            raise ModelNotFound(f"{resource_name(name, version)} is not served here; there is {served}")
         return model
 
     def close(self) -> None:
@@ -163,14 +147,16 @@ class Repository:
         for thread in list(self._draining):
             thread.join()
 
-    def _change(self, put: Mapping[Key, VersionStatus | None], retire: Iterable[Key] = (), reason: str = "") -> None:
+    def _change(
+        self, put: Mapping[ModelVersion, VersionStatus | None], retire: Iterable[ModelVersion] = (), reason: str = ""
+    ) -> None:
         with self._lock:
             statuses = dict(self._view.statuses)
             left: list[ServedModel] = []
             for key in retire:
                 if (status := statuses.get(key)) and status.model:
                     left.append(status.model)
-                    statuses[key] = VersionStatus(*key, State.DRAINING, reason)
+                    statuses[key] = VersionStatus(key, State.DRAINING, reason)
             for key, new in put.items():
                 old = statuses.pop(key, None)
                 if old and old.model and (new is None or old.model is not new.model):
@@ -185,7 +171,7 @@ class Repository:
 
     def _drain(self, model: ServedModel) -> None:
         """Close a model once nobody holds it or its classifier: who found it may still begin with it."""
-        key = (model.manifest.name, model.manifest.version)
+        key = model.manifest.model_version
         free = Event()
         weakref.finalize(model.classifier, free.set)
         batcher, engines = model.batcher, model.engines  # and not the model, which holds the classifier
@@ -200,18 +186,6 @@ class Repository:
             self.forget(key, State.DRAINING)
             self._draining.discard(thread)
 
-        thread = Thread(target=close, name=f"drain-{key[0]}-{key[1]}", daemon=True)
+        thread = Thread(target=close, name=f"drain-{key}", daemon=True)
         self._draining.add(thread)
         thread.start()
-
-
-def parse_resource(resource: str) -> tuple[str, int | None]:
-    """Name and version of "models/NAME" (version None) or "models/NAME/versions/VERSION".
-
-    Raises:
-        ValueError: for anything else.
-    """
-    match = _RESOURCE_PATTERN.fullmatch(resource)
-    if match is None:
-        raise ValueError(f"{resource[:100]!r} is no model name; write models/NAME or models/NAME/versions/VERSION")
-    return match["name"], int(match["version"]) if match["version"] else None

@@ -19,11 +19,11 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from serving.batching.batcher import DynamicBatcher
-from serving.engine.onnx import Engine, Plan
+from serving.engine.base import Engine, EngineLayout
 from serving.image.decode import Limits
 from serving.image.preprocess import Preprocess
 from serving.models.classifier import Classifier
-from serving.models.layout import ChosenPlan, count_workers, worker_cpus
+from serving.models.layout import TunedLayout, count_workers, worker_cpus
 from serving.system.memory import return_memory
 
 PHOTO_HEIGHT, PHOTO_WIDTH = 375, 500
@@ -50,7 +50,7 @@ wait."""
 class _Trial:
     """What is known of one plan so far."""
 
-    plan: Plan
+    plan: EngineLayout
     latency_s: float
     handicap: float
     rows: float = 0.0
@@ -76,8 +76,8 @@ class _Capped:
 
 
 def search(
-    plans: Sequence[Plan],
-    make: Callable[[Plan], Sequence[Engine]],
+    plans: Sequence[EngineLayout],
+    make: Callable[[EngineLayout], Sequence[Engine]],
     preprocess: Preprocess,
     *,
     cpus: int,
@@ -85,7 +85,7 @@ def search(
     moderate: int,
     latency_bound_ms: float,
     seconds: float,
-) -> ChosenPlan:
+) -> TunedLayout:
     """Try plans, and take the best. Called by a thread that runs no event loop.
 
     Args:
@@ -98,7 +98,7 @@ def search(
         seconds: how long all of it may take; a model that needs longer for a few rows takes longer.
     """
     begin = time.monotonic()
-    by_layout: dict[tuple[int, int], list[Plan]] = {}
+    by_layout: dict[tuple[int, int], list[EngineLayout]] = {}
     for plan in plans:
         by_layout.setdefault((plan.instances, plan.threads), []).append(plan)
     serve = partial(_serve, preprocess=preprocess, photo=_photo(), cpus=cpus, on_gpu=on_gpu)
@@ -124,7 +124,7 @@ def search(
     trials = [trial for found in again for trial in found]
     tied = [trial for trial in trials if trial.merit >= (1 - TIE) * _best(trials)]
     best = min(tied, key=lambda trial: (_distance(trial.plan, moderate), trial.latency_s))
-    return ChosenPlan(
+    return TunedLayout(
         plan=best.plan,
         reason=f"the fastest of {len(plans)} plans that were measured, with batches of at most {latency_bound_ms:g} ms",
         rows_per_second=best.rate,
@@ -132,7 +132,9 @@ def search(
     )
 
 
-def _begin(plans: list[Plan], engines: Sequence[Engine], crop: int, bound_s: float, handicap: float) -> list[_Trial]:
+def _begin(
+    plans: list[EngineLayout], engines: Sequence[Engine], crop: int, bound_s: float, handicap: float
+) -> list[_Trial]:
     """Warm the engines up, time one row, and leave out the batches that would take too long."""
     row = np.full((1, crop, crop, 3), 127, np.uint8)
     latency_s = min([_time(engines[0], row) for _ in range(3)][1:])
@@ -155,7 +157,7 @@ def _begin(plans: list[Plan], engines: Sequence[Engine], crop: int, bound_s: flo
 
 
 @contextmanager
-def _loaded(plans: list[Plan], make: Callable[[Plan], Sequence[Engine]]) -> Iterator[Sequence[Engine]]:
+def _loaded(plans: list[EngineLayout], make: Callable[[EngineLayout], Sequence[Engine]]) -> Iterator[Sequence[Engine]]:
     """The engines of one layout, for the largest of its batches; closed in the end, and their memory returned."""
     engines = make(max(plans, key=lambda plan: plan.max_batch_size))
     try:
@@ -170,7 +172,7 @@ def _best(trials: list[_Trial]) -> float:
     return max(trial.merit for trial in trials)
 
 
-def _distance(plan: Plan, moderate: int) -> float:
+def _distance(plan: EngineLayout, moderate: int) -> float:
     """How far a plan's batch is from a moderate one."""
     return abs(log2(plan.max_batch_size / moderate))
 

@@ -11,9 +11,10 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from serving.bundle.folder import Fingerprint, fingerprint, list_names, list_versions, open_version, parse_wanted
+from serving.bundle.folder import Fingerprint, fingerprint, list_names, list_versions, open_version
 from serving.bundle.manifest import BundleError, Manifest
-from serving.models.repository import Key, ModelNotFound, Repository, ServedModel, ServingOptions, State, load_model
+from serving.bundle.model_version import ModelVersion, parse_short_name, resource_name
+from serving.models.repository import ModelNotFound, ModelRepository, ServedModel, ServingOptions, State, load_model
 from serving.statistics.store import StatisticsUnavailable
 from serving.system.logs import RateLimitedLogger
 
@@ -27,7 +28,7 @@ class ModelWatcher:
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ModelRepository,
         folder: Path,
         wanted: Sequence[str],
         options: ServingOptions,
@@ -45,14 +46,14 @@ class ModelWatcher:
         self._repository = repository
         self._folder = folder
         self._all = not wanted
-        self._pinned = {(name, number) for name, number in map(parse_wanted, wanted) if number}
-        self._floating = {name for name, number in map(parse_wanted, wanted) if not number}
+        self._pinned = {ModelVersion(name, number) for name, number in map(parse_short_name, wanted) if number}
+        self._floating = {name for name, number in map(parse_short_name, wanted) if not number}
         self._unloaded: set[str] = set()
         self._options = options
         self._register = register
         self._keep = keep
-        self._seen: dict[Key, Fingerprint] = {
-            key: fingerprint(folder / key[0] / str(key[1])) for key in map(_key, repository.models)
+        self._seen: dict[ModelVersion, Fingerprint] = {
+            key: fingerprint(folder / str(key)) for key in map(_key, repository.models)
         }
         self._busy = asyncio.Lock()
         self._asked = asyncio.Event()
@@ -88,7 +89,7 @@ class ModelWatcher:
         async with self._busy:
             names = set(await asyncio.to_thread(list_names, self._folder)) if self._all else set()
             for key in sorted(self._pinned):
-                if key[0] not in self._unloaded:
+                if key.name not in self._unloaded:
                     await self._take(key)
             for name in sorted((names | self._floating) - self._unloaded):
                 await self._renew(name)
@@ -98,14 +99,15 @@ class ModelWatcher:
 
         Raises:
             ModelNotFound: if the folder has no such model.
-            BundleError: if that version is refused, or `name` is no name.
+            BundleError: if that version is refused.
+            ValueError: if `name` is neither.
         """
-        name, number = parse_wanted(name)
+        name, number = parse_short_name(name)
         async with self._busy:
             versions = await asyncio.to_thread(list_versions, self._folder / name)
             if not versions or (number and number not in versions):
                 raise ModelNotFound(f"{self._folder} holds no {f'version {number}' if number else 'version'} of {name}")
-            key = (name, number or versions[-1])
+            key = ModelVersion(name, number or versions[-1])
             if self._served(key) is None:
                 self._seen.pop(key, None)  # what was refused is tried again
             self._unloaded.discard(name)
@@ -116,14 +118,14 @@ class ModelWatcher:
                 self._floating.add(name)
                 await self._renew(name)
             for status in self._repository.statuses:
-                if (status.name, status.version) == key and status.state is State.REFUSED:
+                if status.version == key and status.state is State.FAILED:
                     raise BundleError(status.reason)
 
-    async def release(self, name: str, version: int) -> None:
+    async def release(self, version: ModelVersion) -> None:
         """Serve a version that `load` named no longer, unless it is among the newest that are served."""
         async with self._busy:
-            self._pinned.discard((name, version))
-            await self._renew(name)
+            self._pinned.discard(version)
+            await self._renew(version.name)
 
     async def unload(self, name: str) -> None:
         """Serve "NAME" no longer, in no version, until `load` is called; callers that it has are answered.
@@ -133,45 +135,46 @@ class ModelWatcher:
         """
         async with self._busy:
             self._repository.find(name, None)
-            keys = [key for key in map(_key, self._repository.models) if key[0] == name]
+            keys = [key for key in map(_key, self._repository.models) if key.name == name]
             self._unloaded.add(name)
             for key in keys:
                 self._seen.pop(key, None)
             self._repository.retire(keys, "unloaded")
-            logger.info("models/%s was unloaded", name)
+            logger.info("%s was unloaded", resource_name(name))
 
     async def _renew(self, name: str) -> None:
         """Serve the newest versions of one name that can be used."""
         versions = await asyncio.to_thread(list_versions, self._folder / name)
-        for key in [key for key in self._seen if key[0] == name and key[1] not in versions]:
-            self._repository.forget(key, State.REFUSED)
-        good: list[Key] = []
+        for key in [key for key in self._seen if key.name == name and key.version not in versions]:
+            self._repository.forget(key, State.FAILED)
+        good: list[ModelVersion] = []
         # an older version takes the place of one that is gone, never that of one that is bad
         candidates = versions if self._floats(name) else versions[-self._keep :]
         for number in reversed(candidates):
             if len(good) == self._keep:
                 break
             others = [key for key in self._floats(name) if key not in good]
-            others.sort(key=lambda key: key[1] not in versions)  # those that are gone make room first
-            if await self._take((name, number), instead_of=others[self._keep - 1 - len(good) :]):
-                good.append((name, number))
+            others.sort(key=lambda key: key.version not in versions)  # those that are gone make room first
+            key = ModelVersion(name, number)
+            if await self._take(key, instead_of=others[self._keep - 1 - len(good) :]):
+                good.append(key)
         surplus = [key for key in self._floats(name) if key not in good]
         if good:
-            self._repository.retire(surplus, f"replaced by version {good[0][1]}")
+            self._repository.retire(surplus, f"replaced by version {good[0].version}")
         for key in surplus:
             if good:
                 self._seen.pop(key, None)
             else:
                 self._repository.mark(key, State.READY, GONE)
 
-    def _floats(self, name: str) -> list[Key]:
+    def _floats(self, name: str) -> list[ModelVersion]:
         """The versions of a name that are served because they were the newest, the newest first."""
-        keys = [key for key in map(_key, self._repository.models) if key[0] == name and key not in self._pinned]
+        keys = [key for key in map(_key, self._repository.models) if key.name == name and key not in self._pinned]
         return keys[::-1]
 
-    async def _take(self, key: Key, instead_of: Sequence[Key] = ()) -> bool:
+    async def _take(self, key: ModelVersion, instead_of: Sequence[ModelVersion] = ()) -> bool:
         """Whether a version is served: already, or from now on, `instead_of` others."""
-        folder = self._folder / key[0] / str(key[1])
+        folder = self._folder / str(key)
         found = await asyncio.to_thread(fingerprint, folder)
         served = self._served(key)
         if not found:
@@ -181,10 +184,12 @@ class ModelWatcher:
         if self._seen.get(key) == found:
             return served is not None
         self._seen[key] = found
-        alike = served or next(iter(model for model in self._repository.models if model.manifest.name == key[0]), None)
+        alike = served or next(
+            iter(model for model in self._repository.models if model.manifest.name == key.name), None
+        )
         model = None
         try:
-            bundle = await asyncio.to_thread(open_version, self._folder, *key)
+            bundle = await asyncio.to_thread(open_version, self._folder, key)
             if served and bundle.manifest == served.manifest:
                 self._repository.mark(key, State.READY, "")
                 return True
@@ -198,22 +203,22 @@ class ModelWatcher:
                 await asyncio.to_thread(model.close)
             if isinstance(error, StatisticsUnavailable):
                 del self._seen[key]  # not the version's fault: tried again at the next look
-                self._waiting.log(f"models/{key[0]}/versions/{key[1]} is refused for now: {error}")
+                self._waiting.log(f"{key.resource} is refused for now: {error}")
             else:
                 if not isinstance(error, ValueError):
                     logger.exception("%s could not be loaded", folder)
-                logger.error("models/%s/versions/%d is refused: %s", *key, error)
-            self._repository.mark(key, State.REFUSED, str(error))
+                logger.error("%s is refused: %s", key.resource, error)
+            self._repository.mark(key, State.FAILED, str(error))
             return served is not None
         self._repository.add(model, instead_of)
         return True
 
-    def _served(self, key: Key) -> ServedModel | None:
+    def _served(self, key: ModelVersion) -> ServedModel | None:
         try:
-            return self._repository.find(*key)
+            return self._repository.find(key.name, key.version)
         except ModelNotFound:
             return None
 
 
-def _key(model: ServedModel) -> Key:
-    return model.manifest.name, model.manifest.version
+def _key(model: ServedModel) -> ModelVersion:
+    return model.manifest.model_version

@@ -9,7 +9,7 @@ from concurrent.futures import TimeoutError as StillReading
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from serving.models.repository import Repository, State
+from serving.models.repository import ModelRepository, State
 from serving.observability.metrics import MODEL, Key
 from serving.statistics.store import StatisticsStore, VersionStatistics
 
@@ -25,16 +25,16 @@ MAX_VERSIONS = 200
 logger = logging.getLogger(__name__)
 
 
-def versions_alive(repository: Repository) -> list[Key]:
+def versions_alive(repository: ModelRepository) -> list[Key]:
     """The versions that may be counted in: those served, and those that still answer what they had begun with."""
     alive = (status for status in repository.statuses if status.model or status.state is State.DRAINING)
-    return [(status.name, str(status.version)) for status in alive]
+    return [(status.version.name, str(status.version.version)) for status in alive]
 
 
 class ModelCollector(Collector):
     """The versions that are served, and their queues."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: ModelRepository) -> None:
         self._repository = repository
 
     def collect(self) -> Iterable[Metric]:
@@ -47,7 +47,7 @@ class ModelCollector(Collector):
             refusals.add_metric([name], refused[name])
         state = _gauge("model_state", "1 for each known version in its state, such as ready or refused.", "state")
         for status in self._repository.statuses:
-            state.add_metric([status.name, str(status.version), status.state.name.lower()], 1)
+            state.add_metric([status.version.name, str(status.version.version), status.state.name.lower()], 1)
         info = _gauge(
             "model_info",
             "1 for each version; its labels say what computes it.",

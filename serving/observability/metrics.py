@@ -25,7 +25,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from serving.batching.requests import Piece
+from serving.batching.requests import RowSlice
 from serving.context import Call
 from serving.statistics.store import Label
 
@@ -170,7 +170,7 @@ class ModelMetrics:
         self._key = key
         self._ok = metrics._images.labels(*key, "ok")
 
-    def computed(self, batch: Sequence[Piece], began: float, ended: float) -> None:
+    def computed(self, batch: Sequence[RowSlice], began: float, ended: float) -> None:
         """As BatchObserver says."""
         rows = 0
         for job, first, last in batch:

@@ -14,7 +14,7 @@ from serving.system.logs import AccessLog
 
 if TYPE_CHECKING:  # what is not wanted is not loaded
     from serving.bundle.manifest import Manifest
-    from serving.models.repository import Repository
+    from serving.models.repository import ModelRepository
     from serving.observability.metrics import Metrics
     from serving.observability.tracing import Tracing
     from serving.statistics.store import Label, StatisticsStore
@@ -58,7 +58,7 @@ class Observability:
         """Who hears of calls."""
 
     @contextmanager
-    def start(self, repository: Repository, store: StatisticsStore) -> Iterator[None]:
+    def start(self, repository: ModelRepository, store: StatisticsStore) -> Iterator[None]:
         """Answer scrapes, until the block is left.
 
         Raises:

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from serving.batching.requests import Piece
+from serving.batching.requests import RowSlice
 from serving.context import Call
 
 FAULTS_OF_THE_SERVER = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -77,7 +77,7 @@ class Tracing:
             span.set_status(Status(StatusCode.ERROR, code))
         span.end(self._unix_ns(call.began + seconds))
 
-    def computed(self, batch: Sequence[Piece], began: float, ended: float, resource: str) -> None:
+    def computed(self, batch: Sequence[RowSlice], began: float, ended: float, resource: str) -> None:
         """An engine call ended: one span for each picture of a traced call in it, and one for what prepared it."""
         rows = sum(last - first for _, first, last in batch)
         for job, first, last in batch:

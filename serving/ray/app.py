@@ -50,7 +50,7 @@ class ClassifierReplica:
         os.umask(0o077)
         reserved = ray.get_runtime_context().get_assigned_resources().get("CPU")
         if reserved:
-            cpus.hold_to(reserved)
+            cpus.set_cpu_limit(reserved)
         keep_freed_memory()
         self._server = Server(to_settings(argparse.Namespace(**options)))
         await self._server.prepare()

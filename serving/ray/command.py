@@ -15,7 +15,7 @@ from typing import Any
 
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError
-from serving.client.client import Client, ClientError
+from serving.client import Client, ClientError
 from serving.ray.options import check_replica_options, replica_options
 from serving.system.cpus import available_cpus
 from serving.system.network import stays_on_this_machine

@@ -15,9 +15,10 @@ from typing import Any
 import grpc
 from ray import serve
 
-from serving.bundle.folder import list_versions, parse_wanted
+from serving.bundle.folder import list_versions
 from serving.bundle.manifest import BundleError
-from serving.models.repository import Key, ModelNotFound, Repository, State, parse_resource
+from serving.bundle.model_version import ModelVersion, parse_resource, parse_short_name
+from serving.models.repository import ModelNotFound, ModelRepository, State
 from serving.models.watcher import ModelWatcher
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
@@ -42,14 +43,16 @@ class Lease:
 class VersionsOnDemand:
     """Loads what callers name."""
 
-    def __init__(self, repository: Repository, watcher: ModelWatcher, folder: Path, wanted: tuple[str, ...], most: int):
+    def __init__(
+        self, repository: ModelRepository, watcher: ModelWatcher, folder: Path, wanted: tuple[str, ...], most: int
+    ):
         """`wanted` as of `--model`: a name with a version is pinned to it, and has no others."""
         self._repository = repository
         self._watcher = watcher
         self._folder = folder
-        named = [parse_wanted(each) for each in wanted]
+        named = [parse_short_name(each) for each in wanted]
         self._names = {name for name, version in named if version is None} if named else None  # None: all
-        self._leased: set[Key] = set()
+        self._leased: set[ModelVersion] = set()
 
         async def take(resource: str) -> Lease:  # a function, since Ray keeps what it knows in an attribute of it
             return await self._take(resource)
@@ -59,32 +62,33 @@ class VersionsOnDemand:
     async def have(self, resource: str) -> None:
         """Load a version if the folder has it, and it is not refused. Whoever looks it up next finds it, or not."""
         try:
-            name, version = parse_resource(resource)
+            name, number = parse_resource(resource)
         except ValueError:  # what it is, the caller hears from who looks it up
             return
-        key = (name, version or 0)
-        if not version or (self._names is not None and name not in self._names):
+        if not number or (self._names is not None and name not in self._names):
             return
-        if key not in self._leased:
-            states = {(status.name, status.version): status.state for status in self._repository.statuses}
-            if states.get(key) in (State.READY, State.REFUSED):
+        version = ModelVersion(name, number)
+        if version not in self._leased:
+            states = {status.version: status.state for status in self._repository.statuses}
+            if states.get(version) in (State.READY, State.FAILED):
                 return
-            if version not in await asyncio.to_thread(list_versions, self._folder / name):
+            if number not in await asyncio.to_thread(list_versions, self._folder / name):
                 return
         with suppress(ModelNotFound, BundleError):  # its folder went away, or it is bad: the log says so
             await self._lease(resource)
 
     async def _take(self, resource: str) -> Lease:
-        name, version = parse_resource(resource)
-        assert version is not None
-        await self._watcher.load(f"{name}/{version}")
-        self._leased.add((name, version))
+        name, number = parse_resource(resource)
+        assert number is not None
+        version = ModelVersion(name, number)
+        await self._watcher.load(str(version))
+        self._leased.add(version)
         logger.info("%s was asked for", resource)
-        return Lease(partial(self._give_back, name, version))
+        return Lease(partial(self._give_back, version))
 
-    async def _give_back(self, name: str, version: int) -> None:
-        self._leased.discard((name, version))
-        await self._watcher.release(name, version)
+    async def _give_back(self, version: ModelVersion) -> None:
+        self._leased.discard(version)
+        await self._watcher.release(version)
 
 
 class LoadNamedVersions(grpc.aio.ServerInterceptor):  # type: ignore[misc]

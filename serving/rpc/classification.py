@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import grpc
 
-from serving.batching.admission import FairShares
+from serving.batching.admission import Quotas
 from serving.batching.requests import QueueFull
+from serving.bundle.model_version import parse_resource
 from serving.context import CURRENT_CLIENT, Role
-from serving.models.classifier import Averaged, Picture
-from serving.models.repository import ModelNotFound, Repository, ServedModel, parse_resource
+from serving.models.classifier import Classification, ImageData
+from serving.models.repository import ModelNotFound, ModelRepository, ServedModel
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.errors import ApiError, invalid, to_api_error
 from serving.rpc.pawserve.conversions import to_prediction
@@ -93,7 +94,9 @@ class SignedPrediction:
 class ClassificationService:
     """Checks what is asked, lets the classifiers answer, and signs what they say."""
 
-    def __init__(self, repository: Repository, feedback: Feedback, max_views: int, bytes_in_flight: FairShares) -> None:
+    def __init__(
+        self, repository: ModelRepository, feedback: Feedback, max_views: int, bytes_in_flight: Quotas
+    ) -> None:
         self._repository = repository
         self._feedback = feedback
         self.max_views = max_views
@@ -159,8 +162,8 @@ class ClassificationService:
         self.turns.next()
 
     async def classify(
-        self, asked: ClassifySpec, pictures: Sequence[Picture], timeout_s: float | None
-    ) -> list[Averaged | Exception]:
+        self, asked: ClassifySpec, pictures: Sequence[ImageData], timeout_s: float | None
+    ) -> list[Classification | Exception]:
         """Classify pictures, whose bytes are counted meanwhile.
 
         Returns:
@@ -184,8 +187,8 @@ class ClassificationService:
             self.let_go(size)
 
     async def compute(
-        self, asked: ClassifySpec, pictures: Sequence[Picture], timeout_s: float | None
-    ) -> list[Averaged | Exception]:
+        self, asked: ClassifySpec, pictures: Sequence[ImageData], timeout_s: float | None
+    ) -> list[Classification | Exception]:
         """As `classify`, for pictures whose bytes the caller counts."""
         classifier = asked.model.classifier
         outcomes = await classifier.classify(pictures, asked.views, timeout_s, adaptive=asked.adaptive)
@@ -195,8 +198,8 @@ class ClassificationService:
         return outcomes
 
     async def compute_waiting(
-        self, check: Callable[[], ClassifySpec], pictures: Sequence[Picture], timeout_s: float | None
-    ) -> tuple[ClassifySpec, list[Averaged | Exception]]:
+        self, check: Callable[[], ClassifySpec], pictures: Sequence[ImageData], timeout_s: float | None
+    ) -> tuple[ClassifySpec, list[Classification | Exception]]:
         """As `compute`, but wait for room rather than be refused.
 
         Args:
@@ -219,7 +222,7 @@ class ClassificationService:
             await self.turns.wait(again=again)
             again = True
 
-    def issue(self, asked: ClassifySpec, averaged: Averaged) -> SignedPrediction:
+    def issue(self, asked: ClassifySpec, averaged: Classification) -> SignedPrediction:
         """Count a prediction and sign it."""
         probabilities_K: list[float] = averaged.probabilities_K.tolist()
         # by Python: numpy lets go of the interpreter's lock to sort, and on a busy server it takes long to return
@@ -260,7 +263,7 @@ class ClassificationService:
         return next((error_result(each, "") for each in recorded if isinstance(each, LabelExpired)), None)
 
 
-def picture_bytes(picture: Picture) -> int:
+def picture_bytes(picture: ImageData) -> int:
     """Bytes that a picture holds."""
     return len(picture) if isinstance(picture, bytes) else picture.nbytes
 

@@ -18,8 +18,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from serving.batching.requests import EngineError, QueueFull
+from serving.batching.requests import QueueFull
 from serving.context import RoleMissing
+from serving.engine.base import InferenceError
 from serving.image.decode import ImageError
 from serving.models.repository import ModelNotFound
 from serving.statistics.feedback import LabelUnknown, VersionUnknown
@@ -133,7 +134,7 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
             _memory_trouble.log(f"too little memory: {str(error) or 'none was left to say what for'}")
             message = "the server has too little memory for this now; try again"
             return ApiError(code.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", message, retry_after_s=MEMORY_RETRY_S)
-        case EngineError():
+        case InferenceError():
             return ApiError(code.INTERNAL, "ENGINE_FAILED", str(error))
         case TimeoutError():
             return ApiError(code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", str(error))

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from serving.bundle.model_version import parse_resource
 from serving.cli.serve_options import find_statistics
 from serving.statistics.database import StatisticsUnavailable, open_database
 from serving.statistics.migrations import check_current, schema_version
@@ -19,8 +20,6 @@ from serving.system.files import replacing
 
 COLUMNS = ("id", "model", "version", "predicted", "label", "probability", "predicted_at", "labelled_at")
 ROWS_AT_ONCE = 10_000
-
-MOST_VERSION_DIGITS = 18  # of SQLite's and PostgreSQL's numbers
 
 Rows = Iterable[Sequence[tuple[Any, ...]]]
 """Chunks of rows, each with the values of COLUMNS; times are datetimes in UTC."""
@@ -32,7 +31,7 @@ class CannotWrite(Exception):
 
 def export(arguments: argparse.Namespace) -> int:
     """Write the labels, whole or not at all."""
-    name, version = _parse_model(arguments.model)
+    name, version = parse_resource(arguments.model) if arguments.model else (None, None)
     window = Window(_milliseconds(arguments.since), _milliseconds(arguments.until))
     try:
         source = find_statistics(arguments.statistics) or arguments.state / "statistics.sqlite"
@@ -132,14 +131,6 @@ def _whole(path: Path) -> Iterator[Path]:
 def _values(row: LabelRow, classes: Sequence[str]) -> tuple[Any, ...]:
     times = (_time(row.predicted_at), _time(row.labelled_at))
     return (row.id.hex(), row.model, row.version, classes[row.predicted], classes[row.actual], row.probability, *times)
-
-
-def _parse_model(text: str) -> tuple[str | None, int | None]:
-    parts = text.removeprefix("models/").replace("/versions/", "/").partition("/")
-    if parts[2] and not (parts[2].isascii() and parts[2].isdigit() and len(parts[2]) <= MOST_VERSION_DIGITS):
-        print(f"pawserve: {text!r} is no NAME or NAME/VERSION", file=sys.stderr)
-        raise SystemExit(2)
-    return parts[0] or None, int(parts[2]) if parts[2] else None
 
 
 def _milliseconds(time: datetime | None) -> int | None:

@@ -62,7 +62,7 @@ class Feedback:
             StatisticsUnavailable: if the statistics cannot be read.
         """
         record = self._signer.verify(token)
-        resource = f"models/{record.model}/versions/{record.version}"
+        resource = record.model_version.resource
         classes = self._store.classes_of(record.model, record.version)
         if classes is None:
             raise VersionUnknown(f"{resource} was never served with these statistics, so its classes are unknown")

@@ -12,14 +12,14 @@ from pathlib import Path, PurePosixPath
 _reserved: float | None = None
 
 
-def hold_to(cpus: float) -> None:
+def set_cpu_limit(cpus: float) -> None:
     """Count no more CPUs from now on than a scheduler has set aside for this process, where it does not enforce it."""
     global _reserved
     _reserved = cpus
 
 
 def available_cpus(root: Path = Path("/")) -> int:
-    """CPUs that this process may use: the affinity mask, the cgroup quota or what `hold_to` said, whichever is less; at
+    """CPUs that this process may use: the least of affinity mask, cgroup quota and `set_cpu_limit`; at
     least 1.
 
     A quota of 2.5 CPUs counts as 2: a third thread would be stopped for half of its time.
@@ -46,7 +46,7 @@ def bindable_cpus(root: Path = Path("/")) -> list[int]:
     return allowed[first:] + allowed[:first]
 
 
-def bind_thread(cpus: Collection[int]) -> None:
+def set_thread_affinity(cpus: Collection[int]) -> None:
     """Let the calling thread run on these CPUs only; if all were taken from this process, on those that it has."""
     with suppress(OSError):
         os.sched_setaffinity(0, cpus)

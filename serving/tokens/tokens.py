@@ -13,6 +13,8 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from serving.bundle.model_version import ModelVersion
+
 FORMAT = 1
 MIN_KEY_BYTES = 32
 SIGNATURE_BYTES = 16
@@ -64,6 +66,11 @@ class PredictionRecord:
             raise ValueError(f"probability is {self.probability}; it must be 0 to 1")
         if not 0 <= self.time_ms < 2**63:
             raise ValueError(f"time_ms is {self.time_ms}; it must be 0 to 2^63 - 1")
+
+    @property
+    def model_version(self) -> ModelVersion:
+        """The version that predicted."""
+        return ModelVersion(self.model, self.version)
 
 
 class TokenSigner:

@@ -166,7 +166,7 @@ def test_numbers_in_a_configuration_file_are_flags_too() -> None:
 def test_a_replica_counts_no_more_cpus_than_are_reserved_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpus, "_reserved", None)
     before = cpus.available_cpus()
-    cpus.hold_to(0.5)
+    cpus.set_cpu_limit(0.5)
     assert cpus.available_cpus() == 1
-    cpus.hold_to(1000.0)
+    cpus.set_cpu_limit(1000.0)
     assert cpus.available_cpus() == before

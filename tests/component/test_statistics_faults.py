@@ -32,8 +32,8 @@ def test_commits_are_synced_to_the_disk(path: Path) -> None:
 
 KILLED = """
 import os, random, sys, threading, time
-from serving.statistics import Label, StatisticsStore
-from serving.tokens import PredictionRecord
+from serving.statistics.store import Label, StatisticsStore
+from serving.tokens.tokens import PredictionRecord
 
 store = StatisticsStore(sys.argv[1])
 store.register_version("pets", 1, ["cat", "dog"])

@@ -14,8 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from PIL import Image
 
-from serving.client import Client, ClientError, Prediction
-from serving.client.channel import Credentials
+from serving.client import Client, ClientError, Credentials, Prediction
 from serving.security.settings import TlsFiles
 from serving.security.tls import load
 from tests.golden.draw import encoded

@@ -8,8 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from serving.client import Client, ClientError, Prediction
-from serving.client.channel import Credentials
+from serving.client import Client, ClientError, Credentials, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.ray.calls import COLOURS, labelled, picture, refusal

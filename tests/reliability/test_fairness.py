@@ -10,7 +10,7 @@ import grpc
 import pytest
 from PIL import Image
 
-from serving.client.channel import Credentials, open_aio_channel
+from serving.client.channel import token_interceptors
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.golden.draw import encoded
@@ -37,7 +37,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedServer]:
 
 def channel(address: str, name: str) -> grpc.aio.Channel:
     """A connection of its own: gRPC would share one between channels of a process that are alike."""
-    return open_aio_channel(address, [("grpc.use_local_subchannel_pool", 1)], Credentials(token=TOKENS[name]))
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.insecure_channel(address, options, interceptors=token_interceptors(TOKENS[name]))
 
 
 async def polite(address: str, name: str = "polite") -> list[float]:

@@ -36,11 +36,15 @@ def predicted(content: bytes) -> pb.ImageResult:
 
 
 class ScriptedServer(pb_grpc.ClassifierServicer):
-    """`fail` holds what the next calls end with; then they are answered. `on_stream` answers streams."""
+    """A server for one test.
+
+    `fail` holds the errors of the next calls. Later calls run `on_classify` and are answered. Streams run `on_stream`.
+    """
 
     def __init__(self) -> None:
         self.fail: list[ApiError] = []
         self.called_at: list[float] = []
+        self.on_classify: Callable[[grpc.ServicerContext], None] = lambda context: None
         self.on_stream: Callable[[Iterator[Any], grpc.ServicerContext], Iterator[Any]] = answer_stream
         self.streams = 0
         self.recorded: list[tuple[str, str]] = []
@@ -52,6 +56,7 @@ class ScriptedServer(pb_grpc.ClassifierServicer):
             error = self.fail.pop(0) if self.fail else None
         if error:
             abort(context, error)
+        self.on_classify(context)
         return pb.ClassifyResponse(model=MODEL, results=[predicted(image.content) for image in request.images])
 
     def ClassifyStream(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
@@ -64,6 +69,12 @@ class ScriptedServer(pb_grpc.ClassifierServicer):
             self.recorded += [(label.token, label.label) for label in request.labels]
         results = [pb.LabelResult(recorded=pb.RecordedLabel(label=label.label)) for label in request.labels]
         return pb.RecordLabelsResponse(results=results)
+
+    def WatchStatistics(self, request: pb.WatchStatisticsRequest, context: grpc.ServicerContext) -> Iterator[Any]:
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        yield pb.WatchStatisticsResponse()
+        ended.wait(240)
 
     def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=[pb.Model(name=MODEL)])

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pytest
 
 import serving.batching.affinity
-from serving.batching.affinity import FIRST_LEAVE_S, LONGEST_LEAVE_S, Binding
+from serving.batching.affinity import FIRST_LEAVE_S, LONGEST_LEAVE_S, CpuAffinity
 
 ALL, OWN = {3, 5}, {5}
 
@@ -17,7 +17,7 @@ class Thread:
         self.now = self.ran = 1000.0
         self.cpus: Collection[int] = ALL
         self.moves = 0
-        self.binding: Binding
+        self.binding: CpuAffinity
 
     def monotonic(self) -> float:
         return self.now
@@ -42,9 +42,9 @@ class Thread:
 def thread(monkeypatch: pytest.MonkeyPatch) -> Thread:
     thread = Thread()
     monkeypatch.setattr(serving.batching.affinity, "time", thread)
-    monkeypatch.setattr(serving.batching.affinity, "bind_thread", thread.bind)
+    monkeypatch.setattr(serving.batching.affinity, "set_thread_affinity", thread.bind)
     monkeypatch.setattr(serving.batching.affinity.os, "sched_getaffinity", lambda _: ALL)
-    thread.binding = Binding(5)
+    thread.binding = CpuAffinity(5)
     return thread
 
 
@@ -87,7 +87,7 @@ def test_a_single_slow_turn_moves_nothing(thread: Thread) -> None:
 
 
 def test_without_a_cpu_nothing_is_bound(thread: Thread) -> None:
-    thread.binding = Binding(None)
+    thread.binding = CpuAffinity(None)
     for share in (0.1, 0.9):
         assert thread.work(crowded=True, share=share) == ALL
     assert thread.moves == 0

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from serving.batching.batcher import DynamicBatcher
-from serving.batching.requests import EngineError, Prepare, QueueFull
+from serving.batching.requests import Prepare, QueueFull
+from serving.engine.base import InferenceError
 
 LONG_S = 20.0
 """Longer than anything here takes; a test that waits this long has failed."""
@@ -354,7 +355,7 @@ def test_an_engine_that_fails_fails_the_rows_of_that_call_only(
         engine.release()
         for task in tasks[1:]:
             (outcome,) = await task
-            assert isinstance(outcome, EngineError)
+            assert isinstance(outcome, InferenceError)
             assert "the device is gone" not in str(outcome)  # that is for the log
         engine.failing = False
         engine.release(10)

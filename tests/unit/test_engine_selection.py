@@ -11,10 +11,10 @@ import pytest
 
 import serving.engine.cuda
 from serving.bundle.manifest import Bundle, BundleError
-from serving.engine.onnx import Plan
+from serving.engine.base import EngineLayout
 from serving.engine.selection import choose_engine
 from serving.engine.tensorrt_cache import PLAN
-from serving.models.layout import PlanOptions
+from serving.models.layout import LayoutOptions
 from serving.models.loader import load_model
 from tests.support.fake_gpu import CROP, NAME, CudaCode, FakeGpu
 from tests.unit.test_export_engine import write_fake_bundle
@@ -61,7 +61,7 @@ def test_an_engine_that_was_built_here_is_taken_and_answers(
         choice = choose_engine(bundle, asked, None)
         assert (choice.runtime, choice.variant, choice.max_batch_size) == ("tensorrt", "fp32", 8)
     assert NAME in choose_engine(bundle, "auto", None).reason
-    options = replace(OPTIONS, engine="tensorrt", plan=PlanOptions(instances=2, threads=1, max_batch_size=4))
+    options = replace(OPTIONS, engine="tensorrt", layout=LayoutOptions(instances=2, threads=1, max_batch_size=4))
     model = load_model(bundle, options)
     assert (model.runtime, model.engine) == ("tensorrt", "fp32, tensorrt, 2 instances x 1 thread")
     images = np.random.default_rng(0).integers(0, 256, (4, CROP, CROP, 3), np.uint8)
@@ -123,4 +123,4 @@ def test_cuda_that_onnx_runtime_lacks_or_cannot_load_is_refused(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     with pytest.raises(BundleError, match="--engine cuda"):
-        choose_engine(bundle, "cuda", "fp32").make(Plan(instances=1, threads=1, max_batch_size=1))
+        choose_engine(bundle, "cuda", "fp32").make(EngineLayout(instances=1, threads=1, max_batch_size=1))

@@ -19,10 +19,10 @@ from export.checks.checks import CheckError
 from export.engine_command import build_and_check
 from export.tensorrt import EngineOptions
 from serving.bundle.manifest import Artifact, Bundle, Manifest
+from serving.engine.base import EngineLayout
 from serving.engine.cuda import CudaError, Gpu, find_gpu
-from serving.engine.onnx import Plan
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
-from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineError, read_plan
+from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineBuildError, read_plan
 from serving.image.preprocess import Preprocess
 from tests.support.fake_gpu import CLASSES, CROP, NAME, RELEASE, CudaCode, FakeGpu, sha256
 
@@ -141,13 +141,13 @@ def break_parser(gpu: FakeGpu) -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "complaint"),
     [
-        (break_parser, EngineError, r"'/body/fft' \(DFT\): no importer for it; node '/x'"),
-        (lambda gpu: setattr(gpu, "build_fails", True), EngineError, "no tactic fits the workspace.*1,024 MiB"),
-        (lambda gpu: setattr(gpu, "builder_fails", True), EngineError, "factory function returned nullptr"),
-        (lambda gpu: setattr(gpu, "profile_index", -1), EngineError, "refuses the optimization profile"),
-        (lambda gpu: setattr(gpu, "no_context", True), EngineError, "made no execution context"),
-        (lambda gpu: setattr(gpu, "context_bytes", 4 << 30), EngineError, "needs 4,096 MiB .* 1,024 MiB are free"),
-        (lambda gpu: setattr(gpu, "refuse_execution", True), EngineError, "could not run a batch"),
+        (break_parser, EngineBuildError, r"'/body/fft' \(DFT\): no importer for it; node '/x'"),
+        (lambda gpu: setattr(gpu, "build_fails", True), EngineBuildError, "no tactic fits the workspace.*1,024 MiB"),
+        (lambda gpu: setattr(gpu, "builder_fails", True), EngineBuildError, "factory function returned nullptr"),
+        (lambda gpu: setattr(gpu, "profile_index", -1), EngineBuildError, "refuses the optimization profile"),
+        (lambda gpu: setattr(gpu, "no_context", True), EngineBuildError, "made no execution context"),
+        (lambda gpu: setattr(gpu, "context_bytes", 4 << 30), EngineBuildError, "needs 4,096 MiB .* 1,024 MiB are free"),
+        (lambda gpu: setattr(gpu, "refuse_execution", True), EngineBuildError, "could not run a batch"),
         (break_nothing, CheckError, "differs from the trained network"),
         (lambda gpu: setattr(gpu, "devices", 0), CudaError, "no NVIDIA GPU"),
         (lambda gpu: setattr(gpu, "count_error", CudaCode.cudaErrorNoDevice), CudaError, "no NVIDIA GPU"),
@@ -189,7 +189,7 @@ def test_without_tensorrt_the_package_and_where_its_index_is_named_are_told(
     bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(EngineError, match=r"pawserve\[gpu\].*install guide"):
+    with pytest.raises(EngineBuildError, match=r"pawserve\[gpu\].*install guide"):
         build(bundle, tmp_path / "engines")
 
 
@@ -207,23 +207,23 @@ def test_a_plan_of_another_gpu_or_release_or_a_changed_one_is_refused(tmp_path: 
     folder = fake_gpu.write_engine(tmp_path, "0" * 64, "fp16", max_batch=4)
     here = {"gpu": NAME, "compute_capability": "9.0", "tensorrt": RELEASE}
     assert read_plan(folder, **here)[0] == fake_gpu.plan(4)
-    with pytest.raises(EngineError, match="built for GPU NVIDIA Fake GPU .*this host has Tesla T4"):
+    with pytest.raises(EngineBuildError, match="built for GPU NVIDIA Fake GPU .*this host has Tesla T4"):
         read_plan(folder, **{**here, "gpu": "Tesla T4", "compute_capability": "7.5"})
-    with pytest.raises(EngineError, match="built for TensorRT 11.4.0.106, and this host has 11.5"):
+    with pytest.raises(EngineBuildError, match="built for TensorRT 11.4.0.106, and this host has 11.5"):
         read_plan(folder, **{**here, "tensorrt": "11.5.0"})
     (folder / PLAN).write_bytes(fake_gpu.plan(5))
-    with pytest.raises(EngineError, match="it was changed"):
+    with pytest.raises(EngineBuildError, match="it was changed"):
         read_plan(folder, **here)
     (folder / PLAN).write_bytes(b"short")
-    with pytest.raises(EngineError, match="5 bytes"):
+    with pytest.raises(EngineBuildError, match="5 bytes"):
         read_plan(folder, **here)
     (folder / SIDECAR).write_text("{}")
-    with pytest.raises(EngineError, match="cannot be read"):
+    with pytest.raises(EngineBuildError, match="cannot be read"):
         read_plan(folder, **here)
 
 
 def test_a_plan_that_tensorrt_refuses_is_told_with_its_reason(fake_gpu: FakeGpu) -> None:
-    with pytest.raises(EngineError, match="serialization assertion failed"):
+    with pytest.raises(EngineBuildError, match="serialization assertion failed"):
         LoadedPlan(b"garbage", GPU)
 
 
@@ -236,11 +236,11 @@ def test_an_engine_answers_rows_in_order_and_refuses_what_is_outside_its_profile
         np.testing.assert_array_equal(answers, fake_gpu.answers(images))
         np.testing.assert_array_equal(engine.run(images[1:2]), fake_gpu.answers(images[1:2]))
         np.testing.assert_array_equal(answers, fake_gpu.answers(images))  # not overwritten by the next batch
-        with pytest.raises(EngineError, match=r"\(5, 8, 8, 3\).*1 to 4"):
+        with pytest.raises(EngineBuildError, match=r"\(5, 8, 8, 3\).*1 to 4"):
             engine.run(np.zeros((5, CROP, CROP, 3), np.uint8))
-        with pytest.raises(EngineError, match=r"takes 1 to 4 of \(8, 8, 3\)"):
+        with pytest.raises(EngineBuildError, match=r"takes 1 to 4 of \(8, 8, 3\)"):
             engine.run(np.zeros((1, 9, CROP, 3), np.uint8))
-        with pytest.raises(EngineError, match="takes 1 to 4"):
+        with pytest.raises(EngineBuildError, match="takes 1 to 4"):
             engine.run(np.zeros((0, CROP, CROP, 3), np.uint8))
     assert fake_gpu.allocated == {}
 
@@ -261,7 +261,7 @@ def test_batches_of_all_sizes_are_padded_to_a_captured_one_or_run_without(
 
 def test_the_instances_of_a_plan_take_its_batches_and_give_everything_back(fake_gpu: FakeGpu) -> None:
     plan = LoadedPlan(fake_gpu.plan(8), GPU)
-    engines = plan.instances(Plan(instances=2, threads=1, max_batch_size=4))
+    engines = plan.instances(EngineLayout(instances=2, threads=1, max_batch_size=4))
     assert [engine.max_batch_size for engine in engines] == [4, 4]
     images = np.random.default_rng(2).integers(0, 256, (4, CROP, CROP, 3), np.uint8)
     for engine in engines:
@@ -271,14 +271,14 @@ def test_the_instances_of_a_plan_take_its_batches_and_give_everything_back(fake_
         engine.close()
     assert fake_gpu.allocated == {}
     fake_gpu.no_context = True
-    with pytest.raises(EngineError):
-        plan.instances(Plan(instances=2, threads=1, max_batch_size=4))
+    with pytest.raises(EngineBuildError):
+        plan.instances(EngineLayout(instances=2, threads=1, max_batch_size=4))
     assert fake_gpu.allocated == {}
 
 
 def test_buffers_that_do_not_fit_are_told_and_freed(fake_gpu: FakeGpu) -> None:
     fake_gpu.memory, fake_gpu.context_bytes = 700, 100
-    with pytest.raises(EngineError, match="cudaMalloc|buffers cannot be allocated"):
+    with pytest.raises(EngineBuildError, match="cudaMalloc|buffers cannot be allocated"):
         TensorRTEngine(LoadedPlan(fake_gpu.plan(4), GPU))
     assert fake_gpu.allocated == {}
 

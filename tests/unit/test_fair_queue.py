@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.batching.admission import FairShares
+from serving.batching.admission import Quotas
 from serving.batching.fair_queue import FairOrder, FairQueue
 from serving.context import ALL_ROLES, INTERNAL_CLIENT, ClientIdentity, client_identity
 
@@ -131,7 +131,7 @@ def test_threads_get_everything_once_and_signals_after_what_came_before() -> Non
 
 @given(st.lists(st.tuples(CALLERS, st.integers(1, 300)), max_size=100))
 def test_shares_never_exceed_the_limit_and_leave_room_for_a_newcomer(asked: list[tuple[ClientIdentity, int]]) -> None:
-    shares = FairShares(1000)
+    shares = Quotas(1000)
     taken = []
     for caller, amount in asked:
         if shares.admits(caller, amount):
@@ -145,7 +145,7 @@ def test_shares_never_exceed_the_limit_and_leave_room_for_a_newcomer(asked: list
 
 
 def test_one_greedy_caller_takes_most_and_never_all() -> None:
-    shares = FairShares(1000)
+    shares = Quotas(1000)
     for number in range(5000):
         caller = ClientIdentity("greedy", str(number % 3))
         if shares.admits(caller, 1):
@@ -156,7 +156,7 @@ def test_one_greedy_caller_takes_most_and_never_all() -> None:
 
 
 def test_the_process_itself_may_take_all() -> None:
-    shares = FairShares(32)
+    shares = Quotas(32)
     for _ in range(32):
         assert shares.admits(INTERNAL_CLIENT, 1)
         shares.take(INTERNAL_CLIENT, 1)
@@ -165,7 +165,7 @@ def test_the_process_itself_may_take_all() -> None:
 
 def test_what_holds_nothing_is_given_back_in_any_order() -> None:
     """Empty pictures have no bytes."""
-    shares = FairShares(32)
+    shares = Quotas(32)
     for amount in (0, 5, 0):
         shares.take(POLITE, amount)
     for amount in (5, 0, 0):
@@ -174,7 +174,7 @@ def test_what_holds_nothing_is_given_back_in_any_order() -> None:
 
 
 def test_what_comes_before_counts_of_each_caller_no_more_than_of_oneself() -> None:
-    shares = FairShares(1000)
+    shares = Quotas(1000)
     for number in range(200):
         shares.take(ClientIdentity("greedy", str(number)), 1)
     shares.take(ClientIdentity("third", "x"), 3)

@@ -11,9 +11,10 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 import serving.observability.metrics
 from serving.bundle.folder import open_version
+from serving.bundle.model_version import ModelVersion
 from serving.models.loader import ServedModel, load_model
 from serving.models.observers import ModelObserver
-from serving.models.repository import Repository
+from serving.models.repository import ModelRepository
 from serving.observability.collectors import versions_alive
 from serving.observability.metrics import Metrics
 from serving.statistics.store import Label
@@ -32,7 +33,7 @@ class Serving:
     def __init__(self, models: Path) -> None:
         self._models = models
         self.metrics = Metrics()
-        self.repository = Repository()
+        self.repository = ModelRepository()
         self.metrics.versions.served = lambda: versions_alive(self.repository)
 
     def load(self, version: int) -> ServedModel:
@@ -41,12 +42,12 @@ class Serving:
         options = OPTIONS.__class__(
             **{**vars(OPTIONS), "observer_of": lambda manifest: ModelObserver(manifest, self.metrics, None)}
         )
-        return load_model(open_version(self._models, "colours", version), options)
+        return load_model(open_version(self._models, ModelVersion("colours", version)), options)
 
     def serve(self, version: int) -> None:
         """Instead of all that is served now; one picture is asked of it."""
-        retired = [(model.manifest.name, model.manifest.version) for model in self.repository.models]
-        self.repository.add(self.load(version), [key for key in retired if key[1] != version])
+        retired = [model.manifest.model_version for model in self.repository.models]
+        self.repository.add(self.load(version), [key for key in retired if key.version != version])
         asyncio.run(self.repository.find("colours", version).classifier.classify([RED, b"no picture"]))
 
     def label(self, version: int) -> None:

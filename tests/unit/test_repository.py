@@ -7,19 +7,18 @@ import pytest
 
 from serving.bundle.manifest import BundleError
 from serving.image.decode import Limits
-from serving.models.layout import PlanOptions
+from serving.models.layout import LayoutOptions
 from serving.models.repository import (
     ModelNotFound,
-    Repository,
+    ModelRepository,
     ServingOptions,
     find_bundles,
     load_model,
-    parse_resource,
 )
 from tests.support.bundles import write_bundle
 
 OPTIONS = ServingOptions(
-    plan=PlanOptions(instances=1, threads=1, max_batch_size=2), plans=None, max_rows=8, limits=Limits()
+    layout=LayoutOptions(instances=1, threads=1, max_batch_size=2), layouts=None, max_rows=8, limits=Limits()
 )
 
 
@@ -53,8 +52,8 @@ def test_models_can_be_chosen(models: Path) -> None:
     [
         ("birds", "no version of birds"),
         ("cats/3", "has no model.json"),
-        ("../cats", "is no model"),
-        ("cats/x", "is no"),
+        ("../cats", "is not a model name"),
+        ("cats/x", "is not a model name"),
     ],
 )
 def test_what_is_not_there_is_refused(models: Path, wanted: str, message: str) -> None:
@@ -68,42 +67,8 @@ def test_a_folder_that_was_renamed_is_refused(models: Path) -> None:
         find_bundles(models, [])
 
 
-@pytest.mark.parametrize(
-    ("resource", "name", "version"),
-    [
-        ("models/pets", "pets", None),
-        ("models/pets/versions/12", "pets", 12),
-        ("models/a.b-c_d/versions/1", "a.b-c_d", 1),
-    ],
-)
-def test_resource_names_are_read(resource: str, name: str, version: int | None) -> None:
-    assert parse_resource(resource) == (name, version)
-
-
-@pytest.mark.parametrize(
-    "resource",
-    [
-        "pets",
-        "models/",
-        "models/Pets",
-        "models/../pets",
-        "models/pets/",
-        "models/pets/versions/",
-        "models/pets/versions/0",
-        "models/pets/versions/01",
-        "models/pets/versions/-1",
-        "models/pets/versions/1/",
-        "models/pets/versions/99999999999999999999",
-        "models/pets\n",
-    ],
-)
-def test_other_names_are_refused(resource: str) -> None:
-    with pytest.raises(ValueError, match="is no model name"):
-        parse_resource(resource)
-
-
 def test_a_repository_finds_the_newest_or_the_named_version(models: Path) -> None:
-    repository = Repository()
+    repository = ModelRepository()
     try:
         for bundle in find_bundles(models, ["cats/2", "cats/10"]):
             repository.add(load_model(bundle, OPTIONS))

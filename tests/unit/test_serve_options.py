@@ -9,7 +9,7 @@ import pytest
 from serving.__main__ import main
 from serving.cli import serve_options
 from serving.image.views import MAX_VIEWS
-from serving.models.layout import PlanOptions
+from serving.models.layout import LayoutOptions
 from serving.settings import Settings
 from tests.support.commands import ROOT
 
@@ -86,7 +86,7 @@ def test_the_most_views_are_those_that_there_are() -> None:
 
 
 def test_the_plan_is_measured_for_as_long_as_the_library_would() -> None:
-    assert settings("--models", "models").options.plan == PlanOptions()
+    assert settings("--models", "models").options.layout == LayoutOptions()
 
 
 def test_the_help_tells_the_defaults_that_hold(capsys: pytest.CaptureFixture[str]) -> None:

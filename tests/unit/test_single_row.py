@@ -16,8 +16,9 @@ import serving.system.cpus
 from serving.batching.batcher import DynamicBatcher
 from serving.batching.requests import Prepare
 from serving.bundle.manifest import open_bundle
-from serving.engine.onnx import OnnxModel, Plan
-from serving.engine.single_row import EXPLORED, ONE_BY_ONE, REMEMBERED, LoneRows
+from serving.engine.base import EngineLayout
+from serving.engine.onnx import OnnxModel
+from serving.engine.single_row import EXPLORED, ONE_BY_ONE, REMEMBERED, SingleRowEngine
 from serving.system.cpus import bindable_cpus
 from tests.support.bundles import write_bundle
 from tests.unit.test_cpus import V2_MOUNT, machine
@@ -66,9 +67,9 @@ class Engine:
         pass
 
 
-def one_by_one(engine: Engine, cpus: list[int]) -> LoneRows:
+def one_by_one(engine: Engine, cpus: list[int]) -> SingleRowEngine:
     """Rows that had no company for as long as it takes."""
-    lone = LoneRows(engine, cpus)
+    lone = SingleRowEngine(engine, cpus)
     for _ in range(ONE_BY_ONE):
         lone.note(alone=True)
     return lone
@@ -172,7 +173,7 @@ def batcher_of() -> Iterator[Callable[[Engine, Engine], DynamicBatcher]]:
     made: list[DynamicBatcher] = []
 
     def make(usual: Engine, spread: Engine) -> DynamicBatcher:
-        made.append(DynamicBatcher([usual], workers=2, max_rows=100, lone=LoneRows(spread, [])))
+        made.append(DynamicBatcher([usual], workers=2, max_rows=100, lone=SingleRowEngine(spread, [])))
         return made[-1]
 
     yield make
@@ -249,11 +250,11 @@ def test_the_lone_engine_computes_the_same(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     bundle = open_bundle(tmp_path / "colours" / "1")
     model = OnnxModel(bundle, bundle.manifest.artifacts[0])
-    (usual,) = model.engines(Plan(instances=1, threads=1, max_batch_size=1))
+    (usual,) = model.engines(EngineLayout(instances=1, threads=1, max_batch_size=1))
     crop = bundle.manifest.preprocess.crop
     rng = np.random.default_rng(0)
     for cpus in ([], bindable_cpus()):
-        lone = one_by_one(model.lone_engine(2, cpus), cpus)
+        lone = one_by_one(model.single_row_engine(2, cpus), cpus)
         for _ in range(5):
             image = rng.integers(0, 256, (1, crop, crop, 3), np.uint8)
             np.testing.assert_array_equal(lone.run(usual, image), usual.run(image))

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import export.__main__ as export_commands
-from training import cli as training_commands
+from training.cli import program as training_commands
 
 PAGES = [(main, name) for main in (training_commands, export_commands) for name in main.COMMANDS]
 
@@ -68,7 +68,7 @@ def test_every_option_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) ->
         (["--preset", "corse"], "--preset"),
         (["--preset"], "--preset"),
         (["--recipe"], "--recipe"),
-        (["--checkpoint-every", "nan"], "checkpoint-every is nan; it must lie between 0 and 86,400 seconds"),
+        (["--checkpoint-every", "nan"], "checkpoint-every is nan; it must lie between 0 and 86400"),
     ],
 )
 def test_wrong_use_is_told_in_the_command_s_own_words(

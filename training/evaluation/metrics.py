@@ -39,6 +39,10 @@ class Metrics:
     ece: Interval
     """Expected calibration error over 15 equal-width bins of confidence (Guo et al. 2017, equation 3)."""
 
+    def accuracy_text(self) -> str:
+        """As text: 98.33% (295/300)."""
+        return f"{100 * self.accuracy.value:.2f}% ({self.correct:,}/{self.n:,})"
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -7,29 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Any, Literal, get_type_hints
 
-import tyro
 import yaml
 
-from training.command import MaybeInt
 from training.recipes.stage import Stage, check_range
 
 Average = Literal["none", "weights", "predictions"]
 AVERAGES: tuple[Average, ...] = ("none", "weights", "predictions")
-
-
-Sizes = Annotated[
-    tuple[int, ...],
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="SIZE[,SIZE]",
-        instance_from_str=lambda words: tuple(int(size) for size in words[0].split(",")),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda sizes: [",".join(map(str, sizes))],
-    ),
-    tyro.conf.arg(help_behavior_hint=lambda sizes: "" if sizes == "''" else f"(default: {sizes})"),
-]
 
 
 def _head_on_activations() -> dict[str, Stage]:
@@ -54,7 +39,7 @@ class Recipe:
     """The backbone: any timm model that gives a feature map. `tf_efficientnet_lite0` needs no download."""
     weights: str = "pretrained"
     """`pretrained`, `none` (random), or a .safetensors or .pth file with the backbone's state dict."""
-    sizes: Sizes = ()
+    sizes: tuple[int, ...] = ()
     """Side of the network's input in pixels; the backbone's own if not given. With several, the stages on images run
     at each in turn (progressive resizing), and the last is what is deployed."""
     groups: int = 3
@@ -66,7 +51,7 @@ class Recipe:
     """Of SGD."""
     dropout: tuple[float, float] = (0.25, 0.5)
     """Before the head's first and second linear layer."""
-    head_width: MaybeInt = None
+    head_width: int | None = None
     """Units of the head's hidden layer. Unset: 512 on resnet34, as in fast.ai, and on other backbones in proportion to
     their size: 32 on tf_efficientnet_lite0."""
     freeze_bn: bool = False
@@ -193,7 +178,7 @@ _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
     float: ((int, float), "a number"),
     str: ((str,), "text"),
-    MaybeInt: ((int, type(None)), "a whole number, or null"),
+    int | None: ((int, type(None)), "a whole number, or null"),
 }
 _LISTS = {"sizes": "whole numbers", "dropout": "two numbers"}
 

@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.models.classifier import Picture
+from serving.models.classifier import ImageData
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.rpc.errors import ApiError, invalid
 
@@ -22,7 +22,7 @@ _LENGTH = struct.Struct("<I")
 _MAX_SHOWN = 100
 
 
-def read_pictures(request: pb.ModelInferRequest, max_pixels: int) -> list[Picture]:
+def read_pictures(request: pb.ModelInferRequest, max_pixels: int) -> list[ImageData]:
     """The pictures of a request.
 
     Args:

@@ -8,8 +8,9 @@ from importlib.metadata import version
 import grpc
 
 from serving.bundle.manifest import BundleError
+from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
 from serving.image.decode import Limits
-from serving.models.repository import ModelNotFound, Repository, ServedModel, State, VersionStatus, parse_resource
+from serving.models.repository import ModelNotFound, ModelRepository, ServedModel, State, VersionStatus
 from serving.models.watcher import ModelWatcher
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
@@ -31,7 +32,7 @@ _STATES = {
     State.LOADING: "LOADING",
     State.READY: "READY",
     State.DRAINING: "UNLOADING",
-    State.REFUSED: "UNAVAILABLE",
+    State.FAILED: "UNAVAILABLE",
 }
 _MAX_SHOWN = 100
 
@@ -45,7 +46,10 @@ def check_repository(name: str) -> None:
 def to_index(status: VersionStatus) -> pb.RepositoryIndexResponse.ModelIndex:
     """One version, served or not."""
     return pb.RepositoryIndexResponse.ModelIndex(
-        name=status.name, version=str(status.version), state=_STATES[status.state], reason=status.reason
+        name=status.version.name,
+        version=str(status.version.version),
+        state=_STATES[status.state],
+        reason=status.reason,
     )
 
 
@@ -85,10 +89,9 @@ async def unload(watcher: ModelWatcher, request: pb.RepositoryModelUnloadRequest
 def _name(name: str) -> str:
     """A model's NAME or NAME/VERSION; raises ApiError for anything else."""
     try:
-        parse_resource("models/" + name.replace("/", "/versions/", 1))
+        parse_short_name(name)
     except ValueError as error:
-        message = f"{name[:_MAX_SHOWN]!r} is no model; write NAME or NAME/VERSION"
-        raise invalid("MODEL_NAME_INVALID", message, "model_name") from error
+        raise invalid("MODEL_NAME_INVALID", str(error), "model_name") from error
     return name
 
 
@@ -104,7 +107,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ModelRepository,
         watcher: ModelWatcher,
         pictures: ClassificationService,
         pipelines: StreamProcessor,
@@ -217,9 +220,8 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ModelStreamInferResponse(error_message=message, infer_response=response)
 
     def _find(self, name: str, version_: str) -> ServedModel:
-        resource = f"models/{name}/versions/{version_}" if version_ else f"models/{name}"
         try:
-            return self._repository.find(*parse_resource(resource))
+            return self._repository.find(*parse_resource(resource_name(name, version_)))
         except ModelNotFound as error:
             raise to_api_error(error, "model_name") from error
         except ValueError as error:

@@ -19,7 +19,7 @@ def to_recorded_label(label: Label, previous: int | None, classes: tuple[str, ..
     """A label as it was recorded; `previous` is the index of the class that was recorded before, if one was."""
     record = label.record
     return pb.RecordedLabel(
-        model=f"models/{record.model}/versions/{record.version}",
+        model=record.model_version.resource,
         predicted=classes[record.predicted],
         label=classes[label.actual],
         previous_label=None if previous is None else classes[previous],
@@ -28,7 +28,9 @@ def to_recorded_label(label: Label, previous: int | None, classes: tuple[str, ..
 
 def to_model(status: VersionStatus, max_views: int) -> pb.Model:
     """What ListModels says of a version, served or not."""
-    answer = pb.Model(name=status.resource, state=pb.ModelState.Name(status.state.value), state_reason=status.reason)
+    answer = pb.Model(
+        name=status.version.resource, state=pb.ModelState.Name(status.state.value), state_reason=status.reason
+    )
     if (model := status.model) is None:
         return answer
     manifest, chosen = model.manifest, model.chosen
@@ -45,7 +47,7 @@ def to_model(status: VersionStatus, max_views: int) -> pb.Model:
             threads=chosen.plan.threads,
             max_batch_size=chosen.plan.max_batch_size,
             rows_per_second=chosen.rows_per_second,
-            lone_threads=chosen.plan.lone_threads,
+            lone_threads=chosen.plan.single_row_threads,
         )
     )
     if chosen.latency_s is not None:

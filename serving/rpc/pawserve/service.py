@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import grpc
 
-from serving.models.repository import Repository
+from serving.models.repository import ModelRepository
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.rpc.classification import ClassificationService, ClassifySpec, SignedPrediction, error_result, parse_model
@@ -77,7 +77,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ModelRepository,
         feedback: Feedback,
         store: StatisticsStore,
         pictures: ClassificationService,

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from serving.bundle.model_version import resource_name
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.errors import ApiError, invalid
 from serving.statistics.calibration import Bin, expected_calibration_error
@@ -24,7 +25,7 @@ def to_statistics(statistics: VersionStatistics) -> pb.ModelStatistics:
     """What GetStatistics and WatchStatistics say of a version."""
     matrix = statistics.confusion
     answer = pb.ModelStatistics(
-        model=f"models/{statistics.model}/versions/{statistics.version}",
+        model=resource_name(statistics.model, statistics.version),
         classes=statistics.classes,
         confusion_matrix=[pb.ConfusionRow(predicted=row_K) for row_K in matrix.counts_KK.tolist()],
         predictions=statistics.predictions,

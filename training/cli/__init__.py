@@ -1,0 +1,5 @@
+"""The commands of `python -m training`.
+
+`program` declares the options and names the function behind each command; `model_commands` and `data_commands` hold
+those functions and are imported only when one of them runs. May import every other room of `training`.
+"""

@@ -1,0 +1,74 @@
+"""What the commands that train and evaluate networks do: fit, find-lr and evaluate. Loads torch."""
+
+import json
+import os
+
+from training.cli import program
+from training.console import say
+from training.evaluate import evaluate_run, evaluation_facts
+from training.evaluation.evaluation import Evaluation
+from training.features.activations import default_cache
+from training.files import write_whole
+from training.find_lr import find_lr_for_stage
+from training.fit import fit as fit_run
+from training.reports.plots import plot_lr_curve
+from training.runs.folder import can_resume, is_finished
+from training.runs.run import RUN_FILE, open_run
+
+
+def fit(options: program.Fit) -> None:
+    """Train a classifier and report its accuracy."""
+    recipe = options.resolved_recipe()
+    is_first = os.environ.get("RANK", "0") == "0"  # only one of several processes reports
+    if options.auto_resume and is_finished(options.run, recipe):
+        if is_first:
+            say(f"{options.run} is finished: there is nothing to do")
+        return
+    evaluation = fit_run(
+        options.data,
+        options.run,
+        recipe,
+        options.cache or default_cache(),
+        resume=options.resume or (options.auto_resume and can_resume(options.run)),
+        checkpoint_every_s=options.checkpoint_every,
+    )
+    if not is_first:
+        return
+    say_accuracy(evaluation)
+    facts = json.loads((options.run / RUN_FILE).read_text(encoding="utf-8"))
+    if options.json:
+        print(json.dumps(facts, ensure_ascii=False))
+    say(f"run written in {facts['seconds']['total']:.1f} s; open {options.run / 'report.html'}")
+
+
+def find_lr(options: program.FindLr) -> None:
+    """Run the range test and plot it."""
+    stage = options.stage or next(iter(options.settings.stages))
+    curve = find_lr_for_stage(options.data, options.settings, stage, options.cache or default_cache())
+    write_whole(options.plot, plot_lr_curve(curve))
+    say(f"plotted in {options.plot}")
+    if options.json:
+        print(json.dumps(vars(curve) | {"suggestions": curve.suggestions()}, ensure_ascii=False))
+
+
+def evaluate(options: program.Evaluate) -> None:
+    """Evaluate a run and report its accuracy."""
+    evaluation, skipped = evaluate_run(open_run(options.run), options.data, options.views)
+    say_accuracy(evaluation)
+    if options.json:
+        print(json.dumps(evaluation_facts(evaluation, skipped), ensure_ascii=False))
+
+
+def say_accuracy(evaluation: Evaluation) -> None:
+    """Report accuracy, and what test-time augmentation changes."""
+    metrics, test_time = evaluation.metrics, evaluation.test_time
+    interval = metrics.accuracy
+    say(f"accuracy {metrics.accuracy_text()}; 95% interval {100 * interval.lower:.2f}% to {100 * interval.upper:.2f}%")
+    if test_time is not None:
+        paired, adaptive = test_time.paired, test_time.adaptive
+        say(
+            f"averaged over {test_time.views} views: accuracy {test_time.metrics.accuracy_text()}, {paired.gained} "
+            f"fixed, {paired.lost} broken (McNemar p = {paired.p_value:.2f}); adaptive TTA below a confidence of "
+            f"{adaptive.threshold:.3f}: {adaptive.correct:,}/{metrics.n:,} correct with {adaptive.mean_views:.2f} "
+            "views per image"
+        )
