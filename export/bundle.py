@@ -21,9 +21,9 @@ from export.page import render_page
 from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Precision, Runtime
 from serving.bundle.model_version import check_name
 from serving.engine.onnx import CPU_PRECISIONS
+from serving.system.files import new_folder, sync_folder
 from training.console import progress, say
 from training.data.images import LabelledImage
-from training.files import new_folder, sync_folder
 from training.networks.model import Classifier, Network
 from training.runs.run import Run
 from training.versions import versions

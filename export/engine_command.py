@@ -20,8 +20,8 @@ from serving.bundle.manifest import Artifact, Bundle, Precision
 from serving.engine.cuda import Gpu, find_gpu
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine, load_tensorrt
 from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineBuildError, Sidecar, read_plan
+from serving.system.files import new_folder, sync_folder, write_atomically
 from training.console import progress, say
-from training.files import new_folder, sync_folder, write_whole
 
 CHECK_PHOTOS = 500
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -77,7 +77,7 @@ def build_and_check(
     with new_folder(engines, "engine") as folder:
         (folder / PLAN).write_bytes(built.plan)
         (folder / SIDECAR).write_text(json.dumps(asdict(sidecar), indent=2) + "\n", encoding="utf-8")
-        write_whole(timings, built.timings)
+        write_atomically(timings, built.timings)
         result = _check(bundle, artifact, graph, built.plan, sidecar, gpu, photos)
         sync_folder(folder)
         folder.rename(place)

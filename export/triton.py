@@ -8,7 +8,7 @@ from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Bundle, Precision
 from serving.engine.cuda import find_gpu
 from serving.engine.tensorrt import load_tensorrt
 from serving.engine.tensorrt_cache import EngineBuildError, find_engines, read_plan
-from training.files import new_folder, sync_folder
+from serving.system.files import new_folder, sync_folder
 
 Backend = Literal["onnxruntime", "tensorrt"]
 LABELS = "labels.txt"

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from serving.system.files import write_atomically
 from training.console import say
 from training.data.images import Skipped, shared_images
 from training.distributed import ProcessGroup, joined_processes
@@ -17,7 +18,6 @@ from training.evaluation.evaluation import Evaluation, confusion_facts, evaluate
 from training.features.activations import Activations
 from training.features.lookup import resized
 from training.features.views import view_logits
-from training.files import write_whole
 from training.fitting.history import History, recorded
 from training.fitting.session import FitSession, labels_of, set_up
 from training.fitting.steps import run_steps
@@ -147,7 +147,7 @@ def _fit(
         facts["lr_finder"] = [{"stage": curve.name, **curve.suggestions()} for curve in reached.curves]
         facts |= _activation_facts(activations, len(split.train) + len(split.valid))
         facts["fingerprints"]["model"] = model_sha256
-        write_whole(folder / RUN_FILE, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+        write_atomically(folder / RUN_FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return evaluation
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from serving.cli.classify_files import FileResult, describe
 from serving.client import Prediction
+from serving.system.files import write_atomically
 
 COLUMNS = ("file", "label", "probability", "views", "model", "token", "error", "message")
 SYNC_INTERVAL_S = 1.0
@@ -46,13 +47,7 @@ class ResultsFile:
             if not resume:
                 raise ValueError(f"{path} is there already; go on with it by --resume, or name another file")
             kept += self._kept(path)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("w", **ENCODING) as stream:
-            stream.write(kept)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
+        write_atomically(path, kept.encode(ENCODING["encoding"], ENCODING["errors"]))
         # unbuffered: what a full disk refuses must not come up again when the file is closed
         self._stream = path.open("ab", buffering=0)
         self._sync_at = 0.0
@@ -144,11 +139,3 @@ def _to_row(result: FileResult) -> dict[str, Any]:
 
 def _has_surrogates(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

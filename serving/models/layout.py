@@ -9,9 +9,7 @@ A file that cannot be used is as good as none, and one that cannot be written co
 import hashlib
 import json
 import logging
-import os
 import platform
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import onnxruntime as ort
 
 from serving.engine.base import EngineLayout
 from serving.system.cpus import bindable_cpus
+from serving.system.files import write_atomically
 
 BATCHES = (1, 2, 4, 8, 16)
 GPU_BATCHES = (4, 16, 32, 64, 128)
@@ -178,15 +177,7 @@ def write_plan(folder: Path, key: str, chosen: TunedLayout) -> None:
     """Keep a plan, written whole; where that fails, the log says so."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".partial", delete=False, encoding="utf-8") as file:
-            try:
-                json.dump(asdict(chosen), file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, folder / f"{key}.json")
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        write_atomically(folder / f"{key}.json", json.dumps(asdict(chosen), indent=2))
     except OSError as error:
         logger.warning("the plan cannot be kept in %s (%s): it is measured at each start", folder, error)
 

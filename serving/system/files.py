@@ -1,26 +1,83 @@
-"""A path in; a file that is there whole, or as it was before, out."""
+"""Files and folders that are written whole: under a temporary name in the same folder, synced, then renamed."""
 
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path`; what the block writes there is brought to the disk and takes its place.
+def write_atomically(path: Path, content: bytes | str, *, mode: int | None = None, exclusive: bool = False) -> None:
+    """Write a file in one step: readers see the earlier contents or all of the new ones, also after a crash.
 
-    If the block raises, `path` stays as it was, and nothing is left beside it.
+    Args:
+        path: the file.
+        content: its bytes, or its text, which is encoded as UTF-8.
+        mode: permission bits of the file; None for those that the umask leaves of 0o666.
+        exclusive: fail if the file exists, also if another process creates it meanwhile.
 
     Raises:
-        OSError: if it cannot be written.
+        FileExistsError: if `exclusive` is set and the file exists.
+        OSError: if it cannot be written, with the path as `filename`. The file is then as before.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with replacing(path, mode=mode, exclusive=exclusive) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path, *, mode: int | None = None, exclusive: bool = False) -> Iterator[Path]:
+    """Give the block a temporary path to write to; when the block ends, the file takes the place of `path`.
+
+    If the block raises, `path` stays as it was and the temporary file is removed. Arguments and errors are those of
+    `write_atomically`.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600))
+        if mode is not None:
+            temporary.chmod(mode)
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        sync(temporary)
+        if exclusive:
+            os.link(temporary, path)  # unlike a rename, a link never replaces a file
+        else:
+            os.replace(temporary, path)
+        sync(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a write to a full disk reports no name
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Create a temporary folder in `parent`; it is removed when the block ends.
+
+    As its last act the block calls `sync_folder` and renames the folder to where it belongs.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring all files of a folder, and their names, to the disk."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Bring a file's contents, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

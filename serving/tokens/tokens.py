@@ -1,10 +1,10 @@
-"""A prediction in, a signed token out; and back. Whoever holds the key can tell what was predicted, with no store.
+"""Signed prediction tokens: they carry what was predicted, so the server keeps no row for each prediction.
 
 A token is url-safe base64, without padding, of these bytes (big-endian):
 
     format 1, id 16, version 8, predicted 4, probability 8 (IEEE 754), time 8, model 1-63 (UTF-8), signature 16
 
-The signature is the first half of HMAC-SHA256 over all that comes before it. The contents are signed, not secret.
+The signature is the first half of the HMAC-SHA256 of all bytes before it. The contents are signed, not secret.
 """
 
 import hmac
@@ -26,7 +26,7 @@ _MAX_TOKEN_CHARS = -(-(_HEAD.size + _MAX_MODEL_BYTES + SIGNATURE_BYTES) * 4 // 3
 
 
 class TokenError(ValueError):
-    """A token that none of our keys signed. The message is always the same: it helps nobody to forge one."""
+    """A token that none of the keys signed. The message is always the same, so that it helps no forger."""
 
     def __init__(self) -> None:
         super().__init__("the token was altered, or issued under another key; send it exactly as it was received")
@@ -34,7 +34,7 @@ class TokenError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PredictionRecord:
-    """What a token says about one prediction.
+    """The contents of a token: one prediction.
 
     Raises:
         ValueError: if a field is out of its range.
@@ -74,7 +74,7 @@ class PredictionRecord:
 
 
 class TokenSigner:
-    """Signs with the first key and verifies with all of them, so that keys can be changed without losing tokens.
+    """Signs with the first key and verifies with all keys, so that earlier tokens stay valid when a key is added.
 
     Raises:
         ValueError: if there is no key, or one shorter than 32 bytes.
@@ -82,21 +82,21 @@ class TokenSigner:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys:
-            raise ValueError("there are 0 keys; at least 1 is needed, the first to sign with")
+            raise ValueError("there are 0 keys; at least 1 is needed, and the first one signs")
         for number, key in enumerate(keys, 1):
             check_length(key, f"key {number}")
-        # Copying a prepared HMAC, other than hmac.digest, keeps the interpreter's lock: on a busy server, getting it
-        # back takes longer than the signature.
+        # hmac.digest releases the interpreter's lock, and on a busy server getting it back takes longer than the
+        # signature; copying a prepared HMAC keeps it.
         self._signers = tuple(hmac.new(key, digestmod="sha256") for key in keys)
 
     def sign(self, record: PredictionRecord) -> str:
-        """The record's token: at most 166 characters of A-Z, a-z, 0-9, '-' and '_'."""
+        """Sign a record; returns its token: at most 166 characters of A-Z, a-z, 0-9, '-' and '_'."""
         head = _HEAD.pack(FORMAT, record.id, record.version, record.predicted, record.probability, record.time_ms)
         body = head + record.model.encode()
         return _encode(body + _signature(self._signers[0], body))
 
     def verify(self, token: str) -> PredictionRecord:
-        """The record that was signed.
+        """Return the record that was signed.
 
         Raises:
             TokenError: if the token is not exactly what `sign` returned under one of the keys.
@@ -107,7 +107,7 @@ class TokenSigner:
             content = urlsafe_b64decode(token + "=" * (-len(token) % 4))
         except ValueError:
             raise TokenError from None
-        # Decoding skips characters outside the alphabet and bits after the last byte: only one spelling may verify.
+        # Decoding ignores characters outside the alphabet and unused bits: accept only the one canonical spelling.
         if _encode(content) != token:
             raise TokenError
         body, signature = content[:-SIGNATURE_BYTES], content[-SIGNATURE_BYTES:]
@@ -130,7 +130,7 @@ def _signature(signer: hmac.HMAC, body: bytes) -> bytes:
 
 
 def check_length(key: bytes, where: str) -> bytes:
-    """The key, if it is long enough to sign with; raises ValueError if not, which begins with `where`."""
+    """Return the key if it is long enough to sign with; otherwise raise a ValueError that begins with `where`."""
     if len(key) < MIN_KEY_BYTES:
         raise ValueError(f"{where}: the key has {len(key)} bytes; at least {MIN_KEY_BYTES} are needed")
     return key

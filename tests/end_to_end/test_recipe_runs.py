@@ -403,7 +403,7 @@ def test_a_disk_that_is_full_keeps_the_last_good_checkpoint(
 ) -> None:
     from training.fitting import checkpoint
 
-    write, written = checkpoint.write_whole, []
+    write, written = checkpoint.write_atomically, []
 
     def full(path: Path, content: bytes) -> None:
         if written:
@@ -411,7 +411,7 @@ def test_a_disk_that_is_full_keeps_the_last_good_checkpoint(
         written.append(path)
         write(path, content)
 
-    monkeypatch.setattr(checkpoint, "write_whole", full)
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
     finished = fit(recipes / "whole.yaml", drawings, tmp_path / "run", shared_cache, "--checkpoint-every", "0")
     assert finished.returncode == 1
     assert "No space left on device" in finished.stderr

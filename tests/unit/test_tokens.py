@@ -1,4 +1,4 @@
-"""Feedback tokens: what was signed comes back, and nothing else is believed."""
+"""Prediction tokens: verifying returns the record that was signed, and every other text is rejected."""
 
 import os
 import re
@@ -36,7 +36,7 @@ records = st.builds(
 
 @settings(deadline=None)
 @given(records)
-def test_a_token_gives_back_the_record_that_was_signed(record: PredictionRecord) -> None:
+def test_verifying_a_token_returns_the_record_that_was_signed(record: PredictionRecord) -> None:
     signer = TokenSigner([KEY])
     token = signer.sign(record)
 
@@ -44,13 +44,13 @@ def test_a_token_gives_back_the_record_that_was_signed(record: PredictionRecord)
     assert re.fullmatch(r"[A-Za-z0-9_-]{83,166}", token)
 
 
-def test_the_format_of_tokens_is_kept() -> None:
-    """Tokens have no expiry: those that earlier releases issued must stay good."""
+def test_the_token_format_does_not_change() -> None:
+    """Tokens have no expiry: those that earlier releases issued must stay valid."""
     token = "AQABAgMEBQYHCAkKCwwNDg8AAAAAAAAAAwAAAAE_7wo9cKPXCgAAAYvP5WgAcGV0c7D9mqYiGZ1uqtqJbL3JLI4"
     assert TokenSigner([KEY]).sign(RECORD) == token
 
 
-def test_every_alteration_of_one_character_is_refused() -> None:
+def test_changing_any_character_is_rejected() -> None:
     signer = TokenSigner([KEY])
     token = signer.sign(RECORD)
 
@@ -60,21 +60,21 @@ def test_every_alteration_of_one_character_is_refused() -> None:
                 signer.verify(token[:position] + other + token[position + 1 :])
 
 
-def test_every_truncation_and_extension_is_refused() -> None:
+def test_every_truncation_and_extension_is_rejected() -> None:
     signer = TokenSigner([KEY])
     token = signer.sign(RECORD)
 
     for length in range(len(token)):
-        refused(signer, token[:length])
-        refused(signer, token[length + 1 :])
+        assert_rejected(signer, token[:length])
+        assert_rejected(signer, token[length + 1 :])
     for extra in (*ALPHABET, "=", "==", "\n", " ", "A" * 1000):
-        refused(signer, token + extra)
-        refused(signer, extra + token)
+        assert_rejected(signer, token + extra)
+        assert_rejected(signer, extra + token)
 
 
 @pytest.mark.parametrize("model", ["p", "pe", "pet"])
-def test_a_record_has_one_spelling(model: str) -> None:
-    """Lengths of every remainder by 3: base64 leaves bits unused, and decoders ignore what they do not know."""
+def test_a_token_has_one_valid_spelling(model: str) -> None:
+    """Lengths of each remainder by 3: base64 leaves bits unused, and decoders ignore unknown characters."""
     signer = TokenSigner([KEY])
     token = signer.sign(PredictionRecord(RECORD.id, model, 3, 1, 0.97, 0))
     content = urlsafe_b64decode(token + "=" * (-len(token) % 4))
@@ -85,7 +85,7 @@ def test_a_record_has_one_spelling(model: str) -> None:
 
     assert signer.verify(token).model == model
     for spelling in spellings:
-        refused(signer, spelling)
+        assert_rejected(signer, spelling)
 
 
 @settings(deadline=None)
@@ -97,28 +97,28 @@ def test_a_record_has_one_spelling(model: str) -> None:
     )
 )
 @example("")
-def test_anything_else_is_refused(token: str) -> None:
-    refused(TokenSigner([KEY]), token)
+def test_any_other_text_is_rejected(token: str) -> None:
+    assert_rejected(TokenSigner([KEY]), token)
 
 
-def test_a_huge_token_costs_nothing() -> None:
-    refused(TokenSigner([KEY]), "A" * 50_000_000)
+def test_a_huge_token_is_rejected_without_decoding_it() -> None:
+    assert_rejected(TokenSigner([KEY]), "A" * 50_000_000)
 
 
-def test_another_key_is_refused() -> None:
-    refused(TokenSigner([OTHER_KEY]), TokenSigner([KEY]).sign(RECORD))
+def test_a_token_of_another_key_is_rejected() -> None:
+    assert_rejected(TokenSigner([OTHER_KEY]), TokenSigner([KEY]).sign(RECORD))
 
 
-def test_keys_can_be_changed_without_losing_tokens() -> None:
+def test_earlier_tokens_stay_valid_when_a_key_is_added() -> None:
     before, during, after = TokenSigner([KEY]), TokenSigner([OTHER_KEY, KEY]), TokenSigner([OTHER_KEY])
     old, new = before.sign(RECORD), during.sign(RECORD)
 
     assert during.verify(old) == during.verify(new) == after.verify(new) == RECORD
-    refused(after, old)
-    refused(before, new)
+    assert_rejected(after, old)
+    assert_rejected(before, new)
 
 
-def test_all_refusals_read_the_same_and_say_nothing_of_the_key() -> None:
+def test_all_rejections_have_one_message_that_reveals_no_key() -> None:
     signer = TokenSigner([KEY, OTHER_KEY])
     token = signer.sign(RECORD)
     messages = set()
@@ -134,7 +134,7 @@ def test_all_refusals_read_the_same_and_say_nothing_of_the_key() -> None:
     assert not contains_key(repr(signer) + str(signer) + token)
 
 
-def refused(signer: TokenSigner, token: str) -> None:
+def assert_rejected(signer: TokenSigner, token: str) -> None:
     with pytest.raises(TokenError):
         signer.verify(token)
 
@@ -146,7 +146,7 @@ def contains_key(text: str) -> bool:
 
 
 @pytest.mark.parametrize("keys", [[], [b""], [KEY, bytes(31)]])
-def test_missing_and_short_keys_are_refused(keys: list[bytes]) -> None:
+def test_missing_and_short_keys_are_rejected(keys: list[bytes]) -> None:
     with pytest.raises(ValueError, match="at least (1|32)"):
         TokenSigner(keys)
 
@@ -165,20 +165,20 @@ def test_missing_and_short_keys_are_refused(keys: list[bytes]) -> None:
         {"time_ms": -1},
     ],
 )
-def test_records_out_of_range_are_refused(change: dict[str, object]) -> None:
+def test_records_out_of_range_are_rejected(change: dict[str, object]) -> None:
     fields = {name: getattr(RECORD, name) for name in ("id", "model", "version", "predicted", "probability", "time_ms")}
     with pytest.raises(ValueError, match=next(iter(change))):
         PredictionRecord(**fields | change)
 
 
-def test_a_key_file_is_made_once_and_kept_to_its_owner(tmp_path: Path) -> None:
+def test_a_key_file_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "token-keys"
-    made = load_or_create_keys(path)
+    created = load_or_create_keys(path)
 
-    assert [len(key) for key in made] == [32]
+    assert [len(key) for key in created] == [32]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert load_or_create_keys(path) == made
-    assert load_or_create_keys(tmp_path / "other") != made
+    assert load_or_create_keys(path) == created
+    assert load_or_create_keys(tmp_path / "other") != created
     assert sorted(os.listdir(tmp_path)) == ["other", "token-keys"]
 
 
@@ -231,10 +231,10 @@ def test_keys_are_read_in_order_in_hexadecimal_and_base64(tmp_path: Path) -> Non
         (KEY.hex() + " # the old one", "line 1: after the key come"),
         (b64encode(KEY).decode()[:-3], "line 1: neither"),
         ("clé" * 20, "line 1: neither"),
-        (KEY.hex() + "\n" * 70_000, "no key file"),
+        (KEY.hex() + "\n" * 70_000, "not a key file"),
     ],
 )
-def test_files_that_are_no_keys_are_refused_without_showing_them(tmp_path: Path, content: str, message: str) -> None:
+def test_other_files_are_rejected_without_showing_their_contents(tmp_path: Path, content: str, message: str) -> None:
     path = key_file(tmp_path, content)
 
     with pytest.raises(ValueError, match=message) as caught:
@@ -246,7 +246,7 @@ def test_files_that_are_no_keys_are_refused_without_showing_them(tmp_path: Path,
 @pytest.mark.parametrize(
     ("mode", "safe"), [(0o600, True), (0o640, True), (0o444, True), (0o620, False), (0o602, False)]
 )
-def test_key_files_that_others_may_change_are_refused(tmp_path: Path, mode: int, safe: bool) -> None:
+def test_key_files_that_others_may_write_are_rejected(tmp_path: Path, mode: int, safe: bool) -> None:
     path = key_file(tmp_path, KEY.hex())
     path.chmod(mode)
 

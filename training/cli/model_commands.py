@@ -3,12 +3,12 @@
 import json
 import os
 
+from serving.system.files import write_atomically
 from training.cli import program
 from training.console import say
 from training.evaluate import evaluate_run, evaluation_facts
 from training.evaluation.evaluation import Evaluation
 from training.features.activations import default_cache
-from training.files import write_whole
 from training.find_lr import find_lr_for_stage
 from training.fit import fit as fit_run
 from training.reports.plots import plot_lr_curve
@@ -45,7 +45,7 @@ def find_lr(options: program.FindLr) -> None:
     """Run the range test and plot it."""
     stage = options.stage or next(iter(options.settings.stages))
     curve = find_lr_for_stage(options.data, options.settings, stage, options.cache or default_cache())
-    write_whole(options.plot, plot_lr_curve(curve))
+    write_atomically(options.plot, plot_lr_curve(curve))
     say(f"plotted in {options.plot}")
     if options.json:
         print(json.dumps(vars(curve) | {"suggestions": curve.suggestions()}, ensure_ascii=False))

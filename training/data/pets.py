@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torchvision
 
-from training.files import new_folder, sync_folder
+from serving.system.files import new_folder, sync_folder
 
 SIDES = {"trainval": "train", "test": "valid"}
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from serving.image.decode import ImageError, decode
 from serving.system.cpus import available_cpus
+from serving.system.files import new_folder, sync_folder
 from training.console import progress
 from training.data.images import TRAIN, VALID, DataError, LabelledImage, Skipped, Split, read_split
 from training.data.shards import INDEX_FILE, INDEX_FORMAT, checked_url
-from training.files import new_folder, sync_folder
 
 AT_ONCE = 64
 """Images read ahead of the one that is written."""

@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from training.files import write_whole
+from serving.system.files import write_atomically
 from training.networks.model import Body
 from training.networks.onnx import export_graph
 
@@ -23,7 +23,7 @@ Extract = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 def onnx_extractor(body: Body, crop: int, cached_graph: Path) -> Extract:
     """Run the body in ONNX Runtime, each call on one thread; the graph is exported once and kept."""
     if not cached_graph.exists():
-        write_whole(cached_graph, export_graph(body, crop, output_name="features"))
+        write_atomically(cached_graph, export_graph(body, crop, output_name="features"))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

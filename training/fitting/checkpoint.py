@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from serving.system.files import write_atomically
 from training.evaluation.metrics import measure
 from training.evaluation.temperature import cross_fitted
-from training.files import write_whole
 from training.fitting.loop import EpochResult
 from training.fitting.lr_finder import LrCurve
 from training.recipes.recipe import differences
@@ -118,7 +118,7 @@ class Checkpoints:
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
-        write_whole(self.path, buffer.getvalue())
+        write_atomically(self.path, buffer.getvalue())
         self._saved = self._clock()
 
     def load(self, device: torch.device) -> FitState:

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from serving.system.files import write_atomically
 from training.data.sources import Source
-from training.files import write_whole
 from training.fitting.trainer import Trainer
 from training.networks.model import Classifier, MeanPredictions, Network
 from training.recipes.recipe import Average
@@ -26,7 +26,7 @@ def save_snapshot(folder: Path, cycle: int, state: Mapping[str, Tensor]) -> None
     """Write what a cycle ended with; cycles count from 0, files from 1."""
     (folder / SNAPSHOTS).mkdir(exist_ok=True)
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-    write_whole(_path(folder, cycle), safetensors.torch.save(contiguous))
+    write_atomically(_path(folder, cycle), safetensors.torch.save(contiguous))
 
 
 def average_snapshots(

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from serving.system.files import sync_folder
 from training.console import say
-from training.files import sync_folder
 from training.fitting.checkpoint import CHECKPOINT_FILE, ResumeError
 from training.fitting.loop import TrainingError
 from training.recipes.recipe import Recipe, differences

@@ -10,7 +10,7 @@ from typing import get_args
 
 import numpy as np
 
-from training.files import new_folder
+from serving.system.files import new_folder
 from training.samples.drawing import Kind, draw
 
 JPEG_QUALITY = 90
