@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.calibrate import choose_photos, list_calibration, measure_ranges
+from export.calibrate import choose_images, list_folder, measure_ranges
 from export.graphs.onnx import DeployedModel, to_onnx
 from export.graphs.quantize import quantize
 from export.inference import load_views, open_session
@@ -88,8 +88,8 @@ def measure_network(arch: str, folder: Path) -> dict[str, Any]:
     features = count_features(body, crop)
     classifier = Classifier(body, Head(features, 2, width=head_width(body, features, 2))).eval()
     fp32 = to_onnx(DeployedModel(classifier, 1.0).eval(), crop)
-    views = load_views(choose_photos(list_calibration(folder), 16), backbone.preprocess, lambda done, total: None)
-    int8 = quantize(fp32, measure_ranges(fp32, views, lambda done, total: None), "onnxruntime")
+    views = load_views(choose_images(list_folder(folder), 16), backbone.preprocess)
+    int8 = quantize(fp32, measure_ranges(fp32, views), "onnxruntime")
     bare, full, small = open_session(bare_graph(classifier, crop)), open_session(fp32), open_session(int8)
     result: dict[str, Any] = {"weights": "random", "fp32_bytes": len(fp32), "int8_bytes": len(int8)}
     for batch in (1, 8):

@@ -1,7 +1,7 @@
-"""The main job from end to end, with the commands that a user would type: `make demo`.
+"""The whole workflow, from images to statistics, with the commands that a user would type: `make demo`.
 
-photos -> fit -> bundle -> server -> predict -> label -> statistics. Everything is written below one folder. The last
-line of standard output is one line of JSON.
+images -> fit -> bundle -> server -> predict -> label -> statistics. Everything is written below one folder. The last
+line of standard output is one JSON document.
 """
 
 import argparse
@@ -27,15 +27,17 @@ MARK = ".pawserve-demo"
 
 
 class DemoError(RuntimeError):
-    """A step that failed; the message says which."""
+    """A step failed; the message has its command."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Train, export, serve, predict, label and count, in one go.")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; an earlier demo's is replaced")
-    parser.add_argument("--data", type=Path, help="your photos: train/CLASS/*, valid/CLASS/*; default: drawings")
+    parser = argparse.ArgumentParser(description="Train, export, serve, predict, label and show statistics.")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write; the folder of an earlier demo is replaced"
+    )
+    parser.add_argument("--data", type=Path, help="your images: train/CLASS/*, valid/CLASS/* (drawings)")
     options = parser.parse_args()
-    began = time.monotonic()
+    begin = time.monotonic()
     try:
         facts = demo(options.out, options.data)
     except DemoError as error:
@@ -43,57 +45,57 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    print(json.dumps({**facts, "seconds": round(time.monotonic() - began, 1)}))
+    print(json.dumps({**facts, "seconds": round(time.monotonic() - begin, 1)}))
     return 0
 
 
 def demo(out: Path, data: Path | None) -> dict[str, Any]:
-    """Run every step below `out` and return what the last line reports."""
+    """Run every step below `out`; returns the fields of the last line."""
     _empty(out)
     if data is None:
         data = out / "drawings"
-        step("Draw 400 cats and dogs (drawings, not photos), so that nothing has to be downloaded.")
+        step("Draw 400 cats and dogs, so that nothing has to be downloaded.")
         run("training", "sample", "--out", data)
-    step("Fine-tune: a head on the activations of a network that was trained on ImageNet.")
+    step("Fine-tune a network that was trained on ImageNet: train a new head on its activations.")
     run(
         *("training", "fit", "--data", data, "--run", out / "run", "--cache", out / "cache"),
         *("--arch", "tf_efficientnet_lite0"),
     )
-    step("Export to ONNX, and prove that the file answers as the trained network does.")
+    step("Export to ONNX, and check that the file predicts the same as the trained network.")
     run("export", "bundle", "--run", out / "run", "--models", out / "models", "--name", "pets")
     run("export", "inspect", out / "models" / "pets" / "1")
-    step("Serve it over gRPC on a free port of this machine.")
+    step("Serve the model over gRPC on a free port of this machine.")
     server, address = start_server(out)
     try:
         facts = use_server(address, out)
     finally:
         stop_server(server)
-    step("Look at these:")
+    step("Results to look at:")
     for name in ("run/report.html", "run/plots/confusion.png", "confusion.png"):
         console.print(f"  {out / name}", markup=False)
     return facts
 
 
 def use_server(address: str, out: Path) -> dict[str, Any]:
-    """Predict, label and count, through the command line."""
-    truth = validation_photos(out)
+    """Predict, label and show statistics with the commands."""
+    labels = validation_labels(out)
     server = ("--server", address)
-    step("Ask it about a few photos.")
-    run("serving", "predict", *list(truth)[:: max(1, len(truth) // 4)][:4], *server)
-    step(f"Ask it about all {len(truth):,} validation photos, five views each, and tell it the truth about them.")
+    step("Classify a few images.")
+    run("serving", "predict", *list(labels)[:: max(1, len(labels) // 4)][:4], *server)
+    step(f"Classify all {len(labels):,} validation images with five views each, and record their labels.")
     results = []
     by_label: dict[str, list[Path]] = {}
-    for path, label in truth.items():
+    for path, label in labels.items():
         by_label.setdefault(label, []).append(path)
     for label, paths in by_label.items():
         answer = run("serving", "predict", *paths, *server, "--label", label, "--views", "5", "--json", capture=True)
         results += [(label, result) for result in json.loads(answer)["results"]]
-    step("Correct a label (and take the correction back): a token comes with each prediction.")
+    step("Change a label and change it back; each prediction has a token for that.")
     label, first = results[0]
     other = next(name for name in by_label if name != label)
     run("serving", "label", first["token"], other, *server)
     run("serving", "label", first["token"], label, *server)
-    step("How well is it doing?")
+    step("Show how accurate the model is.")
     run("serving", "stats", *server, "--plot", out / "confusion.png")
     statistics = json.loads(run("serving", "stats", *server, "--json", capture=True))["models"][0]
     return {
@@ -104,12 +106,12 @@ def use_server(address: str, out: Path) -> dict[str, Any]:
     }
 
 
-def validation_photos(out: Path) -> dict[Path, str]:
-    """The run's validation photos, each with its class."""
+def validation_labels(out: Path) -> dict[Path, str]:
+    """The validation images of the run with their labels."""
     facts = json.loads((out / "run" / "run.json").read_text(encoding="utf-8"))
     lines = (out / "run" / "validation.jsonl").read_text(encoding="utf-8").splitlines()
     folder = Path(facts["data"]["path"])
-    return {folder / photo["path"]: facts["classes"][photo["label"]] for photo in map(json.loads, lines)}
+    return {folder / image["path"]: facts["classes"][image["label"]] for image in map(json.loads, lines)}
 
 
 def step(explanation: str) -> None:
@@ -117,7 +119,7 @@ def step(explanation: str) -> None:
 
 
 def run(package: str, *arguments: object, capture: bool = False) -> str:
-    """Run `python -m package arguments…`, showing the command; its standard output is returned if captured."""
+    """Print and run `python -m package arguments…`; returns its standard output if `capture` is set."""
     command = ["python", "-m", package, *map(str, arguments)]
     shown = shlex.join(command)
     console.print(f"$ {shown if len(shown) < 300 else shown[:280] + ' …'}", style="cyan", markup=False)
@@ -130,7 +132,7 @@ def run(package: str, *arguments: object, capture: bool = False) -> str:
 
 
 def start_server(out: Path) -> tuple[subprocess.Popen[str], str]:
-    """Start a server on a free port; returns it with its address once it is ready."""
+    """Start a server on a free port and wait until it is ready; returns its process and address."""
     arguments = ("serve", "--models", out / "models", "--listen", "127.0.0.1:0", "--state", out / "state")
     command = ["python", "-m", "serving", *map(str, arguments)]
     console.print(f"$ {shlex.join(command)} &", style="cyan", markup=False)
@@ -145,17 +147,17 @@ def start_server(out: Path) -> tuple[subprocess.Popen[str], str]:
 
 
 def stop_server(server: subprocess.Popen[str]) -> None:
-    """Ask the server to finish what it is doing and stop."""
+    """Stop the server after the requests in flight."""
     server.send_signal(signal.SIGTERM)
     if server.wait(timeout=60) != 0:
         raise DemoError(f"the server stopped with exit code {server.returncode}")
 
 
 def _empty(out: Path) -> None:
-    """Begin with an empty folder; only one that an earlier demo made is removed."""
+    """Create an empty folder. Only a folder of an earlier demo is removed."""
     if out.exists():
         if not (out / MARK).exists():
-            raise DemoError(f"{out} exists and is not an earlier demo's; move it, or give another --out")
+            raise DemoError(f"{out} exists and is not the folder of an earlier demo; move it, or give another --out")
         shutil.rmtree(out)
     out.mkdir(parents=True)
     (out / MARK).touch()

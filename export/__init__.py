@@ -1,3 +1,9 @@
-"""A run in; a bundle out."""
+"""From a training run to files that can be deployed: a bundle, TensorRT engines, a Triton model repository.
 
-import serving  # noqa: F401  (keeps ONNX Runtime from reporting what it loads)
+Lowest first: `inference`; the room `graphs` (ONNX graphs of a trained network); the room `checks` (whether a graph
+agrees with the network); `mixed_precision`, `calibrate`, `adaptive`, `page` and `tensorrt_plan`, which commands use;
+`options` of the commands; the commands `bundle`, `engine`, `inspection` and `triton`; `__main__`. May import `training`
+and `serving`.
+"""
+
+import serving  # noqa: F401  (sets what ONNX Runtime reads when it is imported)

@@ -1,53 +1,65 @@
-"""A finished run in; a checked bundle `models/NAME/VERSION/` out: the whole of `python -m export bundle`."""
+"""`python -m export bundle`: export a finished run to a checked bundle `models/NAME/VERSION/`."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization.calibrate import TensorsData
 
-from export.adaptive import adapt
-from export.calibrate import METHOD, choose_photos, list_calibration, measure_ranges
+from export.adaptive import choose_threshold
+from export.calibrate import METHOD, choose_images, list_folder, measure_ranges
 from export.checks.checks import Tolerances
 from export.checks.verify import ParityReference, verify
-from export.graphs.fp16 import half_until_passed
+from export.graphs.fp16 import fold_norms, measure_fp16_sensitivity, to_fp16
 from export.graphs.onnx import DeployedModel, to_onnx
-from export.graphs.sensitivity import quantize_until_passed
+from export.graphs.quantize import measure_int8_sensitivity, quantize
 from export.inference import load_views, open_session
-from export.page import render_page
-from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Precision, Runtime
+from export.mixed_precision import Converted, convert_until_passed
+from export.options import TARGETS, BundleOptions, Calibration, Target
+from export.page import parity_row, render_page
+from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Runtime, open_bundle
 from serving.bundle.model_version import check_name
 from serving.engine.onnx import CPU_PRECISIONS
 from serving.system.files import new_folder, sync_folder
 from training.console import progress, say
 from training.data.images import LabelledImage
 from training.networks.model import Classifier, Network
-from training.runs.run import Run
+from training.runs.run import Run, open_run
 from training.versions import versions
 
 PAGE = "bundle.html"
-DAMAGE_PHOTOS, HALF_DAMAGE_PHOTOS = 48, 16
-"""Calibration photos on which the damage of single layers is measured; torch, for float16, is the slower one."""
+INT8_SENSITIVITY_IMAGES, FP16_IMAGES = 48, 16
+"""Calibration images for the sensitivity of layers, and for float16's biases and sensitivity, which torch computes."""
+MOST_FLOAT_INT8, MOST_FLOAT_FP16 = 16, 8
+"""Most layers of INT8 and blocks of fp16 that may stay in float32; with more, the lower precision gains too little."""
 
-Target = Literal["fp32", "fp16", "int8", "int8-trt"]
-TARGETS: tuple[Target, ...] = get_args(Target)
+Exported = tuple[Artifact, bytes]
+"""A file's entry in the manifest and its graph."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """What INT8 takes the ranges of its activations from."""
-
-    calibration: Path | None = None
-    """Folder of photos like those to be served. Default: the run's training photos."""
-    calibration_photos: int = 128
-    """How many of them are looked at, chosen evenly over the classes."""
-
-    def __post_init__(self) -> None:
-        if not 16 <= self.calibration_photos <= 100_000:
-            raise ValueError(f"calibration_photos is {self.calibration_photos}; it must lie between 16 and 100,000")
+def run(options: BundleOptions) -> None:
+    """Run the command; errors are those of `export_bundle`."""
+    folder = export_bundle(
+        open_run(options.run),
+        options.models,
+        options.name,
+        options.data,
+        targets=options.precisions,
+        tolerances=options.tolerances,
+        calibration=options.calibration,
+    )
+    for artifact in open_bundle(folder).manifest.artifacts:
+        file, _, megabytes, correct, agreement, largest, _, second, _ = parity_row(artifact)
+        say(
+            f"{file}: {megabytes} MB; correct: {correct}; agreement {agreement}, max |Δp| {largest}; OpenVINO: {second}"
+        )
+    say(f"wrote {folder}; open {folder / PAGE}")
 
 
 def export_bundle(
@@ -60,19 +72,19 @@ def export_bundle(
     tolerances: Tolerances | None = None,
     calibration: Calibration | None = None,
 ) -> Path:
-    """Export a run, prove that each graph does what was trained, and write a bundle under the next free version.
+    """Export a run, check each graph against the trained network, and write a bundle under the next free version.
 
     Args:
         models: folder of models; `models/name/VERSION` is written in one step.
-        data: where the run's photos are now, if they have moved.
+        data: where the run's images are now, if they have moved.
         targets: which files to write.
-        tolerances: how far they may be from the trained network.
+        tolerances: how far they may differ from the trained network.
 
     Returns:
         The bundle's folder.
 
     Raises:
-        RunError, DataError: if the run is incomplete, or its photos are gone or changed.
+        RunError, DataError: if the run is incomplete, or its images are missing or changed.
         CheckError: if a graph differs from the network; then nothing is written.
         OSError: if it cannot be written; then nothing is left under the version's name.
     """
@@ -83,112 +95,134 @@ def export_bundle(
     classifier = run.load_classifier()
     if "fp16" in targets and not isinstance(classifier, Classifier):
         raise ValueError(
-            "fp16 is not made of several averaged networks; choose other --precisions, or train with --average weights"
+            "fp16 cannot be exported for an ensemble of several networks; choose other --precisions, or train with "
+            "--average weights"
         )
-    photos, trained_NK = run.validation(data)
-    chosen = _calibration_photos(run, data, calibration) if set(targets) != {"fp32"} else []
-    with progress("reading validation photos") as on_progress:
-        views_NHWC = load_views(photos, run.preprocess, on_progress)
+    images, trained_NK = run.validation(data)
+    calibration_images = _calibration_images(run, data, calibration) if set(targets) != {"fp32"} else []
+    with progress("reading validation images") as on_progress:
+        views_NHWC = load_views(images, run.preprocess, on_progress)
     reference = ParityReference(
         model=DeployedModel(classifier, run.temperature).eval(),
         crop=run.preprocess.crop,
         classes=len(run.classes),
-        photos=photos,
+        images=images,
         views_NHWC=views_NHWC,
         trained_NK=trained_NK,
         tolerances=tolerances or Tolerances(),
     )
-    graphs = _export(run, classifier, sorted(set(targets), key=TARGETS.index), chosen, calibration, reference)
-    manifest = _manifest(run, name, tuple(artifact for artifact, _ in graphs), _adaptive(graphs, run, reference))
+    exported = _export(run, classifier, targets, calibration_images, calibration, reference)
+    manifest = _manifest(run, name, tuple(artifact for artifact, _ in exported), _adaptive(exported, run, reference))
     with new_folder(models / name, "export") as folder:
-        for artifact, graph in graphs:
+        for artifact, graph in exported:
             (folder / artifact.file).write_bytes(graph)
         return _publish(folder, models / name, manifest)
 
 
-def _calibration_photos(run: Run, data: Path | None, calibration: Calibration) -> list[LabelledImage]:
-    folder = calibration.calibration
-    photos = list_calibration(folder) if folder else run.training(data)
-    return choose_photos(photos, calibration.calibration_photos)
+def _calibration_images(run: Run, data: Path | None, calibration: Calibration) -> list[LabelledImage]:
+    images = list_folder(calibration.calibration) if calibration.calibration else run.training(data)
+    return choose_images(images, calibration.calibration_photos)
 
 
 def _export(
     run: Run,
     classifier: Network,
     targets: Sequence[Target],
-    chosen: list[LabelledImage],
+    calibration_images: Sequence[LabelledImage],
     calibration: Calibration,
     reference: ParityReference,
-) -> list[tuple[Artifact, bytes]]:
-    """The graphs asked for, each checked, with their entries in the manifest."""
-    done: list[tuple[Artifact, bytes]] = []
-
-    def add(target: Target, precision: Precision, graph: bytes, parity: dict[str, Any], **fields: Any) -> None:
-        sha256 = hashlib.sha256(graph).hexdigest()
-        file = f"model.{target}.onnx"
-        artifact = Artifact(file=file, precision=precision, sha256=sha256, bytes=len(graph), parity=parity, **fields)
-        done.append((artifact, graph))
-
+) -> list[Exported]:
+    """The graphs that were asked for, in the order of TARGETS, all of which passed their checks."""
+    exported = []
     say("exporting to ONNX")
     fp32 = to_onnx(reference.model, reference.crop)
     if "fp32" in targets:
-        add("fp32", "fp32", fp32, verify(fp32, "fp32", "onnxruntime", reference))
-    if not chosen:
-        return done
-    calibration_NHWC = load_views(chosen, run.preprocess, lambda done, total: None)
+        exported.append(_describe("fp32", Converted(fp32, verify(fp32, "fp32", "onnxruntime", reference), {})))
+    if not calibration_images:
+        return exported
+    views_NHWC = load_views(calibration_images, run.preprocess)
     if "fp16" in targets:
         assert isinstance(classifier, Classifier)
-        found, kept = half_until_passed(
-            classifier, torch.from_numpy(calibration_NHWC[:HALF_DAMAGE_PHOTOS]), _half_gate(run.temperature, reference)
-        )
-        add("fp16", "fp16", found["graph"], found["parity"], quantization={"float_layers": kept})
-    if not {"int8", "int8-trt"} & set(targets):
-        return done
+        exported.append(_describe("fp16", _export_fp16(classifier, run, views_NHWC[:FP16_IMAGES], reference)))
+    runtimes: dict[Target, Runtime] = {"int8": "onnxruntime", "int8-trt": "tensorrt"}
+    if not runtimes.keys() & set(targets):
+        return exported
     with progress("calibrating") as on_progress:
-        ranges = measure_ranges(fp32, calibration_NHWC, on_progress)
-    for target, runtime in _INT8:
-        if target not in targets:
-            continue
-        graph, parity, kept = quantize_until_passed(
-            fp32, ranges, runtime, calibration_NHWC[:DAMAGE_PHOTOS], _gate(runtime, reference)
+        ranges = measure_ranges(fp32, views_NHWC, on_progress)
+    facts = {
+        "photos": len(calibration_images),
+        "source": str(calibration.calibration or "training split"),
+        "method": METHOD,
+    }
+    for target, runtime in runtimes.items():
+        if target in targets:
+            converted = _export_int8(fp32, ranges, runtime, views_NHWC[:INT8_SENSITIVITY_IMAGES], reference)
+            exported.append(_describe(target, converted, runtime, facts))
+    return exported
+
+
+def _export_fp16(
+    classifier: Classifier, run: Run, images_NHWC: NDArray[np.uint8], reference: ParityReference
+) -> Converted:
+    images = torch.from_numpy(images_NHWC)
+    folded = fold_norms(classifier, images[:1])
+
+    def convert(keep_float: Sequence[str]) -> bytes:
+        model = DeployedModel(to_fp16(folded, images, keep_float), run.temperature).eval()
+        return to_onnx(model, reference.crop)
+
+    return convert_until_passed(
+        convert,
+        lambda graph: verify(graph, "fp16", "onnxruntime", reference),
+        lambda: measure_fp16_sensitivity(folded, images),
+        most_float=MOST_FLOAT_FP16,
+        advice="raise --max-diff-fp16, or export without fp16",
+    )
+
+
+def _export_int8(
+    fp32: bytes, ranges: TensorsData, runtime: Runtime, images_NHWC: NDArray[np.uint8], reference: ParityReference
+) -> Converted:
+    return convert_until_passed(
+        lambda keep_float: quantize(fp32, ranges, runtime, keep_float),
+        lambda graph: verify(graph, "int8", runtime, reference),
+        lambda: measure_int8_sensitivity(fp32, ranges, runtime, images_NHWC),
+        most_float=MOST_FLOAT_INT8,
+        advice="calibrate on more images (--calibration-photos), lower --min-agreement or raise --max-accuracy-loss, "
+        "or export without int8",
+    )
+
+
+def _describe(
+    target: Target, converted: Converted, runtime: Runtime = "onnxruntime", facts: dict[str, Any] | None = None
+) -> Exported:
+    """A graph with its entry in the manifest.
+
+    Args:
+        facts: of its calibration.
+    """
+    graph = converted.graph
+    float_layers = [{"layer": layer, "damage": sensitivity} for layer, sensitivity in converted.float_layers.items()]
+    artifact = Artifact(
+        file=f"model.{target}.onnx",
+        precision="int8" if target == "int8-trt" else target,
+        sha256=hashlib.sha256(graph).hexdigest(),
+        bytes=len(graph),
+        parity=converted.parity,
+        runtime=runtime,
+        quantization={} if target == "fp32" else {**(facts or {}), "float_layers": float_layers},
+    )
+    return artifact, graph
+
+
+def _adaptive(exported: list[Exported], run: Run, reference: ParityReference) -> dict[str, Any]:
+    """The threshold of adaptive TTA, chosen with the graph that a CPU serves, or the one most like it."""
+    by_precision = {artifact.precision: graph for artifact, graph in exported if artifact.runtime == "onnxruntime"}
+    graph = next((by_precision[p] for p in CPU_PRECISIONS if p in by_precision), exported[0][1])
+    with progress("choosing the adaptive threshold") as on_progress:
+        return choose_threshold(
+            open_session(graph), reference.images, run.preprocess, reference.trained_NK, on_progress
         )
-        add(
-            target,
-            "int8",
-            graph,
-            parity,
-            runtime=runtime,
-            quantization={
-                "photos": len(chosen),
-                "source": str(calibration.calibration or "training split"),
-                "method": METHOD,
-                "float_layers": kept,
-            },
-        )
-    return done
-
-
-_INT8: tuple[tuple[Target, Runtime], ...] = (("int8", "onnxruntime"), ("int8-trt", "tensorrt"))
-
-
-def _gate(runtime: Runtime, reference: ParityReference) -> Callable[[bytes], dict[str, Any]]:
-    return lambda graph: verify(graph, "int8", runtime, reference)
-
-
-def _half_gate(temperature: float, reference: ParityReference) -> Callable[[Classifier], dict[str, Any]]:
-    def gate(halved: Classifier) -> dict[str, Any]:
-        graph = to_onnx(DeployedModel(halved, temperature).eval(), reference.crop)
-        return {"graph": graph, "parity": verify(graph, "fp16", "onnxruntime", reference)}
-
-    return gate
-
-
-def _adaptive(graphs: list[tuple[Artifact, bytes]], run: Run, reference: ParityReference) -> dict[str, Any]:
-    """The threshold of adaptive requests, chosen with the graph that a CPU serves, or what is nearest to it."""
-    by_precision = {a.precision: graph for a, graph in graphs if a.runtime == "onnxruntime"}
-    graph = next((by_precision[p] for p in CPU_PRECISIONS if p in by_precision), graphs[0][1])
-    with progress("looking at uncertain photos again") as on_progress:
-        return adapt(open_session(graph), reference.photos, run.preprocess, reference.trained_NK, on_progress)
 
 
 def _manifest(run: Run, name: str, artifacts: tuple[Artifact, ...], adaptive: dict[str, Any]) -> Manifest:
@@ -212,7 +246,7 @@ def _manifest(run: Run, name: str, artifacts: tuple[Artifact, ...], adaptive: di
 
 
 def _publish(folder: Path, home: Path, manifest: Manifest) -> Path:
-    """Give a finished folder the next free version's name, in one step."""
+    """Give a finished folder the next free version as its name, in one step."""
     version = max((int(path.name) for path in home.iterdir() if path.name.isdecimal()), default=0) + 1
     while True:
         numbered = replace(manifest, version=version)

@@ -1,4 +1,4 @@
-"""Photos in; the range of every activation of a graph out: what INT8's scales are made from."""
+"""Calibration for INT8: choose images and measure the range of every activation, from which scales are made."""
 
 import hashlib
 import tempfile
@@ -14,47 +14,51 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from serving.bundle.manifest import INPUT_NAME
 from training.data.images import DataError, LabelledImage, class_names, list_images
 
-METHOD = "mean over photos of each activation's smallest and largest value"
-"""Recorded in the bundle. Averages of extremes are narrower than the extremes: rare outliers are clipped, the other
-values are resolved more finely."""
-LEAST = 16
-"""Fewer photos than this say too little about an activation's range."""
+METHOD = "mean over images of each activation's smallest and largest value"
+"""Recorded in the bundle. Means of extremes are narrower than the extremes: rare outliers are clipped, and the other
+values get a finer resolution."""
+MIN_IMAGES = 16
+"""Fewer images say too little about an activation's range."""
 
 
-def choose_photos(photos: Sequence[LabelledImage], count: int, seed: int = 0) -> list[LabelledImage]:
-    """A seeded choice of at most `count` photos, spread evenly over the classes.
+def choose_images(images: Sequence[LabelledImage], count: int, seed: int = 0) -> list[LabelledImage]:
+    """Choose at most `count` images at random with a seed, evenly over the classes.
 
     Raises:
         DataError: if there are fewer than 16.
     """
-    if len(photos) < LEAST:
+    if len(images) < MIN_IMAGES:
         raise DataError(
-            f"INT8 needs at least {LEAST} photos to calibrate on, and there are {len(photos)}: name a folder with "
+            f"INT8 needs at least {MIN_IMAGES} images to calibrate on, and there are {len(images)}: name a folder with "
             "more as --calibration, or export with --precisions fp32"
         )
-    shuffled = [photos[row] for row in np.random.default_rng(seed).permutation(len(photos))]
-    seen: dict[int, int] = {}
-    turns = []
-    for photo in shuffled:
-        seen[photo.label] = seen.get(photo.label, 0) + 1
-        turns.append(seen[photo.label])
-    return [shuffled[row] for row in np.argsort(turns, kind="stable")[:count]]
+    shuffled = [images[row] for row in np.random.default_rng(seed).permutation(len(images))]
+    counts: dict[int, int] = {}
+    ranks = []
+    for image in shuffled:
+        counts[image.label] = counts.get(image.label, 0) + 1
+        ranks.append(counts[image.label])
+    return [shuffled[row] for row in np.argsort(ranks, kind="stable")[:count]]
 
 
-def list_calibration(folder: Path) -> list[LabelledImage]:
-    """The photos below a folder, sorted by path; folders in it count as classes, if there are any.
+def list_folder(folder: Path) -> list[LabelledImage]:
+    """The images below a folder, sorted by path; its subfolders, if there are any, are the classes.
 
     Raises:
-        DataError: if it is no folder.
+        DataError: if it is not a folder.
     """
     if not folder.is_dir():
-        raise DataError(f"--calibration is {folder}, which is no folder; give one with photos like those to be served")
-    photos = list_images(folder, class_names(folder) or (".",))
-    return [replace(photo, sha256=hashlib.sha256(photo.path.read_bytes()).digest()) for photo in photos]
+        raise DataError(f"{folder} is not a folder; give one with images like those to be served")
+    images = list_images(folder, class_names(folder) or (".",))
+    return [replace(image, sha256=hashlib.sha256(image.path.read_bytes()).digest()) for image in images]
 
 
-def measure_ranges(graph: bytes, views_NHWC: NDArray[np.uint8], on_progress: Callable[[int, int], None]) -> TensorsData:
-    """Run the fp32 graph on the views of photos, uint8 `[N, crop, crop, 3]`, one at a time.
+def measure_ranges(
+    graph: bytes,
+    views_NHWC: NDArray[np.uint8],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> TensorsData:
+    """Run the fp32 graph on views, uint8 `[N, crop, crop, 3]`, one at a time.
 
     Returns:
         The range of each float activation.
@@ -68,22 +72,22 @@ def measure_ranges(graph: bytes, views_NHWC: NDArray[np.uint8], on_progress: Cal
             calibrate_method=CalibrationMethod.MinMax,
             extra_options={"moving_average": True},
         )
-        calibrator.collect_data(_Reader(views_NHWC, on_progress))
+        calibrator.collect_data(_ViewReader(views_NHWC, on_progress))
         ranges: TensorsData = calibrator.compute_data()
     return ranges
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the library ships no types
-    """Hands out views one at a time."""
+class _ViewReader(CalibrationDataReader):  # type: ignore[misc]  # the library ships no types
+    """Yields the views one at a time."""
 
     def __init__(self, views_NHWC: NDArray[np.uint8], on_progress: Callable[[int, int], None]) -> None:
         self._views_NHWC = views_NHWC
-        self._next = 0
+        self._done = 0
         self._on_progress = on_progress
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        if self._next == len(self._views_NHWC):
+        if self._done == len(self._views_NHWC):
             return None
-        self._next += 1
-        self._on_progress(self._next, len(self._views_NHWC))
-        return {INPUT_NAME: self._views_NHWC[self._next - 1 : self._next]}
+        self._done += 1
+        self._on_progress(self._done, len(self._views_NHWC))
+        return {INPUT_NAME: self._views_NHWC[self._done - 1 : self._done]}

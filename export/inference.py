@@ -1,7 +1,4 @@
-"""A graph in; answers of ONNX Runtime on the CPU out.
-
-Photos in; what the network looks at out: view 0 of each, as training's evaluation and the server see it.
-"""
+"""ONNX Runtime on the CPU for exported graphs, and the views of images that they compute."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,50 +17,51 @@ _ERRORS_ONLY = 3
 
 
 def open_session(graph: bytes) -> onnxruntime.InferenceSession:
-    """A session whose calls take one thread each: several of them run side by side faster than one on all cores."""
+    """Open a session with one thread per call: several such calls at once are faster than one call on all cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def answer(session: onnxruntime.InferenceSession, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+def predict(session: onnxruntime.InferenceSession, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Probabilities float32 `[N, K]` of one batch, uint8 `[N, H, W, 3]`."""
-    probabilities: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
-    return probabilities
+    probabilities_NK: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
+    return probabilities_NK
 
 
-def answer_each(
+def predict_each(
     session: onnxruntime.InferenceSession,
     images_NHWC: NDArray[np.uint8],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NDArray[np.float32]:
     """Probabilities float32 `[N, K]`, computed one image at a time on all cores."""
-    answers = []
+    probabilities = []
     with ThreadPoolExecutor(available_cpus()) as pool:
         rows = (images_NHWC[row : row + 1] for row in range(len(images_NHWC)))
-        for probabilities in pool.map(lambda row: answer(session, row), rows):
-            answers.append(probabilities)
-            on_progress(len(answers), len(images_NHWC))
-    return np.concatenate(answers)
+        for probabilities_1K in pool.map(lambda row: predict(session, row), rows):
+            probabilities.append(probabilities_1K)
+            on_progress(len(probabilities), len(images_NHWC))
+    return np.concatenate(probabilities)
 
 
 def load_views(
-    photos: Sequence[LabelledImage], preprocess: Preprocess, on_progress: Callable[[int, int], None]
+    images: Sequence[LabelledImage],
+    preprocess: Preprocess,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NDArray[np.uint8]:
-    """View 0 of each photo, uint8 `[N, crop, crop, 3]`.
+    """View 0 of each image, uint8 `[N, crop, crop, 3]`, as training's evaluation and the server make it.
 
     Raises:
-        DataError: if a photo is gone, or no longer what it was when it was listed.
+        DataError: if an image is missing or has changed since it was listed.
         ImageError: if it cannot be decoded.
     """
-    views_NHWC = np.empty((len(photos), preprocess.crop, preprocess.crop, 3), np.uint8)
+    views_NHWC = np.empty((len(images), preprocess.crop, preprocess.crop, 3), np.uint8)
 
-    def load(item: tuple[int, LabelledImage]) -> None:
-        row, photo = item
-        views_NHWC[row] = make_views(preprocess.canvas(photo.read()), preprocess.crop)[0]
+    def load(row: int) -> None:
+        views_NHWC[row] = make_views(preprocess.canvas(images[row].read()), preprocess.crop)[0]
 
     with ThreadPoolExecutor(available_cpus()) as pool:
-        for done, _ in enumerate(pool.map(load, enumerate(photos)), 1):
-            on_progress(done, len(photos))
+        for done, _ in enumerate(pool.map(load, range(len(images))), 1):
+            on_progress(done, len(images))
     return views_NHWC

@@ -1,4 +1,4 @@
-"""A manifest in; bundle.html out: what is deployed, and how it compares with what was trained."""
+"""bundle.html: what is deployed and how it compares with what was trained."""
 
 from html import escape
 
@@ -16,16 +16,9 @@ td{overflow-wrap:anywhere}
 
 
 def render_page(manifest: Manifest) -> str:
-    """The page as HTML: self-contained, no script."""
-    accuracy = manifest.metrics["accuracy"]
-    preprocess = manifest.preprocess
+    """Render the page: self-contained HTML without scripts."""
     facts = {
-        "created": manifest.created,
-        "network": manifest.arch,
-        "classes": f"{len(manifest.classes):,}: {', '.join(manifest.classes[:50])}",
-        "input": f"{preprocess.crop} of {preprocess.resize} pixels, {preprocess.interpolation}",
-        "temperature": f"{manifest.temperature:.3f}, inside the graphs",
-        "adaptive requests": describe_adaptive(manifest),
+        **describe_model(manifest, most_classes=50),
         **{f"fingerprint of the {what}": sha256 for what, sha256 in manifest.fingerprints.items()},
         "versions": ", ".join(f"{name} {release}" for name, release in manifest.versions.items()),
     }
@@ -34,18 +27,17 @@ def render_page(manifest: Manifest) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in parity_row(artifact)) + "</tr>"
         for artifact in manifest.artifacts
     )
-    notes = [note for artifact in manifest.artifacts for note in _quantization(artifact)]
+    notes = [describe_quantization(artifact) for artifact in manifest.artifacts if artifact.quantization]
     title = escape(manifest.resource)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"
-        f'<p class="lead">Trained: <b>{100 * accuracy["value"]:.2f}%</b> of {manifest.metrics["n"]:,} validation '
-        f"photos right (95% interval {100 * accuracy['lower']:.2f}% to {100 * accuracy['upper']:.2f}%).</p>"
-        f'<h2>Files, and how they compare</h2><div class="table"><table><tr>{header}</tr>{rows}</table></div>'
-        '<p class="note">Each file was run in ONNX Runtime on the validation photos and compared with the trained '
-        "network's probabilities; |Δp| is the difference of a probability. The second runtime reads the same file and "
-        "is compared with ONNX Runtime.</p>"
+        f'<p class="lead">Accuracy of the trained network: {describe_accuracy(manifest)}.</p>'
+        f'<h2>Files and their parity</h2><div class="table"><table><tr>{header}</tr>{rows}</table></div>'
+        '<p class="note">Each file was run in ONNX Runtime on the validation images and compared with the trained '
+        "network: agreement is the part of the images with the same predicted class, |Δp| the difference of a "
+        "probability. The cross-check runs the same file in OpenVINO and compares it with ONNX Runtime.</p>"
         + "".join(f"<p>{escape(note)}</p>" for note in notes)
         + '<h2>The model</h2><div class="table"><table>'
         + "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in facts.items())
@@ -53,7 +45,17 @@ def render_page(manifest: Manifest) -> str:
     )
 
 
-PARITY_COLUMNS = ("file", "for", "MB", "right", "same answers", "max |Δp|", "mean |Δp|", "second runtime", "SHA-256")
+PARITY_COLUMNS = (
+    "file",
+    "for",
+    "MB",
+    "correct",
+    "agreement",
+    "max |Δp|",
+    "mean |Δp|",
+    "cross-check with OpenVINO",
+    "SHA-256",
+)
 
 
 def parity_row(artifact: Artifact) -> tuple[str, ...]:
@@ -68,34 +70,50 @@ def parity_row(artifact: Artifact) -> tuple[str, ...]:
         f"{100 * parity['agreement']:.2f}%",
         f"{parity['max_abs_diff']:.1e}",
         f"{parity['mean_abs_diff']:.1e}",
-        f"{second['name']}: {100 * second['agreement']:.2f}% same, max |Δp| {second['max_abs_diff']:.1e}"
+        f"{second['name']}: agreement {100 * second['agreement']:.2f}%, max |Δp| {second['max_abs_diff']:.1e}"
         if second
-        else "not compared",
+        else "none",
         f"{artifact.sha256[:12]}…",
     )
 
 
-def describe_adaptive(manifest: Manifest) -> str:
-    """What adaptive requests look at."""
-    facts = manifest.adaptive
-    if not facts:
-        return "no threshold: adaptive requests look at all views"
-    return (
-        f"more views below {facts['threshold']:.3f}: {facts['mean_views']:.2f} of {facts['views']} views a photo, "
-        f"{100 * facts['agreement']:.2f}% of {facts['photos']:,} photos answered as with all views"
-    )
+def describe_model(manifest: Manifest, *, most_classes: int) -> dict[str, str]:
+    """Facts about a model by their names, for a table."""
+    preprocess = manifest.preprocess
+    return {
+        "created": manifest.created,
+        "network": manifest.arch,
+        "classes": f"{len(manifest.classes):,}: {', '.join(manifest.classes[:most_classes])}",
+        "input": f"{preprocess.crop} of {preprocess.resize} pixels, {preprocess.interpolation}",
+        "temperature": f"{manifest.temperature:.3f}, inside the graphs",
+        "adaptive TTA": _describe_adaptive(manifest),
+    }
 
 
-def _quantization(artifact: Artifact) -> list[str]:
+def describe_accuracy(manifest: Manifest) -> str:
+    """The accuracy on the validation images, with its interval."""
+    accuracy, count = manifest.metrics["accuracy"], manifest.metrics["n"]
+    lower, upper = 100 * accuracy["lower"], 100 * accuracy["upper"]
+    return f"{100 * accuracy['value']:.2f}% of {count:,} images (95% interval {lower:.2f}% to {upper:.2f}%)"
+
+
+def describe_quantization(artifact: Artifact) -> str:
+    """How an artifact's precision was lowered and which of its layers stay in float32."""
     facts = artifact.quantization
-    if not facts:
-        return []
     unit = "nats" if artifact.precision == "int8" else "of a logit"
     kept = ", ".join(f"{layer['layer']} ({layer['damage']:.1e} {unit})" for layer in facts["float_layers"])
     calibrated = ""
     if "photos" in facts:
-        calibrated = f"calibrated on {facts['photos']:,} photos ({facts['source']}), {facts['method']}; "
-    return [
-        f"{artifact.file}: {calibrated}"
-        + (f"left in float32, with the damage measured there: {kept}." if kept else "no layer is left in float32.")
-    ]
+        calibrated = f"calibrated on {facts['photos']:,} images ({facts['source']}), {facts['method']}; "
+    layers = f"layers in float32, with their sensitivity: {kept}." if kept else "no layer stays in float32."
+    return f"{artifact.file}: {calibrated}{layers}"
+
+
+def _describe_adaptive(manifest: Manifest) -> str:
+    facts = manifest.adaptive
+    if not facts:
+        return "no threshold: adaptive requests compute all views"
+    return (
+        f"all {facts['views']} views below a confidence of {facts['threshold']:.3f}: {facts['mean_views']:.2f} views "
+        f"per image, agreement with all views {100 * facts['agreement']:.2f}% on {facts['photos']:,} images"
+    )

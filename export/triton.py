@@ -1,80 +1,61 @@
-"""A bundle in; a model repository for Triton Inference Server out: `OUT/NAME/{config.pbtxt,labels.txt,1/model.*}`."""
+"""`python -m export triton`: write a bundle as a model repository, `OUT/NAME/{config.pbtxt,labels.txt,1/model.*}`."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Bundle, Precision
+from export.options import TritonOptions
+from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Bundle, Manifest, open_bundle
 from serving.engine.cuda import find_gpu
 from serving.engine.tensorrt import load_tensorrt
-from serving.engine.tensorrt_cache import EngineBuildError, find_engines, read_plan
+from serving.engine.tensorrt_cache import EngineBuildError, default_engines, find_engines, read_plan
 from serving.system.files import new_folder, sync_folder
+from training.console import say
 
-Backend = Literal["onnxruntime", "tensorrt"]
 LABELS = "labels.txt"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TritonOptions:
-    """How Triton is to serve the model."""
-
-    backend: Backend = "onnxruntime"
-    precision: Precision = "int8"
-    device: Literal["cpu", "gpu"] = "cpu"
-    instances: int = 1
-    """Instances a device."""
-    max_batch: int = 64
-    max_queue_delay_us: int = 0
-    """How long the first request of a batch waits for others, in microseconds; 0 batches only what waits anyway."""
-
-    def __post_init__(self) -> None:
-        if self.backend == "tensorrt" and self.device != "gpu":
-            raise ValueError("the tensorrt backend runs on GPUs only: add --device gpu")
-        for name, low, high in (("instances", 1, 256), ("max_batch", 1, 4096), ("max_queue_delay_us", 0, 10_000_000)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between {low} and {high:,}")
+def run(options: TritonOptions) -> None:
+    """Run the command; errors are those of `write_repository`."""
+    folder = write_repository(options)
+    say(f"wrote {folder}; serve it with tritonserver --model-repository {options.out}")
 
 
-def write_repository(bundle: Bundle, out: Path, options: TritonOptions, engines: Path) -> Path:
-    """Write the repository's folder of one model, in one step.
-
-    Args:
-        out: folder of Triton's models; must not hold the model yet.
-        engines: cache of engines, for the tensorrt backend.
+def write_repository(options: TritonOptions) -> Path:
+    """Write one model's folder of the repository, in one step.
 
     Returns:
-        `out/NAME`.
+        `OUT/NAME`.
 
     Raises:
-        ValueError: if the model is there already.
-        BundleError: if the bundle lacks the precision, or its file is damaged.
-        EngineBuildError, CudaError: if the tensorrt backend is asked for and this host has no engine that fits.
+        ValueError: if `OUT/NAME` exists.
+        BundleError: if the bundle lacks the precision, or its file was changed.
+        EngineBuildError, CudaError: if the tensorrt backend is chosen and this host has no engine that fits.
     """
+    bundle = open_bundle(options.bundle)
     manifest = bundle.manifest
-    place = out / manifest.name
+    place = options.out / manifest.name
     if place.exists():
-        raise ValueError(f"{place} is there already, and nothing is overwritten: remove it, or give another --out")
-    max_batch = options.max_batch
+        raise ValueError(f"{place} exists and is not overwritten: remove it, or give another --out")
     if options.backend == "tensorrt":
-        content, largest = _plan(bundle, options.precision, engines)
-        if max_batch > largest:
-            raise ValueError(f"max_batch is {max_batch}, and the engine was built for at most {largest}")
+        content, largest = _largest_plan(bundle, options)
+        if options.max_batch > largest:
+            raise ValueError(f"max_batch is {options.max_batch}; the engine was built for at most {largest}")
         file = "model.plan"
     else:
         content, file = bundle.read(bundle.artifact(options.precision)), "model.onnx"
-    with new_folder(out, manifest.name) as folder:
+    with new_folder(options.out, manifest.name) as folder:
         (folder / str(manifest.version)).mkdir()
         (folder / str(manifest.version) / file).write_bytes(content)
         (folder / LABELS).write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
-        (folder / "config.pbtxt").write_text(_config(bundle, options), encoding="utf-8")
+        (folder / "config.pbtxt").write_text(_model_config(manifest, options), encoding="utf-8")
         sync_folder(folder)
         folder.rename(place)
     return place
 
 
-def _plan(bundle: Bundle, precision: Precision, engines: Path) -> tuple[bytes, int]:
-    """The engine of this host with the largest batch, and that batch."""
-    sha256 = bundle.artifact(precision, "tensorrt").sha256
+def _largest_plan(bundle: Bundle, options: TritonOptions) -> tuple[bytes, int]:
+    """The plan of this host's engine with the largest batch, and that batch."""
+    engines = options.engines or default_engines()
+    sha256 = bundle.artifact(options.precision, "tensorrt").sha256
     gpu, release = find_gpu(), str(load_tensorrt().__version__)
     here = (gpu.name, gpu.compute_capability, release)
     fitting = [
@@ -84,17 +65,17 @@ def _plan(bundle: Bundle, precision: Precision, engines: Path) -> tuple[bytes, i
     ]
     if not fitting:
         raise EngineBuildError(
-            f"{engines} has no {precision} engine of {bundle.manifest.resource} for this host's {gpu.name} and "
-            f"TensorRT {release}: build one with python -m export engine {bundle.folder} --precision {precision}"
+            f"{engines} has no {options.precision} engine of {bundle.manifest.resource} for this host's {gpu.name} and "
+            f"TensorRT {release}: build one with python -m export engine {bundle.folder} "
+            f"--precision {options.precision}"
         )
     largest, folder = max(fitting)
     plan, _ = read_plan(folder, gpu=gpu.name, compute_capability=gpu.compute_capability, tensorrt=release)
     return plan, largest
 
 
-def _config(bundle: Bundle, options: TritonOptions) -> str:
-    """The model configuration, in protobuf's text format."""
-    manifest = bundle.manifest
+def _model_config(manifest: Manifest, options: TritonOptions) -> str:
+    """The model configuration in protobuf's text format."""
     crop = manifest.preprocess.crop
     # Triton names a compiled engine's and an ONNX file's runtime in two different fields
     runtime = 'platform: "tensorrt_plan"' if options.backend == "tensorrt" else 'backend: "onnxruntime"'

@@ -1,12 +1,8 @@
-"""Who asks: the name and roles that a call was authenticated with, and the connection that it came by.
+"""The current call and the client that made it: context variables that an interceptor sets for each gRPC call.
 
-The interceptor (serving/rpc/authentication.py) says it once for each call; whatever the call goes through may
-ask for it.
-
-The gRPC call that is being answered, as logs, metrics and traces know it. No gRPC here.
+Inner layers read them for quotas, authorization, logs, metrics and traces. This module imports no gRPC.
 """
 
-import ipaddress
 import itertools
 import logging
 import re
@@ -16,134 +12,137 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import unquote
 
+from serving.system.logs import REQUEST_ID
+from serving.system.network import parse_address
+
 
 class Role(StrEnum):
-    """What a caller may do."""
+    """What a client may do."""
 
     PREDICT = "predict"
-    """Classify pictures."""
+    """Classify images."""
     LABEL = "label"
-    """Record labels, and read the statistics."""
+    """Record labels and read the statistics."""
     ADMIN = "admin"
-    """Everything, also what changes the server or tells of its inside."""
+    """Everything, including changing the server's models and reading its internals."""
 
 
 ALL_ROLES = frozenset(Role)
 
 
 class RoleMissing(PermissionError):
-    """The caller is known, but may not do this; `role` is what it would need."""
+    """The client is known but lacks a role; `role` is the one it needs."""
 
-    def __init__(self, name: str, role: Role, what: str) -> None:
-        super().__init__(f"{name} may not {what}: that needs the role {role}; ask the server's operator for it")
+    def __init__(self, name: str, role: Role, action: str) -> None:
+        super().__init__(f"{name} may not {action}: that needs the role {role}; ask the server's operator for it")
         self.role = role
 
 
 @dataclass(frozen=True, slots=True)
 class ClientIdentity:
-    """One caller. Its connections share what is the caller's."""
+    """One client on one of its connections. Quotas belong to `owner`, so all its connections share them."""
 
     owner: str
-    """Whom the call counts for: the authenticated name, or else the address (of IPv6 its /64 network)."""
+    """The authenticated name, or without one the address: an IPv4 address or an IPv6 /64 network."""
     connection: str
-    """The connection that it came by, as gRPC names its other end."""
+    """The peer as gRPC names it."""
     roles: frozenset[Role] = ALL_ROLES
 
-    def require(self, role: Role, what: str) -> None:
-        """Check that the caller has a role, or is an administrator.
+    def require(self, role: Role, action: str) -> None:
+        """Check that the client has a role; administrators have all.
 
         Args:
             role: the role.
-            what: what it is needed for, to end the sentence "NAME may not …".
+            action: what it is needed for; completes the sentence "NAME may not …".
 
         Raises:
-            RoleMissing: if it has not.
+            RoleMissing: if the client lacks it.
         """
         if role not in self.roles and Role.ADMIN not in self.roles:
-            raise RoleMissing(self.owner, role, what)
+            raise RoleMissing(self.owner, role, action)
 
 
 INTERNAL_CLIENT = ClientIdentity("", "")
-"""Who asks when no call does, such as this process itself."""
+"""The identity of work that no call asked for, such as this process's own."""
 
-CURRENT_CLIENT: ContextVar[ClientIdentity] = ContextVar("caller", default=INTERNAL_CLIENT)
-"""The caller of the call that this task answers."""
+CURRENT_CLIENT: ContextVar[ClientIdentity] = ContextVar("client", default=INTERNAL_CLIENT)
+"""The client of the call that this task works for."""
 
 
-@lru_cache(4096)  # by far most calls come by a connection that has come before
+@lru_cache(4096)  # most calls come from a connection that has been used before
 def client_identity(peer: str, name: str, roles: frozenset[Role]) -> ClientIdentity:
-    """The caller with a name, or with none, at the other end of a connection.
+    """Identify a client.
 
     Args:
-        peer: as gRPC tells it: "ipv4:HOST:PORT", "ipv6:%5BHOST%5D:PORT", "unix:PATH".
+        peer: as gRPC writes it: "ipv4:HOST:PORT", "ipv6:%5BHOST%5D:PORT" or "unix:PATH".
         name: the authenticated name; empty if there is none.
-        roles: what it may do.
+        roles: what the client may do.
     """
     return ClientIdentity(name or _address(peer), peer, roles)
 
 
 def _address(peer: str) -> str:
-    """Of a connection's other end what belongs to one caller: without the port, and of IPv6 the network."""
+    """The part of a peer's address that one client owns: the IPv4 address, the IPv6 /64 network, or the socket."""
     family, _, rest = unquote(peer).partition(":")
     if family == "ipv4":
-        return rest.rpartition(":")[0]
+        return parse_address(rest)[0]
     if family == "ipv6":
-        host = rest.rpartition(":")[0].strip("[]").partition("%")[0]
-        # whoever has one IPv6 address has 2^64 of them
-        return str(ipaddress.ip_network(f"{host}/64", strict=False))
+        host = parse_address(rest)[0].partition("%")[0]
+        return str(ip_network(f"{host}/64", strict=False))  # a host with one IPv6 address usually has all 2^64 of them
     return peer
 
 
 REQUEST_ID_PATTERN = re.compile(r"[\x21-\x7e]{1,128}")
-"""What is taken over from callers: it is written to logs and sent back, so it must fit in a line of them."""
+"""Request IDs that are accepted from clients: they are logged and sent back, so they must fit in one line."""
 
 _prefix = secrets.token_hex(6)
 _numbers = itertools.count(1)
 
 
 class Call:
-    """One call, from its arrival to its last answer. Inner layers add what they did for it."""
+    """One call from its start to its last response. Inner layers add to its counts."""
 
     __slots__ = ("began", "images", "labels", "method", "request_id", "rows", "trace")
 
     def __init__(self, method: str, request_id: str) -> None:
         self.method = method
-        """pawserve.v1.Classifier/Classify."""
+        """Such as pawserve.v1.Classifier/Classify."""
         self.request_id = request_id
         self.began = time.monotonic()
         self.images = 0
-        """Pictures classified, or refused one by one."""
+        """Images classified or failed one by one."""
         self.rows = 0
-        """Rows admitted for them: pictures times views."""
+        """Rows admitted for them: images times views."""
         self.labels = 0
         """Labels recorded."""
         self.trace: Any = None
         """The OpenTelemetry context of its span, if it is traced."""
 
     def elapsed_s(self) -> float:
-        """Seconds since it came."""
+        """Seconds since the call began."""
         return time.monotonic() - self.began
 
 
-CURRENT_CALL: ContextVar[Call | None] = ContextVar("CURRENT_CALL", default=None)
-"""The call that this task works for; tasks that it starts see it too."""
+CURRENT_CALL: ContextVar[Call | None] = ContextVar("call", default=None)
+"""The call that this task works for; tasks that it starts inherit it."""
 
 
 def choose_request_id(given: object) -> str:
-    """The caller's ID if it is one; else a new one, unique among all servers and starts."""
+    """Return the client's request ID if it is well-formed, otherwise a new one that is unique among all servers."""
     if isinstance(given, str) and REQUEST_ID_PATTERN.fullmatch(given):
         return given
     return f"{_prefix}-{next(_numbers):x}"
 
 
-class CallFilter(logging.Filter):
-    """Adds `request_id` to what is logged while a call is being answered."""
+class RequestIdFilter(logging.Filter):
+    """Adds the current call's request ID to log records."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         call = CURRENT_CALL.get()
-        if call is not None and not hasattr(record, "request_id"):
-            record.request_id = call.request_id
+        if call is not None and not hasattr(record, REQUEST_ID):
+            setattr(record, REQUEST_ID, call.request_id)
         return True

@@ -10,20 +10,22 @@ from functools import partial
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.batching.admission import Quotas
+from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import resource_name
-from serving.models.repository import ModelRepository, ServedModel, find_bundles, load_model
+from serving.models.loader import ServedModel, load_model
+from serving.models.repository import ModelRepository
 from serving.models.watcher import ModelWatcher
 from serving.observability.observers import Observability
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
-from serving.rpc.authentication import authentication
+from serving.rpc.authentication import build_authentication
 from serving.rpc.calls import CallInterceptor
 from serving.rpc.classification import ClassificationService
 from serving.rpc.draining import DrainInterceptor
 from serving.rpc.health import HealthServicer
-from serving.rpc.messages import MessageReader
+from serving.rpc.in_flight import BytesInFlight
+from serving.rpc.messages import MessageInterceptor
 from serving.rpc.open_inference.service import InferenceService
 from serving.rpc.pawserve.service import ClassifierService
 from serving.rpc.reflection import enable_reflection
@@ -32,6 +34,7 @@ from serving.settings import Settings
 from serving.statistics.feedback import Feedback
 from serving.statistics.retention import Retention
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
+from serving.system.network import format_address, parse_address
 from serving.tokens.keyring import Keyring
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
@@ -78,7 +81,7 @@ class Server:
         """
         with self._saying_why():
             self._observing = Observability(self.settings.observability)
-            self._options = replace(self.settings.options, observer_of=self._observing.observer_of)
+            self._options = replace(self.settings.options, make_observer=self._observing.make_observer)
             await asyncio.to_thread(self._load_models)
             await asyncio.to_thread(self._open_state)
             self._observe()
@@ -96,7 +99,7 @@ class Server:
     async def shutdown(self) -> None:
         """Answer what is in flight, within the grace period; then write what is known, and let go of everything."""
         self.end()
-        await self._new_calls.hold_new()
+        await self._new_calls.hold()
         drained = asyncio.create_task(self._server.stop(self.settings.grace_s))
         await self._new_calls.release()
         cut_short = asyncio.create_task(self._cut_short.wait())
@@ -110,7 +113,7 @@ class Server:
     def end(self) -> None:
         """Say that nothing is well any more, and end the calls that would go on for ever."""
         self.health.stop()
-        self._pipelines.stop()
+        self._streams.stop()
         self._watching.cancel()
         self.classifier.statistics.stop()
 
@@ -194,15 +197,15 @@ class Server:
     def _make_services(self) -> None:
         settings = self.settings
         feedback = Feedback(self._signer, self._store, self._observing.labels_recorded)
-        bytes_in_flight = Quotas(settings.max_bytes_in_flight)
-        pictures = ClassificationService(self.repository, feedback, settings.max_views, bytes_in_flight)
-        self._pipelines = StreamProcessor(pictures)
-        self.classifier = ClassifierService(self.repository, feedback, self._store, pictures, self._pipelines)
+        in_flight = BytesInFlight(settings.max_bytes_in_flight)
+        classification = ClassificationService(self.repository, feedback, settings.max_views, in_flight)
+        self._streams = StreamProcessor(in_flight)
+        self.classifier = ClassifierService(self.repository, feedback, self._store, classification, self._streams)
         self.watcher = ModelWatcher(
             self.repository, settings.models, settings.wanted, self._options, self._register, settings.keep_versions
         )
         self._inference = InferenceService(
-            self.repository, self.watcher, pictures, self._pipelines, settings.options.limits
+            self.repository, self.watcher, classification, self._streams, settings.options.limits.max_pixels
         )
         self.health = HealthServicer([SERVICE, INFERENCE_SERVICE])
         loop = asyncio.get_running_loop()
@@ -210,8 +213,8 @@ class Server:
         self._tell_health()
         self.interceptors = [
             CallInterceptor(self._observing.call_observers),
-            authentication(settings.security, settings.listen),
-            MessageReader(),
+            build_authentication(settings.security, settings.listen),
+            MessageInterceptor(),
         ]
 
     def _listen(self) -> None:
@@ -235,7 +238,7 @@ class Server:
                 f"cannot listen on {settings.listen}: the port is taken, or the address is not this machine's; "
                 "stop the other server, or name another address with --listen"
             ) from error
-        self.address = f"{settings.listen.rpartition(':')[0]}:{port}"
+        self.address = format_address(parse_address(settings.listen)[0], port)
 
     def _add_port(self) -> int:
         tls = self.settings.security.tls

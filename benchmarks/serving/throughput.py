@@ -23,12 +23,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import Bundle
 from serving.client import Client
 from serving.engine.base import EngineLayout
 from serving.engine.onnx import choose_precision, load_engines
 from serving.image.views import make_views
-from serving.models.repository import find_bundles
 from serving.system.cpus import available_cpus
 
 RESULTS = Path(__file__).parent / "results"

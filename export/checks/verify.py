@@ -1,10 +1,11 @@
-"""An ONNX graph, the network that was trained, and real photos in; figures of how they agree out, or a CheckError.
+"""All checks of an exported graph: form, operators, batch sizes, agreement on real images, a cross-check with OpenVINO.
 
-Nothing that fails a gate is written.
+A graph that fails a check is not written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -13,55 +14,73 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from export.checks.agreement import check_agreement, compare
-from export.checks.checks import CheckError, ParityError, Tolerances
-from export.checks.cross_check import PHOTOS, run_openvino, second_runtime
-from export.checks.operators import check_operators
+from export.checks.checks import CheckError, ParityError, Tolerances, check_agreement, compare
 from export.graphs.onnx import DeployedModel
-from export.inference import answer, answer_each, open_session
+from export.inference import open_session, predict, predict_each
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Precision, Runtime
 from training.console import progress
 from training.data.images import LabelledImage
 
 CHECK_BATCHES = (1, 3, 32)
+TRAINED = "the trained network"
+CROSS_CHECKED_IMAGES = 500
+"""At most: the cross-check compares two readings of the same graph, which needs fewer images than accuracy does."""
+_OPENVINO_BATCH = 4
+
+TENSORRT_OPSETS = range(9, 26)
+_OPERATORS = """
+    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast CastLike Ceil
+    Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Div
+    Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gelu Gemm
+    GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization HardSigmoid
+    HardSwish Hardmax Identity If InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu Less
+    LessOrEqual Log LogSoftmax LpNormalization LpPool MatMul Max MaxPool Mean MeanVarianceNormalization Min Mish Mod
+    Mul Neg NonZero Not OneHot Or PRelu Pad Pow QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum
+    ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round
+    ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign
+    SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample
+    Where Xor
+"""
+TENSORRT_OPERATORS = frozenset(_OPERATORS.split())
+"""Operators of ONNX's default domain that TensorRT 11's parser imports; see docs/operators.md of
+github.com/onnx/onnx-tensorrt."""
 
 
 @dataclass(frozen=True)
 class ParityReference:
-    """What every graph of a run is held against."""
+    """What every graph of a run is compared with."""
 
     model: DeployedModel
     """The trained network, float32."""
     crop: int
+    """Side of the input in pixels."""
     classes: int
-    photos: Sequence[LabelledImage]
-    """The validation photos."""
+    images: Sequence[LabelledImage]
+    """The validation images."""
     views_NHWC: NDArray[np.uint8]
+    """View 0 of each image."""
     trained_NK: NDArray[np.float32]
-    """What the run recorded for each photo."""
+    """The probabilities that the run recorded for each image."""
     tolerances: Tolerances
 
     @property
     def labels_N(self) -> NDArray[np.int64]:
-        return np.array([photo.label for photo in self.photos], np.int64)
+        return np.array([image.label for image in self.images], np.int64)
 
-    def undecided(self, count: int) -> NDArray[np.int64]:
-        """Rows of the photos that the network is least sure about: where a difference shows first.
-
-        A smaller set is repeated.
-        """
+    def least_confident(self, count: int) -> NDArray[np.int64]:
+        """Rows of the images of lowest confidence, where a difference shows first; a smaller set is repeated."""
         order_N = np.argsort(np.nanmax(self.trained_NK, 1), kind="stable")
         return order_N[np.arange(count) % len(order_N)]
 
 
 def verify(graph: bytes, precision: Precision, runtime: Runtime, reference: ParityReference) -> dict[str, Any]:
-    """Send a graph through all checks: form, operators, batch sizes, answers on every photo, a second runtime.
+    """Run all checks of a graph.
 
     Returns:
         The parity figures for the manifest.
 
     Raises:
-        CheckError: at the first gate that it does not pass.
+        CheckError: at the first check that fails.
     """
     what = f"{precision} for TensorRT" if runtime == "tensorrt" else precision
     check_graph(graph, crop=reference.crop, classes=reference.classes)
@@ -69,20 +88,21 @@ def verify(graph: bytes, precision: Precision, runtime: Runtime, reference: Pari
         check_operators(graph)
     session = open_session(graph)
     by_batch = check_batches(session, reference, reference.tolerances.max_diff(precision))
-    with progress(f"comparing answers, {what}") as on_progress:
-        answers_NK = answer_each(session, reference.views_NHWC, on_progress)
-    found = compare(answers_NK, reference.trained_NK, reference.labels_N)
-    check_agreement(found, precision, reference.tolerances, what, reference.photos[found.worst].path)
+    with progress(f"parity check, {what}") as on_progress:
+        found_NK = predict_each(session, reference.views_NHWC, on_progress)
+    found = compare(found_NK, reference.trained_NK, reference.labels_N)
+    worst = reference.images[found.worst].path
+    check_agreement(found, precision, reference.tolerances, what=what, reference=TRAINED, worst_image=worst)
     return {
         "reference": "torch",
         "max_abs_diff_by_batch": by_batch,
         **found.to_json(),
-        "second_runtime": check_second_runtime(graph, precision, what, answers_NK, reference),
+        "second_runtime": cross_check(graph, precision, what, found_NK, reference),  # the manifest's name for it
     }
 
 
 def check_graph(graph: bytes, *, crop: int, classes: int) -> None:
-    """Gate: the graph is valid ONNX, with a symbolic batch dimension and the engine contract's input and output.
+    """Check that a graph is valid ONNX with a symbolic batch dimension and the engine contract's input and output.
 
     Raises:
         CheckError: if it is not.
@@ -91,7 +111,7 @@ def check_graph(graph: bytes, *, crop: int, classes: int) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise CheckError(f"the ONNX checker refuses the graph: {error}") from error
+        raise CheckError(f"the ONNX checker rejects the graph: {error}") from error
     for kind, values, name, element, shape in (
         ("input", model.graph.input, INPUT_NAME, onnx.TensorProto.UINT8, (crop, crop, 3)),
         ("output", model.graph.output, OUTPUT_NAME, onnx.TensorProto.FLOAT, (classes,)),
@@ -106,63 +126,113 @@ def check_graph(graph: bytes, *, crop: int, classes: int) -> None:
             raise CheckError(f"the graph's {kind} {name} has a fixed batch of {sizes[0].dim_value}, not a symbolic one")
 
 
+def check_operators(graph: bytes) -> None:
+    """Check that TensorRT's parser has the opset and every operator, and that uint8 is cast before anything else.
+
+    Raises:
+        CheckError: naming the node and its operator.
+    """
+    model = onnx.load_from_string(graph)
+    for opset in model.opset_import:
+        if opset.domain not in ("", "ai.onnx"):
+            raise CheckError(f"the graph uses operators of {opset.domain!r}; TensorRT has only ONNX's own")
+        if opset.version not in TENSORRT_OPSETS:
+            first, last = TENSORRT_OPSETS[0], TENSORRT_OPSETS[-1]
+            raise CheckError(f"the graph has opset {opset.version}; TensorRT reads {first} to {last}")
+    inputs = {value.name for value in model.graph.input}
+    for node in model.graph.node:
+        if node.op_type not in TENSORRT_OPERATORS:
+            raise CheckError(
+                f"node {node.name!r} is a {node.op_type}, which TensorRT does not have: choose a backbone without it, "
+                "or export with --precisions int8, which is for ONNX Runtime only"
+            )
+        if node.op_type != "Cast" and inputs.intersection(node.input):
+            raise CheckError(f"node {node.name!r} ({node.op_type}) reads uint8 images; TensorRT can only cast them")
+
+
 def check_batches(
     session: onnxruntime.InferenceSession, reference: ParityReference, allowed: float | None
 ) -> dict[str, float]:
-    """Gate: batches of 1, 3 and 32 run, and give torch's probabilities for the same pixels.
+    """Check that batches of 1, 3 and 32 run and give torch's probabilities for the same pixels.
 
     Args:
-        allowed: largest difference of a probability; None where the answers are judged on all photos instead.
+        allowed: largest difference of a probability; None where agreement on all images is checked instead.
 
     Returns:
         The largest difference by batch size.
 
     Raises:
-        CheckError: naming the photo that differs most.
+        CheckError: naming the image that differs most.
     """
     largest: dict[str, float] = {}
     for batch in CHECK_BATCHES:
-        rows = reference.undecided(batch)
+        rows = reference.least_confident(batch)
         images_NHWC = reference.views_NHWC[rows]
         with torch.inference_mode():
             expected_NK = reference.model(torch.from_numpy(images_NHWC)).numpy()
-        answers_NK = answer(session, images_NHWC)
-        if answers_NK.shape != expected_NK.shape:
-            raise CheckError(f"a batch of {batch} gives shape {answers_NK.shape}, expected {expected_NK.shape}")
-        difference_N = np.abs(answers_NK - expected_NK).max(1)
+        found_NK = predict(session, images_NHWC)
+        if found_NK.shape != expected_NK.shape:
+            raise CheckError(f"a batch of {batch} gives shape {found_NK.shape}, expected {expected_NK.shape}")
+        difference_N = np.abs(found_NK - expected_NK).max(1)
         worst = int(difference_N.argmax())
         largest[str(batch)] = float(difference_N[worst])
         if allowed is not None and not difference_N[worst] <= allowed:
             raise ParityError(
                 f"ONNX Runtime and torch differ by {difference_N[worst]:.2e} in a batch of {batch} (allowed: "
-                f"{allowed:.0e}), most on {reference.photos[rows[worst]].path}"
+                f"{allowed:.0e}), most on {reference.images[rows[worst]].path}"
             )
     return largest
 
 
-def check_second_runtime(
-    graph: bytes, precision: Precision, what: str, answers_NK: NDArray[np.float32], reference: ParityReference
+def cross_check(
+    graph: bytes, precision: Precision, what: str, expected_NK: NDArray[np.float32], reference: ParityReference
 ) -> dict[str, Any] | None:
-    """Gate: OpenVINO, where it is installed, reads the same graph and agrees with ONNX Runtime.
+    """Check that OpenVINO, where it is installed, reads the same graph and agrees with ONNX Runtime.
 
-    Not asked about fp16, which OpenVINO computes in float32.
+    fp16 is left out, because OpenVINO computes it in float32.
+
+    Args:
+        expected_NK: ONNX Runtime's probabilities.
+
+    Returns:
+        The figures for the manifest; None if there was no cross-check.
 
     Raises:
-        CheckError: if it does not agree.
+        CheckError: if the two do not agree.
     """
-    name = second_runtime()
-    if name is None or precision == "fp16":
+    try:
+        name = f"openvino {version('openvino')}"
+    except PackageNotFoundError:
         return None
-    rows = slice(0, PHOTOS)
-    with progress(f"second runtime, {what}") as on_progress:
-        others_NK = run_openvino(graph, reference.views_NHWC[rows], on_progress)
-    found = compare(others_NK, answers_NK[rows], reference.labels_N[rows])
-    check_agreement(
-        found, precision, reference.tolerances, f"{name}, running {what},", reference.photos[found.worst].path
-    )
+    if precision == "fp16":
+        return None
+    rows = slice(0, CROSS_CHECKED_IMAGES)
+    with progress(f"cross-check with OpenVINO, {what}") as on_progress:
+        found_NK = run_openvino(graph, reference.views_NHWC[rows], on_progress)
+    found = compare(found_NK, expected_NK[rows], reference.labels_N[rows])
+    worst = reference.images[found.worst].path
+    what = f"{what} in {name}"
+    check_agreement(found, precision, reference.tolerances, what=what, reference="ONNX Runtime", worst_image=worst)
     return {
         "name": name,
         "photos": found.photos,
         "max_abs_diff": found.max_abs_diff,
         "agreement": found.agreement,
     }
+
+
+def run_openvino(
+    graph: bytes, images_NHWC: NDArray[np.uint8], on_progress: Callable[[int, int], None]
+) -> NDArray[np.float32]:
+    """Probabilities float32 `[N, K]` of uint8 images `[N, H, W, 3]`, computed by OpenVINO on the CPU."""
+    import openvino  # an optional library, slow to load
+
+    core = openvino.Core()
+    # Without the hint OpenVINO computes fp32 graphs in bfloat16 where the CPU has it, and differs by several percent.
+    compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    probabilities = []
+    for first in range(0, len(images_NHWC), _OPENVINO_BATCH):
+        batch_NHWC = images_NHWC[first : first + _OPENVINO_BATCH]
+        probabilities.append(np.array(compiled({INPUT_NAME: batch_NHWC})[0]))
+        on_progress(first + len(batch_NHWC), len(images_NHWC))
+    return np.concatenate(probabilities)

@@ -1,11 +1,11 @@
-"""An INT8 graph in; the same one with four columns of the picture as channels of its first convolution out.
+"""A faster first convolution of INT8 graphs: four columns of the image become its input channels.
 
-A picture has three channels, and ONNX Runtime's INT8 kernels read the input of a convolution in place only where its
-channels are a multiple of four. For a first convolution they copy each window together before they multiply, which
-takes a seventh of a small network's time. In memory a picture is `[H, W, 3]`, and so is `[H, W / 4, 12]`: read like
-that, nothing is copied. One step over four columns then makes the two that a convolution of stride 2 makes of them, as
-twice as many channels, which in memory lie as the two columns do. The weights are the same ones, with zeros between
-them, so the sums are the same integers.
+An image has three channels, and ONNX Runtime's INT8 kernels read the input of a convolution in place only if its number
+of channels is a multiple of four. For a first convolution they copy each window before they multiply, which takes a
+seventh of a small network's time. In memory an image `[H, W, 3]` is the same as `[H, W / 4, 12]`, which needs no copy.
+One step over four columns then computes the two columns that a convolution of stride 2 makes of them, as twice as many
+channels, whose order in memory is that of the two columns. The weights are the same with zeros between them, so the
+sums are the same integers.
 """
 
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 COLUMNS = 4
-"""Read as one."""
+"""Columns that are read as one."""
 MOST_ZEROS = 3.0
-"""How many times as many products may be computed, zeros among them: copying the windows takes longer than that."""
+"""Largest factor by which the added zeros may increase the number of products: up to it, folding is faster."""
 _DEFAULTS = {"auto_pad": b"NOTSET", "group": 1, "dilations": [1, 1], "strides": [1, 1], "pads": [0, 0, 0, 0]}
 
 
 @dataclass(frozen=True)
 class _Stem:
-    """A convolution that reads a picture."""
+    """A convolution that reads an image."""
 
     convolution: onnx.NodeProto
-    picture: onnx.NodeProto
+    image: onnx.NodeProto
     """Dequantises its input."""
     features: onnx.NodeProto
     """Quantises its output."""
     constants: list[onnx.TensorProto]
-    """The weights and what belongs to each kernel: scales, zero points, biases; kernels come first in all."""
+    """The weights, then scales, zero points and biases; the first axis of each is that of the kernels."""
     weight_KCHW: NDArray[np.int8]
     strides: list[int]
     pads: list[int]
@@ -42,42 +42,42 @@ class _Stem:
 
     @property
     def made(self) -> int:
-        """Columns that are made of four."""
+        """Output columns computed from four input columns."""
         return COLUMNS // self.strides[1]
 
     @property
     def before(self) -> int:
-        """How many blocks of four columns before its own a window reads."""
+        """Blocks of four columns that a window reads before its own."""
         return ceil(self.pads[1] / COLUMNS)
 
     @property
     def blocks(self) -> int:
-        """How many blocks the windows of one block read."""
+        """Blocks of four columns that the windows of one block read."""
         end: int = COLUMNS - self.strides[1] - self.pads[1] + self.weight_KCHW.shape[3]
         return self.before + ceil(end / COLUMNS)
 
 
 def fold_columns(graph: bytes) -> bytes:
-    """Fold the columns of each convolution of stride 2 or 4 that reads a picture.
+    """Fold the columns of each convolution of stride 2 or 4 that reads an image.
 
     Args:
         graph: INT8 with explicit Q/DQ pairs, whose input is uint8 `[N, H, W, 3]`.
 
     Returns:
-        A graph with the same input and output that computes the same integers; one that is no other where W is no
-        multiple of 4, or where there is no such convolution.
+        A graph with the same input and output that computes the same integers; the same graph if W is not a multiple
+        of 4, or if there is no such convolution.
     """
     model = onnx.load_from_string(graph)
     height, width = (dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim[1:3])
-    for stem in [stem for node in model.graph.node if (stem := _read(model.graph, node)) and _gains(stem, width)]:
+    for stem in [stem for node in model.graph.node if (stem := _read(model.graph, node)) and _is_faster(stem, width)]:
         kernels, _, kernel_rows, _ = stem.weight_KCHW.shape
         rows = (height + stem.pads[0] + stem.pads[2] - kernel_rows) // stem.strides[0] + 1
-        # between a quantisation and its inverse lie bytes, which ONNX Runtime reads anew without moving them
-        _read_as(model.graph, stem.picture, [height, width // COLUMNS, 3 * COLUMNS])
+        # between QuantizeLinear and DequantizeLinear there are bytes, which ONNX Runtime reshapes without moving them
+        _read_as(model.graph, stem.image, [height, width // COLUMNS, 3 * COLUMNS])
         for node in _readers(model.graph, stem.features.output[0]):
             _read_as(model.graph, node, [rows, width // stem.strides[1], kernels])
         _fold(stem)
-    del model.graph.value_info[:]  # it states former shapes
+    del model.graph.value_info[:]  # it states the former shapes
     return model.SerializeToString()
 
 
@@ -105,7 +105,7 @@ def _read(graph: onnx.GraphProto, node: onnx.NodeProto) -> _Stem | None:
     return _Stem(node, sources[0], behind[0], constants, weight_KCHW, attributes["strides"], attributes["pads"])
 
 
-def _gains(stem: _Stem, width: int) -> bool:
+def _is_faster(stem: _Stem, width: int) -> bool:
     (_, left, _, right), (_, stride), columns = stem.pads, stem.strides, stem.weight_KCHW.shape[3]
     return (
         stride in (2, 4)
@@ -116,7 +116,7 @@ def _gains(stem: _Stem, width: int) -> bool:
 
 
 def _fold(stem: _Stem) -> None:
-    """Make one step of the convolution out of those over four columns."""
+    """Replace the convolution's steps over four columns by one step."""
     kernels, channels, rows, columns = stem.weight_KCHW.shape
     folded_KCHW = np.zeros((stem.made * kernels, COLUMNS * channels, rows, stem.blocks), np.int8)
     for made in range(stem.made):
@@ -143,7 +143,7 @@ def _fold(stem: _Stem) -> None:
 
 
 def _read_as(graph: onnx.GraphProto, node: onnx.NodeProto, shape_HWC: list[int]) -> None:
-    """Let a node read its first input, `[N, C, H, W]`, as pixels of another shape."""
+    """Reshape a node's first input, `[N, C, H, W]`, to pixels of another shape."""
     name = f"{node.name}.columns"
     shape = numpy_helper.from_array(np.array([-1, *shape_HWC]), f"{name}.shape")
     graph.initializer.append(shape)

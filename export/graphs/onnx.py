@@ -1,4 +1,4 @@
-"""Trained classifiers in; the model graph, uint8 images to calibrated probabilities, out."""
+"""The deployed network as a torch module and as an ONNX graph: uint8 images to calibrated probabilities."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from training.networks.onnx import export_graph
 
 
 class DeployedModel(nn.Module):
-    """uint8 RGB `[N, H, W, 3]` -> probabilities float32 `[N, K]`: everything between pixels and answer.
+    """uint8 RGB `[N, H, W, 3]` -> probabilities float32 `[N, K]`: all that lies between pixels and prediction.
 
-    Several classifiers make an ensemble: each answers with its logits divided by the temperature, and the
-    probabilities are averaged.
+    Several classifiers form an ensemble: the logits of each are divided by the temperature, and the probabilities are
+    averaged.
     """
 
     def __init__(self, classifiers: nn.Module | Sequence[nn.Module], temperature: float) -> None:
@@ -32,5 +32,5 @@ class DeployedModel(nn.Module):
 
 
 def to_onnx(model: DeployedModel, crop: int) -> bytes:
-    """The graph: a serialised ModelProto with input `images` and output `probabilities`."""
+    """Export to a serialised ModelProto with input `images` `[N, crop, crop, 3]` and output `probabilities`."""
     return export_graph(model, crop, output_name=OUTPUT_NAME)

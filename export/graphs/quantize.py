@@ -1,14 +1,16 @@
-"""An fp32 graph and the ranges of its activations in; an INT8 graph (explicit Q/DQ pairs) out.
+"""INT8 graphs (explicit Q/DQ pairs) from an fp32 graph and the ranges of its activations; sensitivity of single layers.
 
-Two kinds, because no one file serves both. ONNX Runtime on a CPU wants uint8 activations with zero points, and every
-operator quantised that can be. TensorRT wants signed symmetric values, pairs before convolutions and matrix products
-and on the skip branch of residual additions, and nothing between a convolution, its batch norm and its ReLU.
+There are two kinds, because no file serves both runtimes well. ONNX Runtime on a CPU needs uint8 activations with zero
+points and every operator quantized that can be. TensorRT needs signed symmetric values, pairs before convolutions and
+matrix products and on the skip branch of residual additions, and nothing between a convolution, its batch norm and its
+ReLU.
 """
 
 from collections.abc import Collection
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorsData
@@ -16,10 +18,12 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from export.graphs.fold_columns import fold_columns
+from export.inference import open_session, predict_each
 from serving.bundle.manifest import Runtime
+from training.console import progress
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
-# A batch norm that folds into no convolution would have its scales quantised: a few numbers, and much of the accuracy.
+# A batch norm that folds into no convolution would have its scales quantized: few numbers that accuracy depends on.
 _CPU_OPERATORS = sorted((set(QLinearOpsRegistry) | set(QDQRegistry)) - {"BatchNormalization"})
 _TENSORRT_OPTIONS = {
     "ActivationSymmetric": True,
@@ -31,17 +35,17 @@ _TENSORRT_OPTIONS = {
 
 
 def layers(graph: bytes) -> list[str]:
-    """Names of the convolutions and matrix products, in the graph's order: what may be left in float."""
+    """Names of the convolutions and matrix products, in the graph's order: the layers that may stay in float32."""
     return [node.name for node in onnx.load_from_string(graph).graph.node if node.op_type in WEIGHTED]
 
 
 def quantize(graph: bytes, ranges: TensorsData, runtime: Runtime, keep_float: Collection[str] = ()) -> bytes:
-    """Quantise a graph: per-channel int8 weights, per-tensor activations.
+    """Quantize a graph: per-channel int8 weights, per-tensor activations.
 
     Args:
         graph: fp32, batch norms folded into convolutions.
-        ranges: of every activation, from `measure_ranges`.
-        runtime: which kind of INT8.
+        ranges: of every activation, from `calibrate.measure_ranges`.
+        runtime: the kind of INT8.
         keep_float: names of `layers` that stay float32.
 
     Returns:
@@ -76,10 +80,10 @@ def quantize(graph: bytes, ranges: TensorsData, runtime: Runtime, keep_float: Co
 
 
 def _widen_constants(graph: onnx.GraphProto) -> None:
-    """Repeat the normalisation's constants of each channel along a row of the picture: [1, 3, 1, 1] to [1, 3, 1, W].
+    """Repeat the normalisation's constants of each channel along a row of the image: [1, 3, 1, 1] to [1, 3, 1, W].
 
-    ONNX Runtime moves the transposition of INT8 graphs behind the normalisation. Three values broadcast along the last
-    dimension of a picture then take a fourth of the whole network's time; a row of them takes next to none.
+    ONNX Runtime moves the transposition of INT8 graphs behind the normalisation. Broadcasting three values along the
+    last dimension of an image then takes a quarter of a small network's time; with a row of them it takes almost none.
     """
     width = graph.input[0].type.tensor_type.shape.dim[2].dim_value
     used = {name for node in graph.node if node.op_type in ("Sub", "Mul") for name in node.input}
@@ -91,11 +95,11 @@ def _widen_constants(graph: onnx.GraphProto) -> None:
 
 
 def _edges(graph: onnx.GraphProto) -> set[str]:
-    """Nodes on the graph's two edges, which stay float32 because quantising them costs more than it saves.
+    """Nodes at the graph's two ends, which stay float32 because quantizing them costs more than it saves.
 
-    Before the first weighted layer lie cast, transposition and normalisation of whole pictures; after the last,
-    temperature and softmax. Pooled features (and their concatenation) are few, and the largest and the mean of a map
-    would have to share one scale.
+    Before the first weighted layer there are cast, transposition and normalisation of whole images; after the last,
+    temperature and softmax. Pooled features and their concatenation are few values, and the maximum and the mean of a
+    feature map would have to share one scale.
     """
     fed = _reached(graph, [value.name for value in graph.input if value.name], forward=True)
     behind = _reached(graph, [value.name for value in graph.output], forward=False)
@@ -122,8 +126,8 @@ def _reached(graph: onnx.GraphProto, tensors: list[str], *, forward: bool) -> se
 def _quantize_skip_branches(graph: onnx.GraphProto, ranges: TensorsData) -> None:
     """Put a Q/DQ pair on the skip branch of each residual addition that has none yet.
 
-    An identity skip shares the pair of the convolution that it passes. Where the skip is a convolution itself, it is
-    the input with fewer convolutions behind it.
+    An identity skip shares the pair of the convolution that it bypasses. Where the skip branch has a convolution too,
+    it is the input with fewer convolutions before it.
     """
     depth: dict[str, int] = {}
     producers = {}
@@ -135,8 +139,8 @@ def _quantize_skip_branches(graph: onnx.GraphProto, ranges: TensorsData) -> None
     nodes = []
     for node in graph.node:
         branches = [name for name in node.input if name in producers]
-        quantised = [name for name in branches if producers[name].op_type == "DequantizeLinear"]
-        if node.op_type == "Add" and len(branches) == 2 and not quantised and depth[branches[0]] != depth[branches[1]]:
+        quantized = [name for name in branches if producers[name].op_type == "DequantizeLinear"]
+        if node.op_type == "Add" and len(branches) == 2 and not quantized and depth[branches[0]] != depth[branches[1]]:
             skip = min(branches, key=lambda name: depth[name])
             low, high = ranges[skip].range_value
             scale = np.float32(max(abs(float(np.min(low))), abs(float(np.max(high))), 1e-6) / 127)
@@ -153,3 +157,31 @@ def _quantize_skip_branches(graph: onnx.GraphProto, ranges: TensorsData) -> None
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def measure_int8_sensitivity(
+    graph: bytes, ranges: TensorsData, runtime: Runtime, images_NHWC: NDArray[np.uint8]
+) -> dict[str, float]:
+    """Sensitivity of each layer to being quantized alone, the most sensitive first.
+
+    It is the mean Kullback-Leibler divergence, in nats, from the fp32 graph's probabilities to those of the graph in
+    which only this layer is quantized.
+
+    Args:
+        images_NHWC: uint8 `[N, crop, crop, 3]`; no validation images.
+    """
+    names = layers(graph)
+    expected_NK = predict_each(open_session(graph), images_NHWC)
+    sensitivities = {}
+    with progress("measuring sensitivity", "layers") as on_progress:
+        for done, name in enumerate(names, 1):
+            candidate = quantize(graph, ranges, runtime, [other for other in names if other != name])
+            sensitivities[name] = _divergence(expected_NK, predict_each(open_session(candidate), images_NHWC))
+            on_progress(done, len(names))
+    return dict(sorted(sensitivities.items(), key=lambda item: -item[1]))
+
+
+def _divergence(expected_NK: NDArray[np.float32], found_NK: NDArray[np.float32]) -> float:
+    """Mean KL divergence; probabilities below 1e-7 count as 1e-7, so that a zero does not make it infinite."""
+    p, q = (np.maximum(table.astype(np.float64), 1e-7) for table in (expected_NK, found_NK))
+    return float((p * np.log(p / q)).sum(1).mean())

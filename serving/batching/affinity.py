@@ -1,8 +1,8 @@
-"""How much there is to do in; whether a worker's thread keeps to its CPU out.
+"""CPU affinity of worker threads.
 
-While pictures queue, workers that keep to a CPU each serve more of them than those that a scheduler moves about: it
-puts two on one CPU now and then, and leaves another one idle. A picture that comes alone had better go to whatever CPU
-is free, and a CPU that another process uses is no good place to stay.
+While images queue, workers that are bound to one CPU each serve more of them than workers that the scheduler moves: it
+sometimes puts two on one CPU and leaves another CPU idle. Without a queue a worker is not bound, so that a single image
+goes to any idle CPU. A worker also leaves its CPU for some time if another process uses it.
 """
 
 import os
@@ -11,44 +11,45 @@ import time
 from serving.system.cpus import set_thread_affinity
 
 LEAST_SHARE, USUAL_SHARE = 0.55, 0.75
-"""How long a thread runs of the time that its work takes, on average over the last few times: with less than the first,
-it shares its CPU with another process; waiting for the interpreter and for the event loop leave it the second."""
+"""The part of its working time that a thread gets on a CPU, as a moving average. Below the first, the thread shares its
+CPU with another process; waiting for the interpreter's lock and the event loop leave it the second."""
 FIRST_LEAVE_S, LONGEST_LEAVE_S = 1.0, 64.0
-"""For how long the thread then goes where it likes: at first, and if the CPU is still shared whenever it is back."""
+"""How long the thread then is not bound: the first time, and at most. It doubles while the CPU is still shared."""
 
 
 class CpuAffinity:
-    """The CPU of one worker. For the thread that it is made in."""
+    """Binds the thread that makes it to a CPU while images queue."""
 
-    def __init__(self, cpu: int | None) -> None:
-        """Begin unbound; None for a thread that always is."""
+    def __init__(self, cpu: int | None, least_share: float = LEAST_SHARE) -> None:
+        """Begin unbound; `cpu` is None for a thread that is never bound."""
         self._cpu = cpu
-        self._everywhere = os.sched_getaffinity(0) if cpu is not None else set()
+        self._least_share = least_share
+        self._allowed = os.sched_getaffinity(0) if cpu is not None else set()
         self._bound = False
         self._share = USUAL_SHARE
         self._leave_s = FIRST_LEAVE_S
-        self._left_until = 0.0
+        self._unbound_until = 0.0
         self._began_s = self._ran_s = 0.0
 
-    def begin(self, *, crowded: bool) -> None:
-        """Before some work: `crowded` if more of it waits."""
+    def begin(self, *, queueing: bool) -> None:
+        """Bind or unbind before some work; `queueing` if more work waits."""
         if self._cpu is None:
             return
         self._began_s, self._ran_s = time.monotonic(), time.thread_time()
-        if self._bound != (crowded and self._began_s >= self._left_until):
+        if self._bound != (queueing and self._began_s >= self._unbound_until):
             self._bound = not self._bound
-            set_thread_affinity([self._cpu] if self._bound else self._everywhere)
+            set_thread_affinity([self._cpu] if self._bound else self._allowed)
 
     def end(self) -> None:
-        """After it."""
+        """Measure the thread's share of its CPU after the work."""
         if not self._bound:
             return
         now = time.monotonic()
         share = (time.thread_time() - self._ran_s) / (now - self._began_s)
         self._share = (self._share + share) / 2
-        if self._share < LEAST_SHARE:
-            self._left_until = now + self._leave_s
+        if self._share < self._least_share:
+            self._unbound_until = now + self._leave_s
             self._leave_s = min(2 * self._leave_s, LONGEST_LEAVE_S)
-            self._share = LEAST_SHARE  # one turn will tell
+            self._share = self._least_share  # one measurement decides, once the thread is bound again
         elif self._share > USUAL_SHARE:
             self._leave_s = FIRST_LEAVE_S

@@ -1,4 +1,4 @@
-"""Prepared pictures in; the rows of the next engine call out, in an order that is fair to their callers."""
+"""Prepared images whose rows wait for an engine, in an order that is fair to their clients."""
 
 import time
 from collections import deque
@@ -7,11 +7,11 @@ from serving.batching.fair_queue import FairOrder
 from serving.batching.requests import Job, RowSlice
 
 MAX_GATHER_S = 0.02
-"""How long a worker may keep what it has prepared, while it prepares more."""
+"""How long a worker may keep the images that it has prepared while it prepares more."""
 
 
 class PreparedShare:
-    """What one worker has prepared, and keeps until it has its share."""
+    """The images that one worker has prepared, and keeps until its share is complete."""
 
     def __init__(self) -> None:
         self.jobs: deque[Job] = deque()
@@ -19,43 +19,43 @@ class PreparedShare:
 
 
 class ReadyRows:
-    """Rows that no engine call has begun with. Not for several threads at once, but for `PreparedShare.jobs.append`."""
+    """Rows that are in no engine call yet. Not thread-safe, apart from `PreparedShare.jobs.append`."""
 
     def __init__(self) -> None:
         self.rows = 0
         self._order: FairOrder[Job] = FairOrder()
-        self._gathered: set[PreparedShare] = set()
+        self._shares: set[PreparedShare] = set()
 
     def __bool__(self) -> bool:
         return bool(self._order)
 
     @property
     def gathering(self) -> bool:
-        """Whether some worker keeps what it has prepared."""
-        return bool(self._gathered)
+        """Whether a worker keeps prepared images."""
+        return bool(self._shares)
 
-    def gather(self) -> PreparedShare:
-        """Begin with a worker's share, whose pictures come when it is complete, or when it has taken too long."""
-        gathered = PreparedShare()
-        self._gathered.add(gathered)
-        return gathered
+    def begin_share(self) -> PreparedShare:
+        """Begin a worker's share; its images are added when it is complete or overdue."""
+        share = PreparedShare()
+        self._shares.add(share)
+        return share
 
-    def complete(self, gathered: PreparedShare) -> None:
-        """Add what a worker has prepared."""
-        self._gathered.remove(gathered)
-        self._offer(gathered)
+    def complete(self, share: PreparedShare) -> None:
+        """Add the images of a worker's share."""
+        self._shares.remove(share)
+        self._add(share)
 
     def add_overdue(self) -> None:
-        """Add what workers have that have been preparing one more picture for too long."""
-        for gathered in self._gathered:
-            if time.monotonic() > gathered.until:
-                self._offer(gathered)
+        """Add the images of workers that have been preparing for longer than MAX_GATHER_S."""
+        for share in self._shares:
+            if time.monotonic() > share.until:
+                self._add(share)
 
     def take(self, most: int) -> tuple[list[RowSlice], list[Job]]:
         """Take at most so many rows, those that have been ready longest.
 
         Returns:
-            The rows, and the pictures that nobody waits for any more.
+            The rows, and the images that nobody waits for any more.
         """
         batch: list[RowSlice] = []
         unwanted: list[Job] = []
@@ -74,8 +74,8 @@ class ReadyRows:
                 self._order.take()
         return batch, unwanted
 
-    def _offer(self, gathered: PreparedShare) -> None:
-        while gathered.jobs:  # its worker may add more at any time
-            job = gathered.jobs.popleft()
-            self._order.put(job, job.request.caller, job.rows, extra=job.extra)
+    def _add(self, share: PreparedShare) -> None:
+        while share.jobs:  # its worker may append more at any time
+            job = share.jobs.popleft()
+            self._order.put(job, job.request.client, job.rows, extra=job.extra)
             self.rows += job.rows

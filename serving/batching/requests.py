@@ -1,4 +1,4 @@
-"""What waits for an engine: pictures, first to be prepared and then to be computed, and the requests they belong to."""
+"""Requests and their images, as they pass through the batcher."""
 
 import asyncio
 import time
@@ -8,18 +8,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.context import CURRENT_CALL, CURRENT_CLIENT
+from serving.context import Call, ClientIdentity
 from serving.engine.base import InferenceError
 from serving.system.memory import is_out_of_memory
 
 Prepare = Callable[[], NDArray[np.uint8]]
-"""Makes one picture's rows, uint8 `[V, H, W, 3]`, in a worker's thread; what it raises is the picture's outcome."""
+"""Makes the rows of one image, uint8 `[V, H, W, 3]`, in a worker thread; an exception becomes the image's outcome."""
 
 
 class QueueFull(RuntimeError):
-    """More rows would be in flight than may be; in `retry_after_s` seconds about half of them will be done.
+    """Too many rows are in flight.
 
-    None: these rows are more than there ever is room for.
+    `retry_after_s` is the number of seconds until about half of them are done; None if the request has more rows than
+    are ever allowed.
     """
 
     def __init__(self, message: str, retry_after_s: float | None) -> None:
@@ -28,22 +29,23 @@ class QueueFull(RuntimeError):
 
 
 def to_inference_error(error: Exception) -> InferenceError | MemoryError:
-    """What becomes of a batch's rows when their engine call raised."""
+    """Return the outcome of the rows of an engine call that raised `error`."""
     if is_out_of_memory(error):
-        return MemoryError("the engine had too little for a batch")
+        return MemoryError("the engine had too little memory for a batch")
     return InferenceError(f"the engine failed on this batch: {type(error).__name__}")
 
 
 class Request:
-    """Pictures whose outcomes are awaited together."""
+    """Images whose outcomes are awaited together. Made in the event loop."""
 
-    __slots__ = ("abandoned", "began", "call", "caller", "deadline", "done", "unsettled")
+    __slots__ = ("abandoned", "began", "call", "client", "deadline", "done", "unsettled")
 
-    def __init__(self, pictures: int, deadline: float) -> None:
-        self.unsettled = pictures
+    def __init__(self, images: int, deadline: float, client: ClientIdentity, call: Call | None) -> None:
+        """`deadline` is a time of time.monotonic(), in seconds; `call` is None if no call asks for this."""
+        self.unsettled = images
         self.began = time.monotonic()
-        self.call = CURRENT_CALL.get()
-        self.caller = CURRENT_CLIENT.get()
+        self.call = call
+        self.client = client
         self.deadline = deadline
         self.done = asyncio.get_running_loop().create_future()
         self.abandoned = False
@@ -54,7 +56,7 @@ class Request:
 
 
 class Job:
-    """One picture: first to be prepared, then a number of rows to compute."""
+    """One image: it is prepared first, then its rows are computed."""
 
     __slots__ = (
         "extra",
@@ -74,8 +76,8 @@ class Job:
         self.request = request
         self.prepare = prepare
         self.rows = rows
-        self.extra = extra or rows > 1  # has views beyond the first: single first views may go before it
-        self.taken = 0  # rows that an engine call has begun with
+        self.extra = extra or rows > 1  # has views beyond the first: images with one view may go first
+        self.taken = 0  # rows in engine calls that have begun
         self.uncomputed = rows
         self.prepare_began = self.prepare_ended = 0.0  # time.monotonic()
         self.images_VHWC: NDArray[np.uint8]
@@ -88,16 +90,17 @@ RowSlice = tuple[Job, int, int]
 
 
 def join_rows(batch: Sequence[RowSlice]) -> NDArray[np.uint8]:
-    """The rows of an engine call, uint8 `[N, H, W, 3]`, in one piece; not to be written to."""
-    pieces = [job.images_VHWC[first:last] for job, first, last in batch]
-    if len(pieces) == 1:
-        return pieces[0]
-    # by Python: numpy lets go of the interpreter's lock to copy, and on a busy server it takes long to return
-    return np.frombuffer(b"".join(piece.data for piece in pieces), np.uint8).reshape(-1, *pieces[0].shape[1:])
+    """Join the rows of an engine call, uint8 `[N, H, W, 3]`, in one array that must not be written to."""
+    slices = [job.images_VHWC[first:last] for job, first, last in batch]
+    if len(slices) == 1:
+        return slices[0]
+    # with bytes.join: numpy releases the interpreter's lock while it copies, and on a busy server it takes long to get
+    # the lock back
+    return np.frombuffer(b"".join(each.data for each in slices), np.uint8).reshape(-1, *slices[0].shape[1:])
 
 
 class BatchObserver(Protocol):
-    """Hears of every batch, in a worker's thread: it must be quick, and not raise."""
+    """Is told of every batch, in a worker thread. Its methods take microseconds and do not raise."""
 
     def computed(self, batch: Sequence[RowSlice], began: float, ended: float) -> None:
-        """An engine call with these rows has ended well; times are of time.monotonic(), in seconds."""
+        """An engine call with these rows has succeeded; times are of time.monotonic(), in seconds."""

@@ -1,14 +1,15 @@
-"""Pictures in; their rows prepared, computed in engine calls of several, and told to those who wait, out.
+"""Worker threads that prepare images, run the engines, and deliver the results to the event loop.
 
-A worker takes a picture, in an order that is fair to the callers, and prepares its rows (decode, resize, cut the
-views). If it then finds an engine idle it computes them itself, and goes on until no row is left: nobody waits for a
-timer, and while all engines work, rows gather. So a picture meets one thread between its arrival and its answer.
+A worker takes an image, in an order that is fair to the clients, and prepares its rows (decode, resize, cut the views).
+If an engine is idle then, the worker computes the rows, and goes on until no row is left. No timer delays a row: rows
+gather only while all engines are busy. One thread handles an image between its arrival and its answer.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 from math import ceil
 from queue import Empty
@@ -17,22 +18,33 @@ from threading import Lock, Thread
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.batching.affinity import CpuAffinity
+from serving.batching.affinity import LEAST_SHARE, CpuAffinity
 from serving.batching.fair_queue import FairQueue
 from serving.batching.ready_rows import MAX_GATHER_S, ReadyRows
 from serving.batching.requests import BatchObserver, Job, Request, RowSlice, join_rows, to_inference_error
 from serving.engine.base import Engine
-from serving.engine.single_row import SingleRowEngine
 
-MAX_GATHERED_ROWS = 16
-"""How many rows a worker prepares before it computes those that it has."""
-EXPIRED = "the deadline passed while the picture waited"
+EXPIRED = "the deadline passed while the image waited"
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """How many threads prepare images and run engines, and where."""
+
+    count: int
+    """Threads."""
+    cpus: Sequence[int] = ()
+    """Each worker is bound to one of these (affinity.py); empty for no binding."""
+    max_gathered_rows: int = 16
+    """Rows that a worker prepares at most before it computes those that it has."""
+    least_cpu_share: float = LEAST_SHARE
+    """A bound worker that gets less than this part of its CPU leaves it for a while."""
+
+
 class _Order(Enum):
-    """What a worker is told, other than to take a job."""
+    """An instruction to a worker, other than to take a job."""
 
     COMPUTE = auto()
     """Compute rows that another worker has prepared."""
@@ -40,81 +52,66 @@ class _Order(Enum):
 
 
 class Workers:
-    """Threads that prepare pictures and run the engines of one model.
+    """Threads that prepare images and run the engines of one model."""
 
-    Of one caller, single views go before several (lanes.py).
-    """
-
-    def __init__(
-        self,
-        engines: Sequence[Engine],
-        *,
-        count: int,
-        cpus: Sequence[int],
-        lone: SingleRowEngine | None,
-        alone: Callable[[], bool],
-        observer: BatchObserver | None,
-    ) -> None:
+    def __init__(self, engines: Sequence[Engine], options: WorkerOptions, observer: BatchObserver | None) -> None:
         """Start the threads.
 
         Args:
             engines: instances of one model.
-            count: how many threads.
-            cpus: they keep to one of these each (binding.py); empty to leave them to the scheduler.
-            lone: computes a row while no other is in flight; None if one of `engines` does.
-            alone: whether just one row is in flight.
-            observer: hears of every batch.
+            observer: is told of every batch.
         """
         self.engine_calls = 0
         self._observer = observer
-        self._lone = lone
-        self._alone = alone
         self._max_batch_size = engines[0].max_batch_size
-        # When every worker can have an engine, none is kept waiting by a worker that prepares one picture more.
-        self._gathers = count <= len(engines)
+        self._max_gathered_rows = options.max_gathered_rows
+        self._least_cpu_share = options.least_cpu_share
+        # If each worker can have an engine, no worker waits for rows that another one keeps while it prepares more.
+        self._gathers = options.count <= len(engines)
         self._orders: FairQueue[Job, _Order] = FairQueue()
-        self._lock = Lock()  # guards all below, and what becomes of jobs
+        self._lock = Lock()  # guards all below, and the outcomes of jobs
         self._idle: list[Engine] = list(engines)
         self._ready = ReadyRows()
-        self._settled: list[Request] = []  # not told yet
+        self._settled: list[Request] = []  # not delivered yet
+        cpus = options.cpus
         self._threads = [
             Thread(
                 target=self._work, args=[cpus[index % len(cpus)] if cpus else None], name=f"worker-{index}", daemon=True
             )
-            for index in range(count)
+            for index in range(options.count)
         ]
         for thread in self._threads:
             thread.start()
 
     @property
     def queueing(self) -> bool:
-        """Whether pictures wait that no worker has taken."""
+        """Whether images wait for a worker."""
         return not self._orders.empty()
 
     @property
     def ready_rows(self) -> int:
-        """Rows that are prepared, and in no engine call yet."""
+        """Rows that are prepared and wait for an engine."""
         return self._ready.rows
 
     def put(self, job: Job) -> None:
-        """Have a picture prepared and computed; its request's future is resolved when all of the request's are."""
-        self._orders.put(job, job.request.caller, job.rows, extra=job.extra)
+        """Have an image prepared and computed; its request's future is resolved with the last of the request's."""
+        self._orders.put(job, job.request.client, job.rows, extra=job.extra)
 
     def close(self) -> None:
-        """Compute what was put, then stop the threads."""
+        """Compute what is queued, then stop the threads."""
         for _ in self._threads:
             self._orders.signal(_Order.STOP)
         for thread in self._threads:
             thread.join()
 
     def _work(self, cpu: int | None) -> None:
-        binding = CpuAffinity(cpu)
+        affinity = CpuAffinity(cpu, self._least_cpu_share)
         while (order := self._next_order()) is not _Order.STOP:
             if isinstance(order, Job):
-                binding.begin(crowded=self.queueing)
+                affinity.begin(queueing=self.queueing)
                 self._gather(order)
                 self._compute()
-                binding.end()
+                affinity.end()
             else:
                 self._compute()
 
@@ -125,21 +122,21 @@ class Workers:
             return _Order.COMPUTE
 
     def _gather(self, first: Job) -> None:
-        """Prepare a picture, and when many wait, a share of them."""
+        """Prepare an image and, if many wait, a share of the others."""
         with self._lock:
-            gathered = self._ready.gather()
-        for job in self._share(first, gathered.until):
+            share = self._ready.begin_share()
+        for job in self._next_jobs(first, share.until):
             if self._prepare(job):
-                gathered.jobs.append(job)
+                share.jobs.append(job)
         with self._lock:
-            self._ready.complete(gathered)
+            self._ready.complete(share)
 
-    def _share(self, first: Job, until: float) -> Iterator[Job]:
-        """A picture, and more when many wait: one engine call and one wake of the event loop then serve several."""
+    def _next_jobs(self, first: Job, until: float) -> Iterator[Job]:
+        """One image, and more if many wait: one engine call and one wake-up of the event loop then serve several."""
         yield first
         rows = first.rows
-        share = self._orders.qsize() // len(self._threads) if self._gathers else 0
-        while share > 0 and rows < MAX_GATHERED_ROWS and time.monotonic() < until:
+        remaining = self._orders.qsize() // len(self._threads) if self._gathers else 0
+        while remaining > 0 and rows < self._max_gathered_rows and time.monotonic() < until:
             try:
                 order = self._orders.get_nowait()
             except Empty:
@@ -149,10 +146,10 @@ class Workers:
                 return
             yield order
             rows += order.rows
-            share -= 1
+            remaining -= 1
 
     def _prepare(self, job: Job) -> bool:
-        """Make a picture's rows; False if that gave it its outcome already."""
+        """Make an image's rows; False if it has its outcome already, since it expired or failed."""
         try:
             if job.request.unwanted():
                 raise TimeoutError(EXPIRED)
@@ -162,12 +159,12 @@ class Workers:
         except Exception as error:
             with self._lock:
                 self._settle(job, error)
-            self._tell()
+            self._deliver()
             return False
         return True
 
     def _compute(self) -> None:
-        """Compute batches until no row is ready or no engine is idle; who runs an engine looks again afterwards."""
+        """Compute batches until no row is ready or no engine is idle."""
         while True:
             with self._lock:
                 batch = self._take_batch() if self._idle else []
@@ -175,7 +172,7 @@ class Workers:
                 if engine and self._ready and self._idle and self._orders.empty():
                     self._orders.signal(_Order.COMPUTE)
             if engine is None:
-                self._tell()
+                self._deliver()
                 return
             try:
                 self._run(engine, batch)
@@ -187,9 +184,9 @@ class Workers:
         """A full batch, or fewer rows so that all idle engines share the work; with the lock held."""
         if not self._ready:
             self._ready.add_overdue()
-        sharing = len(self._idle) if self._orders.empty() else 1  # with a queue, others find work there
-        room = min(ceil(self._ready.rows / sharing), self._max_batch_size)
-        batch, unwanted = self._ready.take(room)
+        sharing = len(self._idle) if self._orders.empty() else 1  # with a queue, other workers have work anyway
+        most = min(ceil(self._ready.rows / sharing), self._max_batch_size)
+        batch, unwanted = self._ready.take(most)
         for job in unwanted:
             self._settle(job, TimeoutError(EXPIRED))
         return batch
@@ -197,10 +194,7 @@ class Workers:
     def _run(self, engine: Engine, batch: list[RowSlice]) -> None:
         began = time.monotonic()
         try:
-            images_NHWC = join_rows(batch)
-            alone = len(images_NHWC) == 1 and self._alone()
-            lone = self._lone if alone else None
-            probabilities_NK = lone.run(engine, images_NHWC) if lone else engine.run(images_NHWC)
+            probabilities_NK = engine.run(join_rows(batch))
         except Exception as error:
             logger.exception(
                 "the engine could not compute a batch of %d rows", sum(last - first for _, first, last in batch)
@@ -208,14 +202,12 @@ class Workers:
             with self._lock:
                 for job, _, _ in batch:
                     self._settle(job, to_inference_error(error))
-            self._tell()
+            self._deliver()
             return
         ended = time.monotonic()
         row = 0
         with self._lock:
             self.engine_calls += 1
-            if self._lone:
-                self._lone.note(alone=alone and self._alone())
             for job, first, last in batch:
                 if job.uncomputed == job.rows:
                     job.probabilities_VK = np.empty((job.rows, probabilities_NK.shape[1]), np.float32)
@@ -224,7 +216,7 @@ class Workers:
                 job.uncomputed -= last - first
                 if job.uncomputed == 0:
                     self._settle(job, job.probabilities_VK)
-        self._tell()
+        self._deliver()
         if self._observer:
             self._observer.computed(batch, began, ended)
 
@@ -236,8 +228,8 @@ class Workers:
             if job.request.unsettled == 0:
                 self._settled.append(job.request)
 
-    def _tell(self) -> None:
-        """Tell the event loop, once for all of them, which requests have their outcomes."""
+    def _deliver(self) -> None:
+        """Resolve the futures of all settled requests, with one wake-up of the event loop."""
         with self._lock:
             wanted = [request.done for request in self._settled if not request.abandoned]
             self._settled.clear()

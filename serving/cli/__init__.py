@@ -1,4 +1,5 @@
-"""The commands of `python -m serving`.
+"""The command line of `python -m serving`.
 
-Only this room and `ray` know argparse. May import every other room.
+`parser` has the table of commands and `commands` one module for each; the other modules are what they share. Only this
+room and `ray` use argparse. May import every other room but `ray`.
 """

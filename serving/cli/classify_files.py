@@ -1,4 +1,4 @@
-"""Files in; what a server says about each of them out, as fast as it can."""
+"""Classification of image files by a server, over streams."""
 
 import stat
 from collections import deque
@@ -12,50 +12,54 @@ from serving.client import Client, ClientError, Prediction
 from serving.client.channel import MAX_MESSAGE_BYTES
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-"""What is taken from a folder; a file that is named itself may be called anything."""
+"""Files of a folder that are classified. A file that is named itself may have any suffix."""
 MAX_FILE_BYTES = MAX_MESSAGE_BYTES - 4096
-"""The rest of a request needs a little room too."""
+"""Leaves space for the other fields of a request."""
 LABELS_PER_REQUEST = 64
 
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one file."""
+    """The result of one file."""
 
     file: Path
     model: str
     """The version that answered; empty if none did."""
     outcome: Prediction | ClientError | OSError | ValueError
-    """The prediction, or why there is none."""
+    """The prediction, or the error."""
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The files, and those pictures that are in the folders, in a fixed order."""
+    """The files, and the images in the folders, in a fixed order."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and _is_file(file))
+            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and _is_readable(file))
         else:
             files.append(path)
     return files
 
 
-def _is_file(path: Path) -> bool:
-    """Not a folder, nor a pipe, which would be read for ever; a link to nothing is one, to be told as UNREADABLE."""
+def _is_readable(path: Path) -> bool:
+    """Whether it is a regular file, or a broken link, which is reported as UNREADABLE. Reading a pipe would block."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
         return True
 
 
-def ask(client: Client, files: Iterable[Path], *, label: str, streams: int, **question: Any) -> Iterator[FileResult]:
-    """What becomes of each file, as soon as it is known; in what order, the server decides.
+def classify_files(
+    client: Client, files: Iterable[Path], *, label: str, streams: int, **options: Any
+) -> Iterator[FileResult]:
+    """Classify files. Results come as soon as they are known, in any order.
 
     Args:
-        label: what all of them show, to be recorded; "" if that is not known. It is recorded by the prediction's token,
-            so that a picture that had to be sent twice is not counted twice.
+        client: a client of the server.
+        files: files to read and send.
+        label: the label of all files, "" if unknown. It is recorded with the prediction's token, so that an image that
+            had to be sent twice is counted once. If it is not recorded, the result is that error.
         streams: one for each server.
-        question: model, views, top_k and adaptive, as for `Client.classify_many`.
+        options: model, views, top_k and adaptive, as for `Client.classify_many`.
 
     Raises:
         ClientError: as `Client.classify_many` does.
@@ -74,30 +78,30 @@ def ask(client: Client, files: Iterable[Path], *, label: str, streams: int, **qu
                 yield content
 
     def results() -> Iterator[FileResult]:
-        for answer in client.classify_many(contents(), streams=streams, in_flight=64 * streams, **question):
+        for each in client.classify_many(contents(), streams=streams, in_flight=64 * streams, **options):
             yield from _drain(unread)
-            yield FileResult(sent[answer.index], answer.model, answer.result)
+            yield FileResult(sent[each.index], each.model, each.result)
         yield from _drain(unread)
 
-    return _labelled(client, results(), label) if label else results()
+    return _record_labels(client, results(), label) if label else results()
 
 
 def in_order(files: Sequence[Path], results: Iterable[FileResult]) -> Iterator[FileResult]:
-    """The results in the order of the files, each as soon as all before it are known."""
-    places: dict[Path, deque[int]] = {}
-    for place, file in enumerate(files):
-        places.setdefault(file, deque()).append(place)
+    """The results in the order of the files, each as soon as those before it are known."""
+    positions: dict[Path, deque[int]] = {}
+    for position, file in enumerate(files):
+        positions.setdefault(file, deque()).append(position)
     waiting: dict[int, FileResult] = {}
     following = 0
     for result in results:
-        waiting[places[result.file].popleft()] = result
+        waiting[positions[result.file].popleft()] = result
         while following in waiting:
             yield waiting.pop(following)
             following += 1
 
 
 def describe(error: Exception) -> tuple[str, str]:
-    """A stable reason, and a message for people."""
+    """The stable reason and the message of an error."""
     match error:
         case ClientError():
             return error.reason or error.code.name, error.message
@@ -122,18 +126,18 @@ def _drain(queue: "SimpleQueue[FileResult]") -> Iterator[FileResult]:
             return
 
 
-def _labelled(client: Client, results: Iterator[FileResult], label: str) -> Iterator[FileResult]:
-    """The results, after their predictions were labelled; one whose label was refused has that error."""
+def _record_labels(client: Client, results: Iterator[FileResult], label: str) -> Iterator[FileResult]:
+    """Record the label of each prediction; the results, or the errors of labels that were not recorded."""
     group: list[FileResult] = []
     for result in results:
         group.append(result)
         if len(group) == LABELS_PER_REQUEST:
-            yield from _label(client, group, label)
+            yield from _record_group(client, group, label)
             group = []
-    yield from _label(client, group, label)
+    yield from _record_group(client, group, label)
 
 
-def _label(client: Client, group: list[FileResult], label: str) -> Iterator[FileResult]:
+def _record_group(client: Client, group: list[FileResult], label: str) -> Iterator[FileResult]:
     tokens = [(result.outcome.token, label) for result in group if isinstance(result.outcome, Prediction)]
     recorded = iter(client.record_labels(tokens) if tokens else [])
     for result in group:

@@ -1,6 +1,6 @@
-"""Results of files in; lines of CSV or JSON, on the disk within a second, out.
+"""Files of results: CSV or JSON Lines, written line by line.
 
-What is written stays: a line is there as a whole or not at all, and a later run goes on behind what this one has done.
+A line is written whole or not at all, and is on the disk within a second. A later run continues the file.
 """
 
 import csv
@@ -8,10 +8,9 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from serving.cli.classify_files import FileResult, describe
 from serving.client import Prediction
@@ -19,36 +18,36 @@ from serving.system.files import write_atomically
 
 COLUMNS = ("file", "label", "probability", "views", "model", "token", "error", "message")
 SYNC_INTERVAL_S = 1.0
-ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-"""Names of files need not be UTF-8; they are written as they are."""
+ENCODING, ENCODING_ERRORS = "utf-8", "surrogateescape"
+"""File names need not be UTF-8; they are written as they are."""
 
 
 class ResultsFile:
-    """FILE.csv, with the most probable class of each file, or FILE.jsonl, with all of them.
+    """FILE.csv with the most probable class of each image, or FILE.jsonl with all classes.
 
     Args:
-        path: where to write.
-        resume: go on with what is there; the lines of files that failed are dropped, since those are tried again.
+        path: the file.
+        resume: continue an existing file. Its lines of failed images are removed, since these are tried again.
 
     Raises:
-        ValueError: if the name ends otherwise, the file is there already and `resume` was not asked for, or what is
-            there is something else.
+        ValueError: if the suffix is another one, the file exists and `resume` is not set, or it holds anything but
+            results.
         OSError: if it cannot be written.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
-        if path.suffix not in (".csv", ".jsonl"):
-            raise ValueError(f"{path} ends in {path.suffix or 'nothing'}; .csv and .jsonl are written")
-        self._as_csv = path.suffix == ".csv"
+        if path.suffix not in _FORMATS:
+            raise ValueError(f"{path} ends in {path.suffix or 'no suffix'}; use .csv or .jsonl")
+        self._format = _FORMATS[path.suffix]
         self.done: set[str] = set()
-        """Files that have their predictions from before."""
-        kept = ",".join(COLUMNS) + "\n" if self._as_csv else ""
+        """Images that the file has predictions of from earlier runs."""
+        lines = self._format.header
         if path.exists():
             if not resume:
-                raise ValueError(f"{path} is there already; go on with it by --resume, or name another file")
-            kept += self._kept(path)
-        write_atomically(path, kept.encode(ENCODING["encoding"], ENCODING["errors"]))
-        # unbuffered: what a full disk refuses must not come up again when the file is closed
+                raise ValueError(f"{path} exists; continue it with --resume, or name another file")
+            lines += self._read(path)
+        write_atomically(path, lines.encode(ENCODING, ENCODING_ERRORS))
+        # unbuffered: otherwise closing the file would try again to write what a full disk refused
         self._stream = path.open("ab", buffering=0)
         self._sync_at = 0.0
 
@@ -56,7 +55,7 @@ class ResultsFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Bring all to the disk."""
+        """Write everything to the disk."""
         self._sync()
         self._stream.close()
 
@@ -66,8 +65,7 @@ class ResultsFile:
         Raises:
             OSError: if it cannot be written.
         """
-        line = self._line(_to_row(result) if self._as_csv else to_dict(result))
-        left = memoryview(line.encode(ENCODING["encoding"], ENCODING["errors"]))
+        left = memoryview(self._format.line(self._format.fields(result)).encode(ENCODING, ENCODING_ERRORS))
         while left:
             left = left[self._stream.write(left) :]
         if time.monotonic() >= self._sync_at:
@@ -77,53 +75,38 @@ class ResultsFile:
         os.fsync(self._stream.fileno())
         self._sync_at = time.monotonic() + SYNC_INTERVAL_S
 
-    def _line(self, fields: dict[str, Any]) -> str:
-        if not self._as_csv:
-            return json.dumps(fields, ensure_ascii=_has_surrogates(fields["file"])) + "\n"
-        line = io.StringIO()
-        # its own end of lines, without which a name with "\r" is not quoted
-        csv.DictWriter(line, COLUMNS, lineterminator="\r\n").writerow(fields)
-        return line.getvalue().removesuffix("\r\n") + "\n"
-
-    def _kept(self, path: Path) -> str:
-        """The lines of files that have their predictions; the last is dropped if a crash cut it short."""
-        with path.open(**ENCODING) as stream:  # ends of lines as they are: names may have any of them
+    def _read(self, path: Path) -> str:
+        """The lines of images with predictions. A last line that a crash cut off is dropped."""
+        with path.open(encoding=ENCODING, errors=ENCODING_ERRORS, newline="") as stream:  # names may hold line ends
             text = stream.read()
-        whole = text[: text.rfind("\n") + 1]
         try:
-            rows = self._rows(whole)
-            kept = [row for row in rows if not row["error"]] if self._as_csv else [r for r in rows if "error" not in r]
+            kept = [row for row in self._format.parse(text[: text.rfind("\n") + 1]) if not row.get("error")]
             self.done = {row["file"] for row in kept}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} holds something else than earlier results; name another file") from error
-        return "".join(map(self._line, kept))
-
-    def _rows(self, whole: str) -> Iterable[dict[str, Any]]:
-        if not self._as_csv:
-            return [json.loads(line) for line in whole.split("\n") if line]
-        rows = csv.DictReader(io.StringIO(whole, newline=""))
-        if whole and tuple(rows.fieldnames or ()) != COLUMNS:
-            raise ValueError
-        return [row for row in rows if None not in row.values()]  # the last, if it ends within a name of two lines
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} holds something else than results; name another file") from error
+        return "".join(map(self._format.line, kept))
 
 
-def to_dict(result: FileResult) -> dict[str, Any]:
-    """A result for programs: the file, with its classes or its error."""
-    if isinstance(result.outcome, Prediction):
-        classes = [{"label": label, "probability": probability} for label, probability in result.outcome.classes]
-        return {
-            "file": str(result.file),
-            "model": result.model,
-            "classes": classes,
-            "views": result.outcome.views,
-            "token": result.outcome.token,
-        }
-    reason, message = describe(result.outcome)
-    return {"file": str(result.file), "error": {"reason": reason, "message": message}}
+class _Format(Protocol):
+    header: str
+
+    def fields(self, result: FileResult) -> dict[str, Any]:
+        """The fields of a result's line."""
+
+    def line(self, fields: dict[str, Any]) -> str:
+        """One line, with its end."""
+
+    def parse(self, text: str) -> list[dict[str, Any]]:
+        """The fields of each line; raises ValueError for another format."""
 
 
-def _to_row(result: FileResult) -> dict[str, Any]:
-    if isinstance(result.outcome, Prediction):
+class _Csv:
+    header = ",".join(COLUMNS) + "\n"
+
+    def fields(self, result: FileResult) -> dict[str, Any]:
+        if not isinstance(result.outcome, Prediction):
+            reason, message = describe(result.outcome)
+            return {"file": str(result.file), "error": reason, "message": message}
         label, probability = result.outcome.classes[0]
         return {
             "file": str(result.file),
@@ -133,9 +116,48 @@ def _to_row(result: FileResult) -> dict[str, Any]:
             "model": result.model,
             "token": result.outcome.token,
         }
-    reason, message = describe(result.outcome)
-    return {"file": str(result.file), "error": reason, "message": message}
+
+    def line(self, fields: dict[str, Any]) -> str:
+        line = io.StringIO()
+        # the module's own line end: with another, it does not quote a name that contains "\r"
+        csv.DictWriter(line, COLUMNS, lineterminator="\r\n").writerow(fields)
+        return line.getvalue().removesuffix("\r\n") + "\n"
+
+    def parse(self, text: str) -> list[dict[str, Any]]:
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        if text and tuple(rows.fieldnames or ()) != COLUMNS:
+            raise ValueError
+        return [row for row in rows if None not in row.values()]  # the last one, if cut off within a name of two lines
 
 
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
+class _JsonLines:
+    header = ""
+
+    def fields(self, result: FileResult) -> dict[str, Any]:
+        return to_dict(result)
+
+    def line(self, fields: dict[str, Any]) -> str:
+        # JSON cannot hold the bytes of a name that is not UTF-8 but as escapes
+        has_surrogates = any("\ud800" <= character <= "\udfff" for character in fields["file"])
+        return json.dumps(fields, ensure_ascii=has_surrogates) + "\n"
+
+    def parse(self, text: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in text.split("\n") if line]
+
+
+_FORMATS: dict[str, _Format] = {".csv": _Csv(), ".jsonl": _JsonLines()}
+
+
+def to_dict(result: FileResult) -> dict[str, Any]:
+    """A result for JSON: the file with its classes or its error."""
+    if not isinstance(result.outcome, Prediction):
+        reason, message = describe(result.outcome)
+        return {"file": str(result.file), "error": {"reason": reason, "message": message}}
+    classes = [{"label": label, "probability": probability} for label, probability in result.outcome.classes]
+    return {
+        "file": str(result.file),
+        "model": result.model,
+        "classes": classes,
+        "views": result.outcome.views,
+        "token": result.outcome.token,
+    }

@@ -1,64 +1,70 @@
-"""Argument parsers in; what the commands take that is about statistics, added to them."""
+"""Options of commands that use the statistics: the database and the time window."""
 
 import argparse
-from datetime import datetime
+import os
 from pathlib import Path
 
-from serving.cli.commands import export_labels
-from serving.cli.common import model_resource, number
-from serving.system.times import parse_time
+from serving.cli.options import model_resource, time
+
+MAX_URL_BYTES = 8192
 
 
 def add_database_options(parser: argparse.ArgumentParser) -> None:
-    """Where a server keeps its statistics, and for how long."""
+    """`--state` and `--statistics`, for `find_statistics`."""
     add = parser.add_argument
+    add(
+        "--state",
+        type=Path,
+        default=Path("state"),
+        metavar="DIR",
+        help="folder of the statistics and the key that signs tokens; created if it does not exist (state)",
+    )
     add(
         "--statistics",
         metavar="URL",
-        help="keep the statistics in postgresql://USER@HOST/DATABASE, which servers may share, or in another SQLite "
-        "file ($PAWSERVE_STATISTICS, or what the file $PAWSERVE_STATISTICS_FILE holds, which hide a password from the "
-        "list of processes; or statistics.sqlite in --state)",
-    )
-    add(
-        "--retention",
-        type=number("days", 1, 36_500),
-        metavar="DAYS",
-        help="drop labels this long after their prediction; totals keep them (labels are kept for good)",
+        help="database of the statistics: postgresql://USER@HOST/DATABASE, which servers may share, or the path of an "
+        "SQLite file ($PAWSERVE_STATISTICS, or the content of the file $PAWSERVE_STATISTICS_FILE: both keep a password "
+        "out of the list of processes; otherwise statistics.sqlite in --state)",
     )
 
 
-def add_view_options(parser: argparse.ArgumentParser) -> None:
-    """What `stats` shows, and how."""
-    parser.add_argument(
-        "--since", type=_time, metavar="TIME", help="only of predictions made since: 24h, 7d, 2026-11-30 (the first)"
-    )
-    parser.add_argument("--until", type=_time, metavar="TIME", help="only of predictions made before (now)")
-    view = parser.add_mutually_exclusive_group()
-    view.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the confusion matrix of one version")
-    view.add_argument("--watch", action="store_true", help="show them whenever they change, until Ctrl-C")
-    parser.add_argument(
-        "--interval", type=number("seconds", 0.1, 3600), default=1.0, metavar="S", help="--watch no more often (1)"
-    )
+def find_statistics(given: str | None) -> str:
+    """The URL or path of the statistics database.
 
+    Args:
+        given: the value of --statistics. Without it, $PAWSERVE_STATISTICS is used; without that, the content of the
+            file that $PAWSERVE_STATISTICS_FILE names, as containers are given secrets.
 
-def add_export_labels(parser: argparse.ArgumentParser) -> None:
-    """The command `export-labels`."""
-    parser.description = (
-        "Write every label that is kept to a file, one a row: the prediction's ID, which version predicted what, how "
-        "sure and when, and what was said to be true, when. Reads the database itself; servers may go on meanwhile."
-    )
-    add = parser.add_argument
-    add("out", type=Path, metavar="FILE", help="FILE.csv or FILE.parquet")
-    add("--state", type=Path, default=Path("state"), metavar="DIR", help="the server's folder (state)")
-    add("--statistics", metavar="URL", help="as for serve ($PAWSERVE_STATISTICS, or statistics.sqlite in --state)")
-    add("--model", type=model_resource, default="", metavar="NAME[/VERSION]", help="only this model (all)")
-    add("--since", type=_time, metavar="TIME", help="only of predictions made since then: 24h, 7d, 2026-11-30")
-    add("--until", type=_time, metavar="TIME", help="only of predictions made before")
-    parser.set_defaults(run=export_labels)
+    Returns:
+        The URL or path; empty if none is given.
 
-
-def _time(text: str) -> datetime:
+    Raises:
+        ValueError: if the file cannot be read, or does not hold one URL. The message does not contain the URL.
+    """
+    if url := given or os.environ.get("PAWSERVE_STATISTICS"):
+        return url
+    path = os.environ.get("PAWSERVE_STATISTICS_FILE")
+    if not path:
+        return ""
     try:
-        return parse_time(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(MAX_URL_BYTES).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ValueError(f"PAWSERVE_STATISTICS_FILE is {path}, which cannot be read: {reason}") from error
+    if len(text.split()) != 1:
+        raise ValueError(f"PAWSERVE_STATISTICS_FILE is {path}, which must hold one URL and nothing else")
+    return text
+
+
+def add_window_options(parser: argparse.ArgumentParser) -> None:
+    """The model and the time window of predictions."""
+    add = parser.add_argument
+    add("--model", type=model_resource, default="", metavar="NAME[/VERSION]", help="only this model (all)")
+    add(
+        "--since",
+        type=time,
+        metavar="TIME",
+        help="only predictions made at this time or later: 24h, 7d, 2026-11-30 (the first prediction)",
+    )
+    add("--until", type=time, metavar="TIME", help="only predictions made before this time (now)")

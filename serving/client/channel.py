@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from serving.client.credentials import ANONYMOUS, Credentials
+from serving.system.network import parse_address
 
 MAX_MESSAGE_BYTES = 32 * 2**20
 RECONNECT_MS = 100
@@ -84,11 +85,8 @@ def _options(target: str) -> list[tuple[str, Any]]:
 
 
 def _ip_version(address: str) -> int | None:
-    host, separator, port = address.rpartition(":")
-    if not (separator and port.isascii() and port.isdigit()):
-        return None
     try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).version
+        return ipaddress.ip_address(parse_address(address)[0]).version
     except ValueError:
         return None
 

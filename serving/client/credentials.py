@@ -5,7 +5,7 @@ from pathlib import Path
 
 import grpc
 
-from serving.system.network import stays_on_this_machine
+from serving.system.network import is_local
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Credentials:
         Raises:
             ValueError: if a file cannot be read, or the token would be sent to another machine in plaintext.
         """
-        if self.token and not self.encrypted and not stays_on_this_machine(address):
+        if self.token and not self.encrypted and not is_local(address):
             raise ValueError(
                 f"the token would be sent to {address} in plaintext, where others can read it; use TLS (--tls-ca)"
             )

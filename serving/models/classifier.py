@@ -1,7 +1,7 @@
-"""Pictures in; the probability of each class out. One classifier for each model version; no gRPC here."""
+"""Classification of images with one model version."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,51 +9,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.batching.batcher import DynamicBatcher
+from serving.context import INTERNAL_CLIENT, Call, ClientIdentity
 from serving.engine.base import InferenceError
 from serving.image.decode import Limits
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
-from serving.models.observers import ModelObserver, count_work
+from serving.models.observers import ModelObserver
 
 ImageData = bytes | NDArray[np.uint8]
-"""Encoded, or decoded: uint8 `[H, W, 3]`, RGB and upright."""
+"""An encoded image, or a decoded one: uint8 `[H, W, 3]`, RGB and upright."""
+
+_Compute = Callable[..., Awaitable[list[NDArray[np.float32] | Exception]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What a picture shows."""
+    """The classes of one image."""
 
     probabilities_K: NDArray[np.float32]
     views: int
-    """How many views they are the mean of."""
+    """Number of views over which the probabilities are averaged."""
 
 
 @dataclass(slots=True)
 class Usage:
-    """How much was asked of a version since it was loaded."""
+    """Work of a version since it was loaded."""
 
-    pictures: int = 0
-    """Pictures that were classified."""
+    images: int = 0
+    """Images that were classified."""
     answered: int = 0
-    """Requests that were answered."""
+    """Requests with at least one classified image."""
     answered_ns: int = 0
-    """How long they took together."""
+    """Total time of these requests."""
     failed: int = 0
-    """Requests that were refused or cancelled, or of which no picture could be classified."""
+    """Requests that were refused or cancelled, or of which no image could be classified."""
     failed_ns: int = 0
     last_ms: int = 0
-    """When the last of them ended, in Unix milliseconds; 0 if there is none."""
+    """When the last request ended, in Unix milliseconds; 0 if there was none."""
     engine_calls: int = 0
 
 
 class Classifier:
-    """decode -> views -> batcher -> mean over the views.
-
-    Args:
-        adaptive_threshold: highest probability of the first view from which adaptive requests look at no more; None
-            if none was chosen for this version: they then look at all.
-        observer: hears how pictures are answered.
-    """
+    """Decodes images, makes their views, computes them in batches and averages over the views."""
 
     def __init__(
         self,
@@ -64,6 +61,13 @@ class Classifier:
         adaptive_threshold: float | None = None,
         observer: ModelObserver | None = None,
     ) -> None:
+        """Classify with a batcher, which `close` closes.
+
+        Args:
+            adaptive_threshold: adaptive requests compute one view only if its highest probability is at least this;
+                None if the bundle has no threshold: they then compute all views.
+            observer: is told of every request.
+        """
         self._preprocess = preprocess
         self._batcher = batcher
         self._limits = limits
@@ -73,7 +77,7 @@ class Classifier:
 
     @property
     def usage(self) -> Usage:
-        """How much was asked of it."""
+        """Work since the version was loaded."""
         self._usage.engine_calls = self._batcher.engine_calls
         return self._usage
 
@@ -84,50 +88,53 @@ class Classifier:
 
     @property
     def max_rows(self) -> int:
-        """Most views that may be in flight."""
+        """Most views in flight."""
         return self._batcher.max_rows
 
     async def classify(
         self,
-        pictures: Sequence[ImageData],
+        images: Sequence[ImageData],
         views: int = 1,
         timeout_s: float | None = None,
         *,
         adaptive: bool = False,
+        client: ClientIdentity = INTERNAL_CLIENT,
+        call: Call | None = None,
     ) -> list[Classification | Exception]:
-        """Classify pictures.
+        """Classify images.
 
         Args:
-            pictures: at least one.
-            views: how many views of each to average over.
-            timeout_s: seconds after which nobody wants the answer; None for never.
-            adaptive: look at one view, and at the others only of pictures whose answer is uncertain.
+            images: at least one.
+            views: number of views of each to average over.
+            timeout_s: seconds until the answer is of no use; None for no limit.
+            adaptive: compute one view, and the others only of images whose classification is uncertain.
+            client: who pays for the work.
+            call: the call that is being answered; the work is added to it.
 
         Returns:
-            For each picture its probabilities, or what stopped it: ImageError, InferenceError or TimeoutError.
+            For each image its classification or an exception: ImageError, InferenceError, MemoryError or TimeoutError.
 
         Raises:
-            QueueFull: if too many views are in flight; nothing was decoded.
+            QueueFull: if too many views are in flight; no image was decoded.
         """
         begin, classified = time.monotonic_ns(), 0
+        compute = partial(self._batcher.compute, client=client, call=call)
         try:
-            outcomes = await self._classify(pictures, views, timeout_s, adaptive)
-            classified = sum(isinstance(outcome, Classification) for outcome in outcomes)
+            if adaptive and views > 1 and self._adaptive_threshold is not None:
+                outcomes = await self._classify_adaptively(compute, images, views, timeout_s, self._adaptive_threshold)
+            else:
+                prepares = [partial(self._views_of, image, views) for image in images]
+                outcomes = [_mean(outcome) for outcome in await compute(prepares, views, timeout_s)]
+            classifications = [outcome for outcome in outcomes if isinstance(outcome, Classification)]
+            classified = len(classifications)
         finally:
             self._count(classified, time.monotonic_ns() - begin)
-        count_work(len(outcomes), sum(outcome.views for outcome in outcomes if isinstance(outcome, Classification)))
+        if call:
+            call.images += len(outcomes)
+            call.rows += sum(each.views for each in classifications)
         if self._observer:
             self._observer.answered(outcomes)
         return outcomes
-
-    async def _classify(
-        self, pictures: Sequence[ImageData], views: int, timeout_s: float | None, adaptive: bool
-    ) -> list[Classification | Exception]:
-        if adaptive and views > 1 and self._adaptive_threshold is not None:
-            return await self._classify_adaptively(pictures, views, timeout_s, self._adaptive_threshold)
-        # not a method: what waits in the batcher must not keep the classifier of a retired version
-        prepares = [partial(_look, self._preprocess, self._limits, picture, views) for picture in pictures]
-        return [_mean(outcome) for outcome in await self._batcher.compute(prepares, views, timeout_s)]
 
     def close(self) -> None:
         """Compute what is in flight, then stop."""
@@ -135,7 +142,7 @@ class Classifier:
 
     def _count(self, classified: int, ns: int) -> None:
         usage = self._usage
-        usage.pictures += classified
+        usage.images += classified
         usage.last_ms = time.time_ns() // 1_000_000
         if classified:
             usage.answered += 1
@@ -145,64 +152,64 @@ class Classifier:
             usage.failed_ns += ns
 
     async def _classify_adaptively(
-        self, pictures: Sequence[ImageData], views: int, timeout_s: float | None, threshold: float
+        self, compute: _Compute, images: Sequence[ImageData], views: int, timeout_s: float | None, threshold: float
     ) -> list[Classification | Exception]:
         begin = time.monotonic()
-        looking = [_LookingTwice(self._preprocess, self._limits, picture) for picture in pictures]
-        firsts = await self._batcher.compute([each.first for each in looking], 1, timeout_s)
-        averaged = [_mean(first) for first in firsts]
-        again = [i for i, one in enumerate(averaged) if isinstance(one, Classification) and _uncertain(one, threshold)]
-        if again:
+        decoded = [_DecodedImage(partial(self._canvas, image), self._preprocess.crop) for image in images]
+        firsts = await compute([each.first_view for each in decoded], 1, timeout_s)
+        outcomes = [_mean(first) for first in firsts]
+        uncertain = [
+            i
+            for i, outcome in enumerate(outcomes)
+            if isinstance(outcome, Classification) and float(outcome.probabilities_K.max()) < threshold
+        ]
+        if uncertain:
             if timeout_s is not None:
                 timeout_s -= time.monotonic() - begin
-            prepares = [partial(looking[i].others, views) for i in again]
-            del looking  # the canvases of all pictures that need no other view
-            others = await self._batcher.compute(prepares, views - 1, timeout_s, extra=True)
-            for i, other in zip(again, others, strict=True):
+            prepares = [partial(decoded[i].other_views, views) for i in uncertain]
+            del decoded  # the canvases of all images that need no other view
+            others = await compute(prepares, views - 1, timeout_s, extra=True)
+            for i, other in zip(uncertain, others, strict=True):
                 first = firsts[i]
                 assert not isinstance(first, Exception)
-                averaged[i] = _mean(other if isinstance(other, Exception) else np.concatenate([first, other]))
-        return averaged
+                outcomes[i] = _mean(other if isinstance(other, Exception) else np.concatenate([first, other]))
+        return outcomes
+
+    def _canvas(self, image: ImageData) -> NDArray[np.uint8]:
+        preprocess = self._preprocess
+        return (
+            preprocess.canvas(image, limits=self._limits)
+            if isinstance(image, bytes)
+            else preprocess.resize_middle(image)
+        )
+
+    def _views_of(self, image: ImageData, views: int) -> NDArray[np.uint8]:
+        return make_views(self._canvas(image), self._preprocess.crop, count=views)
 
 
-class _LookingTwice:
-    """One picture, decoded once."""
+class _DecodedImage:
+    """An image that is decoded for its first view, and kept for the others."""
 
-    __slots__ = ("_canvas_SSC", "_limits", "_picture", "_preprocess")
+    __slots__ = ("_canvas_SSC", "_crop", "_decode")
 
-    def __init__(self, preprocess: Preprocess, limits: Limits, picture: ImageData) -> None:
-        self._preprocess = preprocess
-        self._limits = limits
-        self._picture = picture
+    def __init__(self, decode: Callable[[], NDArray[np.uint8]], crop: int) -> None:
+        self._decode = decode
+        self._crop = crop
         self._canvas_SSC: NDArray[np.uint8]
 
-    def first(self) -> NDArray[np.uint8]:
-        self._canvas_SSC = _canvas(self._preprocess, self._limits, self._picture)
-        return make_views(self._canvas_SSC, self._preprocess.crop)
+    def first_view(self) -> NDArray[np.uint8]:
+        self._canvas_SSC = self._decode()
+        return make_views(self._canvas_SSC, self._crop)
 
-    def others(self, views: int) -> NDArray[np.uint8]:
-        return make_views(self._canvas_SSC, self._preprocess.crop, first=1, count=views - 1)
-
-
-def _look(preprocess: Preprocess, limits: Limits, picture: ImageData, views: int) -> NDArray[np.uint8]:
-    return make_views(_canvas(preprocess, limits, picture), preprocess.crop, count=views)
-
-
-def _canvas(preprocess: Preprocess, limits: Limits, picture: ImageData) -> NDArray[np.uint8]:
-    return (
-        preprocess.canvas(picture, limits=limits) if isinstance(picture, bytes) else preprocess.resize_middle(picture)
-    )
-
-
-def _uncertain(one: Classification, threshold: float) -> bool:
-    return float(one.probabilities_K.max()) < threshold
+    def other_views(self, views: int) -> NDArray[np.uint8]:
+        return make_views(self._canvas_SSC, self._crop, first=1, count=views - 1)
 
 
 def _mean(outcome: NDArray[np.float32] | Exception) -> Classification | Exception:
     if isinstance(outcome, Exception):
         return outcome
     probabilities_K: NDArray[np.float32] = outcome[0] if len(outcome) == 1 else outcome.mean(axis=0)
-    # one comparison finds every NaN: a sum that holds one is none
+    # one comparison finds every NaN: a sum with a NaN is NaN
     if not abs(float(np.add.reduce(probabilities_K)) - 1) < 0.01:
         return InferenceError("the model's probabilities do not sum to 1; export it again")
     return Classification(probabilities_K, len(outcome))

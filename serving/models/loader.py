@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.batching.admission import Admission
 from serving.batching.batcher import DynamicBatcher
+from serving.batching.workers import WorkerOptions
 from serving.bundle.manifest import Bundle, BundleError, Manifest, Precision
 from serving.engine.base import Engine
 from serving.engine.selection import EngineChoice, EngineName, choose_engine
-from serving.engine.single_row import SingleRowEngine
+from serving.engine.single_row import SingleRowEngine, SpreadEngine
 from serving.engine.tensorrt_cache import EngineBuildError
 from serving.image.decode import Limits
 from serving.models.classifier import Classifier
@@ -28,7 +30,7 @@ from serving.models.layout import (
     worker_cpus,
     write_plan,
 )
-from serving.models.observers import ObserverOf
+from serving.models.observers import ObserverFactory
 from serving.models.tuning import search
 from serving.system.cpus import available_cpus, bindable_cpus
 from serving.system.memory import return_memory
@@ -49,11 +51,11 @@ class ServingOptions:
     max_rows: int
     """Most views in flight, for each model."""
     limits: Limits
-    observer_of: ObserverOf | None = None
+    make_observer: ObserverFactory | None = None
     """Makes what hears of each version's work; None if nobody listens."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ServedModel:
     """One version, ready to answer. Immutable: another version is another object.
 
@@ -98,30 +100,30 @@ def load_model(
     manifest = bundle.manifest
     choice = choose_engine(bundle, options.engine, options.precision)
     cpus = available_cpus()
+    admission = Admission(options.max_rows)
     try:
         with ExitStack() as opened:
             chosen = _choose_plan(bundle, choice, options, cpus, alike, quiet)
-            plan, lone = chosen.plan, None
+            plan = chosen.plan
             engines = [*choice.make(plan)]
             opened.callback(_close, engines)
-            if plan.single_row_threads and choice.make_single_row:
-                bound = bindable_cpus()
-                engines.append(choice.make_single_row(plan.single_row_threads, bound))
-                lone = SingleRowEngine(engines[-1], bound)
             for engine in engines:
                 _warm_up(engine, bundle)
+            if plan.single_row_threads and choice.make_single_row:
+                bound = bindable_cpus()
+                several = choice.make_single_row(plan.single_row_threads, bound)
+                opened.callback(several.close)
+                _warm_up(several, bundle)
+                spread = SpreadEngine(several, bound, lambda: admission.rows)
+                engines = [SingleRowEngine(engine, spread) for engine in engines]
             opened.pop_all()
     except (EngineBuildError, MemoryError) as error:
         raise BundleError(f"{bundle.folder} cannot be loaded: {error}") from error
-    observer = options.observer_of(manifest) if options.observer_of else None
-    batcher = DynamicBatcher(
-        engines[: plan.instances],
-        lone=lone,
-        workers=count_workers(plan, cpus=cpus, on_gpu=choice.on_gpu),
-        cpus=worker_cpus(plan, on_gpu=choice.on_gpu),
-        max_rows=options.max_rows,
-        observer=observer,
+    observer = options.make_observer(manifest) if options.make_observer else None
+    workers = WorkerOptions(
+        count=count_workers(plan, cpus=cpus, on_gpu=choice.on_gpu), cpus=worker_cpus(plan, on_gpu=choice.on_gpu)
     )
+    batcher = DynamicBatcher(engines, admission, workers, observer)
     model = ServedModel(
         manifest=manifest,
         engine=f"{choice.variant}, {choice.runtime.replace('-', ' ')}, {plan}",

@@ -1,34 +1,20 @@
-"""A folder models/NAME/VERSION in; the model versions that are served out, found by their names.
+"""The model versions that are served, found by name, and closed after their last use.
 
-Any thread may change it and look; each change is one assignment, so whoever looks sees it whole.
+A call finds a version with `find`, and computes with it inside `with repository.use(model):`, without waiting between
+the two. The block counts as one user of the version. A version that was replaced or unloaded gets no new users, and is
+closed when its last user leaves.
 """
 
-import gc
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
-from threading import Event, Lock, Thread
+from threading import Condition, Thread, current_thread
 
-from serving.bundle.folder import find_bundles
 from serving.bundle.model_version import ModelVersion, resource_name
-from serving.models.loader import ServedModel, ServingOptions, load_model
+from serving.models.loader import ServedModel
 from serving.system.memory import return_memory
-
-__all__ = [
-    "ModelNotFound",
-    "ModelRepository",
-    "ServedModel",
-    "ServingOptions",
-    "State",
-    "VersionStatus",
-    "find_bundles",
-    "load_model",
-]
-
-LOOK_AGAIN_S = 2.0
-"""How often what keeps a model from closing is looked for among garbage."""
 
 
 class ModelNotFound(LookupError):
@@ -36,7 +22,7 @@ class ModelNotFound(LookupError):
 
 
 class State(Enum):
-    """What becomes of a version; the values are those of the API's ModelState."""
+    """State of a version; the values are those of the API's ModelState."""
 
     LOADING = 1
     READY = 2
@@ -46,18 +32,18 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """What is known of a version, served or not."""
+    """State of a version, served or not."""
 
     version: ModelVersion
     state: State
     reason: str = ""
     model: ServedModel | None = None
-    """There if it is ready."""
+    """Set if the version is ready."""
 
 
 @dataclass(frozen=True)
 class _View:
-    """What is served at one moment."""
+    """All versions at one moment."""
 
     statuses: Mapping[ModelVersion, VersionStatus]
     newest: Mapping[str, ServedModel]
@@ -69,48 +55,46 @@ class _View:
 
 
 class ModelRepository:
-    """The versions that are served, and what became of the others."""
+    """The versions that are served, and the states of the others. For any number of threads."""
 
     def __init__(self) -> None:
+        # Each change replaces the view by one assignment, so readers need no lock and see a change entirely or not.
         self._view = _View({}, {})
-        self._lock = Lock()  # for whoever makes another view of this one
-        self._draining: set[Thread] = set()
+        self._users: Counter[ServedModel] = Counter()
+        self._changed = Condition()  # guards changes of the view and `_users`; notified when a version has no user left
+        self._retiring: set[Thread] = set()
         self._closing = False
         self.loaded: Counter[str] = Counter()
-        """Model name -> versions that were taken into service."""
-        self.refused: Counter[str] = Counter()
-        """Model name -> versions that were refused."""
+        """Model name -> versions that were loaded."""
+        self.failed: Counter[str] = Counter()
+        """Model name -> versions that failed to load."""
         self.on_change: list[Callable[[], None]] = []
         """Called after each change, in the thread that made it."""
 
     def add(self, model: ServedModel, retire: Iterable[ModelVersion] = ()) -> None:
-        """Serve one more version, or another one instead of those to retire, in one step.
-
-        What is retired, or was served under the same version, finds no new callers from now on; when the last one is
-        answered, its engines are closed and their memory is returned.
-        """
+        """Serve a version, and retire others in the same step; an earlier model of the same version is retired too."""
         key = model.manifest.model_version
         self.loaded[key.name] += 1
         self._change({key: VersionStatus(key, State.READY, model=model)}, retire, f"replaced by {key.resource}")
 
-    def retire(self, keys: Iterable[ModelVersion], reason: str) -> None:
-        """Serve some versions no longer; callers that they have are answered."""
-        self._change({}, keys, reason)
+    def retire(self, versions: Iterable[ModelVersion], reason: str) -> None:
+        """Stop serving versions; calls that use them are finished first."""
+        self._change({}, versions, reason)
 
-    def mark(self, key: ModelVersion, state: State, reason: str) -> None:
-        """Note what becomes of a version; of one that is served, only the reason is noted."""
+    def mark(self, version: ModelVersion, state: State, reason: str) -> None:
+        """Set the state of a version; if it is served, only the reason is set."""
         if state is State.FAILED:
-            self.refused[key.name] += 1
-        old = self._view.statuses.get(key)
-        new = replace(old, reason=reason) if old and old.model else VersionStatus(key, state, reason)
+            self.failed[version.name] += 1
+        old = self._view.statuses.get(version)
+        new = replace(old, reason=reason) if old and old.model else VersionStatus(version, state, reason)
         if new != old:
-            self._change({key: new})
+            self._change({version: new})
 
-    def forget(self, key: ModelVersion, state: State) -> None:
-        """Remove what was noted of a version, if it is still in that state."""
-        status = self._view.statuses.get(key)
+    def forget(self, version: ModelVersion, state: State) -> None:
+        """Remove the status of a version, if it is still in this state."""
+        status = self._view.statuses.get(version)
         if status is not None and status.state is state:
-            self._change({key: None})
+            self._change({version: None})
 
     @property
     def models(self) -> list[ServedModel]:
@@ -119,11 +103,11 @@ class ModelRepository:
 
     @property
     def statuses(self) -> list[VersionStatus]:
-        """All versions that are known, ordered by name and version."""
+        """All known versions, ordered by name and version."""
         return list(self._view.statuses.values())
 
     def find(self, name: str, version: int | None) -> ServedModel:
-        """A version, or the newest one.
+        """Find a version, or the newest one; to compute with it, enter `use`.
 
         Raises:
             ModelNotFound: if it is not served.
@@ -139,53 +123,68 @@ class ModelRepository:
             raise ModelNotFound(f"{resource_name(name, version)} is not served here; there is {served}")
         return model
 
+    @contextmanager
+    def use(self, model: ServedModel) -> Iterator[ServedModel]:
+        """Keep a version open within the block.
+
+        Raises:
+            ModelNotFound: if it has been retired.
+        """
+        key = model.manifest.model_version
+        with self._changed:  # a version that is found here is not retired yet, so it is counted before it could close
+            if self.find(key.name, key.version) is not model:
+                raise ModelNotFound(f"{key.resource} has been replaced by another model of the same version: try again")
+            self._users[model] += 1
+        try:
+            yield model
+        finally:
+            with self._changed:
+                self._users[model] -= 1
+                if not self._users[model]:
+                    del self._users[model]
+                    self._changed.notify_all()
+
     def close(self) -> None:
-        """Compute what is in flight, then stop all engines."""
-        self._closing = True
+        """Compute what is in flight, then close all versions, those that are still used too."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
         for model in self.models:
             model.close()
-        for thread in list(self._draining):
+        for thread in list(self._retiring):
             thread.join()
 
     def _change(
         self, put: Mapping[ModelVersion, VersionStatus | None], retire: Iterable[ModelVersion] = (), reason: str = ""
     ) -> None:
-        with self._lock:
+        with self._changed:
             statuses = dict(self._view.statuses)
-            left: list[ServedModel] = []
+            retired: list[ServedModel] = []
             for key in retire:
                 if (status := statuses.get(key)) and status.model:
-                    left.append(status.model)
+                    retired.append(status.model)
                     statuses[key] = VersionStatus(key, State.DRAINING, reason)
             for key, new in put.items():
                 old = statuses.pop(key, None)
                 if old and old.model and (new is None or old.model is not new.model):
-                    left.append(old.model)
+                    retired.append(old.model)
                 if new is not None:
                     statuses[key] = new
             self._view = _View.of(statuses)
         for listener in self.on_change:
             listener()
-        while left:
-            self._drain(left.pop())
+        for model in retired:
+            thread = Thread(
+                target=self._close_unused, args=[model], name=f"retire-{model.manifest.model_version}", daemon=True
+            )
+            self._retiring.add(thread)
+            thread.start()
 
-    def _drain(self, model: ServedModel) -> None:
-        """Close a model once nobody holds it or its classifier: who found it may still begin with it."""
-        key = model.manifest.model_version
-        free = Event()
-        weakref.finalize(model.classifier, free.set)
-        batcher, engines = model.batcher, model.engines  # and not the model, which holds the classifier
-
-        def close() -> None:
-            while not free.wait(LOOK_AGAIN_S) and not self._closing:
-                gc.collect()  # exceptions may hold it in cycles
-            batcher.close()
-            for engine in engines:
-                engine.close()
-            return_memory()
-            self.forget(key, State.DRAINING)
-            self._draining.discard(thread)
-
-        thread = Thread(target=close, name=f"drain-{key}", daemon=True)
-        self._draining.add(thread)
-        thread.start()
+    def _close_unused(self, model: ServedModel) -> None:
+        """Close a retired version when its last user has left, or the repository is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or not self._users[model])
+        model.close()
+        return_memory()
+        self.forget(model.manifest.model_version, State.DRAINING)
+        self._retiring.discard(current_thread())

@@ -18,7 +18,9 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from serving.batching.admission import Admission
 from serving.batching.batcher import DynamicBatcher
+from serving.batching.workers import WorkerOptions
 from serving.engine.base import Engine, EngineLayout
 from serving.image.decode import Limits
 from serving.image.preprocess import Preprocess
@@ -194,9 +196,10 @@ def _serve(
         batcher = partial(
             DynamicBatcher,
             [_Capped(engine, trial.plan.max_batch_size) for engine in engines],
-            workers=count_workers(trial.plan, cpus=cpus, on_gpu=on_gpu),
-            cpus=worker_cpus(trial.plan, on_gpu=on_gpu),
-            max_rows=callers,
+            Admission(callers),
+            WorkerOptions(
+                count=count_workers(trial.plan, cpus=cpus, on_gpu=on_gpu), cpus=worker_cpus(trial.plan, on_gpu=on_gpu)
+            ),
         )
         asyncio.run(_try(trial, batcher, preprocess, photo, callers, share))
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from serving.bundle.folder import Fingerprint, fingerprint, list_names, list_versions, open_version
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import ModelVersion, parse_short_name, resource_name
-from serving.models.repository import ModelNotFound, ModelRepository, ServedModel, ServingOptions, State, load_model
+from serving.models.loader import ServedModel, ServingOptions, load_model
+from serving.models.repository import ModelNotFound, ModelRepository, State
 from serving.statistics.store import StatisticsUnavailable
 from serving.system.logs import RateLimitedLogger
 

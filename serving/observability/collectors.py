@@ -41,7 +41,7 @@ class ModelCollector(Collector):
         """Read everything; nothing waits for anything."""
         loads = CounterMetricFamily("pawserve_model_loads", "Versions that were taken into service.", labels=["model"])
         refusals = CounterMetricFamily("pawserve_model_refusals", "Versions that were refused.", labels=["model"])
-        loaded, refused = self._repository.loaded.copy(), self._repository.refused.copy()
+        loaded, refused = self._repository.loaded.copy(), self._repository.failed.copy()
         for name in sorted(loaded.keys() | refused.keys()):  # a 0 too, so that the first one is seen as an increase
             loads.add_metric([name], loaded[name])
             refusals.add_metric([name], refused[name])

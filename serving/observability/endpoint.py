@@ -9,6 +9,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from serving.system.network import format_address, parse_address
+
 MAX_CONNECTIONS = 8
 """Connections at once; more are closed without an answer."""
 TIMEOUT_S = 10.0
@@ -28,15 +30,11 @@ class MetricsEndpoint:
     """
 
     def __init__(self, registry: CollectorRegistry, listen: str) -> None:
-        host, separator, port = listen.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if not (separator and host and port.isascii() and port.isdigit() and int(port) < 2**16):
-            raise ValueError(f"{listen!r} is no address; write HOST:PORT, such as 127.0.0.1:9464")
+        host, port = parse_address(listen)
         ((family, *_), *_) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         server_class = type("_FamilyServer", (_Server,), {"address_family": family})
-        self._server: WSGIServer = make_server(host, int(port), make_wsgi_app(registry), server_class, _Handler)
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._server.server_port}/metrics"
+        self._server: WSGIServer = make_server(host, port, make_wsgi_app(registry), server_class, _Handler)
+        self.url = f"http://{format_address(host, self._server.server_port)}/metrics"
         """Where the metrics are."""
         self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()

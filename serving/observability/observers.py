@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from serving.context import CURRENT_CALL, Call
-from serving.models.observers import ModelObserver
+from serving.engine.base import InferenceError
+from serving.image.decode import ImageError
 from serving.observability.settings import ObservabilitySettings
-from serving.system.logs import AccessLog
+from serving.system.logs import FIELDS, REQUEST_ID
 
 if TYPE_CHECKING:  # what is not wanted is not loaded
+    from serving.batching.requests import RowSlice
     from serving.bundle.manifest import Manifest
     from serving.models.repository import ModelRepository
     from serving.observability.metrics import Metrics
@@ -28,6 +31,49 @@ class CallObserver(Protocol):
 
     def ended(self, call: Call, code: str, seconds: float) -> None:
         """The last response was sent, or the client has gone; `code` is the name of the status."""
+
+
+class VersionObserver:
+    """Passes the work of one model version on to metrics and traces; a `models.observers.ModelObserver`."""
+
+    def __init__(self, manifest: Manifest, metrics: Metrics | None, tracing: Tracing | None) -> None:
+        self._resource = manifest.resource
+        self._metrics = metrics.of_model(manifest.name, manifest.version) if metrics else None
+        self._tracing = tracing
+
+    def computed(self, batch: Sequence[RowSlice], began: float, ended: float) -> None:
+        """See BatchObserver."""
+        if self._metrics:
+            self._metrics.computed(batch, began, ended)
+        if self._tracing:
+            self._tracing.computed(batch, began, ended, self._resource)
+
+    def answered(self, outcomes: Sequence[object]) -> None:
+        """See ModelObserver."""
+        if self._metrics:
+            self._metrics.answered(list(map(_result, outcomes)))
+
+
+access_logger = logging.getLogger("pawserve.access")
+
+
+class AccessLog:
+    """Logs one line for each call when it has ended: the method, the status and counts, but none of its contents."""
+
+    def began(self, call: Call, metadata: dict[str, str | bytes]) -> None:
+        """Log nothing yet."""
+
+    def ended(self, call: Call, code: str, seconds: float) -> None:
+        """Log the call."""
+        counted = {"images": call.images, "rows": call.rows, "labels": call.labels}
+        fields = {
+            REQUEST_ID: call.request_id,
+            "method": call.method,
+            "code": code,
+            "duration_s": round(seconds, 6),
+            **{name: count for name, count in counted.items() if count},
+        }
+        access_logger.info("%s %s %.1f ms", call.method, code, 1000 * seconds, extra={FIELDS: fields})
 
 
 class Observability:
@@ -81,9 +127,9 @@ class Observability:
                 self.metrics_url = endpoint.url
             yield
 
-    def observer_of(self, manifest: Manifest) -> ModelObserver:
-        """What hears of a version's work."""
-        return ModelObserver(manifest, self._metrics, self._tracing)
+    def make_observer(self, manifest: Manifest) -> VersionObserver:
+        """Make the observer of a model version."""
+        return VersionObserver(manifest, self._metrics, self._tracing)
 
     def labels_recorded(self, labels: Sequence[Label]) -> None:
         """Labels are on the disk."""
@@ -91,6 +137,21 @@ class Observability:
             call.labels += len(labels)
         if self._metrics:
             self._metrics.labels_recorded(labels)
+
+
+def _result(outcome: object) -> str:
+    match outcome:
+        case ImageError():
+            return outcome.reason
+        case InferenceError():
+            return "ENGINE_FAILED"
+        case TimeoutError():
+            return "DEADLINE_EXCEEDED"
+        case MemoryError():
+            return "OUT_OF_MEMORY"
+        case Exception():
+            return "INTERNAL"
+    return "ok"
 
 
 def _tracing(endpoint: str) -> Tracing:

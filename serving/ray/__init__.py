@@ -1,4 +1,5 @@
-"""Replicas of the server on a Ray cluster.
+"""Replicas of the server on a Ray cluster, with Ray Serve.
 
-May import every other room.
+`command` is the command `ray`; deploy/ray/serve.yaml names `app:build` and the functions of `ingress`. May import every
+other room.
 """

@@ -1,10 +1,10 @@
-"""Options of `serve` in; a Ray Serve application whose replicas answer as the plain server does out.
+"""The Ray Serve application: replicas with the API of the plain server.
 
     serve run deploy/ray/serve.yaml
     python -m serving ray --models models --state state --replicas 1-4
 
-A replica is a `Server` that does not listen: Ray's ingress takes the calls. Replicas share the statistics' database and
-the key of the tokens, so a label may come to any of them, and counts once. Needs the extra `ray`.
+A replica is a `Server` that does not listen; Ray's ingress forwards calls to it. Replicas share the statistics database
+and the key of the tokens, so any of them can record a label, and it is counted once. Needs the extra `ray`.
 """
 
 import argparse
@@ -32,18 +32,18 @@ from serving.system.memory import keep_freed_memory
 NAME = "pawserve"
 DEPLOYMENT = "Classifier"
 MAX_ONGOING_REQUESTS = 4096
-"""For Ray; high, since a replica bounds its queue itself, in views, and says in its refusals when to come back."""
+"""Ray's limit; high, since a replica limits its own queue in views and its refusals have a retry delay."""
 
 
 class ClassifierReplica:
-    """One replica. Its methods are those of pawserve.v1.Classifier and grpc.health.v1.Health, by Ray's convention.
+    """One replica. Ray requires a method for each one of pawserve.v1.Classifier and grpc.health.v1.Health.
 
     Args:
         options: those of `python -m serving serve`, parsed.
-        more_versions: how many versions are loaded because callers name them.
+        more_versions: most versions to load because clients name them.
 
     Raises:
-        StartupError, ValueError: if it cannot start; Ray tells why, and tries again.
+        StartupError, ValueError: if it cannot start; Ray reports why and tries again.
     """
 
     async def __init__(self, options: Mapping[str, Any], more_versions: int) -> None:  # type: ignore[misc]  # Ray awaits it
@@ -89,11 +89,11 @@ class ClassifierReplica:
         return await self._answer("ListModels", request, grpc_context)
 
     async def Check(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
-        """Of grpc.health.v1.Health."""
+        """The method of grpc.health.v1.Health."""
         return await self._methods.answer(f"/{HEALTH.full_name}/Check", request, grpc_context)
 
     async def __del__(self) -> None:
-        """Ray awaits it when no call is in flight any more."""
+        """Stop the replica. Ray awaits this when no call is in flight any more."""
         self._server.end()
         await self._server.close()
 
@@ -105,24 +105,24 @@ class ClassifierReplica:
 
 
 def application(options: Mapping[str, Any], more_versions: int = MORE_VERSIONS, **deployment: Any) -> Application:
-    """The application.
+    """Make the application.
 
     Args:
         options: those of `python -m serving serve`, parsed, for each replica.
-        more_versions: versions that a replica loads because callers name them.
-        deployment: what Ray Serve knows as options of a deployment.
+        more_versions: most versions that a replica loads because clients name them.
+        deployment: options of a Ray Serve deployment.
     """
-    usual = {"max_ongoing_requests": MAX_ONGOING_REQUESTS, "ray_actor_options": {"num_cpus": 1}}
-    wrapped = serve.deployment(ClassifierReplica, name=DEPLOYMENT, **{**usual, **deployment})
+    defaults = {"max_ongoing_requests": MAX_ONGOING_REQUESTS, "ray_actor_options": {"num_cpus": 1}}
+    wrapped = serve.deployment(ClassifierReplica, name=DEPLOYMENT, **{**defaults, **deployment})
     return wrapped.bind(dict(options), more_versions)
 
 
 def build(arguments: dict[str, Any]) -> Application:
-    """The application of a configuration file, whose `args` are `flags` and `more_versions`.
+    """Make the application of a configuration file from its `args`, which are `flags` and `more_versions`.
 
     Raises:
-        ValueError: if they are not what they should be.
+        ValueError: if `parse_configuration` refuses them.
     """
     options, more_versions = parse_configuration(arguments)
-    options["listen"] = "0.0.0.0:0"  # Ray listens, and to all: tokens in plaintext are refused unless they are allowed
+    options["listen"] = "0.0.0.0:0"  # Ray listens on all addresses, so plaintext tokens must be allowed explicitly
     return application(options, more_versions)

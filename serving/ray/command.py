@@ -1,4 +1,4 @@
-"""Parsed arguments of `ray` in; a Ray Serve application that runs until a signal, and an exit code, out."""
+"""`ray`: serve models as replicas of a Ray cluster."""
 
 import argparse
 import importlib.util
@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,78 +14,133 @@ from typing import Any
 
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError
+from serving.cli.errors import DONE, CommandError, UsageError
+from serving.cli.options import number, positive, seconds
+from serving.cli.serve_options import add_serve_options
 from serving.client import Client, ClientError
-from serving.ray.options import check_replica_options, replica_options
+from serving.ray.options import MORE_VERSIONS, check_replica_options, replica_options
 from serving.system.cpus import available_cpus
-from serving.system.network import stays_on_this_machine
+from serving.system.network import format_address, is_local, parse_address
 
-WRONG_USE = 2
 OBJECT_STORE_BYTES = 80 * 2**20
-"""About Ray's least: pictures do not go through the object store."""
+"""About the least that Ray accepts; images do not pass through the object store."""
 INGRESS_TIMEOUT_S = 60.0
 
 INGRESS: Mapping[str, str] = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-    # a photo in one piece, and without a wait for leave after each 64 KiB
+    # a whole image in one buffer, sent without waiting for window updates after each 64 KiB
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(64 * 2**10),
     "RAY_SERVE_HAPROXY_H2_FE_INITIAL_WINDOW_SIZE": str(2**20),
     "RAY_SERVE_HAPROXY_H2_BE_INITIAL_WINDOW_SIZE": str(2**20),
 }
-"""Replicas speak gRPC themselves, and HAProxy, which Ray runs on each machine, brings them the calls. Ray reads this
-from the environment of its own processes, so a cluster that runs already must have been started with it."""
+"""With these, replicas answer gRPC themselves, and HAProxy, which Ray runs on each machine, forwards the calls. Ray
+reads them from the environment of its own processes, so a running cluster must have been started with them."""
 
 
-def serve_on_ray(arguments: argparse.Namespace) -> int:
-    """Serve until a signal; returns 0, or 1 if it cannot start, or 2 if the options do not go together."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `ray`: those of the replicas, and all of `serve`."""
+    parser.description = (
+        "Serve models as replicas of a Ray cluster until SIGTERM or Ctrl-C. The command starts a cluster on this "
+        "machine, or joins a running one. Each replica is a server as `serve` starts it, with the same API, behind "
+        "Ray's gRPC ingress; their number follows the load. Needs pip install 'pawserve[ray]'. See docs/ray.md."
+    )
+    add = parser.add_argument_group("replicas").add_argument
+    add("--replicas", type=_replicas, default=(1, 1), metavar="N|MIN-MAX", help="number of replicas (1)")
+    add(
+        "--target-requests",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="requests in flight on each replica, on average, above which replicas are added and below which they are "
+        "removed (%(default)s)",
+    )
+    add("--cpus", type=number("CPUs", 0, 1024), default=1.0, metavar="N", help="CPUs of each replica (%(default)g)")
+    add(
+        "--gpus",
+        type=number("GPUs", 0, 1024),
+        default=0.0,
+        metavar="N",
+        help="GPUs of each replica; 0.5 for two replicas on one GPU (%(default)g)",
+    )
+    add(
+        "--more-versions",
+        type=positive,
+        default=MORE_VERSIONS,
+        metavar="N",
+        help="most versions, apart from those of --model and --keep-versions, that a replica loads when clients name "
+        "them; the least recently used one is unloaded first (%(default)s)",
+    )
+    add(
+        "--upscale-delay",
+        type=seconds,
+        default=10.0,
+        metavar="S",
+        help="seconds of high load after which replicas are added (%(default)g)",
+    )
+    add(
+        "--downscale-delay",
+        type=seconds,
+        default=300.0,
+        metavar="S",
+        help="seconds of low load after which replicas are removed (%(default)g)",
+    )
+    add(
+        "--address",
+        metavar="HOST:PORT",
+        help="join the running cluster at this address; 'auto' for the one of this machine (start a new cluster)",
+    )
+    add_serve_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal."""
     if importlib.util.find_spec("ray") is None:
-        print("pawserve: Ray is not installed; pip install 'pawserve[ray]'", file=sys.stderr)
-        return 1
+        raise CommandError("Ray is not installed; run pip install 'pawserve[ray]'")
     try:
         check_replica_options(arguments)
         _check_cluster(arguments)
     except ValueError as error:
-        print(f"pawserve: {error}", file=sys.stderr)
-        return WRONG_USE
+        raise UsageError(str(error)) from error
     try:
         if arguments.address is None:  # before a cluster is started for them
             find_bundles(arguments.models, tuple(arguments.model), arguments.keep_versions)
-        return _run(arguments)
+        _run(arguments)
     except (BundleError, ConnectionError, RuntimeError, TimeoutError) as error:
-        print(f"pawserve: {error}", file=sys.stderr)
-        return 1
+        raise CommandError(str(error)) from error
+    return DONE
 
 
 def _check_cluster(arguments: argparse.Namespace) -> None:
-    """Raises ValueError if what is asked for cannot be."""
-    if arguments.listen.rpartition(":")[2] in ("", "0"):
-        raise ValueError(f"--listen {arguments.listen}: Ray's ingress needs the number of a port")
+    """Raise ValueError if the cluster cannot be started as requested."""
+    if not parse_address(arguments.listen)[1]:
+        raise ValueError(f"--listen is {arguments.listen}; Ray's ingress needs a port other than 0")
     needed = arguments.replicas[1] * arguments.cpus
     if arguments.address is None and needed > available_cpus():
         raise ValueError(
             f"{arguments.replicas[1]} replicas of {arguments.cpus:g} CPUs need {needed:g}, and this machine has "
-            f"{available_cpus()}: ask for fewer, give each less (--cpus 0.5), or join a cluster (--address)"
+            f"{available_cpus()}: use fewer replicas, give each less (--cpus 0.5), or join a cluster (--address)"
         )
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    wanted = {
+def _run(arguments: argparse.Namespace) -> None:
+    variables = {
         **INGRESS,
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(arguments.max_message_mib * 2**20),
-        "RAY_USAGE_STATS_ENABLED": "0",  # it would tell its makers of each start
+        "RAY_USAGE_STATS_ENABLED": "0",  # otherwise Ray reports each start to its makers
     }
-    for name, value in wanted.items():
+    for name, value in variables.items():
         os.environ.setdefault(name, value)
-    import ray  # reads them when it is imported
+    import ray  # reads the variables when it is imported
     from ray import serve
 
     from serving.ray.app import NAME, application
     from serving.ray.ingress import SERVICER_FUNCTIONS
 
-    host, _, port = arguments.listen.rpartition(":")
-    local = stays_on_this_machine(arguments.listen)
-    new = {
+    host, port = parse_address(arguments.listen)
+    local = is_local(arguments.listen)
+    new_cluster = {
         "num_cpus": available_cpus(),
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
@@ -99,40 +153,41 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.address or "local",
         log_to_driver=False,
         logging_level=logging.WARNING,
-        **({} if arguments.address else new),
+        **({} if arguments.address else new_cluster),
     )
     stopping = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: stopping.set())
     try:
         serve.start(
             proxy_location="EveryNode",
             http_options={"host": host, "port": _free_port(host)},
             grpc_options={
-                "port": int(port),
+                "port": port,
                 "grpc_servicer_functions": list(SERVICER_FUNCTIONS),
-                # Ray answers it without a look at tokens
+                # Ray answers reflection without checking tokens
                 "enable_reflection": not arguments.no_reflection and arguments.auth_tokens is None,
             },
         )
         app = application(options, arguments.more_versions, **_deployment(arguments))
         try:
             serve.run(app, name=NAME, route_prefix="/")
-        except RuntimeError as error:  # which says only that the deployment failed
+        except RuntimeError as error:  # it does not say why
             raise RuntimeError(_reason(serve.status()) or str(error)) from error
-        address = f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
+        address = format_address("127.0.0.1" if host in ("0.0.0.0", "::") else host, port)
         print(f"pawserve ready on {address}: {_wait_for(address, stopping)}", flush=True)
         stopping.wait()
         serve.delete(NAME) if arguments.address else serve.shutdown()
     finally:
         ray.shutdown()
-    return 0
 
 
 def _reason(status: Any) -> str:
-    """Why the replicas did not start: the last line of the traceback that Ray keeps of them; "" if it keeps none."""
-    kept = [each.message for app in status.applications.values() for each in app.deployments.values() if each.message]
-    last = kept[0].rstrip().rpartition("\n")[2] if kept else ""
+    """Why the replicas did not start: the last line of the traceback in their status; "" if there is none."""
+    messages = [
+        each.message for app in status.applications.values() for each in app.deployments.values() if each.message
+    ]
+    last = messages[0].rstrip().rpartition("\n")[2] if messages else ""
     return last.partition("StartupError: ")[2] or last
 
 
@@ -157,10 +212,10 @@ def _deployment(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _wait_for(address: str, stopping: Event) -> str:
-    """What is served, once the ingress brings calls to a replica.
+    """Wait until the ingress forwards calls to a replica; returns what the ready line says.
 
     Raises:
-        TimeoutError: if it does not.
+        TimeoutError: if it does not within INGRESS_TIMEOUT_S.
     """
     deadline = time.monotonic() + INGRESS_TIMEOUT_S
     with Client(address, timeout_s=5) as client:
@@ -175,14 +230,22 @@ def _wait_for(address: str, stopping: Event) -> str:
 
 
 def _make_absolute(options: dict[str, Any]) -> None:
-    """Replicas have a working directory of their own."""
+    """Make paths absolute, since replicas have their own working directory."""
     options.update({name: value.resolve() for name, value in options.items() if isinstance(value, Path)})
     if options["statistics"] and "://" not in options["statistics"]:
         options["statistics"] = str(Path(options["statistics"]).resolve())
 
 
 def _free_port(host: str) -> int:
-    """For Ray's HTTP ingress, which cannot be turned off alone, and leads nowhere."""
+    """A port for Ray's HTTP ingress, which cannot be turned off and has no routes."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host.strip("[]"), 0))
         return int(probe.getsockname()[1])
+
+
+def _replicas(text: str) -> tuple[int, int]:
+    least, dash, most = text.partition("-")
+    numbers = [int(part) for part in ((least, most) if dash else (least, least)) if part.isascii() and part.isdigit()]
+    if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of replicas; write N, or MIN-MAX with MIN from 1")
+    return numbers[0], numbers[1]

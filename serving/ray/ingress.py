@@ -1,8 +1,8 @@
-"""Our services in; what Ray Serve's gRPC ingress must know of them out: their methods, whose messages it passes on.
+"""The methods that Ray Serve's gRPC ingress forwards to replicas.
 
-Ray imports the functions below where its ingress runs (`grpc_servicer_functions`), and puts its own handlers in the
-place of ours. Requests stay bytes until they are in a replica, which reads them as the plain server does: so nobody
-reads them twice, and bytes that are no message get the same answer.
+Ray calls the functions below where its ingress runs (`grpc_servicer_functions`) and replaces the handlers by its own.
+Requests stay bytes until a replica parses them as the plain server does. So each is parsed once, and invalid bytes give
+the same error.
 """
 
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ CLASSIFIER: ServiceDescriptor = classifier_pb2.DESCRIPTOR.services_by_name["Clas
 HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 HEALTH_METHODS = ("Check",)
-"""Not Watch: a call that never ends would count as load of one replica, and keep it from leaving. gRPC's clients, told
-that it is UNIMPLEMENTED, leave the choice of a replica to the ingress, where it belongs."""
+"""Without Watch: a call that never ends would count as load of one replica and keep it from being removed. gRPC clients
+treat UNIMPLEMENTED as healthy, and the ingress chooses the replica."""
 
 
 def add_classifier(servicer: object, server: grpc.aio.Server) -> None:
-    """Tell an ingress the methods of pawserve.v1.Classifier."""
+    """Register the methods of pawserve.v1.Classifier."""
     _add(server, CLASSIFIER, [method.name for method in CLASSIFIER.methods])
 
 
 def add_health(servicer: object, server: grpc.aio.Server) -> None:
-    """Tell an ingress the methods of grpc.health.v1.Health."""
+    """Register the methods of grpc.health.v1.Health."""
     _add(server, HEALTH, HEALTH_METHODS)
 
 
 SERVICER_FUNCTIONS = ("serving.ray.ingress.add_classifier", "serving.ray.ingress.add_health")
-"""For `grpc_servicer_functions` of Ray Serve's gRPC options."""
+"""The value of `grpc_servicer_functions` in Ray Serve's gRPC options."""
 
 
 def _add(server: grpc.aio.Server, service: ServiceDescriptor, names: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ def _add(server: grpc.aio.Server, service: ServiceDescriptor, names: Sequence[st
 
 
 def _handler(method: Any) -> grpc.RpcMethodHandler:
-    """One of the right kind, which Ray fills: no deserializer and no serializer means bytes."""
+    """A handler of the method's kind without deserializer and serializer, so that messages stay bytes."""
     kind = "_".join(
         "stream" if streaming else "unary" for streaming in (method.client_streaming, method.server_streaming)
     )

@@ -1,7 +1,6 @@
-"""Calls as a Ray replica gets them in, bytes and a context of Ray's; the answers of our services, or a status, out.
+"""The services and interceptors of the plain server, called as Ray calls a replica: with bytes and Ray's context.
 
-The services, and the interceptors before them, are those of the plain server: request IDs, roles, messages that are
-none, error details. What they ask of a call is asked of Ray's context here.
+So request IDs, roles, invalid messages and error details are handled as in the plain server.
 """
 
 import asyncio
@@ -16,21 +15,21 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class StatusSet(Exception):
-    """The call ends with the status that was set on its context."""
+    """Ends a call with the status that was set on its context."""
 
 
 class NoMessage:
-    """What Ray sends where a status takes the answer's place."""
+    """The response of a call that failed, of which Ray sends only the status."""
 
     def SerializeToString(self) -> bytes:
-        """No bytes; callers see the status only."""
+        """No bytes."""
         return b""
 
 
 class CallContext:
-    """The part of gRPC's servicer context that our services use, over what Ray passes to a replica.
+    """The part of gRPC's servicer context that our services use, on top of Ray's context.
 
-    Ray does not pass on when the caller's deadline is, only that it has passed: the call is cancelled then.
+    Ray does not pass on the client's deadline; it cancels the call when the deadline has passed.
     """
 
     def __init__(self, ray_context: Any) -> None:
@@ -38,44 +37,44 @@ class CallContext:
         self._trailing: Metadata = ()
 
     def invocation_metadata(self) -> Metadata:
-        """What the caller sent."""
+        """The metadata that the client sent."""
         return tuple(self._ray.invocation_metadata())
 
     def peer(self) -> str:
-        """The other end of the connection: the caller, or the proxy before Ray's replicas."""
+        """The address of the client, or of the proxy in front of the replicas."""
         return str(self._ray.peer())
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Nothing: Ray's ingress asks for no certificates."""
+        """Empty, since Ray's ingress does not ask for certificates."""
         return {}
 
     def time_remaining(self) -> None:
-        """None: unknown."""
+        """None, since it is unknown."""
         return
 
     def code(self) -> Any:
-        """The status, if one was set."""
+        """The status code, if one was set."""
         return self._ray.code()
 
     def trailing_metadata(self) -> Metadata:
-        """What was set."""
+        """The trailing metadata that was set."""
         return self._trailing
 
     def set_trailing_metadata(self, metadata: Metadata) -> None:
-        """Send this at the end; Ray adds its own request ID."""
+        """Set the trailing metadata, to which Ray adds its own request ID."""
         self._trailing = tuple(metadata)
         self._ray.set_trailing_metadata(list(metadata))
 
     def set_code(self, code: grpc.StatusCode) -> None:
-        """End the call with this status, once its method returns."""
+        """Set the status code with which the call ends when its method returns."""
         self._ray.set_code(code)
 
     def set_details(self, details: str) -> None:
-        """Say this of the status."""
+        """Set the message of the status."""
         self._ray.set_details(details)
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> None:
-        """End the call with a status; raises StatusSet."""
+        """End the call with a status, by raising StatusSet."""
         self.set_code(code)
         self.set_details(details)
         if trailing_metadata:
@@ -84,13 +83,15 @@ class CallContext:
 
 
 class StreamContext(CallContext):
-    """As `CallContext`, of a call whose method reads requests or writes answers itself."""
+    """The context of a call whose method reads requests or writes responses itself."""
 
     def __init__(self, ray_context: Any, requests: AsyncIterator[bytes] | None, parse: Callable[[bytes], Any]) -> None:
         super().__init__(ray_context)
         self._requests = requests
         self._parse = parse
-        self.answers: asyncio.Queue[Any] = asyncio.Queue(1)  # so that a caller who does not read holds up the method
+        self.responses: asyncio.Queue[Any] = asyncio.Queue(
+            1
+        )  # bounded: the method waits for a client that reads slowly
 
     async def read(self) -> Any:
         """The next request; EOF after the last one."""
@@ -100,89 +101,89 @@ class StreamContext(CallContext):
         except StopAsyncIteration:
             return grpc.aio.EOF
 
-    async def write(self, answer: Any) -> None:
-        """Send an answer, once the one before has gone."""
-        await self.answers.put(answer)
+    async def write(self, response: Any) -> None:
+        """Send a response, once the previous one has been sent."""
+        await self.responses.put(response)
 
 
 class Details(NamedTuple):
-    """What interceptors hear of a call: gRPC's HandlerCallDetails."""
+    """gRPC's HandlerCallDetails, for interceptors."""
 
     method: str
     invocation_metadata: Metadata
 
 
 class Methods:
-    """The methods of some services, behind interceptors.
+    """The methods of services, behind interceptors.
 
     Args:
-        add: adds the services to whatever has gRPC's way to be told of methods.
+        add: adds the services to an object with the methods of a gRPC server.
         interceptors: the first is the outermost.
     """
 
     def __init__(self, add: Callable[["Methods"], None], interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
         self._handlers: dict[str, Any] = {}
         add(self)
-        find: Callable[[Details], Awaitable[Any]] = self._look_up
+        find: Callable[[Details], Awaitable[Any]] = self._find_handler
         for interceptor in reversed(interceptors):
             find = _behind(find, interceptor)
         self._find = find
 
     def add_generic_rpc_handlers(self, handlers: Sequence[object]) -> None:
-        """What generated code calls for older servers; the other method gets the same."""
+        """Called by generated code; ignored, since it also calls `add_registered_method_handlers`."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """What generated code calls."""
+        """Called by generated code."""
         self._handlers.update({f"/{service}/{name}": handler for name, handler in handlers.items()})
 
     async def answer(self, method: str, request: bytes, ray_context: Any) -> Any:
-        """The answer to a call of one request: a message, or what stands for none where the call has failed."""
+        """The response to a call of one request; NoMessage if the call failed."""
         context = CallContext(ray_context)
         with suppress(StatusSet):
             behaviour = _behaviour(await self._find(Details(method, context.invocation_metadata())))
-            answer = await behaviour(request, context)
-            return NoMessage() if answer is None else answer
+            response = await behaviour(request, context)
+            return NoMessage() if response is None else response
         return NoMessage()
 
     async def answers(
         self, method: str, requests: bytes | AsyncIterator[bytes], ray_context: Any
     ) -> AsyncIterator[Any]:
-        """The answers of a call that streams, as they come."""
+        """The responses of a streaming call, as they come."""
         details = Details(method, tuple(ray_context.invocation_metadata()))
         handler = await self._find(details)
         single, several = (requests, None) if isinstance(requests, bytes) else (None, requests)
         context = StreamContext(ray_context, several, handler.request_deserializer)
         running = asyncio.create_task(_run(_behaviour(handler), single, context))
         try:
-            while not running.done() or not context.answers.empty():
-                answer = asyncio.create_task(context.answers.get())
+            while not running.done() or not context.responses.empty():
+                response = asyncio.create_task(context.responses.get())
                 try:
-                    await asyncio.wait((answer, running), return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((response, running), return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    answer.cancel()  # which means nothing if there is one
-                if answer.done():
-                    yield answer.result()
+                    response.cancel()  # no effect if it is done
+                if response.done():
+                    yield response.result()
             running.result()
-        finally:  # the caller has gone, or all is said
+        finally:
             running.cancel()
 
-    async def _look_up(self, details: Details) -> Any:
+    async def _find_handler(self, details: Details) -> Any:
         return self._handlers[details.method]
 
 
 async def _run(behaviour: Callable[..., Any], request: Any, context: StreamContext) -> None:
-    """Let a method write its answers."""
+    """Run a method that writes its responses to the context."""
     with suppress(StatusSet):
         if inspect.isasyncgenfunction(behaviour):
-            async with aclosing(behaviour(request, context)) as answers:
-                async for answer in answers:
-                    await context.write(answer)
+            async with aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    await context.write(response)
         else:
             await behaviour(request, context)
 
 
 def _behaviour(handler: Any) -> Callable[..., Any]:
-    """A handler has one behaviour, whatever its kind: one that refuses is of streams even where the method is not."""
+    """The function of a handler. An interceptor that refuses a call may return a handler of another kind."""
     found: Callable[..., Any] = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )

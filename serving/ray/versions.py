@@ -1,7 +1,7 @@
-"""Versions that callers name in; the same versions served, if the folder has them, out. A few at a time.
+"""Model versions that replicas load because clients name them, a few at a time.
 
-Ray knows which replica holds which of them (model multiplexing), and brings calls with the metadata
-`multiplexed_model_id` to one that does. Its value is a resource name, models/NAME/versions/VERSION.
+Ray tracks which replica holds which version (model multiplexing) and forwards calls with the metadata
+`multiplexed_model_id` to a replica that holds it. The value is a resource name, models/NAME/versions/VERSION.
 """
 
 import asyncio
@@ -26,27 +26,34 @@ logger = logging.getLogger(__name__)
 
 
 class Lease:
-    """A version that is served because a caller named it, until Ray lets go of this."""
+    """A version that is served because a client named it, until Ray deletes this object."""
 
     def __init__(self, release: Callable[[], Awaitable[None]]) -> None:
         self._release: Callable[[], Awaitable[None]] | None = release
         self._loop = asyncio.get_running_loop()
 
     def __del__(self) -> None:
-        """Ray calls this in a thread when another version needs the room; and Python once more."""
+        """Release the version. Ray calls this in a thread to load another version; Python may call it again."""
         release, self._release = self._release, None
         if release is not None:
-            with suppress(RuntimeError):  # the loop has ended, and all with it
+            with suppress(RuntimeError):  # the loop, and so the replica, has ended
                 self._loop.call_soon_threadsafe(lambda: self._loop.create_task(release()))  # type: ignore[arg-type]
 
 
 class VersionsOnDemand:
-    """Loads what callers name."""
+    """Loads the versions that clients name.
+
+    Args:
+        repository: the models that are served.
+        watcher: loads and releases versions.
+        folder: the model repository's folder.
+        wanted: the values of `--model`; a name with a version allows no other versions.
+        most: most versions to load.
+    """
 
     def __init__(
         self, repository: ModelRepository, watcher: ModelWatcher, folder: Path, wanted: tuple[str, ...], most: int
     ):
-        """`wanted` as of `--model`: a name with a version is pinned to it, and has no others."""
         self._repository = repository
         self._watcher = watcher
         self._folder = folder
@@ -54,16 +61,16 @@ class VersionsOnDemand:
         self._names = {name for name, version in named if version is None} if named else None  # None: all
         self._leased: set[ModelVersion] = set()
 
-        async def take(resource: str) -> Lease:  # a function, since Ray keeps what it knows in an attribute of it
+        async def take(resource: str) -> Lease:  # a function, since Ray stores its state in an attribute of it
             return await self._take(resource)
 
         self._lease = serve.multiplexed(take, max_num_models_per_replica=most)
 
-    async def have(self, resource: str) -> None:
-        """Load a version if the folder has it, and it is not refused. Whoever looks it up next finds it, or not."""
+    async def load(self, resource: str) -> None:
+        """Load a version if the folder has it and it did not fail before. The call itself reports unknown ones."""
         try:
             name, number = parse_resource(resource)
-        except ValueError:  # what it is, the caller hears from who looks it up
+        except ValueError:  # the call itself reports it
             return
         if not number or (self._names is not None and name not in self._names):
             return
@@ -74,7 +81,7 @@ class VersionsOnDemand:
                 return
             if number not in await asyncio.to_thread(list_versions, self._folder / name):
                 return
-        with suppress(ModelNotFound, BundleError):  # its folder went away, or it is bad: the log says so
+        with suppress(ModelNotFound, BundleError):  # its folder is gone, or it is invalid, which the log reports
             await self._lease(resource)
 
     async def _take(self, resource: str) -> Lease:
@@ -83,7 +90,7 @@ class VersionsOnDemand:
         version = ModelVersion(name, number)
         await self._watcher.load(str(version))
         self._leased.add(version)
-        logger.info("%s was asked for", resource)
+        logger.info("loaded %s, which a client named", resource)
         return Lease(partial(self._give_back, version))
 
     async def _give_back(self, version: ModelVersion) -> None:
@@ -92,46 +99,46 @@ class VersionsOnDemand:
 
 
 class LoadNamedVersions(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Has the version that a request names loaded before its method looks for it. Goes after all other interceptors."""
+    """Loads the version that a request names before its method runs. Must be the last interceptor."""
 
     def __init__(self, versions: VersionsOnDemand) -> None:
         self._versions = versions
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        """The handler, which waits for the version."""
+        """The handler, which loads the version first."""
         handler = await continuation(details)
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
-                partial(self._answer, handler.unary_unary), handler.request_deserializer, handler.response_serializer
+                partial(self._call, handler.unary_unary), handler.request_deserializer, handler.response_serializer
             )
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(
-                partial(self._answer_stream, handler.stream_stream),
+                partial(self._call_stream, handler.stream_stream),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
         return handler
 
-    async def _answer(self, behaviour: Callable[..., Awaitable[Any]], request: Any, context: Any) -> Any:
-        await self._name(request)
+    async def _call(self, behaviour: Callable[..., Awaitable[Any]], request: Any, context: Any) -> Any:
+        await self._load_named(request)
         return await behaviour(request, context)
 
-    async def _answer_stream(self, behaviour: Callable[..., Awaitable[Any]], requests: Any, context: Any) -> Any:
-        return await behaviour(requests, _Reading(context, self._name))
+    async def _call_stream(self, behaviour: Callable[..., Awaitable[Any]], requests: Any, context: Any) -> Any:
+        return await behaviour(requests, _ReadContext(context, self._load_named))
 
-    async def _name(self, request: Any) -> None:
+    async def _load_named(self, request: Any) -> None:
         if isinstance(request, pb.ClassifyRequest | pb.ClassifyStreamRequest):
             request.model = request.model or serve.get_multiplexed_model_id()
             if request.model:
-                await self._versions.have(request.model)
+                await self._versions.load(request.model)
 
 
-class _Reading:
-    """A stream's context, whose requests are looked at as they are read."""
+class _ReadContext:
+    """The context of a stream, which passes each request to a function when it is read."""
 
-    def __init__(self, context: Any, look: Callable[[Any], Awaitable[None]]) -> None:
+    def __init__(self, context: Any, on_read: Callable[[Any], Awaitable[None]]) -> None:
         self._context = context
-        self._look = look
+        self._on_read = on_read
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -139,5 +146,5 @@ class _Reading:
     async def read(self) -> Any:
         """The next request; EOF after the last one."""
         request = await self._context.read()
-        await self._look(request)
+        await self._on_read(request)
         return request

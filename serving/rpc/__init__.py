@@ -1,5 +1,6 @@
-"""The gRPC server: errors, interceptors, health, reflection and the services.
+"""The gRPC server: interceptors, health, reflection and the services.
 
-`rpc.pawserve` is `pawserve.v1.Classifier`, `rpc.open_inference` is the Open Inference Protocol. May import every room
-above it.
+`ClassificationService` is the use case behind all protocols; `rpc.pawserve` serves it as `pawserve.v1.Classifier`,
+`rpc.open_inference` as the Open Inference Protocol. `api_errors` describes errors without gRPC; `errors` writes them as
+gRPC statuses. May import every room above it: `system` to `observability`.
 """

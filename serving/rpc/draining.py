@@ -1,9 +1,9 @@
-"""Calls that come while a server begins to stop in; the same calls out, once gRPC has told callers to go elsewhere.
+"""The interceptor that lets a server shut down without failing calls.
 
-Told to stop, gRPC gives up the calls that it has received and not handed over yet: their callers are told CANCELLED,
-which is no reason to try again. Under load there are always some. So new calls are held for a moment, until none come
-because all callers wait; then gRPC is told, which tells the callers; and the held ones are answered like others in
-flight.
+When gRPC is told to stop, it drops the calls that it has received and not yet handed over; their clients get CANCELLED,
+which is no reason to retry. Under load there are always some. Therefore new calls are held back first, until hardly any
+arrive because all clients wait; then gRPC is told, which tells the clients to go elsewhere; and the held calls are
+completed like the others in flight.
 """
 
 import asyncio
@@ -13,40 +13,42 @@ from typing import Any
 
 import grpc
 
-QUIET_S = 0.05
-"""So long no call must have come: longer than it takes to answer a batch, whose callers come again."""
-LONGEST_S = 0.5
-"""For how long that is waited for: there may be callers who wait for no answers."""
-TELLING_S = 0.01
-"""What gRPC needs to tell its connections."""
+from serving.rpc.handlers import Handler
+
+IDLE_S = 0.05
+"""Time without a new call that ends the wait: longer than a batch takes, after which its clients call again."""
+MAX_WAIT_S = 0.5
+"""Longest wait, since there may be clients that call without waiting for responses."""
+GOAWAY_S = 0.01
+"""Time that gRPC needs to tell the connections."""
 HEALTH = "/grpc.health.v1.Health/"
 
 
 class DrainInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Lets calls through, but holds those that come between `hold_new` and `release`."""
+    """Passes calls on, and holds those that arrive between `hold` and `release`."""
 
     def __init__(self) -> None:
-        self._free = asyncio.Event()
-        self._free.set()
-        self._last_came = 0.0
+        self._open = asyncio.Event()
+        self._open.set()
+        self._last_arrival = 0.0
 
     async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
-    ) -> Any:
-        """The method's handler; health checks have theirs at once."""
-        if not self._free.is_set() and not details.method.startswith(HEALTH):
-            self._last_came = time.monotonic()
-            await self._free.wait()
+        self, continuation: Callable[[Any], Awaitable[Handler]], details: grpc.HandlerCallDetails
+    ) -> Handler:
+        """The method's handler; health checks are not held."""
+        if not self._open.is_set() and not details.method.startswith(HEALTH):
+            self._last_arrival = time.monotonic()
+            await self._open.wait()
         return await continuation(details)
 
-    async def hold_new(self) -> None:
-        """Hold new calls from now on; returns when hardly any come."""
-        self._free.clear()
-        self._last_came = began = time.monotonic()
-        while (now := time.monotonic()) < min(self._last_came + QUIET_S, began + LONGEST_S):
-            await asyncio.sleep(self._last_came + QUIET_S - now)
+    async def hold(self) -> None:
+        """Hold new calls from now on; return when hardly any arrive."""
+        self._open.clear()
+        self._last_arrival = began = time.monotonic()
+        while (now := time.monotonic()) < min(self._last_arrival + IDLE_S, began + MAX_WAIT_S):
+            await asyncio.sleep(self._last_arrival + IDLE_S - now)
 
     async def release(self) -> None:
-        """Let them through, now that gRPC has begun to stop."""
-        await asyncio.sleep(TELLING_S)
-        self._free.set()
+        """Pass the held calls on, once gRPC has begun to stop."""
+        await asyncio.sleep(GOAWAY_S)
+        self._open.set()

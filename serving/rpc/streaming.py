@@ -1,8 +1,8 @@
-"""A stream of requests in; their answers, each as soon as it is known, out. Shared by all protocols.
+"""Streams of requests, each of which gets its response as soon as it is known. Shared by all protocols.
 
-A request holds one of the stream's places from before it is read until its answer is written. So a caller who does not
-read its answers, or who sends faster than the model computes, is not read any further: HTTP/2's flow control then holds
-it back, and nothing gathers here.
+A request holds one of the stream's places from before it is read until its response is written. If a client does not
+read its responses, or sends faster than the model computes, the server stops reading, and the flow control of HTTP/2
+slows the client down.
 """
 
 import asyncio
@@ -12,71 +12,69 @@ from typing import Any, Protocol
 
 import grpc
 
-from serving.rpc.classification import ClassificationService
-from serving.rpc.errors import ApiError
+from serving.rpc.api_errors import ApiError, Code
+from serving.rpc.in_flight import BytesInFlight
 
 MAX_IN_FLIGHT = 128
-"""Requests of one stream that are read and not answered."""
+"""Most requests of one stream that are read and have no response yet."""
 
 
-class Answering(Protocol):
-    """What answers the requests of streams."""
+class StreamHandler(Protocol):
+    """What a service does with the requests of its streams."""
 
-    def size(self, request: Any) -> int:
-        """Bytes of its pictures."""
+    def image_bytes(self, request: Any) -> int:
+        """Bytes of the request's images."""
 
-    async def answer(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
-        """Its answer; whatever is wrong with a request is its answer too, so nothing is raised."""
+    async def respond(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The response, which tells any error in the request; nothing is raised."""
 
 
 class StreamProcessor:
-    """All streams of a server, which end when it stops."""
+    """All streams of a server."""
 
-    def __init__(self, pictures: ClassificationService) -> None:
-        self._pictures = pictures
+    def __init__(self, in_flight: BytesInFlight) -> None:
+        self._in_flight = in_flight
         self._stopping = asyncio.Event()
 
-    async def run(self, context: grpc.aio.ServicerContext, answering: Answering) -> None:
-        """Answer one stream until its caller has said all, or the server stops.
+    async def run(self, context: grpc.aio.ServicerContext, handler: StreamHandler) -> None:
+        """Process one stream until the client ends it, or the server stops.
 
         Raises:
-            ApiError: if the server stops; what was read has been answered.
+            ApiError: if the server stops; the requests that were read have their responses.
         """
-        await _Pipeline(self._pictures, context, answering).run(self._stopping)
+        await _Stream(self._in_flight, context, handler).run(self._stopping)
 
     def stop(self) -> None:
-        """Read no more; streams end when what they have read is answered."""
+        """Stop reading; streams end when the requests that were read have their responses."""
         self._stopping.set()
 
 
-class _Pipeline:
-    """One stream: a task reads, a task for each request computes, and `run` writes."""
+class _Stream:
+    """One stream: one task reads, a task for each request computes, and `run` writes."""
 
-    def __init__(
-        self, pictures: ClassificationService, context: grpc.aio.ServicerContext, answering: Answering
-    ) -> None:
-        self._pictures = pictures
+    def __init__(self, in_flight: BytesInFlight, context: grpc.aio.ServicerContext, handler: StreamHandler) -> None:
+        self._in_flight = in_flight
         self._context = context
-        self._answering = answering
+        self._handler = handler
         self._places = asyncio.Semaphore(MAX_IN_FLIGHT)
         self._computing: set[Task[None]] = set()
-        self._answers: deque[Any] = deque()
-        self._changed = asyncio.Event()  # there is an answer, or the reader has ended
+        self._responses: deque[Any] = deque()
+        self._changed = asyncio.Event()  # there is a response, or a task has ended
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Answer until the caller has said all, or the server stops; raises ApiError then."""
+        """Process the stream; raises ApiError if the server stops."""
         reader = asyncio.create_task(self._read())
         reader.add_done_callback(lambda _: self._changed.set())
         stopped = asyncio.create_task(stopping.wait())
         stopped.add_done_callback(lambda _: reader.cancel())
         try:
-            while not (reader.done() and not self._computing and not self._answers):
+            while not (reader.done() and not self._computing and not self._responses):
                 await self._changed.wait()
                 self._changed.clear()
-                while self._answers:
-                    await self._context.write(self._answers.popleft())
+                while self._responses:
+                    await self._context.write(self._responses.popleft())
                     self._places.release()
-        except grpc.aio.InternalError:  # the caller has gone: nobody is left to answer
+        except grpc.aio.InternalError:  # the client has gone
             return
         finally:
             for task in (reader, stopped, *self._computing):
@@ -84,34 +82,30 @@ class _Pipeline:
         if not reader.cancelled():
             reader.result()
             return
-        raise ApiError(
-            grpc.StatusCode.UNAVAILABLE,
-            "SERVER_STOPPING",
-            "the server stops: requests without an answer were not begun; send them again",
-            retry_after_s=1.0,
-        )
+        message = "the server is shutting down; requests without a response were not begun: send them again"
+        raise ApiError(Code.UNAVAILABLE, "SERVER_STOPPING", message, retry_after_s=1.0)
 
     async def _read(self) -> None:
-        """Read requests while there are places, and begin with each."""
+        """Read requests while there are places and room, and start a task for each."""
         while True:
             await self._places.acquire()
             request = await self._context.read()
             if request is grpc.aio.EOF:
                 return
-            size = self._answering.size(request)
-            while not self._pictures.has_room(size):
-                await self._pictures.turns.wait()
-            self._pictures.hold(size)
-            task = asyncio.create_task(self._answer(request))
+            size = self._handler.image_bytes(request)
+            while not self._in_flight.admits(size):
+                await self._in_flight.waiting.wait()
+            self._in_flight.take(size)
+            task = asyncio.create_task(self._respond(request))
             self._computing.add(task)
 
             def done(task: Task[None], size: int = size) -> None:
                 self._computing.discard(task)
-                self._pictures.let_go(size)
+                self._in_flight.release(size)
                 self._changed.set()
 
             task.add_done_callback(done)
 
-    async def _answer(self, request: Any) -> None:
-        self._answers.append(await self._answering.answer(request, self._context))
+    async def _respond(self, request: Any) -> None:
+        self._responses.append(await self._handler.respond(request, self._context))
         self._changed.set()

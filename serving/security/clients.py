@@ -61,7 +61,7 @@ class ClientRegistry:
         """Whether somebody is known by a certificate."""
         return bool(self._certificates)
 
-    def by_token(self, token: str) -> RegisteredClient | None:
+    def find_by_token(self, token: str) -> RegisteredClient | None:
         """Whose token it is. How long this takes says nothing about the tokens: all digests are compared, whole."""
         if len(token) > MAX_TOKEN_CHARS:
             return None
@@ -72,7 +72,7 @@ class ClientRegistry:
                 found = principal
         return found
 
-    def by_certificate(self, names: Iterable[str]) -> RegisteredClient | None:
+    def find_by_certificate(self, names: Iterable[str]) -> RegisteredClient | None:
         """Whose certificate carries one of these names."""
         return next((self._certificates[name] for name in names if name in self._certificates), None)
 

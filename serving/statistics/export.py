@@ -1,9 +1,7 @@
 """A statistics database in; its labels in a CSV or Parquet file, one a row, out. No server is needed or disturbed."""
 
-import argparse
 import csv
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,11 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from serving.bundle.model_version import parse_resource
-from serving.cli.serve_options import find_statistics
-from serving.statistics.database import StatisticsUnavailable, open_database
+from serving.statistics.database import open_database
 from serving.statistics.migrations import check_current, schema_version
-from serving.statistics.queries import ALL_TIME, LabelRow, Window, WindowExpired, select_all_classes, select_labels
+from serving.statistics.queries import ALL_TIME, LabelRow, Window, select_all_classes, select_labels
 from serving.system.files import replacing
 
 COLUMNS = ("id", "model", "version", "predicted", "label", "probability", "predicted_at", "labelled_at")
@@ -27,25 +23,6 @@ Rows = Iterable[Sequence[tuple[Any, ...]]]
 
 class CannotWrite(Exception):
     """The file that labels are exported to cannot be written; no OSError, which would be said of the database."""
-
-
-def export(arguments: argparse.Namespace) -> int:
-    """Write the labels, whole or not at all."""
-    name, version = parse_resource(arguments.model) if arguments.model else (None, None)
-    window = Window(_milliseconds(arguments.since), _milliseconds(arguments.until))
-    try:
-        source = find_statistics(arguments.statistics) or arguments.state / "statistics.sqlite"
-        write = _writer_for(arguments.out)
-        count = write_labels(source, arguments.out, write, name, version, window)
-    except WindowExpired as error:
-        since = _iso(_time(error.labels_since_ms))
-        print(f"pawserve: labels of predictions before {since} are no longer kept", file=sys.stderr)
-        return 1
-    except (CannotWrite, StatisticsUnavailable, ValueError) as error:
-        print(f"pawserve: {error}", file=sys.stderr)
-        return 1
-    print(f"{count:,} labels written to {arguments.out}")
-    return 0
 
 
 def write_labels(
@@ -108,7 +85,12 @@ def write_parquet(path: Path, rows: Rows) -> None:
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def _writer_for(out: Path) -> Callable[[Path, Rows], None]:
+def writer_for(out: Path) -> Callable[[Path, Rows], None]:
+    """The writer of FILE.csv or FILE.parquet.
+
+    Raises:
+        ValueError: for another suffix, or if pyarrow is missing.
+    """
     if out.suffix == ".csv":
         return write_csv
     if out.suffix != ".parquet":
@@ -131,10 +113,6 @@ def _whole(path: Path) -> Iterator[Path]:
 def _values(row: LabelRow, classes: Sequence[str]) -> tuple[Any, ...]:
     times = (_time(row.predicted_at), _time(row.labelled_at))
     return (row.id.hex(), row.model, row.version, classes[row.predicted], classes[row.actual], row.probability, *times)
-
-
-def _milliseconds(time: datetime | None) -> int | None:
-    return None if time is None else round(time.timestamp() * 1000)
 
 
 def _time(time_ms: int) -> datetime:

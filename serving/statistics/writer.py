@@ -226,7 +226,7 @@ class StatisticsWriter:
         if self._failing:
             logger.info("statistics are written again")
             self._failing = False
-            self._trouble.end()
+            self._trouble.reset()
         for task, result in zip(group.tasks, results, strict=True):
             task.future.set_result(result)
         start = 0

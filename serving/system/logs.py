@@ -1,48 +1,24 @@
-"""Log records in; lines on standard error out, for people or as JSON for programs.
-
-What may go wrong a thousand times a second in; lines of the log now and then, with how often it did, out.
-"""
+"""Logging to standard error, as text for people or JSON for programs, and rate limits for repeated messages."""
 
 import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Literal
 
-from serving.context import Call, CallFilter
-
 LogFormat = Literal["text", "json"]
 LEVELS = ("debug", "info", "warning", "error")
+REQUEST_ID = "request_id"
+"""Attribute of a record, or name of one of its fields: the ID of the request that it is about."""
 FIELDS = "fields"
-"""Where a record holds what JSON lines say beside its message: numbers and short texts, by name."""
-
-access_logger = logging.getLogger("pawserve.access")
-
-
-class AccessLog:
-    """Writes one line for each call: what was asked, and how it ended. Nothing of what was sent is in it."""
-
-    def began(self, call: Call, metadata: Mapping[str, str | bytes]) -> None:
-        """Says nothing: a call is told of once, when it has ended."""
-
-    def ended(self, call: Call, code: str, seconds: float) -> None:
-        """A call has ended."""
-        counted = {"images": call.images, "rows": call.rows, "labels": call.labels}
-        fields = {
-            "request_id": call.request_id,
-            "method": call.method,
-            "code": code,
-            "duration_s": round(seconds, 6),
-            **{name: count for name, count in counted.items() if count},
-        }
-        access_logger.info("%s %s %.1f ms", call.method, code, 1000 * seconds, extra={FIELDS: fields})
+"""Attribute of a record: numbers and short texts by name, which JSON lines show beside the message."""
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, and what else is known."""
+    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, request ID, fields and exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -51,8 +27,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if request_id := getattr(record, "request_id", None):
-            line["request_id"] = request_id
+        if request_id := getattr(record, REQUEST_ID, None):
+            line[REQUEST_ID] = request_id
         line |= getattr(record, FIELDS, {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -60,60 +36,78 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people; what a message quotes cannot begin a line of its own."""
+    """One line for people. Line breaks in a message are escaped, so that no client can forge a log line."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, FIELDS, {})
-        request_id = fields.get("request_id") or getattr(record, "request_id", "")
+        request_id = getattr(record, FIELDS, {}).get(REQUEST_ID) or getattr(record, REQUEST_ID, "")
         line = super().formatMessage(record).replace("\n", "\\n").replace("\r", "\\r")
         return f"{line} [{request_id}]" if request_id else line
 
 
-def configure(format_: LogFormat, level: str) -> None:
-    """Log to standard error, in this format, from this level on."""
+def configure(format_: LogFormat, level: str, *filters: logging.Filter) -> None:
+    """Log to standard error.
+
+    Args:
+        format_: of the lines.
+        level: one of LEVELS; records below it are dropped.
+        filters: applied to every record, for example to add a request ID.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter())
-    handler.addFilter(CallFilter())
+    for each in filters:
+        handler.addFilter(each)
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
-INTERVAL_S = 60.0
-MOST_AT_ONCE = 8
-
-
 class RateLimitedLogger:
-    """Logs trouble: each kind at once, then once a minute while it lasts. Any thread may.
+    """Logs each message at once, and the same message at most once in an interval. Any thread may use it.
 
-    Messages that differ are of different kinds; where there are many, some of them are not said.
+    Args:
+        logger: where to log.
+        level: the level of all messages.
+        interval_s: how long a repeated message is only counted, in seconds.
+        max_messages: how many different messages are logged in an interval; others are only counted.
+        clock: a monotonic time in seconds.
     """
 
-    def __init__(self, logger: logging.Logger, level: int) -> None:
+    def __init__(
+        self,
+        logger: logging.Logger,
+        level: int,
+        *,
+        interval_s: float = 60.0,
+        max_messages: int = 8,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._logger = logger
         self._level = level
+        self._interval_s = interval_s
+        self._max_messages = max_messages
+        self._clock = clock
         self._lock = Lock()
-        self._said: set[str] = set()  # since the minute began
-        self._until = 0.0  # when it ends, in seconds of time.monotonic()
-        self._unsaid = 0
+        self._logged: set[str] = set()  # in this interval
+        self._interval_end = 0.0
+        self._suppressed = 0
 
     def log(self, message: str) -> None:
-        """Say this, or count it until it is time to say it again."""
+        """Log the message, or count it until the interval is over."""
         with self._lock:
-            now = time.monotonic()
-            if now >= self._until:
-                self._said.clear()
-                self._until = now + INTERVAL_S
-            if message in self._said or len(self._said) == MOST_AT_ONCE:
-                self._unsaid += 1
+            now = self._clock()
+            if now >= self._interval_end:
+                self._logged.clear()
+                self._interval_end = now + self._interval_s
+            if message in self._logged or len(self._logged) == self._max_messages:
+                self._suppressed += 1
                 return
-            self._said.add(message)
-            unsaid, self._unsaid = self._unsaid, 0
-        since = f" (and {unsaid:,} times since the line before)" if unsaid else ""
-        self._logger.log(self._level, "%s%s", message, since)
+            self._logged.add(message)
+            suppressed, self._suppressed = self._suppressed, 0
+        note = f" (and {suppressed:,} more since the previous line)" if suppressed else ""
+        self._logger.log(self._level, "%s%s", message, note)
 
-    def end(self) -> None:
-        """It is over: what comes next is said at once."""
+    def reset(self) -> None:
+        """End the interval: the problem is over, and the next message is logged at once."""
         with self._lock:
-            self._until, self._unsaid = 0.0, 0
+            self._interval_end, self._suppressed = 0.0, 0

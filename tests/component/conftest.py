@@ -7,8 +7,9 @@ import pytest
 
 from serving.statistics import sqlite as statistics_sqlite
 from serving.statistics.store import StatisticsStore
-from tests.support.server_fixtures import address, client  # noqa: F401 - pytest finds them here
-from tests.support.statistics import CLASSES, TIMEOUT_S
+from tests.support.servers import address, client  # noqa: F401 - pytest finds them here
+from tests.support.statistics import CLASSES
+from tests.support.waiting import LIMIT_S
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def store(path: Path) -> Iterator[StatisticsStore]:
 @pytest.fixture
 def patient_store(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StatisticsStore]:
     """Waits for a lock as long as a test may take, so that labels can be made to gather behind it."""
-    monkeypatch.setattr(statistics_sqlite, "BUSY_TIMEOUT_S", TIMEOUT_S)
+    monkeypatch.setattr(statistics_sqlite, "BUSY_TIMEOUT_S", LIMIT_S)
     with StatisticsStore(path) as store:
         store.register_version("pets", 1, CLASSES)
         yield store

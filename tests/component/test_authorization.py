@@ -19,9 +19,10 @@ from serving.pb.inference import open_inference_pb2_grpc as inference_grpc
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.rpc.authentication import NEEDS
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import run, serving
+from tests.support.commands import run
+from tests.support.images import encoded
+from tests.support.servers import running_server
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 TOKENS = {name: f"{name}-{'x' * 40}" for name in ("camera", "labeller", "operator", "both")}
@@ -44,7 +45,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("guarded")
     write_bundle(folder / "models")
     callers = write_callers(folder / "callers", CALLERS)
-    with serving(folder / "models", folder / "state", "--auth-tokens", callers) as address:
+    with running_server(folder / "models", folder / "state", "--auth-tokens", callers) as address:
         yield address
 
 
@@ -183,7 +184,7 @@ def test_a_changed_file_is_in_force_with_no_restart_and_a_broken_one_is_not(tmp_
         return False
 
     with (
-        serving(tmp_path / "models", tmp_path / "state", "--auth-tokens", path) as address,
+        running_server(tmp_path / "models", tmp_path / "state", "--auth-tokens", path) as address,
         as_("camera", address) as old,
         as_("y" * 40, address) as new,
     ):
@@ -230,7 +231,7 @@ def test_a_new_token_opens_a_running_server(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert first.stdout.strip() not in path.read_text()
     with (
-        serving(tmp_path / "models", tmp_path / "state", "--auth-tokens", path) as address,
+        running_server(tmp_path / "models", tmp_path / "state", "--auth-tokens", path) as address,
         as_(first.stdout.strip(), address) as client,
     ):
         assert client.list_models()

@@ -17,10 +17,9 @@ from sklearn.metrics import confusion_matrix
 from serving.client import Client, ClientError, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from tests.golden.draw import encoded
 from tests.support.bundles import COLOURS, write_bundle
-from tests.support.commands import serving
-from tests.unit.test_decode import png_header
+from tests.support.images import encoded, png_header
+from tests.support.servers import running_server
 
 
 def coloured(colour: str, format_: str = "JPEG", size: tuple[int, int] = (90, 70), **options: object) -> bytes:
@@ -282,7 +281,7 @@ def test_statistics_equal_scikit_learn_s_under_many_callers(tmp_path: Path) -> N
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (120, 3))
     truth = [COLOURS[k] for k in rng.integers(0, 3, 120)]
-    with serving(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+    with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
 
         def ask(index: int) -> str:
             picture = encoded(Image.new("RGB", (64, 64), tuple(pictures[index].tolist())), "PNG")
@@ -303,7 +302,7 @@ def slow_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("slow")
     write_bundle(folder / "models", slowness=20)
     arguments = ("--instances", 1, "--max-batch-size", 1, "--max-queue-views", 4, "--max-views", 4)
-    with serving(folder / "models", folder / "state", *arguments) as address:
+    with running_server(folder / "models", folder / "state", *arguments) as address:
         yield address
 
 

@@ -17,9 +17,9 @@ from PIL import Image
 from serving.client import Client
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import serving, stoppable
+from tests.support.images import encoded
+from tests.support.servers import running_server, stoppable_server
 
 PICTURES = {
     name: encoded(Image.new("RGB", (60, 50), colour), "JPEG")
@@ -38,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(models: Path) -> Iterator[str]:
-    with serving(models, models.parent / "state", "--instances", 2) as address:
+    with running_server(models, models.parent / "state", "--instances", 2) as address:
         yield address
 
 
@@ -127,7 +127,7 @@ def test_what_is_wrong_with_one_picture_is_its_answer_and_the_stream_goes_on(stu
 
 
 def test_labels_that_come_with_pictures_are_recorded(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path / "state") as address, grpc.insecure_channel(address) as channel:
+    with running_server(models, tmp_path / "state") as address, grpc.insecure_channel(address) as channel:
         stub = pb_grpc.ClassifierStub(channel)
         pictures = [request(name, content, label="red") for name, content in PICTURES.items()]
         answers = list(stub.ClassifyStream(iter(pictures), timeout=LONG_S))
@@ -157,7 +157,7 @@ def test_a_caller_that_does_not_read_is_not_read_either_and_loses_nothing(stub: 
 
 def test_a_full_queue_holds_streams_back_and_refuses_none_of_their_pictures(models: Path, tmp_path: Path) -> None:
     with (
-        serving(models, tmp_path / "state", "--max-queue-views", 6) as address,
+        running_server(models, tmp_path / "state", "--max-queue-views", 6) as address,
         grpc.insecure_channel(address) as channel,
     ):
         stub = pb_grpc.ClassifierStub(channel)
@@ -181,7 +181,7 @@ def test_a_full_queue_holds_streams_back_and_refuses_none_of_their_pictures(mode
 
 
 def test_streams_that_are_broken_off_leave_nothing_behind(models: Path, tmp_path: Path) -> None:
-    with stoppable(models, tmp_path / "state") as (server, address):
+    with stoppable_server(models, tmp_path / "state") as (server, address):
         with grpc.insecure_channel(address) as channel:
             break_off_streams(address, pb_grpc.ClassifierStub(channel))
         server.send_signal(signal.SIGTERM)
@@ -217,7 +217,7 @@ def break_off_streams(address: str, stub: pb_grpc.ClassifierStub) -> None:
 def test_a_stop_answers_what_was_read_and_ends_the_streams_at_once(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
     with (
-        stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 60) as (server, address),
+        stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 60) as (server, address),
         grpc.insecure_channel(address) as channel,
     ):
         stub = pb_grpc.ClassifierStub(channel)

@@ -17,11 +17,13 @@ from PIL import Image
 from serving.client import AsyncClient, Classified, Client, ClientError, Retry
 from serving.client.channel import to_target
 from serving.client.retries import Attempts, is_retryable
-from serving.rpc.errors import ApiError
-from tests.golden.draw import encoded
+from serving.rpc.api_errors import ApiError, Code
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, eventually, serving
+from tests.support.commands import ROOT
+from tests.support.images import encoded
 from tests.support.scripted_server import ScriptedServer, refusal, scripted_server
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
 QUICK = Retry(initial_s=0.02)
@@ -58,8 +60,8 @@ both = pytest.mark.parametrize("classify", [classify_sync, classify_async])
         refusal(UNAVAILABLE),
         refusal(EXHAUSTED, "QUEUE_FULL", 0.05),
         refusal(EXHAUSTED),
-        ApiError(grpc.StatusCode.CANCELLED, "", "CANCELLED"),
-        ApiError(grpc.StatusCode.INTERNAL, "", "Stream removed (RST_STREAM (Received RST_STREAM with error code 0))"),
+        ApiError(Code.CANCELLED, "", "CANCELLED"),
+        ApiError(Code.INTERNAL, "", "Stream removed (RST_STREAM (Received RST_STREAM with error code 0))"),
     ],
     ids=["unavailable", "queue full", "a proxy's limit", "not started by a stopping server", "reset by a proxy"],
 )
@@ -98,7 +100,7 @@ def test_permanent_failures_are_not_tried_again(
     script.fail = [error] * 5
     with pytest.raises(ClientError) as caught:
         classify(address)
-    assert (caught.value.code, caught.value.reason) == (error.code, error.reason)
+    assert (caught.value.code.name, caught.value.reason) == (error.code.name, error.reason)
     assert len(script.called_at) == 1
 
 
@@ -146,7 +148,7 @@ def test_an_unreachable_server_is_an_error_once_retries_are_used_up(classify: Cl
 @both
 def test_messages_over_the_server_s_limit_are_not_sent_again(tmp_path: Path, classify: Classify) -> None:
     write_bundle(tmp_path / "models")
-    with serving(tmp_path / "models", tmp_path / "state", "--max-message-mib", 1) as address:
+    with running_server(tmp_path / "models", tmp_path / "state", "--max-message-mib", 1) as address:
         with Client(address) as client, pytest.raises(ClientError, match="larger than max"):
             client.classify([RED + bytes(2**20)])
         with pytest.raises(ClientError, match="larger than max") as caught:

@@ -15,6 +15,7 @@ import pytest
 from serving.client import AsyncClient, Client, ClientError, Prediction, Retry, StreamResult
 from serving.client.messages import ClassifyOptions
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.rpc.errors import to_status
 from tests.support.commands import ROOT
 from tests.support.scripted_server import MODEL, ScriptedServer, abort, answer, refusal, scripted_server
 
@@ -44,7 +45,7 @@ def assert_each_once(results: list[StreamResult], images: list[bytes] = IMAGES) 
 
 
 def refused(request: pb.ClassifyStreamRequest, error: Any) -> pb.ClassifyStreamResponse:
-    return pb.ClassifyStreamResponse(id=request.id, model=MODEL, result=pb.ImageResult(error=error.to_status()))
+    return pb.ClassifyStreamResponse(id=request.id, model=MODEL, result=pb.ImageResult(error=to_status(error)))
 
 
 def test_each_image_has_one_result_with_its_index(server: tuple[ScriptedServer, str]) -> None:

@@ -1,5 +1,6 @@
 """compose.yaml: valid, and in agreement with the server's options, the scraped address and the dashboard's place."""
 
+import argparse
 import json
 import re
 import subprocess
@@ -11,9 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.__main__ import _parser
-from serving.cli.serve_options import find_statistics
+from serving.cli.parser import build_parser
+from serving.cli.statistics_options import find_statistics
 from tests.support.commands import ROOT
+
+
+def parse(command: list[str]) -> argparse.Namespace:
+    """The options of `python -m serving`."""
+    return build_parser(command[0]).parse_args(command)
 
 
 def load(name: str) -> Any:
@@ -44,13 +50,13 @@ def test_it_is_valid_by_the_compose_specification() -> None:
 
 def test_the_server_s_command_and_health_check_are_what_the_server_takes(compose: dict[str, Any]) -> None:
     server = compose["services"]["server"]
-    serve = _parser().parse_args(server["command"])
+    serve = parse(server["command"])
     assert (serve.listen, serve.metrics) == ("0.0.0.0:50051", "0.0.0.0:9464")
     assert mounts(server)[str(serve.models)] == "./models"
     assert mounts(server)[str(serve.state)] == "state"
     test = server["healthcheck"]["test"]
     assert test[:4] == ["CMD", "python", "-m", "serving"]
-    health = _parser().parse_args(test[4:])
+    health = parse(test[4:])
     assert health.server == "127.0.0.1:50051"
     assert health.timeout < float(server["healthcheck"]["timeout"].rstrip("s"))
     assert serve.grace < float(server["stop_grace_period"].rstrip("s"))
@@ -63,7 +69,7 @@ def test_the_image_is_a_target_of_the_dockerfile_with_the_same_ports_and_places(
     assert target
     command = re.search(r"^CMD (\[.*\])$", target[1], re.M)
     assert command
-    serve = _parser().parse_args(json.loads(command[1]))
+    serve = parse(json.loads(command[1]))
     assert (str(serve.models), str(serve.state), serve.listen) == ("/models", "/state", "0.0.0.0:50051")
     assert "EXPOSE 50051" in target[1]
 
@@ -73,7 +79,7 @@ def test_every_image_command_of_the_dockerfile_parses() -> None:
     checks = [json.loads(each) for each in re.findall(r"^ +CMD (\[.*\])$", dockerfile, re.M)]
     assert len(checks) == 2
     for check in checks:
-        assert _parser().parse_args(check[3:]).server == "127.0.0.1:50051"
+        assert parse(check[3:]).server == "127.0.0.1:50051"
 
 
 def test_only_this_machine_reaches_what_is_published(compose: dict[str, Any]) -> None:
@@ -116,7 +122,7 @@ def test_prometheus_scrapes_the_server_s_metrics(compose: dict[str, Any]) -> Non
     (job,) = load(place)["scrape_configs"]
     (target,) = job["dns_sd_configs"]
     assert target["names"] == ["server"]
-    serve = _parser().parse_args(compose["services"]["server"]["command"])
+    serve = parse(compose["services"]["server"]["command"])
     assert serve.metrics.rpartition(":")[2] == str(target["port"])
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.commands import ROOT
 
-TENSORRT_FILES = ("export/tensorrt.py", "serving/engine/tensorrt.py")
+TENSORRT_FILES = ("export/tensorrt_plan.py", "serving/engine/tensorrt.py")
 CUDA_FILES = ("serving/engine/cuda.py", "serving/engine/tensorrt.py")
 
 STUBS = {
@@ -93,14 +93,14 @@ def test_every_name_keyword_and_return_kind_that_is_used_is_that_of_tensorrt_11_
 @pytest.mark.parametrize(
     ("file", "right", "wrong"),
     [
-        ("export/tensorrt.py", "set_memory_pool_limit(", "set_memory_pol_limit("),
-        ("export/tensorrt.py", "MemoryPoolType.WORKSPACE", "MemoryPoolType.WORKSPACES"),
-        ("export/tensorrt.py", "BuilderFlag.TF32", "BuilderFlag.FP16"),  # gone in 11
-        ("export/tensorrt.py", "error.node_operator()", "error.operator()"),
-        ("export/tensorrt.py", "set_timing_cache(cache, False)", "set_timing_cache(cache)"),
-        ("export/tensorrt.py", "create_network()", "create_network(explicit_batch=True)"),
-        ("export/tensorrt.py", "def phase_finish(self, phase_name", "def phase_finished(self, phase_name"),
-        ("export/tensorrt.py", "config.builder_optimization_level", "config.max_workspace_size"),
+        ("export/tensorrt_plan.py", "set_memory_pool_limit(", "set_memory_pol_limit("),
+        ("export/tensorrt_plan.py", "MemoryPoolType.WORKSPACE", "MemoryPoolType.WORKSPACES"),
+        ("export/tensorrt_plan.py", "BuilderFlag.TF32", "BuilderFlag.FP16"),  # gone in 11
+        ("export/tensorrt_plan.py", "error.node_operator()", "error.operator()"),
+        ("export/tensorrt_plan.py", "set_timing_cache(cache, False)", "set_timing_cache(cache)"),
+        ("export/tensorrt_plan.py", "create_network()", "create_network(explicit_batch=True)"),
+        ("export/tensorrt_plan.py", "def phase_finish(self, phase_name", "def phase_finished(self, phase_name"),
+        ("export/tensorrt_plan.py", "config.builder_optimization_level", "config.max_workspace_size"),
         ("serving/engine/tensorrt.py", "execute_async_v3(", "execute_async_v2("),
         ("serving/engine/tensorrt.py", "device_memory_size_v2", "device_memory_size"),
         ("serving/engine/tensorrt.py", "Severity.ERROR", "Severity.ERRORS"),

@@ -13,8 +13,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_tools import protoc
 from PIL import Image
 
-from tests.golden.draw import encoded
 from tests.support.commands import ROOT
+from tests.support.images import encoded
 
 RED = base64.b64encode(encoded(Image.new("RGB", (60, 50), "red"), "JPEG")).decode()
 SCHEMAS = {

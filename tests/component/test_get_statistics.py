@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from serving.client import Client, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from tests.support.statistics_calls import RED, refused, stub_of, tokens
+from tests.support.statistics import RED, refused, stub_of, tokens
 
 
 @pytest.fixture

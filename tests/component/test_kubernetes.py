@@ -20,8 +20,9 @@ from serving.observability.metrics import Metrics
 from serving.settings import Settings
 from serving.tokens.keyring import Keyring
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, run, serving
-from tests.support.manifests import KUBERNETES, Manifest, build, load, one
+from tests.support.commands import ROOT, run
+from tests.support.kustomize import KUBERNETES, Manifest, build, load, one
+from tests.support.servers import running_server
 
 VERSIONS = ("1.31", "1.37")
 """Of Kubernetes: the oldest that the manifests are written for, and the newest that has been looked at."""
@@ -231,7 +232,7 @@ def test_probes_are_answered_by_a_server_and_fail_for_one_with_a_bad_bundle(tmp_
     """What a rollout to a bad bundle meets: the new pod's process ends, so its probes never succeed."""
     write_bundle(tmp_path / "models")
     with (
-        serving(tmp_path / "models", tmp_path / "state") as address,
+        running_server(tmp_path / "models", tmp_path / "state") as address,
         grpc.insecure_channel(address) as channel,
     ):
         health = health_pb2_grpc.HealthStub(channel)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.support.commands import ROOT
-from tests.support.manifests import KUBERNETES, Manifest, build, load, one
+from tests.support.kustomize import KUBERNETES, Manifest, build, load, one
 
 Labels = dict[str, str]
 

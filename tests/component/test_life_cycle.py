@@ -17,9 +17,11 @@ from PIL import Image
 
 from serving.client import Client, ClientError
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, run, serving, stoppable
+from tests.support.commands import ROOT, run
+from tests.support.images import encoded
+from tests.support.servers import running_server, stoppable_server
+from tests.support.waiting import LIMIT_S
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
@@ -41,7 +43,7 @@ def test_a_stop_answers_what_is_in_flight_says_so_to_health_checks_and_exits_wit
     tmp_path: Path, number: signal.Signals
 ) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
+    with stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
         answers: list[object] = []
         with Client(address) as client, grpc.insecure_channel(address) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
@@ -53,26 +55,26 @@ def test_a_stop_answers_what_is_in_flight_says_so_to_health_checks_and_exits_wit
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
             in_flight.join(30)
         assert len(answers) == 1
-        assert server.wait(30) == 0
+        assert server.wait() == 0
 
 
 def test_tokens_of_an_earlier_start_are_good_in_a_later_one(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path / "state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "state") as address, Client(address) as client:
         (result,) = client.classify([RED]).results
-    with serving(models, tmp_path / "state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "state") as address, Client(address) as client:
         (recorded,) = client.record_labels([(result.token, "red")])
         assert recorded.label == "red"
-    with serving(models, tmp_path / "another state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "another state") as address, Client(address) as client:
         (refused,) = client.record_labels([(result.token, "red")])
         assert refused.reason == "TOKEN_INVALID"
 
 
 def test_a_label_for_a_class_that_the_version_lacks_is_refused_though_another_version_has_it(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", version=1)
-    with serving(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+    with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
         (result,) = client.classify([RED]).results
     write_bundle(tmp_path / "models", version=2, classes=("azure", "lime", "red"))
-    with serving(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+    with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
         assert client.classify([RED]).model == "models/colours/versions/2"
         refused, recorded = client.record_labels([(result.token, "azure"), (result.token, "blue")])
         assert refused.reason == "LABEL_UNKNOWN"
@@ -82,7 +84,7 @@ def test_a_label_for_a_class_that_the_version_lacks_is_refused_though_another_ve
 
 
 def test_a_second_server_on_the_same_port_is_refused(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path / "state") as address:
+    with running_server(models, tmp_path / "state") as address:
         code, errors = refusal("--models", models, "--state", tmp_path / "other", "--listen", address)
     assert code == 1
     assert f"cannot listen on {address}" in errors
@@ -123,7 +125,7 @@ def test_a_file_of_keys_that_cannot_be_used_is_said(models: Path, tmp_path: Path
 
 
 def test_reflection_lists_the_services(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path / "state") as address, grpc.insecure_channel(address) as channel:
+    with running_server(models, tmp_path / "state") as address, grpc.insecure_channel(address) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=10)
@@ -142,7 +144,10 @@ def test_the_server_imports_no_torch_and_nothing_of_training_or_export() -> None
 
 def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 600) as (server, address):
+    with stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 600) as (
+        server,
+        address,
+    ):
         failures: list[ClientError] = []
 
         def ask() -> None:
@@ -159,7 +164,7 @@ def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
             time.sleep(0.5)
             assert server.returncode is None  # it waits for the call
             server.send_signal(signal.SIGTERM)
-            assert server.wait(60) == 0
+            assert server.wait() == 0
             in_flight.join(60)
     assert [error.code for error in failures] == [grpc.StatusCode.UNAVAILABLE]
 
@@ -167,7 +172,10 @@ def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
 def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
     with (
-        stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0.2) as (server, address),
+        stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0.2) as (
+            server,
+            address,
+        ),
         Client(address, timeout_s=120) as client,
     ):
         client.classify([RED])
@@ -175,16 +183,16 @@ def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tm
         in_flight.start()
         time.sleep(0.3)
         server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
+        assert server.wait() == 0
         in_flight.join(60)
-    with stoppable(tmp_path / "models", tmp_path / "state") as (_, address), Client(address) as client:
+    with stoppable_server(tmp_path / "models", tmp_path / "state") as (_, address), Client(address) as client:
         (statistics,) = client.statistics()
     assert statistics.predictions == 1
 
 
 def test_a_new_call_during_the_drain_is_refused_as_unavailable(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
+    with stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
         with Client(address) as client, Client(address) as late:
             late.health()
             in_flight = threading.Thread(target=lambda: client.classify([RED] * 8))
@@ -196,11 +204,14 @@ def test_a_new_call_during_the_drain_is_refused_as_unavailable(tmp_path: Path) -
                 late.classify([RED])
             assert caught.value.code == grpc.StatusCode.UNAVAILABLE
             in_flight.join(60)
-        assert server.wait(30) == 0
+        assert server.wait() == 0
 
 
 def test_reflection_can_be_switched_off(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path / "state", "--no-reflection") as address, grpc.insecure_channel(address) as channel:
+    with (
+        running_server(models, tmp_path / "state", "--no-reflection") as address,
+        grpc.insecure_channel(address) as channel,
+    ):
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         with pytest.raises(grpc.RpcError) as caught:
@@ -213,7 +224,7 @@ def test_pictures_beyond_the_operator_s_limits_are_refused_and_the_others_are_no
     heavy = encoded(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
     wide = encoded(Image.new("RGB", (101, 100), "red"), "PNG")
     fits = encoded(Image.new("RGB", (100, 100), "red"), "PNG")
-    with serving(models, tmp_path / "state", *limits) as address, Client(address) as client:
+    with running_server(models, tmp_path / "state", *limits) as address, Client(address) as client:
         results = client.classify([wide, fits]).results
         assert [getattr(result, "reason", "") for result in results] == ["TOO_LARGE", ""]
         assert "10,000" in results[0].message
@@ -228,7 +239,7 @@ def test_pictures_beyond_the_operator_s_limits_are_refused_and_the_others_are_no
 def test_connections_are_asked_to_come_again_and_no_call_is_lost(models: Path, tmp_path: Path) -> None:
     """After a connection's age is over, gRPC's client makes a new one by itself: here some of them."""
     age = ("--max-connection-age", 1, "--max-connection-age-grace", 5)
-    with serving(models, tmp_path / "state", *age) as address, grpc.insecure_channel(address) as channel:
+    with running_server(models, tmp_path / "state", *age) as address, grpc.insecure_channel(address) as channel:
         states: list[grpc.ChannelConnectivity] = []
         channel.subscribe(states.append)
         with Client(address) as client:
@@ -240,7 +251,7 @@ def test_connections_are_asked_to_come_again_and_no_call_is_lost(models: Path, t
 
 
 def test_connections_beyond_the_limit_are_closed_and_the_others_go_on(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path / "state", "--max-connections", 2) as address, Client(address) as client:
+    with running_server(models, tmp_path / "state", "--max-connections", 2) as address, Client(address) as client:
         client.health()
         host, port = address.split(":")
         crowd = [socket.create_connection((host, int(port)), timeout=10) for _ in range(5)]
@@ -253,7 +264,7 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_go_on(models: Pa
 
 def test_a_stop_under_load_gives_up_no_call_in_a_way_that_nobody_repeats(models: Path, tmp_path: Path) -> None:
     codes: Counter[grpc.StatusCode] = Counter()
-    with stoppable(models, tmp_path / "state") as (server, address):
+    with stoppable_server(models, tmp_path / "state") as (server, address):
         served = threading.Barrier(17)
 
         def call() -> None:
@@ -267,16 +278,16 @@ def test_a_stop_under_load_gives_up_no_call_in_a_way_that_nobody_repeats(models:
                         codes[error.code()] += 1
                         return
                     if number == 20:
-                        served.wait(60)
+                        served.wait(LIMIT_S)
 
         callers = [threading.Thread(target=call) for _ in range(16)]
         for caller in callers:
             caller.start()
-        served.wait(60)
+        served.wait(LIMIT_S)
         server.send_signal(signal.SIGTERM)
         for caller in callers:
-            caller.join(60)
-        assert server.wait(60) == 0
+            caller.join(LIMIT_S)
+        assert server.wait() == 0
     # without care two thirds are CANCELLED; a caller that the machine keeps from calling for a while may be
     assert codes[grpc.StatusCode.UNAVAILABLE] >= 12
     assert set(codes) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}

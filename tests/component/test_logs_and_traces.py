@@ -19,10 +19,11 @@ from PIL import Image
 from serving.client import Client, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import Observed, eventually, observed, run_cold
-from tests.support.metrics import value
+from tests.support.commands import run_cold
+from tests.support.images import encoded
+from tests.support.servers import ObservedServer, observed_server
+from tests.support.waiting import eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 CLASSIFY = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)], views=3)
@@ -77,14 +78,14 @@ def trailing(call: Any) -> dict[str, Any]:
     return dict(call.trailing_metadata())
 
 
-def lines(server: Observed) -> list[dict[str, Any]]:
+def lines(server: ObservedServer) -> list[dict[str, Any]]:
     written = server.process.stderr.rpartition("\n")[0]  # the last line may be half written
     return [json.loads(line) for line in written.splitlines()]
 
 
 def test_each_call_has_a_line_with_its_id_and_outcome_and_nothing_of_what_was_sent(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with observed(tmp_path, "--log-format", "json", "--access-log") as server:
+    with observed_server(tmp_path, "--log-format", "json", "--access-log") as server:
         with stub_of(server.address) as stub:
             answer, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", "web-17")], timeout=30)
             assert trailing(call)["x-request-id"] == "web-17"
@@ -113,7 +114,7 @@ def test_each_call_has_a_line_with_its_id_and_outcome_and_nothing_of_what_was_se
 @pytest.mark.parametrize("given", ["x" * 129, "with space", ""])
 def test_a_request_id_that_does_not_fit_a_log_is_replaced(tmp_path: Path, given: str) -> None:
     write_bundle(tmp_path / "models")
-    with observed(tmp_path) as server, stub_of(server.address) as stub:
+    with observed_server(tmp_path) as server, stub_of(server.address) as stub:
         _, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", given)], timeout=30)
         _, other = stub.Classify.with_call(CLASSIFY, timeout=30)
         assert trailing(call)["x-request-id"] not in (given, trailing(other)["x-request-id"])
@@ -121,7 +122,7 @@ def test_a_request_id_that_does_not_fit_a_log_is_replaced(tmp_path: Path, given:
 
 def test_a_fault_is_logged_with_its_call_s_id_also_without_access_log(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with observed(tmp_path, "--log-format", "json") as server, stub_of(server.address) as stub:
+    with observed_server(tmp_path, "--log-format", "json") as server, stub_of(server.address) as stub:
         answer = stub.Classify(CLASSIFY, timeout=30)
         for file in (tmp_path / "state").glob("statistics.sqlite*"):
             file.unlink()
@@ -137,7 +138,7 @@ def test_a_fault_is_logged_with_its_call_s_id_also_without_access_log(tmp_path: 
 def test_callers_who_leave_are_logged_as_such(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=40)
     with (
-        observed(tmp_path, "--log-format", "json", "--access-log", "--instances", 1) as server,
+        observed_server(tmp_path, "--log-format", "json", "--access-log", "--instances", 1) as server,
         stub_of(server.address) as stub,
     ):
         many = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)] * 8, views=16)
@@ -149,7 +150,7 @@ def test_callers_who_leave_are_logged_as_such(tmp_path: Path) -> None:
             return {line["code"] for line in lines(server) if "code" in line}
 
         assert eventually(
-            lambda: len(codes()) == 1 and value(server, "pawserve_requests_in_flight", method=METHOD) == 1
+            lambda: len(codes()) == 1 and server.metric("pawserve_requests_in_flight", method=METHOD) == 1
         )
         call.cancel()
         assert eventually(lambda: "CANCELLED" in codes())
@@ -158,7 +159,7 @@ def test_callers_who_leave_are_logged_as_such(tmp_path: Path) -> None:
 
 def test_text_logs_are_lines_that_callers_cannot_forge(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with observed(tmp_path, "--access-log") as server:
+    with observed_server(tmp_path, "--access-log") as server:
         with stub_of(server.address) as stub:
             stub.Classify(CLASSIFY, metadata=[("x-request-id", "web-18")], timeout=30)
         assert eventually(lambda: "Classify OK" in server.process.stderr)
@@ -168,7 +169,7 @@ def test_text_logs_are_lines_that_callers_cannot_forge(tmp_path: Path) -> None:
 
 def test_log_levels_leave_out_what_is_less_grave(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with observed(tmp_path, "--log-level", "warning") as server, Client(server.address) as client:
+    with observed_server(tmp_path, "--log-level", "warning") as server, Client(server.address) as client:
         client.classify([RED])
     assert server.process.stderr == ""
 
@@ -176,7 +177,7 @@ def test_log_levels_leave_out_what_is_less_grave(tmp_path: Path) -> None:
 def test_spans_reach_a_collector_below_the_caller_s(tmp_path: Path, collector: tuple[Collector, str]) -> None:
     kept, endpoint = collector
     write_bundle(tmp_path / "models")
-    serving = observed(tmp_path, "--otlp-endpoint", endpoint, "--max-batch-size", 2)
+    serving = observed_server(tmp_path, "--otlp-endpoint", endpoint, "--max-batch-size", 2)
     with serving as server, stub_of(server.address) as stub:
         parent = ("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01")
         stub.Classify(CLASSIFY, metadata=[parent, ("x-request-id", "web-19")], timeout=30)
@@ -204,14 +205,14 @@ def test_spans_reach_a_collector_below_the_caller_s(tmp_path: Path, collector: t
 def test_a_caller_s_decision_not_to_trace_is_kept(tmp_path: Path, collector: tuple[Collector, str]) -> None:
     kept, endpoint = collector
     write_bundle(tmp_path / "models")
-    with observed(tmp_path, "--otlp-endpoint", endpoint) as server, stub_of(server.address) as stub:
+    with observed_server(tmp_path, "--otlp-endpoint", endpoint) as server, stub_of(server.address) as stub:
         stub.Classify(CLASSIFY, metadata=[("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-00")], timeout=30)
     assert not kept.spans
 
 
 def test_a_collector_that_is_away_harms_neither_answers_nor_the_stop(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with observed(tmp_path, "--otlp-endpoint", "http://127.0.0.1:1") as server, Client(server.address) as client:
+    with observed_server(tmp_path, "--otlp-endpoint", "http://127.0.0.1:1") as server, Client(server.address) as client:
         assert isinstance(client.classify([RED]).results[0], Prediction)
 
 

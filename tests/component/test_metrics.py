@@ -17,10 +17,11 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.client import Client, ClientError, Prediction
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, Observed, eventually, observed, run
-from tests.support.metrics import scrape, value
+from tests.support.commands import ROOT, run
+from tests.support.images import encoded
+from tests.support.servers import ObservedServer, observed_server
+from tests.support.waiting import eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 MODEL = {"model": "colours", "version": "1"}
@@ -29,68 +30,68 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "pawserve.json"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedServer]:
     """Was asked for 3 red pictures and a bad one in 2 views each, told one truth and one lie, and refused once."""
     folder = tmp_path_factory.mktemp("observed")
     write_bundle(folder / "models")
-    with observed(folder, "--max-batch-size", 4) as server:
+    with observed_server(folder, "--max-batch-size", 4) as server:
         with Client(server.address) as client:
             results = client.classify([RED, RED, b"no picture", RED], views=2).results
             tokens = [result.token for result in results if isinstance(result, Prediction)]
             client.record_labels([(tokens[0], "red"), (tokens[1], "blue"), ("no token", "red")])
             with pytest.raises(ClientError):
                 client.classify([RED], views=99)
-        assert eventually(lambda: value(server, "pawserve_rows_total", **MODEL) == 6)
+        assert eventually(lambda: server.metric("pawserve_rows_total", **MODEL) == 6)
         yield server
 
 
-def test_requests_are_counted_by_method_and_code(server: Observed) -> None:
-    assert value(server, "pawserve_requests_total", **CLASSIFY, code="OK") == 1
-    assert value(server, "pawserve_requests_total", **CLASSIFY, code="INVALID_ARGUMENT") == 1
-    assert value(server, "pawserve_request_duration_seconds_count", **CLASSIFY) == 2
-    assert value(server, "pawserve_requests_in_flight", **CLASSIFY) == 0
+def test_requests_are_counted_by_method_and_code(server: ObservedServer) -> None:
+    assert server.metric("pawserve_requests_total", **CLASSIFY, code="OK") == 1
+    assert server.metric("pawserve_requests_total", **CLASSIFY, code="INVALID_ARGUMENT") == 1
+    assert server.metric("pawserve_request_duration_seconds_count", **CLASSIFY) == 2
+    assert server.metric("pawserve_requests_in_flight", **CLASSIFY) == 0
 
 
-def test_pictures_rows_and_batches_are_counted_by_model(server: Observed) -> None:
-    assert value(server, "pawserve_images_total", **MODEL, result="ok") == 3
-    assert value(server, "pawserve_images_total", **MODEL, result="NOT_AN_IMAGE") == 1
-    calls = value(server, "pawserve_engine_duration_seconds_count", **MODEL)
+def test_pictures_rows_and_batches_are_counted_by_model(server: ObservedServer) -> None:
+    assert server.metric("pawserve_images_total", **MODEL, result="ok") == 3
+    assert server.metric("pawserve_images_total", **MODEL, result="NOT_AN_IMAGE") == 1
+    calls = server.metric("pawserve_engine_duration_seconds_count", **MODEL)
     assert calls is not None
     assert 2 <= calls <= 6  # 6 rows, 4 of them at most in a call
-    assert value(server, "pawserve_batch_rows_count", **MODEL) == calls
-    assert value(server, "pawserve_batch_rows_sum", **MODEL) == 6
-    assert value(server, "pawserve_rows_in_flight", **MODEL) == 0
-    assert value(server, "pawserve_rows_in_flight_limit", **MODEL) == 1024
+    assert server.metric("pawserve_batch_rows_count", **MODEL) == calls
+    assert server.metric("pawserve_batch_rows_sum", **MODEL) == 6
+    assert server.metric("pawserve_rows_in_flight", **MODEL) == 0
+    assert server.metric("pawserve_rows_in_flight_limit", **MODEL) == 1024
 
 
-def test_each_stage_s_time_is_part_of_the_request_s(server: Observed) -> None:
-    request = value(server, "pawserve_request_duration_seconds_sum", **CLASSIFY)
+def test_each_stage_s_time_is_part_of_the_request_s(server: ObservedServer) -> None:
+    request = server.metric("pawserve_request_duration_seconds_sum", **CLASSIFY)
     assert request is not None
     for stage in ("queue", "prepare"):
-        assert value(server, f"pawserve_{stage}_duration_seconds_count", **MODEL) == 3
+        assert server.metric(f"pawserve_{stage}_duration_seconds_count", **MODEL) == 3
     for stage in ("queue", "prepare", "engine"):
-        sum_s = value(server, f"pawserve_{stage}_duration_seconds_sum", **MODEL)
+        sum_s = server.metric(f"pawserve_{stage}_duration_seconds_sum", **MODEL)
         assert sum_s is not None
         assert 0 < sum_s < 4 * request  # at most 4 pictures at once
 
 
-def test_labels_and_the_accuracy_that_follows_from_them_are_told(server: Observed) -> None:
-    assert value(server, "pawserve_labels_recorded_total", **MODEL, right="true") == 1
-    assert value(server, "pawserve_labels_recorded_total", **MODEL, right="false") == 1
-    assert value(server, "pawserve_labels", **MODEL) == 2
-    assert value(server, "pawserve_predictions", **MODEL) == 3
-    assert value(server, "pawserve_accuracy_ratio", **MODEL) == 0.5
-    lower = value(server, "pawserve_accuracy_lower_ratio", **MODEL)
-    upper = value(server, "pawserve_accuracy_upper_ratio", **MODEL)
+def test_labels_and_the_accuracy_that_follows_from_them_are_told(server: ObservedServer) -> None:
+    assert server.metric("pawserve_labels_recorded_total", **MODEL, right="true") == 1
+    assert server.metric("pawserve_labels_recorded_total", **MODEL, right="false") == 1
+    assert server.metric("pawserve_labels", **MODEL) == 2
+    assert server.metric("pawserve_predictions", **MODEL) == 3
+    assert server.metric("pawserve_accuracy_ratio", **MODEL) == 0.5
+    lower = server.metric("pawserve_accuracy_lower_ratio", **MODEL)
+    upper = server.metric("pawserve_accuracy_upper_ratio", **MODEL)
     assert lower == pytest.approx(0.0945, abs=1e-4)  # Wilson's interval of 1 in 2, by statsmodels
     assert upper == pytest.approx(0.9055, abs=1e-4)
-    assert value(server, "pawserve_statistics_up") == 1
-    assert value(server, "pawserve_validation_accuracy_ratio", **MODEL) == 0.9
-    assert value(server, "pawserve_validation_accuracy_lower_ratio", **MODEL) == 0.8
+    assert server.metric("pawserve_statistics_up") == 1
+    assert server.metric("pawserve_validation_accuracy_ratio", **MODEL) == 0.9
+    assert server.metric("pawserve_validation_accuracy_lower_ratio", **MODEL) == 0.8
 
 
-def test_model_build_and_process_are_described(server: Observed) -> None:
-    families = {family.name: family for family in text_string_to_metric_families(scrape(server))}
+def test_model_build_and_process_are_described(server: ObservedServer) -> None:
+    families = {family.name: family for family in text_string_to_metric_families(server.scrape())}
     (model,) = families["pawserve_model_info"].samples
     assert model.labels.items() >= MODEL.items()
     assert "onnxruntime" in model.labels["engine"]
@@ -101,35 +102,35 @@ def test_model_build_and_process_are_described(server: Observed) -> None:
 
 def test_new_and_refused_versions_are_told(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with observed(tmp_path, "--poll-seconds", 0.1) as server:
-        assert value(server, "pawserve_model_state", **MODEL, state="ready") == 1
-        assert value(server, "pawserve_model_loads_total", model="colours") == 1
+    with observed_server(tmp_path, "--poll-seconds", 0.1) as server:
+        assert server.metric("pawserve_model_state", **MODEL, state="ready") == 1
+        assert server.metric("pawserve_model_loads_total", model="colours") == 1
         broken = write_bundle(tmp_path / "models", version=2)
         (broken / "model.fp32.onnx").write_bytes(b"no model")
         refused = {"model": "colours", "version": "2", "state": "refused"}
-        assert eventually(lambda: value(server, "pawserve_model_state", **refused) == 1)
-        refusals = value(server, "pawserve_model_refusals_total", model="colours")
+        assert eventually(lambda: server.metric("pawserve_model_state", **refused) == 1)
+        refusals = server.metric("pawserve_model_refusals_total", model="colours")
         assert refusals is not None
         assert refusals >= 1
         write_bundle(tmp_path / "models", version=3)
-        assert eventually(lambda: value(server, "pawserve_model_loads_total", model="colours") == 2)
+        assert eventually(lambda: server.metric("pawserve_model_loads_total", model="colours") == 2)
         with Client(server.address) as client:
             client.classify([RED])
-        assert eventually(lambda: value(server, "pawserve_rows_total", model="colours", version="3") == 1)
+        assert eventually(lambda: server.metric("pawserve_rows_total", model="colours", version="3") == 1)
 
 
-def test_methods_that_callers_invent_share_one_series(server: Observed) -> None:
+def test_methods_that_callers_invent_share_one_series(server: ObservedServer) -> None:
     with grpc.insecure_channel(server.address) as channel:
         for number in range(5):
             with pytest.raises(grpc.RpcError):
                 channel.unary_unary(f"/invented/Method{number}")(b"", timeout=10)
-    assert value(server, "pawserve_requests_total", method="unknown", code="UNIMPLEMENTED") == 5
-    assert "invented" not in scrape(server)
+    assert server.metric("pawserve_requests_total", method="unknown", code="UNIMPLEMENTED") == 5
+    assert "invented" not in server.scrape()
 
 
-def test_the_text_keeps_prometheus_s_conventions(server: Observed) -> None:
-    families = list(text_string_to_metric_families(scrape(server)))
-    strict = list(openmetrics.text_string_to_metric_families(scrape(server, "application/openmetrics-text")))
+def test_the_text_keeps_prometheus_s_conventions(server: ObservedServer) -> None:
+    families = list(text_string_to_metric_families(server.scrape()))
+    strict = list(openmetrics.text_string_to_metric_families(server.scrape("application/openmetrics-text")))
     assert len(strict) == len(families)
     for family in families:
         if not family.name.startswith("pawserve_"):
@@ -145,26 +146,26 @@ def test_the_text_keeps_prometheus_s_conventions(server: Observed) -> None:
             assert family.samples, family.name
 
 
-def test_every_metric_is_documented_and_nothing_else_is(server: Observed) -> None:
+def test_every_metric_is_documented_and_nothing_else_is(server: ObservedServer) -> None:
     page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `(pawserve_\w+)`", page, re.MULTILINE))
     assert documented == metric_names(server)
 
 
-def metric_names(server: Observed) -> set[str]:
+def metric_names(server: ObservedServer) -> set[str]:
     """As a reader of docs names them: counters with _total, histograms without their suffixes."""
     names = set()
-    for family in text_string_to_metric_families(scrape(server)):
+    for family in text_string_to_metric_families(server.scrape()):
         if family.name.startswith("pawserve_"):
             names.add(f"{family.name}_total" if family.type == "counter" else family.name)
     return names
 
 
-def check_expressions(server: Observed, expressions: list[str]) -> None:
+def check_expressions(server: ObservedServer, expressions: list[str]) -> None:
     """Only metrics and labels that exist are used."""
     of_prometheus = {"job", "instance", "namespace"}
     series: dict[str, set[str]] = {"up": of_prometheus}
-    for family in text_string_to_metric_families(scrape(server)):
+    for family in text_string_to_metric_families(server.scrape()):
         for sample in family.samples:
             series.setdefault(sample.name, set(of_prometheus)).update(sample.labels)
     for expression in expressions:
@@ -178,7 +179,7 @@ def check_expressions(server: Observed, expressions: list[str]) -> None:
             assert {label.strip() for label in labels.split(",")} <= known, expression
 
 
-def test_the_dashboard_uses_only_metrics_and_labels_that_exist(server: Observed) -> None:
+def test_the_dashboard_uses_only_metrics_and_labels_that_exist(server: ObservedServer) -> None:
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     expressions += [variable["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
@@ -186,7 +187,7 @@ def test_the_dashboard_uses_only_metrics_and_labels_that_exist(server: Observed)
     check_expressions(server, expressions)
 
 
-def test_the_alerts_use_only_metrics_and_labels_that_exist_and_are_documented(server: Observed) -> None:
+def test_the_alerts_use_only_metrics_and_labels_that_exist_and_are_documented(server: ObservedServer) -> None:
     groups = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text(encoding="utf-8"))["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     recorded = {rule["record"]: rule["expr"] for rule in rules if "record" in rule}
@@ -218,30 +219,30 @@ def test_the_dashboard_s_panels_do_not_overlap_and_their_ids_are_unique() -> Non
     assert len(set(ids)) == len(ids)
 
 
-def test_silent_and_many_connections_do_not_keep_scrapers_out_for_long(server: Observed) -> None:
+def test_silent_and_many_connections_do_not_keep_scrapers_out_for_long(server: ObservedServer) -> None:
     host, port = re.match(r"http://([\d.]+):(\d+)", server.metrics_url).groups()  # type: ignore[union-attr]
     silent = [socket.create_connection((host, int(port))) for _ in range(30)]
     try:
-        assert eventually(lambda: answers(server), within_s=30)
+        assert eventually(lambda: answers(server))
     finally:
         for connection in silent:
             connection.close()
 
 
-def answers(server: Observed) -> bool:
+def answers(server: ObservedServer) -> bool:
     try:
-        scrape(server)
+        server.scrape()
     except OSError:
         return False
     return True
 
 
-def test_scrapes_of_many_at_once_all_agree(server: Observed) -> None:
-    before = value(server, "pawserve_images_total", **MODEL, result="ok")
+def test_scrapes_of_many_at_once_all_agree(server: ObservedServer) -> None:
+    before = server.metric("pawserve_images_total", **MODEL, result="ok")
     seen: list[float | None] = []
 
     def read() -> None:
-        seen.append(value(server, "pawserve_images_total", **MODEL, result="ok"))
+        seen.append(server.metric("pawserve_images_total", **MODEL, result="ok"))
 
     threads = [threading.Thread(target=read) for _ in range(4)]
     for thread in threads:
@@ -251,7 +252,7 @@ def test_scrapes_of_many_at_once_all_agree(server: Observed) -> None:
     assert seen == [before] * 4
 
 
-def test_a_port_that_is_taken_is_said(server: Observed, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_said(server: ObservedServer, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     taken = server.metrics_url.removeprefix("http://").removesuffix("/metrics")
     common = ["--models", tmp_path / "models", "--state", tmp_path / "state", "--listen", "127.0.0.1:0"]

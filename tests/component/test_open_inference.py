@@ -14,9 +14,10 @@ from PIL import Image
 from serving.client import Client
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import run_cold, serving
+from tests.support.commands import run_cold
+from tests.support.images import encoded
+from tests.support.servers import running_server
 
 RED = encoded(Image.new("RGB", (60, 50), "red"), "JPEG")
 HUGE = 2**62
@@ -25,7 +26,7 @@ HUGE = 2**62
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     write_bundle(tmp_path / "models")
-    with serving(tmp_path / "models", tmp_path / "state") as address:
+    with running_server(tmp_path / "models", tmp_path / "state") as address:
         yield address
 
 
@@ -33,13 +34,13 @@ def address(tmp_path: Path) -> Iterator[str]:
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pb_grpc.GRPCInferenceServiceStub]:
     folder = tmp_path_factory.mktemp("inference")
     write_bundle(folder / "models")
-    with serving(folder / "models", folder / "state") as address, grpc.insecure_channel(address) as channel:
+    with running_server(folder / "models", folder / "state") as address, grpc.insecure_channel(address) as channel:
         yield pb_grpc.GRPCInferenceServiceStub(channel)
 
 
 @pytest.mark.parametrize("how", ["sync", "asyncio", "stream"])
 def test_tritons_client_is_answered(address: str, how: str) -> None:
-    finished = run_cold("tests.support.triton_calls", how, address)
+    finished = run_cold("tests.support.triton_client_calls", how, address)
     assert finished.returncode == 0, finished.stderr
     if how == "sync":  # tokens that came through the one protocol are labelled through the other
         with Client(address) as client:
@@ -196,7 +197,7 @@ MALFORMED = {
     "2^64 - 1 views": (images([RED], parameters={"views": {"uint64_param": 2**64 - 1}}), "views"),
     "no top class": (images([RED], parameters={"top_k": {"int64_param": 0}}), "top_k"),
     "no time": (images([RED], parameters={"timeout": {"int64_param": 0}}), "parameters"),
-    "a bad picture": (images([RED, b"I am a cat"]), "inputs[0] picture 1"),
+    "a bad picture": (images([RED, b"I am a cat"]), "inputs[0] image 1"),
     "a version that is no number": (images([RED], model_version="newest"), "model_name"),
     "no model": (images([RED], model_name=""), "model_name"),
 }

@@ -15,8 +15,8 @@ from PIL import Image
 from serving.image.decode import ImageError, Limits, Reason, decode
 from serving.image.headers import canvas_size
 from serving.system.memory import is_out_of_memory, is_short_of, reserve
-from tests.golden.draw import encoded, picture
 from tests.support.commands import ROOT
+from tests.support.images import encoded, sample_image
 
 SIDE = 1600
 KINDS: dict[str, tuple[str, str, dict[str, object]]] = {
@@ -77,7 +77,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     if sys.platform != "linux":
         pytest.skip("needs Linux's limit of address space")
     folder = tmp_path_factory.mktemp("pictures")
-    image = picture().resize((SIDE, SIDE))
+    image = sample_image().resize((SIDE, SIDE))
     for name, (mode, format_, options) in KINDS.items():
         (folder / name).write_bytes(encoded(image.convert(mode), format_, **options))
     command = [sys.executable, "-m", "tests.component.test_out_of_memory", str(folder)]
@@ -98,7 +98,7 @@ def test_a_sound_picture_is_read_or_the_process_is_short_of_memory(kind: str, ou
 def test_a_damaged_picture_stays_damaged_where_there_is_memory() -> None:
     for kind in ("lossless.webp", "progressive.jpg", "cmyk.jpg"):
         mode, format_, options = KINDS[kind]
-        data = encoded(picture().convert(mode), format_, **options)
+        data = encoded(sample_image().convert(mode), format_, **options)
         with pytest.raises(ImageError) as caught:
             decode(data[: len(data) // 2])
         assert caught.value.reason is Reason.TRUNCATED
@@ -130,12 +130,12 @@ def test_other_failures_are_no_shortage() -> None:
 @pytest.mark.parametrize("options", [{"method": 0}, {"lossless": True}, {"xmp": b"<x:xmpmeta/>"}])
 @pytest.mark.parametrize("size", [(1, 1), (150, 110), (300, 2000)])
 def test_the_size_of_a_webp_is_read_from_its_header(size: tuple[int, int], options: dict[str, object]) -> None:
-    data = encoded(picture().resize(size), "WEBP", **options)
+    data = encoded(sample_image().resize(size), "WEBP", **options)
     assert canvas_size(data) == size
 
 
 def test_a_webp_that_claims_to_be_huge_is_refused_before_memory_is_taken_for_it() -> None:
-    data = bytearray(encoded(picture(), "WEBP", xmp=b"<x:xmpmeta/>"))
+    data = bytearray(encoded(sample_image(), "WEBP", xmp=b"<x:xmpmeta/>"))
     data[24:30] = b"\xff\xff\xff\0\0\0"  # 16,777,216 x 1
     with pytest.raises(ImageError) as caught:
         decode(bytes(data), limits=Limits(max_pixels=10_000_000))

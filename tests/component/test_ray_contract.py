@@ -1,4 +1,4 @@
-"""What can be known of replicas on Ray without Ray; tests/ray has the rest (`make ray-check`)."""
+"""Replicas on Ray, as far as they can be tested without Ray; tests/ray has the rest (`make ray-check`)."""
 
 import argparse
 import asyncio
@@ -27,7 +27,7 @@ CONFIGURATION = yaml.safe_load((ROOT / "deploy/ray/serve.yaml").read_text())
 
 
 class RayContext:
-    """What Ray passes to a replica with a call, as far as its public documentation promises it."""
+    """The context that Ray passes to a replica with a call, as its documentation describes it."""
 
     def __init__(self) -> None:
         self.set: dict[str, Any] = {"trailing": []}
@@ -56,16 +56,16 @@ async def as_stream(*messages: bytes) -> AsyncIterator[bytes]:
         yield message
 
 
-def test_calls_get_the_answers_and_the_statuses_of_the_plain_server(tmp_path: Path) -> None:
+def test_calls_have_the_responses_and_statuses_of_the_plain_server(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     flags = ["--models", str(tmp_path / "models"), "--state", str(tmp_path / "state"), "--plan-seconds", "0"]
 
-    async def ask() -> None:
+    async def call() -> None:
         server = Server(to_settings(argparse.Namespace(**parse_flags(flags))))
         await server.prepare()
         server.begin()
         methods = Methods(
-            lambda found: classifier_pb2_grpc.add_ClassifierServicer_to_server(server.classifier, found),
+            lambda methods: classifier_pb2_grpc.add_ClassifierServicer_to_server(server.classifier, methods),
             server.interceptors,
         )
         try:
@@ -81,8 +81,8 @@ def test_calls_get_the_answers_and_the_statuses_of_the_plain_server(tmp_path: Pa
             assert status.details[0].Unpack(info)
             assert info.reason == "MESSAGE_INVALID"
 
-            asked = [pb.ClassifyStreamRequest(id=str(number)).SerializeToString() for number in range(300)]
-            stream = methods.answers("/pawserve.v1.Classifier/ClassifyStream", as_stream(*asked), RayContext())
+            requests = [pb.ClassifyStreamRequest(id=str(number)).SerializeToString() for number in range(300)]
+            stream = methods.answers("/pawserve.v1.Classifier/ClassifyStream", as_stream(*requests), RayContext())
             assert {answer.id async for answer in stream} == {str(number) for number in range(300)}
 
             stream = methods.answers(
@@ -96,30 +96,30 @@ def test_calls_get_the_answers_and_the_statuses_of_the_plain_server(tmp_path: Pa
             server.end()
             await server.close()
 
-    asyncio.run(ask())
+    asyncio.run(call())
 
 
-def test_the_ingress_hears_of_every_method_of_the_classifier() -> None:
-    heard: dict[str, Any] = {}
+def test_the_ingress_forwards_every_method_of_the_classifier() -> None:
+    registered: dict[str, Any] = {}
 
     class Ingress:
         def add_generic_rpc_handlers(self, handlers: tuple[object]) -> None:
             pass
 
         def add_registered_method_handlers(self, service: str, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
-            heard.update({f"{service}/{name}": handler for name, handler in handlers.items()})
+            registered.update({f"{service}/{name}": handler for name, handler in handlers.items()})
 
     for path in SERVICER_FUNCTIONS:
         module, _, name = path.rpartition(".")
         getattr(importlib.import_module(module), name)(object(), Ingress())
     for method in CLASSIFIER.methods:
-        handler = heard.pop(f"{CLASSIFIER.full_name}/{method.name}")
+        handler = registered.pop(f"{CLASSIFIER.full_name}/{method.name}")
         assert handler.request_streaming == method.client_streaming
         assert handler.response_streaming == method.server_streaming
-    assert list(heard) == ["grpc.health.v1.Health/Check"]
+    assert list(registered) == ["grpc.health.v1.Health/Check"]
 
 
-def test_the_configuration_file_says_what_the_code_is() -> None:
+def test_the_configuration_file_names_the_code() -> None:
     assert tuple(CONFIGURATION["grpc_options"]["grpc_servicer_functions"]) == SERVICER_FUNCTIONS
     [application] = CONFIGURATION["applications"]
     assert application["import_path"] == "serving.ray.app:build"
@@ -130,14 +130,14 @@ def test_the_configuration_file_says_what_the_code_is() -> None:
     ("flags", "message"),
     [
         (["--modles", "/models"], "unrecognized arguments: --modles"),
-        (["--max-views", "many"], "'many' is no whole number"),
-        (["--tls-cert", "cert.pem"], "--tls-cert cannot be had with Ray"),
-        (["--max-connection-age", "5"], "--max-connection-age cannot be had with Ray"),
-        (["--access-log"], "--access-log cannot be had with Ray"),
-        (["--no-reflection"], "enable_reflection: false of grpc_options"),
+        (["--max-views", "many"], "'many' is not a whole number"),
+        (["--tls-cert", "cert.pem"], "--tls-cert is not supported on Ray"),
+        (["--max-connection-age", "5"], "--max-connection-age is not supported on Ray"),
+        (["--access-log"], "--access-log is not supported on Ray"),
+        (["--no-reflection"], "enable_reflection: false in grpc_options"),
     ],
 )
-def test_flags_that_a_replica_cannot_keep_are_refused(flags: list[str], message: str) -> None:
+def test_flags_that_a_replica_does_not_support_are_refused(flags: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_flags(flags)
 
@@ -153,12 +153,12 @@ def test_flags_that_a_replica_cannot_keep_are_refused(flags: list[str], message:
         ({"more_versions": True}, "more_versions is True"),
     ],
 )
-def test_arguments_of_a_configuration_file_of_another_kind_are_refused(arguments: dict[str, Any], message: str) -> None:
+def test_arguments_of_another_type_in_a_configuration_file_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_configuration(arguments)
 
 
-def test_numbers_in_a_configuration_file_are_flags_too() -> None:
+def test_flags_in_a_configuration_file_may_be_numbers() -> None:
     options, more_versions = parse_configuration({"flags": ["--max-views", 7]})
     assert (options["max_views"], more_versions) == (7, 3)
 

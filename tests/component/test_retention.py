@@ -16,8 +16,9 @@ from serving.statistics.store import StatisticsStore
 from serving.tokens.keyring import Keyring
 from serving.tokens.tokens import PredictionRecord
 from tests.support.bundles import write_bundle
-from tests.support.commands import serving
-from tests.support.statistics import CAT, CLASSES, TIMEOUT_S, label, rows, wait_until
+from tests.support.servers import running_server
+from tests.support.statistics import CAT, CLASSES, label, rows
+from tests.support.waiting import LIMIT_S, eventually
 
 DAY_MS = 86_400_000
 
@@ -34,10 +35,10 @@ def test_old_labels_are_dropped_and_totals_stay(tmp_path: Path) -> None:
         return signer.sign(PredictionRecord(secrets.token_bytes(16), "colours", 1, 0, 0.9, made_ms))
 
     old, new = token(40), token(20)
-    with serving(tmp_path / "models", state) as address, Client(address) as client:
+    with running_server(tmp_path / "models", state) as address, Client(address) as client:
         client.record_labels([(old, "red"), (new, "blue")])
-    with serving(tmp_path / "models", state, "--retention", 30) as address, Client(address) as client:
-        wait_until(lambda: len(rows(state / "statistics.sqlite", "SELECT * FROM labels")) == 1)
+    with running_server(tmp_path / "models", state, "--retention", 30) as address, Client(address) as client:
+        assert eventually(lambda: len(rows(state / "statistics.sqlite", "SELECT * FROM labels")) == 1)
         [statistics] = client.statistics()
         assert statistics.labels == 2
         assert statistics.accuracy.value == 0.5
@@ -59,9 +60,9 @@ def test_more_labels_than_one_transaction_drops_go_and_an_end_does_not_wait(
     file = tmp_path / "statistics.sqlite"
     with StatisticsStore(file) as store:
         store.register_version("pets", 1, CLASSES)
-        store.record([label(CAT, at_ms=index) for index in range(95)]).result(TIMEOUT_S)
-        store.record([label(CAT, at_ms=time.time_ns() // 1_000_000)]).result(TIMEOUT_S)
+        store.record([label(CAT, at_ms=index) for index in range(95)]).result(LIMIT_S)
+        store.record([label(CAT, at_ms=time.time_ns() // 1_000_000)]).result(LIMIT_S)
         with Retention(store, 1):
-            wait_until(lambda: rows(file, "SELECT count(*) FROM labels") == [(1,)])
+            assert eventually(lambda: rows(file, "SELECT count(*) FROM labels") == [(1,)])
         assert store.read()[0].confusion.total == 96
     assert "statistics-retention" not in [thread.name for thread in threading.enumerate()]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, eventually
+from tests.support.commands import ROOT
+from tests.support.waiting import eventually
 
 SCRIPT = ROOT / "deploy" / "containers" / "serve_gpu.py"
 
@@ -113,7 +114,7 @@ def test_what_a_killed_builder_left_is_cleared_by_the_next_one(tmp_path: Path) -
     arguments = ("serve", "--models", tmp_path / "models")
     process = start(*arguments, PYTHONPATH=path, PAWSERVE_ENGINES=str(engines))
     try:
-        assert eventually(lambda: (engines / "seen").exists() and (engines / "seen").read_text() != "", within_s=60)
+        assert eventually(lambda: (engines / "seen").exists() and (engines / "seen").read_text() != "")
         with (engines / ".lock").open() as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a second container would wait for the first
         os.kill(int((engines / "seen").read_text()), signal.SIGKILL)

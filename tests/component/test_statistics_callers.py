@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
-from tests.support.statistics import CAT, CLASSES, DOG, TIMEOUT_S, label, locked, matrix, predictions, rows, wait_until
+from tests.support.statistics import CAT, CLASSES, DOG, label, locked, matrix, predictions, rows
+from tests.support.waiting import LIMIT_S, eventually
 
 
 def test_many_threads_lose_and_double_nothing(store: StatisticsStore) -> None:
@@ -18,8 +19,8 @@ def test_many_threads_lose_and_double_nothing(store: StatisticsStore) -> None:
         for index in range(each):
             store.count_predictions("pets", 1, DOG)
             sent = [label((number + index) % 2, predicted=DOG) for _ in range(index % 3 + 1)]
-            assert store.record(sent).result(TIMEOUT_S) == [None] * len(sent)
-            assert store.record(sent[:1]).result(TIMEOUT_S) == [sent[0].actual]
+            assert store.record(sent).result(LIMIT_S) == [None] * len(sent)
+            assert store.record(sent[:1]).result(LIMIT_S) == [sent[0].actual]
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(send, range(threads)))
@@ -53,23 +54,23 @@ def test_labels_beyond_the_queue_are_refused_at_once(patient_store: StatisticsSt
     batch = [label(CAT)] * 10_000
     with locked(path):
         in_hand = patient_store.record([label(DOG)])
-        wait_until(in_hand.running)
+        assert eventually(in_hand.running)
         waiting = [patient_store.record(batch) for _ in range(10)]
         with pytest.raises(StatisticsUnavailable, match="100,000 labels are waiting"):
             patient_store.record([label(DOG)])
     for future in waiting:
-        future.result(TIMEOUT_S)
-    assert patient_store.record([label(DOG)]).result(TIMEOUT_S) == [None]
+        future.result(LIMIT_S)
+    assert patient_store.record([label(DOG)]).result(LIMIT_S) == [None]
     assert matrix(patient_store) == [[1, 0], [2, 0]]
 
 
 def test_a_caller_who_gives_up_in_time_is_not_recorded(patient_store: StatisticsStore, path: Path) -> None:
     with locked(path):
         in_hand = patient_store.record([label(CAT)])
-        wait_until(in_hand.running)
+        assert eventually(in_hand.running)
         assert patient_store.record([label(DOG)]).cancel()
         assert not in_hand.cancel()
-    assert patient_store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+    assert patient_store.record([label(CAT)]).result(LIMIT_S) == [None]
     assert matrix(patient_store) == [[2, 0], [0, 0]]
 
 

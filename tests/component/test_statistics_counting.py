@@ -8,13 +8,14 @@ import numpy as np
 
 from serving.statistics.store import Label, StatisticsStore
 from serving.tokens.tokens import PredictionRecord
-from tests.support.statistics import CAT, CLASSES, DOG, TIMEOUT_S, label, locked, matrix, rows
+from tests.support.statistics import CAT, CLASSES, DOG, label, locked, matrix, rows
+from tests.support.waiting import LIMIT_S
 
 
 def test_an_acknowledged_label_is_in_the_file_with_all_that_the_token_said(store: StatisticsStore, path: Path) -> None:
     before_ms = time.time_ns() // 1_000_000
     token = secrets.token_bytes(16)
-    assert store.record([label(DOG, predicted=CAT, token=token)]).result(TIMEOUT_S) == [None]
+    assert store.record([label(DOG, predicted=CAT, token=token)]).result(LIMIT_S) == [None]
 
     columns = "id, model, version, predicted, actual, probability, predicted_at"
     assert rows(path, f"SELECT {columns} FROM labels") == [(token, "pets", 1, CAT, DOG, 0.75, 1_700_000_000_123)]
@@ -25,21 +26,21 @@ def test_an_acknowledged_label_is_in_the_file_with_all_that_the_token_said(store
 
 def test_a_label_sent_again_changes_nothing(store: StatisticsStore, path: Path) -> None:
     sent = label(DOG)
-    store.record([sent]).result(TIMEOUT_S)
+    store.record([sent]).result(LIMIT_S)
     before = rows(path, "SELECT * FROM labels")
     time.sleep(0.005)  # so that a new time of labelling would differ
 
-    assert store.record([sent]).result(TIMEOUT_S) == [DOG]
+    assert store.record([sent]).result(LIMIT_S) == [DOG]
     assert rows(path, "SELECT * FROM labels") == before
 
 
 def test_another_label_for_the_same_prediction_moves_the_count(any_store: StatisticsStore) -> None:
     token = secrets.token_bytes(16)
-    any_store.record([label(DOG, token=token)]).result(TIMEOUT_S)
+    any_store.record([label(DOG, token=token)]).result(LIMIT_S)
     first_ms = any_store.read()[0].last_label_ms
     time.sleep(0.005)
 
-    assert any_store.record([label(CAT, token=token)]).result(TIMEOUT_S) == [DOG]
+    assert any_store.record([label(CAT, token=token)]).result(LIMIT_S) == [DOG]
     assert matrix(any_store) == [[1, 0], [0, 0]]
     assert first_ms is not None
     assert (any_store.read()[0].last_label_ms or 0) > first_ms
@@ -49,9 +50,9 @@ def test_the_same_token_several_times_in_one_batch_counts_in_order(any_store: St
     token, other = secrets.token_bytes(16), secrets.token_bytes(16)
     batch = [label(actual, token=token) for actual in (DOG, DOG, CAT, DOG)]
 
-    assert any_store.record([*batch, label(CAT, token=other)]).result(TIMEOUT_S) == [None, DOG, DOG, CAT, None]
+    assert any_store.record([*batch, label(CAT, token=other)]).result(LIMIT_S) == [None, DOG, DOG, CAT, None]
     assert matrix(any_store) == [[1, 0], [1, 0]]
-    assert any_store.record([*batch, label(CAT, token=other)]).result(TIMEOUT_S) == [DOG, DOG, DOG, CAT, CAT]
+    assert any_store.record([*batch, label(CAT, token=other)]).result(LIMIT_S) == [DOG, DOG, DOG, CAT, CAT]
     assert matrix(any_store) == [[1, 0], [1, 0]]
 
 
@@ -61,7 +62,7 @@ def test_the_same_token_in_batches_that_are_written_together_counts_in_order(
     token = secrets.token_bytes(16)
     with locked(path):  # holds up the first, so that the others gather behind it
         futures = [patient_store.record([label(actual, token=token)]) for actual in (DOG, CAT, CAT, DOG, CAT)]
-    assert [future.result(TIMEOUT_S) for future in futures] == [[None], [DOG], [CAT], [CAT], [DOG]]
+    assert [future.result(LIMIT_S) for future in futures] == [[None], [DOG], [CAT], [CAT], [DOG]]
     assert matrix(patient_store) == [[1, 0], [0, 0]]
 
 
@@ -70,21 +71,21 @@ def test_numbers_as_an_engine_returns_them_are_recorded(store: StatisticsStore, 
     best = probabilities_K.argmax()
     store.count_predictions("pets", 1, best)  # type: ignore[arg-type]
     record = PredictionRecord(secrets.token_bytes(16), "pets", 1, best, probabilities_K[best], 0)  # type: ignore[arg-type]
-    assert store.record([Label(record, np.int64(CAT))]).result(TIMEOUT_S) == [None]  # type: ignore[arg-type]
+    assert store.record([Label(record, np.int64(CAT))]).result(LIMIT_S) == [None]  # type: ignore[arg-type]
 
     assert rows(path, "SELECT predicted, actual, probability FROM labels") == [(DOG, CAT, 0.75)]
     assert rows(path, "SELECT predicted, count FROM predictions") == [(DOG, 1)]
 
 
 def test_no_labels_are_a_valid_batch(any_store: StatisticsStore) -> None:
-    assert any_store.record([]).result(TIMEOUT_S) == []
+    assert any_store.record([]).result(LIMIT_S) == []
 
 
 def test_ten_thousand_labels_are_recorded_at_once(any_store: StatisticsStore) -> None:
     batch = [label(index % 2) for index in range(10_000)]
 
-    assert any_store.record(batch).result(TIMEOUT_S) == [None] * 10_000
-    assert any_store.record(batch[::-1]).result(TIMEOUT_S) == [each.actual for each in batch[::-1]]
+    assert any_store.record(batch).result(LIMIT_S) == [None] * 10_000
+    assert any_store.record(batch[::-1]).result(LIMIT_S) == [each.actual for each in batch[::-1]]
     assert matrix(any_store) == [[5_000, 0], [5_000, 0]]
 
 
@@ -93,7 +94,7 @@ def test_versions_are_read_in_order_and_apart(any_store: StatisticsStore) -> Non
     any_store.register_version("pets", 2, ("dog", "cat"))
     any_store.register_version("birds", 7, ("owl", "jay", "tit"))
     any_store.register_version("idle", 1, CLASSES)
-    any_store.record([label(DOG), label(2, model="birds", version=7), label(CAT, version=10)]).result(TIMEOUT_S)
+    any_store.record([label(DOG), label(2, model="birds", version=7), label(CAT, version=10)]).result(LIMIT_S)
     any_store.count_predictions("pets", 2, CAT, 5)
     any_store.count_predictions("birds", 7, 2)
 

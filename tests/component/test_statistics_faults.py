@@ -20,7 +20,8 @@ from sqlalchemy import Connection, Engine, event
 
 from serving.statistics.database import open_database
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
-from tests.support.statistics import CAT, CLASSES, DOG, TIMEOUT_S, fails, label, locked, matrix, predictions, rows
+from tests.support.statistics import CAT, CLASSES, DOG, fails, label, locked, matrix, predictions, rows
+from tests.support.waiting import LIMIT_S
 
 
 def test_commits_are_synced_to_the_disk(path: Path) -> None:
@@ -87,13 +88,13 @@ def test_a_locked_file_refuses_labels_until_it_is_free(store: StatisticsStore, p
             store.register_version("pets", 2, CLASSES)
         assert predictions(store) == 7  # reads do not wait for writers
         assert matrix(store) == [[0, 0], [0, 0]]
-    assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+    assert store.record([label(CAT)]).result(LIMIT_S) == [None]
     assert matrix(store) == [[1, 0], [0, 0]]
     assert rows(path, "SELECT count FROM predictions") == [(7,)]
 
 
 def test_a_full_disk_refuses_labels_until_there_is_room(store: StatisticsStore, path: Path) -> None:
-    store.record([label(CAT) for _ in range(100)]).result(TIMEOUT_S)
+    store.record([label(CAT) for _ in range(100)]).result(LIMIT_S)
     store.count_predictions("pets", 1, CAT, 3)
     room = path.with_name("statistics.db-wal").stat().st_size + 20_000
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # beyond it, the kernel refuses to write to any file
@@ -104,14 +105,14 @@ def test_a_full_disk_refuses_labels_until_there_is_room(store: StatisticsStore, 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert matrix(store) == [[100, 0], [0, 0]]
-    assert store.record([label(DOG)]).result(TIMEOUT_S) == [None]
+    assert store.record([label(DOG)]).result(LIMIT_S) == [None]
     assert matrix(store) == [[100, 0], [1, 0]]
     assert rows(path, "SELECT sum(count) FROM predictions") == [(3,)]
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 def test_a_file_that_was_moved_away_refuses_labels_until_it_is_back(store: StatisticsStore, path: Path) -> None:
-    store.record([label(CAT)]).result(TIMEOUT_S)
+    store.record([label(CAT)]).result(LIMIT_S)
     aside = path.with_name("aside.db")
     path.rename(aside)
 
@@ -122,7 +123,7 @@ def test_a_file_that_was_moved_away_refuses_labels_until_it_is_back(store: Stati
 
     aside.rename(path)
     assert matrix(store) == [[1, 0], [0, 0]]
-    assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+    assert store.record([label(CAT)]).result(LIMIT_S) == [None]
     assert matrix(store) == [[2, 0], [0, 0]]
 
 
@@ -141,12 +142,12 @@ def test_labels_that_were_written_to_a_file_as_it_went_away_are_not_acknowledged
 
 
 def test_a_restored_backup_is_taken_without_the_log_of_the_old_file(store: StatisticsStore, path: Path) -> None:
-    store.record([label(CAT)]).result(TIMEOUT_S)
+    store.record([label(CAT)]).result(LIMIT_S)
     backup = path.with_name("backup.db")
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
         source.backup(target)
     store.register_version("pets", 2, CLASSES)
-    store.record([label(DOG)]).result(TIMEOUT_S)
+    store.record([label(DOG)]).result(LIMIT_S)
 
     shutil.copy(backup, path.with_name("restored.db"))
     path.with_name("restored.db").rename(path)
@@ -157,7 +158,7 @@ def test_a_restored_backup_is_taken_without_the_log_of_the_old_file(store: Stati
 
     path.with_name("statistics.db-wal").unlink()
     path.with_name("statistics.db-shm").unlink(missing_ok=True)
-    assert store.record([label(CAT, version=2)]).result(TIMEOUT_S) == [None]  # of a version that the backup lacks
+    assert store.record([label(CAT, version=2)]).result(LIMIT_S) == [None]  # of a version that the backup lacks
     assert matrix(store) == [[1, 0], [0, 0]]
     assert matrix(store, version=2) == [[1, 0], [0, 0]]
 
@@ -166,7 +167,7 @@ def test_a_file_that_was_emptied_refuses_labels_until_a_backup_is_in_its_place(
     store: StatisticsStore, path: Path
 ) -> None:
     """No new one is begun in silence."""
-    store.record([label(CAT)]).result(TIMEOUT_S)
+    store.record([label(CAT)]).result(LIMIT_S)
     rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     backup = path.with_name("backup.db")
     shutil.copy(path, backup)
@@ -180,23 +181,23 @@ def test_a_file_that_was_emptied_refuses_labels_until_a_backup_is_in_its_place(
     for file in (path, path.with_name("statistics.db-wal"), path.with_name("statistics.db-shm")):
         file.unlink(missing_ok=True)
     backup.rename(path)
-    assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+    assert store.record([label(CAT)]).result(LIMIT_S) == [None]
     assert matrix(store) == [[2, 0], [0, 0]]
 
 
 def test_a_file_that_was_emptied_is_filled_again_from_its_log(store: StatisticsStore, path: Path) -> None:
-    store.record([label(CAT)]).result(TIMEOUT_S)
+    store.record([label(CAT)]).result(LIMIT_S)
     os.truncate(path, 0)
     fails(store.record([label(DOG)]), "is empty")  # rather than written where no reader finds it
-    assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+    assert store.record([label(CAT)]).result(LIMIT_S) == [None]
     assert matrix(store) == [[2, 0], [0, 0]]
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 def test_a_file_that_was_cut_short_takes_no_label(store: StatisticsStore, path: Path) -> None:
-    store.record([label(CAT)]).result(TIMEOUT_S)
+    store.record([label(CAT)]).result(LIMIT_S)
     rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
-    store.record([label(CAT)]).result(TIMEOUT_S)
+    store.record([label(CAT)]).result(LIMIT_S)
     rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     os.truncate(path, path.stat().st_size // 8192 * 4096)
     for _ in range(3):
@@ -204,14 +205,14 @@ def test_a_file_that_was_cut_short_takes_no_label(store: StatisticsStore, path: 
 
 
 def test_a_vacuum_costs_nothing_but_an_attempt(store: StatisticsStore, path: Path) -> None:
-    store.record([label(CAT, at_ms=1) for _ in range(5_000)]).result(TIMEOUT_S)
+    store.record([label(CAT, at_ms=1) for _ in range(5_000)]).result(LIMIT_S)
     store.forget_labels(before_ms=2, most=10_000)
     rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     rows(path, "VACUUM")
     rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     with suppress(StatisticsUnavailable):
-        store.record([label(DOG)]).result(TIMEOUT_S)
-    store.record([label(DOG)]).result(TIMEOUT_S)
+        store.record([label(DOG)]).result(LIMIT_S)
+    store.record([label(DOG)]).result(LIMIT_S)
     assert matrix(store)[DOG][CAT] in (1, 2)
 
 
@@ -229,7 +230,7 @@ def test_a_file_that_became_read_only_refuses_labels_until_it_can_be_written(ord
 
         for file in ordinary_user.iterdir():  # SQLite gives the files beside it the same mode
             file.chmod(0o644)
-        assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+        assert store.record([label(CAT)]).result(LIMIT_S) == [None]
         assert matrix(store) == [[1, 0], [0, 0]]
 
 
@@ -266,5 +267,5 @@ def test_an_outage_is_logged_once_and_so_is_its_end(
         for _ in range(3):
             fails(store.record([label(DOG)]), "locked")
     for _ in range(3):
-        store.record([label(DOG)]).result(TIMEOUT_S)
+        store.record([label(DOG)]).result(LIMIT_S)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
-from tests.support.statistics import CAT, CLASSES, TIMEOUT_S, label, rows
+from tests.support.statistics import CAT, CLASSES, label, rows
+from tests.support.waiting import LIMIT_S
 
 
 def test_a_file_from_a_newer_pawserve_is_refused_and_left_alone(store: StatisticsStore, path: Path) -> None:
@@ -58,7 +59,7 @@ def test_paths_may_hold_any_character(tmp_path: Path) -> None:
     odd.mkdir()
     with StatisticsStore(odd / "a?mode=ro.db") as store:
         store.register_version("pets", 1, CLASSES)
-        store.record([label(CAT)]).result(TIMEOUT_S)
+        store.record([label(CAT)]).result(LIMIT_S)
     assert rows(odd / "a?mode=ro.db", "SELECT count(*) FROM labels") == [(1,)]
     assert [json.loads(classes) for (classes,) in rows(odd / "a?mode=ro.db", "SELECT classes FROM versions")] == [
         list(CLASSES)

@@ -13,7 +13,8 @@ from serving.statistics.database import open_database
 from serving.statistics.migrations import MIGRATIONS, migrate
 from serving.statistics.schema import METADATA
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable, Window
-from tests.support.statistics import CAT, DOG, LONG_AGO_MS, TIMEOUT_S, fails, label, rows
+from tests.support.statistics import CAT, DOG, LONG_AGO_MS, fails, label, rows
+from tests.support.waiting import LIMIT_S
 
 OLD = Path(__file__).parent.parent / "golden" / "statistics_schema_1.sql"
 """What pawserve wrote at schema 1: its statistics, as SQL."""
@@ -65,7 +66,7 @@ def test_statistics_of_schema_1_are_taken_over_whole(old: Path) -> None:
         [early] = store.read("pets", 1, Window(LONG_AGO_MS, LONG_AGO_MS + 1))
         assert early.confusion.counts_KK.tolist() == [[1, 0], [0, 0]]
         assert store.record([label(CAT, token=bytes([2]) * 16, probability=0.55, at_ms=LONG_AGO_MS + 1000)]).result(
-            TIMEOUT_S
+            LIMIT_S
         ) == [DOG]
         assert store.read("pets")[0].confusion.counts_KK.tolist() == [[3, 0], [0, 1]]
 

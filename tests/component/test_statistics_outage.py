@@ -15,9 +15,11 @@ import pytest
 
 from serving.client import Client
 from tests.support.bundles import write_bundle
-from tests.support.commands import run, serving, stoppable
+from tests.support.commands import run
 from tests.support.postgresql import PASSWORD, Postgresql
-from tests.support.statistics_calls import record, refused, stub_of, tokens
+from tests.support.servers import running_server, stoppable_server
+from tests.support.statistics import record, refused, stub_of, tokens
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_predictions_go_on_and_labels_wait_while_the_file_cannot_be_written(
     models: Path, tmp_path: Path, outage: Callable[[Path], "contextmanager[None]"]
 ) -> None:
     state = tmp_path / "state"
-    with serving(models, state) as address, Client(address) as client, stub_of(address) as stub:
+    with running_server(models, state) as address, Client(address) as client, stub_of(address) as stub:
         first, second = tokens(client, 2)
         client.record_labels([(first, "red")])
         with outage(state / "statistics.sqlite"):  # type: ignore[attr-defined]
@@ -71,7 +73,7 @@ def test_predictions_go_on_and_labels_wait_while_the_file_cannot_be_written(
 
 def test_predictions_go_on_and_labels_wait_while_the_disk_is_full(models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    with stoppable(models, state) as (server, address), Client(address) as client, stub_of(address) as stub:
+    with stoppable_server(models, state) as (server, address), Client(address) as client, stub_of(address) as stub:
         made = tokens(client, 64)
         client.record_labels([(made[0], "red")])
         limits = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
@@ -116,18 +118,18 @@ def test_postgresql_restarted_under_load(models: Path, tmp_path: Path, postgresq
             while not stop.is_set():
                 predicted += len(tokens(client))
 
-    with serving(models, tmp_path / "state", "--statistics", url) as address:
+    with running_server(models, tmp_path / "state", "--statistics", url) as address:
         threads = [threading.Thread(target=work) for work in (predict_and_label, predict_and_label, predict)]
         for thread in threads:
             thread.start()
         try:
-            wait_until(lambda: len(acknowledged) > 20)
+            assert eventually(lambda: len(acknowledged) > 20)
             postgresql.stop("immediate")
             before = predicted
-            wait_until(lambda: len(refusals) > 5 and predicted > before + 20)
+            assert eventually(lambda: len(refusals) > 5 and predicted > before + 20)
             postgresql.start()
             before = len(acknowledged)
-            wait_until(lambda: len(acknowledged) > before + 20)
+            assert eventually(lambda: len(acknowledged) > before + 20)
         finally:
             stop.set()
             for thread in threads:
@@ -146,8 +148,8 @@ def test_two_servers_on_one_database_count_the_same_label_once(
 ) -> None:
     url, state = postgresql.create(), tmp_path / "state"  # they share the key
     with (
-        serving(models, state, "--statistics", url) as one_address,
-        serving(models, state, "--statistics", url) as other_address,
+        running_server(models, state, "--statistics", url) as one_address,
+        running_server(models, state, "--statistics", url) as other_address,
         Client(one_address) as one,
         Client(other_address) as other,
     ):
@@ -161,14 +163,17 @@ def test_two_servers_on_one_database_count_the_same_label_once(
         for thread in threads:
             thread.join()
         other.record_labels([(made[0], "blue")])
-        wait_until(lambda: one.statistics()[0].predictions == 10)
+        assert eventually(lambda: one.statistics()[0].predictions == 10)
         assert [client.statistics()[0].labels for client in (one, other)] == [10, 10]
         assert one.statistics()[0].accuracy.value == 0.9
 
 
 def test_a_password_is_neither_logged_nor_told(models: Path, tmp_path: Path, postgresql: Postgresql) -> None:
     url = postgresql.create()
-    with stoppable(models, tmp_path / "state", "--statistics", url) as (server, address), Client(address) as client:
+    with (
+        stoppable_server(models, tmp_path / "state", "--statistics", url) as (server, address),
+        Client(address) as client,
+    ):
         (token,) = tokens(client)
         postgresql.stop()
         try:
@@ -189,10 +194,3 @@ def test_a_database_that_does_not_answer_stops_the_start_in_one_line(models: Pat
     assert "statistics in postgresql://127.0.0.1:1/x are not available" in finished.stderr
     assert PASSWORD not in finished.stderr
     assert "Traceback" not in finished.stderr
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

@@ -14,7 +14,8 @@ from serving.statistics import postgresql as statistics_postgresql
 from serving.statistics import writer as statistics_writer
 from serving.statistics.store import Label, StatisticsStore, StatisticsUnavailable
 from tests.support.postgresql import PASSWORD, Postgresql
-from tests.support.statistics import CAT, CLASSES, DOG, TIMEOUT_S, fails, label, matrix, predictions, wait_until
+from tests.support.statistics import CAT, CLASSES, DOG, fails, label, matrix, predictions
+from tests.support.waiting import LIMIT_S, eventually
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_the_same_labels_sent_to_two_replicas_at_once_count_once(
 
     def send(store: StatisticsStore) -> list[object]:
         together.wait()
-        return [before for batch in batches for before in store.record(batch).result(TIMEOUT_S)]
+        return [before for batch in batches for before in store.record(batch).result(LIMIT_S)]
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(send, replicas)
@@ -59,10 +60,10 @@ def test_a_correction_at_another_replica_moves_the_count_once(
     replicas: tuple[StatisticsStore, StatisticsStore],
 ) -> None:
     sent = [label(DOG, probability=0.25 * (index % 4)) for index in range(50)]
-    replicas[0].record(sent).result(TIMEOUT_S)
+    replicas[0].record(sent).result(LIMIT_S)
     corrected = [Label(each.record, CAT) for each in sent]
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda store: store.record(corrected).result(TIMEOUT_S), replicas)
+        first, second = pool.map(lambda store: store.record(corrected).result(LIMIT_S), replicas)
     assert all(sorted(pair) == [CAT, DOG] for pair in zip(first, second, strict=True))
     assert [matrix(store) for store in replicas] == [[[50, 0], [0, 0]]] * 2
     assert [each.accuracy.count for each in replicas[0].read()[0].calibration if each.accuracy] == [13, 13, 12, 12]
@@ -89,7 +90,7 @@ def test_labels_are_refused_while_the_database_is_down_and_none_is_acknowledged_
             sent = [label(DOG) for _ in range(5)]
             store.count_predictions("pets", 1, CAT, 5)
             try:
-                store.record(sent).result(TIMEOUT_S)
+                store.record(sent).result(LIMIT_S)
                 acknowledged.extend(each.record.id for each in sent)
             except StatisticsUnavailable:
                 refused += 1
@@ -101,15 +102,15 @@ def test_labels_are_refused_while_the_database_is_down_and_none_is_acknowledged_
     try:
         for _ in range(2):
             before = len(acknowledged)
-            wait_until(lambda before=before: len(acknowledged) > before + 100)  # type: ignore[misc]
+            assert eventually(lambda before=before: len(acknowledged) > before + 100)  # type: ignore[misc]
             postgresql.stop("immediate")
             down = refused
-            wait_until(lambda down=down: refused > down + 5)  # type: ignore[misc]
+            assert eventually(lambda down=down: refused > down + 5)  # type: ignore[misc]
             with pytest.raises(StatisticsUnavailable):
                 store.read()
             postgresql.start()
         before = len(acknowledged)
-        wait_until(lambda: len(acknowledged) > before + 100)
+        assert eventually(lambda: len(acknowledged) > before + 100)
     finally:
         stop.set()
         for thread in threads:
@@ -128,7 +129,7 @@ def test_a_restart_that_nobody_waited_for_refuses_nothing(
         store.register_version("pets", 1, CLASSES)
         postgresql.stop("immediate")
         postgresql.start()
-        assert store.record([label(DOG)]).result(TIMEOUT_S) == [None]
+        assert store.record([label(DOG)]).result(LIMIT_S) == [None]
     assert not caplog.records
 
 
@@ -147,7 +148,7 @@ def test_a_database_that_became_read_only_refuses_labels_until_it_is_writable(sh
             StatisticsStore(shared)
         administrator.execute("SET default_transaction_read_only = off")
         administrator.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
-        assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+        assert store.record([label(CAT)]).result(LIMIT_S) == [None]
         assert matrix(store) == [[1, 0], [0, 0]]
 
 
@@ -158,7 +159,7 @@ def test_a_writer_that_hangs_holds_up_others_no_longer_than_the_lock_timeout(sha
             hanging.execute(f"SELECT pg_advisory_xact_lock({statistics_postgresql.WRITE_LOCK})")
             fails(store.record([label(DOG)]), "lock timeout")
             assert matrix(store) == [[0, 0], [0, 0]]  # reads do not wait
-        assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+        assert store.record([label(CAT)]).result(LIMIT_S) == [None]
 
 
 def test_commits_are_synced_though_the_database_does_not_by_default(shared: str) -> None:
@@ -191,7 +192,7 @@ def test_the_url_may_be_written_as_others_write_it(shared: str) -> None:
         with StatisticsStore(f"{scheme}://{shared.partition('://')[2]}?sslmode=prefer&connect_timeout=3") as store:
             store.register_version("pets", 1, CLASSES)
             token = secrets.token_bytes(16)
-            assert store.record([label(CAT, token=token)]).result(TIMEOUT_S) == [None]
+            assert store.record([label(CAT, token=token)]).result(LIMIT_S) == [None]
 
 
 def test_a_database_without_an_encoding_will_do(postgresql: Postgresql) -> None:
@@ -200,4 +201,4 @@ def test_a_database_without_an_encoding_will_do(postgresql: Postgresql) -> None:
     with StatisticsStore(postgresql.create("SQL_ASCII")) as store:
         store.register_version("pets", 1, classes)
         assert store.classes_of("pets", 1) == classes
-        assert store.record([label(CAT)]).result(TIMEOUT_S) == [None]
+        assert store.record([label(CAT)]).result(LIMIT_S) == [None]

@@ -11,7 +11,8 @@ import pytest
 from serving.statistics import queries as statistics_queries
 from serving.statistics import writer as statistics_writer
 from serving.statistics.store import StatisticsStore
-from tests.support.statistics import CAT, CLASSES, DOG, TIMEOUT_S, label, locked, matrix, predictions, rows, wait_until
+from tests.support.statistics import CAT, CLASSES, DOG, label, locked, matrix, predictions, rows
+from tests.support.waiting import LIMIT_S, eventually
 
 
 def test_predictions_are_read_at_once_and_written_within_a_second(store: StatisticsStore, path: Path) -> None:
@@ -20,14 +21,14 @@ def test_predictions_are_read_at_once_and_written_within_a_second(store: Statist
     assert predictions(store) == 4
     assert rows(path, "SELECT * FROM predictions") == []
 
-    wait_until(lambda: rows(path, "SELECT * FROM predictions") != [], timeout_s=3)
+    assert eventually(lambda: rows(path, "SELECT * FROM predictions") != [])
     assert rows(path, "SELECT * FROM predictions") == [("pets", 1, CAT, 1), ("pets", 1, DOG, 3)]
     assert predictions(store) == 4
 
 
 def test_predictions_are_written_with_the_next_label_and_on_close(store: StatisticsStore, path: Path) -> None:
     store.count_predictions("pets", 1, CAT, 5)
-    store.record([label(CAT)]).result(TIMEOUT_S)
+    store.record([label(CAT)]).result(LIMIT_S)
     assert rows(path, "SELECT count FROM predictions") == [(5,)]
 
     store.count_predictions("pets", 1, CAT, 2)
@@ -41,8 +42,8 @@ def test_predictions_are_written_once_the_database_is_back(
     monkeypatch.setattr(statistics_writer, "FLUSH_INTERVAL_S", 0.1)
     with locked(path):
         store.count_predictions("pets", 1, CAT, 5)
-        wait_until(lambda: "locked" in caplog.text)
-    wait_until(lambda: rows(path, "SELECT count FROM predictions") == [(5,)])
+        assert eventually(lambda: "locked" in caplog.text)
+    assert eventually(lambda: rows(path, "SELECT count FROM predictions") == [(5,)])
 
 
 def test_processes_that_share_a_file_add_up(store: StatisticsStore, path: Path) -> None:
@@ -51,8 +52,8 @@ def test_processes_that_share_a_file_add_up(store: StatisticsStore, path: Path) 
         other.count_predictions("pets", 1, CAT, 10)
         token = secrets.token_bytes(16)
         store.count_predictions("pets", 1, CAT, 1)
-        assert store.record([label(DOG, token=token)]).result(TIMEOUT_S) == [None]
-        assert other.record([label(CAT, token=token)]).result(TIMEOUT_S) == [DOG]
+        assert store.record([label(DOG, token=token)]).result(LIMIT_S) == [None]
+        assert other.record([label(CAT, token=token)]).result(LIMIT_S) == [DOG]
     assert predictions(store) == 11
     assert matrix(store) == [[1, 0], [0, 0]]
 
@@ -66,7 +67,7 @@ def test_a_read_sees_each_prediction_once_while_they_are_written(
         store.count_predictions("pets", 1, CAT)
         labelled = store.record([label(DOG)])
         assert predictions(store) == counted
-        labelled.result(TIMEOUT_S)
+        labelled.result(LIMIT_S)
 
 
 def test_a_read_shows_one_moment_while_others_write(store: StatisticsStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,12 +77,12 @@ def test_a_read_shows_one_moment_while_others_write(store: StatisticsStore, monk
     def predict_and_label() -> None:
         while not stop.is_set():
             store.count_predictions("pets", 1, CAT)
-            store.record([label(DOG)]).result(TIMEOUT_S)
+            store.record([label(DOG)]).result(LIMIT_S)
 
     writer = threading.Thread(target=predict_and_label)
     writer.start()
     try:
-        wait_until(lambda: store.read() != [])
+        assert eventually(lambda: store.read() != [])
         seen = [store.read()[0] for _ in range(50)]
     finally:
         stop.set()

@@ -5,17 +5,18 @@ from pathlib import Path
 import pytest
 
 from serving.statistics.store import Label, StatisticsStore
-from tests.support.statistics import CAT, CLASSES, DOG, TIMEOUT_S, label, matrix
+from tests.support.statistics import CAT, CLASSES, DOG, label, matrix
+from tests.support.waiting import LIMIT_S
 
 
 def test_classes_stay_known_after_the_model_is_gone(store: StatisticsStore, path: Path) -> None:
-    store.record([label(DOG)]).result(TIMEOUT_S)
+    store.record([label(DOG)]).result(LIMIT_S)
     store.close()
 
     with StatisticsStore(path) as later:
         assert later.classes_of("pets", 1) == CLASSES
         assert later.classes_of("pets", 2) is None
-        assert later.record([label(CAT)]).result(TIMEOUT_S) == [None]
+        assert later.record([label(CAT)]).result(LIMIT_S) == [None]
         assert matrix(later) == [[1, 0], [1, 0]]
 
 
@@ -25,7 +26,7 @@ def test_a_version_keeps_the_classes_that_it_was_registered_with(store: Statisti
     with pytest.raises(ValueError, match=r"pets version 1 .*\['cat', 'dog'\].*\['dog', 'cat'\].*new version"):
         store.register_version("pets", 1, ("dog", "cat"))
     assert store.classes_of("pets", 1) == CLASSES
-    assert store.record([label(DOG)]).result(TIMEOUT_S) == [None]
+    assert store.record([label(DOG)]).result(LIMIT_S) == [None]
 
 
 @pytest.mark.parametrize("version", [0, -1, 2**63])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from serving.statistics.queries import MS_PER_MINUTE
 from serving.statistics.store import StatisticsStore
 from serving.statistics.writer import MOST, joined
-from tests.support.statistics import CAT, DOG, TIMEOUT_S, fails, label, locked, rows
+from tests.support.statistics import CAT, DOG, fails, label, locked, rows
+from tests.support.waiting import LIMIT_S
 
 KEYS = st.tuples(
     st.sampled_from(["cats", "pets"]), st.integers(1, 2), st.integers(0, 2), st.integers(29_000_000, 29_000_400)
@@ -56,7 +57,7 @@ def test_weeks_without_a_database_keep_a_bounded_number_of_counts(
             store.count_predictions("pets", 1, CAT, 2)
             store.count_predictions("pets", 1, DOG, 1)
         fails(store.record([label(DOG)]), "database is locked")
-    store.record([label(CAT)]).result(TIMEOUT_S)
+    store.record([label(CAT)]).result(LIMIT_S)
     counted = "SELECT predicted, sum(count) FROM predictions GROUP BY predicted ORDER BY predicted"
     assert rows(path, counted) == [(CAT, 24_000), (DOG, 12_000)]
     [(stored,)] = rows(path, "SELECT count(*) FROM prediction_minutes")

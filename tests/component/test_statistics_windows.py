@@ -7,7 +7,8 @@ import pytest
 
 from serving.statistics import writer as statistics_writer
 from serving.statistics.store import Label, StatisticsStore, Window, WindowExpired
-from tests.support.statistics import CAT, DOG, LONG_AGO_MS, TIMEOUT_S, label, matrix, wait_until
+from tests.support.statistics import CAT, DOG, LONG_AGO_MS, label, matrix
+from tests.support.waiting import LIMIT_S, eventually
 
 MINUTE_MS = 60_000
 
@@ -36,7 +37,7 @@ def totals(store: StatisticsStore, start_ms: int | None = None, end_ms: int | No
 
 
 def test_a_window_takes_the_label_at_its_start_and_leaves_the_one_at_its_end(any_store: StatisticsStore) -> None:
-    any_store.record([label(CAT, at_ms=at_ms) for at_ms in (1_000, 2_000, 3_000)]).result(TIMEOUT_S)
+    any_store.record([label(CAT, at_ms=at_ms) for at_ms in (1_000, 2_000, 3_000)]).result(LIMIT_S)
 
     windows = [(None, None), (1_000, 3_000), (1_001, 3_001), (3_000, None), (3_001, None), (None, 1_000), (None, 2_001)]
     assert [totals(any_store, *window)[1] for window in windows] == [3, 2, 2, 1, 0, 0, 2]
@@ -58,15 +59,15 @@ def test_predictions_are_taken_by_the_minutes_that_a_window_touches(any_store: S
         assert totals(any_store, 13 * MINUTE_MS) == (0, 0)
 
     check()  # in memory
-    any_store.record([]).result(TIMEOUT_S)
+    any_store.record([]).result(LIMIT_S)
     any_store.register_version("pets", 1, ("cat", "dog"))
     check()  # in the database
 
 
 def test_a_correction_moves_the_count_in_the_window_of_the_prediction(any_store: StatisticsStore) -> None:
     token = secrets.token_bytes(16)
-    any_store.record([label(DOG, token=token, at_ms=1_000)]).result(TIMEOUT_S)
-    any_store.record([label(CAT, token=token, at_ms=1_000)]).result(TIMEOUT_S)
+    any_store.record([label(DOG, token=token, at_ms=1_000)]).result(LIMIT_S)
+    any_store.record([label(CAT, token=token, at_ms=1_000)]).result(LIMIT_S)
     for window in (Window(), Window(1_000, 1_001), Window(None, 2_000)):
         [statistics] = any_store.read("pets", 1, window)
         assert statistics.confusion.counts_KK.tolist() == [[1, 0], [0, 0]]
@@ -85,7 +86,7 @@ def test_totals_and_windows_agree_with_the_labels_whatever_was_corrected(any_sto
                 chosen = {"predicted": rng.randrange(2), "probability": rng.random(), "at_ms": rng.randrange(1_000)}
                 batch.append(label(rng.randrange(2), **chosen))  # type: ignore[arg-type]
             final[batch[-1].record.id] = batch[-1]
-        any_store.record(batch).result(TIMEOUT_S)
+        any_store.record(batch).result(LIMIT_S)
     for start_ms, end_ms in ((None, None), (250, None), (None, 750), (250, 750)):
         first_ms, beyond_ms = start_ms or 0, end_ms or 1_000
         inside = [each for each in final.values() if first_ms <= each.record.time_ms < beyond_ms]
@@ -108,14 +109,14 @@ def test_a_clock_that_jumps_back_loses_and_doubles_nothing(any_store: Statistics
     token = secrets.token_bytes(16)
     sent = label(CAT, token=token, at_ms=clock.now_ms)
     any_store.count_predictions("pets", 1, CAT)
-    any_store.record([sent]).result(TIMEOUT_S)
+    any_store.record([sent]).result(LIMIT_S)
     newest_ms = clock.now_ms
     clock.now_ms -= 3_600_000
 
     any_store.count_predictions("pets", 1, CAT)
-    assert any_store.record([sent]).result(TIMEOUT_S) == [CAT]
-    assert any_store.record([label(DOG, token=token, at_ms=newest_ms)]).result(TIMEOUT_S) == [CAT]
-    wait_until(lambda: any_store.read()[0].predictions == 2)
+    assert any_store.record([sent]).result(LIMIT_S) == [CAT]
+    assert any_store.record([label(DOG, token=token, at_ms=newest_ms)]).result(LIMIT_S) == [CAT]
+    assert eventually(lambda: any_store.read()[0].predictions == 2)
     assert matrix(any_store) == [[0, 0], [1, 0]]
     assert any_store.read()[0].last_label_ms == newest_ms
     assert totals(any_store, newest_ms) == (1, 1)
@@ -124,11 +125,11 @@ def test_a_clock_that_jumps_back_loses_and_doubles_nothing(any_store: Statistics
 
 def test_forgotten_labels_stay_in_the_totals_and_cannot_be_recorded_again(any_store: StatisticsStore) -> None:
     old, new = label(DOG, at_ms=1_000), label(CAT, at_ms=5_000)
-    any_store.record([old, new]).result(TIMEOUT_S)
+    any_store.record([old, new]).result(LIMIT_S)
 
     assert any_store.forget_labels(5_000, 10) == 1
     assert matrix(any_store) == [[1, 0], [1, 0]]
-    too_old, again = any_store.record([Label(old.record, CAT), new]).result(TIMEOUT_S)
+    too_old, again = any_store.record([Label(old.record, CAT), new]).result(LIMIT_S)
     assert isinstance(too_old, ValueError)
     assert again == CAT
     assert matrix(any_store) == [[1, 0], [1, 0]]
@@ -142,10 +143,10 @@ def test_forgotten_labels_stay_in_the_totals_and_cannot_be_recorded_again(any_st
 
 def test_labels_once_forgotten_stay_so_when_the_clock_jumps_back(any_store: StatisticsStore) -> None:
     old = label(DOG, at_ms=1_000)
-    any_store.record([old]).result(TIMEOUT_S)
+    any_store.record([old]).result(LIMIT_S)
     any_store.forget_labels(5_000, 10)
     any_store.forget_labels(500, 10)
 
-    [too_old] = any_store.record([old]).result(TIMEOUT_S)
+    [too_old] = any_store.record([old]).result(LIMIT_S)
     assert isinstance(too_old, ValueError)
     assert matrix(any_store) == [[0, 0], [1, 0]]

@@ -6,7 +6,6 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -17,10 +16,12 @@ from PIL import Image
 from serving.client import Client, ClientError, Credentials, Prediction
 from serving.security.settings import TlsFiles
 from serving.security.tls import load
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
 from tests.support.certificates import Authority, Pair
-from tests.support.commands import cold_server, run, serving, stoppable
+from tests.support.commands import run
+from tests.support.images import encoded
+from tests.support.servers import cold_server, running_server, stoppable_server
+from tests.support.waiting import eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
@@ -46,15 +47,6 @@ def digest(pair: Pair) -> bytes:
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pair.certificate.read_text())).digest()
 
 
-def eventually(happens: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 20
-    while not happens():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
-    return True
-
-
 def test_a_renewed_certificate_is_shown_to_new_connections_and_the_open_ones_go_on(
     models: Path, tmp_path: Path
 ) -> None:
@@ -62,7 +54,7 @@ def test_a_renewed_certificate_is_shown_to_new_connections_and_the_open_ones_go_
     pair = authority.issue("server", "first")
     credentials = Credentials(ca=authority.path)
     with (
-        serving(models, tmp_path / "state", *tls(pair)) as address,
+        running_server(models, tmp_path / "state", *tls(pair)) as address,
         Client(address, credentials=credentials) as old,
     ):
         assert isinstance(old.classify([RED]).results[0], Prediction)
@@ -81,7 +73,7 @@ def test_a_renewed_certificate_is_shown_to_new_connections_and_the_open_ones_go_
 
 def test_a_client_without_tls_or_of_another_authority_gets_no_answer(models: Path, tmp_path: Path) -> None:
     pair, stranger = Authority(tmp_path).issue("server"), Authority(tmp_path, "stranger")
-    with serving(models, tmp_path / "state", *tls(pair)) as address:
+    with running_server(models, tmp_path / "state", *tls(pair)) as address:
         for credentials in (Credentials(), Credentials(ca=stranger.path)):
             with Client(address, credentials=credentials, timeout_s=5) as client, pytest.raises(ClientError) as caught:
                 client.list_models()
@@ -107,7 +99,7 @@ def test_mutual_tls_lets_in_who_shows_a_certificate_of_the_client_authority(mode
     servers, clients = Authority(tmp_path, "servers"), Authority(tmp_path, "clients")
     pair, friend, foe = servers.issue("server"), clients.issue("friend", "friend"), servers.issue("foe", "foe")
     arguments = (*tls(pair), "--tls-client-ca", clients.path)
-    with serving(models, tmp_path / "state", *arguments) as address:
+    with running_server(models, tmp_path / "state", *arguments) as address:
         good = Credentials(ca=servers.path, certificate=friend.certificate, key=friend.key)
         with Client(address, credentials=good) as client:
             assert client.health() == "SERVING"
@@ -124,7 +116,7 @@ def test_a_certificate_gives_its_name_the_roles_that_the_file_says(models: Path,
     callers = tmp_path / "callers"
     callers.write_text("predict gate-7 certificate\nlabel robot.example certificate\n")
     arguments = (*tls(pair), "--tls-client-ca", authority.path, "--auth-tokens", callers)
-    with serving(models, tmp_path / "state", *arguments) as address:
+    with running_server(models, tmp_path / "state", *arguments) as address:
 
         def client(who: Pair) -> Client:
             return Client(address, credentials=Credentials(ca=authority.path, certificate=who.certificate, key=who.key))
@@ -146,7 +138,7 @@ def test_a_certificate_gives_its_name_the_roles_that_the_file_says(models: Path,
 def test_the_commands_speak_tls_by_options_and_by_environment(models: Path, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue("server")
-    with serving(models, tmp_path / "state", *tls(pair)) as address:
+    with running_server(models, tmp_path / "state", *tls(pair)) as address:
         by_option = run("serving", "health", "--server", address, "--tls-ca", authority.path)
         assert (by_option.returncode, by_option.stdout.split()[0]) == (0, "SERVING")
         by_environment = run("serving", "health", "--server", address, PAWSERVE_TLS_CA=str(authority.path))
@@ -192,7 +184,7 @@ def test_options_that_do_not_belong_together_are_wrong_use(models: Path, tmp_pat
 
 def test_a_certificate_that_ends_soon_is_warned_of(models: Path, tmp_path: Path) -> None:
     pair = Authority(tmp_path).issue("server", days=3)
-    with stoppable(models, tmp_path / "state", *tls(pair)) as (server, _):
+    with stoppable_server(models, tmp_path / "state", *tls(pair)) as (server, _):
         assert "the certificate of CN=server ends at" in server.stderr
 
 

@@ -16,8 +16,8 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.statistics.store import StatisticsStore
 from tests.support.bundles import write_bundle
-from tests.support.commands import serving, stoppable
-from tests.support.statistics_calls import RED, refused, stub_of, tokens
+from tests.support.servers import running_server, stoppable_server
+from tests.support.statistics import RED, refused, stub_of, tokens
 
 FAST = Duration(nanos=100_000_000)
 
@@ -33,7 +33,7 @@ def labels(response: pb.WatchStatisticsResponse) -> int:
 
 
 def test_watchers_are_told_at_once_and_whenever_something_has_changed(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
+    with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
         watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
         assert labels(next(watch)) == 0
         (token,) = tokens(client)
@@ -61,7 +61,7 @@ def test_the_clients_watch_and_ask_for_windows_alike(models: Path, tmp_path: Pat
             assert not await other.statistics(end=datetime.now(UTC) - timedelta(hours=1))
             await changes.aclose()
 
-    with serving(models, tmp_path / "state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "state") as address, Client(address) as client:
         asyncio.run(watch(address))
         assert next(client.watch_statistics())[0].labels == 1
         now = datetime.now(UTC)
@@ -81,7 +81,7 @@ def test_the_clients_watch_and_ask_for_windows_alike(models: Path, tmp_path: Pat
 
 
 def test_answers_are_no_closer_than_the_interval_and_the_last_one_is_up_to_date(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
+    with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
         watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=Duration(seconds=1)), timeout=30)
         next(watch)
         began = time.monotonic()
@@ -96,7 +96,7 @@ def test_answers_are_no_closer_than_the_interval_and_the_last_one_is_up_to_date(
 
 def test_only_the_model_that_was_asked_for_is_told_of(models: Path, tmp_path: Path) -> None:
     write_bundle(models, "birds")
-    with serving(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
+    with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
         request = pb.WatchStatisticsRequest(model="models/birds", min_interval=FAST)
         watch = stub.WatchStatistics(request, timeout=30)
         assert not next(watch).models
@@ -107,10 +107,10 @@ def test_only_the_model_that_was_asked_for_is_told_of(models: Path, tmp_path: Pa
 
 def test_labels_that_another_server_records_are_told_too(models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    with serving(models, state) as address, stub_of(address) as stub:
+    with running_server(models, state) as address, stub_of(address) as stub:
         watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
         next(watch)
-        with serving(models, state) as elsewhere, Client(elsewhere) as client:
+        with running_server(models, state) as elsewhere, Client(elsewhere) as client:
             client.record_labels([(token, "red") for token in tokens(client, 3)])
             while labels(next(watch)) < 3:
                 pass
@@ -143,12 +143,12 @@ def test_watches_that_make_no_sense_are_refused(
     reason: str,
     field: str,
 ) -> None:
-    with serving(models, tmp_path / "state") as address, stub_of(address) as stub, refused(code, reason, field):
+    with running_server(models, tmp_path / "state") as address, stub_of(address) as stub, refused(code, reason, field):
         next(stub.WatchStatistics(request_, timeout=10))
 
 
 def test_watchers_are_bounded_and_those_that_go_make_room(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path / "state") as address, stub_of(address) as stub:
+    with running_server(models, tmp_path / "state") as address, stub_of(address) as stub:
         watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(64)]
         for watch in watches:
             next(watch)
@@ -167,12 +167,12 @@ def test_watchers_are_bounded_and_those_that_go_make_room(models: Path, tmp_path
 
 
 def test_a_stop_ends_the_watchers_calls_well_and_does_not_wait_for_them(models: Path, tmp_path: Path) -> None:
-    with stoppable(models, tmp_path / "state", "--grace", 60) as (server, address), stub_of(address) as stub:
+    with stoppable_server(models, tmp_path / "state", "--grace", 60) as (server, address), stub_of(address) as stub:
         watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(60)]
         for watch in watches:  # the server may not know yet that the last answer has been written
             next(watch)
         server.send_signal(signal.SIGTERM)
-        assert server.wait(20) == 0
+        assert server.wait() == 0
         for watch in watches:
             assert list(watch) == []
             assert watch.code() == grpc.StatusCode.OK
@@ -186,7 +186,7 @@ def test_a_watcher_that_does_not_read_holds_up_nobody_else_and_a_stop_for_its_gr
     with StatisticsStore(state / "statistics.sqlite") as store:
         store.register_version("wide", 1, [f"class {index}" for index in range(1_500)])
         store.count_predictions("wide", 1, 0)  # megabytes of zeros, more than the connection takes unread
-    with stoppable(models, state, "--grace", 2) as (server, address), stub_of(address) as stub:
+    with stoppable_server(models, state, "--grace", 2) as (server, address), stub_of(address) as stub:
         unlimited = [("grpc.max_receive_message_length", -1)]
         with grpc.insecure_channel(address, unlimited) as channel:
             request = pb.WatchStatisticsRequest(min_interval=FAST)
@@ -199,12 +199,12 @@ def test_a_watcher_that_does_not_read_holds_up_nobody_else_and_a_stop_for_its_gr
             assert unread.is_active()
             next(stub.WatchStatistics(pb.WatchStatisticsRequest(model="models/colours"), timeout=10))
             server.send_signal(signal.SIGTERM)
-            assert server.wait(20) == 0
+            assert server.wait() == 0
 
 
 def test_watchers_are_told_that_the_statistics_cannot_be_read(models: Path, tmp_path: Path) -> None:
     file = tmp_path / "state" / "statistics.sqlite"
-    with serving(models, tmp_path / "state") as address, stub_of(address) as stub:
+    with running_server(models, tmp_path / "state") as address, stub_of(address) as stub:
         watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
         next(watch)
         file.rename(file.with_name("aside"))

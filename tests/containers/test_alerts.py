@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.containers.test_prometheus import write_configuration
+from tests.containers.prometheus import write_configuration
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, eventually, observed
+from tests.support.commands import ROOT
+from tests.support.servers import observed_server
+from tests.support.waiting import eventually
 
 RULES = ROOT / "deploy/prometheus/alerts.yml"
 HERE = Path(__file__).parent
@@ -61,7 +63,7 @@ def test_what_a_server_refuses_reaches_whom_alertmanager_tells(folder: Path) -> 
     if shutil.which("prometheus-alertmanager") is None:
         pytest.skip("needs Alertmanager: apt-get install prometheus-alertmanager")
     write_bundle(folder / "models")
-    with observed(folder, "--poll-seconds", 1) as server:
+    with observed_server(folder, "--poll-seconds", 1) as server:
         next(write_bundle(folder / "models", version=2).glob("*.onnx")).write_bytes(b"half a file")
         path = write_configuration(folder / "prometheus.yml", server)
         rules = (folder / RULES.name).read_text()
@@ -82,7 +84,7 @@ def test_what_a_server_refuses_reaches_whom_alertmanager_tells(folder: Path) -> 
             running(folder, "prometheus-alertmanager", *of_the_manager, "--storage.path=notified"),
             running(folder, "prometheus", *of_prometheus, "--storage.tsdb.path=data"),
         ):
-            assert eventually(lambda: bool(received(manager)), within_s=60), (folder / "prometheus.log").read_text()
+            assert eventually(lambda: bool(received(manager))), (folder / "prometheus.log").read_text()
             [alert] = received(manager)
     assert alert["labels"]["alertname"] == "PawserveModelRefused"
     assert alert["labels"].items() >= {"severity": "warning", "job": "pawserve", "version": "2"}.items()

@@ -13,10 +13,10 @@ from PIL import Image
 
 from serving.client import Client
 from tests.containers.conftest import Images
-from tests.golden.draw import encoded
-from tests.support.commands import eventually
-from tests.support.manifests import KUBERNETES, build, one
+from tests.support.images import encoded
+from tests.support.kustomize import KUBERNETES, build, one
 from tests.support.postgresql import Postgresql
+from tests.support.waiting import eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
@@ -80,7 +80,7 @@ def test_a_pod_of_the_cpu_overlay_serves(images: Images, work: Path, models: Pat
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             for name in ("startupProbe", "readinessProbe", "livenessProbe"):
-                assert eventually(lambda asked=container[name]: probe(address, asked) == "SERVING", within_s=60), name  # type: ignore[misc]
+                assert eventually(lambda asked=container[name]: probe(address, asked) == "SERVING"), name  # type: ignore[misc]
             with Client(address) as client:
                 (result,) = client.classify([RED]).results
                 client.record_labels([(result.token, "red")])

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.containers.conftest import Images
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, eventually
+from tests.support.commands import ROOT
+from tests.support.waiting import eventually
 
 
 def commands() -> list[list[str]]:
@@ -40,7 +41,7 @@ def test_build_run_health_and_stop(images: Images, work: Path) -> None:
     started = podman([run[1], *images.storage.limits(), *run[2:]])
     assert started.returncode == 0, started.stderr
     try:
-        assert eventually(lambda: podman(health[1:]).stdout.startswith("SERVING"), within_s=60)
+        assert eventually(lambda: podman(health[1:]).stdout.startswith("SERVING"))
         stopped = podman(stop[1:])
         assert stopped.returncode == 0, stopped.stderr
         # 0: it ended by itself, at SIGTERM

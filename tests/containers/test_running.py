@@ -11,10 +11,10 @@ from PIL import Image
 from serving.client import Client
 from tests.containers.conftest import Images
 from tests.containers.running import running
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import eventually
+from tests.support.images import encoded
 from tests.support.postgresql import Postgresql
+from tests.support.waiting import eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 READY_S = 3.0

@@ -1,4 +1,4 @@
-"""The examples of docs/clients.md and docs/open-inference.md, run as they stand."""
+"""The Python examples of docs/clients.md and docs/open-inference.md."""
 
 import os
 import re
@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, serving
+from tests.support.commands import ROOT
+from tests.support.images import encoded
+from tests.support.servers import running_server
 
 EXAMPLES = [
     example
@@ -37,12 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    with serving(folder / "models", folder / "state") as address:
+    with running_server(folder / "models", folder / "state") as address:
         yield address
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_each_example_prints_what_it_says(folder: Path, address: str, example: str) -> None:
+def test_each_example_runs(folder: Path, address: str, example: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-W", "error", "-c", example.replace("127.0.0.1:50051", address)],
         cwd=folder,

@@ -1,4 +1,4 @@
-"""The serving commands as a user runs them: what they print, and their exit codes."""
+"""The serving commands as a user runs them: their output and exit codes."""
 
 import json
 import signal
@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.golden.draw import encoded
 from tests.support.bundles import COLOURS, write_bundle
-from tests.support.commands import run, serving, stoppable
-from tests.support.warm import WarmProcess, call
+from tests.support.commands import WarmProcess, main_of, run
+from tests.support.images import encoded
+from tests.support.servers import ObservedServer, observed_server
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """red.jpg, deeper/green.png, text.jpg, and a file that is no picture's by its name."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """red.jpg, deeper/green.png, text.jpg, and a file whose suffix is not that of an image."""
+    folder = tmp_path / "images"
     (folder / "deeper").mkdir(parents=True)
     (folder / "red.jpg").write_bytes(encoded(Image.new("RGB", (80, 60), "red"), "JPEG"))
     (folder / "deeper" / "green.png").write_bytes(encoded(Image.new("RGB", (80, 60), "#00ff00"), "PNG"))
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("not an image")
     (folder / "notes.txt").write_text("not to be sent")
     return folder
 
@@ -35,28 +35,28 @@ def document(finished: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(finished.stdout)
 
 
-def test_predict_shows_each_picture_and_fails_if_one_did(address: str, pictures: Path) -> None:
-    finished = serving_command("predict", pictures, pictures / "missing.jpg", server=address)
+def test_predict_shows_each_image_and_fails_if_one_did(address: str, images: Path) -> None:
+    finished = serving_command("predict", images, images / "missing.jpg", server=address)
     assert finished.returncode == 1
     lines = finished.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [
-        str(pictures / name) for name in ("deeper/green.png", "red.jpg", "text.jpg", "missing.jpg")
+        str(images / name) for name in ("deeper/green.png", "red.jpg", "text.jpg", "missing.jpg")
     ]
     assert "100.0% green" in lines[0]
     assert "100.0% red" in lines[1]
-    assert "no picture" in lines[2]
+    assert "send JPEG" in lines[2]
     assert "No such file" in lines[3]
     assert not finished.stderr
 
 
-def test_predict_of_one_picture_says_how_to_label_it_and_that_works(address: str, pictures: Path) -> None:
-    finished = serving_command("predict", pictures / "red.jpg", server=address)
+def test_predict_of_one_image_prints_the_command_that_labels_it(address: str, images: Path) -> None:
+    finished = serving_command("predict", images / "red.jpg", server=address)
     assert finished.returncode == 0
     command = finished.stdout.split("python -m ")[1].split()
     assert command[:2] == ["serving", "label"]
     labelled = serving_command("label", command[2], "green", server=address)
     assert labelled.returncode == 0
-    assert "predicted red, and it is green (wrong)" in labelled.stdout
+    assert "predicted red, the label is green (incorrect)" in labelled.stdout
     corrected = serving_command("label", command[2], "red", "--json", server=address)
     assert document(corrected) == {
         "model": "models/colours/versions/1",
@@ -66,20 +66,20 @@ def test_predict_of_one_picture_says_how_to_label_it_and_that_works(address: str
     }
 
 
-def test_predict_as_json_is_one_document(address: str, pictures: Path) -> None:
-    finished = serving_command("predict", pictures, "--json", "--views", 3, "--top-k", 2, server=address)
+def test_predict_as_json_is_one_document(address: str, images: Path) -> None:
+    finished = serving_command("predict", images, "--json", "--views", 3, "--top-k", 2, server=address)
     assert finished.returncode == 1
     answer = document(finished)
     assert answer["model"] == "models/colours/versions/1"
     green, red, text = answer["results"]
-    assert (green["file"], green["views"]) == (str(pictures / "deeper" / "green.png"), 3)
+    assert (green["file"], green["views"]) == (str(images / "deeper" / "green.png"), 3)
     assert [entry["label"] for entry in red["classes"]][0] == "red"
     assert len(red["classes"]) == 2
     assert red["token"]
     assert text["error"]["reason"] == "NOT_AN_IMAGE"
 
 
-def test_predict_takes_more_files_than_a_request_in_their_order(address: str, tmp_path: Path) -> None:
+def test_predict_keeps_the_order_of_more_files_than_fit_a_request(address: str, tmp_path: Path) -> None:
     expected = [COLOURS[number % 3] for number in range(50)]
     for number, colour in enumerate(expected):
         content = encoded(Image.new("RGB", (64, 64), "#00ff00" if colour == "green" else colour), "PNG")
@@ -88,12 +88,12 @@ def test_predict_takes_more_files_than_a_request_in_their_order(address: str, tm
     assert [result["classes"][0]["label"] for result in answer["results"]] == expected
 
 
-def test_predict_with_the_truth_is_counted(address: str, pictures: Path) -> None:
+def test_predict_with_a_label_records_it(address: str, images: Path) -> None:
     def labels() -> int:
         return sum(model["labels"] for model in document(serving_command("stats", "--json", server=address))["models"])
 
     before = labels()
-    red = pictures / "red.jpg"
+    red = images / "red.jpg"
     assert serving_command("predict", red, red, "--label", "red", server=address).returncode == 0
     assert labels() == before + 2
 
@@ -106,15 +106,15 @@ def test_predict_with_the_truth_is_counted(address: str, pictures: Path) -> None
         (["--label", "cat"], "'cat' is no class of models/colours/versions/1; its classes are blue, green, red"),
     ],
 )
-def test_predict_says_why_the_server_refuses(address: str, pictures: Path, arguments: list[str], message: str) -> None:
-    finished = serving_command("predict", pictures / "red.jpg", *arguments, server=address)
+def test_predict_prints_why_the_server_refuses(address: str, images: Path, arguments: list[str], message: str) -> None:
+    finished = serving_command("predict", images / "red.jpg", *arguments, server=address)
     assert finished.returncode == 1
     assert message in finished.stdout + finished.stderr
     assert "Traceback" not in finished.stderr
 
 
-def test_stats_prints_tables_json_and_a_plot(address: str, pictures: Path, tmp_path: Path) -> None:
-    serving_command("predict", pictures / "red.jpg", "--label", "blue", server=address)
+def test_stats_prints_tables_json_and_a_plot(address: str, images: Path, tmp_path: Path) -> None:
+    serving_command("predict", images / "red.jpg", "--label", "blue", server=address)
     plot = tmp_path / "matrix.png"
     finished = serving_command("stats", "--model", "colours", "--plot", plot, server=address)
     assert finished.returncode == 0
@@ -131,15 +131,15 @@ def test_stats_prints_tables_json_and_a_plot(address: str, pictures: Path, tmp_p
     assert 0 <= accuracy["lower"] <= accuracy["value"] <= accuracy["upper"] <= 1
 
 
-def test_a_plot_that_cannot_be_written_is_said(address: str, pictures: Path, tmp_path: Path) -> None:
-    serving_command("predict", pictures / "red.jpg", "--label", "red", server=address)
+def test_a_plot_that_cannot_be_written_is_reported(address: str, images: Path, tmp_path: Path) -> None:
+    serving_command("predict", images / "red.jpg", "--label", "red", server=address)
     finished = serving_command("stats", "--plot", tmp_path / "nowhere" / "matrix.png", server=address)
     assert finished.returncode == 1
     assert "cannot be written" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
-def test_health_says_what_is_served(address: str) -> None:
+def test_health_prints_what_is_served(address: str) -> None:
     finished = serving_command("health", server=address)
     assert finished.returncode == 0
     assert finished.stdout.splitlines()[0] == "SERVING"
@@ -148,7 +148,7 @@ def test_health_says_what_is_served(address: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["predict", __file__], ["label", "token", "red"], ["stats"], ["health"]])
-def test_a_server_that_is_not_there_is_one_line_and_exit_code_1(command: list[str]) -> None:
+def test_an_unreachable_server_is_one_line_and_exit_code_1(command: list[str]) -> None:
     finished = serving_command(*command, "--timeout", 5, server="127.0.0.1:1")
     assert finished.returncode == 1
     (line,) = finished.stderr.splitlines()
@@ -166,40 +166,43 @@ def test_wrong_use_is_exit_code_2(arguments: list[str]) -> None:
     assert "usage:" in finished.stderr
 
 
-def test_a_folder_without_pictures_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_reported(tmp_path: Path) -> None:
     finished = run("serving", "predict", tmp_path)
     assert finished.returncode == 1
-    assert "no pictures" in finished.stderr
+    assert "no images" in finished.stderr
 
 
 @pytest.mark.parametrize("command", ["", "serve", "predict", "label", "stats", "health"])
-def test_every_command_explains_itself(command: str) -> None:
+def test_every_command_has_help(command: str) -> None:
     finished = run("serving", *command.split(), "--help")
     assert finished.returncode == 0
     assert len(finished.stdout) > 400
 
 
-def test_ctrl_c_ends_predict_with_130(tmp_path: Path, pictures: Path) -> None:
+def test_ctrl_c_ends_predict_with_130(tmp_path: Path, images: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with serving(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
-        sent = iter(range(1000))
-        arguments = ["predict", *[pictures / "red.jpg"] * 16, "--views", 16, "--server", address]
-        predict = WarmProcess(call, "serving", *arguments)
-        predict.wait_until(lambda: next(sent) > 120)
+    with observed_server(tmp_path, "--instances", 1, "--grace", 0) as server:
+        predict = predict_slowly(server, images)
         predict.send_signal(signal.SIGINT)
         finished = predict.finish()
     assert finished.returncode == 130
     assert "Traceback" not in finished.stderr
 
 
-def test_a_second_signal_stops_a_server_at_once(tmp_path: Path, pictures: Path) -> None:
+def test_a_second_signal_stops_a_server_at_once(tmp_path: Path, images: Path) -> None:
     write_bundle(tmp_path / "models", slowness=40)
-    with stoppable(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 100) as (server, address):
-        many = [pictures / "red.jpg"] * 16
-        predict = WarmProcess(call, "serving", "predict", *many, "--views", 16, "--server", address)
-        assert predict.wait(1.5) is None
-        server.send_signal(signal.SIGTERM)
-        server.wait_until(lambda: "stopping" in server.stderr)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(20) == 0  # the pictures would take minutes
-        assert predict.finish().returncode == 1
+    with observed_server(tmp_path, "--instances", 1, "--grace", 100) as server:
+        predict = predict_slowly(server, images)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait_until(lambda: "stopping" in server.process.stderr)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait() == 0
+        assert predict.finish().returncode == 1  # not all images were classified first
+
+
+def predict_slowly(server: ObservedServer, images: Path) -> WarmProcess:
+    """Begin to classify images that take the server minutes; return when the engine has some of them."""
+    arguments = ["predict", *[images / "red.jpg"] * 16, "--views", 16, "--server", server.address]
+    predict = WarmProcess(main_of, "serving", *arguments)
+    predict.wait_until(lambda: server.metric("pawserve_rows_in_flight", model="colours", version="1"))
+    return predict

@@ -1,4 +1,4 @@
-"""`make demo` from end to end, on a few drawings given as data."""
+"""`make demo` with a few drawings as data."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.support.commands import run_cold
 
 
 @pytest.mark.slow
-def test_the_demo_trains_exports_serves_labels_and_counts(drawings: Path, tmp_path: Path) -> None:
+def test_the_demo_trains_exports_serves_labels_and_shows_statistics(drawings: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     finished = run_cold("examples.demo", "--out", out, "--data", drawings)
     assert finished.returncode == 0, finished.stderr
@@ -23,9 +23,9 @@ def test_the_demo_trains_exports_serves_labels_and_counts(drawings: Path, tmp_pa
         assert str(out / name) in finished.stderr
 
 
-def test_a_folder_that_is_no_demo_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_no_demo_made_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     finished = run_cold("examples.demo", "--out", tmp_path)
     assert finished.returncode == 1
-    assert "is not an earlier demo's" in finished.stderr
+    assert "is not the folder of an earlier demo" in finished.stderr
     assert (tmp_path / "precious.txt").read_text() == "mine"

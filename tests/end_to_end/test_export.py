@@ -1,4 +1,4 @@
-"""`python -m export bundle` as a user runs it: what is written is proven, or nothing is written."""
+"""`python -m export bundle` as a user runs it: a bundle is written only if its files passed all checks."""
 
 import json
 import shutil
@@ -16,8 +16,7 @@ from export.checks.verify import ParityReference, check_graph, verify
 from export.graphs.onnx import DeployedModel
 from export.inference import load_views
 from serving.bundle.manifest import open_bundle
-from tests.support.commands import ROOT, Finished, run_here
-from tests.support.warm import WarmProcess, call
+from tests.support.commands import ROOT, Finished, WarmProcess, main_of, run_here
 from training.runs.run import open_run
 
 
@@ -30,7 +29,7 @@ def models(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_bundle_holds_a_checked_graph_and_says_where_it_comes_from(models: Path, fitted: Path) -> None:
+def test_a_bundle_has_a_checked_graph_and_states_its_origin(models: Path, fitted: Path) -> None:
     bundle = open_bundle(models / "pets" / "1")
     facts = open_run(fitted).facts
     assert bundle.manifest.classes == ("cats", "dogs")
@@ -45,7 +44,7 @@ def test_a_bundle_holds_a_checked_graph_and_says_where_it_comes_from(models: Pat
     assert 0 <= artifact.parity["max_abs_diff"] <= 1e-4
 
 
-def test_the_graph_says_nothing_of_the_machine_that_exported_it(models: Path) -> None:
+def test_the_graph_contains_no_paths_of_the_machine_that_exported_it(models: Path) -> None:
     written = b"".join(path.read_bytes() for path in (models / "pets" / "1").glob("*.onnx"))
     assert written
     assert str(ROOT).encode() not in written
@@ -85,28 +84,28 @@ def test_inspect_shows_a_bundle_and_notices_a_changed_file(models: Path, tmp_pat
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 1
     graph.write_bytes(content)
-    refused = run_here("export", "inspect", tmp_path / "1")
-    assert refused.returncode == 1
-    assert "it was changed after the export" in refused.stderr
+    failed = run_here("export", "inspect", tmp_path / "1")
+    assert failed.returncode == 1
+    assert "it was changed after the export" in failed.stderr
 
 
 @pytest.fixture(scope="module")
 def reference(fitted: Path) -> ParityReference:
-    """What graphs of the run are held against."""
+    """What graphs of the run are compared with."""
     result = open_run(fitted)
-    photos, trained_NK = result.validation()
+    images, trained_NK = result.validation()
     return ParityReference(
         model=DeployedModel(result.load_classifier(), result.temperature).eval(),
         crop=160,
         classes=2,
-        photos=photos,
-        views_NHWC=load_views(photos, result.preprocess, lambda done, total: None),
+        images=images,
+        views_NHWC=load_views(images, result.preprocess),
         trained_NK=trained_NK,
         tolerances=Tolerances(),
     )
 
 
-def test_a_graph_that_differs_is_refused_with_the_photo_that_differs_most(
+def test_a_graph_that_differs_fails_and_the_image_that_differs_most_is_named(
     models: Path, reference: ParityReference
 ) -> None:
     bundle = open_bundle(models / "pets" / "1")
@@ -117,12 +116,12 @@ def test_a_graph_that_differs_is_refused_with_the_photo_that_differs_most(
         verify(model.SerializeToString(), "fp32", "onnxruntime", reference)
 
 
-def test_a_graph_with_a_fixed_batch_is_refused(models: Path) -> None:
+def test_a_graph_with_a_fixed_batch_fails(models: Path) -> None:
     bundle = open_bundle(models / "pets" / "1")
     model = onnx.load_from_string(bundle.read(bundle.artifact("fp32")))
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 2
-    with pytest.raises(CheckError, match="fixed batch of 2|checker refuses"):
+    with pytest.raises(CheckError, match="fixed batch of 2|checker rejects"):
         check_graph(model.SerializeToString(), crop=160, classes=2)
 
 
@@ -142,7 +141,7 @@ def assert_nothing_under(models: Path) -> None:
     assert not models.exists() or [path for path in models.rglob("*") if path.is_file()] == []
 
 
-def test_runs_that_are_not_whole_are_refused(fitted: Path, tmp_path: Path) -> None:
+def test_incomplete_runs_are_an_error(fitted: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     unfinished = copy_run(fitted, tmp_path / "unfinished")
     (unfinished / "run.json").unlink()
@@ -164,7 +163,7 @@ def test_runs_that_are_not_whole_are_refused(fitted: Path, tmp_path: Path) -> No
     assert_nothing_under(tmp_path / "models")
 
 
-def test_weights_other_than_those_that_were_measured_fail_the_gate(fitted: Path, tmp_path: Path) -> None:
+def test_weights_other_than_those_that_were_evaluated_fail_the_parity_check(fitted: Path, tmp_path: Path) -> None:
     tampered = copy_run(fitted, tmp_path / "tampered")
     state = safetensors.numpy.load_file(tampered / "model.safetensors")
     state["head.6.bias"] = state["head.6.bias"] + np.float32([0.5, 0])
@@ -176,7 +175,7 @@ def test_weights_other_than_those_that_were_measured_fail_the_gate(fitted: Path,
     assert_nothing_under(tmp_path / "models")
 
 
-def test_photos_that_moved_are_found_and_photos_that_changed_refused(
+def test_images_that_moved_are_found_and_images_that_changed_are_an_error(
     fitted: Path, drawings: Path, tmp_path: Path
 ) -> None:
     moved = copy_run(fitted, tmp_path / "run")
@@ -196,7 +195,7 @@ def test_photos_that_moved_are_found_and_photos_that_changed_refused(
 
 
 @pytest.mark.parametrize("name", ["../pets", "Pets", "", "a" * 80, "pets/1"])
-def test_a_name_that_is_no_plain_name_is_refused_before_any_work(fitted: Path, tmp_path: Path, name: str) -> None:
+def test_an_invalid_name_is_an_error_before_any_work(fitted: Path, tmp_path: Path, name: str) -> None:
     finished = run_here("export", "bundle", "--run", fitted, "--models", tmp_path / "models", f"--name={name}")
     assert finished.returncode == 1
     assert "a-z" in finished.stderr
@@ -206,7 +205,7 @@ def test_a_name_that_is_no_plain_name_is_refused_before_any_work(fitted: Path, t
 def on_a_full_disk(*arguments: str) -> int:
     """`python -m export bundle arguments…`, where a write beyond the limit fails as on a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    return call("export", "bundle", *arguments)
+    return main_of("export", "bundle", *arguments)
 
 
 def test_a_full_disk_leaves_nothing_under_the_bundle_s_name(fitted: Path, tmp_path: Path) -> None:

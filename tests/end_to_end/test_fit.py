@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.support.commands import run, run_here
-from tests.support.warm import WarmProcess, call
+from tests.support.commands import WarmProcess, main_of, run, run_here
 from training.runs.run import open_run
 
 LITE0 = ("--arch", "tf_efficientnet_lite0")
@@ -154,7 +153,7 @@ def test_ctrl_c_leaves_no_run_and_keeps_what_was_computed(drawings: Path, tmp_pa
     def is_computing() -> bool:
         return any(cache.rglob("rows.f32"))
 
-    fit = WarmProcess(call, "training", "fit", "--data", drawings, "--run", folder, "--cache", cache, *LITE0)
+    fit = WarmProcess(main_of, "training", "fit", "--data", drawings, "--run", folder, "--cache", cache, *LITE0)
     fit.wait_until(is_computing)
     fit.send_signal(signal.SIGINT)
     finished = fit.finish()

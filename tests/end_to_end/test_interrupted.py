@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import ROOT, run, run_cold
-from tests.support.warm import WarmProcess, call
+from tests.support.commands import ROOT, WarmProcess, main_of, run, run_cold
 from training.command import INTERRUPTED
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
@@ -33,7 +32,7 @@ def arguments(drawings: Path, tmp_path: Path) -> list[object]:
 def test_an_interrupted_fit_says_in_a_line_what_is_kept_and_how_to_go_on(
     arguments: list[object], tmp_path: Path
 ) -> None:
-    fit = WarmProcess(call, "training", *arguments)
+    fit = WarmProcess(main_of, "training", *arguments)
     fit.wait_until(lambda: can_resume(tmp_path / "run"))
     fit.send_signal(signal.SIGINT)
     finished = fit.finish()
@@ -51,7 +50,7 @@ def test_an_interrupted_fit_says_in_a_line_what_is_kept_and_how_to_go_on(
 
 
 def test_a_fit_interrupted_before_its_first_checkpoint_leaves_nothing(arguments: list[object], tmp_path: Path) -> None:
-    fit = WarmProcess(call, "training", *arguments[:-1], 3600)
+    fit = WarmProcess(main_of, "training", *arguments[:-1], 3600)
     fit.wait_until(lambda: "epoch 1 of" in fit.stderr)
     fit.send_signal(signal.SIGINT)
     finished = fit.finish()

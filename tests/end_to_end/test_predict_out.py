@@ -1,4 +1,4 @@
-"""`predict --out` on a real server: what is in the file, and what a restart, Ctrl-C and a crash leave of it."""
+"""`predict --out` with a real server: the file, also after a restart, Ctrl-C or a crash."""
 
 import csv
 import json
@@ -15,23 +15,25 @@ import pytest
 from PIL import Image
 
 from serving.client import Client
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, eventually, run, serving
+from tests.support.commands import ROOT, run
+from tests.support.images import encoded
+from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S, eventually
 
 COLOURS = {"red": "red", "green": "#00ff00", "blue": "blue"}
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """30 pictures named by their colours, a text, and a link to nothing."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """30 images named by their colours, a text file and a broken link."""
+    folder = tmp_path / "images"
     folder.mkdir()
     for name, colour in COLOURS.items():
         content = encoded(Image.new("RGB", (64, 64), colour), "PNG")
         for number in range(10):
             (folder / f"{name}-{number}.png").write_bytes(content)
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("not an image")
     (folder / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     return folder
 
@@ -55,9 +57,9 @@ def lines_in(file: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-def test_each_file_has_its_row_and_what_failed_is_counted(address: str, pictures: Path, tmp_path: Path) -> None:
+def test_each_file_has_its_row_and_failures_are_counted(address: str, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    finished = run("serving", "predict", pictures, "--out", out, "--server", address)
+    finished = run("serving", "predict", images, "--out", out, "--server", address)
     assert finished.returncode == 1
     assert "32 of 32 files" in finished.stdout
     assert "30 classified, 2 failed (1 NOT_AN_IMAGE, 1 UNREADABLE)" in finished.stdout
@@ -73,9 +75,9 @@ def test_each_file_has_its_row_and_what_failed_is_counted(address: str, pictures
     assert table["gone.jpg"]["error"] == "UNREADABLE"
 
 
-def test_json_lines_have_all_classes(address: str, pictures: Path, tmp_path: Path) -> None:
+def test_json_lines_have_all_classes(address: str, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    assert run("serving", "predict", pictures, "--out", out, "--views", 2, "--server", address).returncode == 1
+    assert run("serving", "predict", images, "--out", out, "--views", 2, "--server", address).returncode == 1
     documents = [json.loads(line) for line in out.read_text().splitlines()]
     (red,) = (each for each in documents if each["file"].endswith("red-0.png"))
     assert {entry["label"] for entry in red["classes"]} == set(COLOURS)
@@ -83,38 +85,40 @@ def test_json_lines_have_all_classes(address: str, pictures: Path, tmp_path: Pat
     assert sum("error" in each for each in documents) == 2
 
 
-def test_resume_does_the_rest_and_what_failed_and_nothing_twice(address: str, pictures: Path, tmp_path: Path) -> None:
+def test_resume_classifies_the_rest_and_the_failures_and_nothing_twice(
+    address: str, images: Path, tmp_path: Path
+) -> None:
     for out in (tmp_path / "out.csv", tmp_path / "out.jsonl"):
-        arguments = ["serving", "predict", pictures, "--out", out, "--server", address]
+        arguments = ["serving", "predict", images, "--out", out, "--server", address]
         assert run(*arguments).returncode == 1
         refused = run(*arguments)
         assert refused.returncode == 1
         assert "--resume" in refused.stderr
         whole = out.read_bytes()
-        out.write_bytes(whole[: len(whole) * 2 // 3])  # as a crash leaves it, perhaps within a line
-        (pictures / "text.jpg").write_bytes((pictures / "red-0.png").read_bytes())
+        out.write_bytes(whole[: len(whole) * 2 // 3])  # as after a crash, perhaps within a line
+        (images / "text.jpg").write_bytes((images / "red-0.png").read_bytes())
         finished = run(*arguments, "--resume")
-        assert "were done before" in finished.stdout
+        assert "classified before" in finished.stdout
         content = out.read_text()
-        for file in pictures.iterdir():
+        for file in images.iterdir():
             assert content.count(f"/{file.name}") == 1
         assert content.count("UNREADABLE") == 1
         assert "NOT_AN_IMAGE" not in content
-        (pictures / "text.jpg").write_text("no picture")
+        (images / "text.jpg").write_text("not an image")
 
 
-def test_a_restart_of_the_server_loses_nothing(pictures: Path, tmp_path: Path) -> None:
+def test_a_restart_of_the_server_loses_no_result(images: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=1)
     out = tmp_path / "out.csv"
-    good = [file for file in sorted(pictures.glob("*.png")) for _ in range(30)]
+    good = [file for file in sorted(images.glob("*.png")) for _ in range(30)]
     with ExitStack() as first:
-        address = first.enter_context(serving(tmp_path / "models", tmp_path / "state"))
+        address = first.enter_context(running_server(tmp_path / "models", tmp_path / "state"))
         with predicting(*good, "--out", out, "--server", address) as predict:
             assert eventually(lambda: lines_in(out) > 100)
             first.close()
             assert predict.poll() is None
-            with serving(tmp_path / "models", tmp_path / "state", "--listen", address):
-                summary, errors = predict.communicate(timeout=120)
+            with running_server(tmp_path / "models", tmp_path / "state", "--listen", address):
+                summary, errors = predict.communicate(timeout=LIMIT_S)
     assert predict.returncode == 0, errors
     assert "900 of 900 files" in summary
     assert "Traceback" not in errors
@@ -123,135 +127,135 @@ def test_a_restart_of_the_server_loses_nothing(pictures: Path, tmp_path: Path) -
     assert all(Path(row["file"]).name.startswith(row["label"]) for row in rows(out))
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_much(pictures: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_results_and_prints_how_many(images: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=3)
     out = tmp_path / "out.csv"
-    good = [file for file in sorted(pictures.glob("*.png")) for _ in range(60)]
-    with serving(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
+    good = [file for file in sorted(images.glob("*.png")) for _ in range(60)]
+    with running_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
         with predicting(*good, "--out", out, "--server", address) as predict:
             assert eventually(lambda: lines_in(out) > 20)
             predict.send_signal(signal.SIGINT)
-            _, errors = predict.communicate(timeout=60)
+            _, errors = predict.communicate(timeout=LIMIT_S)
         assert predict.returncode == 130
         assert "Traceback" not in errors
         done = len(rows(out))
         assert 20 <= done < 1800
-        assert "interrupted; --resume goes on" in errors
+        assert "interrupted; continue" in errors
         assert f"{done:,} of 1,800 files" in errors
 
 
-def test_a_kill_leaves_whole_lines_that_a_resume_goes_on_from(pictures: Path, tmp_path: Path) -> None:
+def test_after_a_kill_resume_continues_the_file(images: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=3)
     out = tmp_path / "out.jsonl"
-    with serving(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
-        good = sorted(pictures.glob("*.png"))
+    with running_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0) as address:
+        good = sorted(images.glob("*.png"))
         many = [file for file in good for _ in range(60)]
         with predicting(*many, "--out", out, "--server", address) as predict:
             assert eventually(lambda: lines_in(out) > 20)
             predict.kill()
-            predict.communicate(timeout=60)
+            predict.communicate(timeout=LIMIT_S)
         finished = run("serving", "predict", *good, "--out", out, "--resume", "--server", address)
     assert finished.returncode == 0, finished.stderr
     assert {json.loads(line)["file"] for line in out.read_text().splitlines()} == set(map(str, good))
 
 
-def test_a_server_that_goes_for_good_is_said_with_what_is_done(pictures: Path, tmp_path: Path) -> None:
+def test_a_server_that_disappears_is_reported_with_the_number_of_results(images: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=3)
     out = tmp_path / "out.csv"
-    many = [file for file in sorted(pictures.glob("*.png")) for _ in range(60)]
+    many = [file for file in sorted(images.glob("*.png")) for _ in range(60)]
     with ExitStack() as server:
-        address = server.enter_context(serving(tmp_path / "models", tmp_path / "state", "--grace", 0))
+        address = server.enter_context(running_server(tmp_path / "models", tmp_path / "state", "--grace", 0))
         with predicting(*many, "--out", out, "--timeout", 3, "--server", address) as predict:
             assert eventually(lambda: lines_in(out) > 20)
             server.close()
-            summary, errors = predict.communicate(timeout=60)
+            summary, errors = predict.communicate(timeout=LIMIT_S)
     assert predict.returncode == 1
-    assert "stopped: no answer came for 3 s" in errors
+    assert "stopped: no result arrived for 3 s" in errors
     assert f"{len(rows(out)):,} of 1,800 files" in summary
 
 
-def test_the_truth_is_recorded_once_for_each_picture(pictures: Path, tmp_path: Path) -> None:
+def test_the_label_is_recorded_once_for_each_image(images: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with serving(tmp_path / "models", tmp_path / "state") as address:
+    with running_server(tmp_path / "models", tmp_path / "state") as address:
         arguments = ["--out", tmp_path / "out.csv", "--label", "red", "--server", address]
-        run("serving", "predict", pictures, *arguments)
+        run("serving", "predict", images, *arguments)
         with Client(address) as client:
             (statistics,) = client.statistics()
         assert statistics.labels == 30
-        unknown = run("serving", "predict", pictures / "red-0.png", "--label", "cat", "--server", address)
+        unknown = run("serving", "predict", images / "red-0.png", "--label", "cat", "--server", address)
         assert "'cat' is no class of models/colours/versions/1" in unknown.stdout
 
 
-def test_names_that_are_no_utf_8_are_written_and_found_again(address: str, pictures: Path, tmp_path: Path) -> None:
-    name = os.fsencode(pictures) + b'/caf\xe9, "x".png'
-    Path(os.fsdecode(name)).write_bytes((pictures / "red-0.png").read_bytes())
+def test_names_that_are_not_utf_8_are_written_and_resumed(address: str, images: Path, tmp_path: Path) -> None:
+    name = os.fsencode(images) + b'/caf\xe9, "x".png'
+    Path(os.fsdecode(name)).write_bytes((images / "red-0.png").read_bytes())
     for out in (tmp_path / "out.csv", tmp_path / "out.jsonl"):
-        run("serving", "predict", pictures, "--out", out, "--server", address)
-        finished = run("serving", "predict", pictures, "--out", out, "--resume", "--server", address)
+        run("serving", "predict", images, "--out", out, "--server", address)
+        finished = run("serving", "predict", images, "--out", out, "--resume", "--server", address)
         assert "2 of 2 files" in finished.stdout
-        assert "31 were done before" in finished.stdout
+        assert "31 classified before" in finished.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--out", "out.txt"], 1, ".csv and .jsonl are written"),
+        (["--out", "out.txt"], 1, "use .csv or .jsonl"),
         (["--out", "nowhere/out.csv"], 1, "cannot be written"),
         (["--resume"], 2, "--out"),
     ],
 )
-def test_wrong_options_are_said(
-    address: str, pictures: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+def test_options_that_cannot_be_used_are_reported(
+    address: str, images: Path, tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
     given = [str(tmp_path / each) if each.startswith(("out", "nowhere")) else each for each in arguments]
-    finished = run("serving", "predict", pictures, *given, "--server", address)
+    finished = run("serving", "predict", images, *given, "--server", address)
     assert finished.returncode == code
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
-def test_a_file_that_holds_something_else_is_not_touched(address: str, pictures: Path, tmp_path: Path) -> None:
+def test_a_file_that_holds_something_else_is_not_changed(address: str, images: Path, tmp_path: Path) -> None:
     for name, content in (("a.csv", "x,y\n1,2\n"), ("a.jsonl", "[1, 2]\n"), ("b.jsonl", "not JSON\n")):
         (tmp_path / name).write_text(content)
-        finished = run("serving", "predict", pictures, "--out", tmp_path / name, "--resume", "--server", address)
+        finished = run("serving", "predict", images, "--out", tmp_path / name, "--resume", "--server", address)
         assert finished.returncode == 1
         assert "something else" in finished.stderr
         assert (tmp_path / name).read_text() == content
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_names_of_several_lines_are_one_row_that_a_resume_finds_again(
-    address: str, pictures: Path, tmp_path: Path, suffix: str
+def test_names_of_several_lines_are_one_row_and_resumed(
+    address: str, images: Path, tmp_path: Path, suffix: str
 ) -> None:
     names = ["line\nfeed.png", "carriage\rreturn.png", "next\x85line.png", "paragraph\u2029.png"]
     for name in names:
-        (pictures / name).write_bytes((pictures / "red-0.png").read_bytes())
+        (images / name).write_bytes((images / "red-0.png").read_bytes())
     out = tmp_path / f"out{suffix}"
-    arguments = ["serving", "predict", *(pictures / name for name in names), "--out", out, "--server", address]
+    arguments = ["serving", "predict", *(images / name for name in names), "--out", out, "--server", address]
     assert run(*arguments).returncode == 0
     whole = out.read_bytes()
     finished = run(*arguments, "--resume")
     assert "0 of 0 files" in finished.stdout
     assert out.read_bytes() == whole
-    # a crash within the name of the last row: that file is done again, and none is lost
+    # after a crash within the name of the last row, that file is classified again and none is lost
     out.write_bytes(whole[: whole.rfind(b"line", 0, whole.rfind(b"feed.png")) + 5])
     assert run(*arguments, "--resume").returncode == 0
     if suffix == ".csv":
         done = [row["file"] for row in rows(out)]
     else:
         done = [json.loads(line)["file"] for line in out.read_bytes().split(b"\n") if line]
-    assert sorted(done) == sorted(str(pictures / name) for name in names)
+    assert sorted(done) == sorted(str(images / name) for name in names)
 
 
-def test_a_pipe_in_a_folder_is_left_out_instead_of_waited_for(address: str, pictures: Path, tmp_path: Path) -> None:
-    os.mkfifo(pictures / "camera.jpg")
-    finished = run("serving", "predict", pictures, "--out", tmp_path / "out.csv", "--server", address)
+def test_a_pipe_in_a_folder_is_skipped(address: str, images: Path, tmp_path: Path) -> None:
+    os.mkfifo(images / "camera.jpg")
+    finished = run("serving", "predict", images, "--out", tmp_path / "out.csv", "--server", address)
     assert "32 of 32 files" in finished.stdout
 
 
-def test_a_full_disk_is_said_and_what_is_written_stays(address: str, pictures: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_results_are_kept(address: str, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    arguments = ["serving", "predict", *sorted(pictures.glob("*.png")), "--out", out, "--server", address]
+    arguments = ["serving", "predict", *sorted(images.glob("*.png")), "--out", out, "--server", address]
     finished = run(*arguments, file_limit=2000)
     assert finished.returncode == 1
     assert "Traceback" not in finished.stderr
@@ -259,4 +263,4 @@ def test_a_full_disk_is_said_and_what_is_written_stays(address: str, pictures: P
     assert "of 30 files" in finished.stdout
     assert out.stat().st_size == 2000
     assert run(*arguments, "--resume").returncode == 0
-    assert Counter(Path(row["file"]).name for row in rows(out)) == {file.name: 1 for file in pictures.glob("*.png")}
+    assert Counter(Path(row["file"]).name for row in rows(out)) == {file.name: 1 for file in images.glob("*.png")}

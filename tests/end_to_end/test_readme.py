@@ -1,4 +1,4 @@
-"""Every command that the README shows works, in the order in which it shows them."""
+"""The commands and the program of the README work, in their order."""
 
 import re
 import signal
@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import ROOT
-from tests.support.warm import WarmProcess, call
+from tests.support.commands import ROOT, WarmProcess, main_of
 
 TESTED_ELSEWHERE = {"make demo", "make test"}
-"""The tests are what is running, and the demo has a test of its own. `docker` is run by tests/containers."""
+"""The demo has its own test; `make test` runs this one. tests/containers runs `docker`."""
 
 FEWER = "sample --per-class 40 --valid-per-class 20"
-"""The drawings are fewer than by default: all commands after that are as quick as they can be."""
+"""Fewer drawings than by default, so that the later commands are fast."""
 
 
 def readme_blocks(language: str) -> list[str]:
@@ -33,13 +32,13 @@ def test_the_readme_shows_commands() -> None:
 
 
 def words(command: str, folder: Path) -> list[str]:
-    """A command as the shell would pass it on, with its patterns of files expanded."""
+    """The words of a command, with file patterns expanded as by the shell."""
     printed = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], cwd=folder, capture_output=True, check=True)
     return printed.stdout.decode().split("\0")[:-1]
 
 
 @pytest.mark.slow
-def test_the_readme_s_commands_work_in_their_order(tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_work_in_their_order(tmp_path: Path) -> None:
     environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     server = None
     try:
@@ -48,7 +47,7 @@ def test_the_readme_s_commands_work_in_their_order(tmp_path: Path) -> None:
             command = command.replace("sample --out", f"{FEWER} --out")
             python, module, *arguments = words(command, tmp_path)
             assert (python, module) == ("python", "-m")
-            process = WarmProcess(call, *arguments, folder=tmp_path, **environment)
+            process = WarmProcess(main_of, *arguments, folder=tmp_path, **environment)
             if arguments[:2] == ["serving", "serve"]:
                 server = process
                 environment["PAWSERVE_SERVER"] = server.printed(r"ready on (127\.0\.0\.1:\d+)")[1]
@@ -64,7 +63,7 @@ def test_the_readme_s_commands_work_in_their_order(tmp_path: Path) -> None:
         assert asked.returncode == 0, asked.stderr
         assert re.match(r"drawings/valid/cats/cat\.\d+\.jpg \w+ 0\.\d+\n", asked.stdout)
         server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
+        assert server.wait() == 0
     finally:
         if server:
             server.close()

@@ -8,7 +8,8 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from serving.client import Client, Prediction
-from tests.support.commands import run, serving
+from tests.support.commands import run
+from tests.support.servers import running_server
 from training.runs.run import open_run
 
 pytestmark = [pytest.mark.photos, pytest.mark.slow]
@@ -35,7 +36,7 @@ def test_at_least_99_percent_are_right(fitted: Path) -> None:
 def test_the_server_gives_the_accuracy_of_the_run_and_counts_as_scikit_learn_does(fitted: Path) -> None:
     trained = open_run(fitted / "run")
     files, trained_NK = trained.validation()
-    with serving(fitted / "models", fitted / "state") as address, Client(address) as client:
+    with running_server(fitted / "models", fitted / "state") as address, Client(address) as client:
         answers: list[str] = []
         tokens: list[str] = []
         for start in range(0, len(files), 16):

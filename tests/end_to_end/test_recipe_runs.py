@@ -16,8 +16,7 @@ import torch
 from safetensors.numpy import load_file
 from tensorboardX.proto.event_pb2 import Event
 
-from tests.support.commands import Finished, run_here
-from tests.support.warm import WarmProcess, call, two_processes
+from tests.support.commands import Finished, WarmProcess, main_of, run_here, two_processes
 from training import fit as fit_module
 from training.distributed import ProcessGroup, joined_processes
 from training.fitting.trainer import Trainer
@@ -212,7 +211,7 @@ def killed_in_epoch(epoch: int, *arguments: str) -> int:
             yield record_and_die
 
     fit_module.recorded = recording
-    return call("training", *arguments)
+    return main_of("training", *arguments)
 
 
 @pytest.mark.parametrize("epoch", [1, 4])
@@ -294,7 +293,7 @@ def test_two_processes_end_like_one(recipes: Path, drawings: Path, shared_cache:
         "--cache",
         tmp_path / "cache",
     )
-    for finished in two_processes(call, "training", *arguments):
+    for finished in two_processes(main_of, "training", *arguments):
         assert finished.returncode == 0, finished.stderr
     one, two = open_run(tmp_path / "one"), open_run(tmp_path / "two")
     assert two.facts["processes"] == 2

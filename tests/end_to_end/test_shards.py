@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from serving.image.preprocess import Preprocess
-from tests.support.commands import run_here
-from tests.support.warm import call, two_processes
+from tests.support.commands import main_of, run_here, two_processes
 from training.data.images import DataError, read_split
 from training.data.shard_source import ShardSource
 from training.data.shard_writer import write_shards
@@ -74,7 +73,7 @@ def test_two_processes_on_shards_end_like_one_on_the_folder(
     )
     assert finished.returncode == 0, finished.stderr
     options = ("--data", shards, "--run", tmp_path / "shards", "--cache", tmp_path / "cache")
-    for several in two_processes(call, "training", *arguments, *options):
+    for several in two_processes(main_of, "training", *arguments, *options):
         assert several.returncode == 0, several.stderr
     one, two = (open_run(tmp_path / name).facts for name in ("folder", "shards"))
     assert two["processes"] == 2

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.support.commands import run
-from tests.support.warm import WarmProcess, call
+from tests.support.commands import WarmProcess, main_of, run
 from training import fit
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
@@ -31,7 +30,7 @@ def killed_while(moment: str, *arguments: str) -> int:
     """`python -m training arguments…`, which dies at a moment."""
     place = {"writing the model": (fit, "write_model"), "taking its place": (run_folder, "_put_in_place")}[moment]
     setattr(*place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    return call("training", *arguments)
+    return main_of("training", *arguments)
 
 
 @pytest.fixture

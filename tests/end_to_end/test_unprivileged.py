@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from serving.client import Client
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
+from tests.support.images import encoded
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 NOBODY = 65_534
@@ -80,7 +80,7 @@ def test_nothing_is_written_but_in_the_state_folder_and_only_the_owner_reads_it(
         finally:
             for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
                 os.kill(int(child), signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait() == 0
 
     written = set()
     for entry in trace.read_text().splitlines():

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.golden.draw import encoded, picture
+from tests.support.images import encoded, sample_image
 
 
 def seeds() -> dict[str, bytes]:
     """Encoded pictures by name, each a few hundred bytes to a few thousand."""
-    image = picture().resize((24, 18))
+    image = sample_image().resize((24, 18))
     grey, animation = image.convert("L"), [image, image.rotate(90)]
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from export.engine_command import build_and_check
-from export.inference import answer, open_session
-from export.tensorrt import EngineOptions
+from export.engine import build_and_check
+from export.inference import open_session, predict
+from export.tensorrt_plan import PlanOptions
 from serving.bundle.manifest import Bundle, Precision
 from serving.engine.cuda import Gpu
 from training.networks.model import Body, Classifier, Head, count_features, describe_backbone
@@ -57,7 +57,7 @@ def test_onnx_runtime_on_cuda_answers_as_on_the_cpu(
     assert session.get_providers()[0] == "CUDAExecutionProvider", "it fell back to the CPU"
     crop = bundle.manifest.preprocess.crop
     images = np.random.default_rng(0).integers(0, 256, (8, crop, crop, 3), np.uint8)
-    difference = np.abs(answer(session, images) - answer(open_session(graph), images)).max()
+    difference = np.abs(predict(session, images) - predict(open_session(graph), images)).max()
     measured.append({"what": f"ONNX Runtime CUDA, {precision}", "max abs diff": float(difference)})
     assert difference <= {"fp32": 1e-3, "fp16": 5e-3}[precision]  # TF32 convolutions are on by default
 
@@ -73,7 +73,7 @@ def test_an_engine_is_built_and_answers_as_onnx_runtime_does(
 ) -> None:
     if find_spec("tensorrt") is None:
         pytest.skip("TensorRT is not installed: pip install 'pawserve[gpu]' with NVIDIA's package index")
-    options = EngineOptions(min_batch=1, opt_batch=16, max_batch=64)
+    options = PlanOptions(min_batch=1, opt_batch=16, max_batch=64)
     result = build_and_check(bundle, precision, options, tmp_path, drawings / "valid")
     again = build_and_check(bundle, precision, options, tmp_path, drawings / "valid")
     assert again["engine"] == result["engine"], "it was built again instead of taken from the cache"

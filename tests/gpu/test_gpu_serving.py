@@ -9,12 +9,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from export.engine_command import build_and_check
-from export.tensorrt import EngineOptions
+from export.engine import build_and_check
+from export.tensorrt_plan import PlanOptions
 from serving.bundle.manifest import Bundle, Precision
 from serving.client import Client, Prediction
 from serving.engine.cuda import Gpu
-from tests.support.commands import serving
+from tests.support.servers import running_server
 
 pytestmark = pytest.mark.gpu
 
@@ -26,7 +26,7 @@ def ask(bundle: Bundle, state: Path, photos: Sequence[bytes], *options: object) 
     """For each photo the probability of the bundle's first class; photos a second; and the runtime that computed."""
     models, manifest = bundle.folder.parent.parent, bundle.manifest
     which = ("--model", f"{manifest.name}/{manifest.version}", *options)
-    with serving(models, state, *which) as address, Client(address, timeout_s=120) as client:
+    with running_server(models, state, *which) as address, Client(address, timeout_s=120) as client:
         (model,) = client.list_models()
         list(client.classify_many(photos[:64]))
         begin = time.perf_counter()
@@ -58,7 +58,7 @@ def test_a_server_on_the_gpu_answers_as_one_on_the_cpu(
         if find_spec("tensorrt") is None:
             pytest.skip("TensorRT is not installed: pip install 'pawserve[gpu]' with NVIDIA's package index")
         monkeypatch.setenv("PAWSERVE_ENGINES", str(tmp_path / "engines"))
-        build_and_check(bundle, precision, EngineOptions(max_batch=32), tmp_path / "engines", drawings / "valid")
+        build_and_check(bundle, precision, PlanOptions(max_batch=32), tmp_path / "engines", drawings / "valid")
     files = sorted((drawings / "valid").rglob("*.jpg"))
     photos = [file.read_bytes() for file in files]
     expected, _, _ = ask(bundle, tmp_path / "cpu", photos, "--engine", "cpu", "--precision", "fp32")

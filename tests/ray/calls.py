@@ -1,4 +1,4 @@
-"""What tests ask a server: pictures of one colour, refusals, and how many labels it knows."""
+"""Calls that the tests share: images of one colour, errors, and the number of labels."""
 
 import io
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from serving.client import Client
 COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250)}
 
 
-def picture(colour: str, size: int = 80) -> bytes:
+def image(colour: str, size: int = 80) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (size, size), COLOURS[colour]).save(file, "PNG")
     return file.getvalue()
 
 
-def labelled(client: Client) -> tuple[int, int]:
-    """Labels in the statistics, and those of them that were right."""
+def count_labels(client: Client) -> tuple[int, int]:
+    """Number of labels in the statistics, and of correct predictions among them."""
     models = client.statistics()
     return (
         sum(model.labels for model in models),
@@ -28,10 +28,10 @@ def labelled(client: Client) -> tuple[int, int]:
     )
 
 
-def refusal(address: str, ask: Callable[[grpc.Channel], object]) -> tuple[grpc.StatusCode, str, list[bytes]]:
-    """Code, message and details of how a server refuses."""
-    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as refused:
-        ask(channel)
-    error = refused.value
+def error_of(address: str, call: Callable[[grpc.Channel], object]) -> tuple[grpc.StatusCode, str, list[bytes]]:
+    """Code, message and details of the error that a call ends with."""
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
+        call(channel)
+    error = caught.value
     details = dict(error.trailing_metadata()).get("grpc-status-details-bin", b"")
     return error.code(), error.details(), [each.value for each in status_pb2.Status.FromString(details).details]

@@ -1,4 +1,4 @@
-"""A local Ray with the application on it, as the command `ray` starts it; and what its replicas are, as processes."""
+"""A local Ray cluster with the application, as the command `ray` starts it, and the processes of its replicas."""
 
 import os
 import re
@@ -17,13 +17,13 @@ REPLICA = "ray::ServeReplica:pawserve:Classifier"
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running one."""
+    """A running cluster."""
 
     process: subprocess.Popen[str]
     address: str
 
     def replicas(self) -> set[int]:
-        """Process numbers of its replicas."""
+        """Process IDs of the replicas."""
         parents = dict(filter(None, map(_parent_of, Path("/proc").iterdir())))
         return {
             pid
@@ -34,7 +34,7 @@ class Cluster:
 
 @contextmanager
 def cluster(folder: Path, *arguments: object, **environment: str) -> Iterator[Cluster]:
-    """Start one for `folder`/models, bounded in memory and on the loopback device; it must stop well."""
+    """Start a cluster for `folder`/models on the loopback device; it must stop with exit code 0."""
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "serving", "ray", "--models", folder / "models", "--state", folder / "state"]
     command += ["--listen", address, "--plan-seconds", 0, *arguments]
@@ -66,7 +66,7 @@ def cluster(folder: Path, *arguments: object, **environment: str) -> Iterator[Cl
 
 
 def free_port() -> int:
-    """One that nobody listens on now."""
+    """A port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -21,14 +21,16 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.ray.ingress import CLASSIFIER
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT, eventually, run, serving
+from tests.support.commands import ROOT, run
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
-from tests.ray.calls import COLOURS, labelled, picture, refusal  # noqa: E402
+from tests.ray.calls import COLOURS, count_labels, error_of, image  # noqa: E402
 from tests.ray.cluster import Cluster, cluster  # noqa: E402
 
-CALLERS = 6
+CLIENTS = 6
 
 
 @pytest.fixture(scope="module")
@@ -53,97 +55,97 @@ def client(ray: Cluster) -> Iterator[Client]:
 
 
 class Load:
-    """Callers who ask one picture after the other, and say what it was; each label twice."""
+    """Clients that classify one image after another and record each label twice."""
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._stopping = threading.Event()
-        self._executor = ThreadPoolExecutor(CALLERS)
-        self._callers = [self._executor.submit(self._call, name) for name in list(COLOURS) * (CALLERS // len(COLOURS))]
-        self.answered = 0
+        self._executor = ThreadPoolExecutor(CLIENTS)
+        self._threads = [self._executor.submit(self._call, name) for name in list(COLOURS) * (CLIENTS // len(COLOURS))]
+        self.classified = 0
 
     def _call(self, colour: str) -> int:
-        answers = 0
+        classified = 0
         with Client(self._address, timeout_s=60) as client:
             while not self._stopping.is_set():
-                [result] = client.classify([picture(colour)]).results
+                [result] = client.classify([image(colour)]).results
                 assert isinstance(result, Prediction), result
                 assert result.classes[0][0] == colour
                 for _ in range(2):
                     [recorded] = client.record_labels([(result.token, colour)])
                     assert not isinstance(recorded, ClientError), recorded
-                answers += 1
-                self.answered += 1
-        return answers
+                classified += 1
+                self.classified += 1
+        return classified
 
     def stop(self) -> int:
-        """Pictures that were answered and labelled. Raises what any caller has seen."""
+        """Stop; the number of images that were classified and labelled. Raises the first error of any client."""
         self._stopping.set()
         try:
-            return sum(caller.result(timeout=120) for caller in self._callers)
+            return sum(thread.result(timeout=120) for thread in self._threads)
         finally:
             self._executor.shutdown()
 
 
-def test_replicas_come_under_load_and_a_killed_one_costs_nobody_an_answer(ray: Cluster, client: Client) -> None:
-    before, _ = labelled(client)
+def test_replicas_follow_the_load_and_no_request_fails_when_one_is_killed(ray: Cluster, client: Client) -> None:
+    before, _ = count_labels(client)
     load = Load(ray.address)
     try:
-        assert eventually(lambda: len(ray.replicas()) == 2, within_s=90), "no second replica came"
-        seen = load.answered
-        assert eventually(lambda: load.answered > seen + 20, within_s=60)
+        assert eventually(lambda: len(ray.replicas()) == 2), "no second replica was added"
+        seen = load.classified
+        assert eventually(lambda: load.classified > seen + 20)
         killed = min(ray.replicas())
         os.kill(killed, signal.SIGKILL)
-        assert eventually(lambda: killed not in ray.replicas() and len(ray.replicas()) == 2, within_s=90)
-        seen = load.answered
-        assert eventually(lambda: load.answered > seen + 20, within_s=60)
+        assert eventually(lambda: killed not in ray.replicas() and len(ray.replicas()) == 2)
+        seen = load.classified
+        assert eventually(lambda: load.classified > seen + 20)
     finally:
-        answered = load.stop()
-    labels, right = labelled(client)
-    assert labels == before + answered
-    assert right == labels
-    assert eventually(lambda: len(ray.replicas()) == 1, within_s=120), "the second replica did not go"
+        classified = load.stop()
+    labels, correct = count_labels(client)
+    assert labels == before + classified
+    assert correct == labels
+    assert eventually(lambda: len(ray.replicas()) == 1), "the second replica was not removed"
     assert client.health() == "SERVING"
 
 
-def test_a_replica_without_memory_is_replaced_or_goes_on(ray: Cluster, client: Client) -> None:
+def test_a_replica_without_memory_is_replaced_or_continues(ray: Cluster, client: Client) -> None:
     starved = min(ray.replicas())
     status = Path(f"/proc/{starved}/status").read_text()
     used = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmSize")) * 1024
     resource.prlimit(starved, resource.RLIMIT_AS, (used + 2**20, used + 2**20))
-    large = picture("red", 4000)
+    large = image("red", 4000)
 
     for _ in range(3):
-        with suppress(ClientError):  # what it says depends on where the memory ends
+        with suppress(ClientError):  # the error depends on where the memory ran out
             client.classify([large], views=16)
-    if starved in ray.replicas():  # it survived: what the kernel's killer would do next
+    if starved in ray.replicas():  # it survived, so kill it as the kernel would
         os.kill(starved, signal.SIGKILL)
-    assert eventually(lambda: bool(ray.replicas() - {starved}), within_s=90)
+    assert eventually(lambda: bool(ray.replicas() - {starved}))
     [result] = client.classify([large], views=16).results
     assert isinstance(result, Prediction)
 
 
-def test_versions_are_loaded_when_callers_name_them_a_few_at_a_time(ray: Cluster, client: Client) -> None:
-    assert eventually(lambda: len(ray.replicas()) == 1, within_s=90)  # or another one answers ListModels
+def test_versions_are_loaded_when_clients_name_them_a_few_at_a_time(ray: Cluster, client: Client) -> None:
+    assert eventually(lambda: len(ray.replicas()) == 1)  # otherwise another one may answer ListModels
 
     def served() -> list[str]:
         return [model.name for model in client.list_models() if model.state == pb.MODEL_STATE_READY]
 
     newest, older, oldest = (f"models/colours/versions/{version}" for version in (3, 2, 1))
-    assert client.classify([picture("red")]).model == newest
-    assert client.classify([picture("red")], model=older).model == older
+    assert client.classify([image("red")]).model == newest
+    assert client.classify([image("red")], model=older).model == older
     assert set(served()) == {newest, older}
-    assert client.classify([picture("red")], model=oldest).model == oldest
+    assert client.classify([image("red")], model=oldest).model == oldest
     assert eventually(lambda: set(served()) == {newest, oldest})
-    answers = client.classify_many([picture("green"), picture("blue")] * 4, model=older)
+    answers = client.classify_many([image("green"), image("blue")] * 4, model=older)
     assert {(answer.model, type(answer.result)) for answer in answers} == {(older, Prediction)}
-    assert client.classify([picture("red")]).model == newest
+    assert client.classify([image("red")]).model == newest
     with pytest.raises(ClientError, match="versions/9 is not served"):
-        client.classify([picture("red")], model="models/colours/versions/9")
+        client.classify([image("red")], model="models/colours/versions/9")
 
 
-def test_metadata_choose_the_version_where_the_request_names_none(ray: Cluster) -> None:
-    request = pb.ClassifyRequest(images=[pb.ImageInput(content=picture("red"))])
+def test_metadata_choose_the_version_if_the_request_names_none(ray: Cluster) -> None:
+    request = pb.ClassifyRequest(images=[pb.ImageInput(content=image("red"))])
     metadata = (("multiplexed_model_id", "models/colours/versions/1"),)
     with grpc.insecure_channel(ray.address) as channel:
         answer = pb_grpc.ClassifierStub(channel).Classify(request, metadata=metadata, timeout=60)
@@ -151,35 +153,35 @@ def test_metadata_choose_the_version_where_the_request_names_none(ray: Cluster) 
 
 
 BAD: dict[str, Callable[[grpc.Channel], object]] = {
-    "no pictures": lambda channel: pb_grpc.ClassifierStub(channel).Classify(pb.ClassifyRequest(), timeout=60),
+    "no images": lambda channel: pb_grpc.ClassifierStub(channel).Classify(pb.ClassifyRequest(), timeout=60),
     "too many views": lambda channel: pb_grpc.ClassifierStub(channel).Classify(
         pb.ClassifyRequest(views=99, images=[pb.ImageInput()]), timeout=60
     ),
-    "no name of a model": lambda channel: pb_grpc.ClassifierStub(channel).Classify(
+    "not a model name": lambda channel: pb_grpc.ClassifierStub(channel).Classify(
         pb.ClassifyRequest(model="cats", images=[pb.ImageInput()]), timeout=60
     ),
-    "no message": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Classify")(b"\xff\xff", timeout=60),
+    "not a message": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Classify")(b"\xff\xff", timeout=60),
     "too large": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Classify")(bytes(2**21), timeout=60),
-    "a window that is none": lambda channel: pb_grpc.ClassifierStub(channel).GetStatistics(
+    "statistics of an invalid name": lambda channel: pb_grpc.ClassifierStub(channel).GetStatistics(
         pb.GetStatisticsRequest(model="cats"), timeout=60
     ),
-    "watching what is none": lambda channel: list(
+    "watching an invalid name": lambda channel: list(
         pb_grpc.ClassifierStub(channel).WatchStatistics(pb.WatchStatisticsRequest(model="cats"), timeout=60)
     ),
-    "a method that is none": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Nap")(b"", timeout=60),
-    "health of nothing": lambda channel: health_pb2_grpc.HealthStub(channel).Check(
+    "an unknown method": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Nap")(b"", timeout=60),
+    "health of an unknown service": lambda channel: health_pb2_grpc.HealthStub(channel).Check(
         health_pb2.HealthCheckRequest(service="cats"), timeout=60
     ),
 }
 
 
 def test_errors_are_those_of_the_plain_server(ray: Cluster, folder: Path, tmp_path: Path) -> None:
-    with serving(folder / "models", tmp_path / "state", "--max-message-mib", 1) as plain:
-        for what, ask in BAD.items():
-            assert refusal(ray.address, ask) == refusal(plain, ask), what
+    with running_server(folder / "models", tmp_path / "state", "--max-message-mib", 1) as plain:
+        for what, call in BAD.items():
+            assert error_of(ray.address, call) == error_of(plain, call), what
 
 
-def test_answers_carry_the_request_id(ray: Cluster) -> None:
+def test_responses_carry_the_request_id(ray: Cluster) -> None:
     with grpc.insecure_channel(ray.address) as channel:
         call = channel.unary_unary("/pawserve.v1.Classifier/ListModels").with_call
         _, answered = call(b"", metadata=(("x-request-id", "web-17"),), timeout=60)
@@ -187,8 +189,8 @@ def test_answers_carry_the_request_id(ray: Cluster) -> None:
 
 
 def test_statistics_are_watched_through_the_ingress(ray: Cluster, client: Client) -> None:
-    before, _ = labelled(client)
-    [result] = client.classify([picture("red")]).results
+    before, _ = count_labels(client)
+    [result] = client.classify([image("red")]).results
     assert isinstance(result, Prediction)
     with grpc.insecure_channel(ray.address) as channel:
         watch = pb_grpc.ClassifierStub(channel).WatchStatistics(pb.WatchStatisticsRequest(), timeout=60)
@@ -198,7 +200,7 @@ def test_statistics_are_watched_through_the_ingress(ray: Cluster, client: Client
             if sum(model.labels for model in statistics.models) == before + 1:
                 break
         else:
-            pytest.fail("the stream ended before it told of the label")
+            pytest.fail("the stream ended before it reported the label")
         watch.cancel()
 
 
@@ -207,19 +209,21 @@ def test_statistics_are_watched_through_the_ingress(ray: Cluster, client: Client
     [
         (("--models", "nowhere"), 1, "nowhere is no folder"),
         (("--replicas", 99), 2, "99 replicas of 1 CPUs need 99"),
-        (("--tls-cert", "a.pem", "--tls-key", "a.key"), 2, "--tls-cert cannot be had with Ray"),
-        (("--metrics", "127.0.0.1:0"), 2, "--metrics cannot be had with Ray"),
-        (("--listen", "127.0.0.1:0"), 2, "needs the number of a port"),
+        (("--tls-cert", "a.pem", "--tls-key", "a.key"), 2, "--tls-cert is not supported on Ray"),
+        (("--metrics", "127.0.0.1:0"), 2, "--metrics is not supported on Ray"),
+        (("--listen", "127.0.0.1:0"), 2, "needs a port other than 0"),
     ],
 )
-def test_what_cannot_be_is_refused_before_ray_starts(arguments: tuple[object, ...], code: int, message: str) -> None:
+def test_unsupported_options_are_refused_before_ray_starts(
+    arguments: tuple[object, ...], code: int, message: str
+) -> None:
     finished = run("serving", "ray", *arguments)
     assert finished.returncode == code
     assert message in finished.stderr
     assert finished.stderr.count("\n") == 1
 
 
-def test_a_replica_has_every_method_of_the_classifier_by_its_kind() -> None:
+def test_a_replica_has_every_method_of_the_classifier() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own
         from serving.ray.app import ClassifierReplica
@@ -229,7 +233,7 @@ def test_a_replica_has_every_method_of_the_classifier_by_its_kind() -> None:
         assert inspect.isasyncgenfunction(behaviour) == method.server_streaming
 
 
-def test_the_configuration_file_is_one_of_ray_serves() -> None:
+def test_ray_serve_accepts_the_configuration_file() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own
         from ray.serve.schema import ServeDeploySchema

@@ -5,7 +5,6 @@ PAWSERVE_KILL_ROUNDS is how often, PAWSERVE_KILL_SEED (0) what decides the momen
 
 import os
 import random
-import statistics
 import time
 from pathlib import Path
 
@@ -13,20 +12,19 @@ import pytest
 
 from serving.client import Client
 from tests.support.bundles import write_bundle
-from tests.support.killed_server import KilledServer
-from tests.support.labelling import Caller, call_all, check_labels
+from tests.support.labelling import LabellingClient, check_labels, start_all
+from tests.support.servers import KilledServer
+from tests.support.waiting import LIMIT_S
 
 ROUNDS = int(os.environ.get("PAWSERVE_KILL_ROUNDS", "6"))
 SEED = int(os.environ.get("PAWSERVE_KILL_SEED", "0"))
-START_S = 3.0
 
 
-@pytest.mark.timeout(60 + 15 * ROUNDS)
+@pytest.mark.timeout(300 + 60 * ROUNDS)
 def test_kills_under_load_lose_no_acknowledged_label_and_make_up_none(tmp_path: Path) -> None:
     rng = random.Random(SEED)
     write_bundle(tmp_path / "models")
-    callers = [Caller(rng.getrandbits(32)) for _ in range(3)]
-    starts: list[KilledServer] = []
+    callers = [LabellingClient(rng.getrandbits(32)) for _ in range(3)]
     kept = 0
     for number in range(ROUNDS):
         if number % 5 == 4:  # while it starts: it may be opening, or repairing, its database
@@ -35,26 +33,17 @@ def test_kills_under_load_lose_no_acknowledged_label_and_make_up_none(tmp_path: 
             starting.kill()
         server = KilledServer(tmp_path / "models", tmp_path / "state")
         server.wait_until_ready()
-        starts.append(server)
         kept = check_labels(tmp_path / "state" / "statistics.sqlite", callers)
         if kept:
             with Client(server.address) as client:
                 assert client.statistics()[0].labels == kept
-        threads = call_all(callers, server.address)
+        threads = start_all(callers, server.address)
         time.sleep(rng.uniform(0.05, 0.6))
         server.kill()
         for thread in threads:
-            thread.join(60)
+            thread.join(LIMIT_S)
             assert not thread.is_alive()
     kept = check_labels(tmp_path / "state" / "statistics.sqlite", callers)
     acknowledged = sum(len(caller.acknowledged) for caller in callers)
-    start_s = [server.start_s for server in starts]
-    print(
-        f"\n{ROUNDS} kills; {acknowledged} predictions with acknowledged labels, {kept} with labels in the database; "
-        f"ready after {statistics.median(start_s):.2f} s (median), "
-        f"{max(start_s):.2f} s (most), of which {max(server.start_cpu_s for server in starts):.2f} s on a CPU (most)"
-    )
+    print(f"\n{ROUNDS} kills; {acknowledged} predictions with acknowledged labels, {kept} with labels in the database")
     assert kept > 10 * ROUNDS
-    # a busy machine may hold up many of them, but not all
-    assert statistics.quantiles(start_s, n=4)[0] <= START_S
-    assert max(server.start_cpu_s for server in starts) <= START_S

@@ -23,10 +23,11 @@ from serving.pb.inference import open_inference_pb2 as oip
 from serving.pb.inference import open_inference_pb2_grpc as oip_grpc
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from tests.golden.draw import FOLDER, encoded
-from tests.support.any_message import any_message
+from tests.golden.draw import FOLDER
 from tests.support.bundles import COLOURS, write_bundle
 from tests.support.commands import ROOT
+from tests.support.images import encoded
+from tests.support.messages import any_message
 
 EXAMPLES = int(os.environ.get("PAWSERVE_FUZZ_EXAMPLES", "60"))
 RED = encoded(Image.new("RGB", (8, 6), "red"), "PNG")

@@ -19,8 +19,8 @@ from PIL import Image
 
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
+from tests.support.images import encoded
 from tests.support.servers import CountedServer, counted_server
 
 SECONDS = float(os.environ.get("PAWSERVE_OVERLOAD_S", "5"))

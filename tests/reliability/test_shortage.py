@@ -16,8 +16,8 @@ from serving.pb.inference import open_inference_pb2 as oip
 from serving.pb.inference import open_inference_pb2_grpc as oip_grpc
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
+from tests.support.images import encoded
 from tests.support.servers import CountedServer, counted_server
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.scale.several import ENVIRONMENT, free_port
-from tests.support.commands import ROOT, eventually
+from tests.support.commands import ROOT
+from tests.support.waiting import eventually
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
 from training.runs.folder import partial_folder
@@ -54,7 +55,7 @@ def launch(drawings: Path, tmp_path: Path) -> Iterator[Callable[..., list[Node]]
                 )
                 ending.callback(end, node)
                 started.append((node, log))
-                assert eventually(lambda: listens(port), 60)  # the first node is where they meet
+                assert eventually(lambda: listens(port))  # the first node is where they meet
             return started
 
         yield start
@@ -96,7 +97,7 @@ def test_a_lost_process_is_started_again_and_both_nodes_go_on(
     launch: Callable[..., list[Node]], tmp_path: Path, busy: bool
 ) -> None:
     (first, log), (second, _) = launch("2")
-    assert eventually(lambda: epochs_done(tmp_path / "run") >= 4, 120), log.read_text()
+    assert eventually(lambda: epochs_done(tmp_path / "run") >= 4), log.read_text()
     (lost,) = workers(second)
     if busy:  # its torchrun hears of the loss first, and the nodes count different numbers of starts
         os.kill(*workers(first), signal.SIGSTOP)
@@ -109,7 +110,7 @@ def test_a_lost_process_is_started_again_and_both_nodes_go_on(
 
 def test_a_lost_node_is_done_without(launch: Callable[..., list[Node]], tmp_path: Path) -> None:
     (first, log), (second, _) = launch("1:2")
-    assert eventually(lambda: epochs_done(tmp_path / "run") >= 4, 180), log.read_text()
+    assert eventually(lambda: epochs_done(tmp_path / "run") >= 4), log.read_text()
     assert len(workers(second)) == 1
     end(second)
     assert first.wait(timeout=250) == 0, log.read_text()

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tests.slurm.node import Node, connect, machine
 from tests.slurm.tools import Tools
-from tests.support.commands import ROOT, eventually
+from tests.support.commands import ROOT
+from tests.support.waiting import eventually
 
 NODES = ("node1", "node2")
 CONFIGURATION = """
@@ -129,5 +130,5 @@ def running_cluster(tools: Tools, folder: Path) -> Iterator[Cluster]:
         controller.start(output, cluster.environment(), tools.programs["slurmctld"], "-D", "-i")
         for name in NODES:
             cluster.join(name)
-        assert eventually(cluster.idle, 60), (folder / "slurmctld.log").read_text()
+        assert eventually(cluster.idle), (folder / "slurmctld.log").read_text()
         yield cluster

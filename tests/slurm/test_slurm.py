@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 
 from tests.scale.several import torchrun
 from tests.slurm.cluster import NODES, Cluster
-from tests.support.commands import ROOT, eventually
+from tests.support.commands import ROOT
+from tests.support.waiting import eventually
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
 from training.runs.folder import partial_folder
@@ -52,21 +53,21 @@ class Job:
     def goes_on(self, epochs: int) -> None:
         """Wait until it has learned for some epochs more."""
         before = self.epochs_done()
-        assert eventually(lambda: self.epochs_done() >= before + epochs, 120), self.log
+        assert eventually(lambda: self.epochs_done() >= before + epochs), self.log
 
     def ends(self) -> str:
         """Its state in the end."""
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
-        assert eventually(lambda: self.state in ended, 180), self.log
+        assert eventually(lambda: self.state in ended), self.log
         return self.state
 
     def starts_again(self) -> None:
         """Wait until it is in the queue, and let it start; Slurm would wait for two minutes."""
-        assert eventually(lambda: self.state == "PENDING", 60), self.log
-        assert eventually(self.cluster.idle, 60)
+        assert eventually(lambda: self.state == "PENDING"), self.log
+        assert eventually(self.cluster.idle)
         let = self.cluster.slurm("scontrol", "update", f"JobId={self.number}", "StartTime=now")
         assert let.returncode == 0, let.stderr
-        assert eventually(lambda: self.state == "RUNNING", 60), self.cluster.job(self.number)
+        assert eventually(lambda: self.state == "RUNNING"), self.cluster.job(self.number)
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_a_job_that_runs_out_of_time_makes_room_and_loses_its_nodes_goes_on_each
     for name in NODES:  # the first is where the script runs and where the processes meet
         job.goes_on(4)
         cluster.nodes[name].lose()
-        assert eventually(lambda: job.state == "PENDING", 60), job.log
+        assert eventually(lambda: job.state == "PENDING"), job.log
         cluster.join(name)
         job.starts_again()
     check_whole(job, restarts=4)

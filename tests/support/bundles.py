@@ -9,9 +9,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact, Manifest
+from serving.image.decode import Limits
 from serving.image.preprocess import Preprocess
+from serving.models.layout import LayoutOptions
+from serving.models.loader import ServingOptions
 
 COLOURS = ("blue", "green", "red")
+OPTIONS = ServingOptions(
+    layout=LayoutOptions(instances=1, threads=1, max_batch_size=2), layouts=None, max_rows=8, limits=Limits()
+)
 
 
 def colour_graph(crop: int, *, slowness: int = 0) -> bytes:

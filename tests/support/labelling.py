@@ -16,7 +16,7 @@ import grpc
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import COLOURS
-from tests.support.statistics_calls import RED
+from tests.support.statistics import RED
 
 
 def id_of(token: str) -> bytes:
@@ -24,7 +24,7 @@ def id_of(token: str) -> bytes:
     return urlsafe_b64decode(token + "=" * (-len(token) % 4))[1:17]
 
 
-class Caller:
+class LabellingClient:
     """Predicts, labels, corrects and sends again; one thread's. Seeded.
 
     `possible` has, for each token whose label was sent, the labels that may have been recorded for it: the last one
@@ -90,7 +90,7 @@ class Caller:
             self.acknowledged.add(token)
 
 
-def call_all(callers: list[Caller], address: str) -> list[threading.Thread]:
+def start_all(callers: list[LabellingClient], address: str) -> list[threading.Thread]:
     """Let them all call, until the server is gone."""
     threads = [threading.Thread(target=caller.call_until_it_is_gone, args=(address,)) for caller in callers]
     for thread in threads:
@@ -98,7 +98,7 @@ def call_all(callers: list[Caller], address: str) -> list[threading.Thread]:
     return threads
 
 
-def check_labels(database: Path, callers: list[Caller]) -> int:
+def check_labels(database: Path, callers: list[LabellingClient]) -> int:
     """Every acknowledged label is there once, and none that was not sent; returns how many labels there are."""
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute("SELECT id, actual FROM labels").fetchall()

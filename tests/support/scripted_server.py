@@ -11,22 +11,23 @@ import grpc
 
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from serving.rpc.errors import ApiError
+from serving.rpc.api_errors import ApiError, Code
+from serving.rpc.errors import to_status
 
 MODEL = "models/colours/versions/1"
 Answer = Callable[[Any, grpc.ServicerContext], Any]
 
 
 def refusal(code: grpc.StatusCode, reason: str = "", retry_after_s: float | None = None) -> ApiError:
-    return ApiError(code, reason, "as the test wants it", retry_after_s=retry_after_s)
+    return ApiError(Code[code.name], reason, "as the test wants it", retry_after_s=retry_after_s)
 
 
 def abort(context: grpc.ServicerContext, error: ApiError) -> None:
     """End a call as a pawserve does; without a reason, as gRPC itself does."""
     if error.reason:
-        details = error.to_status().SerializeToString()
+        details = to_status(error).SerializeToString()
         context.set_trailing_metadata((("grpc-status-details-bin", details),))
-    context.abort(error.code, error.message)
+    context.abort(grpc.StatusCode[error.code.name], error.message)
 
 
 def predicted(content: bytes) -> pb.ImageResult:

@@ -2,22 +2,30 @@
 
 import secrets
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from PIL import Image
 
+from serving.client import Client, Prediction
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.statistics.store import Label, StatisticsStore, StatisticsUnavailable
 from serving.tokens.tokens import PredictionRecord
+from tests.support.images import encoded
+from tests.support.waiting import LIMIT_S
 
 CAT, DOG = 0, 1
 CLASSES = ("cat", "dog")
-TIMEOUT_S = 10
 LONG_AGO_MS = 1_700_000_000_123
+RED = encoded(Image.new("RGB", (80, 60), "red"), "PNG")
 
 
 def label(
@@ -64,12 +72,39 @@ def locked(path: Path) -> Iterator[None]:
 def fails(future: Future[Any], message: str) -> None:
     """A label was refused."""
     with pytest.raises(StatisticsUnavailable, match=message):
-        future.result(TIMEOUT_S)
+        future.result(LIMIT_S)
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
-    """Until it is so, but not forever."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
+def tokens(client: Client, count: int = 1) -> list[str]:
+    """Of so many predictions; each predicted red."""
+    results = client.classify([RED] * count).results
+    return [result.token for result in results if isinstance(result, Prediction)]
+
+
+@contextmanager
+def stub_of(address: str) -> Iterator[pb_grpc.ClassifierStub]:
+    """The calls themselves."""
+    with grpc.insecure_channel(address) as channel:
+        yield pb_grpc.ClassifierStub(channel)
+
+
+def record(stub: pb_grpc.ClassifierStub, labels: Sequence[tuple[str, str]]) -> None:
+    """Send labels once, however the call ends: other than `Client`, which may try again."""
+    inputs = [pb.LabelInput(token=token, label=label) for token, label in labels]
+    stub.RecordLabels(pb.RecordLabelsRequest(labels=inputs), timeout=30)
+
+
+@contextmanager
+def refused(code: grpc.StatusCode, reason: str, field: str = "") -> Iterator[None]:
+    """A call fails as a whole, with its documented code, reason and field."""
+    with pytest.raises(grpc.RpcError) as caught:
+        yield
+    assert caught.value.code() == code
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for detail in rpc_status.from_call(caught.value).details:
+        if detail.Is(info.DESCRIPTOR):
+            detail.Unpack(info)
+        elif detail.Is(bad.DESCRIPTOR):
+            detail.Unpack(bad)
+    assert info.reason == reason
+    assert [violation.field for violation in bad.field_violations] == ([field] if field else [])

@@ -1,14 +1,13 @@
 """What would be answered too late is refused, as far as the pace of the last seconds tells."""
 
 import random
-import time
 from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
 import pytest
 
-from serving.batching.admission import LEARNED_FROM, LEARNED_FROM_S, SLOWER, Admission
+from serving.batching.admission import MAX_SLOWDOWN, REMEMBERED, REMEMBERED_S, Admission
 from serving.batching.requests import QueueFull
 from serving.context import ClientIdentity
 
@@ -16,16 +15,14 @@ GREEDY, POLITE = ClientIdentity("greedy", "a"), ClientIdentity("polite", "b")
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def clock() -> list[float]:
     """The time, in seconds."""
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    return now
+    return [1000.0]
 
 
 def busy(clock: list[float], *, row_s: float = 0.1, rows: int = 20) -> Admission:
     """One that has answered a row each `row_s` for a while, and has `rows` of the greedy caller's in flight."""
-    admission = Admission(1000)
+    admission = Admission(1000, lambda: clock[0])
     for _ in range(30):
         admission.enter(GREEDY, 1, 10.0)
         clock[0] += row_s
@@ -40,7 +37,7 @@ def test_what_fits_before_its_deadline_is_taken_and_what_does_not_is_refused_wit
     assert admission.enter(GREEDY, 1, 3.0) == pytest.approx(2.1)
     with pytest.raises(QueueFull, match="deadline is in 1 s") as caught:
         admission.enter(GREEDY, 1, 1.0)
-    assert caught.value.retry_after_s == pytest.approx(2.2 * SLOWER - 0.9)
+    assert caught.value.retry_after_s == pytest.approx(2.2 * MAX_SLOWDOWN - 0.9)
     admission.enter(GREEDY, 1, None)
 
 
@@ -49,7 +46,7 @@ def test_only_what_is_served_before_counts(clock: list[float]) -> None:
 
 
 def test_before_anything_is_known_all_are_taken(clock: list[float]) -> None:
-    admission = Admission(1000)
+    admission = Admission(1000, lambda: clock[0])
     admission.enter(GREEDY, 500, None)
     assert admission.enter(GREEDY, 1, 0.001) == 0
 
@@ -80,7 +77,7 @@ def test_expectations_that_were_too_short_make_it_careful_and_right_ones_bold_ag
         admission.answered(1, 2.1, 2.1, waiting=False)
     with pytest.raises(QueueFull):
         admission.enter(GREEDY, 1, 3.0)
-    for _ in range(LEARNED_FROM):
+    for _ in range(REMEMBERED):
         admission.answered(1, 2.1, 2.1, waiting=False)
     admission.enter(GREEDY, 1, 3.0)
 
@@ -91,7 +88,7 @@ def test_what_was_learned_is_forgotten_after_some_seconds(clock: list[float]) ->
         admission.answered(1, 3.1, 2.1, waiting=False)
     with pytest.raises(QueueFull):
         admission.enter(GREEDY, 1, 3.0)
-    clock[0] += 1.01 * LEARNED_FROM_S
+    clock[0] += 1.01 * REMEMBERED_S
     admission.enter(GREEDY, 1, 3.0)
 
 
@@ -137,7 +134,7 @@ class Overload:
         self._rng = random.Random(seed)
         self._row_s = row_s
         self._deadline_s = deadline_s
-        self._admission = Admission(10_000)
+        self._admission = Admission(10_000, lambda: clock[0])
         self._queue: deque[Asking] = deque()
         self._computing: list[Asking] = []
         self._events: list[tuple[float, int, str, Asking | None]] = []

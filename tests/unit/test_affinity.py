@@ -17,7 +17,7 @@ class Thread:
         self.now = self.ran = 1000.0
         self.cpus: Collection[int] = ALL
         self.moves = 0
-        self.binding: CpuAffinity
+        self.affinity: CpuAffinity
 
     def monotonic(self) -> float:
         return self.now
@@ -29,12 +29,12 @@ class Thread:
         self.cpus = set(cpus)
         self.moves += 1
 
-    def work(self, *, crowded: bool, share: float = 0.8, seconds: float = 0.01) -> Collection[int]:
+    def work(self, *, queueing: bool, share: float = 0.8, seconds: float = 0.01) -> Collection[int]:
         """Where it worked."""
-        self.binding.begin(crowded=crowded)
+        self.affinity.begin(queueing=queueing)
         self.now += seconds
         self.ran += share * seconds
-        self.binding.end()
+        self.affinity.end()
         return self.cpus
 
 
@@ -44,24 +44,24 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> Thread:
     monkeypatch.setattr(serving.batching.affinity, "time", thread)
     monkeypatch.setattr(serving.batching.affinity, "set_thread_affinity", thread.bind)
     monkeypatch.setattr(serving.batching.affinity.os, "sched_getaffinity", lambda _: ALL)
-    thread.binding = CpuAffinity(5)
+    thread.affinity = CpuAffinity(5)
     return thread
 
 
 def test_it_keeps_to_its_cpu_while_work_waits_and_only_then(thread: Thread) -> None:
-    assert thread.work(crowded=False) == ALL
-    assert [thread.work(crowded=True) for _ in range(100)] == [OWN] * 100
-    assert thread.work(crowded=False) == ALL
+    assert thread.work(queueing=False) == ALL
+    assert [thread.work(queueing=True) for _ in range(100)] == [OWN] * 100
+    assert thread.work(queueing=False) == ALL
     assert thread.moves == 2
 
 
 def test_it_leaves_a_cpu_that_another_process_uses_and_comes_back_later_each_time(thread: Thread) -> None:
-    turns = [thread.work(crowded=True, share=0.3) for _ in range(2)]
+    turns = [thread.work(queueing=True, share=0.3) for _ in range(2)]
     assert turns == [OWN, ALL]
     waited = []
     for _ in range(10):
         left = thread.now
-        while thread.work(crowded=True, share=0.3) == ALL:
+        while thread.work(queueing=True, share=0.3) == ALL:
             pass
         waited.append(round(thread.now - left))
     assert waited == [min(FIRST_LEAVE_S * 2**time, LONGEST_LEAVE_S) for time in range(10)]
@@ -69,25 +69,25 @@ def test_it_leaves_a_cpu_that_another_process_uses_and_comes_back_later_each_tim
 
 def test_a_moment_s_neighbour_is_forgotten(thread: Thread) -> None:
     for _ in range(3):
-        while thread.work(crowded=True, share=0.2) == OWN:
+        while thread.work(queueing=True, share=0.2) == OWN:
             pass
         left = thread.now
-        while thread.work(crowded=True) == ALL:
+        while thread.work(queueing=True) == ALL:
             pass
         assert thread.now - left < 2 * FIRST_LEAVE_S
         for _ in range(20):
-            assert thread.work(crowded=True) == OWN
+            assert thread.work(queueing=True) == OWN
 
 
 def test_a_single_slow_turn_moves_nothing(thread: Thread) -> None:
     for _ in range(20):
-        assert thread.work(crowded=True) == OWN
-    assert thread.work(crowded=True, share=0.4) == OWN
-    assert thread.work(crowded=True) == OWN
+        assert thread.work(queueing=True) == OWN
+    assert thread.work(queueing=True, share=0.4) == OWN
+    assert thread.work(queueing=True) == OWN
 
 
 def test_without_a_cpu_nothing_is_bound(thread: Thread) -> None:
-    thread.binding = CpuAffinity(None)
+    thread.affinity = CpuAffinity(None)
     for share in (0.1, 0.9):
-        assert thread.work(crowded=True, share=share) == ALL
+        assert thread.work(queueing=True, share=share) == ALL
     assert thread.moves == 0

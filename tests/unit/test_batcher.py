@@ -3,10 +3,6 @@
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from queue import SimpleQueue
-from threading import Semaphore
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,86 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from serving.batching.admission import Admission
 from serving.batching.batcher import DynamicBatcher
 from serving.batching.requests import Prepare, QueueFull
+from serving.batching.workers import WorkerOptions
 from serving.engine.base import InferenceError
-
-LONG_S = 20.0
-"""Longer than anything here takes; a test that waits this long has failed."""
-
-
-class GatedEngine:
-    """Doubles the first pixel of each row, one call for each `release`; remembers the rows of each call."""
-
-    def __init__(self, max_batch_size: int = 4, *, open_: bool = False) -> None:
-        self.max_batch_size = max_batch_size
-        self.begun: SimpleQueue[list[int]] = SimpleQueue()
-        self.calls: list[list[int]] = []
-        self._gate = Semaphore(0)
-        self._open = open_
-        self.failing = False
-
-    def release(self, calls: int = 1) -> None:
-        self._gate.release(calls)
-
-    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        rows = images_NHWC[:, 0, 0, 0].tolist()
-        self.calls.append(rows)
-        self.begun.put(rows)
-        if not self._open:
-            assert self._gate.acquire(timeout=LONG_S)
-        if self.failing:
-            raise RuntimeError("the device is gone")
-        assert len(rows) <= self.max_batch_size
-        return np.float32([[row, 2 * row] for row in rows])
-
-
-def picture(value: int, rows: int = 1) -> Prepare:
-    """Rows with the values value, value + 1, …"""
-    return lambda: np.arange(value, value + rows, dtype=np.uint8).reshape(rows, 1, 1, 1).repeat(3, axis=3)
-
-
-def values(outcome: Any) -> list[float]:
-    assert isinstance(outcome, np.ndarray), outcome
-    return outcome[:, 0].tolist()
-
-
-@pytest.fixture
-def batchers() -> Iterator[Callable[..., DynamicBatcher]]:
-    made: list[DynamicBatcher] = []
-
-    def make(*engines: GatedEngine, workers: int = 2, max_rows: int = 100, **more: Any) -> DynamicBatcher:
-        made.append(DynamicBatcher(engines, workers=workers, max_rows=max_rows, **more))
-        return made[-1]
-
-    yield make
-    for batcher in made:
-        batcher.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]
-
-
-def run(test: Awaitable[None]) -> None:
-    asyncio.run(asyncio.wait_for(test, LONG_S))  # type: ignore[arg-type]
-
-
-async def begun(engine: GatedEngine) -> list[int]:
-    """The rows of the engine's next call, as soon as it has begun."""
-    return await asyncio.to_thread(engine.begun.get, True, LONG_S)
-
-
-async def prepared(batcher: DynamicBatcher, rows: int) -> None:
-    """Wait until so many rows are prepared and wait for an engine."""
-    while batcher._workers.ready_rows < rows:
-        await asyncio.sleep(0.001)
-
-
-Batchers = Callable[..., DynamicBatcher]
+from tests.support.batching import Batchers, GatedEngine, begun, prepare_rows, prepared, run, values
+from tests.support.waiting import LIMIT_S
 
 
 def test_an_idle_engine_takes_a_row_at_once(batchers: Batchers) -> None:
     async def test() -> None:
         engine = GatedEngine(max_batch_size=8)
-        task = asyncio.create_task(batchers(engine).compute([picture(7)], 1))
+        task = asyncio.create_task(batchers(engine).compute([prepare_rows(7)], 1))
         assert await begun(engine) == [7]
         engine.release()
         assert [values(outcome) for outcome in await task] == [[7]]
@@ -105,9 +34,9 @@ def test_rows_gather_while_the_engine_works_and_go_together(batchers: Batchers) 
     async def test() -> None:
         engine = GatedEngine(max_batch_size=4)
         batcher = batchers(engine)
-        tasks = [asyncio.create_task(batcher.compute([picture(0)], 1))]
+        tasks = [asyncio.create_task(batcher.compute([prepare_rows(0)], 1))]
         assert await begun(engine) == [0]
-        tasks += [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in range(1, 7)]
+        tasks += [asyncio.create_task(batcher.compute([prepare_rows(value)], 1)) for value in range(1, 7)]
         await prepared(batcher, 6)
         engine.release(3)
         outcomes = await asyncio.gather(*tasks)
@@ -120,7 +49,7 @@ def test_rows_gather_while_the_engine_works_and_go_together(batchers: Batchers) 
 def test_a_picture_with_more_rows_than_a_batch_is_split_and_joined(batchers: Batchers) -> None:
     async def test() -> None:
         engine = GatedEngine(max_batch_size=4, open_=True)
-        outcomes = await batchers(engine, workers=1).compute([picture(0, rows=10), picture(100, rows=10)], 10)
+        outcomes = await batchers(engine, workers=1).compute([prepare_rows(0, rows=10), prepare_rows(100, rows=10)], 10)
         assert list(map(values, outcomes)) == [list(range(10)), list(range(100, 110))]
         assert sorted(row for call in engine.calls for row in call) == [*range(10), *range(100, 110)]
         assert max(map(len, engine.calls)) <= 4
@@ -131,7 +60,7 @@ def test_a_picture_with_more_rows_than_a_batch_is_split_and_joined(batchers: Bat
 def test_idle_engines_share_the_rows_of_one_picture(batchers: Batchers) -> None:
     async def test() -> None:
         engines = GatedEngine(max_batch_size=8), GatedEngine(max_batch_size=8)
-        task = asyncio.create_task(batchers(*engines).compute([picture(0, rows=4)], 4))
+        task = asyncio.create_task(batchers(*engines).compute([prepare_rows(0, rows=4)], 4))
         halves = [await begun(engine) for engine in engines]
         assert sorted(halves) == [[0, 1], [2, 3]]
         for engine in engines:
@@ -145,7 +74,7 @@ def test_a_long_queue_makes_full_batches_even_with_an_engine_for_each_worker(bat
     async def test() -> None:
         engine = GatedEngine(max_batch_size=4)
         batcher = batchers(engine, workers=1)
-        tasks = [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in range(9)]
+        tasks = [asyncio.create_task(batcher.compute([prepare_rows(value)], 1)) for value in range(9)]
         assert await begun(engine) in ([0], [0, 1, 2, 3])
         engine.release(9)
         await asyncio.gather(*tasks)
@@ -163,17 +92,17 @@ def test_a_picture_that_takes_long_to_prepare_holds_up_none_of_its_worker_s_shar
 
         def until(event: threading.Event, value: int) -> Prepare:
             def prepare() -> NDArray[np.uint8]:
-                assert event.wait(LONG_S)
-                return picture(value)()
+                assert event.wait(LIMIT_S)
+                return prepare_rows(value)()
 
             return prepare
 
         first = [asyncio.create_task(batcher.compute([until(busy, value)], 1)) for value in range(2)]
         await asyncio.sleep(0.05)  # both workers are busy, so that what comes now queues
-        quick = [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in range(10, 13)]
+        quick = [asyncio.create_task(batcher.compute([prepare_rows(value)], 1)) for value in range(10, 13)]
         await asyncio.sleep(0)
         long = asyncio.create_task(batcher.compute([until(ended, 99)], 1))
-        quick += [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in range(13, 18)]
+        quick += [asyncio.create_task(batcher.compute([prepare_rows(value)], 1)) for value in range(13, 18)]
         await asyncio.sleep(0)
         busy.set()
         await asyncio.gather(*first, *quick)
@@ -184,9 +113,7 @@ def test_a_picture_that_takes_long_to_prepare_holds_up_none_of_its_worker_s_shar
     run(test())
 
 
-def test_a_worker_keeps_to_its_cpu_while_pictures_queue(batchers: Batchers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.batching.affinity.LEAST_SHARE", 0)  # here, a worker that waits has no neighbour
-
+def test_a_worker_keeps_to_its_cpu_while_pictures_queue(batchers: Batchers) -> None:
     async def test() -> None:
         everywhere = os.sched_getaffinity(0)
         cpu = max(everywhere)
@@ -195,11 +122,11 @@ def test_a_worker_keeps_to_its_cpu_while_pictures_queue(batchers: Batchers, monk
             kept = []
 
             def prepare(queued: threading.Event = queued, kept: list[set[int]] = kept) -> NDArray[np.uint8]:
-                assert queued.wait(LONG_S)
+                assert queued.wait(LIMIT_S)
                 kept.append(os.sched_getaffinity(0))
-                return picture(1)()
+                return prepare_rows(1)()
 
-            batcher = batchers(GatedEngine(open_=True), workers=1, cpus=cpus)
+            batcher = batchers(GatedEngine(open_=True), workers=1, cpus=cpus, least_cpu_share=0)
             tasks = [asyncio.create_task(batcher.compute([prepare], 1)) for _ in range(5)]
             await asyncio.sleep(0.05)  # the first is begun with, and may have come alone
             queued.set()
@@ -219,7 +146,7 @@ def test_first_come_first_served(batchers: Batchers) -> None:
         finished: list[int] = []
 
         async def ask(value: int, rows: int) -> None:
-            await batcher.compute([picture(value, rows)], rows)
+            await batcher.compute([prepare_rows(value, rows)], rows)
             finished.append(value)
 
         large = asyncio.create_task(ask(0, 20))
@@ -242,7 +169,7 @@ def test_a_cancelled_caller_s_pictures_are_neither_prepared_nor_computed(batcher
         def counted(value: int) -> Prepare:
             def prepare() -> NDArray[np.uint8]:
                 prepares.append(value)
-                return picture(value)()
+                return prepare_rows(value)()
 
             return prepare
 
@@ -268,10 +195,10 @@ def test_rows_that_are_cancelled_after_they_were_prepared_are_not_computed(batch
     async def test() -> None:
         engine = GatedEngine(max_batch_size=4)
         batcher = batchers(engine)
-        first = asyncio.create_task(batcher.compute([picture(1)], 1))
+        first = asyncio.create_task(batcher.compute([prepare_rows(1)], 1))
         assert await begun(engine) == [1]
-        cancelled = asyncio.create_task(batcher.compute([picture(50, rows=8)], 8))
-        last = asyncio.create_task(batcher.compute([picture(3)], 1))
+        cancelled = asyncio.create_task(batcher.compute([prepare_rows(50, rows=8)], 8))
+        last = asyncio.create_task(batcher.compute([prepare_rows(3)], 1))
         await prepared(batcher, 9)
         cancelled.cancel()
         await asyncio.sleep(0)
@@ -286,9 +213,9 @@ def test_pictures_whose_deadline_has_passed_cost_nothing(batchers: Batchers) -> 
     async def test() -> None:
         engine = GatedEngine()
         batcher = batchers(engine, workers=1)
-        first = asyncio.create_task(batcher.compute([picture(1)], 1))
+        first = asyncio.create_task(batcher.compute([prepare_rows(1)], 1))
         assert await begun(engine) == [1]
-        late = asyncio.create_task(batcher.compute([picture(2), picture(3)], 1, timeout_s=0.01))
+        late = asyncio.create_task(batcher.compute([prepare_rows(2), prepare_rows(3)], 1, timeout_s=0.01))
         await asyncio.sleep(0.02)
         engine.release()
         assert [type(outcome) for outcome in await late] == [TimeoutError, TimeoutError]
@@ -302,14 +229,14 @@ def test_more_rows_than_the_bound_are_refused_before_any_work(batchers: Batchers
     async def test() -> None:
         engine = GatedEngine()
         batcher = batchers(engine, workers=1, max_rows=10)
-        task = asyncio.create_task(batcher.compute([picture(1, rows=3)] * 3, 3))
+        task = asyncio.create_task(batcher.compute([prepare_rows(1, rows=3)] * 3, 3))
         assert await begun(engine)
-        with pytest.raises(QueueFull, match=r"9 rows are in flight, and this asks for 2 more; 10 may be"):
+        with pytest.raises(QueueFull, match=r"9 views are in flight, and the request asks for 2 more; at most 10"):
             await batcher.compute([lambda: pytest.fail("prepared")], 2)
         engine.release(10)
         await task
         assert batcher.rows_in_flight == 0
-        (outcome,) = await batcher.compute([picture(5)], 1)
+        (outcome,) = await batcher.compute([prepare_rows(5)], 1)
         assert values(outcome) == [5]
 
     run(test())
@@ -320,15 +247,15 @@ def test_a_full_queue_says_when_half_of_it_will_be_done(batchers: Batchers) -> N
         engine = GatedEngine()
         batcher = batchers(engine, max_rows=1)
         for _ in range(20):
-            task = asyncio.create_task(batcher.compute([picture(1)], 1))
+            task = asyncio.create_task(batcher.compute([prepare_rows(1)], 1))
             await begun(engine)
             await asyncio.sleep(0.02)
             engine.release()
             await task
-        task = asyncio.create_task(batcher.compute([picture(1)], 1))
+        task = asyncio.create_task(batcher.compute([prepare_rows(1)], 1))
         await begun(engine)
         with pytest.raises(QueueFull) as caught:
-            await batcher.compute([picture(2)], 1)
+            await batcher.compute([prepare_rows(2)], 1)
         assert 0.005 < caught.value.retry_after_s < 1
         engine.release()
         await task
@@ -342,11 +269,11 @@ def test_an_engine_that_fails_fails_the_rows_of_that_call_only(
     async def test() -> None:
         engine = GatedEngine(max_batch_size=2)
         batcher = batchers(engine)
-        tasks = [asyncio.create_task(batcher.compute([picture(0)], 1))]
+        tasks = [asyncio.create_task(batcher.compute([prepare_rows(0)], 1))]
         assert await begun(engine) == [0]
         # the second request's row goes with the first row of the third, whose other rows are then not computed
         tasks += [
-            asyncio.create_task(batcher.compute([picture(value, rows)], rows)) for value, rows in ((1, 1), (2, 5))
+            asyncio.create_task(batcher.compute([prepare_rows(value, rows)], rows)) for value, rows in ((1, 1), (2, 5))
         ]
         await prepared(batcher, 6)
         engine.release()
@@ -359,7 +286,7 @@ def test_an_engine_that_fails_fails_the_rows_of_that_call_only(
             assert "the device is gone" not in str(outcome)  # that is for the log
         engine.failing = False
         engine.release(10)
-        assert values((await batcher.compute([picture(9)], 1))[0]) == [9]
+        assert values((await batcher.compute([prepare_rows(9)], 1))[0]) == [9]
         assert values((await tasks[0])[0]) == [0]
         assert engine.calls == [[0], [1, 2], [9]]
 
@@ -376,7 +303,7 @@ def test_a_picture_that_cannot_be_prepared_harms_no_other(batchers: Batchers) ->
 
     async def test() -> None:
         engine = GatedEngine(open_=True)
-        outcomes = await batchers(engine).compute([picture(1), broken, picture(2)], 1)
+        outcomes = await batchers(engine).compute([prepare_rows(1), broken, prepare_rows(2)], 1)
         assert values(outcomes[0]) == [1]
         assert isinstance(outcomes[1], Broken)
         assert values(outcomes[2]) == [2]
@@ -389,7 +316,7 @@ def test_closing_computes_what_is_in_flight(batchers: Batchers) -> None:
     async def test() -> None:
         engine = GatedEngine(max_batch_size=2)
         batcher = batchers(engine, workers=1)
-        tasks = [asyncio.create_task(batcher.compute([picture(value, rows=3)], 3)) for value in (0, 10, 20)]
+        tasks = [asyncio.create_task(batcher.compute([prepare_rows(value, rows=3)], 3)) for value in (0, 10, 20)]
         assert await begun(engine)
         closing = asyncio.create_task(asyncio.to_thread(batcher.close))
         engine.release(100)
@@ -415,10 +342,10 @@ def test_whatever_is_asked_and_given_up_every_answer_is_its_own_rows(
     requests: list[tuple[int, int, str]], max_batch_size: int, engine_count: int, workers: int
 ) -> None:
     engines = [GatedEngine(max_batch_size, open_=True) for _ in range(engine_count)]
-    batcher = DynamicBatcher(engines, workers=workers, max_rows=10_000)
+    batcher = DynamicBatcher(engines, Admission(10_000), WorkerOptions(count=workers))
 
     async def ask(index: int, pictures: int, rows: int, how: str) -> None:
-        wanted = [picture(index * 20 + number, rows) for number in range(pictures)]
+        wanted = [prepare_rows(index * 20 + number, rows) for number in range(pictures)]
         call = asyncio.create_task(batcher.compute(wanted, rows, timeout_s=0 if how == "expire" else None))
         await asyncio.sleep(0)
         if how == "cancel":

@@ -3,7 +3,6 @@
 import io
 import struct
 import tracemalloc
-import zlib
 
 import numpy as np
 import pytest
@@ -12,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from serving.image.decode import MAX_RLE, ImageError, Limits, Reason, decode
-from tests.golden.draw import encoded, picture
+from tests.support.images import encoded, png_header, sample_image
 
-PICTURE = picture()
+PICTURE = sample_image()
 PIXELS = np.asarray(PICTURE)
 EXIF_ORIENTATION = 0x0112
 LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "TIFF": {}, "BMP": {}}
@@ -155,13 +154,6 @@ def test_a_truncated_picture_is_refused_wherever_it_ends(format_: str) -> None:
     for share in (0.05, 0.2, 0.5, 0.8, 0.95):
         error = refused(data[: int(len(data) * share)])
         assert error.reason in (Reason.TRUNCATED, Reason.NOT_AN_IMAGE)
-
-
-def png_header(width: int, height: int) -> bytes:
-    ihdr = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    idat = b"IDAT" + zlib.compress(b"\0" * 100)
-    chunks = b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (ihdr, idat))
-    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def test_a_huge_header_is_refused_before_anything_is_decoded() -> None:

@@ -16,9 +16,9 @@ from serving.engine.selection import choose_engine
 from serving.engine.tensorrt_cache import PLAN
 from serving.models.layout import LayoutOptions
 from serving.models.loader import load_model
+from tests.support.bundles import OPTIONS
 from tests.support.fake_gpu import CROP, NAME, CudaCode, FakeGpu
-from tests.unit.test_export_engine import write_fake_bundle
-from tests.unit.test_repository import OPTIONS
+from tests.support.fake_gpu_bundle import write_fake_bundle
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,11 @@
-"""Variables of the environment that nothing reads are refused if they nearly are ones that something reads."""
+"""Environment variables with mistyped names are refused."""
 
 import re
 
 import pytest
 
-from serving.cli.common import KNOWN, PREFIX, check_environment
+from serving.cli.environment import KNOWN, PREFIX, check_environment
+from serving.cli.errors import UsageError
 from tests.support.commands import ROOT, run
 
 
@@ -18,12 +19,12 @@ from tests.support.commands import ROOT, run
         ("TLS_CERTS", "TLS_CERT"),
     ],
 )
-def test_a_mistyped_name_is_refused_and_the_right_one_told(given: str, meant: str) -> None:
-    with pytest.raises(ValueError, match=rf"{PREFIX}{given}; did you mean {PREFIX}{meant}\?"):
+def test_a_mistyped_name_is_refused_with_the_name_that_was_meant(given: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=rf"{PREFIX}{given} is unknown; did you mean {PREFIX}{meant}\?"):
         check_environment({f"{PREFIX}{given}": "x", "PATH": "/bin"})
 
 
-def test_what_is_read_what_kubernetes_adds_and_what_others_use_is_left_alone() -> None:
+def test_known_variables_those_of_kubernetes_and_others_are_allowed() -> None:
     read = {f"{PREFIX}{name}": "x" for name in KNOWN}
     added = ("SERVICE_HOST", "SERVICE_PORT_GRPC", "PORT", "PORT_50051_TCP_ADDR", "SERVER_PORT", "STATISTICS_PORT")
     check_environment(
@@ -31,7 +32,7 @@ def test_what_is_read_what_kubernetes_adds_and_what_others_use_is_left_alone() -
     )
 
 
-def test_all_that_the_code_reads_is_known() -> None:
+def test_all_variables_that_the_code_reads_are_known() -> None:
     folders = [ROOT / "serving", ROOT / "export", ROOT / "deploy"]
     sources = [path for folder in folders for path in folder.rglob("*.py")]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
@@ -40,7 +41,7 @@ def test_all_that_the_code_reads_is_known() -> None:
     assert read <= set(KNOWN)
 
 
-def test_the_command_ends_with_wrong_use() -> None:
+def test_a_command_with_a_mistyped_variable_is_wrong_use() -> None:
     finished = run("serving", "health", PAWSERVE_SERVER="127.0.0.1:1", PAWSERVE_STATISTIC_FILE="/run/secrets/url")
     assert (finished.returncode, finished.stdout) == (2, "")
     assert "did you mean PAWSERVE_STATISTICS_FILE" in finished.stderr

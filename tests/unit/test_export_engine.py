@@ -11,79 +11,21 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from export.checks.checks import CheckError
-from export.engine_command import build_and_check
-from export.tensorrt import EngineOptions
-from serving.bundle.manifest import Artifact, Bundle, Manifest
+from export.engine import build_and_check
+from export.tensorrt_plan import PlanOptions
+from serving.bundle.manifest import Bundle
 from serving.engine.base import EngineLayout
 from serving.engine.cuda import CudaError, Gpu, find_gpu
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
 from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineBuildError, read_plan
-from serving.image.preprocess import Preprocess
-from tests.support.fake_gpu import CLASSES, CROP, NAME, RELEASE, CudaCode, FakeGpu, sha256
+from tests.support.fake_gpu import CROP, NAME, RELEASE, CudaCode, FakeGpu, sha256
+from tests.support.fake_gpu_bundle import write_fake_bundle
 
-OPTIONS = EngineOptions(min_batch=1, opt_batch=2, max_batch=4)
+OPTIONS = PlanOptions(min_batch=1, opt_batch=2, max_batch=4)
 GPU = Gpu(0, NAME, "9.0")
-
-
-def graph() -> bytes:
-    """What the fake engine computes, as ONNX."""
-    constants = {
-        "axes": np.array([1, 2, 3], np.int64),
-        "scale": np.array([[0, 1 / 32]], np.float32),
-        "bias": np.array([0, -4], np.float32),
-    }
-    nodes = [
-        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Reshape", ["mean", "column"], ["means"]),
-        helper.make_node("Gemm", ["means", "scale", "bias"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"]),
-    ]
-    constants["column"] = np.array([-1, 1], np.int64)
-    model = helper.make_model(
-        helper.make_graph(
-            nodes,
-            "g",
-            [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", CROP, CROP, 3])],
-            [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", CLASSES])],
-            [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
-        ),
-        opset_imports=[helper.make_opsetid("", 20)],
-        ir_version=10,
-    )
-    return model.SerializeToString()
-
-
-def write_fake_bundle(tmp_path: Path) -> Bundle:
-    """models/pets/1, which the fake GPU computes as ONNX Runtime does."""
-    folder = tmp_path / "models" / "pets" / "1"
-    folder.mkdir(parents=True)
-    content = graph()
-    (folder / "model.fp32.onnx").write_bytes(content)
-    artifact = Artifact(file="model.fp32.onnx", precision="fp32", sha256=sha256(content), bytes=len(content))
-    preprocess = Preprocess(crop=16, resize=16)
-    object.__setattr__(preprocess, "crop", CROP)  # smaller than a network's, so that the tests are quick
-    manifest = Manifest(
-        name="pets",
-        version=1,
-        created="2026-01-01T00:00:00+00:00",
-        arch="resnet34",
-        classes=("cats", "dogs"),
-        preprocess=preprocess,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        temperature=1.0,
-        artifacts=(artifact,),
-        metrics={},
-        fingerprints={},
-        versions={},
-    )
-    return Bundle(folder, manifest)
 
 
 @pytest.fixture
@@ -122,7 +64,7 @@ def test_timings_of_an_earlier_build_are_offered_and_stale_ones_dropped(
     engines = tmp_path / "engines"
     build(bundle, engines)
     fake_gpu.stale_timings = True
-    build_and_check(bundle, "fp32", EngineOptions(max_batch=32), engines, None)
+    build_and_check(bundle, "fp32", PlanOptions(max_batch=32), engines, None)
     assert [line for line in fake_gpu.log if "timings" in line] == [
         "timings of 0 bytes",
         f"timings of {len(b'timings')} bytes",
@@ -130,7 +72,7 @@ def test_timings_of_an_earlier_build_are_offered_and_stale_ones_dropped(
     ]
 
 
-def break_nothing(gpu: FakeGpu) -> None:
+def change_output(gpu: FakeGpu) -> None:
     gpu.bias = 3.0
 
 
@@ -144,11 +86,11 @@ def break_parser(gpu: FakeGpu) -> None:
         (break_parser, EngineBuildError, r"'/body/fft' \(DFT\): no importer for it; node '/x'"),
         (lambda gpu: setattr(gpu, "build_fails", True), EngineBuildError, "no tactic fits the workspace.*1,024 MiB"),
         (lambda gpu: setattr(gpu, "builder_fails", True), EngineBuildError, "factory function returned nullptr"),
-        (lambda gpu: setattr(gpu, "profile_index", -1), EngineBuildError, "refuses the optimization profile"),
+        (lambda gpu: setattr(gpu, "profile_index", -1), EngineBuildError, "rejects the optimization profile"),
         (lambda gpu: setattr(gpu, "no_context", True), EngineBuildError, "made no execution context"),
         (lambda gpu: setattr(gpu, "context_bytes", 4 << 30), EngineBuildError, "needs 4,096 MiB .* 1,024 MiB are free"),
         (lambda gpu: setattr(gpu, "refuse_execution", True), EngineBuildError, "could not run a batch"),
-        (break_nothing, CheckError, "differs from the trained network"),
+        (change_output, CheckError, "differs from ONNX Runtime"),
         (lambda gpu: setattr(gpu, "devices", 0), CudaError, "no NVIDIA GPU"),
         (lambda gpu: setattr(gpu, "count_error", CudaCode.cudaErrorNoDevice), CudaError, "no NVIDIA GPU"),
         (lambda gpu: setattr(gpu, "count_error", CudaCode.cudaErrorInsufficientDriver), CudaError, "driver 580"),
@@ -300,4 +242,4 @@ def test_a_gpu_that_is_not_there_is_refused_with_how_many_there_are(fake_gpu: Fa
 )
 def test_options_out_of_range_are_refused(wrong: dict[str, int], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        EngineOptions(**wrong)
+        PlanOptions(**wrong)

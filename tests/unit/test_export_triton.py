@@ -5,11 +5,12 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from export.triton import TritonOptions, write_repository
-from serving.bundle.manifest import Artifact, Bundle, BundleError, Manifest
+from serving.bundle.manifest import MANIFEST, Artifact, Bundle, BundleError, Manifest
 from serving.engine.cuda import CudaError
 from serving.image.preprocess import Preprocess
 from tests.support.fake_gpu import FakeGpu, sha256
@@ -61,7 +62,14 @@ def bundle(tmp_path: Path) -> Bundle:
         fingerprints={},
         versions={},
     )
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return Bundle(folder, manifest)
+
+
+def write(bundle: Bundle, tmp_path: Path, **options: Any) -> Path:
+    """Write the repository of a bundle in `tmp_path / "out"`."""
+    places = {"bundle": bundle.folder, "out": tmp_path / "out", "engines": tmp_path / "engines"}
+    return write_repository(TritonOptions(**{**places, **options}))
 
 
 def parse(config: Path) -> dict[str, object]:
@@ -76,8 +84,7 @@ def parse(config: Path) -> dict[str, object]:
 
 
 def test_triton_s_own_schema_reads_the_configuration(bundle: Bundle, tmp_path: Path) -> None:
-    options = TritonOptions(precision="int8", instances=2, max_batch=8, max_queue_delay_us=500)
-    folder = write_repository(bundle, tmp_path / "out", options, tmp_path / "engines")
+    folder = write(bundle, tmp_path, instances=2, max_batch=8, max_queue_delay_us=500)
     assert sorted(str(path.relative_to(tmp_path / "out")) for path in folder.rglob("*") if path.is_file()) == [
         "pets/3/model.onnx",
         "pets/config.pbtxt",
@@ -98,36 +105,32 @@ def test_triton_s_own_schema_reads_the_configuration(bundle: Bundle, tmp_path: P
 
 
 def test_the_tensorrt_backend_takes_this_host_s_engine(bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu) -> None:
-    engines = tmp_path / "engines"
-    fake_gpu.write_engine(engines, bundle.artifact("int8", "tensorrt").sha256, "int8", max_batch=16)
-    options = TritonOptions(backend="tensorrt", precision="int8", device="gpu", max_batch=16)
-    folder = write_repository(bundle, tmp_path / "out", options, engines)
+    fake_gpu.write_engine(tmp_path / "engines", bundle.artifact("int8", "tensorrt").sha256, "int8", max_batch=16)
+    folder = write(bundle, tmp_path, backend="tensorrt", device="gpu", max_batch=16)
     assert (folder / "3" / "model.plan").read_bytes() == fake_gpu.plan(16)
     config = parse(folder / "config.pbtxt")
     assert config["platform"] == "tensorrt_plan"
     assert "backend" not in config
     assert config["instance_group"] == [{"count": 1, "kind": "KIND_GPU"}]
-    too_large = TritonOptions(backend="tensorrt", precision="int8", device="gpu", max_batch=32)
     with pytest.raises(ValueError, match="built for at most 16"):
-        write_repository(bundle, tmp_path / "other", too_large, engines)
+        write(bundle, tmp_path, out=tmp_path / "other", backend="tensorrt", device="gpu", max_batch=32)
 
 
 def test_without_a_gpu_the_tensorrt_backend_is_refused_and_nothing_is_written(bundle: Bundle, tmp_path: Path) -> None:
-    options = TritonOptions(backend="tensorrt", precision="fp32", device="gpu")
     with pytest.raises(CudaError, match="driver|no NVIDIA GPU|cuda-python"):
-        write_repository(bundle, tmp_path / "out", options, tmp_path / "engines")
+        write(bundle, tmp_path, backend="tensorrt", precision="fp32", device="gpu")
     assert not (tmp_path / "out").exists()
 
 
 def test_what_is_there_is_not_overwritten_and_a_damaged_file_not_copied(bundle: Bundle, tmp_path: Path) -> None:
-    write_repository(bundle, tmp_path / "out", TritonOptions(), tmp_path)
-    with pytest.raises(ValueError, match="nothing is overwritten"):
-        write_repository(bundle, tmp_path / "out", TritonOptions(), tmp_path)
+    write(bundle, tmp_path)
+    with pytest.raises(ValueError, match="is not overwritten"):
+        write(bundle, tmp_path)
     (bundle.folder / "model.fp32.onnx").write_bytes(b"fp23")
     with pytest.raises(BundleError, match="changed after the export"):
-        write_repository(bundle, tmp_path / "other", TritonOptions(precision="fp32"), tmp_path)
+        write(bundle, tmp_path, out=tmp_path / "other", precision="fp32")
     with pytest.raises(BundleError, match="has no fp16 artifact"):
-        write_repository(bundle, tmp_path / "other", TritonOptions(precision="fp16"), tmp_path)
+        write(bundle, tmp_path, out=tmp_path / "other", precision="fp16")
     assert not (tmp_path / "other" / "pets").exists()
 
 
@@ -140,6 +143,6 @@ def test_what_is_there_is_not_overwritten_and_a_damaged_file_not_copied(bundle: 
         ({"max_queue_delay_us": -1}, "max_queue_delay_us is -1"),
     ],
 )
-def test_options_out_of_range_are_refused(wrong: dict[str, object], complaint: str) -> None:
+def test_options_out_of_range_are_rejected(wrong: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        TritonOptions(**wrong)
+        TritonOptions(bundle=Path("models/pets/3"), out=Path("out"), **wrong)

@@ -11,9 +11,9 @@ from PIL import Image
 
 from serving.image.decode import ImageError, Limits, PixelRoom, Reason, decode
 from serving.image.preprocess import Preprocess
-from tests.golden.draw import encoded, picture
+from tests.support.images import encoded, sample_image
 
-IMAGE = picture()
+IMAGE = sample_image()
 JPEG, GIF = encoded(IMAGE, "JPEG"), encoded(IMAGE, "GIF")
 FRAME = GIF.index(b",", 13 + 3 * 256)
 MANY = 300_000

@@ -13,9 +13,9 @@ from PIL import Image
 from serving.image.decode import ImageError, Limits, Reason, decode
 from serving.image.headers import plain_size
 from serving.image.orientation import EXIF_ORIENTATION
-from tests.golden.draw import encoded, picture
+from tests.support.images import encoded, sample_image
 
-PICTURE = picture()
+PICTURE = sample_image()
 PLAIN = encoded(PICTURE, "JPEG", quality=90)
 
 

@@ -152,6 +152,18 @@ def test_the_client_needs_nothing_of_the_server() -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("use_case", ["serving.rpc.classification", "serving.rpc.labels", "serving.rpc.api_errors"])
+def test_the_use_cases_need_no_protocol(use_case: str) -> None:
+    reached, waiting = {use_case}, [use_case]
+    while waiting:
+        importer = waiting.pop()
+        found = {each.imported for each in imports() if each.importer == importer} - reached
+        reached |= found
+        waiting += found & modules().keys()
+    protocols = ("grpc", "google", "serving.pb")
+    assert [module for module in sorted(reached) if module.startswith(protocols)] == []
+
+
 def test_private_names_stay_in_their_room() -> None:
     wrong = [
         str(each)

@@ -18,8 +18,7 @@ from serving.image.preprocess import Preprocess
 from serving.models.layout import LayoutOptions, TunedLayout, candidates, unmeasured, worker_cpus
 from serving.models.loader import ServedModel, ServingOptions, load_model
 from serving.models.tuning import search
-from tests.support.bundles import write_bundle
-from tests.unit.test_repository import OPTIONS
+from tests.support.bundles import OPTIONS, write_bundle
 
 QUICK = LayoutOptions(seconds=0.2)
 

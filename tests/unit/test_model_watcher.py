@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError, Manifest
-from serving.models.repository import ModelNotFound, ModelRepository, find_bundles, load_model
+from serving.models.loader import load_model
+from serving.models.repository import ModelNotFound, ModelRepository
 from serving.models.watcher import ModelWatcher
 from serving.statistics.store import StatisticsUnavailable
-from tests.support.bundles import write_bundle
-from tests.unit.test_repository import OPTIONS
+from tests.support.bundles import OPTIONS, write_bundle
 
 
 def watched(
@@ -62,7 +63,7 @@ def test_what_was_unloaded_stays_away_until_it_is_loaded_in_its_newest_version(m
         await watcher.scan()
         assert served(repository) == ["cats/3", "dogs/1"]
         assert repository.loaded == {"cats": 3, "dogs": 1}
-        assert not repository.refused
+        assert not repository.failed
 
     watched(models, test)
 
@@ -96,9 +97,9 @@ def test_a_bad_version_is_told_to_who_asks_for_it_and_none_older_is_loaded_inste
             with pytest.raises(BundleError, match="0 bytes"):
                 await watcher.load("cats")
         assert served(repository) == ["cats/1", "dogs/1"]
-        assert repository.refused == {"cats": 2}
+        assert repository.failed == {"cats": 2}
         await watcher.scan()  # nothing has changed: it is not tried again
-        assert repository.refused == {"cats": 2}
+        assert repository.failed == {"cats": 2}
         await watcher.unload("cats")
         with pytest.raises(BundleError, match="0 bytes"):
             await watcher.load("cats")

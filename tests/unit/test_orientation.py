@@ -13,10 +13,10 @@ from PIL import Image
 
 from serving.image import orientation as upright
 from serving.image.decode import Limits, decode
-from tests.golden.draw import encoded, picture
 from tests.support.commands import ROOT
+from tests.support.images import encoded, sample_image
 
-PICTURE = picture()
+PICTURE = sample_image()
 GREY = PICTURE.convert("L")
 KINDS = {
     "RGB": (PICTURE, {}),

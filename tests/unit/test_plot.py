@@ -1,4 +1,4 @@
-"""The picture of a confusion matrix, for two classes and for very many."""
+"""The plot of a confusion matrix, for two classes and for very many."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.cli.plot import RIGHT, WHITE, draw_confusion_matrix, plot_confusion_matrix
+from serving.cli.plot import CORRECT, WHITE, draw_confusion_matrix, plot_confusion_matrix
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.pawserve.statistics import to_statistics
 from serving.statistics.calibration import to_bins
@@ -24,18 +24,18 @@ def colours(image: Image.Image) -> set[tuple[int, int, int]]:
     return {colour for _, colour in image.getcolors(maxcolors=1 << 24)}
 
 
-def test_a_perfect_matrix_is_shaded_on_its_diagonal_only() -> None:
+def test_without_errors_only_the_diagonal_is_shaded() -> None:
     image = draw_confusion_matrix(statistics([[500, 0], [0, 3]]))
     pixels = np.asarray(image)
-    right = np.argwhere((pixels == RIGHT).all(axis=2))
-    top, left = right.min(axis=0)
-    side = (right.max(axis=0) - right.min(axis=0)).max() // 2
-    for row, column, shade in ((0, 0, RIGHT), (0, 1, WHITE), (1, 0, WHITE), (1, 1, RIGHT)):
+    correct = np.argwhere((pixels == CORRECT).all(axis=2))
+    top, left = correct.min(axis=0)
+    side = (correct.max(axis=0) - correct.min(axis=0)).max() // 2
+    for row, column, shade in ((0, 0, CORRECT), (0, 1, WHITE), (1, 0, WHITE), (1, 1, CORRECT)):
         corner = pixels[top + row * side + side // 8, left + column * side + side // 8]
         assert tuple(corner) == shade, (row, column)
 
 
-def test_errors_are_visible_even_when_they_are_few() -> None:
+def test_few_errors_are_visible() -> None:
     perfect = colours(draw_confusion_matrix(statistics([[1000, 0], [0, 1000]])))
     nearly = colours(draw_confusion_matrix(statistics([[990, 10], [0, 1000]])))
     reddish = [colour for colour in nearly - perfect if colour[0] > colour[2] + 8]
@@ -43,7 +43,7 @@ def test_errors_are_visible_even_when_they_are_few() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 23, 130, 1000])
-def test_any_number_of_classes_gives_a_picture_of_reasonable_size(count: int, tmp_path: Path) -> None:
+def test_any_number_of_classes_gives_an_image_of_reasonable_size(count: int, tmp_path: Path) -> None:
     path = tmp_path / "matrix.png"
     plot_confusion_matrix(statistics(np.eye(count, dtype=np.int64) * 7, "a class with quite a long name, number"), path)
     with Image.open(path) as image:

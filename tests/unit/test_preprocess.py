@@ -6,7 +6,8 @@ from PIL import Image
 
 from serving.image.preprocess import PIXELS_VERSION, Preprocess
 from serving.image.views import make_views
-from tests.golden.draw import FOLDER, PREPROCESS, encoded, picture
+from tests.golden.draw import FOLDER, PREPROCESS
+from tests.support.images import encoded, sample_image
 
 GOLDEN = sorted(path.with_suffix("") for path in FOLDER.glob("*.npz"))
 
@@ -29,7 +30,7 @@ def test_the_pixels_are_those_that_were_pinned(path) -> None:
 def test_the_canvas_is_the_middle_square_resized_as_pillow_resizes_it(
     size: tuple[int, int], interpolation: str
 ) -> None:
-    image = picture().resize(size)
+    image = sample_image().resize(size)
     side = min(size)
     left, top = (size[0] - side) / 2, (size[1] - side) / 2
     expected = image.resize((64, 64), Image.Resampling[interpolation.upper()], box=(left, top, left + side, top + side))
@@ -44,9 +45,9 @@ def test_a_picture_smaller_than_the_crop_is_enlarged() -> None:
 
 
 def test_a_scaled_decode_changes_pixels_little() -> None:
-    data = encoded(picture().resize((1200, 880)), "JPEG", quality=95)
+    data = encoded(sample_image().resize((1200, 880)), "JPEG", quality=95)
     fast = Preprocess(resize=256, crop=224).canvas(data)
-    whole = Preprocess(resize=256, crop=224).resize_middle(np.asarray(picture().resize((1200, 880))))
+    whole = Preprocess(resize=256, crop=224).resize_middle(np.asarray(sample_image().resize((1200, 880))))
     assert np.abs(fast.astype(int) - whole).mean() < 4
 
 

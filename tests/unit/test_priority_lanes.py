@@ -1,31 +1,21 @@
 """Who goes first under load: single first views before extra views of test-time augmentation, which are not starved."""
 
 import asyncio
-from collections.abc import Callable
 
-import pytest
-
-from serving.batching.batcher import DynamicBatcher
-from tests.unit.test_batcher import GatedEngine, batchers, begun, picture, run, values
-
-__all__ = ["batchers"]  # a fixture
-
-Batchers = Callable[..., DynamicBatcher]
+from tests.support.batching import Batchers, GatedEngine, begun, prepare_rows, run, values
 
 
 def test_single_views_overtake_extra_views_which_keep_a_share_of_the_turns(
-    batchers: Batchers, monkeypatch: pytest.MonkeyPatch
+    batchers: Batchers,
 ) -> None:
-    monkeypatch.setattr("serving.batching.workers.MAX_GATHERED_ROWS", 1)  # so that every picture has a turn of its own
-
     async def test() -> None:
         engine = GatedEngine(max_batch_size=1)
-        batcher = batchers(engine, workers=1)
-        tasks = [asyncio.create_task(batcher.compute([picture(0)], 1))]
+        batcher = batchers(engine, workers=1, max_gathered_rows=1)  # each image has a turn of its own
+        tasks = [asyncio.create_task(batcher.compute([prepare_rows(0)], 1))]
         assert await begun(engine) == [0]
         for first in (100, 110):  # two pictures of two views each, which came first
-            tasks.append(asyncio.create_task(batcher.compute([picture(first, rows=2)], 2)))
-        tasks += [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in range(1, 31)]
+            tasks.append(asyncio.create_task(batcher.compute([prepare_rows(first, rows=2)], 2)))
+        tasks += [asyncio.create_task(batcher.compute([prepare_rows(value)], 1)) for value in range(1, 31)]
         await asyncio.sleep(0)
         engine.release(35)
         outcomes = await asyncio.gather(*tasks)
@@ -41,12 +31,12 @@ def test_prepared_single_views_overtake_prepared_extra_views(batchers: Batchers)
     async def test() -> None:
         engine = GatedEngine(max_batch_size=1)
         batcher = batchers(engine, workers=2)
-        tasks = [asyncio.create_task(batcher.compute([picture(0)], 1))]
+        tasks = [asyncio.create_task(batcher.compute([prepare_rows(0)], 1))]
         assert await begun(engine) == [0]
-        tasks.append(asyncio.create_task(batcher.compute([picture(100, rows=3)], 3)))
+        tasks.append(asyncio.create_task(batcher.compute([prepare_rows(100, rows=3)], 3)))
         while batcher._workers.ready_rows < 3:
             await asyncio.sleep(0.001)
-        tasks += [asyncio.create_task(batcher.compute([picture(value)], 1)) for value in (1, 2)]
+        tasks += [asyncio.create_task(batcher.compute([prepare_rows(value)], 1)) for value in (1, 2)]
         while batcher._workers.ready_rows < 5:
             await asyncio.sleep(0.001)
         engine.release(6)
@@ -60,9 +50,9 @@ def test_further_views_of_a_picture_are_not_refused_and_count_as_in_flight(batch
     async def test() -> None:
         engine = GatedEngine(max_batch_size=4)
         batcher = batchers(engine, max_rows=2)
-        tasks = [asyncio.create_task(batcher.compute([picture(0), picture(1)], 1))]
+        tasks = [asyncio.create_task(batcher.compute([prepare_rows(0), prepare_rows(1)], 1))]
         await begun(engine)
-        tasks.append(asyncio.create_task(batcher.compute([picture(10, rows=4)], 4, extra=True)))
+        tasks.append(asyncio.create_task(batcher.compute([prepare_rows(10, rows=4)], 4, extra=True)))
         await asyncio.sleep(0)
         assert batcher.rows_in_flight == 6
         engine.release(10)

@@ -13,16 +13,15 @@ import serving.observability.metrics
 from serving.bundle.folder import open_version
 from serving.bundle.model_version import ModelVersion
 from serving.models.loader import ServedModel, load_model
-from serving.models.observers import ModelObserver
 from serving.models.repository import ModelRepository
 from serving.observability.collectors import versions_alive
 from serving.observability.metrics import Metrics
+from serving.observability.observers import VersionObserver
 from serving.statistics.store import Label
 from serving.tokens.tokens import PredictionRecord
-from tests.golden.draw import encoded
-from tests.support.bundles import write_bundle
-from tests.support.commands import eventually
-from tests.unit.test_repository import OPTIONS
+from tests.support.bundles import OPTIONS, write_bundle
+from tests.support.images import encoded
+from tests.support.waiting import eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "PNG")
 
@@ -40,7 +39,7 @@ class Serving:
         if not (self._models / "colours" / str(version)).exists():
             write_bundle(self._models, version=version)
         options = OPTIONS.__class__(
-            **{**vars(OPTIONS), "observer_of": lambda manifest: ModelObserver(manifest, self.metrics, None)}
+            **{**vars(OPTIONS), "make_observer": lambda manifest: VersionObserver(manifest, self.metrics, None)}
         )
         return load_model(open_version(self._models, ModelVersion("colours", version)), options)
 

@@ -5,21 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError
-from serving.image.decode import Limits
-from serving.models.layout import LayoutOptions
-from serving.models.repository import (
-    ModelNotFound,
-    ModelRepository,
-    ServingOptions,
-    find_bundles,
-    load_model,
-)
-from tests.support.bundles import write_bundle
-
-OPTIONS = ServingOptions(
-    layout=LayoutOptions(instances=1, threads=1, max_batch_size=2), layouts=None, max_rows=8, limits=Limits()
-)
+from serving.models.loader import load_model
+from serving.models.repository import ModelNotFound, ModelRepository
+from tests.support.bundles import OPTIONS, write_bundle
 
 
 def served(folder: Path, *wanted: str) -> list[str]:

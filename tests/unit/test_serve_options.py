@@ -1,4 +1,4 @@
-"""What `serve` is told is done or refused in words: no option is quietly replaced, none ends in a stack trace."""
+"""Options of `serve`: each is used as given or refused with a message, never replaced in silence."""
 
 import re
 import subprocess
@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from serving.__main__ import main
-from serving.cli import serve_options
-from serving.image.views import MAX_VIEWS
+from serving.cli.parser import COMMANDS, build_parser, main
+from serving.cli.serve_options import to_settings
 from serving.models.layout import LayoutOptions
 from serving.settings import Settings
 from tests.support.commands import ROOT
@@ -41,25 +40,23 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("option", "value"), REFUSED, ids=lambda word: word[:24])
-def test_what_cannot_be_meant_is_wrong_use_and_said(
-    option: str, value: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_values_that_are_not_allowed_are_wrong_use(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["serve", option, value])
     assert ended.value.code == 2
-    assert re.search(rf"argument {option}: '{re.escape(value)}' is no \w+", capsys.readouterr().err)
+    assert re.search(rf"argument (--\S+/)?{option}: '{re.escape(value)}' is not an? \w+", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--max-image-mib 64", "--max-image-mib 64 is more than --max-message-mib 32: no request could carry"),
+        ("--max-image-mib 64", "--max-image-mib 64 is more than --max-message-mib 32: no request could hold"),
         ("--max-image-mib 3 --max-message-mib 2", "raise --max-message-mib too"),
-        ("--max-views 9 --max-queue-views 8", "--max-views 9 is more than --max-queue-views 8"),
+        ("--max-views 9 --max-queue-views 8", "--max-views 9 is more than --max-views-in-flight 8"),
         ("--access-log --log-level warning", "--access-log writes at level info"),
-        ("--allow-plaintext-tokens", "--allow-plaintext-tokens has no effect without --auth-tokens"),
+        ("--allow-plaintext-tokens", "has no effect without --clients"),
         ("--tls-cert server.pem", "--tls-cert and --tls-key belong together"),
-        ("--tls-client-ca ca.pem", "needs --tls-cert and --tls-key"),
+        ("--tls-client-ca ca.pem", "which needs --tls-cert and --tls-key"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options: str, said: str) -> None:
@@ -68,12 +65,10 @@ def test_options_that_contradict_each_other_are_refused(options: str, said: str)
 
 
 def settings(*options: str) -> Settings:
-    from serving.__main__ import _parser
-
-    return serve_options.to_settings(_parser().parse_args(["serve", *options]))
+    return to_settings(build_parser("serve").parse_args(["serve", *options]))
 
 
-def test_usual_limits_give_way_to_those_that_are_asked_for() -> None:
+def test_default_limits_adapt_to_the_limits_that_are_given() -> None:
     assert settings().options.limits.max_bytes == 16 * 2**20
     assert settings("--max-message-mib", "8").options.limits.max_bytes == 8 * 2**20
     assert settings("--max-message-mib", "64", "--max-image-mib", "64").options.limits.max_bytes == 64 * 2**20
@@ -81,30 +76,57 @@ def test_usual_limits_give_way_to_those_that_are_asked_for() -> None:
     assert settings("--max-queue-views", "4").max_views == 4
 
 
-def test_the_most_views_are_those_that_there_are() -> None:
-    assert serve_options.MOST_VIEWS == MAX_VIEWS
-
-
-def test_the_plan_is_measured_for_as_long_as_the_library_would() -> None:
+def test_the_defaults_of_the_layout_are_those_of_the_library() -> None:
     assert settings("--models", "models").options.layout == LayoutOptions()
 
 
-def test_the_help_tells_the_defaults_that_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    from serving.__main__ import _parser
-
-    options = _parser().parse_args(["serve"])
+def test_the_help_states_the_actual_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    options = build_parser("serve").parse_args(["serve"])
     with pytest.raises(SystemExit):
         main(["serve", "--help"])
     page = " ".join(capsys.readouterr().out.split("options:")[1].split())
     defaults = re.findall(r" (--[a-z-]+) [A-Z:]+ (?:(?! --[a-z]).)*?\((\d[\d.]*)\)", page)
     assert len(defaults) >= 15
-    for option, told in defaults:
-        assert float(told) == getattr(options, option[2:].replace("-", "_")), option
+    for option, stated in defaults:
+        assert float(stated) == getattr(options, option[2:].replace("-", "_")), option
 
 
-def test_commands_that_serve_nothing_load_no_inference_libraries() -> None:
-    code = (
-        "import sys, serving.__main__; print([name for name in ('numpy', 'PIL', 'onnxruntime') if name in sys.modules])"
+HEAVY = ("grpc", "numpy", "onnxruntime", "PIL", "ray", "rich")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded"),
+    [
+        (["--help"], set()),
+        (["health", "--help"], {"grpc"}),
+        (["label", "--help"], {"grpc"}),
+        (["predict", "--help"], {"grpc", "rich"}),
+        (["stats", "--help"], {"grpc", "rich", "PIL"}),
+        (["new-token", "--help"], set()),
+        (["rotate-key", "--help"], set()),
+    ],
+)
+def test_commands_load_only_the_libraries_that_they_use(arguments: list[str], loaded: set[str]) -> None:
+    program = (
+        "import sys\nfrom serving.__main__ import main\ntry:\n    main(sys.argv[1:])\n"
+        f"except SystemExit:\n    print('loaded', *(name for name in {HEAVY} if name in sys.modules))"
     )
-    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert finished.stdout.strip() == "[]"
+    command = [sys.executable, "-c", program, *arguments]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(finished.stdout.splitlines()[-1].split()[1:]) == loaded
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert len(capsys.readouterr().out) > 400
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [("--poll-seconds", "--poll-interval", "7"), ("--max-queue-views", "--max-views-in-flight", "40")],
+)
+def test_earlier_names_of_options_are_accepted(old: str, new: str, value: str) -> None:
+    assert settings(old, value) == settings(new, value)

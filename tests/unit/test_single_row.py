@@ -4,49 +4,35 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import serving.engine.single_row
 import serving.system.cpus
+from serving.batching.admission import Admission
 from serving.batching.batcher import DynamicBatcher
 from serving.batching.requests import Prepare
+from serving.batching.workers import WorkerOptions
 from serving.bundle.manifest import open_bundle
 from serving.engine.base import EngineLayout
 from serving.engine.onnx import OnnxModel
-from serving.engine.single_row import EXPLORED, ONE_BY_ONE, REMEMBERED, SingleRowEngine
+from serving.engine.single_row import EXPLORED, ONE_BY_ONE, REMEMBERED, SingleRowEngine, SpreadEngine
 from serving.system.cpus import bindable_cpus
 from tests.support.bundles import write_bundle
-from tests.unit.test_cpus import V2_MOUNT, machine
+from tests.support.cgroups import V2_MOUNT, machine
 
 ROW = np.zeros((1, 1, 1, 3), np.uint8)
 ALLOWED = os.sched_getaffinity(0)
 
 
-class Clock:
-    """Seconds that pass only while engines compute."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
-CLOCK = Clock()
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.engine.single_row, "time", CLOCK)
-
-
 class Engine:
-    """Takes a while by the clock; remembers how many rows it computed, and on which CPUs."""
+    """Takes a while by a clock of its own; remembers how many rows it computed, and on which CPUs."""
+
+    now = 0.0
+    """Seconds, which pass only while engines compute."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.max_batch_size = 4
@@ -60,52 +46,57 @@ class Engine:
         self.cpus.append(os.sched_getaffinity(0))
         if self.failing:
             raise RuntimeError("no")
-        CLOCK.now += self.seconds
+        Engine.now += self.seconds
         return np.float32([[0.25, 0.75]] * len(images_NHWC))
 
     def close(self) -> None:
         pass
 
 
-def one_by_one(engine: Engine, cpus: list[int]) -> SingleRowEngine:
-    """Rows that had no company for as long as it takes."""
-    lone = SingleRowEngine(engine, cpus)
+def spreading(engine: Engine, cpus: Sequence[int], rows_in_flight: Callable[[], int] = lambda: 1) -> SpreadEngine:
+    """Spreads rows by a clock that advances only while engines compute."""
+    return SpreadEngine(engine, cpus, rows_in_flight, lambda: Engine.now)
+
+
+def one_by_one(engine: Engine, cpus: Sequence[int]) -> SpreadEngine:
+    """Has computed enough single rows to spread the next."""
+    spread = spreading(engine, cpus)
     for _ in range(ONE_BY_ONE):
-        lone.note(alone=True)
-    return lone
+        spread.run(Engine(), ROW)
+    return spread
 
 
 def test_rows_go_the_way_that_is_faster_now() -> None:
     spread, usual = Engine(0.001), Engine(0.004)
-    lone = one_by_one(spread, [])
+    single = one_by_one(spread, [])
     for _ in range(4 * EXPLORED):
-        lone.run(usual, ROW)
+        single.run(usual, ROW)
     assert len(usual.calls) <= 6, "the slower way is tried first, and then one time in EXPLORED"
     spread.seconds = 0.02  # another program has taken a CPU
     for _ in range(2 * EXPLORED):
-        lone.run(usual, ROW)
+        single.run(usual, ROW)
     before = len(spread.calls)
     for _ in range(2 * EXPLORED):
-        lone.run(usual, ROW)
+        single.run(usual, ROW)
     assert len(spread.calls) - before <= 3
     spread.seconds = 0.001  # and has given it back
     for _ in range((REMEMBERED + 1) * EXPLORED):
-        lone.run(usual, ROW)
+        single.run(usual, ROW)
     before = len(usual.calls)
     for _ in range(EXPLORED):
-        lone.run(usual, ROW)
+        single.run(usual, ROW)
     assert len(usual.calls) - before <= 2
 
 
 def test_one_slow_row_changes_nothing() -> None:
     spread, usual = Engine(), Engine(0.002)
-    lone = one_by_one(spread, [])
+    single = one_by_one(spread, [])
     for _ in range(REMEMBERED + 1):
-        lone.run(usual, ROW)
+        single.run(usual, ROW)
     spread.seconds, before = 0.05, len(spread.calls)
-    lone.run(usual, ROW)
+    single.run(usual, ROW)
     spread.seconds = 0
-    lone.run(usual, ROW)
+    single.run(usual, ROW)
     assert len(spread.calls) == before + 2
 
 
@@ -113,23 +104,23 @@ def test_the_thread_is_bound_while_it_computes_and_only_then() -> None:
     allowed = os.sched_getaffinity(0)
     cpu = max(allowed)
     spread, usual = Engine(), Engine(1)
-    lone = one_by_one(spread, [cpu])
+    single = one_by_one(spread, [cpu])
     for _ in range(3):
-        lone.run(usual, ROW)
+        single.run(usual, ROW)
     assert all(cpus == {cpu} for cpus in spread.cpus)
     assert all(cpus == allowed for cpus in usual.cpus)
     assert os.sched_getaffinity(0) == allowed
     spread.failing = True
     with pytest.raises(RuntimeError, match="no"):
-        lone.run(usual, ROW)
+        single.run(usual, ROW)
     assert os.sched_getaffinity(0) == allowed
 
 
 def test_a_cpu_that_was_taken_away_stops_nothing() -> None:
     spread, usual = Engine(), Engine(1)
-    lone = one_by_one(spread, [4095])
+    single = one_by_one(spread, [4095])
     for _ in range(3):
-        assert lone.run(usual, ROW).tolist() == [[0.25, 0.75]]
+        assert single.run(usual, ROW).tolist() == [[0.25, 0.75]]
     assert spread.cpus[-1] == os.sched_getaffinity(0)
 
 
@@ -142,8 +133,8 @@ def test_cpus_that_are_taken_away_while_a_row_is_computed_stop_nothing(monkeypat
             monkeypatch.setattr(serving.system.cpus.os, "sched_setaffinity", taken)
             return super().run(images_NHWC)
 
-    lone = one_by_one(Losing(), [max(os.sched_getaffinity(0))])
-    assert lone.run(Engine(1), ROW).tolist() == [[0.25, 0.75]]
+    single = one_by_one(Losing(), [max(os.sched_getaffinity(0))])
+    assert single.run(Engine(1), ROW).tolist() == [[0.25, 0.75]]
     monkeypatch.undo()
     os.sched_setaffinity(0, ALLOWED)
 
@@ -158,11 +149,11 @@ def test_who_comes_second_goes_the_usual_way() -> None:
             return super().run(images_NHWC)
 
     spread, usual = Waiting(), Engine()
-    lone = one_by_one(spread, [])
-    first = threading.Thread(target=lone.run, args=(usual, ROW))
+    single = one_by_one(spread, [])
+    first = threading.Thread(target=single.run, args=(usual, ROW))
     first.start()
     assert entered.wait(20)
-    lone.run(usual, ROW)
+    single.run(usual, ROW)
     leave.set()
     first.join()
     assert (spread.calls, usual.calls) == ([1], [1])
@@ -173,7 +164,9 @@ def batcher_of() -> Iterator[Callable[[Engine, Engine], DynamicBatcher]]:
     made: list[DynamicBatcher] = []
 
     def make(usual: Engine, spread: Engine) -> DynamicBatcher:
-        made.append(DynamicBatcher([usual], workers=2, max_rows=100, lone=SingleRowEngine(spread, [])))
+        admission = Admission(100)
+        engine = SingleRowEngine(usual, spreading(spread, [], lambda: admission.rows))
+        made.append(DynamicBatcher([engine], admission, WorkerOptions(count=2)))
         return made[-1]
 
     yield make
@@ -185,7 +178,7 @@ def picture(rows: int = 1) -> Prepare:
     return lambda: np.zeros((rows, 1, 1, 3), np.uint8)
 
 
-def test_only_a_row_that_is_alone_is_lone(batcher_of: Callable[[Engine, Engine], DynamicBatcher]) -> None:
+def test_only_a_row_without_others_in_flight_is_spread(batcher_of: Callable[[Engine, Engine], DynamicBatcher]) -> None:
     usual, spread = Engine(1), Engine()
     batcher = batcher_of(usual, spread)
     wanted = threading.Event()
@@ -211,7 +204,7 @@ def test_only_a_row_that_is_alone_is_lone(batcher_of: Callable[[Engine, Engine],
     asyncio.run(asyncio.wait_for(test(), 20))
 
 
-def test_a_row_that_others_came_to_ends_the_spreading_of_lone_rows(
+def test_a_row_that_others_came_to_ends_the_spreading(
     batcher_of: Callable[[Engine, Engine], DynamicBatcher],
 ) -> None:
     entered, leave = threading.Event(), threading.Event()
@@ -246,7 +239,7 @@ def test_a_row_that_others_came_to_ends_the_spreading_of_lone_rows(
     asyncio.run(asyncio.wait_for(test(), 20))
 
 
-def test_the_lone_engine_computes_the_same(tmp_path: Path) -> None:
+def test_the_spread_engine_computes_the_same(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     bundle = open_bundle(tmp_path / "colours" / "1")
     model = OnnxModel(bundle, bundle.manifest.artifacts[0])
@@ -254,10 +247,10 @@ def test_the_lone_engine_computes_the_same(tmp_path: Path) -> None:
     crop = bundle.manifest.preprocess.crop
     rng = np.random.default_rng(0)
     for cpus in ([], bindable_cpus()):
-        lone = one_by_one(model.single_row_engine(2, cpus), cpus)
+        single = one_by_one(model.single_row_engine(2, cpus), cpus)
         for _ in range(5):
             image = rng.integers(0, 256, (1, crop, crop, 3), np.uint8)
-            np.testing.assert_array_equal(lone.run(usual, image), usual.run(image))
+            np.testing.assert_array_equal(single.run(usual, image), usual.run(image))
 
 
 def test_threads_are_bound_only_where_all_cpus_are_this_process_s_own(

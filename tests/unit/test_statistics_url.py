@@ -1,10 +1,10 @@
-"""Where the statistics' database is named: the option, the environment, or a file, as secrets are mounted."""
+"""The URL of the statistics database: from the option, the environment or a file, as containers are given secrets."""
 
 from pathlib import Path
 
 import pytest
 
-from serving.cli.serve_options import find_statistics
+from serving.cli.statistics_options import find_statistics
 
 URL = "postgresql://pawserve:correct-horse@db/statistics"
 
@@ -15,11 +15,11 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_nothing_is_named() -> None:
+def test_the_default_is_empty() -> None:
     assert find_statistics(None) == ""
 
 
-def test_the_option_goes_before_the_environment_and_that_before_the_file(
+def test_the_option_precedes_the_environment_which_precedes_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "url").write_text(f"{URL}\n")
@@ -31,7 +31,7 @@ def test_the_option_goes_before_the_environment_and_that_before_the_file(
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", f"{URL} {URL}".encode(), b"\xff\xfe\x00"])
-def test_a_file_that_holds_no_url_is_refused_without_saying_what_it_holds(
+def test_a_file_without_a_url_is_refused_without_printing_its_content(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "url").write_bytes(content)
@@ -41,7 +41,7 @@ def test_a_file_that_holds_no_url_is_refused_without_saying_what_it_holds(
     assert "correct-horse" not in str(refused.value)
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAWSERVE_STATISTICS_FILE", str(tmp_path / "none"))
     with pytest.raises(ValueError, match="No such file"):
         find_statistics(None)

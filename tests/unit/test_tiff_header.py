@@ -9,7 +9,7 @@ from PIL import Image
 
 from serving.image.decode import ImageError, Reason, decode
 from serving.image.headers import tiling
-from tests.golden.draw import encoded, picture
+from tests.support.images import encoded, sample_image
 
 LZW, PACK_BITS = 5, 32_773
 
@@ -43,8 +43,8 @@ def test_a_picture_in_tiles_is_read() -> None:
 @pytest.mark.parametrize("big", [False, True])
 def test_files_without_tiles_have_none(big: bool) -> None:
     file = io.BytesIO()
-    picture().save(file, "TIFF", big_tiff=big)
+    sample_image().save(file, "TIFF", big_tiff=big)
     assert tiling(file.getvalue())[0] == 0
-    assert decode(file.getvalue()).shape == np.asarray(picture()).shape
-    with Image.open(io.BytesIO(encoded(picture(), "TIFF"))) as image:
+    assert decode(file.getvalue()).shape == np.asarray(sample_image()).shape
+    with Image.open(io.BytesIO(encoded(sample_image(), "TIFF"))) as image:
         assert image.format == "TIFF"

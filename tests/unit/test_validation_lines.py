@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.checks.agreement import compare
+from export.checks.checks import compare
 from training.data.images import LabelledImage
 from training.evaluation.temperature import softmax
 from training.runs.run import Run, validation_lines

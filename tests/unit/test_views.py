@@ -5,9 +5,9 @@ import pytest
 
 from serving.image.preprocess import Preprocess
 from serving.image.views import MAX_SHIFT, MAX_VIEWS, MAX_ZOOM, VIEWS, make_views
-from tests.golden.draw import encoded, picture
+from tests.support.images import encoded, sample_image
 
-CANVAS = Preprocess(resize=64, crop=56).canvas(encoded(picture(), "PNG"))
+CANVAS = Preprocess(resize=64, crop=56).canvas(encoded(sample_image(), "PNG"))
 
 
 def test_view_0_is_the_centre_and_view_1_its_mirror() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.statistics.calibration import bin_predictions, calibration_error_interval, expected_calibration_error
 from serving.statistics.confusion import wilson
 
-ECE_BINS = 15
 RESAMPLES = 1000
 
 
@@ -27,7 +27,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How well probabilities `[N, K]` fit the truth. Accuracy has a Wilson interval, the others bootstrap ones."""
+    """How well probabilities `[N, K]` fit the truth. Intervals: accuracy Wilson, nll and brier bootstrap."""
 
     n: int
     correct: int
@@ -37,7 +37,7 @@ class Metrics:
     brier: Interval
     """Mean squared distance between probabilities and one-hot truth, summed over classes: 0 to 2 (Brier 1950)."""
     ece: Interval
-    """Expected calibration error over 15 equal-width bins of confidence (Guo et al. 2017, equation 3)."""
+    """Expected calibration error over 10 bins of confidence, as the server computes it (serving/statistics)."""
 
     def accuracy_text(self) -> str:
         """As text: 98.33% (295/300)."""
@@ -74,18 +74,8 @@ def measure(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) 
         accuracy=Interval(accuracy.value, accuracy.lower, accuracy.upper),
         nll=_mean_interval(nll, samples),
         brier=_mean_interval(brier, samples),
-        ece=_ece_interval(confidence, right, samples),
+        ece=_calibration_error(confidence, right),
     )
-
-
-def calibration_bins(confidence_N: NDArray[np.float64], right_N: NDArray[np.bool_]) -> list[tuple[float, float, int]]:
-    """(mean confidence, accuracy, count) of each bin of confidence that holds a prediction."""
-    bin_of = np.minimum((confidence_N * ECE_BINS).astype(int), ECE_BINS - 1)
-    return [
-        (float(confidence_N[inside].mean()), float(right_N[inside].mean()), int(inside.sum()))
-        for inside in (bin_of == b for b in range(ECE_BINS))
-        if inside.any()
-    ]
 
 
 def _mean_interval(values: NDArray[np.float64], samples: NDArray[np.int64] | None) -> Interval:
@@ -97,24 +87,11 @@ def _mean_interval(values: NDArray[np.float64], samples: NDArray[np.int64] | Non
     return Interval(mean, float(lower), float(upper))
 
 
-def _ece_interval(
-    confidence: NDArray[np.float64], right: NDArray[np.bool_], samples: NDArray[np.int64] | None
-) -> Interval:
-    bin_of = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    gap = confidence - right
-
-    def ece(weights: NDArray[np.float64]) -> float:
-        return float(np.abs(np.bincount(bin_of, gap * weights, ECE_BINS)).sum() / weights.sum())
-
-    n = len(gap)
-    value = ece(np.ones(n))
-    if samples is None:
-        rng = np.random.default_rng(0)
-        draws = [ece(rng.poisson(1.0, n).astype(np.float64)) for _ in range(200)]  # the Poisson bootstrap
-    else:
-        draws = [ece(np.bincount(sample, minlength=n).astype(np.float64)) for sample in samples]
-    lower, upper = np.quantile(draws, (0.025, 0.975))
-    return Interval(value, float(lower), float(upper))
+def _calibration_error(confidence_N: NDArray[np.float64], correct_N: NDArray[np.bool_]) -> Interval:
+    bins = bin_predictions(confidence_N, correct_N)
+    value = expected_calibration_error(bins)
+    assert value is not None  # there are images
+    return Interval(value, *calibration_error_interval(bins))
 
 
 @dataclass(frozen=True)

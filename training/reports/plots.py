@@ -18,6 +18,7 @@ from matplotlib.font_manager import fontManager, get_font
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from serving.statistics.calibration import Bin
 from serving.statistics.confusion import ConfusionMatrix
 from training.fitting.loop import EpochResult
 from training.fitting.lr_finder import LrCurve
@@ -223,13 +224,16 @@ def _binned(counts_KK: NDArray[np.int64]) -> NDArray[np.int64]:
     return binned
 
 
-def plot_calibration(bins: Sequence[tuple[float, float, int]]) -> bytes:
+def plot_calibration(bins: Sequence[Bin]) -> bytes:
     """Accuracy against confidence: on the diagonal, a network is as often right as it says."""
     figure, axes = _figure(4.4, 4.0)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="as sure as right")
-    areas = [20 + 180 * count / max(n for _, _, n in bins) for _, _, count in bins]
-    axes.scatter([c for c, _, _ in bins], [a for _, a, _ in bins], areas, color=BLUE, label="images, by confidence")
-    low = max(0.0, min(min(c, a) for c, a, _ in bins) - 0.05)
+    filled = [(each.mean_probability or 0.0, each.accuracy) for each in bins if each.accuracy is not None]
+    x, y = [mean for mean, _ in filled], [accuracy.value for _, accuracy in filled]
+    largest = max(accuracy.count for _, accuracy in filled)
+    areas = [20 + 180 * accuracy.count / largest for _, accuracy in filled]
+    axes.scatter(x, y, areas, color=BLUE, label="images, by confidence")
+    low = max(0.0, min(*x, *y) - 0.05)
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(low, 1.04), ylim=(low, 1.04))
     axes.legend(frameon=False, loc="upper left")
     return _png(figure)

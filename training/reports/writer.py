@@ -12,12 +12,13 @@ import numpy as np
 import safetensors.torch
 from numpy.typing import NDArray
 
+from serving.statistics.calibration import bin_predictions
 from training.console import progress
 from training.data.augment import contact_sheet
 from training.data.images import Skipped, Split, shared_images
 from training.data.sources import random_batches
 from training.evaluation.evaluation import Evaluation
-from training.evaluation.metrics import calibration_bins, compare
+from training.evaluation.metrics import compare
 from training.features.lookup import resized
 from training.fitting.loop import TrainingError
 from training.fitting.session import FitSession, shortened
@@ -95,7 +96,7 @@ def write_report(
         "confusion": ("Confusion matrix of the validation images", plot_confusion(evaluation.confusion)),
         "calibration": (
             "Calibration: how sure, and how often right",
-            plot_calibration(calibration_bins(confidence, right)),
+            plot_calibration(bin_predictions(confidence, right)),
         ),
     }
     for number, curve in enumerate(fitted.reached.curves, 1):

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol, as KServe and Triton speak it."""
+"""The Open Inference Protocol of KServe and Triton: a thin shell over `ClassificationService` and `ModelWatcher`."""

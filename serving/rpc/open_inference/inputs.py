@@ -1,4 +1,4 @@
-"""The tensors of an Open Inference Protocol request in; pictures out. Every size is checked before it is believed."""
+"""The images in the tensors of an Open Inference Protocol request. Every size is checked before it is used."""
 
 import struct
 from collections.abc import Iterator
@@ -9,50 +9,54 @@ from numpy.typing import NDArray
 
 from serving.models.classifier import ImageData
 from serving.pb.inference import open_inference_pb2 as pb
-from serving.rpc.errors import ApiError, invalid
+from serving.rpc.api_errors import ApiError, invalid
 
 ENCODED, PIXELS = "images", "pixels"
 """The two inputs: a request has exactly one of them."""
 INPUTS = {ENCODED: ("BYTES", (-1,)), PIXELS: ("UINT8", (-1, -1, -1, 3))}
-"""Datatype and shape; -1 where the caller chooses."""
-MAX_PICTURES = 64
+"""Datatype and shape; -1 where the client chooses."""
+MAX_IMAGES = 64
 MAX_TYPED_PIXELS = 1_000_000
-"""Most elements of `uint_contents`: each is a number of its own, which takes long to read."""
+"""Most elements of `uint_contents`, which take long to read one by one."""
 _LENGTH = struct.Struct("<I")
 _MAX_SHOWN = 100
 
 
-def read_pictures(request: pb.ModelInferRequest, max_pixels: int) -> list[ImageData]:
-    """The pictures of a request.
+def parse_images(request: pb.ModelInferRequest, max_pixels: int) -> list[ImageData]:
+    """Read the images of a request.
 
     Args:
-        max_pixels: most pixels that one picture may have.
+        max_pixels: most pixels of one image.
 
     Returns:
-        1 to 64 pictures: encoded, or uint8 `[H, W, 3]`.
+        1 to 64 images: encoded, or uint8 `[H, W, 3]`.
 
     Raises:
-        ApiError: INVALID_ARGUMENT, naming the field that is at fault.
+        ApiError: INVALID_ARGUMENT, naming the invalid field.
     """
     if len(request.inputs) != 1:
-        raise _wrong("inputs", f"there are {len(request.inputs)} inputs; send one, {_choices()}")
+        raise _invalid("inputs", f"there are {len(request.inputs)} inputs; send one, {_choices()}")
     tensor = request.inputs[0]
     if tensor.name not in INPUTS:
-        raise _wrong("inputs[0].name", f"there is no input {tensor.name[:_MAX_SHOWN]!r}; send {_choices()}")
+        raise _invalid("inputs[0].name", f"there is no input {tensor.name[:_MAX_SHOWN]!r}; send {_choices()}")
     datatype, _ = INPUTS[tensor.name]
     if tensor.datatype != datatype:
         given = tensor.datatype[:_MAX_SHOWN]
-        raise _wrong("inputs[0].datatype", f"{tensor.name} has datatype {given!r}; send {_choices()}")
-    # KServe's client tells the size of raw contents, which have one of their own
+        raise _invalid("inputs[0].datatype", f"{tensor.name} has datatype {given!r}; send {_choices()}")
+    # KServe's client repeats the size of the raw contents here
     if unknown := set(tensor.parameters) - {"binary_data_size"}:
         name = min(unknown)[:_MAX_SHOWN]
-        raise _wrong("inputs[0].parameters", f"parameter {name!r} of an input is not known; shared memory is not read")
+        raise _invalid(
+            "inputs[0].parameters", f"parameter {name!r} of an input is not known; shared memory is not supported"
+        )
     shape = _check_shape(tensor, max_pixels)
     raws = request.raw_input_contents
     if raws and tensor.contents.ByteSize():
-        raise _wrong("raw_input_contents", "the input is in raw_input_contents and in contents; send one of them")
+        raise _invalid(
+            "raw_input_contents", "the input is both in raw_input_contents and in contents; send one of them"
+        )
     if len(raws) > 1:
-        raise _wrong("raw_input_contents", f"there are {len(raws)} raw_input_contents for 1 input")
+        raise _invalid("raw_input_contents", f"there are {len(raws)} raw_input_contents for 1 input; send one")
     if tensor.name == ENCODED:
         return [*(_split(raws[0], shape[0]) if raws else _typed_bytes(tensor, shape[0]))]
     return [*_pixels(raws[0] if raws else None, tensor, shape)]
@@ -64,31 +68,31 @@ def _check_shape(tensor: pb.ModelInferRequest.InferInputTensor, max_pixels: int)
     field = "inputs[0].shape"
     if tensor.name == ENCODED:
         if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
-            raise _wrong(field, f"{shown}; send [N] or [N, 1]")
+            raise _invalid(field, f"{shown}; send [N] or [N, 1]")
     elif len(shape) != 4 or shape[3] != 3 or min(shape[1:3]) < 1:
-        raise _wrong(field, f"{shown}; send [N, H, W, 3]")
+        raise _invalid(field, f"{shown}; send [N, H, W, 3]")
     elif shape[1] * shape[2] > max_pixels:
-        raise invalid("TOO_LARGE", f"{shown}; at most {max_pixels:,} pixels a picture are taken", field)
-    if not 1 <= shape[0] <= MAX_PICTURES:
-        message = f"{shown}; N must be 1 to {MAX_PICTURES}"
-        raise invalid("COUNT_OUT_OF_RANGE", message, field, most=str(MAX_PICTURES))
+        raise invalid("TOO_LARGE", f"{shown}; an image may have at most {max_pixels:,} pixels", field)
+    if not 1 <= shape[0] <= MAX_IMAGES:
+        message = f"{shown}; N must be 1 to {MAX_IMAGES}"
+        raise invalid("COUNT_OUT_OF_RANGE", message, field, most=str(MAX_IMAGES))
     return shape
 
 
 def _split(raw: bytes, count: int) -> Iterator[bytes]:
-    """Elements of BYTES: each has its length before it, in four bytes, little endian."""
+    """The elements of BYTES, each preceded by its length in four bytes, little endian."""
     at = 0
     for index in range(count):
         if len(raw) - at < _LENGTH.size:
-            raise _wrong_raw(f"ends at element {index} of {count}: its length, four bytes, is missing")
+            raise _invalid_raw(f"ends at element {index} of {count}: its length, four bytes, is missing")
         (length,) = _LENGTH.unpack_from(raw, at)
         at += _LENGTH.size
         if length > len(raw) - at:
-            raise _wrong_raw(f"says that element {index} has {length:,} bytes, and {len(raw) - at:,} follow")
+            raise _invalid_raw(f"gives element {index} {length:,} bytes, but only {len(raw) - at:,} follow")
         yield raw[at : at + length]
         at += length
     if at != len(raw):
-        raise _wrong_raw(f"has {len(raw) - at:,} bytes after its {count} elements")
+        raise _invalid_raw(f"has {len(raw) - at:,} bytes after its {count} elements")
 
 
 def _typed_bytes(tensor: pb.ModelInferRequest.InferInputTensor, count: int) -> list[bytes]:
@@ -96,7 +100,7 @@ def _typed_bytes(tensor: pb.ModelInferRequest.InferInputTensor, count: int) -> l
     elements = tensor.contents.bytes_contents
     if len(elements) != count:
         field = "inputs[0].contents.bytes_contents"
-        raise _wrong(field, f"it has {len(elements):,} elements, and the shape {count}")
+        raise _invalid(field, f"it has {len(elements):,} elements; the shape needs {count:,}")
     return list(elements)
 
 
@@ -106,33 +110,33 @@ def _pixels(
     count = prod(shape)
     if raw is not None:
         if len(raw) != count:
-            raise _wrong_raw(f"has {len(raw):,} bytes, and the shape {count:,}")
+            raise _invalid_raw(f"has {len(raw):,} bytes; the shape needs {count:,}")
         return np.frombuffer(raw, np.uint8).reshape(shape)
     _check_contents(tensor, "uint_contents")
     elements, field = tensor.contents.uint_contents, "inputs[0].contents.uint_contents"
     if len(elements) != count:
-        raise _wrong(field, f"it has {len(elements):,} elements, and the shape {count:,}")
+        raise _invalid(field, f"it has {len(elements):,} elements; the shape needs {count:,}")
     if count > MAX_TYPED_PIXELS:
-        raise _wrong(field, f"it has {count:,} elements; send more than {MAX_TYPED_PIXELS:,} as raw_input_contents")
+        raise _invalid(field, f"it has {count:,} elements; send more than {MAX_TYPED_PIXELS:,} as raw_input_contents")
     pixels = np.fromiter(elements, np.uint32, count)
     if pixels.max() > 255:
-        raise _wrong(field, f"an element is {pixels.max():,}; UINT8 is 0 to 255")
+        raise _invalid(field, f"an element is {pixels.max():,}; UINT8 allows 0 to 255")
     return pixels.astype(np.uint8).reshape(shape)
 
 
 def _check_contents(tensor: pb.ModelInferRequest.InferInputTensor, expected: str) -> None:
     others = [field.name for field, _ in tensor.contents.ListFields() if field.name != expected]
     if others:
-        raise _wrong(f"inputs[0].contents.{others[0]}", f"{tensor.name} is {tensor.datatype}: send {expected}")
+        raise _invalid(f"inputs[0].contents.{others[0]}", f"{tensor.name} is {tensor.datatype}: send {expected}")
 
 
 def _choices() -> str:
-    return f"{ENCODED!r}, BYTES [N], encoded pictures, or {PIXELS!r}, UINT8 [N, H, W, 3], RGB"
+    return f"{ENCODED!r}, BYTES [N], encoded images, or {PIXELS!r}, UINT8 [N, H, W, 3], RGB"
 
 
-def _wrong(field: str, message: str) -> ApiError:
+def _invalid(field: str, message: str) -> ApiError:
     return invalid("TENSOR_INVALID", message, field)
 
 
-def _wrong_raw(message: str) -> ApiError:
-    return _wrong("raw_input_contents", f"raw_input_contents[0] {message}")
+def _invalid_raw(message: str) -> ApiError:
+    return _invalid("raw_input_contents", f"raw_input_contents[0] {message}")

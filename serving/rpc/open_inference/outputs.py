@@ -1,7 +1,4 @@
-"""Served models in; what the Open Inference Protocol says of them out.
-
-Predictions in; the tensors that an Open Inference Protocol request asked for out.
-"""
+"""The outputs of the Open Inference Protocol: their description for each model, and their tensors."""
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -10,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from serving.models.repository import ServedModel
+from serving.models.loader import ServedModel
 from serving.pb.inference import open_inference_pb2 as pb
+from serving.rpc.api_errors import ApiError, invalid
 from serving.rpc.classification import ClassifySpec, SignedPrediction
-from serving.rpc.errors import ApiError, invalid
-from serving.rpc.open_inference.inputs import INPUTS, MAX_PICTURES
+from serving.rpc.open_inference.inputs import INPUTS, MAX_IMAGES
 
 PLATFORM = "pawserve"
 _DATA_TYPES = {
@@ -41,12 +38,12 @@ def to_metadata(model: ServedModel, versions: Iterable[int]) -> pb.ModelMetadata
 
 
 def to_config(model: ServedModel) -> pb.ModelConfig:
-    """The same, as Triton's clients want it."""
+    """The same, in the form that Triton's clients need."""
     return pb.ModelConfig(
         name=model.manifest.name,
         platform=PLATFORM,
         backend=PLATFORM,
-        max_batch_size=MAX_PICTURES,
+        max_batch_size=MAX_IMAGES,
         input=[
             pb.ModelInput(name=name, data_type=_DATA_TYPES[datatype], dims=shape[1:] or [1], optional=True)
             for name, (datatype, shape) in INPUTS.items()
@@ -59,13 +56,13 @@ def to_config(model: ServedModel) -> pb.ModelConfig:
 
 
 def to_statistics(model: ServedModel) -> pb.ModelStatistics:
-    """How much a version inferred since it was loaded."""
+    """The work of a version since it was loaded."""
     usage = model.classifier.usage
     return pb.ModelStatistics(
         name=model.manifest.name,
         version=str(model.manifest.version),
         last_inference=usage.last_ms,
-        inference_count=usage.pictures,
+        inference_count=usage.images,
         execution_count=usage.engine_calls,
         inference_stats=pb.InferStatistics(
             success=pb.StatisticDuration(count=usage.answered, ns=usage.answered_ns),
@@ -75,7 +72,7 @@ def to_statistics(model: ServedModel) -> pb.ModelStatistics:
 
 
 def _dims(model: ServedModel, output: str) -> list[int]:
-    """An output's shape without the pictures; -1 where the request chooses."""
+    """An output's shape without the axis of images; -1 where the request chooses."""
     if not OUTPUTS[output].per_class:
         return []
     return [len(model.manifest.classes)] if output == "probabilities" else [-1]
@@ -91,74 +88,83 @@ _MAX_SHOWN = 100
 class _Output:
     datatype: str
     per_class: bool
-    """Whether it has a row of values for each picture, or one value."""
+    """Whether each image has a value per class, or one value."""
     values: Callable[[ClassifySpec, SignedPrediction], list[Any]]
-    """Of one picture."""
+    """The values of one image."""
+
+
+def _labels(spec: ClassifySpec, signed: SignedPrediction) -> list[bytes]:
+    classes = spec.model.manifest.classes
+    return [classes[index].encode() for index in signed.ranking_K[: spec.top_k]]
+
+
+def _scores(spec: ClassifySpec, signed: SignedPrediction) -> list[float]:
+    return [signed.probabilities_K[index] for index in signed.ranking_K[: spec.top_k]]
 
 
 OUTPUTS = {
-    CLASSIFIED: _Output("FP32", True, lambda asked, issued: issued.probabilities_K),
-    "labels": _Output("BYTES", True, lambda asked, issued: [_label(asked, k) for k in _top(asked, issued)]),
-    "scores": _Output("FP32", True, lambda asked, issued: [issued.probabilities_K[k] for k in _top(asked, issued)]),
-    "tokens": _Output("BYTES", False, lambda asked, issued: [issued.token.encode()]),
-    "views": _Output("INT32", False, lambda asked, issued: [issued.views]),
+    CLASSIFIED: _Output("FP32", True, lambda spec, signed: signed.probabilities_K),
+    "labels": _Output("BYTES", True, _labels),
+    "scores": _Output("FP32", True, _scores),
+    "tokens": _Output("BYTES", False, lambda spec, signed: [signed.token.encode()]),
+    "views": _Output("INT32", False, lambda spec, signed: [signed.views]),
 }
-"""`probabilities` are in the order of the classes; `labels` and `scores` have the most probable first."""
+"""`probabilities` are in the order of the classes; `labels` and `scores` begin with the most probable class."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestedOutput:
     """One output of a request, checked."""
 
     name: str
     classification: int | None
-    """So many classes, as texts; None: the output itself."""
+    """Number of classes in the text form of the classification extension; None: the tensor itself."""
 
 
-def read_wanted(request: pb.ModelInferRequest) -> list[Wanted]:
-    """The outputs that a request asks for.
+def parse_outputs(request: pb.ModelInferRequest) -> list[RequestedOutput]:
+    """Read which outputs a request asks for; all of them if it names none.
 
     Raises:
-        ApiError: INVALID_ARGUMENT, naming the field that is at fault.
+        ApiError: INVALID_ARGUMENT, naming the invalid field.
     """
-    wanted: list[Wanted] = []
+    requested: list[RequestedOutput] = []
     for index, output in enumerate(request.outputs):
         field = f"outputs[{index}]"
-        if output.name not in OUTPUTS or output.name in {other.name for other in wanted}:
-            what = "is asked for twice" if output.name in OUTPUTS else "is not known"
+        if output.name not in OUTPUTS or output.name in {other.name for other in requested}:
+            problem = "is requested twice" if output.name in OUTPUTS else "is not known"
             given = output.name[:_MAX_SHOWN]
-            raise _wrong(f"{field}.name", f"output {given!r} {what}; there are {', '.join(OUTPUTS)}")
+            raise _invalid(f"{field}.name", f"output {given!r} {problem}; the outputs are {', '.join(OUTPUTS)}")
         classification = None
         for name, parameter in output.parameters.items():
             if name != CLASSIFICATION or output.name != CLASSIFIED:
                 message = f"parameter {name[:_MAX_SHOWN]!r} of {output.name} is not known"
-                raise _wrong(f"{field}.parameters", f"{message}; {CLASSIFIED} takes {CLASSIFICATION}")
+                raise _invalid(f"{field}.parameters", f"{message}; {CLASSIFIED} takes {CLASSIFICATION}")
             classification = parameter.int64_param
             if parameter.WhichOneof("parameter_choice") != "int64_param" or classification < 1:
-                raise _wrong(f"{field}.parameters", f"{CLASSIFICATION} must be a whole number from 1 (int64)")
-        wanted.append(Wanted(output.name, classification))
-    return wanted or [Wanted(name, None) for name in OUTPUTS]
+                raise _invalid(f"{field}.parameters", f"{CLASSIFICATION} must be an int64_param of at least 1")
+        requested.append(RequestedOutput(output.name, classification))
+    return requested or [RequestedOutput(name, None) for name in OUTPUTS]
 
 
 def write_outputs(
     response: pb.ModelInferResponse,
-    wanted: Sequence[Wanted],
-    asked: ClassifySpec,
-    issued: Sequence[SignedPrediction],
+    outputs: Sequence[RequestedOutput],
+    spec: ClassifySpec,
+    signed: Sequence[SignedPrediction],
     *,
     raw: bool,
 ) -> None:
-    """Add the outputs to a response: in binary form, or as typed contents."""
-    for one in wanted:
-        if one.classification is None:
-            kind = OUTPUTS[one.name]
-            datatype, per_class = kind.datatype, kind.per_class
-            rows = [kind.values(asked, each) for each in issued]
+    """Add the outputs to a response, in binary form or as typed contents."""
+    for output in outputs:
+        if output.classification is None:
+            described = OUTPUTS[output.name]
+            datatype, per_class = described.datatype, described.per_class
+            rows = [described.values(spec, each) for each in signed]
         else:
             datatype, per_class = "BYTES", True
-            rows = [_classified(asked, each, one.classification) for each in issued]
+            rows = [_to_texts(spec, each, output.classification) for each in signed]
         shape = [len(rows), len(rows[0])] if per_class else [len(rows)]
-        tensor = response.outputs.add(name=one.name, datatype=datatype, shape=shape)
+        tensor = response.outputs.add(name=output.name, datatype=datatype, shape=shape)
         values = [value for row in rows for value in row]
         if raw:
             response.raw_output_contents.append(_to_raw(datatype, values))
@@ -170,20 +176,10 @@ def write_outputs(
             tensor.contents.int_contents.extend(values)
 
 
-def _top(asked: ClassifySpec, issued: SignedPrediction) -> list[int]:
-    return issued.order_K[: asked.top_k]
-
-
-def _label(asked: ClassifySpec, index: int) -> bytes:
-    return asked.model.manifest.classes[index].encode()
-
-
-def _classified(asked: ClassifySpec, issued: SignedPrediction, count: int) -> list[bytes]:
-    """The extension's texts, "value:index:label", most probable first."""
-    return [
-        f"{issued.probabilities_K[index]:f}:{index}:".encode() + _label(asked, index)
-        for index in issued.order_K[:count]
-    ]
+def _to_texts(spec: ClassifySpec, signed: SignedPrediction, count: int) -> list[bytes]:
+    """The texts of the classification extension, "value:index:label", most probable class first."""
+    classes, probabilities_K = spec.model.manifest.classes, signed.probabilities_K
+    return [f"{probabilities_K[index]:f}:{index}:{classes[index]}".encode() for index in signed.ranking_K[:count]]
 
 
 def _to_raw(datatype: str, values: list[Any]) -> bytes:
@@ -192,5 +188,5 @@ def _to_raw(datatype: str, values: list[Any]) -> bytes:
     return b"".join(struct.pack("<I", len(value)) + value for value in values)
 
 
-def _wrong(field: str, message: str) -> ApiError:
+def _invalid(field: str, message: str) -> ApiError:
     return invalid("TENSOR_INVALID", message, field)

@@ -1,16 +1,16 @@
-"""The parameters of an Open Inference Protocol request in; what they ask for, checked, out."""
+"""The parameters of an Open Inference Protocol request."""
 
 from dataclasses import dataclass
 
 from serving.pb.inference import open_inference_pb2 as pb
-from serving.rpc.errors import ApiError, invalid
+from serving.rpc.api_errors import ApiError, invalid
 
 WANTS_FINAL_RESPONSE = "triton_enable_empty_final_response"
 FINAL_RESPONSE = "triton_final_response"
-NO_MATTER = {WANTS_FINAL_RESPONSE, "priority", "sequence_id", "sequence_start", "sequence_end"}
-"""What Triton takes for models that keep nothing between requests and have no priority levels; they change nothing here
-either, since every picture is answered by itself, and in an order fair to callers."""
-KNOWN = {"views": int, "top_k": int, "adaptive": bool, "timeout": int}
+WITHOUT_EFFECT = {WANTS_FINAL_RESPONSE, "priority", "sequence_id", "sequence_start", "sequence_end"}
+"""Parameters that Triton accepts for models without state and without priority levels; like there, they change no
+prediction here."""
+TYPES = {"views": int, "top_k": int, "adaptive": bool, "timeout": int}
 _MAX_SHOWN = 100
 
 
@@ -22,37 +22,37 @@ class Parameters:
     top_k: int | None
     adaptive: bool
     timeout_us: int | None
-    """Microseconds after which nobody wants the answer."""
+    """Microseconds after which the client no longer needs the response."""
 
     @classmethod
-    def read(cls, request: pb.ModelInferRequest) -> "Parameters":
-        """The parameters of a request; their ranges are checked where they are used.
+    def parse(cls, request: pb.ModelInferRequest) -> "Parameters":
+        """Read the parameters; `ClassificationService.check` checks their ranges.
 
         Raises:
-            ApiError: INVALID_ARGUMENT for one that is not known, or is of another type.
+            ApiError: INVALID_ARGUMENT for a parameter that is unknown or has another type.
         """
         values: dict[str, int | bool] = {}
         for name, parameter in request.parameters.items():
-            if name in NO_MATTER:
+            if name in WITHOUT_EFFECT:
                 continue
-            if name not in KNOWN:
-                raise _wrong(f"parameter {name[:_MAX_SHOWN]!r} is not known; there are {', '.join(KNOWN)}")
+            if name not in TYPES:
+                raise _invalid(f"parameter {name[:_MAX_SHOWN]!r} is not known; use {', '.join(TYPES)}")
             choice = parameter.WhichOneof("parameter_choice")
-            allowed = ("bool_param",) if KNOWN[name] is bool else ("int64_param", "uint64_param")
+            allowed = ("bool_param",) if TYPES[name] is bool else ("int64_param", "uint64_param")
             if choice not in allowed:
-                raise _wrong(f"parameter {name} must be {' or '.join(allowed)}; it is {choice or 'empty'}")
+                raise _invalid(f"parameter {name} is {choice or 'empty'}; it must be {' or '.join(allowed)}")
             values[name] = getattr(parameter, choice)
         if values.get("timeout", 1) < 1:
-            raise _wrong(f"timeout is {values['timeout']}; it is in microseconds, from 1")
+            raise _invalid(f"timeout is {values['timeout']}; it must be at least 1 microsecond")
         return cls(values.get("views"), values.get("top_k"), bool(values.get("adaptive")), values.get("timeout"))
 
-    def shorten(self, timeout_s: float | None) -> float | None:
-        """The request's own timeout, in seconds, or the call's, whichever is less; None for neither."""
+    def limit_timeout(self, timeout_s: float | None) -> float | None:
+        """The smaller one of the call's timeout in seconds and the request's own; None if there is neither."""
         if self.timeout_us is None:
             return timeout_s
         own_s = self.timeout_us / 1e6
         return own_s if timeout_s is None else min(own_s, timeout_s)
 
 
-def _wrong(message: str) -> ApiError:
+def _invalid(message: str) -> ApiError:
     return invalid("PARAMETER_INVALID", message, "parameters")

@@ -1,7 +1,4 @@
-"""The repository calls of Triton's clients in; what the model watcher makes of them out.
-
-inference.GRPCInferenceService: the Open Inference Protocol beside pawserve.v1, with the same pictures and tokens.
-"""
+"""The methods of `inference.GRPCInferenceService`, with the same images and tokens as `pawserve.v1`."""
 
 from importlib.metadata import version
 
@@ -9,17 +6,18 @@ import grpc
 
 from serving.bundle.manifest import BundleError
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
-from serving.image.decode import Limits
-from serving.models.repository import ModelNotFound, ModelRepository, ServedModel, State, VersionStatus
+from serving.models.loader import ServedModel
+from serving.models.repository import ModelNotFound, ModelRepository, State
 from serving.models.watcher import ModelWatcher
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
+from serving.rpc.api_errors import ApiError, Code, invalid, to_api_error
 from serving.rpc.classification import ClassificationService, ClassifySpec
-from serving.rpc.errors import ApiError, invalid, map_errors, to_api_error
-from serving.rpc.open_inference.inputs import read_pictures
+from serving.rpc.errors import map_errors
+from serving.rpc.open_inference.inputs import parse_images
 from serving.rpc.open_inference.outputs import (
     PLATFORM,
-    read_wanted,
+    parse_outputs,
     to_config,
     to_metadata,
     to_statistics,
@@ -28,6 +26,7 @@ from serving.rpc.open_inference.outputs import (
 from serving.rpc.open_inference.parameters import FINAL_RESPONSE, WANTS_FINAL_RESPONSE, Parameters
 from serving.rpc.streaming import StreamProcessor
 
+EXTENSIONS = ("classification", "model_configuration", "model_repository", "parameters", "statistics")
 _STATES = {
     State.LOADING: "LOADING",
     State.READY: "READY",
@@ -37,87 +36,30 @@ _STATES = {
 _MAX_SHOWN = 100
 
 
-def check_repository(name: str) -> None:
-    """Raises ApiError for the name of another repository than the only one."""
-    if name:
-        raise invalid("PARAMETER_INVALID", "there is one repository; leave repository_name empty", "repository_name")
-
-
-def to_index(status: VersionStatus) -> pb.RepositoryIndexResponse.ModelIndex:
-    """One version, served or not."""
-    return pb.RepositoryIndexResponse.ModelIndex(
-        name=status.version.name,
-        version=str(status.version.version),
-        state=_STATES[status.state],
-        reason=status.reason,
-    )
-
-
-async def load(watcher: ModelWatcher, request: pb.RepositoryModelLoadRequest) -> None:
-    """Serve a model.
-
-    Raises:
-        ApiError: if there is none of that name, or it cannot be used.
-    """
-    check_repository(request.repository_name)
-    name = _name(request.model_name)
-    if request.parameters:
-        given = next(iter(request.parameters))[:_MAX_SHOWN]
-        raise invalid("PARAMETER_INVALID", f"parameter {given!r} is not known; there are none", "parameters")
-    try:
-        await watcher.load(name)
-    except ModelNotFound as error:
-        raise _not_found(f"the repository holds no model {name}") from error
-    except BundleError as error:
-        raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "MODEL_REFUSED", str(error), field="model_name") from error
-
-
-async def unload(watcher: ModelWatcher, request: pb.RepositoryModelUnloadRequest) -> None:
-    """Serve a model no longer.
-
-    Raises:
-        ApiError: if it is not served.
-    """
-    check_repository(request.repository_name)
-    name = _name(request.model_name)
-    try:
-        await watcher.unload(name)
-    except ModelNotFound as error:
-        raise _not_found(f"no model {name} is served; unload takes a name without a version") from error
-
-
-def _name(name: str) -> str:
-    """A model's NAME or NAME/VERSION; raises ApiError for anything else."""
-    try:
-        parse_short_name(name)
-    except ValueError as error:
-        raise invalid("MODEL_NAME_INVALID", str(error), "model_name") from error
-    return name
-
-
-def _not_found(message: str) -> ApiError:
-    return ApiError(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", message, field="model_name")
-
-
-EXTENSIONS = ("classification", "model_configuration", "model_repository", "parameters", "statistics")
-
-
 class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
-    """The service, as its .proto file documents it."""
+    """The service, as its .proto file documents it.
+
+    Args:
+        repository: the models that are served.
+        watcher: loads and unloads models.
+        classification: classifies images.
+        streams: runs the streams.
+        max_pixels: most pixels of one image.
+    """
 
     def __init__(
         self,
         repository: ModelRepository,
         watcher: ModelWatcher,
-        pictures: ClassificationService,
-        pipelines: StreamProcessor,
-        limits: Limits,
+        classification: ClassificationService,
+        streams: StreamProcessor,
+        max_pixels: int,
     ) -> None:
         self._repository = repository
         self._watcher = watcher
-        self._pictures = pictures
-        self._pipelines = pipelines
-        self._limits = limits
+        self._classification = classification
+        self._streams = streams
+        self._max_pixels = max_pixels
 
     async def ServerLive(
         self, request: pb.ServerLiveRequest, context: grpc.aio.ServicerContext
@@ -171,22 +113,47 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: grpc.aio.ServicerContext
     ) -> pb.RepositoryIndexResponse:
-        check_repository(request.repository_name)
-        statuses = [status for status in self._repository.statuses if status.model or not request.ready]
-        return pb.RepositoryIndexResponse(models=map(to_index, statuses))
+        _check_repository(request.repository_name)
+        models = [
+            pb.RepositoryIndexResponse.ModelIndex(
+                name=status.version.name,
+                version=str(status.version.version),
+                state=_STATES[status.state],
+                reason=status.reason,
+            )
+            for status in self._repository.statuses
+            if status.model or not request.ready
+        ]
+        return pb.RepositoryIndexResponse(models=models)
 
     @map_errors
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: grpc.aio.ServicerContext
     ) -> pb.RepositoryModelLoadResponse:
-        await load(self._watcher, request)
+        _check_repository(request.repository_name)
+        name = _check_model_name(request.model_name)
+        if request.parameters:
+            given = next(iter(request.parameters))[:_MAX_SHOWN]
+            raise invalid("PARAMETER_INVALID", f"parameter {given!r} is not known; give none", "parameters")
+        try:
+            await self._watcher.load(name)
+        except ModelNotFound as error:
+            raise _model_not_found(f"the repository holds no model {name}") from error
+        except BundleError as error:
+            raise ApiError(Code.FAILED_PRECONDITION, "MODEL_REFUSED", str(error), field="model_name") from error
         return pb.RepositoryModelLoadResponse()
 
     @map_errors
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: grpc.aio.ServicerContext
     ) -> pb.RepositoryModelUnloadResponse:
-        await unload(self._watcher, request)
+        _check_repository(request.repository_name)
+        name = _check_model_name(request.model_name)
+        try:
+            await self._watcher.unload(name)
+        except ModelNotFound as error:
+            message = f"no model {name} is served; give the name of a served model, without a version"
+            raise _model_not_found(message) from error
         return pb.RepositoryModelUnloadResponse()
 
     @map_errors
@@ -197,26 +164,25 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
 
     @map_errors
     async def ModelStreamInfer(self, requests: object, context: grpc.aio.ServicerContext) -> None:
-        await self._pipelines.run(context, self)
+        await self._streams.run(context, self)
 
-    def size(self, request: pb.ModelInferRequest) -> int:
-        """Bytes of its tensors."""
+    def image_bytes(self, request: pb.ModelInferRequest) -> int:
+        """Bytes of a request of a stream; nearly all of them are its images."""
         return int(request.ByteSize())
 
-    async def answer(
+    async def respond(
         self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelStreamInferResponse:
-        """One answer of a stream; whatever is wrong with its request is its error message."""
+        """The response to one request of a stream, with the error if there is one."""
+        message = ""
         try:
             response = await self._infer(request, context, wait=True)
         except Exception as error:
             failure = to_api_error(error)
             response = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
             message = f"{failure.reason}: {failure.message}"
-        else:
-            message = ""
         if WANTS_FINAL_RESPONSE in request.parameters:
-            response.parameters[FINAL_RESPONSE].bool_param = True  # each request has one answer
+            response.parameters[FINAL_RESPONSE].bool_param = True  # each request has exactly one response
         return pb.ModelStreamInferResponse(error_message=message, infer_response=response)
 
     def _find(self, name: str, version_: str) -> ServedModel:
@@ -225,36 +191,55 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         except ModelNotFound as error:
             raise to_api_error(error, "model_name") from error
         except ValueError as error:
-            message = f"{name[:100]!r}, version {version_[:100]!r}, is no model; versions are numbers from 1"
+            message = f"{name[:_MAX_SHOWN]!r}, version {version_[:_MAX_SHOWN]!r}, is not a model; "
+            message += "give a name, and a version from 1 or none"
             raise invalid("MODEL_NAME_INVALID", message, "model_name") from error
 
     async def _infer(
         self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext, *, wait: bool
     ) -> pb.ModelInferResponse:
-        parameters = Parameters.read(request)
-        wanted = read_wanted(request)
+        parameters = Parameters.parse(request)
+        outputs = parse_outputs(request)
 
         def check() -> ClassifySpec:
             model = self._find(request.model_name, request.model_version)
-            return self._pictures.ask(model, parameters.views, parameters.top_k, parameters.adaptive)
+            return self._classification.check(model, parameters.views, parameters.top_k, parameters.adaptive)
 
-        asked = check()
-        pictures = read_pictures(request, self._limits.max_pixels)
-        timeout_s = parameters.shorten(context.time_remaining())
+        spec = check()
+        images = parse_images(request, self._max_pixels)
+        timeout_s = parameters.limit_timeout(context.time_remaining())
         if wait:
-            asked, outcomes = await self._pictures.compute_waiting(check, pictures, timeout_s)
+            spec, outcomes = await self._classification.compute_waiting(check, images, timeout_s)
         else:
-            outcomes = await self._pictures.classify(asked, pictures, timeout_s)
-        averaged = []
+            outcomes = await self._classification.compute(spec, images, timeout_s)
+        classifications = []
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, Exception):
-                failure = to_api_error(outcome, f"inputs[0] picture {index}")
-                failure.message = f"picture {index}: {failure.message}"
+                failure = to_api_error(outcome, f"inputs[0] image {index}")
+                failure.message = f"image {index}: {failure.message}"
                 raise failure
-            averaged.append(outcome)
-        # only now: the protocol has no answer for some of the pictures, so none is counted unless all are answered
-        issued = [self._pictures.issue(asked, each) for each in averaged]
-        manifest = asked.model.manifest
+            classifications.append(outcome)
+        # the protocol has no response for a part of the images, so predictions count only if all images have one
+        signed = [self._classification.sign(spec, each) for each in classifications]
+        manifest = spec.model.manifest
         response = pb.ModelInferResponse(model_name=manifest.name, model_version=str(manifest.version), id=request.id)
-        write_outputs(response, wanted, asked, issued, raw=bool(request.raw_input_contents))
+        write_outputs(response, outputs, spec, signed, raw=bool(request.raw_input_contents))
         return response
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise invalid("PARAMETER_INVALID", "there is one repository; leave repository_name empty", "repository_name")
+
+
+def _check_model_name(name: str) -> str:
+    """NAME or NAME/VERSION; raises ApiError for anything else."""
+    try:
+        parse_short_name(name)
+    except ValueError as error:
+        raise invalid("MODEL_NAME_INVALID", str(error), "model_name") from error
+    return name
+
+
+def _model_not_found(message: str) -> ApiError:
+    return ApiError(Code.NOT_FOUND, "MODEL_NOT_FOUND", message, field="model_name")

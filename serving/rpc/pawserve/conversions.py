@@ -1,47 +1,62 @@
-"""Answers of the inner layers in; their protobuf messages out."""
-
-from collections.abc import Sequence
+"""Predictions, labels and models as messages of `pawserve.v1`."""
 
 from serving.models.repository import VersionStatus
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.statistics.store import Label
+from serving.rpc.classification import ClassifySpec, SignedPrediction
+from serving.rpc.errors import to_status
+from serving.rpc.labels import RecordedLabel
+from serving.statistics.feedback import LabelUnknown
 
 
-def to_prediction(
-    classes: tuple[str, ...], probabilities_K: Sequence[float], order: Sequence[int], views: int, token: str
-) -> pb.Prediction:
-    """A prediction with the classes of `order`."""
-    labelled = [pb.ClassProbability(label=classes[index], probability=probabilities_K[index]) for index in order]
-    return pb.Prediction(classes=labelled, token=token, views=views)
+def to_result(spec: ClassifySpec, result: SignedPrediction | Exception, field: str) -> pb.ImageResult:
+    """The result of one image; `field` is the image's field in the request."""
+    if isinstance(result, Exception):
+        return to_error_result(result, field)
+    classes, probabilities_K = spec.model.manifest.classes, result.probabilities_K
+    ranked = [
+        pb.ClassProbability(label=classes[index], probability=probabilities_K[index])
+        for index in result.ranking_K[: spec.top_k]
+    ]
+    return pb.ImageResult(prediction=pb.Prediction(classes=ranked, token=result.token, views=result.views))
 
 
-def to_recorded_label(label: Label, previous: int | None, classes: tuple[str, ...]) -> pb.RecordedLabel:
-    """A label as it was recorded; `previous` is the index of the class that was recorded before, if one was."""
-    record = label.record
-    return pb.RecordedLabel(
+def to_error_result(error: Exception, field: str) -> pb.ImageResult:
+    """The result of an image without a prediction."""
+    part = "label" if isinstance(error, LabelUnknown) else "content"
+    return pb.ImageResult(error=to_status(error, f"{field}.{part}"))
+
+
+def to_label_result(result: RecordedLabel | Exception, field: str) -> pb.LabelResult:
+    """The result of one label; `field` is the label's field in the request."""
+    if isinstance(result, Exception):
+        part = "label" if isinstance(result, LabelUnknown) else "token"
+        return pb.LabelResult(error=to_status(result, f"{field}.{part}"))
+    record, classes = result.label.record, result.classes
+    recorded = pb.RecordedLabel(
         model=record.model_version.resource,
         predicted=classes[record.predicted],
-        label=classes[label.actual],
-        previous_label=None if previous is None else classes[previous],
+        label=classes[result.label.actual],
+        previous_label=None if result.previous is None else classes[result.previous],
     )
+    return pb.LabelResult(recorded=recorded)
 
 
 def to_model(status: VersionStatus, max_views: int) -> pb.Model:
-    """What ListModels says of a version, served or not."""
-    answer = pb.Model(
+    """A version, served or not."""
+    message = pb.Model(
         name=status.version.resource, state=pb.ModelState.Name(status.state.value), state_reason=status.reason
     )
     if (model := status.model) is None:
-        return answer
+        return message
     manifest, chosen = model.manifest, model.chosen
-    answer.classes.extend(manifest.classes)
-    answer.arch = manifest.arch
-    answer.engine = model.engine
-    answer.engine_reason = model.engine_reason
-    answer.precision = model.precision
-    answer.runtime = model.runtime
-    answer.max_views = max_views
-    answer.plan.CopyFrom(
+    message.classes.extend(manifest.classes)
+    message.arch = manifest.arch
+    message.engine = model.engine
+    message.engine_reason = model.engine_reason
+    message.precision = model.precision
+    message.runtime = model.runtime
+    message.max_views = max_views
+    message.plan.CopyFrom(
         pb.EnginePlan(
             instances=chosen.plan.instances,
             threads=chosen.plan.threads,
@@ -51,9 +66,9 @@ def to_model(status: VersionStatus, max_views: int) -> pb.Model:
         )
     )
     if chosen.latency_s is not None:
-        answer.plan.latency.FromNanoseconds(round(chosen.latency_s * 1e9))
+        message.plan.latency.FromNanoseconds(round(chosen.latency_s * 1e9))
     if accuracy := manifest.metrics.get("accuracy"):
-        answer.validation_accuracy = accuracy["value"]
+        message.validation_accuracy = accuracy["value"]
     if manifest.adaptive_threshold is not None:
-        answer.adaptive_threshold = manifest.adaptive_threshold
-    return answer
+        message.adaptive_threshold = manifest.adaptive_threshold
+    return message

@@ -1,147 +1,93 @@
-"""One message of ClassifyStream in; its picture's answer, by its id, out.
-
-Protobuf in and out: what callers ask is checked here, answered by the inner layers, and written down again.
-"""
-
-import asyncio
-from collections.abc import Sequence
+"""The methods of `pawserve.v1.Classifier`."""
 
 import grpc
 
 from serving.models.repository import ModelRepository
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from serving.rpc.classification import ClassificationService, ClassifySpec, SignedPrediction, error_result, parse_model
-from serving.rpc.errors import invalid, map_errors, to_api_error
-from serving.rpc.pawserve.conversions import to_model, to_recorded_label
+from serving.rpc.api_errors import invalid
+from serving.rpc.classification import ClassificationService, ClassifySpec
+from serving.rpc.errors import map_errors
+from serving.rpc.labels import record_labels
+from serving.rpc.pawserve.conversions import to_error_result, to_label_result, to_model, to_result
 from serving.rpc.pawserve.statistics import StatisticsService
 from serving.rpc.streaming import StreamProcessor
-from serving.statistics.feedback import Feedback, LabelUnknown
-from serving.statistics.store import Label, StatisticsStore, StatisticsUnavailable
-
-MAX_ID_BYTES = 128
-
-
-class ClassifyStream:
-    """Answers the messages of streams."""
-
-    def __init__(self, pictures: ClassificationService) -> None:
-        self._pictures = pictures
-
-    def size(self, request: pb.ClassifyStreamRequest) -> int:
-        """Bytes of its picture."""
-        return len(request.image.content)
-
-    async def answer(
-        self, request: pb.ClassifyStreamRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ClassifyStreamResponse:
-        """Classify one picture; whatever is wrong with it is its answer."""
-        answer = pb.ClassifyStreamResponse(id=request.id)
-        try:
-            if (length := len(request.id.encode())) > MAX_ID_BYTES:
-                message = f"id has {length:,} bytes; at most {MAX_ID_BYTES} are allowed"
-                raise invalid("ID_TOO_LONG", message, "id", most=str(MAX_ID_BYTES))
-            result = await self._classify(request, answer, context)
-        except Exception as error:
-            result = error_result(error, "image.content" if answer.model else "")
-        answer.result.CopyFrom(result)
-        return answer
-
-    async def _classify(
-        self, request: pb.ClassifyStreamRequest, answer: pb.ClassifyStreamResponse, context: grpc.aio.ServicerContext
-    ) -> pb.ImageResult:
-        image = request.image
-
-        def check() -> ClassifySpec:
-            asked = self._pictures.check(request)
-            answer.model = asked.model.manifest.resource
-            if unknown := self._pictures.check_label(asked, image.label, "image.label"):
-                raise unknown
-            return asked
-
-        asked, (outcome,) = await self._pictures.compute_waiting(check, [image.content], context.time_remaining())
-        if isinstance(outcome, Exception):
-            raise outcome
-        issued = self._pictures.issue(asked, outcome)
-        if image.label and (failure := await self._pictures.record(asked, [(issued, image.label)])):
-            return failure
-        return self._pictures.to_result(asked, issued)
-
+from serving.statistics.feedback import Feedback
+from serving.statistics.store import StatisticsStore
 
 MAX_IMAGES = 64
 MAX_LABELS = 10_000
+MAX_ID_BYTES = 128
 
 
 class ClassifierService(pb_grpc.ClassifierServicer):
-    """pawserve.v1.Classifier, as its .proto file documents it."""
+    """The service, as its .proto file documents it."""
 
     def __init__(
         self,
         repository: ModelRepository,
         feedback: Feedback,
         store: StatisticsStore,
-        pictures: ClassificationService,
-        pipelines: StreamProcessor,
+        classification: ClassificationService,
+        streams: StreamProcessor,
     ) -> None:
         self._repository = repository
         self._feedback = feedback
-        self._pictures = pictures
-        self._stream = ClassifyStream(pictures)
-        self._pipelines = pipelines
-        self.statistics = StatisticsService(store, parse_model, pictures.find)
+        self._classification = classification
+        self._streams = streams
+        self.statistics = StatisticsService(store, classification.find)
 
     @map_errors
     async def Classify(self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext) -> pb.ClassifyResponse:
-        asked = self._pictures.check(request)
+        spec = self._check(request)
         _check_count("images", len(request.images), MAX_IMAGES)
-        results: dict[int, pb.ImageResult] = {}
-        contents: dict[int, bytes] = {}
-        for index, image in enumerate(request.images):
-            if unknown := self._pictures.check_label(asked, image.label, f"images[{index}].label"):
-                results[index] = error_result(unknown, "")
-            else:
-                contents[index] = image.content
-        outcomes = await self._pictures.classify(asked, list(contents.values()), context.time_remaining())
-
-        labels: dict[int, tuple[SignedPrediction, str]] = {}
-        for index, outcome in zip(contents, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                results[index] = error_result(outcome, f"images[{index}].content")
-                continue
-            issued = self._pictures.issue(asked, outcome)
-            results[index] = self._pictures.to_result(asked, issued)
-            if label := request.images[index].label:
-                labels[index] = (issued, label)
-        if labels and (failure := await self._pictures.record(asked, list(labels.values()))):
-            results.update(dict.fromkeys(labels, failure))
+        contents = [image.content for image in request.images]
+        labels = [image.label for image in request.images]
+        results = await self._classification.classify(spec, contents, labels, context.time_remaining())
         return pb.ClassifyResponse(
-            model=asked.model.manifest.resource, results=[results[index] for index in range(len(request.images))]
+            model=spec.model.manifest.resource,
+            results=[to_result(spec, result, f"images[{index}]") for index, result in enumerate(results)],
         )
 
     @map_errors
     async def ClassifyStream(self, requests: object, context: grpc.aio.ServicerContext) -> None:
-        await self._pipelines.run(context, self._stream)
+        await self._streams.run(context, self)
+
+    def image_bytes(self, request: pb.ClassifyStreamRequest) -> int:
+        """Bytes of the image of a stream's request."""
+        return len(request.image.content)
+
+    async def respond(
+        self, request: pb.ClassifyStreamRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ClassifyStreamResponse:
+        """The response to one request of a stream, with the error if there is one."""
+        response = pb.ClassifyStreamResponse(id=request.id)
+        image = request.image
+
+        def check() -> ClassifySpec:
+            spec = self._check(request)
+            response.model = spec.model.manifest.resource
+            return spec
+
+        try:
+            if (length := len(request.id.encode())) > MAX_ID_BYTES:
+                message = f"id has {length:,} bytes; at most {MAX_ID_BYTES} are allowed"
+                raise invalid("ID_TOO_LONG", message, "id", most=str(MAX_ID_BYTES))
+            spec, result = await self._classification.classify_waiting(
+                check, image.content, image.label, context.time_remaining()
+            )
+            response.result.CopyFrom(to_result(spec, result, "image"))
+        except Exception as error:
+            response.result.CopyFrom(to_error_result(error, "image"))
+        return response
 
     @map_errors
     async def RecordLabels(
         self, request: pb.RecordLabelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.RecordLabelsResponse:
         _check_count("labels", len(request.labels), MAX_LABELS)
-        # thousands of signatures take a while, and classes may have to be read from the disk
-        readings = await asyncio.to_thread(self._read_labels, request.labels)
-        labels = [reading for reading in readings if isinstance(reading, Label)]
-        recorded = await self._feedback.record(labels) if labels else []
-        previous = iter(recorded)
-        results = []
-        for index, reading in enumerate(readings):
-            before = next(previous) if isinstance(reading, Label) else reading
-            if isinstance(before, Exception):
-                field = f"labels[{index}].{'label' if isinstance(before, LabelUnknown) else 'token'}"
-                results.append(pb.LabelResult(error=to_api_error(before, field).to_status()))
-            else:
-                assert isinstance(reading, Label)
-                classes = self._feedback.classes_of(reading.record)
-                results.append(pb.LabelResult(recorded=to_recorded_label(reading, before, classes)))
+        recorded = await record_labels(self._feedback, [(each.token, each.label) for each in request.labels])
+        results = [to_label_result(result, f"labels[{index}]") for index, result in enumerate(recorded)]
         return pb.RecordLabelsResponse(results=results)
 
     @map_errors
@@ -158,19 +104,14 @@ class ClassifierService(pb_grpc.ClassifierServicer):
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListModelsResponse:
-        models = [to_model(status, self._pictures.max_views) for status in self._repository.statuses]
+        models = [to_model(status, self._classification.max_views) for status in self._repository.statuses]
         return pb.ListModelsResponse(models=models)
 
-    def _read_labels(self, inputs: Sequence[pb.LabelInput]) -> list[Label | Exception]:
-        readings: list[Label | Exception] = []
-        for input_ in inputs:
-            try:
-                readings.append(self._feedback.read(input_.token, input_.label))
-            except StatisticsUnavailable:
-                raise
-            except (ValueError, LookupError) as error:
-                readings.append(error)
-        return readings
+    def _check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> ClassifySpec:
+        model = self._classification.find(request.model)
+        views = request.views if request.HasField("views") else None
+        top_k = request.top_k if request.HasField("top_k") else None
+        return self._classification.check(model, views, top_k, request.adaptive)
 
 
 def _check_count(field: str, count: int, most: int) -> None:

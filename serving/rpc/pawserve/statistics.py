@@ -1,11 +1,7 @@
-"""Statistics of a version in; their protobuf messages out.
-
-GetStatistics and WatchStatistics: requests in; what the store knows, or a documented error, out.
-"""
+"""GetStatistics and WatchStatistics of `pawserve.v1.Classifier`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -14,17 +10,140 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from serving.bundle.model_version import resource_name
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.rpc.errors import ApiError, invalid
+from serving.rpc.api_errors import ApiError, Code, format_time, invalid, to_api_error
+from serving.rpc.classification import parse_model_name
 from serving.statistics.calibration import Bin, expected_calibration_error
 from serving.statistics.changes import StatisticsFeed
 from serving.statistics.confusion import ConfusionMatrix, Rate
 from serving.statistics.store import StatisticsStore, VersionStatistics, Window, WindowExpired
 
+MAX_WATCHERS = 64
+MIN_INTERVAL_S = 0.1
+MAX_INTERVAL_S = 3600.0
+DEFAULT_INTERVAL_S = 1.0
+WATCHERS_RETRY_S = 5.0
+
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # the years 1 to 9999, as in timestamp.proto
+
+
+class StatisticsService:
+    """Reads the statistics for calls.
+
+    Args:
+        store: where they are kept.
+        find: raises ApiError unless a version with the resource name is served.
+    """
+
+    def __init__(self, store: StatisticsStore, find: Callable[[str], object]) -> None:
+        self._store = store
+        self._find = find
+        self._feed = StatisticsFeed(store)
+        self._watchers = 0
+
+    def stop(self) -> None:
+        """End the calls of watchers, now and in future, since they would delay a shutdown."""
+        self._feed.stop()
+
+    async def get(self, request: pb.GetStatisticsRequest) -> pb.GetStatisticsResponse:
+        """The current statistics, of a time window if one is given."""
+        name, version = parse_model_name(request.model) if request.model else (None, None)
+        window = to_window(request)
+        try:
+            statistics = await asyncio.to_thread(self._store.read, name, version, window)
+        except WindowExpired as error:
+            field = "start_time" if request.HasField("start_time") else "end_time"
+            raise to_api_error(error, field) from error
+        if name is not None and not statistics:
+            self._find(request.model)  # a served version without predictions has no statistics yet, which is no error
+        return pb.GetStatisticsResponse(models=map(to_statistics, statistics))
+
+    async def watch(self, request: pb.WatchStatisticsRequest, context: grpc.aio.ServicerContext) -> None:
+        """Write the statistics now and whenever they change, until the client goes or the server stops."""
+        selection = parse_model_name(request.model) if request.model else (None, None)
+        interval_s = to_interval_s(request)
+        if self._watchers >= MAX_WATCHERS:
+            message = f"{MAX_WATCHERS} calls watch the statistics already; poll GetStatistics instead"
+            raise ApiError(Code.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS", message, retry_after_s=WATCHERS_RETRY_S)
+        self._watchers += 1
+        try:
+            await self._watch(request.model, selection, interval_s, context)
+        finally:  # the client has gone, the server stops, or the statistics cannot be read
+            self._watchers -= 1
+
+    async def _watch(
+        self,
+        resource: str,
+        selection: tuple[str | None, int | None],
+        interval_s: float,
+        context: grpc.aio.ServicerContext,
+    ) -> None:
+        name, version = selection
+        sent: Sequence[VersionStatistics] | None = None
+        async for statistics in self._newest(interval_s):
+            chosen = [each for each in statistics if name in (None, each.model) and version in (None, each.version)]
+            if sent is None and name is not None and not chosen:
+                self._find(resource)
+            if chosen != sent:  # a shutdown waits for it, since gRPC ends no call during a write
+                await context.write(pb.WatchStatisticsResponse(models=map(to_statistics, chosen)))
+                sent = chosen
+
+    async def _newest(self, interval_s: float) -> AsyncIterator[Sequence[VersionStatistics]]:
+        number = 0
+        while newer := await self._feed.newer(number):
+            number, statistics = newer
+            yield statistics
+            if await self._feed.stopped_within(interval_s):
+                return
+
+
+def to_window(request: pb.GetStatisticsRequest) -> Window:
+    """The window that a request asks for.
+
+    Raises:
+        ApiError: if a time is invalid, or the window does not end after it begins.
+    """
+    start_ms = _milliseconds(request, "start_time")
+    end_ms = _milliseconds(request, "end_time")
+    if start_ms is not None and end_ms is not None and start_ms >= end_ms:
+        message = f"start_time {format_time(start_ms)} must be before end_time {format_time(end_ms)}"
+        raise invalid("TIME_WINDOW_INVALID", message, "end_time")
+    return Window(start_ms, end_ms)
+
+
+def to_interval_s(request: pb.WatchStatisticsRequest) -> float:
+    """The shortest time between two responses, in seconds.
+
+    Raises:
+        ApiError: if it is not 0.1 s to 1 h.
+    """
+    if not request.HasField("min_interval"):
+        return DEFAULT_INTERVAL_S
+    duration: Duration = request.min_interval
+    interval_s = duration.seconds + duration.nanos / 1e9
+    if not MIN_INTERVAL_S <= interval_s <= MAX_INTERVAL_S:
+        message = f"min_interval is {interval_s:g} s; {MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g} s are allowed"
+        raise invalid("INTERVAL_OUT_OF_RANGE", message, "min_interval")
+    return interval_s
+
+
+def _milliseconds(request: Message, field: str) -> int | None:
+    """A time in Unix milliseconds, rounded up, since the times of predictions are whole milliseconds."""
+    if not request.HasField(field):
+        return None
+    time: Timestamp = getattr(request, field)
+    if not (_FIRST_SECOND <= time.seconds <= _LAST_SECOND and 0 <= time.nanos < 10**9):
+        message = (
+            f"{field} has {time.seconds} seconds and {time.nanos} nanos; nanos must be 0 to 999,999,999, and the time "
+            "in the years 1 to 9999"
+        )
+        raise invalid("TIME_WINDOW_INVALID", message, field)
+    return int(time.seconds) * 1000 - (-int(time.nanos) // 1_000_000)
+
 
 def to_statistics(statistics: VersionStatistics) -> pb.ModelStatistics:
-    """What GetStatistics and WatchStatistics say of a version."""
+    """The statistics of one version."""
     matrix = statistics.confusion
-    answer = pb.ModelStatistics(
+    message = pb.ModelStatistics(
         model=resource_name(statistics.model, statistics.version),
         classes=statistics.classes,
         confusion_matrix=[pb.ConfusionRow(predicted=row_K) for row_K in matrix.counts_KK.tolist()],
@@ -38,8 +157,8 @@ def to_statistics(statistics: VersionStatistics) -> pb.ModelStatistics:
         expected_calibration_error=expected_calibration_error(statistics.calibration),
     )
     if statistics.last_label_ms is not None:
-        answer.last_label_time.FromMilliseconds(statistics.last_label_ms)
-    return answer
+        message.last_label_time.FromMilliseconds(statistics.last_label_ms)
+    return message
 
 
 def _to_class_statistics(matrix: ConfusionMatrix, index: int) -> pb.ClassStatistics:
@@ -64,142 +183,3 @@ def _to_rate(rate: Rate | None) -> pb.Rate | None:
     if rate is None:
         return None
     return pb.Rate(value=rate.value, lower=rate.lower, upper=rate.upper, count=rate.count)
-
-
-MAX_WATCHERS = 64
-MIN_INTERVAL_S = 0.1
-MAX_INTERVAL_S = 3600.0
-DEFAULT_INTERVAL_S = 1.0
-WATCHERS_RETRY_S = 5.0
-
-_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # the years 1 to 9999, as in timestamp.proto
-
-
-class StatisticsService:
-    """The statistics' part of pawserve.v1.Classifier.
-
-    Args:
-        store: where they are kept.
-        parse: resource name -> model and version; raises ApiError for what is none.
-        find: raises ApiError unless the resource is served.
-    """
-
-    def __init__(
-        self,
-        store: StatisticsStore,
-        parse: Callable[[str], tuple[str, int | None]],
-        find: Callable[[str], object],
-    ) -> None:
-        self._store = store
-        self._parse = parse
-        self._find = find
-        self._feed = StatisticsFeed(store)
-        self._watchers = 0
-
-    def stop(self) -> None:
-        """End the watchers' calls, now and from now on: they would hold up a stop."""
-        self._feed.stop()
-
-    async def get(self, request: pb.GetStatisticsRequest) -> pb.GetStatisticsResponse:
-        """The statistics now, of a window of time if one is given."""
-        name, version = self._parse(request.model) if request.model else (None, None)
-        window = to_window(request)
-        try:
-            statistics = await asyncio.to_thread(self._store.read, name, version, window)
-        except WindowExpired as error:
-            raise _forgotten(error, request) from error
-        if name is not None and not statistics:
-            self._find(request.model)  # served, and not asked yet: no statistics are no error
-        return pb.GetStatisticsResponse(models=map(to_statistics, statistics))
-
-    async def watch(self, request: pb.WatchStatisticsRequest, context: grpc.aio.ServicerContext) -> None:
-        """Write the statistics now, and whenever they have changed, until the caller goes or the server stops."""
-        wanted = self._parse(request.model) if request.model else (None, None)
-        interval_s = to_interval_s(request)
-        if self._watchers >= MAX_WATCHERS:
-            message = f"{MAX_WATCHERS} calls watch the statistics already; ask GetStatistics now and then instead"
-            code = grpc.StatusCode.RESOURCE_EXHAUSTED
-            raise ApiError(code, "TOO_MANY_WATCHERS", message, retry_after_s=WATCHERS_RETRY_S)
-        self._watchers += 1
-        try:
-            await self._watch(request.model, wanted, interval_s, context)
-        finally:  # the caller has gone, the server stops, or the statistics cannot be read
-            self._watchers -= 1
-
-    async def _watch(
-        self,
-        resource: str,
-        wanted: tuple[str | None, int | None],
-        interval_s: float,
-        context: grpc.aio.ServicerContext,
-    ) -> None:
-        name, version = wanted
-        sent: Sequence[VersionStatistics] | None = None
-        async for statistics in self._newest(interval_s):
-            chosen = [each for each in statistics if name in (None, each.model) and version in (None, each.version)]
-            if sent is None and name is not None and not chosen:
-                self._find(resource)
-            if chosen != sent:  # a stop waits for this: gRPC ends no call of which a write is under way
-                await context.write(pb.WatchStatisticsResponse(models=map(to_statistics, chosen)))
-                sent = chosen
-
-    async def _newest(self, interval_s: float) -> AsyncIterator[Sequence[VersionStatistics]]:
-        number = 0
-        while newer := await self._feed.newer(number):
-            number, statistics = newer
-            yield statistics
-            if await self._feed.stopped_within(interval_s):
-                return
-
-
-def to_window(request: pb.GetStatisticsRequest) -> Window:
-    """The window that a request asks for.
-
-    Raises:
-        ApiError: if a time is none, or the window ends before it begins.
-    """
-    start_ms = _milliseconds(request, "start_time")
-    end_ms = _milliseconds(request, "end_time")
-    if start_ms is not None and end_ms is not None and start_ms >= end_ms:
-        message = f"start_time {_shown(start_ms)} is not before end_time {_shown(end_ms)}, so nothing lies between"
-        raise invalid("TIME_WINDOW_INVALID", message, "end_time")
-    return Window(start_ms, end_ms)
-
-
-def to_interval_s(request: pb.WatchStatisticsRequest) -> float:
-    """The shortest time between two answers, in seconds.
-
-    Raises:
-        ApiError: if it is not 0.1 s to 1 h.
-    """
-    if not request.HasField("min_interval"):
-        return DEFAULT_INTERVAL_S
-    duration: Duration = request.min_interval
-    interval_s = duration.seconds + duration.nanos / 1e9
-    if not MIN_INTERVAL_S <= interval_s <= MAX_INTERVAL_S:
-        message = f"min_interval is {interval_s:g} s; {MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g} s are allowed"
-        raise invalid("INTERVAL_OUT_OF_RANGE", message, "min_interval")
-    return interval_s
-
-
-def _milliseconds(request: Message, field: str) -> int | None:
-    """A time as Unix milliseconds; one between two milliseconds is the later: predictions know no finer time."""
-    if not request.HasField(field):
-        return None
-    time: Timestamp = getattr(request, field)
-    if not (_FIRST_SECOND <= time.seconds <= _LAST_SECOND and 0 <= time.nanos < 10**9):
-        message = f"{field} has {time.seconds} seconds and {time.nanos} nanos; a time has 0 to 999,999,999 nanos"
-        raise invalid("TIME_WINDOW_INVALID", f"{message} and lies in the years 1 to 9999", field)
-    return int(time.seconds) * 1000 - (-int(time.nanos) // 1_000_000)
-
-
-def _forgotten(error: WindowExpired, request: pb.GetStatisticsRequest) -> ApiError:
-    field = "start_time" if request.HasField("start_time") else "end_time"
-    since = _shown(error.labels_since_ms)
-    message = f"{field} is before {since}, and labels of earlier predictions are no longer kept; their totals are"
-    code = grpc.StatusCode.OUT_OF_RANGE
-    return ApiError(code, "WINDOW_FORGOTTEN", message, field=field, metadata={"labels_since": since})
-
-
-def _shown(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

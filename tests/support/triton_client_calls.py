@@ -1,6 +1,6 @@
 """What Triton's own client says to a server, in a process of its own: its stubs have the same names as ours.
 
-    python -m tests.support.triton_calls sync|asyncio|stream ADDRESS
+    python -m tests.support.triton_client_calls sync|asyncio|stream ADDRESS
 
 Ends with 0 if all was answered as it should be.
 """
@@ -115,7 +115,7 @@ def sync(address: str) -> None:
         assert 5 <= int(statistics["execution_count"]) <= 20
 
         good = images(encoded("red"))
-        refused(lambda: client.infer("colours", images(encoded("red"), b"I am a cat")), "picture 1", "no picture")
+        refused(lambda: client.infer("colours", images(encoded("red"), b"I am a cat")), "image 1", "no picture")
         refused(lambda: client.infer("colours", good, parameters={"views": 1000}), "views is 1000")
         refused(lambda: client.infer("colours", good, parameters={"purpose": "none"}), "purpose", "top_k")
         refused(lambda: client.infer("cars", good), "models/cars", status="StatusCode.NOT_FOUND")

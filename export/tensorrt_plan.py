@@ -1,7 +1,7 @@
-"""An ONNX graph in; a TensorRT plan for this host's GPU out.
+"""Build a TensorRT plan for this host's GPU from an ONNX graph.
 
-Networks are strongly typed: the graph says which parts are float16 or INT8, and TensorRT keeps to it. Its calls report
-failure by None or False; the reason is in the log, which every error here quotes.
+Networks are strongly typed: the graph says which parts are float16 or INT8, and TensorRT does not change that. Its
+calls report failure by returning None or False and log the reason, which every error here quotes.
 """
 
 import tempfile
@@ -18,13 +18,15 @@ from serving.engine.tensorrt_cache import EngineBuildError
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineOptions:
-    """How an engine is built."""
+class PlanOptions:
+    """How a plan is built."""
 
     min_batch: int = 1
+    """Fewest views that the engine takes at once."""
     opt_batch: int = 16
-    """The batch size that it is tuned for."""
+    """The batch size that the engine is tuned for."""
     max_batch: int = 64
+    """Most views that the engine takes at once."""
     workspace_mib: int = 2048
     """Most device memory that a layer's tactic may use."""
     optimization_level: int = 3
@@ -43,22 +45,22 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
-class Built:
-    """What a build gives."""
+class BuiltPlan:
+    """The result of a build."""
 
     plan: bytes
     timings: bytes
-    """The timing cache, with what was measured in this build."""
+    """The timing cache, including the measurements of this build."""
 
 
 def build_plan(
     graph: bytes,
     crop: int,
     precision: Precision,
-    options: EngineOptions,
+    options: PlanOptions,
     timings: bytes,
     on_step: Callable[[str, int, int], None],
-) -> Built:
+) -> BuiltPlan:
     """Build a plan.
 
     Args:
@@ -68,7 +70,7 @@ def build_plan(
         on_step: called with (phase, steps done, steps in all), from TensorRT's threads.
 
     Raises:
-        EngineBuildError: if the graph cannot be parsed (naming node and operator) or built.
+        EngineBuildError: if the graph cannot be parsed (the message names node and operator) or built.
         KeyboardInterrupt: if Ctrl-C was pressed; the build is stopped first.
     """
     trt = load_tensorrt()
@@ -84,7 +86,7 @@ def build_plan(
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     config.builder_optimization_level = options.optimization_level
     if precision == "fp32":
-        config.clear_flag(trt.BuilderFlag.TF32)  # on by default; it keeps 10 bits of what fp32 promises
+        config.clear_flag(trt.BuilderFlag.TF32)  # on by default; it rounds fp32 to 10 bits of mantissa
     profile = builder.create_optimization_profile()
     try:
         profile.set_shape(
@@ -94,11 +96,11 @@ def build_plan(
             (options.max_batch, crop, crop, 3),
         )
     except (ValueError, RuntimeError) as error:
-        raise EngineBuildError(f"TensorRT refuses the batch sizes: {error}; {logger.reason()}") from error
+        raise EngineBuildError(f"TensorRT rejects the batch sizes: {error}; {logger.reason()}") from error
     if config.add_optimization_profile(profile) < 0:
-        raise EngineBuildError(f"TensorRT refuses the optimization profile: {logger.reason()}")
+        raise EngineBuildError(f"TensorRT rejects the optimization profile: {logger.reason()}")
     cache = config.create_timing_cache(timings)
-    if cache is None:  # of another release or GPU
+    if cache is None:  # it is of another release or GPU
         cache = config.create_timing_cache(b"")
     if cache is None or not config.set_timing_cache(cache, False):
         raise EngineBuildError(f"TensorRT cannot make a timing cache: {logger.reason()}")
@@ -109,10 +111,10 @@ def build_plan(
     if plan is None:
         raise EngineBuildError(
             f"TensorRT could not build the engine: {logger.reason()}. {free_memory() / 2**20:,.0f} MiB of GPU memory "
-            "are free: if that is little, lower --max-batch or --workspace-mib"
+            "are free: if that is too little, lower --max-batch or --workspace-mib"
         )
     measured = config.get_timing_cache()
-    return Built(bytes(plan), bytes(measured.serialize()))
+    return BuiltPlan(bytes(plan), bytes(measured.serialize()))
 
 
 def _parse(parser: Any, logger: Any, graph: bytes) -> None:
@@ -130,10 +132,10 @@ def _parse(parser: Any, logger: Any, graph: bytes) -> None:
 
 
 def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -> Any:
-    """Run a build in a thread, so that this one hears Ctrl-C and can tell the build to stop."""
+    """Run a build in another thread, so that Ctrl-C reaches this one and can cancel the build."""
     results: list[Any] = []
     errors: list[BaseException] = []
-    ended = threading.Event()  # a Thread.join that Ctrl-C interrupts takes the thread for ended (Python 3.11)
+    ended = threading.Event()  # in Python 3.11 an interrupted Thread.join marks the thread as ended
 
     def run() -> None:
         try:
@@ -158,9 +160,9 @@ def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -
 
 
 def make_monitor(trt: Any, on_step: Callable[[str, int, int], None], cancelled: threading.Event) -> Any:
-    """An IProgressMonitor that tells of the build's phases and stops it once `cancelled` is set.
+    """An IProgressMonitor that reports the build's phases and stops the build once `cancelled` is set.
 
-    TensorRT calls it from several threads. Keep a reference for as long as the build runs.
+    TensorRT calls it from several threads. Keep a reference until the build has ended.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]

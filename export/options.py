@@ -1,0 +1,107 @@
+"""The options of each command of `python -m export` and their ranges. Nothing here loads torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import tyro
+
+from export.checks.checks import Tolerances
+from export.tensorrt_plan import PlanOptions
+from serving.bundle.manifest import Precision
+
+Target = Literal["fp32", "fp16", "int8", "int8-trt"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+_FLAT = tyro.conf.arg(name="")  # the flags of a nested dataclass get no prefix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The images from which INT8 takes the ranges of its activations."""
+
+    calibration: Path | None = None
+    """Folder of images to calibrate INT8 on, like those to be served. Default: the run's training images."""
+    calibration_photos: int = 128
+    """How many of them are used, chosen evenly over the classes."""
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.calibration_photos <= 100_000:
+            raise ValueError(f"calibration_photos is {self.calibration_photos}; it must lie between 16 and 100,000")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleOptions:
+    """Export a run to ONNX, check that the files agree with the trained network, and write a bundle."""
+
+    run: Path
+    """A finished run of `python -m training fit`."""
+    models: Path
+    """Folder of models; the next free version of NAME is written in it."""
+    name: str
+    """The model's name: a-z, 0-9, '.', '_' and '-'."""
+    data: Path | None = None
+    """Where the run's images are now, if they have moved."""
+    precisions: tuple[Target, ...] = ("fp32",)
+    """Which files to write. int8 is for ONNX Runtime on a CPU, int8-trt for TensorRT; the others are for both."""
+    calibration: Annotated[Calibration, _FLAT] = field(default_factory=Calibration)
+    tolerances: Annotated[Tolerances, _FLAT] = field(default_factory=Tolerances)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Build a TensorRT engine for this host's GPU and check that it agrees with ONNX Runtime."""
+
+    bundle: Annotated[Path, tyro.conf.Positional]
+    """A folder models/NAME/VERSION."""
+    precision: Precision = "fp16"
+    """Which of the bundle's files to build."""
+    photos: Path | None = None
+    """Folder of images for the parity check. Default: noise, which shows that the engine runs, but not its accuracy."""
+    plan: Annotated[PlanOptions, _FLAT] = field(default_factory=PlanOptions)
+    engines: Path | None = None
+    """Where engines are kept. Default: $PAWSERVE_ENGINES, or the user's cache folder."""
+    json: bool = False
+    """Print the sidecar and the measurements as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TritonOptions:
+    """Write a Triton model repository from a bundle."""
+
+    bundle: Annotated[Path, tyro.conf.Positional]
+    """A folder models/NAME/VERSION."""
+    out: Path
+    """Triton's model repository; NAME is written in it and must not exist yet."""
+    backend: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
+    """tensorrt takes the engine that `python -m export engine` built on this host."""
+    precision: Precision = "int8"
+    """Which of the bundle's files to serve."""
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where instances run. The tensorrt backend needs gpu."""
+    instances: int = 1
+    """Instances per device."""
+    max_batch: int = 64
+    """Most views that Triton gives the model at once."""
+    max_queue_delay_us: int = 0
+    """How long the first request of a batch waits for others, in microseconds; 0 batches only what is queued anyway."""
+    engines: Path | None = None
+    """Where engines are kept. Default: $PAWSERVE_ENGINES, or the user's cache folder."""
+
+    def __post_init__(self) -> None:
+        if self.backend == "tensorrt" and self.device != "gpu":
+            raise ValueError("the tensorrt backend runs on GPUs only: add --device gpu")
+        for name, low, high in (("instances", 1, 256), ("max_batch", 1, 4096), ("max_queue_delay_us", 0, 10_000_000)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between {low} and {high:,}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """Show what a bundle contains, check its files, and list this host's engines of it."""
+
+    bundle: Annotated[Path, tyro.conf.Positional]
+    """A folder models/NAME/VERSION."""
+    engines: Path | None = None
+    """Where engines are kept. Default: $PAWSERVE_ENGINES, or the user's cache folder."""
+    json: bool = False
+    """Print the manifest, with the engines under "engines", as JSON."""

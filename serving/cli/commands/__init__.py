@@ -1,0 +1,1 @@
+"""The commands: one module for each, with `add_options` and `run`. A module is imported when its command is chosen."""

@@ -1,0 +1,48 @@
+"""`export-labels`: write the labels of a statistics database to a file."""
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+from serving.bundle.model_version import parse_resource
+from serving.cli.errors import DONE, CommandError
+from serving.cli.signals import exit_on_signals
+from serving.cli.statistics_options import add_database_options, add_window_options, find_statistics
+from serving.statistics.database import StatisticsUnavailable
+from serving.statistics.export import CannotWrite, write_labels, writer_for
+from serving.statistics.queries import Window, WindowExpired
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `export-labels`."""
+    parser.description = (
+        "Write every stored label to a file, one on each row: the prediction's ID, model version, predicted class, "
+        "probability and time, and the label and its time. The command reads the database itself; no server is needed, "
+        "and running servers are not disturbed."
+    )
+    parser.add_argument("out", type=Path, metavar="FILE", help="FILE.csv or FILE.parquet")
+    add_database_options(parser)
+    add_window_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the whole file, or nothing."""
+    name, version = parse_resource(arguments.model) if arguments.model else (None, None)
+    window = Window(_milliseconds(arguments.since), _milliseconds(arguments.until))
+    try:
+        with exit_on_signals():
+            source = find_statistics(arguments.statistics) or arguments.state / "statistics.sqlite"
+            count = write_labels(source, arguments.out, writer_for(arguments.out), name, version, window)
+    except WindowExpired as error:
+        since = datetime.fromtimestamp(error.labels_since_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        raise CommandError(
+            f"labels of predictions before {since} are no longer stored; give a later --since"
+        ) from error
+    except (CannotWrite, StatisticsUnavailable, ValueError) as error:
+        raise CommandError(str(error)) from error
+    print(f"{count:,} labels written to {arguments.out}")
+    return DONE
+
+
+def _milliseconds(time: datetime | None) -> int | None:
+    return None if time is None else round(time.timestamp() * 1000)

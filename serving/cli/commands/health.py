@@ -1,0 +1,40 @@
+"""`health`: check whether a server is ready."""
+
+import argparse
+import json
+
+import grpc
+
+from serving.cli.connection import add_client_options, open_client
+from serving.cli.errors import DONE, FAILED
+from serving.client import Client, ClientError
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `health`."""
+    parser.description = "Check whether a server is ready. The exit code is 0 if it is, and 1 if not or unreachable."
+    add_client_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the status and the models that are served."""
+    with open_client(arguments) as client:
+        status = client.health()
+        models = _list_models(client) if status == "SERVING" else []
+    if arguments.json:
+        print(json.dumps({"status": status, "models": [model.name for model in models]}, ensure_ascii=False))
+    else:
+        print(status, *(f"{model.name} ({model.engine})" for model in models), sep="\n  ")
+    return DONE if status == "SERVING" else FAILED
+
+
+def _list_models(client: Client) -> list[pb.Model]:
+    """The models; none without credentials, since the health check of a container has and needs none."""
+    try:
+        return client.list_models()
+    except ClientError as error:
+        if error.code == grpc.StatusCode.UNAUTHENTICATED:
+            return []
+        raise

@@ -1,0 +1,96 @@
+"""Types of option values. Each raises argparse.ArgumentTypeError for a value that is not allowed."""
+
+import argparse
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from math import inf, nan
+from urllib.parse import urlsplit
+
+from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
+from serving.system.network import parse_address
+from serving.system.times import parse_time
+
+DAY_S = 86_400.0
+MAX_WHOLE = 2**31 - 1
+"""Largest whole number of gRPC and most other libraries."""
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def whole(most: int = MAX_WHOLE) -> Callable[[str], int]:
+    """A whole number from 1 to `most`."""
+
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or len(text) > 18 or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most:,}")
+        return int(text)
+
+    return parse
+
+
+positive = whole()
+
+
+def number(unit: str, least: float, most: float, *, above: float = -inf) -> Callable[[str], float]:
+    """A number of a unit, at least `least`, more than `above`, at most `most`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = nan
+        if not (least <= value <= most and value > above):
+            lower = f"above {above:g}" if above >= least else f"from {least:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} {lower} to {most:g}")
+        return value
+
+    return parse
+
+
+seconds = number("seconds", 0, DAY_S)
+
+
+def duration(text: str) -> timedelta:
+    """A duration such as 90s, 5m, 12h or 30d."""
+    if not (text[:-1].isascii() and text[:-1].isdigit() and text[-1:] in _UNITS_S):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90s, 5m, 12h or 30d")
+    return timedelta(seconds=int(text[:-1]) * _UNITS_S[text[-1]])
+
+
+def time(text: str) -> datetime:
+    """A time, or a duration before now."""
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def address(text: str) -> str:
+    """HOST:PORT. gRPC would reduce a larger port modulo 65,536."""
+    try:
+        parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def http_url(text: str) -> str:
+    """A URL with the scheme http or https."""
+    url = urlsplit(text)
+    try:
+        valid = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:  # of the port
+        valid = False
+    if not valid:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a URL; write http://HOST:PORT or https://HOST:PORT")
+    return text
+
+
+def model_resource(text: str) -> str:
+    """The resource name of NAME or NAME/VERSION. Resource names and "" stay as they are."""
+    try:
+        if text.startswith("models/"):
+            parse_resource(text)
+            return text
+        return resource_name(*parse_short_name(text)) if text else ""
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,73 @@
+"""The table of commands, and how a command line is run.
+
+The module of a command is imported when the command is chosen: help and light commands must not load the libraries of
+the others, such as ONNX Runtime.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from serving.cli.environment import check_environment
+from serving.cli.errors import FAILED, INTERRUPTED, CommandError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, implemented by `add_options(parser)` and `run(arguments) -> exit code` of a module."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "serve": Command("serving.cli.commands.serve", "serve the models in a folder"),
+    "ray": Command("serving.ray.command", "serve them as replicas of a Ray cluster"),
+    "predict": Command("serving.cli.commands.predict", "classify images"),
+    "label": Command("serving.cli.commands.label", "record the label of a prediction"),
+    "stats": Command("serving.cli.commands.stats", "show the confusion matrix and the rates derived from it"),
+    "export-labels": Command("serving.cli.commands.export_labels", "write the labels to a CSV or Parquet file"),
+    "health": Command("serving.cli.commands.health", "check whether a server is ready"),
+    "new-token": Command("serving.cli.commands.new_token", "make a bearer token for a client"),
+    "rotate-key": Command("serving.cli.commands.rotate_key", "replace the key that signs prediction tokens"),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Returns:
+        Its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+    """
+    options = build_parser(arguments[0] if arguments else "").parse_args(arguments)
+    try:
+        check_environment()
+        return int(options.run(options))
+    except CommandError as error:
+        print(f"pawserve: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def build_parser(chosen: str) -> argparse.ArgumentParser:
+    """The parser of all commands. Only the chosen one has its options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serving",
+        description="Serve image classifiers over gRPC, classify images with them, and measure how accurate they are.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.",
+    )
+    parsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        subparser = parsers.add_parser(name, help=command.help)
+        if name == chosen:
+            module = import_module(command.module)
+            module.add_options(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,135 @@
+"""Statistics as tables for a terminal, and as dictionaries for JSON."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from google.protobuf.message import Message
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+
+MAX_CLASSES_IN_MATRIX = 12
+"""Larger confusion matrices do not fit a terminal; a plot shows them."""
+
+
+def statistics_view(models: Sequence[pb.ModelStatistics]) -> RenderableType:
+    """The confusion matrix and rates of each version, to be printed by a rich console."""
+    if not models:
+        return Text("no predictions yet")
+    return Group(*(part for model in models for part in _parts(model)))
+
+
+def _parts(model: pb.ModelStatistics) -> Iterator[RenderableType]:
+    yield Text()
+    yield Text(model.model, style="bold")
+    yield Text(f"{model.predictions:,} predictions: {model.labels:,} labelled, {model.unlabelled:,} not labelled")
+    if not model.labels:
+        return
+    yield Text(f"accuracy {format_rate(model.accuracy)}")
+    if model.HasField("matthews_correlation"):
+        yield Text(f"Matthews correlation {model.matthews_correlation:.3f}")
+    if model.HasField("expected_calibration_error"):
+        yield Text(f"expected calibration error {model.expected_calibration_error:.3f}")
+    yield _class_table(model)
+    if len(model.classes) <= MAX_CLASSES_IN_MATRIX:
+        yield _matrix_table(model)
+    else:
+        yield Text(f"the confusion matrix of {len(model.classes)} classes is too wide to print; draw it with --plot")
+    yield _calibration_table(model)
+
+
+def format_rate(rate: pb.Rate) -> str:
+    """A rate in percent with its confidence interval and sample size."""
+    return f"{rate.value:.1%} (95% interval {rate.lower:.1%} to {rate.upper:.1%}, n = {rate.count:,})"
+
+
+def statistics_to_dict(model: pb.ModelStatistics) -> dict[str, Any]:
+    """The fields of the API's message, by their names. Undefined values are None."""
+    return {
+        "model": model.model,
+        "classes": list(model.classes),
+        "confusion_matrix": [list(row.predicted) for row in model.confusion_matrix],
+        "predictions": model.predictions,
+        "labels": model.labels,
+        "accuracy": _value(model, "accuracy"),
+        "class_statistics": [
+            {
+                "label": entry.label,
+                "precision": _value(entry, "precision"),
+                "recall": _value(entry, "recall"),
+                "f1": _value(entry, "f1"),
+            }
+            for entry in model.class_statistics
+        ],
+        "matthews_correlation": _value(model, "matthews_correlation"),
+        "unlabelled": model.unlabelled,
+        "calibration_bins": [
+            {
+                "lower": each.lower,
+                "upper": each.upper,
+                "mean_probability": _value(each, "mean_probability"),
+                "accuracy": _value(each, "accuracy"),
+            }
+            for each in model.calibration_bins
+        ],
+        "expected_calibration_error": _value(model, "expected_calibration_error"),
+        "last_label_time": model.last_label_time.ToJsonString() if model.HasField("last_label_time") else None,
+    }
+
+
+def _value(message: Message, field: str) -> Any:
+    """The value of an optional field; None if it is not set."""
+    if not message.HasField(field):
+        return None
+    value = getattr(message, field)
+    if isinstance(value, pb.Rate):
+        return {"value": value.value, "lower": value.lower, "upper": value.upper, "count": value.count}
+    return value
+
+
+def _class_table(model: pb.ModelStatistics) -> Table:
+    table = Table("class", "precision", "recall", "F1")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for entry in model.class_statistics:
+        table.add_row(
+            Text(entry.label),
+            _short(entry.precision) if entry.HasField("precision") else "–",
+            _short(entry.recall) if entry.HasField("recall") else "–",
+            f"{entry.f1:.3f}" if entry.HasField("f1") else "–",
+        )
+    return table
+
+
+def _calibration_table(model: pb.ModelStatistics) -> Table:
+    """The reliability table, without empty bins."""
+    table = Table("probability", "mean", "accuracy", "n")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for each in model.calibration_bins:
+        if each.HasField("accuracy"):
+            row = (f"{each.lower:.1f}–{each.upper:.1f}", f"{each.mean_probability:.1%}", _short(each.accuracy))
+            table.add_row(*row, f"{each.accuracy.count:,}")
+    return table
+
+
+def _short(rate: pb.Rate) -> str:
+    return f"{rate.value:.1%} ({100 * rate.lower:.1f}–{100 * rate.upper:.1f})"
+
+
+def _matrix_table(model: pb.ModelStatistics) -> Table:
+    table = Table("label ↓  predicted →")
+    for label in model.classes:
+        table.add_column(Text(label), justify="right")
+    for actual, (label, row) in enumerate(zip(model.classes, model.confusion_matrix, strict=True)):
+        cells = [Text(f"{count:,}", style=_cell_style(actual, k, count)) for k, count in enumerate(row.predicted)]
+        table.add_row(Text(label, style="bold"), *cells)
+    return table
+
+
+def _cell_style(actual: int, predicted: int, count: int) -> str:
+    if count == 0:
+        return "dim"
+    return "green" if actual == predicted else "red"

@@ -1,0 +1,156 @@
+"""The tolerances of exported graphs, the search for layers that stay in float32, the adaptive threshold, the help."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.adaptive import lowest_threshold
+from export.checks.checks import CheckError, ParityError, Tolerances, check_agreement, compare
+from export.mixed_precision import convert_until_passed
+from serving.bundle.manifest import Precision
+from tests.support.commands import ROOT
+
+LABELS_N = np.zeros(1000, np.int64)
+TRAINED_NK = np.tile(np.float32([0.9, 0.1]), (1000, 1))
+
+
+def with_incorrect(count: int) -> np.ndarray:
+    """Probabilities like those of the trained network, with so many incorrect predictions."""
+    found_NK = TRAINED_NK.copy()
+    found_NK[:count] = found_NK[:count, ::-1]
+    return found_NK
+
+
+def check(found_NK: np.ndarray, precision: Precision = "int8", tolerances: Tolerances | None = None) -> None:
+    rows = slice(0, len(found_NK))
+    found = compare(found_NK, TRAINED_NK[rows], LABELS_N[rows])
+    names = {"what": "the graph", "reference": "the trained network", "worst_image": "a.jpg"}
+    check_agreement(found, precision, tolerances or Tolerances(), **names)
+
+
+def test_int8_is_checked_by_agreement_and_accuracy() -> None:
+    check(with_incorrect(3))
+    with pytest.raises(ParityError, match="0.40 points lost"):
+        check(with_incorrect(4))
+    with pytest.raises(ParityError, match="99.40% with the trained network on 1,000"):
+        check(with_incorrect(6))
+    check(with_incorrect(6), tolerances=Tolerances(min_agreement=0.99, max_accuracy_loss=0.01))
+
+
+def test_one_of_few_images_may_differ() -> None:
+    check(with_incorrect(1)[:20])
+
+
+def test_fp16_and_fp32_are_checked_by_the_largest_difference() -> None:
+    found_NK = TRAINED_NK.copy()
+    found_NK[7] += np.float32([-0.001, 0.001])
+    check(found_NK, "fp16")
+    with pytest.raises(ParityError, match=r"by 1.0e-03 in a probability \(allowed: 1.0e-04\), most on a.jpg"):
+        check(found_NK, "fp32")
+
+
+def test_values_that_are_not_finite_fail() -> None:
+    found_NK = TRAINED_NK.copy()
+    found_NK[7] = np.nan
+    with pytest.raises(ParityError, match="not finite, on a.jpg"):
+        check(found_NK)
+
+
+def test_probabilities_that_were_not_recorded_are_not_compared() -> None:
+    expected_NK = np.float32([[0.7, np.nan, 0.3], [np.nan, 0.6, 0.4]])
+    found = compare(np.float32([[0.7, 0.0, 0.3], [0.0, 0.5, 0.4]]), expected_NK, np.array([0, 1]))
+    assert found.max_abs_diff == pytest.approx(0.1)
+    assert (found.agreement, found.correct, found.worst) == (1.0, 2, 1)
+
+
+SENSITIVITIES = {f"layer {row}": 1.0 / (row + 1) for row in range(20)}
+
+
+def convert(keep_float: Sequence[str]) -> bytes:
+    return ",".join(keep_float).encode()
+
+
+def search(check: Any, most_float: int = 16) -> Any:
+    return convert_until_passed(
+        convert, check, lambda: SENSITIVITIES, most_float=most_float, advice="calibrate on more images"
+    )
+
+
+def test_the_most_sensitive_layers_stay_in_float32_until_the_checks_pass() -> None:
+    tried = []
+
+    def passes_at_the_third(graph: bytes) -> dict[str, Any]:
+        tried.append(graph)
+        if len(tried) < 3:
+            raise ParityError("it differs too much")
+        return {"tries": len(tried)}
+
+    converted = search(passes_at_the_third)
+    assert tried == [b"", b"layer 0", b"layer 0,layer 1"]
+    assert (converted.graph, converted.parity) == (tried[-1], {"tries": 3})
+    assert converted.float_layers == {"layer 0": 1.0, "layer 1": 0.5}
+
+
+def test_a_graph_that_passes_at_once_keeps_no_layer_in_float32() -> None:
+    converted = search(lambda graph: {"agreement": 1.0})
+    assert (converted.graph, converted.float_layers) == (b"", {})
+
+
+@pytest.mark.parametrize(("most_float", "last"), [(16, 16), (8, 8), (100, 16)])
+def test_the_search_ends_with_advice(most_float: int, last: int) -> None:
+    tried = []
+
+    def fails(graph: bytes) -> dict[str, Any]:
+        tried.append(graph)
+        raise ParityError("it differs too much")
+
+    with pytest.raises(CheckError, match="differs too much.*of 20 layers in float32: calibrate on more images"):
+        search(fails, most_float)
+    assert tried[-1].count(b"layer") == last
+
+
+def test_a_check_that_float32_cannot_help_ends_the_search() -> None:
+    def fails(graph: bytes) -> dict[str, Any]:
+        raise CheckError("it has an operator that TensorRT lacks")
+
+    with pytest.raises(CheckError, match="^it has an operator"):
+        search(fails)
+
+
+@pytest.mark.parametrize(
+    ("changed", "max_changed", "min_below", "threshold"),
+    [
+        ([], 0, 1, 0.55),  # no prediction changes: still the image of lowest confidence gets all views
+        ([0.6, 0.8], 0, 1, 0.85),  # above the highest confidence whose prediction changes
+        ([0.6, 0.8], 1, 1, 0.65),  # one of them may
+        ([0.6], 0, 3, 0.75),
+    ],
+)
+def test_the_threshold_lies_above_all_changed_predictions_but_those_allowed(
+    changed: list[float], max_changed: int, min_below: int, threshold: float
+) -> None:
+    confidence_N = np.array([0.9, 0.5, 0.8, 0.6, 0.7])
+    changed_N = np.isin(confidence_N, changed)
+    assert lowest_threshold(confidence_N, changed_N, max_changed=max_changed, min_below=min_below) == pytest.approx(
+        threshold
+    )
+
+
+def test_without_an_image_of_higher_confidence_the_threshold_lies_just_above_the_last() -> None:
+    assert 0.8 < lowest_threshold(np.array([0.5, 0.8]), np.array([False, True]), max_changed=0, min_below=1) < 0.8001
+    assert lowest_threshold(np.array([1.0, 1.0]), np.array([False, True]), max_changed=0, min_below=1) == 1.0
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["bundle", "--help"], ["engine", "--help"]])
+def test_the_help_loads_no_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys; sys.argv = ['export', *sys.argv[1:]]; import export.__main__ as program\n"
+        "try: program.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
