@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.end_to_end.conftest import TINY
-from tests.golden.draw import encoded
 from tests.support.bundles import write_bundle
 from tests.support.certificates import Authority
-from tests.support.commands import ROOT
+from tests.support.commands import ROOT, WarmProcess, main_of
+from tests.support.images import encoded
 from tests.support.pages import DOCS, PAGES, README, Block, blocks, parse, python_commands
-from tests.support.warm import WarmProcess, call
 
 ADDRESS = re.compile(r"(127\.0\.0\.1|0\.0\.0\.0|localhost):\d+")
 RUN = [page for page in [README, *DOCS] if any(block.language in ("console", "python") for block in blocks(page))]
+TINY = "--arch test_resnet --weights none"
+"""The pages' networks take minutes, or a download."""
 FEWER = "sample --per-class 40 --valid-per-class 20"
 """The README draws fewer images here, so that the commands after that take less time."""
 NOT_RUN_HERE = ("make ", "docker ")
@@ -87,7 +87,7 @@ class Session:
             return
         if package == "serving" and verb in ("predict", "stats", "label", "health"):
             arguments = [ADDRESS.sub(self._address(), argument) for argument in arguments]
-        finished = WarmProcess(call, package, verb, *arguments, folder=self._folder, **self._environment).finish()
+        finished = WarmProcess(main_of, package, verb, *arguments, folder=self._folder, **self._environment).finish()
         assert finished.returncode == 0, f"{command}\n{finished.stderr}"
         if out is not None:
             (self._folder / out).write_text(finished.stdout)
@@ -97,7 +97,7 @@ class Session:
         arguments = [*arguments, "--listen", "127.0.0.1:0"]
         if "--metrics" in arguments:
             arguments += ["--metrics", "127.0.0.1:0"]
-        self._server = WarmProcess(call, "serving", "serve", *arguments, folder=self._folder, **self._environment)
+        self._server = WarmProcess(main_of, "serving", "serve", *arguments, folder=self._folder, **self._environment)
         address = self._server.printed(r"ready on (127\.0\.0\.1:\d+)")[1]
         self._environment["PAWSERVE_SERVER"] = address
 
@@ -114,7 +114,6 @@ class Session:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=300,
             check=False,
         )
         assert finished.returncode == 0, finished.stderr
@@ -145,8 +144,7 @@ def session(folder: Path, cache: Path) -> Iterator[Session]:
 def test_the_commands_of_a_page_work_in_their_order(page: Path, folder: Path, shared_cache: Path) -> None:
     with session(folder, shared_cache) as opened:
         for block in blocks(page):
-            # the networks of the pages take minutes, or a download
-            opened.run(Block(block.language, re.sub(r"( fit .*| find-lr .*)", rf"\1 {' '.join(TINY)}", block.text)))
+            opened.run(Block(block.language, re.sub(r"( fit .*| find-lr .*)", rf"\1 {TINY}", block.text)))
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import tyro
 
-from tests.support.warm import ROOT
+from tests.support.commands import ROOT
 
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
+from serving.cli.parser import COMMANDS, build_parser
 from tests.support.commands import ROOT
 from tests.support.pages import DOCS, PAGES, README, anchors, blocks, prose
 
@@ -109,24 +109,13 @@ OF_OTHER_PROGRAMS = {
 """Options of docker, podman, torchrun, Slurm and others that the prose mentions."""
 
 
-def options_of_commands() -> Iterator[str]:
-    """All options of the packages' commands."""
-    from serving.__main__ import main as serving_main
-
-    kept: list[argparse.ArgumentParser] = []
-
-    def keep(parser: argparse.ArgumentParser, *_: object) -> None:
-        kept.append(parser)
-        raise SystemExit
-
-    with patch.object(argparse.ArgumentParser, "parse_args", keep), pytest.raises(SystemExit):
-        serving_main(["health"])
-    while kept:
-        parser = kept.pop()
-        for action in parser._actions:
-            yield from action.option_strings
-            if isinstance(action, argparse._SubParsersAction):
-                kept.extend(action.choices.values())
+def options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The options of a parser and of its subparsers."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for subparser in action.choices.values():
+                yield from options_of(subparser)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -134,7 +123,8 @@ def test_options_in_the_prose_exist(page: Path) -> None:
     mentioned = {
         option for span in re.findall(r"`([^`]+)`", prose(page)) for option in re.findall(r"--[a-z][\w-]*", span)
     }
-    known = set(options_of_commands()) | options_in_sources() | OF_OTHER_PROGRAMS
+    of_serving = {option for command in COMMANDS for option in options_of(build_parser(command))}
+    known = of_serving | options_in_sources() | OF_OTHER_PROGRAMS
     assert {each for each in mentioned - known if not each.startswith("--stages")} == set()
 
 
