@@ -24,7 +24,7 @@ from tests.support.pages import DOCS, PAGES, README, Block, blocks, parse, pytho
 
 ADDRESS = re.compile(r"(127\.0\.0\.1|0\.0\.0\.0|localhost):\d+")
 RUN = [page for page in [README, *DOCS] if any(block.language in ("console", "python") for block in blocks(page))]
-TINY = "--arch test_resnet --weights none"
+TINY = "--arch test_resnet --weights none --sizes 32"
 """The pages' networks take minutes, or a download."""
 FEWER = "sample --per-class 40 --valid-per-class 20"
 """The README draws fewer images here, so that the commands after that take less time."""
@@ -38,8 +38,7 @@ def name(page: Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, fitted: Path, drawings: Path) -> Path:
-    """What the pages take for granted: images, a run, a served model, certificates."""
-    write_bundle(tmp_path / "models", "pets", classes=("cats", "dogs", "others"))
+    """What the pages take for granted: images, a run, certificates. Pages that serve a model have one too."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/pets").symlink_to(fitted)
     (tmp_path / "images").symlink_to(drawings)
@@ -94,6 +93,8 @@ class Session:
 
     def _serve(self, arguments: list[str]) -> None:
         self.close()
+        if not (self._folder / "models").exists():
+            write_bundle(self._folder / "models", "pets", classes=("cats", "dogs", "others"))
         arguments = [*arguments, "--listen", "127.0.0.1:0"]
         if "--metrics" in arguments:
             arguments += ["--metrics", "127.0.0.1:0"]
