@@ -1,4 +1,4 @@
-"""Settings in; a process that serves them until it is told to stop out."""
+"""The process of a server, from its start to SIGTERM or SIGINT."""
 
 import asyncio
 import gc
@@ -8,6 +8,7 @@ import sys
 
 import uvloop
 
+from serving.image.decode import ignore_pillow_warnings
 from serving.server import Server
 from serving.settings import Settings
 from serving.system.memory import keep_freed_memory
@@ -19,36 +20,36 @@ logger = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, and print one line when ready.
+    """Serve until SIGTERM or SIGINT; print one line when ready.
 
     Raises:
-        StartupError: if it cannot start.
+        StartupError: if the server cannot start.
     """
     uvloop.run(_run(settings))
 
 
 async def _run(settings: Settings) -> None:
     keep_freed_memory()
+    ignore_pillow_warnings()
     server = Server(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
-    loop.add_signal_handler(signal.SIGHUP, server.look_for_models)
+    loop.add_signal_handler(signal.SIGHUP, server.check_models)
     await server.startup()
     tune_interpreter()
     print(f"pawserve ready on {server.describe()}", flush=True)
     await server.serve()
-    logger.info("stopping: requests in flight are answered first; a second signal stops at once")
+    logger.info("shutting down after the requests in flight; a second signal ends them at once")
     await server.shutdown()
 
 
 def tune_interpreter() -> None:
-    """What throughput gains from, once all is loaded."""
-    # What was loaded stays: nothing in it needs to be looked at again and again for garbage. Requests leave next to
-    # none, so it can be collected seldom.
+    """Adapt garbage collection and thread switching to serving, after everything is loaded."""
+    # Loaded objects stay, so the collector need not visit them; requests leave hardly any cycles, so it can run seldom.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    # A worker that has decoded or computed needs the interpreter for some microseconds: it is not to wait for it until
-    # the event loop has nothing more to do.
+    # A worker that has decoded or computed needs the interpreter for microseconds only, and should not wait until the
+    # event loop has nothing to do.
     sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -1,4 +1,5 @@
 """The closed-form capacity model: how many replicas, CPUs and network cards a load needs.
 
-`model` holds the measured costs and the formulas, `page` writes their results as tables. It imports nothing of ours.
+`model` holds the measured costs and the formulas, `page` writes their results as tables. May import
+`benchmarks.common` only.
 """

@@ -1,9 +1,9 @@
 """The results of the capacity model as Markdown tables."""
 
-from collections.abc import Iterable
 from math import ceil
 
 from benchmarks.capacity.model import UTILIZATION, Costs, Gpu, gpu_host, limits, replicas_needed
+from benchmarks.common import table
 
 FLEETS = (10, 100, 1000)
 NETWORK_CARD_GBIT_PER_S = 25.0
@@ -19,12 +19,17 @@ def render(costs: Costs, gpu: Gpu, *, images_per_s: float, cpus: int, images: in
     load = f"{images_per_s:,.0f} images/s, {images} in a request, {views} view{'s' if views > 1 else ''} each"
     lines = [
         f"One replica on {cpus} CPU{'s' if cpus > 1 else ''}:",
-        *_table(("limit", "images/s"), ((part, f"{most:,.0f}") for part, most in of_one.items())),
+        "",
+        *table(("limit", "images/s"), ((part, f"{most:,.0f}") for part, most in of_one.items())),
+        "",
         f"Replicas for {load}: {replicas} at {images_per_s / replicas / capacity:.0%} of their capacity.",
         "",
         f"One GPU that computes all the time ({gpu.served_rows_per_s():,.0f} rows/s in batches of {gpu.batch}):",
+        "",
         *_hosts(costs, gpu),
+        "",
         f"GPUs used for {UTILIZATION:.0%} of the time, one image in a request:",
+        "",
         *_fleets(costs, gpu),
     ]
     return "\n".join(lines)
@@ -37,7 +42,7 @@ def _hosts(costs: Costs, gpu: Gpu) -> list[str]:
         host = gpu_host(costs, gpu, images=images)
         loop = f"{host.loop_images_per_s:,.0f}"
         rows.append((images, host.cpus, f"{host.decode_cpus:.1f}", loop, host.processes, f"{host.gbit_per_s:.1f}"))
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _fleets(costs: Costs, gpu: Gpu) -> list[str]:
@@ -57,10 +62,4 @@ def _fleets(costs: Costs, gpu: Gpu) -> list[str]:
                 f"{min(1.0, LABELS_PER_S / images_per_s):.1%}",
             )
         )
-    return _table(head, rows)
-
-
-def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]:
-    head = list(head)
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
-    return ["", lines[0], "|---" * len(head) + "|", *lines[1:], ""]
+    return table(head, rows)

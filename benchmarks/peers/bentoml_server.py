@@ -1,6 +1,6 @@
-"""A BentoML service: an encoded picture as the body of POST /classify, JSON with its probabilities out.
+"""A BentoML service: the body of POST /classify is an encoded image, the response JSON with its probabilities.
 
-`PEERS_*` in the environment hold its settings, since `bentoml serve` imports this file.
+Environment variables PEERS_* hold its settings, since `bentoml serve` imports this file.
 """
 
 import os
@@ -8,15 +8,16 @@ from pathlib import Path
 
 import bentoml
 
-from benchmarks.peers.pictures import Pictures
+from benchmarks.peers.classifier import PeerClassifier
 
 BUNDLE = Path(os.environ["PEERS_BUNDLE"])
-WORKERS = int(os.environ["PEERS_WORKERS"])
-THREADS = int(os.environ["PEERS_THREADS"])
 MAX_BATCH_SIZE = int(os.environ["PEERS_MAX_BATCH_SIZE"])
 
 service = bentoml.service(
-    workers=WORKERS, threads=THREADS, logging={"access": {"enabled": False}}, metrics={"enabled": False}
+    workers=int(os.environ["PEERS_WORKERS"]),
+    threads=int(os.environ["PEERS_THREADS"]),
+    logging={"access": {"enabled": False}},
+    metrics={"enabled": False},
 )
 
 if MAX_BATCH_SIZE > 1:
@@ -26,22 +27,25 @@ if MAX_BATCH_SIZE > 1:
         """With BentoML's adaptive batching."""
 
         def __init__(self) -> None:
-            self._pictures = Pictures(BUNDLE)
+            self._classifier = PeerClassifier(BUNDLE)
 
-        @bentoml.api(batchable=True, max_batch_size=MAX_BATCH_SIZE, max_latency_ms=60_000)
-        def classify(self, pictures: list[Path]) -> list[list[float]]:
-            images = [self._pictures.decode(picture.read_bytes()) for picture in pictures]
-            return self._pictures.probabilities(images).tolist()
+        @bentoml.api(batchable=True, max_batch_size=MAX_BATCH_SIZE, max_latency_ms=60_000)  # type: ignore[untyped-decorator]
+        def classify(self, images: list[Path]) -> list[list[float]]:
+            decoded = [self._classifier.decode(image.read_bytes()) for image in images]
+            probabilities: list[list[float]] = self._classifier.classify(decoded).tolist()
+            return probabilities
 
 else:
 
     @service
     class Classify:  # type: ignore[no-redef]
-        """One picture a call, in a thread of the worker."""
+        """One image per call, in a thread of the worker."""
 
         def __init__(self) -> None:
-            self._pictures = Pictures(BUNDLE)
+            self._classifier = PeerClassifier(BUNDLE)
 
-        @bentoml.api
-        def classify(self, picture: Path, /) -> list[float]:
-            return self._pictures.probabilities([self._pictures.decode(picture.read_bytes())])[0].tolist()
+        @bentoml.api  # type: ignore[untyped-decorator]
+        def classify(self, image: Path, /) -> list[float]:
+            decoded = [self._classifier.decode(image.read_bytes())]
+            probabilities: list[float] = self._classifier.classify(decoded)[0].tolist()
+            return probabilities

@@ -1,9 +1,9 @@
-"""A folder in; a virtual environment for each peer in it, so that nothing of theirs enters pawserve's own.
+"""Make a virtual environment for each peer, so that their libraries do not mix with pawserve's.
 
     python -m benchmarks.peers.install --peers-dir DIR
 
-Triton comes as the server's binary inside nvidia-pytriton. Its Python backend embeds the Python library of the system,
-and is built for numpy 1, so that environment is made by /usr/bin/python3.11 (`--triton-python` names another).
+Triton's binary comes with nvidia-pytriton. Its Python backend embeds the Python library of the system and is built for
+numpy 1, so its environment is made by /usr/bin/python3.11 (`--triton-python` names another).
 """
 
 import argparse
@@ -12,9 +12,10 @@ import sys
 import tomllib
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+from benchmarks.common import REPOSITORY
+
 PEERS = {
-    # without its dependencies: they are the Python wrapper's, and only the server in it is used
+    # without its dependencies, which only the Python wrapper needs
     "triton": (["--no-deps", "nvidia-pytriton==0.7.0"], ["numpy<2"]),
     "litserve": (["litserve==0.2.19"], []),
     "bentoml": (["bentoml==1.4.39"], []),
@@ -22,12 +23,13 @@ PEERS = {
 
 
 def main() -> None:
+    """Parse the arguments and install."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers-dir", type=Path, required=True)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--triton-python", default="/usr/bin/python3.11", help="with a shared libpython (%(default)s)")
     arguments = parser.parse_args()
-    core = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    core: list[str] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
     for peer in arguments.peers:
         environment = arguments.peers_dir / peer
         python = arguments.triton_python if peer == "triton" else sys.executable

@@ -1,7 +1,7 @@
-"""A bundle and photos in; how many a second this machine decodes and computes when nobody serves them, as JSON out.
+"""Print, as JSON, how many images a second this machine decodes and computes without a server.
 
 A process for each CPU, bound to it, with a single-threaded session and nothing to wait for: no server around the same
-engine and the same decode can be faster than that.
+engine and the same decoding can be faster.
 """
 
 import argparse
@@ -14,13 +14,16 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.peers.pictures import Pictures
+from benchmarks.common import images_of
+from benchmarks.peers.classifier import PeerClassifier
 
 BATCH = 4
+IMAGES = 250
 WARM_UP_S = 0.3
 
 
 def main() -> None:
+    """Parse the arguments, measure, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--photos", type=Path, required=True)
@@ -36,17 +39,16 @@ def main() -> None:
 def _measure(bundle: Path, photos: Path, cpu: int, *, begin: float, seconds: float) -> float:
     """Images a second on one CPU."""
     os.sched_setaffinity(0, {cpu})
-    pictures = Pictures(bundle)
-    paths = sorted(photos.rglob("*.jpg"))
-    contents = [path.read_bytes() for path in paths[:: max(1, len(paths) // 250)]]
+    classifier = PeerClassifier(bundle)
+    contents = images_of(photos, IMAGES)
     at = images = 0
     elapsed = 0.0
     while elapsed < seconds:
         batch = [contents[(at + place) % len(contents)] for place in range(BATCH)]
-        pictures.probabilities([pictures.decode(content) for content in batch])
+        classifier.classify([classifier.decode(content) for content in batch])
         at += BATCH
         now = time.monotonic()
-        if now > begin + WARM_UP_S:  # what went before was warming up
+        if now > begin + WARM_UP_S:  # until then it warms up
             images += BATCH
             elapsed = now - begin - WARM_UP_S
     return images / elapsed

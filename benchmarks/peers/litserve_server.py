@@ -1,4 +1,4 @@
-"""A LitServe server: an encoded picture as the body of POST /predict, JSON with its probabilities out."""
+"""A LitServe server: the body of POST /predict is an encoded image, the response JSON with its probabilities."""
 
 import argparse
 import base64
@@ -9,10 +9,10 @@ import litserve
 import numpy as np
 from fastapi import Body, Request
 
-from benchmarks.peers.pictures import Pictures
+from benchmarks.peers.classifier import PeerClassifier
 
 
-class Classify(litserve.LitAPI):
+class Classify(litserve.LitAPI):  # type: ignore[misc]  # the library is not installed here
     """decode -> batch -> predict -> unbatch -> encode, as LitServe's guide names them; each worker is a process."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
@@ -20,13 +20,13 @@ class Classify(litserve.LitAPI):
         self._folder = folder
 
     def setup(self, device: str) -> None:
-        self._pictures = Pictures(self._folder)
+        self._classifier = PeerClassifier(self._folder)
 
     def batch(self, inputs: list[Any]) -> list[Any]:
         return list(inputs)
 
     def predict(self, images: Any) -> Any:
-        return self._pictures.probabilities(images if isinstance(images, list) else [images])
+        return self._classifier.classify(images if isinstance(images, list) else [images])
 
     def unbatch(self, output: Any) -> list[Any]:
         return list(output)
@@ -36,20 +36,21 @@ class Classify(litserve.LitAPI):
 
 
 class ClassifyBody(Classify):
-    """The picture is the request's body."""
+    """The image is the request's body."""
 
     def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> Any:
-        return self._pictures.decode(request)
+        return self._classifier.decode(request)
 
 
 class ClassifyJson(Classify):
-    """The picture is base64 in JSON, as in LitServe's examples."""
+    """The image is base64 in JSON, as in LitServe's examples."""
 
     def decode_request(self, request: Request) -> Any:
-        return self._pictures.decode(base64.b64decode(request["image"]))
+        return self._classifier.decode(base64.b64decode(request["image"]))
 
 
 def main() -> None:
+    """Parse the arguments and serve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)

@@ -1,4 +1,4 @@
-"""Each server's name and a setting in; a running process and its port out."""
+"""Start and stop the server and its peers, each with one of its settings."""
 
 import os
 import shutil
@@ -8,21 +8,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+from benchmarks.common import REPOSITORY
+
 START_TIMEOUT_S = 40
 STOP_TIMEOUT_S = 10
 
 Setting = Mapping[str, str]
-"""Options by name; the empty one is a server's own defaults."""
+"""Options by name; an empty one stands for a server's defaults."""
 
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "pawserve": ({},),
-    # processes, each with one single-threaded session, or one with all threads; rows that the dynamic batcher joins
+    # number of processes, largest batch of the dynamic batcher, threads of each process
     "triton": (
         {"instances": "2", "batch": "1", "threads": "1"},
         {"instances": "2", "batch": "4", "threads": "1"},
@@ -47,17 +48,33 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 
 
 @dataclass(frozen=True)
-class Running:
-    """A server that listens on 127.0.0.1."""
+class RunningPeer:
+    """A running server."""
 
     peer: str
     setting: Setting
+    address: str
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a server finds its files and listens."""
+
+    bundle: Path
+    environment: Path
+    """The peer's virtual environment."""
+    folder: Path
+    """For files of its own."""
     port: int
 
 
+_Command = tuple[list[object], dict[str, str]]
+"""A command line, and variables for its environment."""
+
+
 @contextmanager
-def running(peer: str, setting: Setting, bundle: Path, peers_dir: Path) -> Iterator[Running]:
-    """Start a server, and end it and all of its processes at the end.
+def running_peer(peer: str, setting: Setting, bundle: Path, peers_dir: Path) -> Iterator[RunningPeer]:
+    """Start a server; stop it and all of its processes at the end.
 
     Raises:
         RuntimeError: if it does not listen within 40 s; the message holds the end of its log.
@@ -65,43 +82,43 @@ def running(peer: str, setting: Setting, bundle: Path, peers_dir: Path) -> Itera
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="peers-") as text:
         folder = Path(text)
-        command, environment = _COMMANDS[peer](setting, bundle, peers_dir / peer, folder, port)
+        command, variables = _COMMANDS[peer](setting, _Place(bundle, peers_dir / peer, folder, port))
         log = folder / "log"
         with log.open("wb") as file:
             # cwd: the peers import benchmarks.peers and serving from the repository
             process = subprocess.Popen(
                 [str(part) for part in command],
                 cwd=REPOSITORY,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY), **variables},
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         try:
             _wait_for(port, process, log)
-            yield Running(peer, setting, port)
+            yield RunningPeer(peer, setting, f"127.0.0.1:{port}")
         finally:
             _stop(process)
 
 
 def describe(setting: Setting) -> str:
-    """A setting for people."""
+    """A setting in one line, for people."""
     return ", ".join(f"{name.lower().replace('_', '-')} {value}".strip() for name, value in setting.items())
 
 
-def _pawserve(setting, bundle, environment, folder, port):
-    version = f"{bundle.parent.name}/{bundle.name}"
-    command = [sys.executable, "-m", "serving", "serve", "--models", bundle.parent.parent, "--model", version]
-    return [*command, "--state", folder / "state", "--listen", f"127.0.0.1:{port}"], {}
+def _pawserve(setting: Setting, at: _Place) -> _Command:
+    version = f"{at.bundle.parent.name}/{at.bundle.name}"
+    command = [sys.executable, "-m", "serving", "serve", "--models", at.bundle.parent.parent, "--model", version]
+    return [*command, "--state", at.folder / "state", "--listen", f"127.0.0.1:{at.port}"], {}
 
 
-def _triton(setting, bundle, environment, folder, port):
-    packages = environment / "lib/python3.11/site-packages"
+def _triton(setting: Setting, at: _Place) -> _Command:
+    packages = at.environment / "lib/python3.11/site-packages"
     server = packages / "pytriton/tritonserver"
-    backend = folder / "backends/python"
+    backend = at.folder / "backends/python"
     shutil.copytree(server / "backends/python", backend)
     shutil.copy(server / "python_backend_stubs/3.11/triton_python_backend_stub", backend)
-    model = folder / "models/pets"
+    model = at.folder / "models/pets"
     (model / "1").mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("triton_model.py"), model / "1/model.py")
     (model / "config.pbtxt").write_text(
@@ -110,35 +127,41 @@ def _triton(setting, bundle, environment, folder, port):
         'output [{ name: "PROBABILITIES" data_type: TYPE_FP32 dims: [-1] }]\n'
         f"instance_group [{{ count: {setting['instances']} kind: KIND_CPU }}]\n"
         "dynamic_batching { max_queue_delay_microseconds: 0 }\n"
-        f'parameters [{{ key: "bundle" value: {{ string_value: "{bundle}" }} }},\n'
+        f'parameters [{{ key: "bundle" value: {{ string_value: "{at.bundle}" }} }},\n'
         f'            {{ key: "threads" value: {{ string_value: "{setting["threads"]}" }} }}]\n'
     )
-    command = [server / "bin/tritonserver", f"--model-repository={folder / 'models'}"]
-    command += [f"--backend-directory={folder / 'backends'}", "--allow-http=false", "--allow-metrics=false"]
-    command += ["--grpc-address=127.0.0.1", f"--grpc-port={port}", "--exit-timeout-secs=2"]
+    command: list[object] = [server / "bin/tritonserver", f"--model-repository={at.folder / 'models'}"]
+    command += [f"--backend-directory={at.folder / 'backends'}", "--allow-http=false", "--allow-metrics=false"]
+    command += ["--grpc-address=127.0.0.1", f"--grpc-port={at.port}", "--exit-timeout-secs=2"]
     # the backend's interpreter finds the environment by PATH
     return command, {
-        "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
+        "PATH": f"{at.environment / 'bin'}:{os.environ['PATH']}",
         "LD_LIBRARY_PATH": str(packages / "nvidia_pytriton.libs"),
     }
 
 
-def _litserve(setting, bundle, environment, folder, port):
-    command = [environment / "bin/python", "-m", "benchmarks.peers.litserve_server", "--bundle", bundle, "--port", port]
+def _litserve(setting: Setting, at: _Place) -> _Command:
+    command: list[object] = [at.environment / "bin/python", "-m", "benchmarks.peers.litserve_server"]
+    command += ["--bundle", at.bundle, "--port", at.port]
     for name, value in setting.items():
         command += [f"--{name}", value] if value else [f"--{name}"]
     return command, {}
 
 
-def _bentoml(setting, bundle, environment, folder, port):
-    command = [environment / "bin/bentoml", "serve", "benchmarks.peers.bentoml_server:Classify"]
-    command += ["--host", "127.0.0.1", "--port", port, "--working-dir", REPOSITORY]
+def _bentoml(setting: Setting, at: _Place) -> _Command:
+    command: list[object] = [at.environment / "bin/bentoml", "serve", "benchmarks.peers.bentoml_server:Classify"]
+    command += ["--host", "127.0.0.1", "--port", at.port, "--working-dir", REPOSITORY]
     variables = {f"PEERS_{name}": value for name, value in setting.items()}
-    home = {"BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "True"}
-    return command, {"PEERS_BUNDLE": str(bundle), **variables, **home}
+    home = {"BENTOML_HOME": str(at.folder), "BENTOML_DO_NOT_TRACK": "True"}
+    return command, {"PEERS_BUNDLE": str(at.bundle), **variables, **home}
 
 
-_COMMANDS = {"pawserve": _pawserve, "triton": _triton, "litserve": _litserve, "bentoml": _bentoml}
+_COMMANDS: dict[str, Callable[[Setting, _Place], _Command]] = {
+    "pawserve": _pawserve,
+    "triton": _triton,
+    "litserve": _litserve,
+    "bentoml": _bentoml,
+}
 
 
 def _free_port() -> int:
@@ -155,14 +178,14 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
             return
         except OSError:
             time.sleep(0.05)
-    raise RuntimeError(f"{process.args} does not listen:\n{log.read_text(errors='replace')[-2000:]}")
+    raise RuntimeError(f"{process.args!r} does not listen:\n{log.read_text(errors='replace')[-2000:]}")
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_TIMEOUT_S)
-    for number in (signal.SIGTERM, signal.SIGKILL):  # what a server leaves of its workers
+    for number in (signal.SIGTERM, signal.SIGKILL):  # workers that the server left running
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:

@@ -1,34 +1,34 @@
-"""A Triton model of the Python backend: BYTES `[N, 1]` of encoded pictures in, FP32 `[N, K]` of probabilities out.
+"""A Triton model of the Python backend: BYTES `[N, 1]` of encoded images to FP32 `[N, K]` of probabilities.
 
-Each instance is a process of its own, which Triton's dynamic batcher hands several requests at a time.
+Each instance is a process of its own, to which Triton's dynamic batcher gives several requests at a time.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import triton_python_backend_utils as triton  # provided by the backend
 
-from benchmarks.peers.pictures import Pictures
+from benchmarks.peers.classifier import PeerClassifier
 
 
 class TritonPythonModel:
-    """What the Python backend asks of a model."""
+    """The class that the Python backend looks for."""
 
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         """Load the bundle that the model's configuration names."""
         parameters = json.loads(args["model_config"])["parameters"]
-        self._pictures = Pictures(
-            Path(parameters["bundle"]["string_value"]), threads=int(parameters["threads"]["string_value"])
-        )
+        folder, threads = (parameters[name]["string_value"] for name in ("bundle", "threads"))
+        self._classifier = PeerClassifier(Path(folder), threads=int(threads))
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one batch with one engine call."""
         contents = [triton.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel() for request in requests]
-        images = [self._pictures.decode(picture) for request in contents for picture in request]
-        probabilities_NK = self._pictures.probabilities(images)
+        images = [self._classifier.decode(image) for request in contents for image in request]
+        probabilities_NK = self._classifier.classify(images)
         responses, row = [], 0
         for request in contents:
-            answer = triton.Tensor("PROBABILITIES", probabilities_NK[row : row + len(request)])
-            responses.append(triton.InferenceResponse([answer]))
+            tensor = triton.Tensor("PROBABILITIES", probabilities_NK[row : row + len(request)])
+            responses.append(triton.InferenceResponse([tensor]))
             row += len(request)
         return responses

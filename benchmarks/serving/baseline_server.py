@@ -1,54 +1,64 @@
-"""The rival: what anybody would write in an hour. An asyncio gRPC server with one work-conserving batcher.
+"""The simplest comparable server: an asyncio gRPC server with one work-conserving batcher.
 
-Encoded photo in, JSON out, with the same decode and the same engine as pawserve's, and nothing of what a server needs
-beside speed: no messages, checks, limits, tokens, statistics, cancellation or errors.
+It takes an encoded image and returns JSON. It decodes and computes as pawserve does, and has nothing else that a server
+needs: no messages, checks, limits, tokens, statistics, cancellation or errors.
 """
 
 import argparse
 import asyncio
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
-from serving.bundle.manifest import open_bundle
+from benchmarks.common import ANY_PORT
+from serving.bundle.manifest import Bundle, open_bundle
 from serving.engine.base import EngineLayout
-from serving.engine.onnx import choose_precision, load_engines
+from serving.engine.onnx import OnnxEngine, choose_precision, load_engines
 from serving.image.views import make_views
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> None:
+    """Parse the arguments and serve."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
     for name in ("instances", "threads", "max-batch-size"):
         parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()
     bundle = open_bundle(arguments.bundle)
-    preprocess, classes = bundle.manifest.preprocess, bundle.manifest.classes
-    plan = EngineLayout(
+    layout = EngineLayout(
         instances=arguments.instances, threads=arguments.threads, max_batch_size=arguments.max_batch_size
     )
-    engines = load_engines(bundle, choose_precision(bundle.manifest), plan)
+    engines = load_engines(bundle, choose_precision(bundle.manifest), layout)
+    asyncio.run(serve(bundle, engines, layout.max_batch_size))
+
+
+async def serve(bundle: Bundle, engines: Sequence[OnnxEngine], max_batch_size: int) -> None:
+    """Serve until the process is stopped."""
+    preprocess, classes = bundle.manifest.preprocess, bundle.manifest.classes
     loop = asyncio.get_running_loop()
     decoders, runners = ThreadPoolExecutor(2), ThreadPoolExecutor(len(engines))
-    queue: asyncio.Queue = asyncio.Queue()
+    queue: asyncio.Queue[tuple[NDArray[np.uint8], asyncio.Future[NDArray[np.float32]]]] = asyncio.Queue()
 
-    def decode(photo):
-        return make_views(preprocess.canvas(photo), preprocess.crop)
+    def decode(image: bytes) -> NDArray[np.uint8]:
+        return make_views(preprocess.canvas(image), preprocess.crop)
 
-    async def classify(photo, context):
-        done = loop.create_future()
-        queue.put_nowait((await loop.run_in_executor(decoders, decode, photo), done))
+    async def classify(image: bytes, context: Any) -> bytes:
+        done: asyncio.Future[NDArray[np.float32]] = loop.create_future()
+        queue.put_nowait((await loop.run_in_executor(decoders, decode, image), done))
         return json.dumps(dict(zip(classes, (await done).tolist(), strict=True))).encode()
 
-    async def batch(engine):
+    async def run_batches(engine: OnnxEngine) -> None:
         while True:
             entries = [await queue.get()]
-            while len(entries) < plan.max_batch_size and not queue.empty():
+            while len(entries) < max_batch_size and not queue.empty():
                 entries.append(queue.get_nowait())
-            images_NHWC = np.concatenate([views for views, _ in entries])
+            images_NHWC = np.concatenate([views_1HWC for views_1HWC, _ in entries])
             probabilities_NK = await loop.run_in_executor(runners, engine.run, images_NHWC)
             for (_, done), probabilities_K in zip(entries, probabilities_NK, strict=True):
                 done.set_result(probabilities_K)
@@ -58,11 +68,11 @@ async def main() -> None:
         "baseline", {"Classify": grpc.unary_unary_rpc_method_handler(classify)}
     )
     server.add_generic_rpc_handlers((handler,))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(ANY_PORT)
     await server.start()
     print(f"ready on 127.0.0.1:{port}:", flush=True)
-    await asyncio.gather(*map(batch, engines))
+    await asyncio.gather(*map(run_batches, engines))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -1,91 +1,93 @@
-"""How many labels a second RecordLabels takes, each on the disk when it is acknowledged.
+"""How many labels a second RecordLabels stores, each on the disk when it is acknowledged.
 
-    python -m benchmarks.serving.labels
+    python -m benchmarks.serving.labels --models MODELS
 
-A real server with a real SQLite file (or the database of --statistics) and, on the same machine, callers that send
+A real server with a real SQLite file (or the database of --statistics) and, on the same machine, clients that send
 batches one after the other. The tokens are signed beforehand with the server's key. First all labels are new; then each
-is corrected. In the end the statistics are compared with what was acknowledged.
+is corrected. At the end the number of labels in the statistics is compared with the number acknowledged.
 """
 
 import argparse
-import json
-import platform
 import secrets
 import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.serving.throughput import running
+from benchmarks.common import ANY_PORT, circumstances, heading, running, table, write_results
+from serving.bundle.folder import find_bundles
+from serving.bundle.manifest import Manifest
 from serving.client import Client
-from serving.statistics.store import StatisticsStore
-from serving.system.cpus import available_cpus
 from serving.tokens.keyring import Keyring
 from serving.tokens.tokens import PredictionRecord
-from tests.support.bundles import COLOURS, write_bundle
 
 
-def main() -> int:
+def main() -> None:
+    """Parse the arguments, measure, and write the result page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, required=True, help="contains NAME/VERSION/model.json, of one NAME")
     parser.add_argument("--batch", type=int, default=500, help="labels in a request (500)")
-    parser.add_argument("--callers", type=int, default=4, help="requests at once (4)")
+    parser.add_argument("--clients", "--callers", type=int, default=4, help="requests at once (4)")
     parser.add_argument("--labels", type=int, default=40_000, help="in each round (40000)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often it is measured; the median is told (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often it is measured; medians are reported (3)")
     parser.add_argument("--statistics", default="", metavar="URL", help="(SQLite in a temporary folder)")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        state, database = Path(folder) / "state", arguments.statistics or str(Path(folder) / "statistics.sqlite")
-        state.mkdir()
-        signer = Keyring(state / "token.key")
-        write_bundle(Path(folder) / "models")
-        command = ["-m", "serving", "serve", "--models", f"{folder}/models", "--state", str(state)]
-        rates: dict[str, list[float]] = {"new": [], "corrected": []}
-        with running([*command, "--statistics", database, "--listen", "127.0.0.1:0"]) as address:
-            before = labels_in(address)
+    manifest = find_bundles(arguments.models, [])[0].manifest
+    results = circumstances("labels", "python -m benchmarks.serving.labels --models MODELS")
+    rates: dict[str, list[float]] = {"new": [], "corrected": []}
+    with tempfile.TemporaryDirectory() as state:
+        keyring = Keyring(Path(state) / "token.key")
+        database = arguments.statistics or Path(state) / "statistics.sqlite"
+        serve = ("serve", "--models", arguments.models, "--state", state, "--statistics", database)
+        with running("serving", *serve, "--listen", ANY_PORT) as server, Client(server.address) as client:
+            before = count_labels(client, manifest)
             for _ in range(arguments.rounds):
-                tokens = [sign(signer) for _ in range(arguments.labels)]
-                for kind, label in (("new", COLOURS[0]), ("corrected", COLOURS[1])):
-                    rates[kind].append(send(address, tokens, label, arguments.batch, arguments.callers))
-        with StatisticsStore(database) as store:
-            [kept] = store.read("colours", 1)
-    acknowledged = before + arguments.rounds * arguments.labels
-    assert kept.confusion.total == acknowledged, f"{kept.confusion.total} labels of {acknowledged} are there"
-    result = {f"{kind}_labels_per_s": round(statistics.median(values)) for kind, values in rates.items()}
-    settings = {"batch": arguments.batch, "callers": arguments.callers, "labels": arguments.labels}
-    machine = {"cpus": available_cpus(), "python": platform.python_version()}
-    print(json.dumps({**result, "all_kept": kept.confusion.total, **settings, **machine}))
-    return 0
+                tokens = [sign(keyring, manifest) for _ in range(arguments.labels)]
+                for kind, label in zip(rates, manifest.classes, strict=False):
+                    rates[kind].append(send(server.address, tokens, label, arguments.batch, arguments.clients))
+            stored = count_labels(client, manifest) - before
+    if stored != arguments.rounds * arguments.labels:
+        raise RuntimeError(f"{stored:,} of {arguments.rounds * arguments.labels:,} acknowledged labels are stored")
+    results |= {f"{kind}_labels_per_s": statistics.median(each) for kind, each in rates.items()}
+    facts = (
+        f"Requests of {arguments.batch} labels from {arguments.clients} clients, {arguments.labels:,} labels a round, "
+        f"medians of {arguments.rounds} rounds. All {stored:,} labels were in the statistics afterwards."
+    )
+    rows = [(f"{kind} labels", f"{results[f'{kind}_labels_per_s']:,.0f}") for kind in rates]
+    write_results(results, "\n".join([*heading("Labels", results, facts), *table(("", "labels/s"), rows)]) + "\n")
 
 
-def sign(signer: Keyring) -> str:
+def sign(keyring: Keyring, manifest: Manifest) -> str:
     """A token as the server would have issued it a moment ago."""
     now_ms = time.time_ns() // 1_000_000
-    return signer.sign(PredictionRecord(secrets.token_bytes(16), "colours", 1, secrets.randbelow(3), 0.9, now_ms))
+    predicted = secrets.randbelow(len(manifest.classes))
+    record = PredictionRecord(secrets.token_bytes(16), manifest.name, manifest.version, predicted, 0.9, now_ms)
+    return keyring.sign(record)
 
 
-def send(address: str, tokens: list[str], label: str, batch: int, callers: int) -> float:
+def send(address: str, tokens: Sequence[str], label: str, batch: int, clients: int) -> float:
     """Acknowledged labels a second, until the last of them was acknowledged."""
     batches = [tokens[start : start + batch] for start in range(0, len(tokens), batch)]
 
-    def label_every(first: int) -> None:
+    def send_every(first: int) -> None:
         with Client(address, timeout_s=60) as client:
-            for tokens_ in batches[first::callers]:
-                results = client.record_labels([(token, label) for token in tokens_])
-                assert not any(isinstance(result, Exception) for result in results), "a label was refused"
+            for each in batches[first::clients]:
+                results = client.record_labels([(token, label) for token in each])
+                if any(isinstance(result, Exception) for result in results):
+                    raise RuntimeError(f"a label was rejected: {results}")
 
-    with ThreadPoolExecutor(callers) as pool:
-        begin = time.perf_counter()
-        list(pool.map(label_every, range(callers)))
-        return len(tokens) / (time.perf_counter() - begin)
+    with ThreadPoolExecutor(clients) as pool:
+        began = time.perf_counter()
+        list(pool.map(send_every, range(clients)))
+        return len(tokens) / (time.perf_counter() - began)
 
 
-def labels_in(address: str) -> int:
-    """How many labels the version has."""
-    with Client(address) as client:
-        return sum(model.labels for model in client.statistics("models/colours"))
+def count_labels(client: Client, manifest: Manifest) -> int:
+    """Labels of the served version."""
+    return sum(model.labels for model in client.statistics(f"models/{manifest.name}"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,6 +1,6 @@
 """Training measured on your photos: engines for activations, an epoch of the whole network, and fit as a whole.
 
-    python -m benchmarks.training.__main__ --data photos [--parts engines activations training] [--fastai PYTHON]
+    python -m benchmarks.training --data photos [--parts engines activations training] [--fastai PYTHON]
 
 `engines` is the pretrained body in every engine, `activations` what `fit` makes of it, `training` an epoch of the whole
 network, each beside the bare engine or loop on random pictures. `--fastai` names a Python that has fastai 2.8, timm and

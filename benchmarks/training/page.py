@@ -11,7 +11,7 @@ def page(figures: Mapping[str, Any], date: str) -> str:
     lines = [
         f"# Training, {date}",
         f"{figures['machine']}; {named}; tf_efficientnet_lite0 with pretrained weights; rates are photos a second.",
-        "    python -m benchmarks.training.__main__ --data PHOTOS --parts PART",
+        "    python -m benchmarks.training --data PHOTOS --parts PART",
         "Each part is a run of its own; rounds that are compared take turns.",
     ]
     if part := figures.get("engines"):

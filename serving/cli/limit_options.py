@@ -2,7 +2,7 @@
 
 import argparse
 
-from serving.cli.options import DAY_S, number, positive, whole
+from serving.cli.options import DAY_S, Numbers, add_numbers, number, positive, whole
 from serving.image.decode import Limits
 from serving.image.views import MAX_VIEWS
 from serving.settings import ConnectionLimits
@@ -13,7 +13,20 @@ USUAL_IMAGE_MIB = 16
 USUAL_VIEWS = 16
 MAX_AGE_S = 20 * DAY_S
 """gRPC counts milliseconds in 31 bits."""
-DEFAULTS = ConnectionLimits()
+_DEFAULTS = ConnectionLimits()
+_age, _ping = number("seconds", 0, MAX_AGE_S), number("seconds", 1, DAY_S)
+NUMBERS: Numbers = (
+    ("--max-views-in-flight --max-queue-views", positive, 1024, "N", "most views in flight for each model"),
+    ("--max-message-mib", whole(MAX_MESSAGE_MIB), 32, "MIB", "largest request"),
+    ("--max-pixels", positive, 50_000_000, "N", "most pixels of an image, checked before it is decoded"),
+    ("--max-in-flight-mib", positive, 512, "MIB", "most encoded images in memory; further ones are refused"),
+    ("--max-connections", positive, _DEFAULTS.max_connections, "N", "most connections; further ones are closed"),
+    ("--max-concurrent-streams", positive, _DEFAULTS.max_concurrent_streams, "N", "most calls on one connection"),
+    ("--max-connection-age", _age, _DEFAULTS.max_age_s, "S", "age at which clients must reconnect; 0 for never"),
+    ("--max-connection-age-grace", _age, _DEFAULTS.max_age_grace_s, "S", "time for calls in flight at that age"),
+    ("--keepalive", _ping, _DEFAULTS.keepalive_s, "S", "idle time after which a client is pinged"),
+    ("--keepalive-timeout", _ping, _DEFAULTS.keepalive_timeout_s, "S", "time to wait for the reply to a ping"),
+)
 
 
 def add_limit_options(parser: argparse.ArgumentParser) -> None:
@@ -27,78 +40,12 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
         "--max-views-in-flight if that is less)",
     )
     add(
-        "--max-views-in-flight",
-        "--max-queue-views",
-        dest="max_queue_views",
-        type=positive,
-        default=1024,
-        metavar="N",
-        help="most views in flight for each model; further requests are refused (%(default)s)",
-    )
-    add("--max-message-mib", type=whole(MAX_MESSAGE_MIB), default=32, metavar="MIB", help="largest request (32)")
-    add(
         "--max-image-mib",
         type=whole(MAX_MESSAGE_MIB),
         metavar="MIB",
         help=f"largest encoded image ({USUAL_IMAGE_MIB}, or --max-message-mib if that is less)",
     )
-    add(
-        "--max-pixels",
-        type=positive,
-        default=50_000_000,
-        metavar="N",
-        help="most pixels of an image, width x height, checked before it is decoded (%(default)s)",
-    )
-    add(
-        "--max-in-flight-mib",
-        type=positive,
-        default=512,
-        metavar="MIB",
-        help="most encoded images in memory; further requests are refused (%(default)s)",
-    )
-    add(
-        "--max-connections",
-        type=positive,
-        default=DEFAULTS.max_connections,
-        metavar="N",
-        help="most open connections; further ones are closed when they are accepted (%(default)s)",
-    )
-    add(
-        "--max-concurrent-streams",
-        type=positive,
-        default=DEFAULTS.max_concurrent_streams,
-        metavar="N",
-        help="most calls in flight on one connection; further ones wait in the client (%(default)s)",
-    )
-    add(
-        "--max-connection-age",
-        type=number("seconds", 0, MAX_AGE_S),
-        default=DEFAULTS.max_age_s,
-        metavar="S",
-        help="age at which a client is asked to reconnect, so that load spreads to new replicas; 0: never "
-        "(%(default)g)",
-    )
-    add(
-        "--max-connection-age-grace",
-        type=number("seconds", 0, MAX_AGE_S),
-        default=DEFAULTS.max_age_grace_s,
-        metavar="S",
-        help="seconds that calls in flight on such a connection still get (%(default)g)",
-    )
-    add(
-        "--keepalive",
-        type=number("seconds", 1, DAY_S),
-        default=DEFAULTS.keepalive_s,
-        metavar="S",
-        help="idle seconds after which the server pings a client (%(default)g)",
-    )
-    add(
-        "--keepalive-timeout",
-        type=number("seconds", 1, DAY_S),
-        default=DEFAULTS.keepalive_timeout_s,
-        metavar="S",
-        help="seconds to wait for the reply to a ping (%(default)g)",
-    )
+    add_numbers(add, NUMBERS)
 
 
 def to_image_limits(arguments: argparse.Namespace) -> Limits:
@@ -123,7 +70,7 @@ def to_max_views(arguments: argparse.Namespace) -> int:
         ValueError: if one image may have more views than may be in flight.
     """
     views: int | None = arguments.max_views
-    in_flight: int = arguments.max_queue_views
+    in_flight: int = arguments.max_views_in_flight
     if views is not None and views > in_flight:
         raise ValueError(
             f"--max-views {views} is more than --max-views-in-flight {in_flight}: such a request would always be "

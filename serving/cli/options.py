@@ -1,14 +1,18 @@
 """Types of option values. Each raises argparse.ArgumentTypeError for a value that is not allowed."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from math import inf, nan
+from typing import Any
 from urllib.parse import urlsplit
 
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
 from serving.system.network import parse_address
 from serving.system.times import parse_time
+
+Numbers = Iterable[tuple[str, Callable[[str], float], float, str, str]]
+"""Options with a number: flags, type, default, metavar and help."""
 
 DAY_S = 86_400.0
 MAX_WHOLE = 2**31 - 1
@@ -47,6 +51,13 @@ def number(unit: str, least: float, most: float, *, above: float = -inf) -> Call
 
 
 seconds = number("seconds", 0, DAY_S)
+
+
+def add_numbers(add: Callable[..., Any], rows: Numbers) -> None:
+    """Add options with `add_argument` of a parser or group; the default is appended to the help."""
+    for flags, type_, default, metavar, text in rows:
+        shown = default if isinstance(default, int) else f"{default:g}"
+        add(*flags.split(), type=type_, default=default, metavar=metavar, help=f"{text} ({shown})")
 
 
 def duration(text: str) -> timedelta:

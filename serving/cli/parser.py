@@ -26,6 +26,7 @@ class Command:
 COMMANDS = {
     "serve": Command("serving.cli.commands.serve", "serve the models in a folder"),
     "ray": Command("serving.ray.command", "serve them as replicas of a Ray cluster"),
+    "tune": Command("serving.cli.commands.tune", "measure the fastest layout of engines on this host"),
     "predict": Command("serving.cli.commands.predict", "classify images"),
     "label": Command("serving.cli.commands.label", "record the label of a prediction"),
     "stats": Command("serving.cli.commands.stats", "show the confusion matrix and the rates derived from it"),

@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from serving.cli.classify_files import FileResult, describe
 from serving.client import Prediction
@@ -87,20 +87,9 @@ class ResultsFile:
         return "".join(map(self._format.line, kept))
 
 
-class _Format(Protocol):
-    header: str
-
-    def fields(self, result: FileResult) -> dict[str, Any]:
-        """The fields of a result's line."""
-
-    def line(self, fields: dict[str, Any]) -> str:
-        """One line, with its end."""
-
-    def parse(self, text: str) -> list[dict[str, Any]]:
-        """The fields of each line; raises ValueError for another format."""
-
-
 class _Csv:
+    """The lines of a CSV file."""
+
     header = ",".join(COLUMNS) + "\n"
 
     def fields(self, result: FileResult) -> dict[str, Any]:
@@ -131,6 +120,8 @@ class _Csv:
 
 
 class _JsonLines:
+    """The lines of a JSON Lines file."""
+
     header = ""
 
     def fields(self, result: FileResult) -> dict[str, Any]:
@@ -145,7 +136,7 @@ class _JsonLines:
         return [json.loads(line) for line in text.split("\n") if line]
 
 
-_FORMATS: dict[str, _Format] = {".csv": _Csv(), ".jsonl": _JsonLines()}
+_FORMATS: dict[str, _Csv | _JsonLines] = {".csv": _Csv(), ".jsonl": _JsonLines()}
 
 
 def to_dict(result: FileResult) -> dict[str, Any]:

@@ -25,7 +25,6 @@ def add_security_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--clients",
         "--auth-tokens",
-        dest="auth_tokens",
         type=Path,
         metavar="FILE",
         help="allowed clients: lines of ROLE[,ROLE] NAME CREDENTIAL; reloaded when it changes (all clients)",
@@ -56,7 +55,7 @@ def to_security(arguments: argparse.Namespace) -> Security:
         raise ValueError("--tls-cert and --tls-key belong together: give both, or neither for plaintext")
     if client_ca is not None and certificate is None:
         raise ValueError("--tls-client-ca requires client certificates, which needs --tls-cert and --tls-key")
-    if arguments.allow_plaintext_tokens and arguments.auth_tokens is None:
+    if arguments.allow_plaintext_tokens and arguments.clients is None:
         raise ValueError("--allow-plaintext-tokens has no effect without --clients; give both, or neither")
     tls = TlsFiles(certificate=certificate, key=key, client_ca=client_ca) if certificate is not None else None
-    return Security(tls=tls, clients=arguments.auth_tokens, plaintext_tokens=arguments.allow_plaintext_tokens)
+    return Security(tls=tls, clients=arguments.clients, plaintext_tokens=arguments.allow_plaintext_tokens)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from serving.cli.limit_options import add_limit_options, to_connection_limits, to_image_limits, to_max_views
-from serving.cli.options import DAY_S, address, http_url, number, positive, seconds, whole
+from serving.cli.options import address, http_url, number, positive, seconds, whole
 from serving.cli.security_options import add_security_options, to_security
 from serving.cli.statistics_options import add_database_options, find_statistics
 from serving.models.layout import LayoutOptions
@@ -20,20 +20,7 @@ MAX_THREADS = 1024
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
     """All options of `serve`."""
     add = parser.add_argument
-    add(
-        "--models",
-        type=Path,
-        default=Path("models"),
-        metavar="DIR",
-        help="model repository: a folder of NAME/VERSION/model.json (models)",
-    )
-    add(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME[/VERSION]",
-        help="serve this model, its newest version unless one is named; may be repeated (all models)",
-    )
+    add_model_options(parser)
     add(
         "--listen",
         type=address,
@@ -58,35 +45,24 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--poll-interval",
         "--poll-seconds",
-        dest="poll_seconds",
         type=seconds,
         default=5.0,
         metavar="S",
         help="seconds between two checks for new versions; 0: check on SIGHUP and client requests only (%(default)g)",
     )
-    add("--engine", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="inference engine (auto)")
+    add_engine_options(parser)
     add(
-        "--precision",
-        choices=("int8", "fp32", "fp16"),
-        help="which of a bundle's files to serve (the one that is fastest on the engine)",
+        "--instances",
+        type=whole(MAX_THREADS),
+        metavar="N",
+        help="batches computed at once (what `tune` measured, or one for each CPU, two on a GPU)",
     )
-    add("--instances", type=whole(MAX_THREADS), metavar="N", help="batches computed at once (measured)")
-    add("--threads", type=whole(MAX_THREADS), metavar="N", help="threads of each instance (measured)")
-    add("--max-batch-size", type=positive, metavar="N", help="most views in one engine call (measured)")
+    add("--threads", type=whole(MAX_THREADS), metavar="N", help="threads of each instance (as measured, or 1)")
     add(
-        "--latency-bound-ms",
-        type=number("milliseconds", 0, DAY_S * 1000, above=0),
-        default=50.0,
-        metavar="MS",
-        help="a full batch may take an engine so long, where its size is measured (50)",
-    )
-    add(
-        "--plan-seconds",
-        type=seconds,
-        default=0.8,
-        metavar="S",
-        help="how long the first start of a model measures which plan is the fastest; 0 takes one unmeasured "
-        "(%(default)g)",
+        "--max-batch-size",
+        type=positive,
+        metavar="N",
+        help="most views in one engine call (as measured, or 4 for INT8 on a CPU, 2 otherwise, 32 on a GPU)",
     )
     add(
         "--grace",
@@ -98,6 +74,36 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     add_limit_options(parser)
     add_security_options(parser)
     _add_observability_options(parser)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which models, of `serve` and `tune`."""
+    add = parser.add_argument
+    add(
+        "--models",
+        type=Path,
+        default=Path("models"),
+        metavar="DIR",
+        help="model repository: a folder of NAME/VERSION/model.json (models)",
+    )
+    add(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME[/VERSION]",
+        help="only this model, its newest version unless one is named; may be repeated (all models)",
+    )
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """What computes the models, of `serve` and `tune`."""
+    add = parser.add_argument
+    add("--engine", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="inference engine (auto)")
+    add(
+        "--precision",
+        choices=("int8", "fp32", "fp16"),
+        help="which of a bundle's files to use (the one that is fastest on the engine)",
+    )
 
 
 def _add_observability_options(parser: argparse.ArgumentParser) -> None:
@@ -134,20 +140,18 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
             instances=arguments.instances,
             threads=arguments.threads,
             max_batch_size=arguments.max_batch_size,
-            latency_bound_ms=arguments.latency_bound_ms,
-            seconds=arguments.plan_seconds,
         ),
         layouts=arguments.state / "layouts",
         engine=arguments.engine,
         precision=arguments.precision,
-        max_rows=arguments.max_queue_views,
+        max_rows=arguments.max_views_in_flight,
         limits=to_image_limits(arguments),
     )
     return Settings(
         models=arguments.models,
         wanted=tuple(arguments.model),
         keep_versions=arguments.keep_versions,
-        poll_s=arguments.poll_seconds,
+        poll_s=arguments.poll_interval,
         listen=arguments.listen,
         state=arguments.state,
         statistics=find_statistics(arguments.statistics),

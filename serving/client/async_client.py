@@ -34,22 +34,7 @@ IN_FLIGHT = 64
 
 
 class AsyncClient:
-    """Connections to one server, or to several in rotation, made at the first call and again after they broke.
-
-    Make and use it in one event loop. Every method raises ClientError when its call as a whole fails, and ValueError
-    once the client is closed. Calls that fail because the server is unavailable or overloaded are tried again as
-    `retry` says; they end within `timeout_s` seconds in any case.
-
-    Args:
-        address: HOST:PORT; several IP addresses separated by commas; or any gRPC target, such as
-            dns:///pawserve:50051.
-        timeout_s: seconds for each call, retries included.
-        retry: how often and after which delays calls are tried again.
-        credentials: TLS files and token.
-
-    Raises:
-        ValueError: if several addresses cannot be used together, or the credentials cannot be used.
-    """
+    """As `Client`, which documents the arguments and errors, for asyncio. Make and use it in one event loop."""
 
     def __init__(
         self,
@@ -94,17 +79,7 @@ class AsyncClient:
         adaptive: bool = False,
         labels: Sequence[str] | None = None,
     ) -> Classified:
-        """Classify encoded images in one request.
-
-        Args:
-            images: 1 to 64 encoded images.
-            model: "models/NAME" or "models/NAME/versions/VERSION"; empty if the server has one model.
-            views: number of views of each image to average; None for the server's default.
-            top_k: number of classes to return for each image; None for all.
-            adaptive: evaluate one view first, and the others only if its result is uncertain.
-            labels: the label of each image, "" where unknown. Such a request is not tried again when its connection
-                breaks, so that no label is counted twice.
-        """
+        """As `Client.classify`."""
         request = pb.ClassifyRequest(
             model=model,
             images=[
@@ -128,23 +103,7 @@ class AsyncClient:
         in_flight: int = IN_FLIGHT,
         streams: int = 1,
     ) -> AsyncGenerator[StreamResult, None]:
-        """Classify any number of encoded images as fast as the server can, by ClassifyStream.
-
-        Images are taken from `images` as results arrive. Results come as soon as they are known, in any order; `index`
-        tells which image each belongs to. An image that fails has a ClientError as its result. Broken connections are
-        made again, and images without a result are sent again. Leave the iterator early to end the streams.
-
-        Args:
-            images: encoded images. A generator may read them as they are asked for: it is iterated in a thread, unless
-                it is asynchronous.
-            in_flight: most images without a result at a time; their total size is at most 512 MiB.
-            streams: number of streams that share the images. Use at least one for each server.
-            model, views, top_k, adaptive: as for `classify`.
-
-        Raises:
-            ClientError: if the server refuses the stream, retries before the first result do not help, or no result
-                arrives for `timeout_s` seconds.
-        """
+        """As `Client.classify_many`. Asynchronous iterables are iterated in the event loop."""
         options = ClassifyOptions(model=model, views=views, top_k=top_k, adaptive=adaptive)
         async with aclosing(self.batches(images, options, in_flight=in_flight, streams=streams)) as batches:
             async for batch in batches:
@@ -183,39 +142,21 @@ class AsyncClient:
             await streaming.close()
 
     async def record_labels(self, labels: Sequence[tuple[str, str]]) -> list[pb.RecordedLabel | ClientError]:
-        """Record labels for earlier predictions.
-
-        Args:
-            labels: pairs of a prediction's token and the correct class.
-
-        Returns:
-            For each pair, in order, what was recorded or why it was not.
-        """
+        """As `Client.record_labels`."""
         request = pb.RecordLabelsRequest(labels=[pb.LabelInput(token=token, label=label) for token, label in labels])
         return to_recorded(await self._call(self._stub.RecordLabels, request))
 
     async def statistics(
         self, model: str = "", *, start: datetime | None = None, end: datetime | None = None
     ) -> list[pb.ModelStatistics]:
-        """The confusion matrix and the rates derived from it, for each version with predictions or labels.
-
-        Args:
-            model: "models/NAME" or "models/NAME/versions/VERSION"; empty for all.
-            start: only predictions made at this time or later; with a time zone.
-            end: only predictions made before this time; with a time zone.
-        """
+        """As `Client.statistics`."""
         request = pb.GetStatisticsRequest(model=model, start_time=start, end_time=end)
         return list((await self._call(self._stub.GetStatistics, request)).models)
 
     async def watch_statistics(
         self, model: str = "", *, min_interval_s: float = 1.0
     ) -> AsyncGenerator[list[pb.ModelStatistics], None]:
-        """The statistics now, and again whenever they have changed. Ends when the server stops.
-
-        Args:
-            model: as for `statistics`.
-            min_interval_s: least seconds between two of them.
-        """
+        """As `Client.watch_statistics`."""
         request = pb.WatchStatisticsRequest(model=model, min_interval=timedelta(seconds=min_interval_s))
         self._check_open()
         with self._map_errors():
@@ -227,11 +168,11 @@ class AsyncClient:
                 call.cancel()
 
     async def list_models(self) -> list[pb.Model]:
-        """The model versions that are served."""
+        """As `Client.list_models`."""
         return list((await self._call(self._stub.ListModels, pb.ListModelsRequest())).models)
 
     async def health(self, service: str = "") -> str:
-        """SERVING or NOT_SERVING, for one service or, if `service` is empty, for the server as a whole."""
+        """As `Client.health`."""
         response = await self._call(self._health.Check, health_pb2.HealthCheckRequest(service=service))
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 

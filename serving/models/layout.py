@@ -1,185 +1,164 @@
-"""What the operator fixed of a plan in; the plans to try, and what was chosen with its figures, out.
+"""The layout of a model's engines: options, a static rule, and layouts that the command `tune` has measured.
 
-A plan that was measured in; the same plan at the next start out.
+Options win. Without any, a layout that `tune` measured for this model and host is used; without one, the rule:
 
-One small file for each model and host, in a folder; its name is a hash of everything that the measurement depends on.
-A file that cannot be used is as good as none, and one that cannot be written costs a measurement at the next start.
+- On a CPU: one single-threaded instance for each CPU that the process may use, batches of at most 4 views for INT8 and
+  2 otherwise, and one more instance with several threads for single requests.
+- On a GPU: two instances, so that one computes while the other's data is copied; batches of at most 32 views.
 """
 
 import hashlib
 import json
 import logging
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnxruntime as ort
 
 from serving.engine.base import EngineLayout
-from serving.system.cpus import bindable_cpus
 from serving.system.files import write_atomically
 
-BATCHES = (1, 2, 4, 8, 16)
-GPU_BATCHES = (4, 16, 32, 64, 128)
-MODERATE_INT8_BATCH, MODERATE_BATCH, MODERATE_GPU_BATCH = 4, 2, 32
-"""Taken where nothing else is known to be better. On CPUs, what is computed in INT8 is a fourth as large, so that more
-rows of it fit into the caches."""
-MOST_SIDE_BY_SIDE = 4
-"""Largest batch of single-threaded instances side by side: each has the memory of its batches, and larger ones were no
-faster."""
+CPU_INT8_BATCH, CPU_BATCH, GPU_BATCH = 4, 2, 32
+"""INT8 activations are a fourth as large, so that more rows fit into the caches of a CPU."""
+GPU_INSTANCES = 2
 MANY_CPUS = 8
-"""From more CPUs on, instances of two threads are not tried, since each is a copy of the model; and a lone row gets no
-more threads, since its layers are too small to gain by them; and workers are not bound, since there mostly is an idle
-CPU to move to."""
+"""A single request gets no more threads, since the layers are too small to be faster. With more CPUs, workers are not
+bound to one each, since a worker that has to wait mostly finds an idle CPU to move to."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class LayoutOptions:
-    """How a version's plan is found. What is given is kept, and the rest measured."""
-
-    instances: int | None = None
-    threads: int | None = None
-    max_batch_size: int | None = None
-    latency_bound_ms: float = 50.0
-    """A full batch may keep an engine busy for so long: the time that whoever comes next may have to wait."""
-    seconds: float = 0.8
-    """How long measuring may take; 0 takes a plan unmeasured."""
-
-    @property
-    def given(self) -> str:
-        """The flags that were given, for people."""
-        names = ("instances", "threads", "max_batch_size")
-        return " ".join(
-            f"--{name.replace('_', '-')} {value}" for name in names if (value := getattr(self, name)) is not None
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TunedLayout:
-    """A plan, why it was chosen, and what was measured then."""
-
-    plan: EngineLayout
-    reason: str
-    rows_per_second: float | None = None
-    """None if it was not measured."""
-    latency_s: float | None = None
-    """How long one row alone took in the engine; None if it was not measured."""
-
-
-def candidates(options: LayoutOptions, *, cpus: int, on_gpu: bool, max_batch_size: int | None) -> list[EngineLayout]:
-    """The plans to try: all that keep what was given.
-
-    Args:
-        cpus: CPUs that this process may use.
-        on_gpu: whether the engines compute on a GPU; their threads then mean nothing.
-        max_batch_size: most rows that the file takes; None for any number.
-    """
-    if options.instances and options.threads:
-        layouts = [(options.instances, options.threads)]
-    elif on_gpu:
-        layouts = [(options.instances, 1)] if options.instances else [(1, options.threads or 1), (2, 1)]
-    elif options.instances:
-        layouts = [(options.instances, max(1, cpus // options.instances))]
-    elif options.threads:
-        layouts = [(max(1, cpus // options.threads), options.threads)]
-    else:
-        threads = {1, cpus, max(1, cpus // 2), 2 if cpus <= MANY_CPUS else 1}
-        layouts = [(cpus // each, each) for each in sorted(threads) if each <= cpus]
-    fixed = on_gpu or options.instances or options.threads
-    single_row_threads = 0 if fixed else min(cpus, MANY_CPUS)
-    most = max_batch_size or max(GPU_BATCHES)
-    if options.max_batch_size:
-        batches = [min(options.max_batch_size, max_batch_size or options.max_batch_size)]
-    else:
-        batches = [batch for batch in (GPU_BATCHES if on_gpu else BATCHES) if batch <= most] or [most]
-    plans = [
-        EngineLayout(
-            instances=instances,
-            threads=each,
-            max_batch_size=batch,
-            single_row_threads=single_row_threads if single_row_threads > each else 0,
-        )
-        for instances, each in dict.fromkeys(layouts)
-        for batch in batches
-    ]
-    if on_gpu or options.max_batch_size:
-        return plans
-    return [
-        plan for plan in plans if plan.threads > 1 or plan.instances == 1 or plan.max_batch_size <= MOST_SIDE_BY_SIDE
-    ]
-
-
-def moderate_batch(precision: str, *, on_gpu: bool) -> int:
-    """Rows in a call that serve well nearly everywhere."""
-    if on_gpu:
-        return MODERATE_GPU_BATCH
-    return MODERATE_INT8_BATCH if precision == "int8" else MODERATE_BATCH
-
-
-def unmeasured(plans: list[EngineLayout], moderate: int, *, on_gpu: bool) -> EngineLayout:
-    """The plan to take where nothing can be measured: single-threaded instances, and a moderate batch."""
-    return min(
-        plans, key=lambda plan: (plan.threads, plan.instances if on_gpu else 0, abs(plan.max_batch_size - moderate))
-    )
-
-
-def count_workers(plan: EngineLayout, *, cpus: int, on_gpu: bool) -> int:
-    """How many threads prepare pictures and run the engines: one for each CPU at least, and for each engine.
-
-    Where the engines compute on a GPU, those that wait for them prepare nothing meanwhile, and come on top.
-    """
-    return cpus + plan.instances if on_gpu else max(cpus, plan.instances)
-
-
-def worker_cpus(plan: EngineLayout, *, on_gpu: bool) -> list[int]:
-    """The CPUs that the workers keep to, one after the other (binding.py); none where they do not.
-
-    Instances of several threads have threads of their own, and workers of those on a GPU mostly wait.
-    """
-    cpus = bindable_cpus() if plan.threads == 1 and not on_gpu else []
-    return cpus if len(cpus) <= MANY_CPUS else []
-
-
-FORMAT = 2
+FORMAT = 3
+"""Version of the files."""
 
 logger = logging.getLogger(__name__)
 
 
-def plan_key(model_hash: str, runtime: str, device: str, cpus: int, options: LayoutOptions) -> str:
-    """32 hexadecimal digits: SHA-256 of the model, the host, the runtime's release and what was asked for."""
+@dataclass(frozen=True, kw_only=True)
+class LayoutOptions:
+    """The parts of a layout that the operator has set; None for the others."""
+
+    instances: int | None = None
+    threads: int | None = None
+    max_batch_size: int | None = None
+
+    def __str__(self) -> str:
+        """The options as on the command line; empty if none is set."""
+        options = (("--instances", self.instances), ("--threads", self.threads))
+        return " ".join(
+            f"{name} {value}" for name, value in (*options, ("--max-batch-size", self.max_batch_size)) if value
+        )
+
+
+def default_layout(
+    options: LayoutOptions, *, cpus: int, on_gpu: bool, precision: str, max_batch_size: int | None = None
+) -> EngineLayout:
+    """The layout by the static rule, with the parts that are set.
+
+    Args:
+        cpus: CPUs that this process may use.
+        on_gpu: whether the engines compute on a GPU.
+        precision: of the file that is served.
+        max_batch_size: most rows that the file takes; None for any number.
+    """
+    threads = options.threads or 1
+    if on_gpu:
+        instances = options.instances or GPU_INSTANCES
+    elif options.instances:
+        instances, threads = options.instances, options.threads or max(1, cpus // options.instances)
+    else:
+        instances = max(1, cpus // threads)
+    batch = options.max_batch_size or preferred_batch(precision, on_gpu=on_gpu)
+    fixed = on_gpu or options.instances or options.threads
+    return EngineLayout(
+        instances=instances,
+        threads=threads,
+        max_batch_size=min(batch, max_batch_size or batch),
+        single_row_threads=0 if fixed else single_row_threads(threads, cpus),
+    )
+
+
+def preferred_batch(precision: str, *, on_gpu: bool) -> int:
+    """The largest batch by the static rule."""
+    if on_gpu:
+        return GPU_BATCH
+    return CPU_INT8_BATCH if precision == "int8" else CPU_BATCH
+
+
+def single_row_threads(threads: int, cpus: int) -> int:
+    """Threads of the instance for single requests, beside instances of `threads` threads; 0 for no such instance."""
+    several = min(cpus, MANY_CPUS)
+    return several if several > threads else 0
+
+
+def count_workers(layout: EngineLayout, *, cpus: int, on_gpu: bool) -> int:
+    """Number of threads that prepare images and run the engines: one for each CPU at least, and for each engine.
+
+    Threads that wait for a GPU prepare nothing meanwhile, so they are added.
+    """
+    return cpus + layout.instances if on_gpu else max(cpus, layout.instances)
+
+
+def worker_cpus(layout: EngineLayout, bindable: Sequence[int], *, on_gpu: bool) -> Sequence[int]:
+    """The CPUs to which workers are bound, one each (batching/affinity.py); empty if they are not bound.
+
+    Instances of several threads have threads of their own, and workers of instances on a GPU mostly wait.
+
+    Args:
+        bindable: CPUs that threads of this process may be bound to.
+    """
+    return bindable if layout.threads == 1 and not on_gpu and len(bindable) <= MANY_CPUS else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedLayout:
+    """A layout that was measured to be the fastest."""
+
+    layout: EngineLayout
+    rows_per_second: float
+    latency_s: float
+    """Time of one row in an engine."""
+
+    def __post_init__(self) -> None:
+        if not (self.rows_per_second > 0 and self.latency_s > 0):
+            raise ValueError(f"{self.rows_per_second} rows/s and {self.latency_s} s must be positive")
+
+
+def layout_key(model_hash: str, runtime: str, device: str, cpus: int) -> str:
+    """Key of everything on which measured figures depend: 32 hexadecimal digits of a SHA-256.
+
+    It covers the arguments (the file that runs, its runtime, the GPU, the number of CPUs), the host's name, its CPU and
+    the release of ONNX Runtime.
+    """
     parts = [FORMAT, model_hash, runtime, device, cpus, _cpu_name(), platform.node(), ort.__version__]
-    fixed = [options.instances, options.threads, options.max_batch_size, options.latency_bound_ms]
-    return hashlib.sha256(json.dumps([*parts, *fixed]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def read_plan(folder: Path, key: str) -> TunedLayout | None:
-    """The plan of a key; None if there is none that can be used."""
+def read_layout(folder: Path, key: str) -> TunedLayout | None:
+    """Read a tuned layout; None if there is none, or, with a warning, if it cannot be used."""
     path = folder / f"{key}.json"
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        numbers = fields.pop("plan")
+        numbers = fields.pop("layout")
         if not all(type(number) is int for number in numbers.values()):
-            raise ValueError(f"the plan is {numbers}")
-        plan = EngineLayout(**numbers)
-        chosen = TunedLayout(plan=plan, **fields)
-        rows_per_second, latency_s = float(fields["rows_per_second"]), float(fields["latency_s"])
-        if not (rows_per_second > 0 and latency_s > 0):
-            raise ValueError(f"{rows_per_second} rows/s, {latency_s} s")
+            raise ValueError(f"the layout is {numbers}")
+        return TunedLayout(layout=EngineLayout(**numbers), **fields)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        logger.warning("%s cannot be used (%s): the plan is measured again", path, error)
+        logger.warning("%s is ignored, since it cannot be used (%s); run `tune` again, or remove it", path, error)
         return None
-    return chosen
 
 
-def write_plan(folder: Path, key: str, chosen: TunedLayout) -> None:
-    """Keep a plan, written whole; where that fails, the log says so."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / f"{key}.json", json.dumps(asdict(chosen), indent=2))
-    except OSError as error:
-        logger.warning("the plan cannot be kept in %s (%s): it is measured at each start", folder, error)
+def write_layout(folder: Path, key: str, tuned: TunedLayout) -> Path:
+    """Write a tuned layout for `read_layout`, and return the file.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{key}.json"
+    write_atomically(path, json.dumps(asdict(tuned), indent=2) + "\n")
+    return path
 
 
 def _cpu_name() -> str:

@@ -1,4 +1,4 @@
-"""A bundle in; a served model, warm and with its plan, out."""
+"""Loading of a bundle: choice of the engine and its layout, and a first run of each engine."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from serving.batching.admission import Admission
 from serving.batching.batcher import DynamicBatcher
 from serving.batching.workers import WorkerOptions
 from serving.bundle.manifest import Bundle, BundleError, Manifest, Precision
-from serving.engine.base import Engine
+from serving.engine.base import Engine, EngineLayout
 from serving.engine.selection import EngineChoice, EngineName, choose_engine
 from serving.engine.single_row import SingleRowEngine, SpreadEngine
 from serving.engine.tensorrt_cache import EngineBuildError
@@ -21,178 +21,154 @@ from serving.models.classifier import Classifier
 from serving.models.layout import (
     LayoutOptions,
     TunedLayout,
-    candidates,
     count_workers,
-    moderate_batch,
-    plan_key,
-    read_plan,
-    unmeasured,
+    default_layout,
+    layout_key,
+    read_layout,
     worker_cpus,
-    write_plan,
 )
 from serving.models.observers import ObserverFactory
-from serving.models.tuning import search
 from serving.system.cpus import available_cpus, bindable_cpus
-from serving.system.memory import return_memory
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServingOptions:
-    """How models are loaded and what their requests may cost."""
+    """How models are loaded, and limits of their requests."""
 
-    layout: LayoutOptions
-    layouts: Path | None
-    """Folder that keeps measured plans; None keeps none."""
+    layout: LayoutOptions = LayoutOptions()
+    layouts: Path | None = None
+    """Folder of the layouts that `tune` has measured; None for none."""
     engine: EngineName = "auto"
     precision: Precision | None = None
-    """None: what the engine runs fastest, of what the bundle has."""
+    """None for the precision of the bundle that is fastest on the engine."""
     max_rows: int
     """Most views in flight, for each model."""
     limits: Limits
     make_observer: ObserverFactory | None = None
-    """Makes what hears of each version's work; None if nobody listens."""
+    """Makes the observer of each version; None for no observer."""
+    cpu_limit: float | None = None
+    """CPUs that a scheduler has reserved for this process without enforcing it; None for no limit."""
 
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """One version, ready to answer. Immutable: another version is another object.
-
-    Whoever holds it, or is in a call of its classifier, may use it: its engines are closed when nobody does any more.
-    """
+    """One loaded version. Compared by identity: the same version may be loaded again."""
 
     manifest: Manifest
     engine: str
-    """What computes it, for people."""
+    """Engine and layout, for people."""
     classifier: Classifier
     class_index: Mapping[str, int]
     """Class name -> index in the network's output."""
-    batcher: DynamicBatcher = field(repr=False)
     engines: Sequence[Engine] = field(repr=False)
     runtime: str
     """"onnxruntime-cpu", "onnxruntime-cuda" or "tensorrt"."""
     precision: str
     """"fp32", "fp16", "int8" or "int8-trt"."""
     engine_reason: str
-    """Why this runtime, precision and plan, for people."""
-    chosen: TunedLayout
+    """Why this runtime, precision and layout, for people."""
+    layout: EngineLayout
+    tuned: TunedLayout | None
+    """The measured figures of the layout; None if it was not measured."""
 
     def close(self) -> None:
-        """Compute what is in flight, then stop, and return what the engines hold; none of it may be used after."""
-        self.batcher.close()
-        _close(self.engines)
+        """Compute what is in flight, then stop and release the engines. Nothing may be classified afterwards."""
+        self.classifier.close()
+        for engine in self.engines:
+            engine.close()
 
 
-def load_model(
-    bundle: Bundle, options: ServingOptions, *, alike: ServedModel | None = None, quiet: bool = True
-) -> ServedModel:
-    """Load one bundle, and compute the smallest and the largest batch once, so that no caller waits for that.
+def load_model(bundle: Bundle, options: ServingOptions, *, previous: ServedModel | None = None) -> ServedModel:
+    """Load one bundle, and compute the smallest and the largest batch once, so that no request waits for that.
 
     Args:
-        alike: an earlier version, whose plan is taken over if the network is the same.
-        quiet: whether nothing else is served now: only then can a plan be measured.
+        previous: an earlier version, whose tuned layout is used if the network is the same.
 
     Raises:
-        BundleError: if its parts do not agree, the model does not compute what it should, or what was asked for
-            cannot be had here.
+        BundleError: if its parts do not agree, the model does not compute what it should, or what was asked for cannot
+            be used here.
     """
     manifest = bundle.manifest
     choice = choose_engine(bundle, options.engine, options.precision)
-    cpus = available_cpus()
+    cpus, bindable = available_cpus(limit=options.cpu_limit), bindable_cpus(limit=options.cpu_limit)
+    layout, reason, tuned = _choose_layout(manifest, choice, options, cpus, previous)
     admission = Admission(options.max_rows)
     try:
         with ExitStack() as opened:
-            chosen = _choose_plan(bundle, choice, options, cpus, alike, quiet)
-            plan = chosen.plan
-            engines = [*choice.make(plan)]
-            opened.callback(_close, engines)
+            engines = [*choice.make(layout)]
+            for engine in engines:
+                opened.callback(engine.close)
             for engine in engines:
                 _warm_up(engine, bundle)
-            if plan.single_row_threads and choice.make_single_row:
-                bound = bindable_cpus()
-                several = choice.make_single_row(plan.single_row_threads, bound)
+            if layout.single_row_threads and choice.make_single_row:
+                several = choice.make_single_row(layout.single_row_threads, bindable)
                 opened.callback(several.close)
                 _warm_up(several, bundle)
-                spread = SpreadEngine(several, bound, lambda: admission.rows)
+                spread = SpreadEngine(several, bindable, lambda: admission.rows)
                 engines = [SingleRowEngine(engine, spread) for engine in engines]
             opened.pop_all()
     except (EngineBuildError, MemoryError) as error:
         raise BundleError(f"{bundle.folder} cannot be loaded: {error}") from error
     observer = options.make_observer(manifest) if options.make_observer else None
     workers = WorkerOptions(
-        count=count_workers(plan, cpus=cpus, on_gpu=choice.on_gpu), cpus=worker_cpus(plan, on_gpu=choice.on_gpu)
+        count=count_workers(layout, cpus=cpus, on_gpu=choice.on_gpu),
+        cpus=worker_cpus(layout, bindable, on_gpu=choice.on_gpu),
     )
-    batcher = DynamicBatcher(engines, admission, workers, observer)
     model = ServedModel(
         manifest=manifest,
-        engine=f"{choice.variant}, {choice.runtime.replace('-', ' ')}, {plan}",
+        engine=f"{choice.variant}, {choice.runtime.replace('-', ' ')}, {layout}",
         classifier=Classifier(
             manifest.preprocess,
-            batcher,
+            DynamicBatcher(engines, admission, workers, observer),
             options.limits,
             adaptive_threshold=manifest.adaptive_threshold,
             observer=observer,
         ),
         class_index={name: index for index, name in enumerate(manifest.classes)},
-        batcher=batcher,
         engines=engines,
         runtime=choice.runtime,
         precision=choice.variant,
-        engine_reason=f"{choice.reason}; plan: {chosen.reason}",
-        chosen=chosen,
+        engine_reason=f"{choice.reason}; layout: {reason}",
+        layout=layout,
+        tuned=tuned,
     )
     logger.info(
-        "%s: %s, batches of at most %d; %s", manifest.resource, model.engine, plan.max_batch_size, model.engine_reason
+        "%s: %s, batches of at most %d; %s", manifest.resource, model.engine, layout.max_batch_size, model.engine_reason
     )
     return model
 
 
-def _choose_plan(
-    bundle: Bundle, choice: EngineChoice, options: ServingOptions, cpus: int, alike: ServedModel | None, quiet: bool
-) -> TunedLayout:
-    asked, manifest = options.layout, bundle.manifest
-    plans = candidates(asked, cpus=cpus, on_gpu=choice.on_gpu, max_batch_size=choice.max_batch_size)
-    if len(plans) == 1:
-        return TunedLayout(plan=plans[0], reason=f"given: {asked.given}")
-    key = plan_key(choice.model_hash, choice.runtime, choice.device, cpus, asked)
-    if options.layouts and (kept := read_plan(options.layouts, key)) and kept.plan in plans:
-        return kept
-    if (
-        alike
-        and (alike.runtime, alike.precision) == (choice.runtime, choice.variant)
-        and (alike.manifest.arch, alike.manifest.preprocess.crop) == (manifest.arch, manifest.preprocess.crop)
-        and alike.chosen.plan in plans
-    ):
-        return TunedLayout(plan=alike.chosen.plan, reason=f"that of {alike.manifest.resource}, the same network")
-    moderate = moderate_batch(choice.precision, on_gpu=choice.on_gpu)
-    default = unmeasured(plans, moderate, on_gpu=choice.on_gpu)
-    if not quiet:
-        return TunedLayout(plan=default, reason="not measured, since other models are being served; a new start does")
-    if not asked.seconds:
-        return TunedLayout(plan=default, reason="not measured: --plan-seconds 0")
-    chosen = search(
-        plans,
-        choice.make,
-        manifest.preprocess,
+def _choose_layout(
+    manifest: Manifest, choice: EngineChoice, options: ServingOptions, cpus: int, previous: ServedModel | None
+) -> tuple[EngineLayout, str, TunedLayout | None]:
+    """The layout, the reason for people, and its figures if it was measured."""
+    default = default_layout(
+        options.layout,
         cpus=cpus,
         on_gpu=choice.on_gpu,
-        moderate=moderate,
-        latency_bound_ms=asked.latency_bound_ms,
-        seconds=asked.seconds,
+        precision=choice.precision,
+        max_batch_size=choice.max_batch_size,
     )
-    return_memory()
-    if options.layouts:
-        write_plan(options.layouts, key, chosen)
-    return chosen
-
-
-def _close(engines: Sequence[Engine]) -> None:
-    for engine in engines:
-        engine.close()
+    if given := str(options.layout):
+        return default, given, None
+    key = layout_key(choice.model_hash, choice.runtime, choice.device, cpus)
+    if options.layouts and (tuned := read_layout(options.layouts, key)):
+        return tuned.layout, "measured by `tune`", tuned
+    if (
+        previous
+        and previous.tuned
+        and (previous.runtime, previous.precision) == (choice.runtime, choice.variant)
+        and (previous.manifest.arch, previous.manifest.preprocess.crop) == (manifest.arch, manifest.preprocess.crop)
+        and previous.layout.max_batch_size <= (choice.max_batch_size or previous.layout.max_batch_size)
+    ):
+        return previous.layout, f"that of {previous.manifest.resource}, the same network", previous.tuned
+    return default, "the default; `tune` measures which one is the fastest", None
 
 
 def _warm_up(engine: Engine, bundle: Bundle) -> None:
+    """Compute a batch of one row and a full batch, and check the output."""
     crop, classes = bundle.manifest.preprocess.crop, len(bundle.manifest.classes)
     for rows in (1, engine.max_batch_size):
         try:

@@ -1,4 +1,5 @@
 """Metrics, traces and the access log.
 
-May import every room above it, and `models` for the protocols of the observers that models call.
+`Observability` makes the observers that a server's settings ask for. May import every room above it: `system` to
+`security`.
 """

@@ -1,97 +1,98 @@
-"""What is served and what the statistics say in; the metrics that are read when they are scraped, out."""
+"""Metrics that are read when they are scraped: models, queues and statistics."""
 
 import logging
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as StillReading
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from serving.models.repository import ModelRepository, State
 from serving.observability.metrics import MODEL, Key
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.store import StatisticsStore, VersionStatistics
 
 MIN_AGE_S = 15.0
-"""The statistics are not read more often."""
-SHARE = 0.02
-"""At most this part of the time is spent on reading them, so that large tables are read less often."""
-PATIENCE_S = 1.0
-"""How long a scrape waits for the statistics; if they take longer, it tells what was read last."""
+"""Shortest time between two reads of the statistics."""
+MAX_READ_SHARE = 0.02
+"""Largest share of the time that is spent on reading them, so that large tables are read less often."""
+READ_TIMEOUT_S = 1.0
+"""How long a scrape waits for the statistics; after that it reports what was read last."""
 MAX_VERSIONS = 200
-"""The newest versions of each name that statistics are told of, all names together."""
+"""Most versions with statistics, of all names together, those with the highest numbers first."""
 
 logger = logging.getLogger(__name__)
 
 
-def versions_alive(repository: ModelRepository) -> list[Key]:
-    """The versions that may be counted in: those served, and those that still answer what they had begun with."""
-    alive = (status for status in repository.statuses if status.model or status.state is State.DRAINING)
-    return [(status.version.name, str(status.version.version)) for status in alive]
+def open_versions(repository: ModelRepository) -> list[Key]:
+    """The versions with work: those that are served, and those that finish their last calls."""
+    working = (status for status in repository.statuses if status.model or status.state is State.DRAINING)
+    return [(status.version.name, str(status.version.version)) for status in working]
 
 
 class ModelCollector(Collector):
-    """The versions that are served, and their queues."""
+    """Metrics of the served versions and their queues."""
 
     def __init__(self, repository: ModelRepository) -> None:
         self._repository = repository
 
     def collect(self) -> Iterable[Metric]:
-        """Read everything; nothing waits for anything."""
-        loads = CounterMetricFamily("pawserve_model_loads", "Versions that were taken into service.", labels=["model"])
-        refusals = CounterMetricFamily("pawserve_model_refusals", "Versions that were refused.", labels=["model"])
+        """Read everything, without blocking."""
+        loads = CounterMetricFamily("pawserve_model_loads", "Versions that were loaded.", labels=["model"])
+        refusals = CounterMetricFamily("pawserve_model_refusals", "Versions that failed to load.", labels=["model"])
         loaded, refused = self._repository.loaded.copy(), self._repository.failed.copy()
-        for name in sorted(loaded.keys() | refused.keys()):  # a 0 too, so that the first one is seen as an increase
+        for name in sorted(loaded.keys() | refused.keys()):  # with zeros, so that the first failure is an increase
             loads.add_metric([name], loaded[name])
             refusals.add_metric([name], refused[name])
         state = _gauge("model_state", "1 for each known version in its state, such as ready or refused.", "state")
         for status in self._repository.statuses:
-            state.add_metric([status.version.name, str(status.version.version), status.state.name.lower()], 1)
+            name = pb.ModelState.Name(status.state.value).removeprefix("MODEL_STATE_").lower()
+            state.add_metric([status.version.name, str(status.version.version), name], 1)
         info = _gauge(
             "model_info",
-            "1 for each version; its labels say what computes it.",
+            "1 for each version; its labels describe the engine.",
             "arch",
             "engine",
             "runtime",
             "precision",
         )
-        rows = _gauge("rows_in_flight", "Rows from their admission to their answer.")
-        most = _gauge("rows_in_flight_limit", "Rows that may be in flight; what comes beyond is refused.")
-        validated = _gauge("validation_accuracy_ratio", "Validation photos that were right, when it was exported.")
+        rows = _gauge("rows_in_flight", "Rows that were admitted and are not finished.")
+        limit = _gauge("rows_in_flight_limit", "Most rows in flight; requests beyond it are rejected.")
+        validated = _gauge("validation_accuracy_ratio", "Accuracy on the validation set when the version was exported.")
         lower = _gauge("validation_accuracy_lower_ratio", "Lower end of that accuracy's 95% interval.")
         for model in self._repository.models:
             manifest = model.manifest
             key = [manifest.name, str(manifest.version)]
             info.add_metric([*key, manifest.arch, model.engine, model.runtime, model.precision], 1)
             rows.add_metric(key, model.classifier.rows_in_flight)
-            most.add_metric(key, model.classifier.max_rows)
+            limit.add_metric(key, model.classifier.max_rows)
             if accuracy := manifest.metrics.get("accuracy"):
                 validated.add_metric(key, accuracy["value"])
                 lower.add_metric(key, accuracy["lower"])
-        return [loads, refusals, state, info, rows, most, validated, lower]
+        return [loads, refusals, state, info, rows, limit, validated, lower]
 
 
 class StatisticsCollector(Collector):
-    """How the versions do by their labels, as the statistics store has it; read at most every 15 s."""
+    """Metrics of predictions and labels, from the statistics store; read at most every MIN_AGE_S."""
 
     def __init__(self, store: StatisticsStore) -> None:
         self._store = store
         self._reader = ThreadPoolExecutor(1, "metrics-statistics")
         self._reading: Future[list[VersionStatistics]] | None = None
         self._known: list[VersionStatistics] = []
-        self._well = False
+        self._readable = False
         self._due_at = 0.0  # time.monotonic()
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._reader.shutdown()
 
     def collect(self) -> Iterable[Metric]:
-        """Tell what is known, after reading again if that is due."""
+        """Read again if that is due, and report what was read last."""
         self._refresh()
-        up = GaugeMetricFamily("pawserve_statistics_up", "Whether the statistics could be read the last time.")
-        up.add_metric([], self._well)
+        up = GaugeMetricFamily("pawserve_statistics_up", "Whether the last read of the statistics succeeded.")
+        up.add_metric([], self._readable)
         return [up, *_rates(self._known)]
 
     def _refresh(self) -> None:
@@ -100,14 +101,16 @@ class StatisticsCollector(Collector):
         if self._reading is None:
             return
         try:
-            self._known = self._reading.result(PATIENCE_S)
-            self._well = True
-        except StillReading:
+            self._known = self._reading.result(READ_TIMEOUT_S)
+            self._readable = True
+        except TimeoutError:  # the read goes on
             return
         except Exception as error:
-            if self._well:
-                logger.warning("the metrics cannot tell the accuracy, since the statistics cannot be read: %s", error)
-            self._well = False
+            if self._readable:
+                logger.warning(
+                    "the metrics of accuracy are out of date, since the statistics cannot be read: %s", error
+                )
+            self._readable = False
         self._reading = None
 
     def _read(self) -> list[VersionStatistics]:
@@ -116,21 +119,21 @@ class StatisticsCollector(Collector):
             return self._store.read()
         finally:
             took = time.monotonic() - began
-            self._due_at = began + max(MIN_AGE_S, took / SHARE)
+            self._due_at = began + max(MIN_AGE_S, took / MAX_READ_SHARE)
 
     def describe(self) -> Iterable[Metric]:
-        """The same metrics without values, so that registering does not read the statistics."""
+        """The metrics without values, so that registering does not read the statistics."""
         return [GaugeMetricFamily("pawserve_statistics_up", ""), *_rates([])]
 
 
 def _rates(known: list[VersionStatistics]) -> Iterator[Metric]:
-    predictions = _gauge("predictions", "Predictions made, by all servers that share the statistics.")
-    labels = _gauge("labels", "Labelled predictions, by all servers that share the statistics.")
-    accuracy = _gauge("accuracy_ratio", "Labelled predictions that were right, out of all that are labelled.")
+    predictions = _gauge("predictions", "Predictions of all servers that share the statistics.")
+    labels = _gauge("labels", "Labelled predictions of all servers that share the statistics.")
+    accuracy = _gauge("accuracy_ratio", "Share of the labelled predictions that were correct.")
     lower = _gauge("accuracy_lower_ratio", "Lower end of the accuracy's 95% interval (Wilson score).")
     upper = _gauge("accuracy_upper_ratio", "Upper end of the accuracy's 95% interval (Wilson score).")
-    for statistics in sorted(known, key=lambda each: -each.version)[:MAX_VERSIONS]:
-        key = [statistics.model, str(statistics.version)]
+    for statistics in sorted(known, key=lambda each: -each.version.version)[:MAX_VERSIONS]:
+        key = [statistics.version.name, str(statistics.version.version)]
         predictions.add_metric(key, statistics.predictions)
         labels.add_metric(key, statistics.confusion.total)
         if rate := statistics.confusion.accuracy():

@@ -1,9 +1,8 @@
-"""A registry of metrics in; an HTTP endpoint that Prometheus scrapes out."""
+"""The HTTP endpoint that Prometheus scrapes."""
 
 import socket
 from socketserver import ThreadingMixIn
 from threading import BoundedSemaphore, Thread
-from types import TracebackType
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -12,21 +11,21 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from serving.system.network import format_address, parse_address
 
 MAX_CONNECTIONS = 8
-"""Connections at once; more are closed without an answer."""
+"""Most open connections; further ones are closed without a response."""
 TIMEOUT_S = 10.0
-"""How long a connection may be silent."""
+"""Idle time after which a connection is closed."""
 
 
 class MetricsEndpoint:
-    """GET /metrics, in the text format or OpenMetrics, as the scraper asks.
+    """Serves GET /metrics, in the text format or OpenMetrics, as the scraper asks, until `close`.
 
     Args:
-        registry: what is told.
+        registry: the metrics.
         listen: HOST:PORT; port 0 takes a free one.
 
     Raises:
-        ValueError: if `listen` is no address.
-        OSError: if it cannot be listened on.
+        ValueError: if `listen` is malformed.
+        OSError: if it cannot listen there.
     """
 
     def __init__(self, registry: CollectorRegistry, listen: str) -> None:
@@ -39,11 +38,8 @@ class MetricsEndpoint:
         self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> "MetricsEndpoint":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Stop answering."""
+    def close(self) -> None:
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -53,11 +49,11 @@ class _Handler(WSGIRequestHandler):
     timeout = TIMEOUT_S
 
     def log_message(self, format: str, *args: object) -> None:
-        """Scrapes are not worth a line each."""
+        """Log no scrapes."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each connection, within bounds: who opens many, or says nothing, costs nothing."""
+    """A thread for each connection, up to MAX_CONNECTIONS."""
 
     daemon_threads = True
 
@@ -78,4 +74,4 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A scraper that left, or said nothing in time, is no fault of ours."""
+        """Log nothing when a scraper disconnects or times out."""

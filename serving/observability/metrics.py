@@ -1,14 +1,7 @@
-"""Metrics by model version in; the same without the series of versions that nobody will count in again.
+"""Prometheus metrics of a server, described in docs/observability.md.
 
-With a model that is replaced daily, what is told to Prometheus would otherwise grow for ever. A series stays while its
-version is served or drains, and for KEPT_S after that and after its last count (labels of old predictions come late):
-long enough for several scrapes, and for the last increase to be seen. So no counter falls while its version is served;
-one that comes back later begins at 0, as after a restart, which `rate` and `increase` allow for.
-
-What the server does in; Prometheus metrics out. docs/observability.md describes each of them.
-
-Counts are kept as they happen; what can be read at any time (models, queue, statistics) is read when scraped, by
-`serving.observability.collectors`.
+Events are counted here as they happen; what can be read at any time (models, queues, statistics) is read when it is
+scraped, by `serving.observability.collectors`.
 """
 
 import platform
@@ -29,123 +22,120 @@ from serving.batching.requests import RowSlice
 from serving.context import Call
 from serving.statistics.store import Label
 
-KEPT_S = 600.0
-
-Key = tuple[str, str]
-"""Name and version, as the labels have them."""
-
-
-class VersionSeries(Collector):
-    """Forgets series of versions, when it is scraped and when a version comes. Any thread may call it."""
-
-    def __init__(self) -> None:
-        self.families: Sequence[MetricWrapperBase] = ()
-        """Those that have labels model and version, and others perhaps."""
-        self._seen: dict[Key, float] = {}  # time.monotonic() when it was last served or counted in
-        self._lock = Lock()
-        self.served: Callable[[], Iterable[Key]] = tuple
-        """Says which versions are served, or still draining."""
-
-    def use(self, key: Key) -> None:
-        """Note that a version will be counted in: its series stay."""
-        with self._lock:
-            self._seen[key] = time.monotonic()
-        self._forget()
-
-    def collect(self) -> Iterable[Metric]:
-        """Nothing of its own."""
-        self._forget()
-        return ()
-
-    def _forget(self) -> None:
-        served = self.served()
-        now = time.monotonic()
-        with self._lock:
-            self._seen.update(dict.fromkeys(served, now))
-            for key in [key for key, seen in self._seen.items() if now - seen > KEPT_S]:
-                del self._seen[key]
-                for family in self.families:
-                    family.remove_by_labels(dict(zip(("model", "version"), key, strict=True)))
-
-
+SERIES_KEPT_S = 600.0
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 LIBRARIES = ("grpcio", "onnxruntime", "numpy")
 MODEL = ("model", "version")
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series, and nobody reads them
+Key = tuple[str, str]
+"""Name and version, as values of the labels MODEL."""
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
+
+
+class VersionSeries(Collector):
+    """Removes the series of model versions that are no longer in use; thread-safe.
+
+    Otherwise the metrics would grow for ever if a model is replaced daily. A series stays while its version is served
+    or drains, and for `kept_s` after that and after its last count, since labels of old predictions arrive late. That
+    is long enough for several scrapes, which then see the last increase. So no counter falls while its version is
+    served; a version that returns later begins at 0, as after a restart, which `rate` and `increase` allow for.
+    """
+
+    def __init__(self, kept_s: float) -> None:
+        self.kept_s = kept_s
+        self.families: Sequence[MetricWrapperBase] = ()
+        """Metrics with the labels MODEL, and perhaps others."""
+        self._seen: dict[Key, float] = {}  # time.monotonic() when it was last served or counted
+        self._lock = Lock()
+        self.served: Callable[[], Iterable[Key]] = tuple
+        """Returns the versions that are served or drain."""
+
+    def use(self, key: Key) -> None:
+        """Keep the series of a version, before it is counted."""
+        with self._lock:
+            self._seen[key] = time.monotonic()
+        self._remove()
+
+    def collect(self) -> Iterable[Metric]:
+        """Remove series at each scrape; there are no metrics of its own."""
+        self._remove()
+        return ()
+
+    def _remove(self) -> None:
+        served = self.served()
+        now = time.monotonic()
+        with self._lock:
+            self._seen.update(dict.fromkeys(served, now))
+            for key in [key for key, seen in self._seen.items() if now - seen > self.kept_s]:
+                del self._seen[key]
+                for family in self.families:
+                    family.remove_by_labels(dict(zip(MODEL, key, strict=True)))
 
 
 class Metrics:
-    """One server's metrics. Everything may be called from any thread."""
+    """The metrics of one server; thread-safe.
 
-    def __init__(self) -> None:
+    Args:
+        series_kept_s: how long the series of a version outlive it (`VersionSeries`), in seconds.
+    """
+
+    def __init__(self, series_kept_s: float = SERIES_KEPT_S) -> None:
         self.registry = CollectorRegistry()
-        self.versions = VersionSeries()
-        """Which of the series by version are kept."""
-        self.registry.register(self.versions)  # first, so that what it forgets is not told once more
+        self.versions = VersionSeries(series_kept_s)
+        """Removes the series of unused versions."""
+        self.registry.register(self.versions)  # first, so that what it removes is not reported once more
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._requests = self._counter("requests", "Calls that ended, by method and status code.", "method", "code")
-        self._in_flight = Gauge(
-            "pawserve_requests_in_flight", "Calls that are being answered.", ("method",), registry=self.registry
-        )
-        self._request_s = self._seconds("request", "From a call's arrival to its last answer.", "method")
-        # children are looked up once, since that is slow; methods and codes are few
+        self._in_flight = Gauge("pawserve_requests_in_flight", "Calls in flight.", ("method",), registry=self.registry)
+        self._request_s = self._seconds("request", "From a call's arrival to its last response.", "method")
+        # cached, since looking a child up is slow; there are few methods and codes
         self._in_flight_of = cache(self._in_flight.labels)
         self._requests_of = cache(self._requests.labels)
         self._request_s_of = cache(self._request_s.labels)
         self._images = self._counter(
-            "images", "Pictures answered, by model and result: ok, or the error's reason.", *MODEL, "result"
+            "images", "Images by model and result: ok, or the reason of the error.", *MODEL, "result"
         )
         self._labels = self._counter(
-            "labels_recorded",
-            "Labels acknowledged, by whether the prediction was right.",
-            *MODEL,
-            "right",
+            "labels_recorded", "Labels recorded, by whether the prediction was correct.", *MODEL, "right"
         )
-        self._rows = self._counter("rows", "Rows (views of pictures) computed.", *MODEL)
+        self._rows = self._counter("rows", "Rows (views of images) computed.", *MODEL)
         self._batch_rows = Histogram(
             "pawserve_batch_rows", "Rows in each engine call.", MODEL, buckets=BATCH_ROWS, registry=self.registry
         )
-        self._queue_s = self._seconds("queue", "A picture's time in queues: for a worker, and for an engine.", *MODEL)
-        self._prepare_s = self._seconds("prepare", "A picture's time in decoding, resizing and cutting.", *MODEL)
+        self._queue_s = self._seconds("queue", "An image's time in queues: for a worker, and for an engine.", *MODEL)
+        self._prepare_s = self._seconds("prepare", "An image's time in decoding, resizing and cropping.", *MODEL)
         self._engine_s = self._seconds("engine", "Duration of each engine call.", *MODEL)
-        self.versions.families = [
-            self._images,
-            self._labels,
-            self._rows,
-            self._batch_rows,
-            self._queue_s,
-            self._prepare_s,
-            self._engine_s,
-        ]
+        by_version = (self._images, self._labels, self._rows, self._batch_rows)
+        self.versions.families = (*by_version, self._queue_s, self._prepare_s, self._engine_s)
         build = {name: version(name) for name in LIBRARIES}
-        Info("pawserve_build", "Versions of the server and what it runs on.", registry=self.registry).info(
+        Info("pawserve_build", "Versions of the server and its libraries.", registry=self.registry).info(
             {"version": version("pawserve"), "python": platform.python_version(), **build}
         )
 
     def began(self, call: Call, metadata: dict[str, str | bytes]) -> None:
-        """A call came."""
+        """Count a call in flight."""
         self._in_flight_of(call.method).inc()
 
     def ended(self, call: Call, code: str, seconds: float) -> None:
-        """A call has ended with the status of this name."""
+        """Count a call that ended with the status of this name."""
         self._in_flight_of(call.method).dec()
         self._requests_of(call.method, code).inc()
         self._request_s_of(call.method).observe(seconds)
 
     def labels_recorded(self, labels: Sequence[Label]) -> None:
-        """Labels are on the disk."""
+        """Count labels that are on the disk."""
         for model, number in {(label.record.model, label.record.version) for label in labels}:
             self.versions.use((model, str(number)))
         for label in labels:
             record = label.record
-            right = "true" if record.predicted == label.actual else "false"
-            self._labels.labels(record.model, record.version, right).inc()
+            correct = "true" if record.predicted == label.actual else "false"
+            self._labels.labels(record.model, record.version, correct).inc()
 
     def of_model(self, model: str, number: int) -> "ModelMetrics":
-        """Those of one version."""
+        """The metrics of one model version."""
         return ModelMetrics(self, model, str(number))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -156,7 +146,7 @@ class Metrics:
 
 
 class ModelMetrics:
-    """What the batches of one version are counted in; the children are looked up once, since that is slow."""
+    """The metrics of one model version; their children are looked up once, since that is slow."""
 
     def __init__(self, metrics: Metrics, model: str, number: str) -> None:
         key = (model, number)
@@ -171,11 +161,11 @@ class ModelMetrics:
         self._ok = metrics._images.labels(*key, "ok")
 
     def computed(self, batch: Sequence[RowSlice], began: float, ended: float) -> None:
-        """As BatchObserver says."""
+        """See BatchObserver."""
         rows = 0
         for job, first, last in batch:
             rows += last - first
-            if first == 0:  # a picture that several engine calls share is counted with the first of them
+            if first == 0:  # count an image in several engine calls with the first one
                 prepare_s = job.prepare_ended - job.prepare_began
                 self._prepare_s.observe(prepare_s)
                 self._queue_s.observe(began - job.request.began - prepare_s)
@@ -184,7 +174,7 @@ class ModelMetrics:
         self._engine_s.observe(ended - began)
 
     def answered(self, results: Sequence[str]) -> None:
-        """Pictures were answered: "ok", or the error's reason."""
+        """Count images by their results: "ok", or the reason of the error."""
         for result in results:
             if result == "ok":
                 self._ok.inc()

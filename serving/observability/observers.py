@@ -1,10 +1,14 @@
-"""What an operator wants to know in; everything that watches one server, ready to be told, out."""
+"""The observers of one server: what they are told of calls and models goes to metrics, traces and the access log.
+
+The modules of metrics and traces are imported only if the settings ask for them, since they load `prometheus_client`
+and OpenTelemetry.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,13 +18,15 @@ from serving.image.decode import ImageError
 from serving.observability.settings import ObservabilitySettings
 from serving.system.logs import FIELDS, REQUEST_ID
 
-if TYPE_CHECKING:  # what is not wanted is not loaded
+if TYPE_CHECKING:
     from serving.batching.requests import RowSlice
     from serving.bundle.manifest import Manifest
     from serving.models.repository import ModelRepository
     from serving.observability.metrics import Metrics
     from serving.observability.tracing import Tracing
     from serving.statistics.store import Label, StatisticsStore
+
+access_logger = logging.getLogger("pawserve.access")
 
 
 class CallObserver(Protocol):
@@ -31,6 +37,25 @@ class CallObserver(Protocol):
 
     def ended(self, call: Call, code: str, seconds: float) -> None:
         """The last response was sent, or the client has gone; `code` is the name of the status."""
+
+
+class AccessLog:
+    """Logs one line for each call when it has ended: the method, the status and counts, but none of its contents."""
+
+    def began(self, call: Call, metadata: dict[str, str | bytes]) -> None:
+        """Log nothing yet."""
+
+    def ended(self, call: Call, code: str, seconds: float) -> None:
+        """Log the call."""
+        counted = {"images": call.images, "rows": call.rows, "labels": call.labels}
+        fields = {
+            REQUEST_ID: call.request_id,
+            "method": call.method,
+            "code": code,
+            "duration_s": round(seconds, 6),
+            **{name: count for name, count in counted.items() if count},
+        }
+        access_logger.info("%s %s %.1f ms", call.method, code, 1000 * seconds, extra={FIELDS: fields})
 
 
 class VersionObserver:
@@ -54,92 +79,82 @@ class VersionObserver:
             self._metrics.answered(list(map(_result, outcomes)))
 
 
-access_logger = logging.getLogger("pawserve.access")
-
-
-class AccessLog:
-    """Logs one line for each call when it has ended: the method, the status and counts, but none of its contents."""
-
-    def began(self, call: Call, metadata: dict[str, str | bytes]) -> None:
-        """Log nothing yet."""
-
-    def ended(self, call: Call, code: str, seconds: float) -> None:
-        """Log the call."""
-        counted = {"images": call.images, "rows": call.rows, "labels": call.labels}
-        fields = {
-            REQUEST_ID: call.request_id,
-            "method": call.method,
-            "code": code,
-            "duration_s": round(seconds, 6),
-            **{name: count for name, count in counted.items() if count},
-        }
-        access_logger.info("%s %s %.1f ms", call.method, code, 1000 * seconds, extra={FIELDS: fields})
-
-
 class Observability:
-    """Everything that watches one server. What is not wanted costs nothing.
+    """The observers of one server: `start`, then `close`. What the settings do not ask for costs nothing.
 
     Raises:
-        ValueError: if traces are wanted and the libraries for them are missing.
+        ValueError: if the settings ask for traces and their libraries are not installed.
     """
 
-    def __init__(self, wanted: ObservabilitySettings) -> None:
-        self._wanted = wanted
+    def __init__(self, settings: ObservabilitySettings) -> None:
+        self._settings = settings
         self._metrics: Metrics | None = None
         self._tracing: Tracing | None = None
+        self._cleanup = ExitStack()
         self.metrics_url = ""
         """Where the metrics are, once started."""
-        if wanted.metrics is not None:
+        if settings.metrics is not None:
             from serving.observability.metrics import Metrics
 
             self._metrics = Metrics()
-        if wanted.otlp_endpoint is not None:
-            self._tracing = _tracing(wanted.otlp_endpoint)
-        observers: list[CallObserver | None] = [
-            self._metrics,
-            self._tracing,
-            AccessLog() if wanted.access_log else None,
-        ]
+        if settings.otlp_endpoint is not None:
+            self._tracing = _make_tracing(settings.otlp_endpoint)
+        access_log = AccessLog() if settings.access_log else None
+        observers: list[CallObserver | None] = [self._metrics, self._tracing, access_log]
         self.call_observers = [observer for observer in observers if observer]
-        """Who hears of calls."""
+        """Observers of calls."""
 
-    @contextmanager
-    def start(self, repository: ModelRepository, store: StatisticsStore) -> Iterator[None]:
-        """Answer scrapes, until the block is left.
+    def start(self, repository: ModelRepository, store: StatisticsStore) -> None:
+        """Serve the metrics.
 
         Raises:
-            ValueError: if the address of the metrics is none.
-            OSError: if it cannot be listened on.
+            ValueError: if their address is malformed.
+            OSError: if the server cannot listen on it.
         """
-        with ExitStack() as stack:
-            if self._tracing:
-                stack.callback(self._tracing.close)
-            if self._metrics and self._wanted.metrics is not None:
-                from serving.observability.collectors import ModelCollector, StatisticsCollector, versions_alive
-                from serving.observability.endpoint import MetricsEndpoint
+        if self._tracing:
+            self._cleanup.callback(self._tracing.close)
+        if self._metrics is None or self._settings.metrics is None:
+            return
+        from serving.observability.collectors import ModelCollector, StatisticsCollector, open_versions
+        from serving.observability.endpoint import MetricsEndpoint
 
-                self._metrics.versions.served = partial(versions_alive, repository)
-                statistics = StatisticsCollector(store)
-                stack.callback(statistics.close)
-                for collector in (ModelCollector(repository), statistics):
-                    self._metrics.registry.register(collector)
-                endpoint = stack.enter_context(MetricsEndpoint(self._metrics.registry, self._wanted.metrics))
-                self.metrics_url = endpoint.url
-            yield
+        self._metrics.versions.served = partial(open_versions, repository)
+        statistics = StatisticsCollector(store)
+        self._cleanup.callback(statistics.close)
+        for collector in (ModelCollector(repository), statistics):
+            self._metrics.registry.register(collector)
+        endpoint = MetricsEndpoint(self._metrics.registry, self._settings.metrics)
+        self._cleanup.callback(endpoint.close)
+        self.metrics_url = endpoint.url
+
+    def close(self) -> None:
+        """Stop serving the metrics, and send the remaining traces."""
+        self._cleanup.close()
 
     def make_observer(self, manifest: Manifest) -> VersionObserver:
         """Make the observer of a model version."""
         return VersionObserver(manifest, self._metrics, self._tracing)
 
     def labels_recorded(self, labels: Sequence[Label]) -> None:
-        """Labels are on the disk."""
+        """Count labels that are on the disk."""
         if call := CURRENT_CALL.get():
             call.labels += len(labels)
         if self._metrics:
             self._metrics.labels_recorded(labels)
 
 
+def _make_tracing(endpoint: str) -> Tracing:
+    try:
+        from serving.observability.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"traces need the library {error.name}, which is not installed: pip install 'pawserve[otel]'"
+        ) from error
+    return Tracing(endpoint)
+
+
 def _result(outcome: object) -> str:
+    """The value of the metrics' label `result`."""
     match outcome:
         case ImageError():
             return outcome.reason
@@ -152,13 +167,3 @@ def _result(outcome: object) -> str:
         case Exception():
             return "INTERNAL"
     return "ok"
-
-
-def _tracing(endpoint: str) -> Tracing:
-    try:
-        from serving.observability.tracing import Tracing
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"traces need the library {error.name}, which is not installed: pip install 'pawserve[otel]'"
-        ) from error
-    return Tracing(endpoint)

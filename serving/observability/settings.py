@@ -1,4 +1,4 @@
-"""What a server reports of itself. Separate, so that reading the settings does not load what reports."""
+"""What a server reports about itself. Separate, so that reading the settings loads none of the libraries."""
 
 from dataclasses import dataclass
 

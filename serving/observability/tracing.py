@@ -1,8 +1,8 @@
-"""Calls and batches in; OpenTelemetry spans out, to a collector that speaks OTLP over gRPC.
+"""OpenTelemetry spans of calls and batches, for a collector that takes OTLP over gRPC.
 
-Spans: the call, named by its method, and below it one `prepare` and one or more `engine` spans for each picture. A
-caller's `traceparent` makes its span the parent. The environment variables of OpenTelemetry's SDK hold, such as
-OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES and OTEL_EXPORTER_OTLP_HEADERS.
+A call has a span with the name of its method, whose parent is the span in the client's `traceparent`. Below it, each
+image has one `prepare` span and one or more `engine` spans. The environment variables of OpenTelemetry's SDK apply,
+such as OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES and OTEL_EXPORTER_OTLP_HEADERS.
 """
 
 import os
@@ -20,14 +20,13 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from serving.batching.requests import RowSlice
 from serving.context import Call
 
-FAULTS_OF_THE_SERVER = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
-"""Status codes that make a server's span an error, by OpenTelemetry's conventions for gRPC."""
+SERVER_ERRORS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+"""Status codes that make a server span an error: OpenTelemetry's semantic conventions for gRPC."""
 EXPORT_TIMEOUT_S = 5.0
 
 
 class Tracing:
-    """Spans of one server. A collector that is away costs nothing but its spans: they are dropped beyond the SDK's
-    bounds.
+    """Spans of one server. While the collector is unavailable, spans beyond the SDK's limits are dropped.
 
     Args:
         endpoint: "http://HOST:PORT", or "https://…" for TLS.
@@ -42,11 +41,11 @@ class Tracing:
         self._monotonic_to_unix_ns = time.time_ns() - time.monotonic_ns()
 
     def close(self) -> None:
-        """Send what waits, for a few seconds at most."""
+        """Send the remaining spans, for a few seconds at most."""
         self._provider.shutdown()
 
     def began(self, call: Call, metadata: dict[str, str | bytes]) -> None:
-        """A call came: its span begins, below its caller's if that one is traced."""
+        """Begin the span of a call, below the client's span if that one is traced."""
         parent = self._propagator.extract({key: value for key, value in metadata.items() if isinstance(value, str)})
         service, _, method = call.method.partition("/")
         attributes = {
@@ -68,17 +67,17 @@ class Tracing:
             span.end()
 
     def ended(self, call: Call, code: str, seconds: float) -> None:
-        """A call has ended, and with it its span."""
+        """End the span of a call."""
         if call.trace is None:
             return
         span = trace.get_current_span(call.trace)
         span.set_attributes({"rpc.grpc.status": code, "pawserve.images": call.images, "pawserve.rows": call.rows})
-        if code in FAULTS_OF_THE_SERVER:
+        if code in SERVER_ERRORS:
             span.set_status(Status(StatusCode.ERROR, code))
         span.end(self._unix_ns(call.began + seconds))
 
     def computed(self, batch: Sequence[RowSlice], began: float, ended: float, resource: str) -> None:
-        """An engine call ended: one span for each picture of a traced call in it, and one for what prepared it."""
+        """Add the spans of an engine call: one for each image of a traced call, and one for its preparation."""
         rows = sum(last - first for _, first, last in batch)
         for job, first, last in batch:
             call = job.request.call

@@ -10,6 +10,7 @@ and the key of the tokens, so any of them can record a label, and it is counted 
 import argparse
 import os
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -19,6 +20,7 @@ from ray.serve import Application
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from serving.cli.serve_options import to_settings
+from serving.image.decode import ignore_pillow_warnings
 from serving.pb.pawserve.v1 import classifier_pb2_grpc
 from serving.process import tune_interpreter
 from serving.ray.ingress import CLASSIFIER, HEALTH
@@ -26,7 +28,6 @@ from serving.ray.methods import Methods
 from serving.ray.options import MORE_VERSIONS, parse_configuration
 from serving.ray.versions import LoadNamedVersions, VersionsOnDemand
 from serving.server import Server
-from serving.system import cpus
 from serving.system.memory import keep_freed_memory
 
 NAME = "pawserve"
@@ -48,18 +49,19 @@ class ClassifierReplica:
 
     async def __init__(self, options: Mapping[str, Any], more_versions: int) -> None:  # type: ignore[misc]  # Ray awaits it
         os.umask(0o077)
-        reserved = ray.get_runtime_context().get_assigned_resources().get("CPU")
-        if reserved:
-            cpus.set_cpu_limit(reserved)
+        settings = to_settings(argparse.Namespace(**options))
+        reserved = ray.get_runtime_context().get_assigned_resources().get("CPU")  # Ray does not enforce it
+        settings = replace(settings, options=replace(settings.options, cpu_limit=reserved or None))
         keep_freed_memory()
-        self._server = Server(to_settings(argparse.Namespace(**options)))
+        ignore_pillow_warnings()
+        self._server = Server(settings)
         await self._server.prepare()
         settings = self._server.settings
         versions = VersionsOnDemand(
             self._server.repository, self._server.watcher, settings.models, settings.wanted, more_versions
         )
         self._methods = Methods(self._add_services, [*self._server.interceptors, LoadNamedVersions(versions)])
-        self._server.begin()
+        self._server.mark_ready()
         tune_interpreter()
 
     def _add_services(self, methods: Methods) -> None:
@@ -94,7 +96,7 @@ class ClassifierReplica:
 
     async def __del__(self) -> None:
         """Stop the replica. Ray awaits this when no call is in flight any more."""
-        self._server.end()
+        self._server.mark_stopping()
         await self._server.close()
 
     async def _answer(self, method: str, request: bytes, context: RayServegRPCContext) -> Any:

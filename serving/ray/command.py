@@ -15,9 +15,10 @@ from typing import Any
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError
 from serving.cli.errors import DONE, CommandError, UsageError
-from serving.cli.options import number, positive, seconds
+from serving.cli.options import Numbers, add_numbers, number, positive, seconds
 from serving.cli.serve_options import add_serve_options
 from serving.client import Client, ClientError
+from serving.ray.ingress import SERVICER_FUNCTIONS
 from serving.ray.options import MORE_VERSIONS, check_replica_options, replica_options
 from serving.system.cpus import available_cpus
 from serving.system.network import format_address, is_local, parse_address
@@ -39,6 +40,16 @@ INGRESS: Mapping[str, str] = {
 reads them from the environment of its own processes, so a running cluster must have been started with them."""
 
 
+NUMBERS: Numbers = (
+    ("--target-requests", positive, 16, "N", "requests in flight on each replica at which replicas are added"),
+    ("--cpus", number("CPUs", 0, 1024), 1.0, "N", "CPUs of each replica"),
+    ("--gpus", number("GPUs", 0, 1024), 0.0, "N", "GPUs of each replica; 0.5 for two replicas on one GPU"),
+    ("--more-versions", positive, MORE_VERSIONS, "N", "versions that a replica loads because clients name them"),
+    ("--upscale-delay", seconds, 10.0, "S", "time of high load after which replicas are added"),
+    ("--downscale-delay", seconds, 300.0, "S", "time of low load after which replicas are removed"),
+)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `ray`: those of the replicas, and all of `serve`."""
     parser.description = (
@@ -48,44 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument_group("replicas").add_argument
     add("--replicas", type=_replicas, default=(1, 1), metavar="N|MIN-MAX", help="number of replicas (1)")
-    add(
-        "--target-requests",
-        type=positive,
-        default=16,
-        metavar="N",
-        help="requests in flight on each replica, on average, above which replicas are added and below which they are "
-        "removed (%(default)s)",
-    )
-    add("--cpus", type=number("CPUs", 0, 1024), default=1.0, metavar="N", help="CPUs of each replica (%(default)g)")
-    add(
-        "--gpus",
-        type=number("GPUs", 0, 1024),
-        default=0.0,
-        metavar="N",
-        help="GPUs of each replica; 0.5 for two replicas on one GPU (%(default)g)",
-    )
-    add(
-        "--more-versions",
-        type=positive,
-        default=MORE_VERSIONS,
-        metavar="N",
-        help="most versions, apart from those of --model and --keep-versions, that a replica loads when clients name "
-        "them; the least recently used one is unloaded first (%(default)s)",
-    )
-    add(
-        "--upscale-delay",
-        type=seconds,
-        default=10.0,
-        metavar="S",
-        help="seconds of high load after which replicas are added (%(default)g)",
-    )
-    add(
-        "--downscale-delay",
-        type=seconds,
-        default=300.0,
-        metavar="S",
-        help="seconds of low load after which replicas are removed (%(default)g)",
-    )
+    add_numbers(add, NUMBERS)
     add(
         "--address",
         metavar="HOST:PORT",
@@ -125,40 +99,22 @@ def _check_cluster(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    variables = {
-        **INGRESS,
-        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(arguments.max_message_mib * 2**20),
-        "RAY_USAGE_STATS_ENABLED": "0",  # otherwise Ray reports each start to its makers
-    }
-    for name, value in variables.items():
-        os.environ.setdefault(name, value)
-    import ray  # reads the variables when it is imported
+    _set_environment(arguments)
+    import ray  # reads the environment when it is imported
     from ray import serve
 
     from serving.ray.app import NAME, application
-    from serving.ray.ingress import SERVICER_FUNCTIONS
 
-    host, port = parse_address(arguments.listen)
-    local = is_local(arguments.listen)
-    new_cluster = {
-        "num_cpus": available_cpus(),
-        "include_dashboard": False,
-        "object_store_memory": OBJECT_STORE_BYTES,
-        **({"_node_ip_address": "127.0.0.1"} if local else {}),
-    }
     options = replica_options(arguments)
     if arguments.address is None:
         _make_absolute(options)
-    ray.init(
-        arguments.address or "local",
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        **({} if arguments.address else new_cluster),
-    )
+    cluster = {} if arguments.address else _new_cluster(arguments)
+    ray.init(arguments.address or "local", log_to_driver=False, logging_level=logging.WARNING, **cluster)
     stopping = Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stopping.set())
     try:
+        host, port = parse_address(arguments.listen)
         serve.start(
             proxy_location="EveryNode",
             http_options={"host": host, "port": _free_port(host)},
@@ -166,7 +122,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 "port": port,
                 "grpc_servicer_functions": list(SERVICER_FUNCTIONS),
                 # Ray answers reflection without checking tokens
-                "enable_reflection": not arguments.no_reflection and arguments.auth_tokens is None,
+                "enable_reflection": not arguments.no_reflection and arguments.clients is None,
             },
         )
         app = application(options, arguments.more_versions, **_deployment(arguments))
@@ -180,6 +136,26 @@ def _run(arguments: argparse.Namespace) -> None:
         serve.delete(NAME) if arguments.address else serve.shutdown()
     finally:
         ray.shutdown()
+
+
+def _set_environment(arguments: argparse.Namespace) -> None:
+    variables = {
+        **INGRESS,
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(arguments.max_message_mib * 2**20),
+        "RAY_USAGE_STATS_ENABLED": "0",  # otherwise Ray reports each start to its makers
+    }
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def _new_cluster(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options of `ray.init` that start a cluster on this machine."""
+    return {
+        "num_cpus": available_cpus(),
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        **({"_node_ip_address": "127.0.0.1"} if is_local(arguments.listen) else {}),
+    }
 
 
 def _reason(status: Any) -> str:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from serving.rpc.handlers import behaviour_of
+
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
@@ -36,13 +38,9 @@ class CallContext:
         self._ray = ray_context
         self._trailing: Metadata = ()
 
-    def invocation_metadata(self) -> Metadata:
-        """The metadata that the client sent."""
-        return tuple(self._ray.invocation_metadata())
-
-    def peer(self) -> str:
-        """The address of the client, or of the proxy in front of the replicas."""
-        return str(self._ray.peer())
+    def __getattr__(self, name: str) -> Any:
+        """Methods that Ray's context has: invocation_metadata, peer, code, set_code and set_details."""
+        return getattr(self._ray, name)
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         """Empty, since Ray's ingress does not ask for certificates."""
@@ -51,10 +49,6 @@ class CallContext:
     def time_remaining(self) -> None:
         """None, since it is unknown."""
         return
-
-    def code(self) -> Any:
-        """The status code, if one was set."""
-        return self._ray.code()
 
     def trailing_metadata(self) -> Metadata:
         """The trailing metadata that was set."""
@@ -65,18 +59,10 @@ class CallContext:
         self._trailing = tuple(metadata)
         self._ray.set_trailing_metadata(list(metadata))
 
-    def set_code(self, code: grpc.StatusCode) -> None:
-        """Set the status code with which the call ends when its method returns."""
-        self._ray.set_code(code)
-
-    def set_details(self, details: str) -> None:
-        """Set the message of the status."""
-        self._ray.set_details(details)
-
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> None:
         """End the call with a status, by raising StatusSet."""
-        self.set_code(code)
-        self.set_details(details)
+        self._ray.set_code(code)
+        self._ray.set_details(details)
         if trailing_metadata:
             self.set_trailing_metadata(trailing_metadata)
         raise StatusSet
@@ -140,7 +126,7 @@ class Methods:
         """The response to a call of one request; NoMessage if the call failed."""
         context = CallContext(ray_context)
         with suppress(StatusSet):
-            behaviour = _behaviour(await self._find(Details(method, context.invocation_metadata())))
+            behaviour = behaviour_of(await self._find(Details(method, context.invocation_metadata())))
             response = await behaviour(request, context)
             return NoMessage() if response is None else response
         return NoMessage()
@@ -153,7 +139,7 @@ class Methods:
         handler = await self._find(details)
         single, several = (requests, None) if isinstance(requests, bytes) else (None, requests)
         context = StreamContext(ray_context, several, handler.request_deserializer)
-        running = asyncio.create_task(_run(_behaviour(handler), single, context))
+        running = asyncio.create_task(_run(behaviour_of(handler), single, context))
         try:
             while not running.done() or not context.responses.empty():
                 response = asyncio.create_task(context.responses.get())
@@ -180,14 +166,6 @@ async def _run(behaviour: Callable[..., Any], request: Any, context: StreamConte
                     await context.write(response)
         else:
             await behaviour(request, context)
-
-
-def _behaviour(handler: Any) -> Callable[..., Any]:
-    """The function of a handler. An interceptor that refuses a call may return a handler of another kind."""
-    found: Callable[..., Any] = (
-        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-    )
-    return found
 
 
 def _behind(

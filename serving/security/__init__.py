@@ -1,5 +1,5 @@
-"""TLS, and who may call what.
+"""TLS, and the clients that may call.
 
-`ClientRegistry` knows the clients and their roles; `tls` reads certificates again when they change. May import `system`
-and `context`.
+`ClientRegistry` holds the clients and their roles, `tls` the certificate, and `Security` the settings of both. May
+import `system` and `context`.
 """

@@ -1,6 +1,6 @@
-"""Certificate files in; credentials for gRPC that follow the files, so that a renewed certificate needs no restart.
+"""TLS credentials that follow the certificate files, so that a renewed certificate needs no restart.
 
-Connections that are open keep the certificate they began with; new ones get the new one.
+Open connections keep the certificate they began with; new connections get the new one.
 """
 
 import logging
@@ -23,44 +23,44 @@ EXPIRES_SOON = timedelta(days=14)
 WARN_EVERY_S = 24 * 3600.0
 MAX_FILE_BYTES = 2**20
 CURVES = ("secp256r1", "secp384r1")
-"""Of the keys that gRPC's C core agrees on; the server's own is one of its kind, and takes no other from clients."""
+"""Curves of the ECDSA keys that gRPC's C core, of servers and clients, accepts."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """The files' contents, checked."""
+class Certificate:
+    """The checked contents of the files."""
 
     configuration: grpc.ServerCertificateConfiguration
     expires: datetime
-    """When the server's certificate ends."""
+    """End of the server certificate's validity."""
     name: str
-    """What the certificate is for, for people."""
+    """The certificate's subject, for messages."""
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Credentials that look at the files again with new connections.
+    """Credentials that check the files again at new connections.
 
     Raises:
-        ValueError: if a file cannot be read or understood, the certificate is over, or the key is not its key; once
-            they are in use, that is logged, and the earlier ones stay.
+        ValueError: if a file cannot be read or parsed, the certificate is not valid now, or the key is not its key.
+            When files in use change to such a state, that is logged and the earlier contents stay in use.
     """
     try:
         reloading = Reloading("certificates", files.paths, lambda: load(files))
     except OSError as error:
         raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from error
-    fetcher = _Fetcher(reloading)
+    fetcher = _CertificateFetcher(reloading)
     return grpc.dynamic_ssl_server_credentials(
-        fetcher.given, fetcher, require_client_authentication=files.client_ca is not None
+        fetcher.configuration, fetcher, require_client_authentication=files.client_ca is not None
     )
 
 
-def load(files: TlsFiles) -> Loaded:
+def load(files: TlsFiles) -> Certificate:
     """Read and check the files.
 
     Raises:
-        ValueError: as `server_credentials` says; no message tells anything of the key.
+        ValueError: see `server_credentials`; no message reveals anything of the key.
         OSError: if a file cannot be read.
     """
     chain = _read(files.certificate)
@@ -71,70 +71,73 @@ def load(files: TlsFiles) -> Loaded:
     except (ValueError, TypeError) as error:
         encrypted = " encrypted;" if isinstance(error, TypeError) else ""
         raise ValueError(
-            f"{files.key} holds no private key that can be used:{encrypted} it must be plain PEM"
+            f"{files.key} holds no usable private key:{encrypted} it must be PEM without a password"
         ) from None
-    if not _is_common(private_key):
+    if not _is_widely_supported(private_key):
         logger.warning(
-            "the key %s is of a kind that gRPC for Python, C++ and others on its C core refuses in the handshake; "
-            "make one of RSA, or of ECDSA on P-256 or P-384",
+            "clients with gRPC's C core, such as Python and C++, reject the type of the key %s in the handshake; "
+            "use RSA, or ECDSA on P-256 or P-384",
             files.key,
         )
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if private_key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
-        raise ValueError(f"{files.key} is not the key of {files.certificate}; give the two that were made together")
+        raise ValueError(f"{files.key} does not belong to {files.certificate}; give a certificate and its own key")
     now = datetime.now(UTC)
     if certificate.not_valid_after_utc <= now:
-        raise ValueError(f"{files.certificate} was valid until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+        raise ValueError(
+            f"{files.certificate} has expired: it was valid until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        )
     if certificate.not_valid_before_utc > now:
-        raise ValueError(f"{files.certificate} is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on")
+        raise ValueError(
+            f"{files.certificate} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+        )
     authorities = None
     if files.client_ca is not None:
         authorities = _read(files.client_ca)
         _certificates(authorities, files.client_ca)
-    return Loaded(
+    return Certificate(
         grpc.ssl_server_certificate_configuration([(key, chain)], authorities),
         certificate.not_valid_after_utc,
         certificate.subject.rfc4514_string() or str(files.certificate),
     )
 
 
-def _is_common(key: PrivateKeyTypes) -> bool:
+def _is_widely_supported(key: PrivateKeyTypes) -> bool:
     return isinstance(key, rsa.RSAPrivateKey) or (
         isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in CURVES
     )
 
 
-class _Fetcher:
-    """Tells gRPC, at each new connection, whether there is another certificate."""
+class _CertificateFetcher:
+    """Gives gRPC a new certificate at the first connection after it has changed."""
 
-    def __init__(self, files: Reloading[Loaded]) -> None:
+    def __init__(self, files: Reloading[Certificate]) -> None:
         self._files = files
         self._loaded = files.get()
-        self._warned = -WARN_EVERY_S
-        self._warn_if_it_ends_soon()
+        self._warned_at = -WARN_EVERY_S
+        self._warn_before_expiry()
 
     @property
-    def given(self) -> grpc.ServerCertificateConfiguration:
-        """What gRPC was told last."""
+    def configuration(self) -> grpc.ServerCertificateConfiguration:
+        """The configuration in use."""
         return self._loaded.configuration
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
-        loaded = self._files.get()
-        if loaded is self._loaded:
-            self._warn_if_it_ends_soon()
-            return None
-        self._loaded = loaded
-        self._warned = -WARN_EVERY_S
-        self._warn_if_it_ends_soon()
-        logger.info("new connections see the certificate of %s, valid until %s", loaded.name, loaded.expires)
-        return loaded.configuration
+        """The new configuration; None if nothing has changed."""
+        previous, self._loaded = self._loaded, self._files.get()
+        if changed := self._loaded is not previous:
+            self._warned_at = -WARN_EVERY_S
+            name, expires = self._loaded.name, self._loaded.expires
+            logger.info("new connections get the certificate of %s, valid until %s", name, expires)
+        self._warn_before_expiry()
+        return self.configuration if changed else None
 
-    def _warn_if_it_ends_soon(self) -> None:
+    def _warn_before_expiry(self) -> None:
         left = self._loaded.expires - datetime.now(UTC)
-        if left < EXPIRES_SOON and time.monotonic() - self._warned >= WARN_EVERY_S:
-            self._warned = time.monotonic()
+        if left < EXPIRES_SOON and time.monotonic() - self._warned_at >= WARN_EVERY_S:
+            self._warned_at = time.monotonic()
             logger.warning(
-                "the certificate of %s ends at %s, in %.1f days; renew it in its place, no restart is needed",
+                "the certificate of %s expires at %s, in %.1f days; replace its file, no restart is needed",
                 self._loaded.name,
                 self._loaded.expires,
                 left.total_seconds() / 86_400,
@@ -145,7 +148,7 @@ def _read(path: Path) -> bytes:
     with path.open("rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
-        raise ValueError(f"{path} has more than {MAX_FILE_BYTES:,} bytes; it is no PEM file")
+        raise ValueError(f"{path} has more than {MAX_FILE_BYTES:,} bytes; it is not a PEM file")
     return content
 
 

@@ -1,7 +1,7 @@
-"""The machine's files in; how many CPUs this process may use out.
+"""How many CPUs this process may use, and binding threads to them.
 
-A container often may use fewer CPUs than the machine has, and says so in a cgroup quota that neither `os.cpu_count`
-nor ONNX Runtime looks at: one thread for each of the machine's cores then stalls on the quota.
+A container often may use fewer CPUs than the machine has. Its cgroup quota says so, but neither `os.cpu_count` nor ONNX
+Runtime reads it: one thread for each of the machine's cores then stalls on the quota.
 """
 
 import os
@@ -9,51 +9,43 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-_reserved: float | None = None
 
-
-def set_cpu_limit(cpus: float) -> None:
-    """Count no more CPUs from now on than a scheduler has set aside for this process, where it does not enforce it."""
-    global _reserved
-    _reserved = cpus
-
-
-def available_cpus(root: Path = Path("/")) -> int:
-    """CPUs that this process may use: the least of affinity mask, cgroup quota and `set_cpu_limit`; at
-    least 1.
+def available_cpus(root: Path = Path("/"), *, limit: float | None = None) -> int:
+    """CPUs that this process may use: the least of the affinity mask, the cgroup quota and a limit; at least 1.
 
     A quota of 2.5 CPUs counts as 2: a third thread would be stopped for half of its time.
 
     Args:
-        root: where /proc and the cgroup file systems are looked for.
+        root: where /proc and the cgroup file systems are.
+        limit: CPUs that a scheduler has reserved for this process without enforcing it; None for no limit.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limits = [limit for limit in (cgroup_quota(root), _reserved) if limit is not None]
+    limits = [each for each in (cgroup_quota(root), limit) if each is not None]
     return max(1, min(allowed, *map(int, limits))) if limits else allowed
 
 
-def bindable_cpus(root: Path = Path("/")) -> list[int]:
-    """The CPUs that threads of this process may be bound to; none if it may not use all of them all the time.
+def bindable_cpus(root: Path = Path("/"), *, limit: float | None = None) -> list[int]:
+    """The CPUs that threads of this process may be bound to; none if the process may not use all of them all the time.
 
-    They begin with another one in each process, so that servers side by side differ in the first ones.
+    The list begins with a different CPU in each process, so that servers on one host use different ones first.
     """
     if not hasattr(os, "sched_getaffinity"):
         return []
     allowed = sorted(os.sched_getaffinity(0))
-    if available_cpus(root) < len(allowed):
+    if available_cpus(root, limit=limit) < len(allowed):
         return []
     first = os.getpid() % len(allowed)
     return allowed[first:] + allowed[:first]
 
 
 def set_thread_affinity(cpus: Collection[int]) -> None:
-    """Let the calling thread run on these CPUs only; if all were taken from this process, on those that it has."""
+    """Let the calling thread run on these CPUs only; keep its affinity if this process may use none of them."""
     with suppress(OSError):
         os.sched_setaffinity(0, cpus)
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
-    """The CPU quota of this process's cgroup or of one above it, the smallest, in CPUs; None without one.
+    """The smallest CPU quota of this process's cgroup and its parents, in CPUs; None without one.
 
     Reads cgroup v1 (cpu.cfs_quota_us and cpu.cfs_period_us), v2 (cpu.max), and both at once.
     """
@@ -86,7 +78,7 @@ def _cgroup_folders(root: Path) -> Iterator[Path]:
 
 
 def _groups_of_this_process(root: Path) -> dict[str, PurePosixPath]:
-    """Controller -> group, from /proc/self/cgroup; the controller of v2 is ''."""
+    """Group by controller, from /proc/self/cgroup; the controller of v2 is ''."""
     groups = {}
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, group = (line.split(":", 2) + ["", ""])[:3]

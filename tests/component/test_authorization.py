@@ -241,7 +241,7 @@ def test_a_new_token_opens_a_running_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "reason"), [(0o644, "sha256:HEX"), (0o620, "may let callers in"), (0o602, "may let callers in")]
+    ("mode", "reason"), [(0o644, "sha256:HEX"), (0o620, "others may add clients"), (0o602, "others may add clients")]
 )
 def test_a_file_that_others_may_change_or_read_tokens_in_is_refused(tmp_path: Path, mode: int, reason: str) -> None:
     write_bundle(tmp_path / "models")

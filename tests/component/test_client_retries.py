@@ -23,7 +23,7 @@ from tests.support.commands import ROOT
 from tests.support.images import encoded
 from tests.support.scripted_server import ScriptedServer, refusal, scripted_server
 from tests.support.servers import running_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
 QUICK = Retry(initial_s=0.02)
@@ -31,12 +31,12 @@ RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 Classify = Callable[..., Classified]
 
 
-def classify_sync(address: str, *, timeout_s: float = 240, retry: Retry = QUICK, **options: Any) -> Classified:
+def classify_sync(address: str, *, timeout_s: float = LIMIT_S, retry: Retry = QUICK, **options: Any) -> Classified:
     with Client(address, timeout_s=timeout_s, retry=retry) as client:
         return client.classify([b"cat"], **options)
 
 
-def classify_async(address: str, *, timeout_s: float = 240, retry: Retry = QUICK, **options: Any) -> Classified:
+def classify_async(address: str, *, timeout_s: float = LIMIT_S, retry: Retry = QUICK, **options: Any) -> Classified:
     async def main() -> Classified:
         async with AsyncClient(address, timeout_s=timeout_s, retry=retry) as client:
             return await client.classify([b"cat"], **options)
@@ -238,7 +238,7 @@ def test_ctrl_c_interrupts_a_call_and_cancels_it_at_the_server(server: tuple[Scr
     def interrupt(context: grpc.ServicerContext) -> None:
         context.add_callback(cancelled.set)
         signal.raise_signal(signal.SIGINT)
-        cancelled.wait(240)
+        cancelled.wait(LIMIT_S)
 
     script.on_classify = interrupt
     with Client(address) as client, pytest.raises(KeyboardInterrupt):
@@ -260,7 +260,7 @@ if child == 0:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     command = [sys.executable, "-c", program, server[1]]
-    assert subprocess.run(command, cwd=ROOT, timeout=240, check=False).returncode == 5
+    assert subprocess.run(command, cwd=ROOT, timeout=LIMIT_S, check=False).returncode == 5
 
 
 def test_many_threads_share_a_client(server: tuple[ScriptedServer, str]) -> None:

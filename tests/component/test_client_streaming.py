@@ -18,8 +18,8 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.errors import to_status
 from tests.support.commands import ROOT
 from tests.support.scripted_server import MODEL, ScriptedServer, abort, answer, refusal, scripted_server
+from tests.support.waiting import LIMIT_S
 
-LIMIT_S = 240
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
 QUICK = Retry(initial_s=0.02, max_s=0.1)
 IMAGES = [f"image {number}".encode() for number in range(100)]

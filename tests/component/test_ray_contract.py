@@ -19,7 +19,6 @@ from serving.ray.ingress import CLASSIFIER, SERVICER_FUNCTIONS
 from serving.ray.methods import Methods, NoMessage
 from serving.ray.options import parse_configuration, parse_flags
 from serving.server import Server
-from serving.system import cpus
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
 
@@ -58,12 +57,12 @@ async def as_stream(*messages: bytes) -> AsyncIterator[bytes]:
 
 def test_calls_have_the_responses_and_statuses_of_the_plain_server(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    flags = ["--models", str(tmp_path / "models"), "--state", str(tmp_path / "state"), "--plan-seconds", "0"]
+    flags = ["--models", str(tmp_path / "models"), "--state", str(tmp_path / "state")]
 
     async def call() -> None:
         server = Server(to_settings(argparse.Namespace(**parse_flags(flags))))
         await server.prepare()
-        server.begin()
+        server.mark_ready()
         methods = Methods(
             lambda methods: classifier_pb2_grpc.add_ClassifierServicer_to_server(server.classifier, methods),
             server.interceptors,
@@ -93,7 +92,7 @@ def test_calls_have_the_responses_and_statuses_of_the_plain_server(tmp_path: Pat
             assert [answer async for answer in stream] == []
             assert context.code() == grpc.StatusCode.INVALID_ARGUMENT
         finally:
-            server.end()
+            server.mark_stopping()
             await server.close()
 
     asyncio.run(call())
@@ -161,12 +160,3 @@ def test_arguments_of_another_type_in_a_configuration_file_are_refused(arguments
 def test_flags_in_a_configuration_file_may_be_numbers() -> None:
     options, more_versions = parse_configuration({"flags": ["--max-views", 7]})
     assert (options["max_views"], more_versions) == (7, 3)
-
-
-def test_a_replica_counts_no_more_cpus_than_are_reserved_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpus, "_reserved", None)
-    before = cpus.available_cpus()
-    cpus.set_cpu_limit(0.5)
-    assert cpus.available_cpus() == 1
-    cpus.set_cpu_limit(1000.0)
-    assert cpus.available_cpus() == before

@@ -164,11 +164,11 @@ def test_certificates_that_cannot_be_used_stop_the_start_with_the_reason(models:
     empty = tmp_path / "empty"
     empty.touch()
     for certificate, key, reason in (
-        (one.certificate, other.key, "other.key is not the key of"),
+        (one.certificate, other.key, "other.key does not belong to"),
         (over.certificate, over.key, "was valid until"),
         (tmp_path / "nowhere", one.key, "nowhere cannot be read"),
         (empty, one.key, "holds no certificate in PEM"),
-        (one.certificate, empty, "holds no private key"),
+        (one.certificate, empty, "holds no usable private key"),
     ):
         code, errors = start(models, tmp_path, "--tls-cert", certificate, "--tls-key", key)
         assert code == 1
@@ -185,7 +185,7 @@ def test_options_that_do_not_belong_together_are_wrong_use(models: Path, tmp_pat
 def test_a_certificate_that_ends_soon_is_warned_of(models: Path, tmp_path: Path) -> None:
     pair = Authority(tmp_path).issue("server", days=3)
     with stoppable_server(models, tmp_path / "state", *tls(pair)) as (server, _):
-        assert "the certificate of CN=server ends at" in server.stderr
+        assert "the certificate of CN=server expires at" in server.stderr
 
 
 def test_a_key_that_some_clients_refuse_is_warned_of_and_another_is_not(

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from serving.client import Client
-from tests.containers.conftest import Images
+from tests.containers.build import Images
 from tests.containers.running import running
 from tests.support.bundles import write_bundle
 from tests.support.images import encoded
@@ -50,7 +50,7 @@ def test_sigterm_answers_what_is_in_flight_and_labels_outlive_the_container(imag
     slow = work / "slow"
     write_bundle(slow, slowness=20)
     volume = ("--volume", "labels:/state")
-    with running(images.storage, images.cpu, slow, *volume, serve=("--plan-seconds", 0)) as container:
+    with running(images.storage, images.cpu, slow, *volume) as container:
         with Client(container.address) as client:
             (result,) = client.classify([RED]).results
             client.record_labels([(result.token, "red")])
@@ -61,7 +61,7 @@ def test_sigterm_answers_what_is_in_flight_and_labels_outlive_the_container(imag
                 assert len(asked.result(60).results) == 8
         assert container.wait() == 0
     with (
-        running(images.storage, images.cpu, slow, *volume, serve=("--plan-seconds", 0)) as container,
+        running(images.storage, images.cpu, slow, *volume) as container,
         Client(container.address) as client,
     ):
         (statistics,) = client.statistics()

@@ -103,7 +103,7 @@ def test_predict_with_a_label_records_it(address: str, images: Path) -> None:
     [
         (["--model", "birds"], "models/birds is not served here; there is models/colours/versions/1"),
         (["--views", "99"], "views is 99; 1 to 16 are allowed"),
-        (["--label", "cat"], "'cat' is no class of models/colours/versions/1; its classes are blue, green, red"),
+        (["--label", "cat"], "'cat' is not a class of models/colours/versions/1; its classes are blue, green, red"),
     ],
 )
 def test_predict_prints_why_the_server_refuses(address: str, images: Path, arguments: list[str], message: str) -> None:
@@ -206,3 +206,9 @@ def predict_slowly(server: ObservedServer, images: Path) -> WarmProcess:
     predict = WarmProcess(main_of, "serving", *arguments)
     predict.wait_until(lambda: server.metric("pawserve_rows_in_flight", model="colours", version="1"))
     return predict
+
+
+def test_a_command_with_a_mistyped_variable_is_wrong_use() -> None:
+    finished = run("serving", "health", PAWSERVE_SERVER="127.0.0.1:1", PAWSERVE_STATISTIC_FILE="/run/secrets/url")
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert "did you mean PAWSERVE_STATISTICS_FILE" in finished.stderr

@@ -37,7 +37,7 @@ def cluster(folder: Path, *arguments: object, **environment: str) -> Iterator[Cl
     """Start a cluster for `folder`/models on the loopback device; it must stop with exit code 0."""
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "serving", "ray", "--models", folder / "models", "--state", folder / "state"]
-    command += ["--listen", address, "--plan-seconds", 0, *arguments]
+    command += ["--listen", address, *arguments]
     environment = {
         **os.environ,
         **environment,

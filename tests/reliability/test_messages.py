@@ -70,7 +70,7 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
     folder = tmp_path_factory.mktemp("messages")
     write_bundle(folder / "models")
     command = [sys.executable, "-m", "serving", "serve", "--models", str(folder / "models")]
-    command += ["--state", str(folder / "state"), "--listen", "127.0.0.1:0", "--plan-seconds", "0"]
+    command += ["--state", str(folder / "state"), "--listen", "127.0.0.1:0"]
     log = folder / "log"
     with (
         log.open("w") as errors,

@@ -65,7 +65,7 @@ def stoppable_server(models: Path, state: Path, *arguments: object) -> Iterator[
 
 def _options(models: Path, state: Path) -> tuple[object, ...]:
     # the default layout, so that tests neither wait for a measurement nor depend on its outcome
-    return ("--models", models, "--state", state, "--listen", "127.0.0.1:0", "--plan-seconds", 0)
+    return ("--models", models, "--state", state, "--listen", "127.0.0.1:0")
 
 
 @dataclass(frozen=True)

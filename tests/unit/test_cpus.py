@@ -75,3 +75,9 @@ def test_the_quota_and_the_affinity_mask_both_bind(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     root = machine(tmp_path, V2_MOUNT, "0::/\n", {"sys/fs/cgroup/cpu.max": f"{quota} 100000\n"})
     assert available_cpus(root) == cpus
+
+
+def test_a_limit_reserves_fewer_cpus_and_never_adds_any() -> None:
+    before = available_cpus()
+    assert available_cpus(limit=0.5) == 1
+    assert available_cpus(limit=1000.0) == before

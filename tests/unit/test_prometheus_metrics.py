@@ -3,18 +3,16 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 from prometheus_client.openmetrics.exposition import generate_latest
 
-import serving.observability.metrics
 from serving.bundle.folder import open_version
 from serving.bundle.model_version import ModelVersion
 from serving.models.loader import ServedModel, load_model
 from serving.models.repository import ModelRepository
-from serving.observability.collectors import versions_alive
+from serving.observability.collectors import open_versions
 from serving.observability.metrics import Metrics
 from serving.observability.observers import VersionObserver
 from serving.statistics.store import Label
@@ -33,7 +31,7 @@ class Serving:
         self._models = models
         self.metrics = Metrics()
         self.repository = ModelRepository()
-        self.metrics.versions.served = lambda: versions_alive(self.repository)
+        self.metrics.versions.served = lambda: open_versions(self.repository)
 
     def load(self, version: int) -> ServedModel:
         if not (self._models / "colours" / str(version)).exists():
@@ -75,16 +73,16 @@ def server(tmp_path: Path) -> Iterator[Serving]:
     server.repository.close()
 
 
-def keep(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr(serving.observability.metrics, "KEPT_S", seconds)
+def keep(server: Serving, seconds: float) -> None:
+    server.metrics.versions.kept_s = seconds
 
 
 def only_ready(server: Serving) -> bool:
     return len(server.repository.statuses) == len(server.repository.models)
 
 
-def test_metrics_of_a_model_that_is_replaced_again_and_again_do_not_grow(server: Serving, monkeypatch: Any) -> None:
-    keep(monkeypatch, 0)
+def test_metrics_of_a_model_that_is_replaced_again_and_again_do_not_grow(server: Serving) -> None:
+    keep(server, 0)
     sizes = []
     for version in range(10, 16):
         server.serve(version)
@@ -97,8 +95,8 @@ def test_metrics_of_a_model_that_is_replaced_again_and_again_do_not_grow(server:
     assert 'version="14"' not in server.text()
 
 
-def test_series_outlive_their_version_for_scrapers_to_see_its_last_counts(server: Serving, monkeypatch: Any) -> None:
-    keep(monkeypatch, 300)
+def test_series_outlive_their_version_for_scrapers_to_see_its_last_counts(server: Serving) -> None:
+    keep(server, 300)
     server.serve(1)
     server.serve(2)
     assert eventually(lambda: only_ready(server))
@@ -107,29 +105,29 @@ def test_series_outlive_their_version_for_scrapers_to_see_its_last_counts(server
     server.serve(1)  # back before it was forgotten: it goes on
     assert eventually(lambda: only_ready(server))
     assert server.computed(1, 2)
-    keep(monkeypatch, 0)
+    keep(server, 0)
     server.text()
     assert (server.value(1), server.value(2)) == (2, None)
     server.serve(2)
     assert server.computed(2, 1)
 
 
-def test_a_label_of_an_old_prediction_is_told_for_as_long(server: Serving, monkeypatch: Any) -> None:
-    keep(monkeypatch, 300)
+def test_a_label_of_an_old_prediction_is_told_for_as_long(server: Serving) -> None:
+    keep(server, 300)
     server.serve(2)
     server.label(1)
     assert 'pawserve_labels_recorded_total{model="colours",right="true",version="1"} 1.0' in server.text()
-    keep(monkeypatch, 0)
+    keep(server, 0)
     assert 'version="1"' not in server.text()
     assert server.computed(2, 1)
 
 
-def test_a_version_that_takes_long_to_load_is_counted_once_it_serves(server: Serving, monkeypatch: Any) -> None:
+def test_a_version_that_takes_long_to_load_is_counted_once_it_serves(server: Serving) -> None:
     server.serve(1)
     model = server.load(2)
     server.text()
     server.repository.add(model, [("colours", 1)])
     asyncio.run(model.classifier.classify([RED]))
-    keep(monkeypatch, 0)
+    keep(server, 0)
     server.text()
     assert server.computed(2, 1)

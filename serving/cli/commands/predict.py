@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
 from serving.cli.classify_files import FileResult, classify_files, describe, find_files, in_order
@@ -139,24 +139,19 @@ def _summary(counts: Counter[str], remaining: int, before: int, seconds: float) 
     )
 
 
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:.0f}/s", style="progress.data.speed")
+
+
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar on a terminal. Yields a function to call after each file."""
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     console = Console(stderr=True)
-    begin = time.monotonic()
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("classifying", total=total, rate="")
-        done = 0
-
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            if done % 16 == 0 or done == total:
-                rate = f"{done / (time.monotonic() - begin):.0f}/s"
-                progress.update(task, completed=done, rate=rate)
-
-        yield advance
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("classifying", total=total)
+        yield lambda: progress.advance(task)
 
 
 def _reason(error: Exception) -> str:

@@ -48,7 +48,7 @@ def to_model(status: VersionStatus, max_views: int) -> pb.Model:
     )
     if (model := status.model) is None:
         return message
-    manifest, chosen = model.manifest, model.chosen
+    manifest, layout, tuned = model.manifest, model.layout, model.tuned
     message.classes.extend(manifest.classes)
     message.arch = manifest.arch
     message.engine = model.engine
@@ -58,15 +58,15 @@ def to_model(status: VersionStatus, max_views: int) -> pb.Model:
     message.max_views = max_views
     message.plan.CopyFrom(
         pb.EnginePlan(
-            instances=chosen.plan.instances,
-            threads=chosen.plan.threads,
-            max_batch_size=chosen.plan.max_batch_size,
-            rows_per_second=chosen.rows_per_second,
-            lone_threads=chosen.plan.single_row_threads,
+            instances=layout.instances,
+            threads=layout.threads,
+            max_batch_size=layout.max_batch_size,
+            rows_per_second=tuned.rows_per_second if tuned else None,
+            lone_threads=layout.single_row_threads,
         )
     )
-    if chosen.latency_s is not None:
-        message.plan.latency.FromNanoseconds(round(chosen.latency_s * 1e9))
+    if tuned:
+        message.plan.latency.FromNanoseconds(round(tuned.latency_s * 1e9))
     if accuracy := manifest.metrics.get("accuracy"):
         message.validation_accuracy = accuracy["value"]
     if manifest.adaptive_threshold is not None:

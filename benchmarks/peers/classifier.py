@@ -1,6 +1,6 @@
-"""Encoded pictures in, class probabilities out: the work that every peer does, with pawserve's own decode and engine.
+"""The work that every peer does: encoded images to class probabilities, with pawserve's own decoding and engine.
 
-Imported inside the peers' environments, which hold the core's libraries and ONNX Runtime beside the peer.
+Imported in the peers' environments, which have the core's libraries and ONNX Runtime beside the peer.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,19 @@ from serving.engine.onnx import load_engines
 from serving.image.views import make_views
 
 
-class Pictures:
-    """One bundle's INT8 graph in one ONNX Runtime session; `probabilities` may be called from several threads."""
+class PeerClassifier:
+    """One bundle's INT8 graph in one ONNX Runtime session; `classify` may be called from several threads."""
 
     def __init__(self, folder: Path, *, threads: int = 1) -> None:
         """Load `folder`, a bundle, with so many threads in the session."""
         bundle = open_bundle(folder)
         self._preprocess = bundle.manifest.preprocess
-        plan = EngineLayout(instances=1, threads=threads, max_batch_size=64)
-        (self._engine,) = load_engines(bundle, "int8", plan)
+        (self._engine,) = load_engines(bundle, "int8", EngineLayout(instances=1, threads=threads, max_batch_size=64))
 
     def decode(self, content: bytes) -> NDArray[np.uint8]:
-        """View 0 of one encoded picture, uint8 `[1, H, W, 3]`."""
+        """View 0 of one encoded image, uint8 `[1, H, W, 3]`."""
         return make_views(self._preprocess.canvas(content), self._preprocess.crop)
 
-    def probabilities(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """float32 `[N, K]` of so many decoded pictures, in one engine call."""
+    def classify(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Probabilities float32 `[N, K]` of decoded images, in one engine call."""
         return self._engine.run(images[0] if len(images) == 1 else np.concatenate(images))

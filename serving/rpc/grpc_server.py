@@ -1,0 +1,87 @@
+"""The gRPC server that listens for the services' calls."""
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
+from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
+from serving.rpc.draining import DrainInterceptor
+from serving.rpc.health import HealthServicer
+from serving.rpc.open_inference.service import InferenceService
+from serving.rpc.pawserve.service import ClassifierService
+from serving.rpc.reflection import enable_reflection
+from serving.security.settings import TlsFiles
+
+CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
+INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+class GrpcServer:
+    """Listens on one port: `listen`, then `drain`.
+
+    Args:
+        classifier: serves `pawserve.v1.Classifier`.
+        inference: serves the Open Inference Protocol.
+        health: serves `grpc.health.v1.Health`.
+        interceptors: the first one is the outermost.
+        options: for `grpc.aio.server`.
+        reflection: whether clients may list the services and their messages.
+    """
+
+    def __init__(
+        self,
+        classifier: ClassifierService,
+        inference: InferenceService,
+        health: HealthServicer,
+        *,
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
+        options: Sequence[tuple[str, int]],
+        reflection: bool,
+    ) -> None:
+        self._drain = DrainInterceptor()
+        # second, since interceptors that cache handlers do not ask those after them again
+        first, *others = interceptors
+        self._server = grpc.aio.server(options=options, interceptors=[first, self._drain, *others])
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, self._server)  # type: ignore[no-untyped-call]
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
+        if reflection:
+            files = (classifier_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
+            enable_reflection([*zip((CLASSIFIER, INFERENCE, HEALTH), files, strict=True)], self._server)
+
+    async def listen(self, address: str, tls: TlsFiles | None) -> int:
+        """Listen on HOST:PORT and return the port.
+
+        Raises:
+            ValueError: if the certificate cannot be used.
+            RuntimeError: if the port is in use, or the address is not one of this machine's.
+        """
+        if tls is None:
+            port = self._server.add_insecure_port(address)
+        else:
+            from serving.security.tls import server_credentials  # loads `cryptography`
+
+            port = self._server.add_secure_port(address, server_credentials(tls))
+        await self._server.start()
+        return int(port)
+
+    async def drain(self, grace_s: float, cut_short: asyncio.Event) -> None:
+        """Finish the calls in flight and stop.
+
+        Args:
+            grace_s: seconds after which calls in flight are cancelled.
+            cut_short: cancels them at once.
+        """
+        await self._drain.hold()
+        stopped = asyncio.create_task(self._server.stop(grace_s))
+        await self._drain.release()
+        waiting = asyncio.create_task(cut_short.wait())
+        await asyncio.wait((stopped, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if not stopped.done():
+            await self._server.stop(None)
+        waiting.cancel()
+        await stopped
