@@ -84,6 +84,8 @@ class Session:
         if package == "serving" and verb == "serve":
             self._serve(arguments)
             return
+        if verb == "tune":
+            arguments += ["--seconds", "0.1"]
         if package == "serving" and verb in ("predict", "stats", "label", "health"):
             arguments = [ADDRESS.sub(self._address(), argument) for argument in arguments]
         finished = WarmProcess(main_of, package, verb, *arguments, folder=self._folder, **self._environment).finish()
