@@ -1,4 +1,4 @@
-"""Progress of long work: bars on a terminal, a line every few seconds elsewhere. Everything goes to stderr."""
+"""Messages and progress on stderr: bars on a terminal, a line every few seconds elsewhere."""
 
 import sys
 import time
@@ -14,16 +14,16 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
-    """One line for the person who waits; never parsed as markup."""
+    """Print one line; never parsed as markup."""
     console.print(message, markup=False)
 
 
 @contextmanager
 def progress(title: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
-    """A bar for work with a known end.
+    """Show the progress of work with a known end.
 
     Yields:
-        Called with (done, total) whenever there is news, from one thread.
+        A function to call with (done, total), from one thread.
     """
     rate = _Rate(unit)
     if not console.is_terminal:
@@ -63,7 +63,7 @@ def _lines(title: str, unit: str, rate: "_Rate") -> Callable[[int, int], None]:
 
 
 class _Rate:
-    """How fast it goes, in words, from the first report on: what was done before, by an earlier run, does not count."""
+    """The rate since the first report, as text; work of an earlier run does not count."""
 
     def __init__(self, unit: str) -> None:
         self.unit = unit

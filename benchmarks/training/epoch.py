@@ -13,7 +13,6 @@ from benchmarks.training.engines import ARCH, pretrained_body
 from training.data.images import read_split
 from training.data.sources import ImageSource, random_batches
 from training.distributed import ProcessGroup
-from training.features.lookup import resized
 from training.fitting.trainer import Trainer
 from training.hardware import choose_hardware
 from training.networks.layer_groups import layer_groups
@@ -45,7 +44,7 @@ def whole_network(data: Path, size: int, batch_size: int = 32, batches: int = 6)
     )
     split, _ = read_split(data, valid_fraction=0.2, seed=0)
     photos = split.train[:: max(len(split.train) // (batches * batch_size), 1)][: batches * batch_size]
-    preprocess = resized(describe_backbone(ARCH).preprocess, size)
+    preprocess = describe_backbone(ARCH).preprocess_at(size)
     images = torch.randint(256, (batch_size, size, size, 3), dtype=torch.uint8)
     labels = torch.randint(2, (batch_size,))
     optimizer = trainer.optimizer

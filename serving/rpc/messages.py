@@ -10,7 +10,7 @@ Encoding: https://protobuf.dev/programming-guides/encoding/
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import grpc
@@ -93,7 +93,7 @@ def _packed_fields(message: Descriptor) -> frozenset[int]:
 
 
 class MessageInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Parses requests. Goes after the interceptors that do not need the requests."""
+    """Parses requests. Goes after the authentication, which caches the handlers."""
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Handler]], details: grpc.HandlerCallDetails
@@ -103,7 +103,6 @@ class MessageInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return handler and _parsing_handler(handler)
 
 
-@lru_cache(256)  # bounded, in case another interceptor makes a handler for each call
 def _parsing_handler(handler: Handler) -> Handler:
     message_type: Any = getattr(handler.request_deserializer, "__self__", None)  # the class whose FromString it is
     descriptor = getattr(message_type, "DESCRIPTOR", None)

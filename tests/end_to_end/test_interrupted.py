@@ -39,8 +39,8 @@ def test_an_interrupted_fit_says_in_a_line_what_is_kept_and_how_to_go_on(
     partial = partial_folder(tmp_path / "run")
     assert finished.returncode == 130, finished.stderr
     assert finished.stderr.endswith(
-        f"python -m training fit: interrupted; what was done is kept in {partial}: the same command with --resume goes "
-        "on from there\n"
+        f"python -m training fit: interrupted; what was done is kept in {partial}: run the same command with --resume "
+        "to continue\n"
     )
     assert "Traceback" not in finished.stderr
     assert not (tmp_path / "run").exists()
@@ -55,7 +55,7 @@ def test_a_fit_interrupted_before_its_first_checkpoint_leaves_nothing(arguments:
     fit.send_signal(signal.SIGINT)
     finished = fit.finish()
     assert finished.returncode == 130, finished.stderr
-    assert "interrupted; no checkpoint had been written yet, so the same command starts anew" in finished.stderr
+    assert "interrupted; no checkpoint had been written yet; run the same command to start again" in finished.stderr
     assert not partial_folder(tmp_path / "run").exists()
 
 

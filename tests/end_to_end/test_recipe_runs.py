@@ -99,11 +99,11 @@ def test_the_course_says_what_each_step_bought_and_what_looking_again_buys(cours
 def test_the_course_s_report_shows_steps_groups_rates_and_augmentation(course: Path) -> None:
     report = (course / "report.html").read_text()
     for title in (
-        "What each step bought",
+        "Results by stage",
         "Layer groups: whole",
         "Learning rate and momentum",
-        "Finding a rate: head",
-        "Finding a rate: whole",
+        "Learning-rate range test: head",
+        "Learning-rate range test: whole",
         "One image augmented sixteen times: top-down",
         "Averaged over 3 views",
     ):
@@ -256,7 +256,7 @@ def test_a_checkpoint_of_other_images_is_refused(
     refused = run_here("training", *arguments, "--resume")
     assert refused.returncode == 1
     assert "images: " in refused.stderr
-    assert "goes on from there" not in refused.stderr  # it would be refused again
+    assert "--resume to continue" not in refused.stderr  # it would be refused again
     assert "Traceback" not in refused.stderr
 
 
@@ -414,5 +414,5 @@ def test_a_disk_that_is_full_keeps_the_last_good_checkpoint(
     finished = fit(recipes / "whole.yaml", drawings, tmp_path / "run", shared_cache, "--checkpoint-every", "0")
     assert finished.returncode == 1
     assert "No space left on device" in finished.stderr
-    assert "--resume goes on from there" in finished.stderr
+    assert "--resume to continue" in finished.stderr
     assert torch.load(written[0], weights_only=True)["epoch"] == 1

@@ -67,7 +67,7 @@ def test_a_fit_killed_while_it_writes_the_run_ends_the_same_when_resumed(
     assert not (tmp_path / "run").exists()
     resumed = run("training", *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after 3 of 3 epochs" in resumed.stderr
+    assert "resuming after 3 of 3 epochs" in resumed.stderr
     assert same(tmp_path / "run", undisturbed)
     assert not partial_folder(tmp_path / "run").exists()
 
@@ -82,7 +82,7 @@ def test_a_disk_that_fills_up_when_the_report_is_written_costs_no_training(
     full = run("training", *arguments, "--resume", file_limit=report // 2)
     assert full.returncode == 1
     assert f"File too large ({partial})" in full.stderr
-    assert "--resume goes on from there" in full.stderr
+    assert "--resume to continue" in full.stderr
     assert "Traceback" not in full.stderr
     assert not (tmp_path / "run").exists()
     resumed = run("training", *arguments, "--resume")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.reports.report import choose_galleries
+from training.reports.galleries import choose_galleries
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.05, 0.95], [0.7, 0.3], [0.51, 0.49]], np.float32)
 LABELS = np.array([0, 0, 0, 1, 1, 1])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.data.images import DataError, Split, read_split, shared_images
+from training.data.images import DataError, Split, read_split
 
 
 def write(folder: Path, name: str, content: bytes = b"") -> None:
@@ -48,7 +48,7 @@ def test_the_split_does_not_depend_on_file_names_so_copies_stay_on_one_side(tmp_
             write(tmp_path, f"{name}/copy of {number}.jpg", f"{name}{number}".encode())
     split = read(tmp_path, fraction=0.4)
     assert len(split.valid) == 2 * 16
-    assert shared_images(split) == []
+    assert split.shared() == []
 
 
 def test_the_same_image_in_train_and_valid_is_found(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_the_same_image_in_train_and_valid_is_found(tmp_path: Path) -> None:
         write(tmp_path, f"{side}/dogs/{side}.jpg")
     write(tmp_path, "train/cats/a.jpg", b"same")
     write(tmp_path, "valid/cats/b.jpg", b"same")
-    assert [(t.path.name, v.path.name) for t, v in shared_images(read(tmp_path))] == [
+    assert [(t.path.name, v.path.name) for t, v in read(tmp_path).shared()] == [
         ("a.jpg", "b.jpg"),
         *[],
     ]
@@ -143,7 +143,9 @@ def test_parts_of_a_data_set_by_other_names_are_not_taken_for_classes(tmp_path: 
     for side in ("Train", "Val"):
         for name in ("cats", "dogs"):
             write(tmp_path, f"{side}/{name}/0.jpg", f"{side} {name}".encode())
-    with pytest.raises(DataError, match="the folders Train, Val, which look like parts .* name them train and valid"):
+    with pytest.raises(
+        DataError, match="the folders Train, Val, which are names of parts .* name them train and valid"
+    ):
         read(tmp_path)
     (tmp_path / "Train").rename(tmp_path / "train")
     with pytest.raises(DataError, match="has a folder train but no folder valid.*There are Val, train"):

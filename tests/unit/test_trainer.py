@@ -1,7 +1,6 @@
 """Steps, sweeps, snapshots and batches: what changes, and what is exactly as it was."""
 
 import copy
-import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from training.data.sources import AnyOrder, Batch, dealt, random_batches
+from training.data.sources import Batch, Source, dealt, random_batches
 from training.distributed import ProcessGroup
-from training.fitting.loop import Hooks, TrainingError, fit_stage
+from training.fitting.loop import Epoch, TrainingError, train_epochs
 from training.fitting.lr_finder import LrCurve, find_lr, smoothed, sweep_rates
 from training.fitting.snapshots import mean_weights, recompute_batch_norms
 from training.fitting.trainer import Trainer
@@ -25,7 +24,7 @@ from training.recipes.stage import Stage
 CPU = Hardware(torch.device("cpu"), None, 0)
 
 
-class Points(AnyOrder):
+class Points(Source):
     """Two clouds of points."""
 
     def __init__(self, count: int = 64, width: int = 8) -> None:
@@ -205,26 +204,26 @@ def test_decoupled_decay_takes_its_part_off_the_weights_that_learn_whatever_the_
     torch.testing.assert_close(trainer.network[2].weight, 0.9 * before[2].weight)
 
 
-def test_a_network_whose_validation_loss_is_no_number_gets_no_checkpoint() -> None:
+def test_training_stops_before_an_epoch_whose_validation_loss_is_not_finite_is_reported() -> None:
     class Lost(Points):
         def batches(self, rows: Sequence[np.ndarray], seed: int) -> Iterator[Batch]:
             for inputs, labels in super().batches(rows, seed):
                 yield torch.full_like(inputs, float("nan")), labels
 
-    told: list[object] = []
-    hooks = Hooks(lambda *_: None, lambda _: None, lambda *epoch: told.append(epoch), time.monotonic)
+    finished: list[Epoch] = []
+    epochs = train_epochs(
+        trainer_of(Head(8, 2)),
+        Stage(cycle_len=2),
+        name="head",
+        train=Points(),
+        valid=Lost(),
+        rates=[0.01],
+        batch_size=16,
+        seed=0,
+        done=0,
+        before=0,
+        on_batch=lambda done, count: None,
+    )
     with pytest.raises(TrainingError, match=r"validation loss of stage head is nan at its step 3 .*--stages.head.lr"):
-        fit_stage(
-            trainer_of(Head(8, 2)),
-            Stage(cycle_len=2),
-            name="head",
-            train=Points(),
-            valid=Lost(),
-            rates=[0.01],
-            batch_size=16,
-            seed=0,
-            done=0,
-            before=0,
-            hooks=hooks,
-        )
-    assert told == []
+        finished.extend(epochs)
+    assert finished == []

@@ -92,7 +92,7 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class FindLr:
-    """Run the learning-rate range test for a stage; plot the loss, suggest learning rates."""
+    """Run the learning-rate range test for a stage; plot the losses."""
 
     data: Path
     """Images, as `fit` takes them."""

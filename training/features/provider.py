@@ -1,35 +1,36 @@
-"""A body at one input size in; the activations of images, looked up or computed by all processes together, out."""
+"""Finds or computes the activations of images, in all processes together, and logits from them."""
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
-from serving.image.decode import ImageError, decode
 from serving.image.preprocess import Preprocess
 from serving.system.cpus import available_cpus
 from training.console import progress, say
-from training.data.images import DataError, LabelledImage, Skipped
+from training.data.images import LabelledImage, Skipped
+from training.data.sources import ordered_batches
 from training.distributed import ProcessGroup, even_parts
 from training.features.activations import Activations, Work, compute_activations, store_folder
 from training.features.extract import Extract, onnx_extractor, torch_extractor
 from training.features.store import ActivationStore
 from training.hardware import Hardware
-from training.networks.model import Body, count_features
+from training.networks.model import Body, Classifier, Network, class_count, count_features, members
 
 EXTRACT_BATCH_ORT, EXTRACT_BATCH_TORCH = 1, 64
 """Images in one call: in ONNX Runtime a batch is slower than its rows one by one (its maps leave the cache)."""
-WORTH_AN_EXPORT = 256
-"""Views; torch has looked at fewer before the graph for ONNX Runtime is made."""
+MIN_VIEWS_FOR_ONNX = 256
+"""Torch computes fewer views before the graph for ONNX Runtime is exported."""
 
 
 @dataclass(frozen=True)
 class ActivationProvider:
-    """Where the activations of one body at one size come from."""
+    """Finds or computes the activations of one body at one input size."""
 
     body: Body
     preprocess: Preprocess
@@ -40,16 +41,15 @@ class ActivationProvider:
     processes: ProcessGroup
 
     def activations(self, images: Sequence[LabelledImage], *, views: int, title: str) -> Activations:
-        """Of the first of the fixed views of each image; computed where they are not kept yet.
+        """The activations of the first of the fixed views of each image.
 
-        Several processes compute a part each; the unreadable images are found by all.
+        Several processes compute a part each; each process finds all unreadable images.
         """
-        place = store_folder(self.cache, weights=self.weights_sha256, preprocess=self.preprocess)
+        folder = store_folder(self.cache, weights=self.weights_sha256, preprocess=self.preprocess)
         width = count_features(self.body, self.preprocess.crop)
-        graph = place / "body.onnx"
+        graph = folder / "body.onnx"
         on_gpu = self.hardware.device.type == "cuda"
-        in_torch = on_gpu or (len(images) * views < WORTH_AN_EXPORT and not graph.exists())
-
+        in_torch = on_gpu or (len(images) * views < MIN_VIEWS_FOR_ONNX and not graph.exists())
         workers = max(available_cpus() // self.processes.count, 1)
         prepare_s = 0.0
 
@@ -68,11 +68,11 @@ class ActivationProvider:
         def compute(part: Sequence[LabelledImage], on_progress: Callable[[int, int], None]) -> Activations:
             return compute_activations(
                 part,
-                store=ActivationStore(place, width),
+                store=ActivationStore(folder, width),
                 make_extract=make_extract,
                 preprocess=self.preprocess,
                 views=views,
-                # torch has threads of its own on a CPU; a GPU wants decoders that run ahead of it
+                # torch has threads of its own on a CPU; a GPU needs decoders that run ahead of it
                 workers=1 if in_torch and not on_gpu else workers,
                 batch_size=EXTRACT_BATCH_TORCH if in_torch else EXTRACT_BATCH_ORT,
                 on_progress=on_progress,
@@ -83,13 +83,13 @@ class ActivationProvider:
             if self.processes.count == 1:
                 found = compute(images, on_progress)
             else:
-                # one after another as they lie on the disk, so that hardly a shard is read by two
-                lying = sorted(images, key=lambda image: image.path)
-                rows = even_parts(np.arange(len(lying)), self.processes.count)[self.processes.rank]
-                mine = compute([lying[row] for row in rows], on_progress)
+                # in the order of the disk, so that hardly a shard is read by two processes
+                by_path = sorted(images, key=lambda image: image.path)
+                rows = even_parts(np.arange(len(by_path)), self.processes.count)[self.processes.rank]
+                mine = compute([by_path[row] for row in rows], on_progress)
                 self.processes.wait()
                 computed = self.processes.total(torch.tensor(mine.computed, device=self.hardware.device))
-                # what is left are unreadable images, which every process finds for itself
+                # only unreadable images are left, which every process finds for itself
                 found = replace(compute(images, on_progress), computed=int(computed))
         if not found.computed:
             return found
@@ -99,36 +99,43 @@ class ActivationProvider:
             engine = f"ONNX Runtime, {workers * self.processes.count} single-threaded calls at a time"
         seconds = time.monotonic() - began - prepare_s
         work = Work(engine, found.computed * views, round(seconds, 3), round(prepare_s, 3))
-        say(f"{title}: {work.views:,} views by {engine}: {work.rate:,.0f} a second, decoding included")
+        say(f"{title}: {work.views:,} views by {engine}: {work.rate:,.0f} views/s, decoding included")
         return replace(found, work=work)
 
 
-def resized(preprocess: Preprocess, size: int | None) -> Preprocess:
-    """The preprocessing for another input size, with the same margin in proportion."""
-    if size is None:
-        return preprocess
-    return replace(preprocess, crop=size, resize=round(size * preprocess.resize / preprocess.crop))
+def view_logits(
+    network: Network,
+    images: Sequence[LabelledImage],
+    *,
+    views: int,
+    provider: Callable[[Classifier], ActivationProvider],
+) -> tuple[NDArray[np.float32], list[LabelledImage], list[Skipped]]:
+    """Evaluate a network on the fixed views that serving makes.
+
+    Args:
+        provider: of the activations of a member's body.
+
+    Returns:
+        Logits float32 `[views, N, K]` of the images that could be read, in order; those images; the others.
+    """
+    per_member = []
+    for classifier in members(network):
+        activations = provider(classifier).activations(images, views=views, title="evaluating")
+        per_member.append(_head_logits(classifier.head, activations).reshape(-1, views, class_count(network)))
+    if len(per_member) == 1:
+        logits_NVK = per_member[0]
+    else:
+        stacked = torch.log_softmax(torch.from_numpy(np.stack(per_member)), 3)
+        logits_NVK = (torch.logsumexp(stacked, 0) - np.log(len(per_member))).numpy()
+    return np.ascontiguousarray(logits_NVK.transpose(1, 0, 2)), activations.images, activations.skipped
 
 
-def readable(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[Skipped]]:
-    """The images that can be decoded, in order, and the others with the reason."""
-
-    def reason(image: LabelledImage) -> str | None:
-        try:
-            decode(image.read(), min_side=1)
-        except ImageError as error:
-            return f"{error.reason}: {error}"
-        except DataError as error:
-            return str(error)
-        return None
-
-    good: list[LabelledImage] = []
-    bad: list[Skipped] = []
-    with ThreadPoolExecutor(available_cpus()) as pool, progress("decoding images") as on_progress:
-        for done, (image, why) in enumerate(zip(images, pool.map(reason, images), strict=True), 1):
-            if why is None:
-                good.append(image)
-            else:
-                bad.append(Skipped(image.path, why))
-            on_progress(done, len(images))
-    return good, bad
+def _head_logits(head: nn.Module, activations: Activations) -> NDArray[np.float32]:
+    device = next(head.parameters()).device
+    head.eval()
+    with torch.inference_mode():
+        parts = [
+            head(torch.from_numpy(activations.features(rows)).to(device)).float().cpu().numpy()
+            for rows in ordered_batches(np.arange(len(activations)))
+        ]
+    return np.concatenate(parts)
