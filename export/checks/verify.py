@@ -19,7 +19,7 @@ from export.graphs.onnx import DeployedModel
 from export.inference import Progress, open_session, predict, predict_each
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Precision, Runtime
 from training.console import progress
-from training.data.images import LabelledImage
+from training.data.images import LabelledImage, labels_of
 
 CHECK_BATCHES = (1, 3, 32)
 TRAINED = "the trained network"
@@ -67,7 +67,8 @@ class ParityReference:
 
     @property
     def labels_N(self) -> NDArray[np.int64]:
-        return np.array([image.label for image in self.images], np.int64)
+        """The correct class of each image."""
+        return labels_of(self.images)
 
     def least_confident(self, count: int) -> NDArray[np.int64]:
         """Rows of the images of lowest confidence, where a difference shows first; a smaller set is repeated."""
