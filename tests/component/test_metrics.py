@@ -105,8 +105,7 @@ def test_new_and_refused_versions_are_told(tmp_path: Path) -> None:
     with observed_server(tmp_path, "--poll-seconds", 0.1) as server:
         assert server.metric("pawserve_model_state", **MODEL, state="ready") == 1
         assert server.metric("pawserve_model_loads_total", model="colours") == 1
-        broken = write_bundle(tmp_path / "models", version=2)
-        (broken / "model.fp32.onnx").write_bytes(b"no model")
+        write_bundle(tmp_path / "models", version=2, content=b"no model")
         refused = {"model": "colours", "version": "2", "state": "refused"}
         assert eventually(lambda: server.metric("pawserve_model_state", **refused) == 1)
         refusals = server.metric("pawserve_model_refusals_total", model="colours")

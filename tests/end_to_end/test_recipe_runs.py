@@ -377,7 +377,7 @@ def test_a_file_that_an_evaluation_leaves_out_is_named(course: Path, drawings: P
     (tmp_path / "photos/cats/notes.jpg").write_text("not a cat")
     finished = run_here("training", "evaluate", "--run", course, "--data", tmp_path / "photos")
     assert finished.returncode == 0
-    assert "1 file that cannot be read as an image is left out:" in finished.stderr
+    assert "left out, because they cannot be read as images: 1\n" in finished.stderr
     assert f"{tmp_path}/photos/cats/notes.jpg: NOT_AN_IMAGE" in finished.stderr
 
 
