@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
 import grpc
 from rich.console import Console, Group
@@ -17,14 +16,6 @@ from serving.client import Client, ClientError
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
 RETRY_S = 1.0
-
-
-class _View(Protocol):
-    def show(self, models: Sequence[pb.ModelStatistics]) -> None:
-        """Show the current statistics."""
-
-    def interrupted(self, reason: str) -> None:
-        """Show why there are no current ones."""
 
 
 def watch_statistics(client: Client, model: str, interval_s: float, *, as_json: bool) -> None:
@@ -47,7 +38,7 @@ def watch_statistics(client: Client, model: str, interval_s: float, *, as_json: 
         _follow(client, model, interval_s, _Pages(console))
 
 
-def _follow(client: Client, model: str, interval_s: float, view: _View) -> None:
+def _follow(client: Client, model: str, interval_s: float, view: "_Screen | _Pages | _JsonLines") -> None:
     answered, connected = False, True
     while True:
         reason = "the server is stopping"
