@@ -165,7 +165,7 @@ class Server:
             self._register(model.manifest)
 
     def _register(self, manifest: Manifest) -> None:
-        self._store.register_version(manifest.name, manifest.version, manifest.classes)
+        self._store.register_version(manifest.model_version, manifest.classes)
 
     def _start_observability(self) -> None:
         self._cleanup.callback(self._observability.close)

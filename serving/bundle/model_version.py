@@ -27,6 +27,10 @@ class ModelVersion:
         """The name in the API: models/NAME/versions/VERSION."""
         return resource_name(self.name, self.version)
 
+    def matches(self, name: str | None, version: int | None) -> bool:
+        """Whether this is the model `name` and the version `version`; None stands for any."""
+        return name in (None, self.name) and version in (None, self.version)
+
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"
 

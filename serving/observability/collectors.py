@@ -132,8 +132,8 @@ def _rates(known: list[VersionStatistics]) -> Iterator[Metric]:
     accuracy = _gauge("accuracy_ratio", "Share of the labelled predictions that were correct.")
     lower = _gauge("accuracy_lower_ratio", "Lower end of the accuracy's 95% interval (Wilson score).")
     upper = _gauge("accuracy_upper_ratio", "Upper end of the accuracy's 95% interval (Wilson score).")
-    for statistics in sorted(known, key=lambda each: -each.version)[:MAX_VERSIONS]:
-        key = [statistics.model, str(statistics.version)]
+    for statistics in sorted(known, key=lambda each: -each.version.version)[:MAX_VERSIONS]:
+        key = [statistics.version.name, str(statistics.version.version)]
         predictions.add_metric(key, statistics.predictions)
         labels.add_metric(key, statistics.confusion.total)
         if rate := statistics.confusion.accuracy():

@@ -1,67 +1,70 @@
-"""A path or a URL in; the database that it names out, and what every such database can do."""
+"""What every statistics database offers, and how its errors are reported."""
 
-from contextlib import AbstractContextManager
-from pathlib import Path
+import sqlite3
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from sqlalchemy import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
-from serving.statistics.errors import StatisticsUnavailable
-from serving.statistics.postgresql import PostgresqlDatabase
-from serving.statistics.sqlite import SqliteDatabase
+LOCK_TIMEOUT_S = 2.0
+"""How long a transaction waits while another process writes."""
 
-__all__ = ["Database", "StatisticsUnavailable", "open_database"]
+_NEW_FILE = "restore a backup, or stop the server, move the file away, and start with a new one"
+_ADVICE = {  # by SQLite's primary result codes
+    sqlite3.SQLITE_BUSY: "another program holds a lock on it; if this persists, find that program",
+    sqlite3.SQLITE_CANTOPEN: "the server's user must be able to write to its folder",
+    sqlite3.SQLITE_CORRUPT: f"it is damaged; {_NEW_FILE}",
+    sqlite3.SQLITE_FULL: "free some space on its disk",
+    sqlite3.SQLITE_IOERR: "check its disk, which may be full or broken",
+    sqlite3.SQLITE_NOTADB: _NEW_FILE,
+    sqlite3.SQLITE_READONLY: "the server's user must be able to write to it and to its folder",
+}
 
-ALLOWED = "write postgresql://USER@HOST/DATABASE, sqlite:///PATH, or a path to a SQLite file"
+
+class StatisticsUnavailable(RuntimeError):
+    """Statistics cannot be written or read now; the same call can be tried again."""
 
 
 class Database(Protocol):
-    """Where statistics are kept. Every method raises StatisticsUnavailable if the database does not do it."""
+    """A database of statistics. Every method raises StatisticsUnavailable if the database fails."""
 
     @property
     def name(self) -> str:
-        """What it is called in messages: without credentials."""
+        """Its name in messages, without credentials."""
 
     def connect(self) -> Connection:
-        """A connection to write with; makes the database if it is a file that there is not yet."""
+        """Open a connection to write with. A database file is created if it does not exist."""
 
-    def is_sound(self, connection: Connection) -> bool:
-        """Whether a connection that was not used for a while is still one."""
+    def is_alive(self, connection: Connection) -> bool:
+        """Whether an idle connection still works."""
 
     def attach(self) -> None:
-        """Take the database that is there, to read it only; none is made."""
+        """Prepare for reading an existing database; none is created."""
 
-    def writing(self, connection: Connection, *, patience_s: float | None = None) -> AbstractContextManager[None]:
-        """A transaction that no other writer's overlaps, in whatever process: committed and on the disk when the
-        block has been left, undone if anything raised. `patience_s` is how long to wait for other writers."""
+    def writing(self, connection: Connection, *, lock_timeout_s: float | None = None) -> AbstractContextManager[None]:
+        """Open a transaction that excludes the writers of all processes.
+
+        It is committed and on the disk when the block ends, and rolled back if the block raises. `lock_timeout_s` is
+        how long to wait for other writers; None for the database's default.
+        """
 
     def reading(self) -> AbstractContextManager[Connection]:
-        """A connection in a transaction: all that is read shows one moment."""
+        """Open a connection in a read transaction, which shows one moment."""
 
     def close(self) -> None:
-        """Let go of connections that are kept for later."""
+        """Close pooled connections."""
 
 
-def open_database(url_or_path: str | Path) -> Database:
-    """The database of a URL or a path; it is not connected to yet.
-
-    Raises:
-        ValueError: if it names none that is supported, or its driver is not installed. The message shows no password.
-    """
-    if isinstance(url_or_path, Path) or "://" not in url_or_path:
-        return SqliteDatabase(Path(url_or_path).resolve())
-    url = _parse(url_or_path)
-    if url.get_backend_name() == "sqlite" and url.database and not url.query:
-        return SqliteDatabase(Path(url.database).resolve())
-    if url.drivername in ("postgresql", "postgres", "postgresql+psycopg") and url.database:
-        return PostgresqlDatabase(url)
-    raise ValueError(f"a database URL that begins with {url.drivername}:// is not supported, or incomplete; {ALLOWED}")
-
-
-def _parse(text: str) -> URL:
+@contextmanager
+def errors_translated(name: str) -> Iterator[None]:
+    """Raise StatisticsUnavailable, with advice, for errors of the database `name`."""
     try:
-        return make_url(text)
-    except (ArgumentError, ValueError):
-        pass  # its message may repeat a password, and so may the traceback of whatever is raised from it
-    raise ValueError(f"what was given is no database URL; {ALLOWED}, and %-encode what is special in a password")
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        reason = " ".join(str(cause).split())
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the primary code of SQLite's extended one
+        advice = f": {_ADVICE[code]}" if code in _ADVICE else ""
+        raise StatisticsUnavailable(f"statistics in {name} are not available: {reason}{advice}") from error

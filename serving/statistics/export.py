@@ -1,4 +1,4 @@
-"""A statistics database in; its labels in a CSV or Parquet file, one a row, out. No server is needed or disturbed."""
+"""Export of labels from a statistics database to a CSV or Parquet file, while servers may be running or not."""
 
 import csv
 import os
@@ -9,42 +9,54 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from serving.statistics.database import open_database
-from serving.statistics.migrations import check_current, schema_version
-from serving.statistics.queries import ALL_TIME, LabelRow, Window, select_all_classes, select_labels
+from serving.bundle.model_version import ModelVersion
+from serving.statistics.queries import LabelRow, Window, select_all_classes, select_labels
+from serving.statistics.schema import check_current, schema_version
+from serving.statistics.store import ALL_TIME, open_database
 from serving.system.files import replacing
 
 COLUMNS = ("id", "model", "version", "predicted", "label", "probability", "predicted_at", "labelled_at")
-ROWS_AT_ONCE = 10_000
+CHUNK_ROWS = 10_000
 
 Rows = Iterable[Sequence[tuple[Any, ...]]]
 """Chunks of rows, each with the values of COLUMNS; times are datetimes in UTC."""
 
 
-class CannotWrite(Exception):
-    """The file that labels are exported to cannot be written; no OSError, which would be said of the database."""
+class ExportError(Exception):
+    """The file of labels cannot be written. Not an OSError, which would be reported as the database's."""
 
 
-def write_labels(
+def export_labels(
     source: str | Path,
     out: Path,
-    write: Callable[[Path, Rows], None],
     model: str | None = None,
     version: int | None = None,
     window: Window = ALL_TIME,
 ) -> int:
-    """Write the labels of a database, as they are at one moment, in the order of their predictions; how many they are.
+    """Write the labels of a database, as they are at one moment, ordered by the time of their predictions.
+
+    Args:
+        source: the database's path or URL.
+        out: FILE.csv or FILE.parquet, which is written whole or not at all.
+        model: only this model; None for all.
+        version: only this version number; None for all.
+        window: only labels of predictions of this time.
+
+    Returns:
+        How many labels were written.
 
     Raises:
         StatisticsUnavailable: if there is no such database, or it cannot be read.
-        ValueError: if its tables are not those of this pawserve.
-        CannotWrite: if the file cannot be written.
+        WindowExpired: if labels of the window have been deleted.
+        ValueError: if the file's name or the database's tables are of another kind.
+        ExportError: if the file cannot be written.
     """
+    write = _writer_for(out)
     database = open_database(source)
     database.attach()
     count = 0
     try:
-        with database.reading() as connection, _whole(out) as temporary:
+        with database.reading() as connection, _replacing(out) as temporary:
             if not schema_version(connection):
                 raise ValueError(f"{database.name} holds no statistics of pawserve")
             check_current(connection)
@@ -52,9 +64,9 @@ def write_labels(
 
             def rows() -> Iterator[list[tuple[Any, ...]]]:
                 nonlocal count
-                for chunk in select_labels(connection, model, version, window, ROWS_AT_ONCE):
+                for chunk in select_labels(connection, model, version, window, CHUNK_ROWS):
                     count += len(chunk)
-                    yield [_values(row, classes[row.model, row.version]) for row in chunk]
+                    yield [_values(row, classes[ModelVersion(row.model, row.version)]) for row in chunk]
 
             write(temporary, rows())
     finally:
@@ -63,16 +75,16 @@ def write_labels(
 
 
 def write_csv(path: Path, rows: Rows) -> None:
-    """One header line; times in ISO 8601, UTC, to the millisecond."""
+    """Write a header line and one line for each row; times are ISO 8601, UTC, to the millisecond."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for chunk in rows:
-            writer.writerows((*row[:-2], *(_iso(time) for time in row[-2:])) for row in chunk)
+            writer.writerows((*row[:-2], *map(_format_time, row[-2:])) for row in chunk)
 
 
 def write_parquet(path: Path, rows: Rows) -> None:
-    """The same columns with their types: text, int64, float64, and timestamps of milliseconds in UTC."""
+    """Write the same columns with their types: text, int64, float64, and timestamps of milliseconds in UTC."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -85,12 +97,11 @@ def write_parquet(path: Path, rows: Rows) -> None:
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def writer_for(out: Path) -> Callable[[Path, Rows], None]:
-    """The writer of FILE.csv or FILE.parquet.
+def _format_time(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
-    Raises:
-        ValueError: for another suffix, or if pyarrow is missing.
-    """
+
+def _writer_for(out: Path) -> Callable[[Path, Rows], None]:
     if out.suffix == ".csv":
         return write_csv
     if out.suffix != ".parquet":
@@ -101,23 +112,15 @@ def writer_for(out: Path) -> Callable[[Path, Rows], None]:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """As `replacing`; raises CannotWrite instead of OSError."""
+def _replacing(path: Path) -> Iterator[Path]:
+    """As `replacing`, but raise ExportError instead of OSError."""
     try:
         with replacing(path) as temporary:
             yield temporary
     except OSError as error:
-        raise CannotWrite(f"{path} cannot be written: {os.strerror(error.errno) if error.errno else error}") from error
+        raise ExportError(f"{path} cannot be written: {os.strerror(error.errno) if error.errno else error}") from error
 
 
 def _values(row: LabelRow, classes: Sequence[str]) -> tuple[Any, ...]:
-    times = (_time(row.predicted_at), _time(row.labelled_at))
+    times = [datetime.fromtimestamp(time_ms / 1000, UTC) for time_ms in (row.predicted_at, row.labelled_at)]
     return (row.id.hex(), row.model, row.version, classes[row.predicted], classes[row.actual], row.probability, *times)
-
-
-def _time(time_ms: int) -> datetime:
-    return datetime.fromtimestamp(time_ms / 1000, UTC)
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,69 +1,74 @@
-"""Predictions in, tokens out; tokens and true labels in, recorded labels out. No gRPC here."""
+"""Prediction tokens and labels: count and sign predictions, verify tokens, record labels. Imports no gRPC."""
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 from serving.bundle.manifest import Manifest
 from serving.statistics.store import Label, LabelExpired, StatisticsStore
+from serving.system.times import now_ms
 from serving.tokens.keyring import Keyring
 from serving.tokens.tokens import PredictionRecord
 
 MAX_CLASSES_LISTED = 20
-IDS_AT_ONCE = 256
+IDS_PER_BLOCK = 256
 
 
 class LabelUnknown(ValueError):
-    """A label that the predicting version has no class for; `listed` are some of those that it has."""
+    """A label that is not a class of the version that predicted; `listed` names some of its classes."""
 
     def __init__(self, label: str, resource: str, classes: Sequence[str]) -> None:
         self.listed = ", ".join(classes[:MAX_CLASSES_LISTED]) + ", …" * (len(classes) > MAX_CLASSES_LISTED)
-        super().__init__(f"{label[:100]!r} is no class of {resource}; its classes are {self.listed}")
+        super().__init__(f"{label[:100]!r} is not a class of {resource}; its classes are {self.listed}")
 
 
 class VersionUnknown(LookupError):
-    """A token of ours, of a version that these statistics have never seen."""
+    """A valid token of a version that was never registered in these statistics."""
 
 
 class Feedback:
-    """Issues a token for each prediction, and records what its holder finds to be true.
+    """Issues a token for each prediction, and records the labels that come back with tokens.
 
     Only one thread may issue tokens.
+
+    Args:
+        signer: signs and verifies tokens.
+        store: counts predictions and labels.
+        on_recorded: called with labels that are on the disk.
     """
 
     def __init__(self, signer: Keyring, store: StatisticsStore, on_recorded: Callable[[Sequence[Label]], None]) -> None:
         self._signer = signer
         self._store = store
-        self._on_recorded = on_recorded  # hears of labels that are on the disk
+        self._on_recorded = on_recorded
         self._ids = _random_ids()
 
     def issue(self, manifest: Manifest, predicted: int, probability: float) -> tuple[PredictionRecord, str]:
-        """Count a prediction, and sign what RecordLabels will want to know of it."""
+        """Count a prediction and sign its record; returns the record and the token."""
         record = PredictionRecord(
             id=next(self._ids),
             model=manifest.name,
             version=manifest.version,
             predicted=predicted,
             probability=min(1.0, probability),  # float32 sums may exceed 1 in the last digit
-            time_ms=time.time_ns() // 1_000_000,
+            time_ms=now_ms(),
         )
-        self._store.count_predictions(manifest.name, manifest.version, predicted)
+        self._store.count_predictions(manifest.model_version, predicted)
         return record, self._signer.sign(record)
 
     def read(self, token: str, label: str) -> Label:
-        """What a token and a label say.
+        """Verify a token and look up its label.
 
         Raises:
-            TokenError: if the token was not signed here.
-            TokenExpired: if the key that signed it has ended.
-            LabelUnknown: if the predicting version has no such class.
-            VersionUnknown: if the statistics do not know the version's classes.
+            TokenError: if the token was not signed by this server.
+            TokenExpired: if its key has ended.
+            LabelUnknown: if the version has no such class.
+            VersionUnknown: if the version was never registered in these statistics.
             StatisticsUnavailable: if the statistics cannot be read.
         """
         record = self._signer.verify(token)
         resource = record.model_version.resource
-        classes = self._store.classes_of(record.model, record.version)
+        classes = self._store.classes_of(record.model_version)
         if classes is None:
             raise VersionUnknown(f"{resource} was never served with these statistics, so its classes are unknown")
         try:
@@ -72,13 +77,13 @@ class Feedback:
             raise LabelUnknown(label, resource, classes) from None
 
     async def record(self, labels: Sequence[Label]) -> list[int | LabelExpired | None]:
-        """Record what turned out to be true.
+        """Record labels.
 
         Returns:
-            For each the class index that was recorded before, or None; LabelExpired for one that was not recorded.
+            For each the class index that was recorded before, None for none, or a LabelExpired if it was not recorded.
 
         Raises:
-            StatisticsUnavailable: if it cannot be recorded; then none of them is.
+            StatisticsUnavailable: if they cannot be recorded; none of them is then.
         """
         outcomes = await asyncio.wrap_future(self._store.record(labels))
         pairs = zip(labels, outcomes, strict=True)
@@ -86,14 +91,14 @@ class Feedback:
         return outcomes
 
     def classes_of(self, record: PredictionRecord) -> tuple[str, ...]:
-        """The class names of the version that made a prediction which `read` has accepted."""
-        classes = self._store.classes_of(record.model, record.version)
+        """The class names of the version that made a prediction whose token `read` has verified."""
+        classes = self._store.classes_of(record.model_version)
         assert classes is not None
         return classes
 
 
 def _random_ids() -> Iterator[bytes]:
-    """16 random bytes each, drawn many at a time: the system call lets go of the interpreter's lock."""
+    """Yield 16 random bytes at a time, drawn in blocks: each system call releases the interpreter's lock."""
     while True:
-        block = os.urandom(16 * IDS_AT_ONCE)
+        block = os.urandom(16 * IDS_PER_BLOCK)
         yield from (block[at : at + 16] for at in range(0, len(block), 16))

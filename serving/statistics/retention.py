@@ -1,8 +1,8 @@
-"""For how long labels are kept, in; labels of older predictions dropped, now and every hour, out.
+"""Retention: a thread that deletes labels of old predictions, at once and then every hour.
 
-What is dropped is the row: which prediction, how sure, when. Totals keep its count. Statistics of a window of time that
-begins earlier can no longer be told, and predictions of that time can no longer be labelled, since nobody could tell
-whether they were before.
+It deletes the rows, with each prediction's ID, probability and time. Totals keep their counts. Afterwards statistics of
+a window that begins earlier are not available, and predictions of that time cannot be labelled, since it is unknown
+whether they were labelled before.
 """
 
 import logging
@@ -13,20 +13,26 @@ from serving.statistics.store import StatisticsStore, StatisticsUnavailable
 from serving.system.times import now_ms
 
 INTERVAL_S = 3600.0
-AT_ONCE = 5_000
-"""Labels dropped in one transaction, so that those that are to be recorded do not wait long."""
+CHUNK_ROWS = 5_000
 MS_PER_DAY = 86_400_000
 
 logger = logging.getLogger(__name__)
 
 
 class Retention:
-    """Drops labels `days` after their prediction, in a thread of its own, until the block is left."""
+    """Deletes labels `days` after their prediction, in a thread of its own, until the block ends.
 
-    def __init__(self, store: StatisticsStore, days: float) -> None:
+    Args:
+        store: where the labels are.
+        days: how long they are kept.
+        chunk_rows: how many labels one transaction deletes; new labels wait for it.
+    """
+
+    def __init__(self, store: StatisticsStore, days: float, *, chunk_rows: int = CHUNK_ROWS) -> None:
         self._store = store
         self._days = days
-        self._ending = Event()
+        self._chunk_rows = chunk_rows
+        self._stopping = Event()
         self._thread = Thread(target=self._run, name="statistics-retention", daemon=True)
 
     def __enter__(self) -> "Retention":
@@ -34,23 +40,23 @@ class Retention:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ending.set()
+        self._stopping.set()
         self._thread.join()
 
     def _run(self) -> None:
         while True:
             try:
-                self._drop()
+                self._delete()
             except StatisticsUnavailable as error:
-                logger.warning("labels older than %g days are dropped later: %s", self._days, error)
-            if self._ending.wait(INTERVAL_S):
+                logger.warning("labels older than %g days will be deleted later: %s", self._days, error)
+            if self._stopping.wait(INTERVAL_S):
                 return
 
-    def _drop(self) -> None:
+    def _delete(self) -> None:
         before_ms = max(0, now_ms() - round(self._days * MS_PER_DAY))
-        dropped = count = self._store.forget_labels(before_ms, AT_ONCE)
-        while count == AT_ONCE and not self._ending.is_set():
-            count = self._store.forget_labels(before_ms, AT_ONCE)
-            dropped += count
-        if dropped:
-            logger.info("dropped %d labels of predictions older than %g days", dropped, self._days)
+        deleted = count = self._store.delete_labels(before_ms, self._chunk_rows)
+        while count == self._chunk_rows and not self._stopping.is_set():
+            count = self._store.delete_labels(before_ms, self._chunk_rows)
+            deleted += count
+        if deleted:
+            logger.info("deleted %d labels of predictions older than %g days", deleted, self._days)

@@ -1,6 +1,6 @@
-"""Labels and prediction counts in, on the disk when acknowledged; confusion matrices of every model version out."""
+"""The statistics store: labels and prediction counts of all model versions in one database."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -8,15 +8,20 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
-from serving.statistics import queries as queries
-from serving.statistics import updates as updates
+from serving.bundle.model_version import ModelVersion
+from serving.statistics import queries, updates
 from serving.statistics.calibration import Bin, to_bins
 from serving.statistics.confusion import ConfusionMatrix
-from serving.statistics.database import StatisticsUnavailable, open_database
+from serving.statistics.database import LOCK_TIMEOUT_S, Database, StatisticsUnavailable
+from serving.statistics.postgresql import PostgresqlDatabase
 from serving.statistics.queries import ALL_TIME, OutcomeCount, Window, WindowExpired
+from serving.statistics.sqlite import SqliteDatabase
 from serving.statistics.updates import Label, LabelExpired, Previous
-from serving.statistics.writer import StatisticsWriter
+from serving.statistics.writer import FLUSH_INTERVAL_S, MAX_IDLE_S, StatisticsWriter
+from serving.system.times import now_ms
 
 __all__ = [
     "ALL_TIME",
@@ -27,24 +32,26 @@ __all__ = [
     "VersionStatistics",
     "Window",
     "WindowExpired",
+    "open_database",
 ]
+
+_ALLOWED = "write postgresql://USER@HOST/DATABASE, sqlite:///PATH, or a path to a SQLite file"
 
 
 @dataclass(frozen=True)
 class VersionStatistics:
-    """What one model version predicted, against what turned out to be true."""
+    """The predictions of one model version, compared with their labels."""
 
-    model: str
-    version: int
+    version: ModelVersion
     classes: tuple[str, ...]
     confusion: ConfusionMatrix
-    """Labelled predictions; each is counted once, with the label it had last."""
+    """Labelled predictions; each is counted once, with its latest label."""
     predictions: int
     """How many predictions were made, labelled or not."""
     last_label_ms: int | None
     """When the newest label was recorded, in Unix milliseconds; None if there is none."""
     calibration: tuple[Bin, ...]
-    """How sure the labelled predictions were, and how often they were right."""
+    """Probability and accuracy of the labelled predictions."""
 
 
 class StatisticsStore:
@@ -55,18 +62,32 @@ class StatisticsStore:
     prediction.
 
     Args:
-        url_or_path: a path to a SQLite file, sqlite:///PATH, or postgresql://USER@HOST/DATABASE. A file is made if
-            there is none; it must be on a local disk. Tables that an earlier pawserve made are changed to this one's.
+        url_or_path: a path to a SQLite file, sqlite:///PATH, or postgresql://USER@HOST/DATABASE. A file is created if
+            it does not exist; it must be on a local disk. Tables of an earlier pawserve are migrated.
+        lock_timeout_s: how long a transaction waits while another process writes.
+        flush_interval_s: how long prediction counts may stay in memory only.
+        max_idle_s: the writer checks a connection that was idle for longer before it uses it.
+        clock: the time of day in Unix milliseconds.
 
     Raises:
         ValueError: if the URL is of another kind, or a newer pawserve wrote the database.
         StatisticsUnavailable: if the database cannot be opened or written to.
     """
 
-    def __init__(self, url_or_path: str | Path) -> None:
-        self._database = open_database(url_or_path)
-        self._classes: dict[tuple[str, int], tuple[str, ...]] = {}
-        self._writer = StatisticsWriter(self._database, self._classes)
+    def __init__(
+        self,
+        url_or_path: str | Path,
+        *,
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
+        flush_interval_s: float = FLUSH_INTERVAL_S,
+        max_idle_s: float = MAX_IDLE_S,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self._database = open_database(url_or_path, lock_timeout_s)
+        self._classes: dict[ModelVersion, tuple[str, ...]] = {}
+        self._writer = StatisticsWriter(
+            self._database, self._classes, flush_interval_s=flush_interval_s, max_idle_s=max_idle_s, clock=clock
+        )
 
     def __enter__(self) -> "StatisticsStore":
         return self
@@ -75,96 +96,100 @@ class StatisticsStore:
         self.close()
 
     def close(self) -> None:
-        """Write all that waits, prediction counts included, and stop; what comes later is refused."""
+        """Write all that waits, including prediction counts, and stop; later calls fail."""
         self._writer.close()
         self._database.close()
 
-    def register_version(self, model: str, version: int, classes: Sequence[str]) -> None:
-        """Keep a version's class names for good; before, its labels and predictions are refused.
+    def register_version(self, version: ModelVersion, classes: Sequence[str]) -> None:
+        """Store a version's class names for good; its labels and predictions are accepted from then on.
 
         Raises:
-            ValueError: if the version was registered with other classes; the message has both. If it is no 64-bit
-                number from 1.
-            StatisticsUnavailable: if that could not be written.
+            ValueError: if the version was registered with other classes, with both in the message, or its number is
+                not 1 to 2^63 - 1.
+            StatisticsUnavailable: if the database cannot be written to.
         """
-        if not 1 <= version < 2**63:
-            raise ValueError(f"version of {model} is {version}; it must be 1 to 2^63 - 1")
-        registering = partial(updates.register, model=model, version=version, classes=tuple(classes))
-        stored = self._writer.execute(registering).result()
-        updates.check_classes(model, version, stored, tuple(classes))
-        self._classes[model, version] = stored
+        if not 1 <= version.version < 2**63:
+            raise ValueError(f"version of {version.name} is {version.version}; it must be 1 to 2^63 - 1")
+        stored = self._writer.execute(partial(updates.register, version=version, classes=tuple(classes))).result()
+        updates.check_classes(version, stored, tuple(classes))
+        self._classes[version] = stored
 
-    def classes_of(self, model: str, version: int) -> tuple[str, ...] | None:
-        """A version's class names in index order, loaded or not; None if it was never registered.
+    def classes_of(self, version: ModelVersion) -> tuple[str, ...] | None:
+        """A version's class names in index order, whether it is loaded or not; None if it was never registered.
 
-        The database is read the first time only.
+        Only the first call for a version reads the database.
 
         Raises:
             StatisticsUnavailable: if the database cannot be read.
         """
-        classes = self._classes.get((model, version))
+        classes = self._classes.get(version)
         if classes is None:
             with self._database.reading() as connection:
-                classes = queries.select_classes(connection, model, version)
+                classes = queries.select_classes(connection, version)
             if classes is not None:
-                self._classes[model, version] = classes
+                self._classes[version] = classes
         return classes
 
     def record(self, labels: Sequence[Label]) -> Future[list[Previous]]:
-        """Record what turned out to be true. Each token counts once, with the label that it was given last.
+        """Record labels. Each prediction counts once, with its latest label.
 
-        The database is read here only for versions that `classes_of` was never asked for.
+        The database is read here only for versions that `classes_of` was never called for.
 
         Returns:
-            A future that is resolved when the labels are on the disk: for each, the class index that was recorded
-            for its token before, None, or a LabelExpired: labels are kept for predictions of some time, and this one
-            is older, so it was not recorded. If the database does not take them it fails with StatisticsUnavailable,
-            none of them is recorded, and all may be sent again. Cancelled in time, it leaves them unwritten.
+            A future that is completed when the labels are on the disk: for each label the class index that was recorded
+            before, None for none, or a LabelExpired if the prediction is older than labels are kept, which is then not
+            recorded. If the database fails, it raises StatisticsUnavailable, none of the labels is recorded, and all
+            may be sent again. If it is cancelled before the write begins, the labels are not recorded.
 
         Raises:
-            ValueError: if a label's version was never registered, or an index is not one of its classes'.
-            StatisticsUnavailable: if too many labels are waiting already (100,000), or the store is closed.
+            ValueError: if a label's version was never registered or has no class of that index.
+            StatisticsUnavailable: if too many labels are waiting (100,000), or the store is closed.
         """
         labels = tuple(labels)
         for label in labels:
-            record = label.record
-            classes = self.classes_of(record.model, record.version)
-            _check_index("actual", label.actual, record.model, record.version, classes)
-            _check_index("predicted", record.predicted, record.model, record.version, classes)
+            version = label.record.model_version
+            classes = self.classes_of(version)
+            _check_index("actual", label.actual, version, classes)
+            _check_index("predicted", label.record.predicted, version, classes)
         return self._writer.label(labels)
 
-    def count_predictions(self, model: str, version: int, predicted: int, count: int = 1) -> None:
-        """Count predictions of one class, in memory; they are written with the next labels, or within a second.
+    def count_predictions(self, version: ModelVersion, predicted: int, count: int = 1) -> None:
+        """Count predictions of one class in memory; they are written with the next labels or within a second.
 
         Raises:
-            ValueError: if the version is not known to this store yet, or has no class of that index.
+            ValueError: if this store does not know the version, or the version has no class of that index.
             StatisticsUnavailable: if the store is closed.
         """
-        _check_index("predicted", predicted, model, version, self._classes.get((model, version)))
-        self._writer.count(model, version, predicted, count)
+        _check_index("predicted", predicted, version, self._classes.get(version))
+        self._writer.count(version, predicted, count)
 
     def read(
         self, model: str | None = None, version: int | None = None, window: Window = ALL_TIME
     ) -> list[VersionStatistics]:
-        """The statistics of each version with predictions or labels, by model and version; or of those asked for.
+        """Read the statistics of all versions that have any, ordered by name and version.
 
         They show one moment, and include the predictions that this process has counted but not written yet. A window
-        takes labels by the millisecond of their prediction, and predictions by the minutes that it touches.
+        selects labels by the millisecond of their prediction, and predictions by the minutes that overlap it.
+
+        Args:
+            model: only this model; None for all.
+            version: only this version number; None for all.
+            window: only predictions of this time.
 
         Raises:
-            WindowExpired: if the window needs labels that are no longer kept.
+            WindowExpired: if labels of the window have been deleted.
             StatisticsUnavailable: if the database cannot be read.
         """
         with self._database.reading() as connection:
-            with self._writer.holding_counts() as unwritten:
+            with self._writer.unwritten_counts() as unwritten:
                 predictions = queries.select_predictions(connection, model, version, window)
-            for (name, number, _, minute), count in unwritten.items():
-                if model in (None, name) and version in (None, number) and window.touches(minute):
-                    predictions[name, number] += count
+            for (key, _, minute), count in unwritten.items():
+                if key.matches(model, version) and window.overlaps(minute):
+                    predictions[key] += count
             outcomes = queries.select_outcomes(connection, model, version, window)
             last_labels = queries.select_last_labels(connection, model, version, window)
             keys = sorted((+predictions).keys() | {key for key, found in outcomes.items() if found})
-            classes = {key: self._classes.get(key) or queries.select_classes(connection, *key) for key in keys}
+            classes = {key: self._classes.get(key) or queries.select_classes(connection, key) for key in keys}
         return [
             _version_statistics(key, classes[key], predictions[key], outcomes.get(key, []), last_labels.get(key))
             for key in keys
@@ -184,30 +209,57 @@ class StatisticsStore:
         with self._database.reading() as connection:
             return queries.select_revision(connection)
 
-    def forget_labels(self, before_ms: int, most: int) -> int:
-        """Drop labels of predictions that were made before a time, in Unix milliseconds; how many were dropped.
+    def delete_labels(self, before_ms: int, limit: int) -> int:
+        """Delete labels of predictions from before a time, in Unix milliseconds; totals keep them.
 
-        Totals keep them. From now on such predictions can no longer be labelled, and windows can no longer begin or end
-        before that time, whether all of its labels are dropped yet or not.
+        From now on such predictions can no longer be labelled, and windows can no longer begin or end before that time,
+        even if not all of its labels are deleted yet.
 
         Args:
-            before_ms: the time; one that is earlier than what was said before brings nothing back.
-            most: how many to drop; labels that are to be recorded meanwhile wait for them.
+            before_ms: the time; a time before an earlier call's has no further effect.
+            limit: how many to delete; labels that arrive meanwhile wait for them.
+
+        Returns:
+            How many labels were deleted.
 
         Raises:
-            StatisticsUnavailable: if that could not be written.
+            StatisticsUnavailable: if the database cannot be written to.
         """
-        return self._writer.execute(partial(updates.forget_labels, before_ms=before_ms, most=most)).result()
+        return self._writer.execute(partial(updates.delete_labels, before_ms=before_ms, limit=limit)).result()
+
+
+def open_database(url_or_path: str | Path, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Database:
+    """Choose the database of a URL or a path; it is not connected to yet.
+
+    Raises:
+        ValueError: if the URL is not supported, or its driver is not installed. The message shows no password.
+    """
+    if isinstance(url_or_path, Path) or "://" not in url_or_path:
+        return SqliteDatabase(Path(url_or_path).resolve(), lock_timeout_s)
+    url = _parse_url(url_or_path)
+    if url.get_backend_name() == "sqlite" and url.database and not url.query:
+        return SqliteDatabase(Path(url.database).resolve(), lock_timeout_s)
+    if url.drivername in ("postgresql", "postgres", "postgresql+psycopg") and url.database:
+        return PostgresqlDatabase(url, lock_timeout_s)
+    raise ValueError(f"a database URL that begins with {url.drivername}:// is not supported, or incomplete; {_ALLOWED}")
+
+
+def _parse_url(text: str) -> URL:
+    try:
+        return make_url(text)
+    except (ArgumentError, ValueError):
+        pass  # its message may contain a password, and so would the traceback of an error raised from it
+    raise ValueError(f"the statistics' database URL is malformed; {_ALLOWED}, and %-encode special characters in it")
 
 
 def _version_statistics(
-    key: queries.Key,
+    version: ModelVersion,
     classes: tuple[str, ...] | None,
     predictions: int,
     outcomes: Sequence[OutcomeCount],
     last_label_ms: int | None,
 ) -> VersionStatistics:
-    assert classes is not None  # a foreign key sees to it
+    assert classes is not None  # a foreign key guarantees it
     counts_KK = np.zeros((len(classes), len(classes)), np.int64)
     for each in outcomes:
         counts_KK[each.actual, each.predicted] += each.count
@@ -217,15 +269,13 @@ def _version_statistics(
         (each.calibration_bin, each.count, each.count * (each.actual == each.predicted), each.probability_sum)
         for each in outcomes
     )
-    # what a killed process had counted last is lost, but what has a label was predicted
+    # a killed process loses its last counts, but every labelled prediction was made
     predictions = max(predictions, confusion.total)
-    return VersionStatistics(*key, classes, confusion, predictions, last_label_ms, to_bins(tallies))
+    return VersionStatistics(version, classes, confusion, predictions, last_label_ms, to_bins(tallies))
 
 
-def _check_index(name: str, index: int, model: str, version: int, classes: tuple[str, ...] | None) -> None:
+def _check_index(name: str, index: int, version: ModelVersion, classes: tuple[str, ...] | None) -> None:
     if classes is None:
-        raise ValueError(f"{model} version {version} is not registered, so its classes are unknown")
+        raise ValueError(f"{version} is not registered, so its classes are unknown")
     if not 0 <= index < len(classes):
-        raise ValueError(
-            f"{name} is {index}; {model} version {version} has {len(classes)} classes: 0 to {len(classes) - 1}"
-        )
+        raise ValueError(f"{name} is {index}; {version} has {len(classes)} classes: 0 to {len(classes) - 1}")

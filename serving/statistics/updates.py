@@ -1,29 +1,28 @@
-"""Labels, counts and registrations in; what is written to the statistics' tables out, by whoever holds the write lock.
+"""Write statements of the statistics, run by the process that holds the write lock.
 
-One transaction writes at a time, whichever process it belongs to: so what it reads first still holds when it writes.
-
-What waits to be written to the statistics, with the future of whoever waits for it; one transaction takes all.
+Only one transaction writes at a time, so what it reads first still holds when it writes.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Insert, Table, bindparam, case, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from serving.statistics import schema as schema
+from serving.bundle.model_version import ModelVersion
+from serving.statistics import schema
 from serving.statistics.calibration import bin_of
 from serving.statistics.queries import MS_PER_MINUTE, select_classes
 from serving.tokens.tokens import PredictionRecord
 
 IDS_PER_QUERY = 500
+CLASSES_SHOWN = 20
 
-Counts = Counter[tuple[str, int, int, int]]
-"""How often each (model, version, class index) was predicted in each Unix minute."""
+Counts = Counter[tuple[ModelVersion, int, int]]
+"""How often each (version, class index) was predicted in each Unix minute."""
 
 _Cell = tuple[str, int, int, int, int]
 """Model, version, actual, predicted, calibration bin."""
@@ -31,15 +30,15 @@ _Cell = tuple[str, int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What turned out to be true of one prediction."""
+    """The label of one prediction."""
 
     record: PredictionRecord
     actual: int
-    """Index of the true class."""
+    """Index of the actual class."""
 
 
 class LabelExpired(ValueError):
-    """A label of a prediction from before the time that labels are kept for: whether it was counted is forgotten."""
+    """A label of a prediction from before the time since which labels are kept; it may have been counted already."""
 
     def __init__(self, labels_since_ms: int) -> None:
         super().__init__("the prediction was made longer ago than labels are kept, so it can no longer be labelled")
@@ -48,40 +47,40 @@ class LabelExpired(ValueError):
 
 
 Previous = int | LabelExpired | None
-"""What became of a label: the index of the class that was recorded before it, None, or why it was not recorded."""
+"""The result of recording a label: the class index recorded before, None for none, or why it was not recorded."""
 
 
-def register(connection: Connection, model: str, version: int, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Write a version's class names, unless it has some; those that it then has."""
+def register(connection: Connection, version: ModelVersion, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Write a version's class names unless it has some; return those that it then has."""
     insert = _statements(connection.dialect.name).version
-    connection.execute(insert, {"model": model, "version": version, "classes": list(classes)})
-    stored = select_classes(connection, model, version)
+    connection.execute(insert, {"model": version.name, "version": version.version, "classes": list(classes)})
+    stored = select_classes(connection, version)
     assert stored is not None
     return stored
 
 
-def check_classes(model: str, version: int, stored: tuple[str, ...], classes: tuple[str, ...]) -> None:
-    """See to it that a version was registered with these classes.
+def check_classes(version: ModelVersion, stored: tuple[str, ...], classes: tuple[str, ...]) -> None:
+    """Check that a version was registered with these classes.
 
     Raises:
-        ValueError: with both lists, if it was with others.
+        ValueError: if it was registered with others; the message has both lists.
     """
     if stored != classes:
         raise ValueError(
-            f"{model} version {version} was registered with the classes {_shown(stored)}, and now has "
+            f"{version} was registered with the classes {_shown(stored)}, and now has "
             f"{_shown(classes)}: its labels would be counted under other names. Give the changed model a new version"
         )
 
 
 def advance_revision(connection: Connection) -> int:
-    """Tell other processes that something is new; the time since which labels are kept, in Unix milliseconds."""
+    """Signal a change to other processes; return the time since which labels are kept, in Unix milliseconds."""
     columns = schema.bookkeeping.c
     connection.execute(update(schema.bookkeeping).values(revision=columns.revision + 1))
     return int(connection.scalar(select(columns.labels_since)) or 0)
 
 
 def upsert_labels(connection: Connection, labels: Sequence[Label], now_ms: int, since_ms: int) -> list[Previous]:
-    """Write labels in their order, but for those of predictions from before `since_ms`."""
+    """Write labels in their order, except those of predictions from before `since_ms`; return the earlier labels."""
     actual_of = _recorded(connection, [label.record.id for label in labels])
     previous: list[Previous] = []
     changed: dict[bytes, Label] = {}
@@ -116,19 +115,19 @@ def upsert_labels(connection: Connection, labels: Sequence[Label], now_ms: int, 
 
 
 def add_predictions(connection: Connection, counts: Counts) -> None:
-    """Add to how often each class was predicted, and how much in each minute."""
-    by_class: Counter[tuple[str, int, int]] = Counter()
-    by_minute: Counter[tuple[str, int, int]] = Counter()
-    for (model, version, predicted, minute), count in counts.items():
-        by_class[model, version, predicted] += count
-        by_minute[model, version, minute] += count
+    """Add to the prediction counts by class and by minute."""
+    by_class: Counter[tuple[ModelVersion, int]] = Counter()
+    by_minute: Counter[tuple[ModelVersion, int]] = Counter()
+    for (version, predicted, minute), count in counts.items():
+        by_class[version, predicted] += count
+        by_minute[version, minute] += count
     statements = _statements(connection.dialect.name)
     connection.execute(statements.prediction, _rows("predicted", by_class))
     connection.execute(statements.minute, _rows("minute", by_minute))
 
 
-def forget_labels(connection: Connection, before_ms: int, most: int) -> int:
-    """Drop labels of predictions that were made before a time, the oldest first; how many were dropped.
+def delete_labels(connection: Connection, before_ms: int, limit: int) -> int:
+    """Delete labels of predictions from before a time, the oldest first; return how many were deleted.
 
     From now on such predictions cannot be labelled. Totals stay as they are.
     """
@@ -137,15 +136,15 @@ def forget_labels(connection: Connection, before_ms: int, most: int) -> int:
         update(schema.bookkeeping).where(columns.labels_since < before_ms).values(labels_since=before_ms)
     )
     labels, minutes = schema.labels, schema.prediction_minutes
-    oldest = select(labels.c.id).where(labels.c.predicted_at < before_ms).order_by(labels.c.predicted_at).limit(most)
-    dropped = connection.execute(delete(labels).where(labels.c.id.in_(oldest))).rowcount
+    oldest = select(labels.c.id).where(labels.c.predicted_at < before_ms).order_by(labels.c.predicted_at).limit(limit)
+    deleted = connection.execute(delete(labels).where(labels.c.id.in_(oldest))).rowcount
     connection.execute(delete(minutes).where(minutes.c.minute < before_ms // MS_PER_MINUTE))
-    return int(dropped)
+    return int(deleted)
 
 
 @dataclass(frozen=True)
 class _Statements:
-    """Inserts that do something else where the row is there already; SQLite's and PostgreSQL's are built apart."""
+    """Inserts with a conflict clause, which SQLAlchemy builds differently for SQLite and PostgreSQL."""
 
     version: Insert
     label: Insert
@@ -162,7 +161,7 @@ def _statements(dialect: str) -> _Statements:
         statement = insert(table)
         new = statement.excluded
         changes = {name: table.c[name] + new[name] for name in sums}
-        if latest is not None:  # a clock may have jumped back
+        if latest is not None:  # the clock may have jumped back
             changes[latest] = case((new[latest] > table.c[latest], new[latest]), else_=table.c[latest])
         return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changes)
 
@@ -192,7 +191,7 @@ def _recorded(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, int]:
 
 def _row(label: Label, now_ms: int) -> dict[str, object]:
     record = label.record
-    return {  # as Python's own numbers: numpy's cannot be bound
+    return {  # converted to Python's own numbers: those of numpy cannot be bound
         "id": record.id,
         "model": record.model,
         "version": record.version,
@@ -205,38 +204,13 @@ def _row(label: Label, now_ms: int) -> dict[str, object]:
     }
 
 
-def _rows(third: str, counts: Mapping[tuple[str, int, int], int]) -> list[dict[str, object]]:
+def _rows(column: str, counts: Mapping[tuple[ModelVersion, int], int]) -> list[dict[str, object]]:
     return [
-        {"model": model, "version": version, third: key, "count": count}
-        for (model, version, key), count in counts.items()
+        {"model": version.name, "version": version.version, column: key, "count": count}
+        for (version, key), count in counts.items()
     ]
 
 
 def _shown(classes: tuple[str, ...]) -> str:
-    shown = ", ".join(map(repr, classes[:20]))
-    return f"[{shown}]" if len(classes) <= 20 else f"[{shown}, … {len(classes)} in all]"
-
-
-@dataclass(frozen=True)
-class LabelBatch:
-    """Labels of one caller."""
-
-    labels: Sequence[Label]
-    future: Future[list[Previous]] = field(default_factory=Future)
-
-
-@dataclass(frozen=True)
-class WriteTask:
-    """Anything else that is done in a transaction."""
-
-    run: Callable[[Connection], Any]
-    future: Future[Any] = field(default_factory=Future)
-
-
-@dataclass(frozen=True)
-class Group:
-    """What is written in one transaction."""
-
-    label_batches: list[LabelBatch]
-    tasks: list[WriteTask]
-    counts: Counts
+    shown = ", ".join(map(repr, classes[:CLASSES_SHOWN]))
+    return f"[{shown}]" if len(classes) <= CLASSES_SHOWN else f"[{shown}, … {len(classes)} in all]"

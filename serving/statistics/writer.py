@@ -1,9 +1,7 @@
-"""Prediction counts that wait for their database in; no more of them than fit, and none lost, out.
+"""The thread that writes the statistics: labels, registrations and prediction counts of all other threads.
 
-Labels, registrations and prediction counts of many threads in; one thread's transactions in the database out.
-
-The thread takes all that waits, writes it in one transaction, and only then answers. While the disk syncs one group
-the next one gathers, so that many small callers share each sync.
+It takes all that waits, writes it in one transaction, and then completes the futures. While the disk syncs one group,
+the next one gathers, so that many small requests share each sync.
 """
 
 import logging
@@ -12,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from math import inf
 from threading import Condition, Lock, Thread
 from typing import Any, TypeVar
@@ -19,70 +18,87 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.statistics import updates as updates
+from serving.bundle.model_version import ModelVersion
+from serving.statistics import updates
 from serving.statistics.database import Database, StatisticsUnavailable
-from serving.statistics.migrations import check_current, preparing
 from serving.statistics.queries import MS_PER_MINUTE
-from serving.statistics.updates import Counts, Group, Label, LabelBatch, Previous, WriteTask
+from serving.statistics.schema import check_current, migrating
+from serving.statistics.updates import Counts, Label, Previous
 from serving.system.logs import RateLimitedLogger
 from serving.system.times import now_ms
 
-MOST = 10_000
-
-
-def joined(counts: Counts, most: int = MOST) -> Counts:
-    """The counts, minutes joined into spans of 2, 4, 8 … minutes if there would be more than `most` of them otherwise.
-
-    A span's count is that of its first minute with one. How often a version predicted a class stays as it was, so one
-    count for each (model, version, class) is left, however many those are.
-    """
-    if len(counts) <= most:
-        return counts
-    first, last = min(key[-1] for key in counts), max(key[-1] for key in counts)
-    minutes = 1 if len({key[:-1] for key in counts}) <= most else max(1, last - first)
-    while len(counts) > most and minutes <= last - first:
-        minutes *= 2
-        fewer: Counts = Counter()
-        begins: dict[tuple[str, int, int, int], int] = {}
-        for (model, version, predicted, minute), count in sorted(counts.items()):
-            begin = begins.setdefault((model, version, predicted, (minute - first) // minutes), minute)
-            fewer[model, version, predicted, begin] += count
-        counts = fewer
-    return counts
-
-
 MAX_WAITING_LABELS = 100_000
+MAX_WAITING_COUNTS = 10_000
 FLUSH_INTERVAL_S = 1.0
-"""How long prediction counts may stay in memory only."""
-IDLE_S = 0.2
-"""A connection that was not used for so long is tried before it is used."""
-MIGRATION_PATIENCE_S = 60.0
-"""How long a start waits while another process makes or changes the tables."""
+MAX_IDLE_S = 0.2
+MIGRATION_TIMEOUT_S = 60.0
+"""How long a start waits while another process migrates the tables."""
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class LabelBatch:
+    """Labels of one request."""
+
+    labels: Sequence[Label]
+    future: Future[list[Previous]] = field(default_factory=Future)
+
+
+@dataclass(frozen=True)
+class WriteTask:
+    """Any other work in a transaction."""
+
+    run: Callable[[Connection], Any]
+    future: Future[Any] = field(default_factory=Future)
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is written in one transaction."""
+
+    batches: list[LabelBatch]
+    tasks: list[WriteTask]
+    counts: Counts
+
+
 class StatisticsWriter:
-    """Owns the only connection that writes. When the database fails, the group in hand fails with it, and the next
-    one tries again on a new connection.
+    """Owns the only connection that writes.
+
+    If the database fails, the current group fails, and the next one is tried on a new connection.
 
     Args:
         database: where to write.
-        known: class names by (model, version), shared with the caller: a file that was replaced is told them again.
+        known: class names by version, shared with the caller: they are registered again in a database file that was
+            replaced.
+        flush_interval_s: how long prediction counts may stay in memory only.
+        max_idle_s: a connection that was idle for longer is checked before it is used.
+        clock: the time of day in Unix milliseconds.
 
     Raises:
         ValueError: if a newer pawserve wrote the database.
         StatisticsUnavailable: if the database cannot be opened or written to.
     """
 
-    def __init__(self, database: Database, known: Mapping[tuple[str, int], tuple[str, ...]]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        known: Mapping[ModelVersion, tuple[str, ...]],
+        *,
+        flush_interval_s: float = FLUSH_INTERVAL_S,
+        max_idle_s: float = MAX_IDLE_S,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
         self._database = database
         self._known = known
+        self._flush_interval_s = flush_interval_s
+        self._max_idle_s = max_idle_s
+        self._clock = clock
 
-        self._changed = Condition()  # guards what follows, up to the next blank line
-        self._label_batches: list[LabelBatch] = []
+        self._changed = Condition()  # guards the attributes up to the next blank line
+        self._batches: list[LabelBatch] = []
         self._tasks: list[WriteTask] = []
         self._waiting_labels = 0
         self._counts: Counts = Counter()
@@ -91,16 +107,16 @@ class StatisticsWriter:
         self._closed = False
         self._changes = 0
 
-        self._counts_landing = Lock()  # held while counts pass from memory to where reads see them
+        self._commit_lock = Lock()  # held while counts move from memory to the database
         self._failing = False
-        self._trouble = RateLimitedLogger(logger, logging.WARNING)
+        self._problems = RateLimitedLogger(logger, logging.WARNING)
         self._used_at = time.monotonic()
-        self._connection: Connection | None = self._connect(MIGRATION_PATIENCE_S)
+        self._connection: Connection | None = self._connect(MIGRATION_TIMEOUT_S)
         self._thread = Thread(target=self._run, name="statistics-writer", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Write all that waits, prediction counts included, and stop."""
+        """Write all that waits, including prediction counts, and stop."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -112,61 +128,61 @@ class StatisticsWriter:
         return self._changes
 
     def label(self, labels: Sequence[Label]) -> Future[list[Previous]]:
-        """Queue labels; the future holds the class index that was recorded before each, once they are on the disk.
+        """Queue labels; the future is completed when they are on the disk.
 
         Raises:
             StatisticsUnavailable: if too many labels are waiting, or the writer is closed.
         """
         batch = LabelBatch(labels)
         with self._changed:
-            self._refuse_if_closed()
+            self._check_open()
             if self._waiting_labels + len(labels) > MAX_WAITING_LABELS:
                 raise StatisticsUnavailable(
-                    f"{self._waiting_labels:,} labels are waiting to be written, and with {len(labels):,} more they "
-                    f"would be over {MAX_WAITING_LABELS:,}; send these again later"
+                    f"{self._waiting_labels:,} labels are waiting to be written, and {len(labels):,} more would exceed "
+                    f"the limit of {MAX_WAITING_LABELS:,}; send them again later"
                 )
             self._waiting_labels += len(labels)
-            self._label_batches.append(batch)
+            self._batches.append(batch)
             self._changed.notify()
         return batch.future
 
     def execute(self, run: Callable[[Connection], T]) -> Future[T]:
-        """Queue something else to be done in a transaction; the future holds what it returned, once that is committed.
+        """Queue other work for a transaction; the future holds its result once that is committed.
 
         Raises:
             StatisticsUnavailable: if the writer is closed.
         """
         task = WriteTask(run)
         with self._changed:
-            self._refuse_if_closed()
+            self._check_open()
             self._tasks.append(task)
             self._changed.notify()
         return task.future
 
-    def count(self, model: str, version: int, predicted: int, count: int) -> None:
-        """Add to the counts in memory.
+    def count(self, version: ModelVersion, predicted: int, count: int) -> None:
+        """Add to the prediction counts in memory.
 
         Raises:
             StatisticsUnavailable: if the writer is closed.
         """
         with self._changed:
-            self._refuse_if_closed()
-            minute = now_ms() // MS_PER_MINUTE
-            self._counts[model, version, int(predicted), minute] += count  # numpy's integers cannot be written
+            self._check_open()
+            minute = self._clock() // MS_PER_MINUTE
+            self._counts[version, int(predicted), minute] += count  # numpy's integers cannot be written
             self._changes += 1
             if self._flush_at == inf:
-                self._flush_at = time.monotonic() + FLUSH_INTERVAL_S
+                self._flush_at = time.monotonic() + self._flush_interval_s
                 self._changed.notify()
 
     @contextmanager
-    def holding_counts(self) -> Iterator[Counts]:
-        """What is counted but not in the database; none of it gets there before the block is left."""
-        with self._counts_landing:
+    def unwritten_counts(self) -> Iterator[Counts]:
+        """The counts that are not in the database; none of them is committed before the block ends."""
+        with self._commit_lock:
             with self._changed:
                 unwritten = self._counts + self._counts_in_flight
             yield unwritten
 
-    def _refuse_if_closed(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise StatisticsUnavailable("the statistics are closed: the server is stopping")
 
@@ -174,94 +190,93 @@ class StatisticsWriter:
         while (group := self._next_group()) is not None:
             try:
                 results, previous = self._write(group)
-            except Exception as error:  # whatever it was, callers must hear of it, and the next group be tried
+            except Exception as error:  # of any kind: the requests must fail, and the next group must be tried
                 self._fail(group, error)
             else:
-                self._answer(group, results, previous)
+                self._complete(group, results, previous)
         self._disconnect()
 
     def _next_group(self) -> Group | None:
         """Wait until there is something to write, and take all of it; None when closed and nothing is left."""
         with self._changed:
-            while not (self._label_batches or self._tasks or self._closed or time.monotonic() >= self._flush_at):
+            while not (self._batches or self._tasks or self._closed or time.monotonic() >= self._flush_at):
                 self._changed.wait(None if self._flush_at == inf else max(0.0, self._flush_at - time.monotonic()))
-            if not (self._label_batches or self._tasks or self._counts):
+            if not (self._batches or self._tasks or self._counts):
                 return None
-            # From here on a caller who gives up cannot cancel; what was cancelled before is not written.
-            label_batches = [each for each in self._label_batches if each.future.set_running_or_notify_cancel()]
-            group = Group(label_batches, self._tasks, self._counts)
-            self._label_batches, self._tasks, self._counts = [], [], Counter()
+            # batches that were cancelled before this moment are not written; later cancelling has no effect
+            batches = [batch for batch in self._batches if batch.future.set_running_or_notify_cancel()]
+            group = Group(batches, self._tasks, self._counts)
+            self._batches, self._tasks, self._counts = [], [], Counter()
             self._waiting_labels, self._counts_in_flight, self._flush_at = 0, group.counts, inf
             return group
 
     def _write(self, group: Group) -> tuple[list[Any], list[Previous]]:
-        """Write a group in one transaction; what its tasks returned, and the labels before its own."""
-        connection = self._sound_connection()
+        """Write a group in one transaction; return the results of its tasks and of its labels."""
+        connection = self._live_connection()
         with ExitStack() as after_commit:
             with self._database.writing(connection):
                 check_current(connection)
                 since_ms = updates.advance_revision(connection)
                 results = [task.run(connection) for task in group.tasks]
-                labels = [label for batch in group.label_batches for label in batch.labels]
-                previous = updates.upsert_labels(connection, labels, now_ms(), since_ms)
+                labels = [label for batch in group.batches for label in batch.labels]
+                previous = updates.upsert_labels(connection, labels, self._clock(), since_ms)
                 if group.counts:
                     updates.add_predictions(connection, group.counts)
-                    after_commit.enter_context(self._counts_landing)
+                    after_commit.enter_context(self._commit_lock)
             with self._changed:
                 self._counts_in_flight = Counter()
                 self._changes += 1
         self._used_at = time.monotonic()
         return results, previous
 
-    def _sound_connection(self) -> Connection:
-        """The one that there is; another, if that broke while it was idle: nobody need be refused for it."""
+    def _live_connection(self) -> Connection:
+        """The current connection, or a new one if it broke while it was idle."""
         idle_s = time.monotonic() - self._used_at
-        if self._connection is not None and idle_s > IDLE_S and not self._database.is_sound(self._connection):
+        if self._connection is not None and idle_s > self._max_idle_s and not self._database.is_alive(self._connection):
             self._disconnect()
         if self._connection is None:
             self._connection = self._connect()
         return self._connection
 
-    def _answer(self, group: Group, results: list[Any], previous: list[Previous]) -> None:
+    def _complete(self, group: Group, results: list[Any], previous: list[Previous]) -> None:
         if self._failing:
-            logger.info("statistics are written again")
+            logger.info("statistics can be written again")
             self._failing = False
-            self._trouble.reset()
+            self._problems.reset()
         for task, result in zip(group.tasks, results, strict=True):
             task.future.set_result(result)
         start = 0
-        for batch in group.label_batches:
+        for batch in group.batches:
             end = start + len(batch.labels)
             batch.future.set_result(previous[start:end])
             start = end
 
     def _fail(self, group: Group, error: Exception) -> None:
         self._disconnect()
-        self._trouble.log(f"statistics are not written, labels are refused: {error}")
+        self._problems.log(f"statistics cannot be written, and labels are rejected: {error}")
         self._failing = True
-        waiting = joined(group.counts)
+        kept = coarsen(group.counts)
         with self._changed:
             self._counts_in_flight = Counter()
             if self._closed:
                 if group.counts:
-                    logger.error("%d predictions could not be counted before the end", group.counts.total())
-            elif waiting:
-                self._counts.update(waiting)
-                self._flush_at = time.monotonic() + FLUSH_INTERVAL_S
-        requests: list[WriteTask | LabelBatch] = [*group.tasks, *group.label_batches]
+                    logger.error("%d predictions were not counted before the server stopped", group.counts.total())
+            elif kept:
+                self._counts.update(kept)
+                self._flush_at = time.monotonic() + self._flush_interval_s
+        requests: list[WriteTask | LabelBatch] = [*group.tasks, *group.batches]
         for request in requests:
-            failure = StatisticsUnavailable(str(error))  # each its own: whoever raises one adds to its traceback
+            failure = StatisticsUnavailable(str(error))  # one for each: raising it adds to its traceback
             failure.__cause__ = error
             request.future.set_exception(failure)
 
-    def _connect(self, migration_patience_s: float | None = None) -> Connection:
+    def _connect(self, migration_timeout_s: float | None = None) -> Connection:
         connection = self._database.connect()
         try:
-            with preparing(self._database, connection, migration_patience_s):
-                updates.advance_revision(connection)  # finds out now if the database can only be read
-                for (model, version), classes in list(self._known.items()):
-                    stored = updates.register(connection, model, version, classes)
-                    updates.check_classes(model, version, stored, classes)
+            with migrating(self._database, connection, migration_timeout_s):
+                updates.advance_revision(connection)  # fails now if the database is read-only
+                for version, classes in list(self._known.items()):
+                    updates.check_classes(version, updates.register(connection, version, classes), classes)
         except BaseException:
             connection.close()
             raise
@@ -269,6 +284,27 @@ class StatisticsWriter:
 
     def _disconnect(self) -> None:
         if self._connection is not None:
-            with suppress(SQLAlchemyError):  # it may be the reason for which it is given up
+            with suppress(SQLAlchemyError):  # the connection may be broken
                 self._connection.close()
             self._connection = None
+
+
+def coarsen(counts: Counts, limit: int = MAX_WAITING_COUNTS) -> Counts:
+    """Merge minutes into spans of 2, 4, 8 … minutes until there are at most `limit` counts.
+
+    A span's count goes to its first minute that has one. The totals by version and class do not change, so at least one
+    count remains for each of these.
+    """
+    if len(counts) <= limit:
+        return counts
+    first, last = min(key[-1] for key in counts), max(key[-1] for key in counts)
+    minutes = 1 if len({key[:-1] for key in counts}) <= limit else max(1, last - first)
+    while len(counts) > limit and minutes <= last - first:
+        minutes *= 2
+        merged: Counts = Counter()
+        begins: dict[tuple[ModelVersion, int, int], int] = {}
+        for (version, predicted, minute), count in sorted(counts.items()):
+            begin = begins.setdefault((version, predicted, (minute - first) // minutes), minute)
+            merged[version, predicted, begin] += count
+        counts = merged
+    return counts

@@ -10,14 +10,13 @@ import grpc
 import pytest
 
 from serving.client import Client, ClientError
-from serving.statistics import retention
 from serving.statistics.retention import Retention
 from serving.statistics.store import StatisticsStore
 from serving.tokens.keyring import Keyring
 from serving.tokens.tokens import PredictionRecord
 from tests.support.bundles import write_bundle
 from tests.support.servers import running_server
-from tests.support.statistics import CAT, CLASSES, label, rows
+from tests.support.statistics import CAT, CLASSES, PETS, label, rows
 from tests.support.waiting import LIMIT_S, eventually
 
 DAY_MS = 86_400_000
@@ -53,16 +52,13 @@ def test_old_labels_are_dropped_and_totals_stay(tmp_path: Path) -> None:
         assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.OUT_OF_RANGE, "WINDOW_FORGOTTEN")
 
 
-def test_more_labels_than_one_transaction_drops_go_and_an_end_does_not_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "AT_ONCE", 10)
+def test_old_labels_are_deleted_in_several_transactions_and_the_thread_stops(tmp_path: Path) -> None:
     file = tmp_path / "statistics.sqlite"
     with StatisticsStore(file) as store:
-        store.register_version("pets", 1, CLASSES)
+        store.register_version(PETS, CLASSES)
         store.record([label(CAT, at_ms=index) for index in range(95)]).result(LIMIT_S)
         store.record([label(CAT, at_ms=time.time_ns() // 1_000_000)]).result(LIMIT_S)
-        with Retention(store, 1):
+        with Retention(store, 1, chunk_rows=10):
             assert eventually(lambda: rows(file, "SELECT count(*) FROM labels") == [(1,)])
         assert store.read()[0].confusion.total == 96
     assert "statistics-retention" not in [thread.name for thread in threading.enumerate()]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from serving.bundle.model_version import ModelVersion
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
-from tests.support.statistics import CAT, CLASSES, DOG, label, locked, matrix, predictions, rows
+from tests.support.statistics import CAT, CLASSES, DOG, PETS, label, locked, matrix, predictions, rows
 from tests.support.waiting import LIMIT_S, eventually
 
 
@@ -17,7 +18,7 @@ def test_many_threads_lose_and_double_nothing(store: StatisticsStore) -> None:
 
     def send(number: int) -> None:
         for index in range(each):
-            store.count_predictions("pets", 1, DOG)
+            store.count_predictions(PETS, DOG)
             sent = [label((number + index) % 2, predicted=DOG) for _ in range(index % 3 + 1)]
             assert store.record(sent).result(LIMIT_S) == [None] * len(sent)
             assert store.record(sent[:1]).result(LIMIT_S) == [sent[0].actual]
@@ -30,11 +31,13 @@ def test_many_threads_lose_and_double_nothing(store: StatisticsStore) -> None:
 
 def test_processes_that_start_together_share_a_new_file(path: Path) -> None:
     program = (
-        "import sys; from serving.statistics.store import StatisticsStore\n"
+        "import sys; from serving.bundle.model_version import ModelVersion\n"
+        "from serving.statistics.store import StatisticsStore\n"
         "sys.stdin.readline()\n"
         "for n in range(5):\n"
         "    with StatisticsStore(f'{sys.argv[1]}-{n}') as store:\n"
-        "        store.register_version('pets', 1, ['cat', 'dog']); store.count_predictions('pets', 1, 0)\n"
+        "        store.register_version(ModelVersion('pets', 1), ['cat', 'dog'])\n"
+        "        store.count_predictions(ModelVersion('pets', 1), 0)\n"
     )
     started = [
         subprocess.Popen([sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, text=True) for _ in range(4)
@@ -84,8 +87,8 @@ def test_close_writes_what_waits_and_refuses_what_comes_later(store: StatisticsS
     assert not path.with_name("statistics.db-wal").exists()
     for call in (
         lambda: store.record([label(CAT)]),
-        lambda: store.count_predictions("pets", 1, CAT),
-        lambda: store.register_version("pets", 2, CLASSES),
+        lambda: store.count_predictions(PETS, CAT),
+        lambda: store.register_version(ModelVersion("pets", 2), CLASSES),
     ):
         with pytest.raises(StatisticsUnavailable, match="closed"):
             call()

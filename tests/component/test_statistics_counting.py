@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.bundle.model_version import ModelVersion
 from serving.statistics.store import Label, StatisticsStore
 from serving.tokens.tokens import PredictionRecord
-from tests.support.statistics import CAT, CLASSES, DOG, label, locked, matrix, rows
+from tests.support.statistics import CAT, CLASSES, DOG, PETS, label, locked, matrix, rows
 from tests.support.waiting import LIMIT_S
 
 
@@ -69,7 +70,7 @@ def test_the_same_token_in_batches_that_are_written_together_counts_in_order(
 def test_numbers_as_an_engine_returns_them_are_recorded(store: StatisticsStore, path: Path) -> None:
     probabilities_K = np.array([0.25, 0.75], np.float32)
     best = probabilities_K.argmax()
-    store.count_predictions("pets", 1, best)  # type: ignore[arg-type]
+    store.count_predictions(PETS, best)  # type: ignore[arg-type]
     record = PredictionRecord(secrets.token_bytes(16), "pets", 1, best, probabilities_K[best], 0)  # type: ignore[arg-type]
     assert store.record([Label(record, np.int64(CAT))]).result(LIMIT_S) == [None]  # type: ignore[arg-type]
 
@@ -90,16 +91,16 @@ def test_ten_thousand_labels_are_recorded_at_once(any_store: StatisticsStore) ->
 
 
 def test_versions_are_read_in_order_and_apart(any_store: StatisticsStore) -> None:
-    any_store.register_version("pets", 10, CLASSES)
-    any_store.register_version("pets", 2, ("dog", "cat"))
-    any_store.register_version("birds", 7, ("owl", "jay", "tit"))
-    any_store.register_version("idle", 1, CLASSES)
+    any_store.register_version(ModelVersion("pets", 10), CLASSES)
+    any_store.register_version(ModelVersion("pets", 2), ("dog", "cat"))
+    any_store.register_version(ModelVersion("birds", 7), ("owl", "jay", "tit"))
+    any_store.register_version(ModelVersion("idle", 1), CLASSES)
     any_store.record([label(DOG), label(2, model="birds", version=7), label(CAT, version=10)]).result(LIMIT_S)
-    any_store.count_predictions("pets", 2, CAT, 5)
-    any_store.count_predictions("birds", 7, 2)
+    any_store.count_predictions(ModelVersion("pets", 2), CAT, 5)
+    any_store.count_predictions(ModelVersion("birds", 7), 2)
 
     everything = any_store.read()
-    assert [(each.model, each.version) for each in everything] == [("birds", 7), ("pets", 1), ("pets", 2), ("pets", 10)]
+    assert [str(each.version) for each in everything] == ["birds/7", "pets/1", "pets/2", "pets/10"]
     assert [each.predictions for each in everything] == [1, 1, 5, 1]  # what has a label was predicted
     assert [each.confusion.total for each in everything] == [1, 1, 0, 1]
     assert everything[2].classes == everything[2].confusion.classes == ("dog", "cat")

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, event
 
-from serving.statistics.database import open_database
-from serving.statistics.store import StatisticsStore, StatisticsUnavailable
-from tests.support.statistics import CAT, CLASSES, DOG, fails, label, locked, matrix, predictions, rows
+from serving.bundle.model_version import ModelVersion
+from serving.statistics.store import StatisticsStore, StatisticsUnavailable, open_database
+from tests.support.statistics import CAT, CLASSES, DOG, PETS, SHORT_S, fails, label, locked, matrix, predictions, rows
 from tests.support.waiting import LIMIT_S
 
 
@@ -34,15 +34,17 @@ def test_commits_are_synced_to_the_disk(path: Path) -> None:
 KILLED = """
 import os, random, sys, threading, time
 from serving.statistics.store import Label, StatisticsStore
+from serving.bundle.model_version import ModelVersion
 from serving.tokens.tokens import PredictionRecord
 
+PETS = ModelVersion("pets", 1)
 store = StatisticsStore(sys.argv[1])
-store.register_version("pets", 1, ["cat", "dog"])
+store.register_version(PETS, ["cat", "dog"])
 
 def load():
     mine = []
     while True:
-        store.count_predictions("pets", 1, 0, 10)
+        store.count_predictions(PETS, 0, 10)
         labels = [Label(PredictionRecord(os.urandom(16), "pets", 1, 0, 0.5, 0), random.randrange(2)) for _ in range(9)]
         labels.append(Label(labels[0].record, 1 - labels[0].actual))
         store.record(labels).result()
@@ -80,12 +82,12 @@ def test_no_acknowledged_label_is_lost_when_the_process_is_killed(path: Path) ->
 
 
 def test_a_locked_file_refuses_labels_until_it_is_free(store: StatisticsStore, path: Path) -> None:
-    store.count_predictions("pets", 1, CAT, 3)
+    store.count_predictions(PETS, CAT, 3)
     with locked(path):
         fails(store.record([label(DOG)]), "database is locked")
-        store.count_predictions("pets", 1, CAT, 4)
+        store.count_predictions(PETS, CAT, 4)
         with pytest.raises(StatisticsUnavailable, match="database is locked"):
-            store.register_version("pets", 2, CLASSES)
+            store.register_version(ModelVersion("pets", 2), CLASSES)
         assert predictions(store) == 7  # reads do not wait for writers
         assert matrix(store) == [[0, 0], [0, 0]]
     assert store.record([label(CAT)]).result(LIMIT_S) == [None]
@@ -95,7 +97,7 @@ def test_a_locked_file_refuses_labels_until_it_is_free(store: StatisticsStore, p
 
 def test_a_full_disk_refuses_labels_until_there_is_room(store: StatisticsStore, path: Path) -> None:
     store.record([label(CAT) for _ in range(100)]).result(LIMIT_S)
-    store.count_predictions("pets", 1, CAT, 3)
+    store.count_predictions(PETS, CAT, 3)
     room = path.with_name("statistics.db-wal").stat().st_size + 20_000
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # beyond it, the kernel refuses to write to any file
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
@@ -116,8 +118,8 @@ def test_a_file_that_was_moved_away_refuses_labels_until_it_is_back(store: Stati
     aside = path.with_name("aside.db")
     path.rename(aside)
 
-    fails(store.record([label(DOG)]), "is gone")
-    with pytest.raises(StatisticsUnavailable, match="is gone"):
+    fails(store.record([label(DOG)]), "was deleted")
+    with pytest.raises(StatisticsUnavailable, match="was deleted"):
         store.read()
     assert not path.exists()
 
@@ -136,7 +138,7 @@ def test_labels_that_were_written_to_a_file_as_it_went_away_are_not_acknowledged
 
     event.listen(Engine, "commit", move_away)
     try:
-        fails(store.record([label(DOG)]), "is gone")
+        fails(store.record([label(DOG)]), "was deleted")
     finally:
         event.remove(Engine, "commit", move_away)
 
@@ -146,7 +148,7 @@ def test_a_restored_backup_is_taken_without_the_log_of_the_old_file(store: Stati
     backup = path.with_name("backup.db")
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
         source.backup(target)
-    store.register_version("pets", 2, CLASSES)
+    store.register_version(ModelVersion("pets", 2), CLASSES)
     store.record([label(DOG)]).result(LIMIT_S)
 
     shutil.copy(backup, path.with_name("restored.db"))
@@ -173,8 +175,8 @@ def test_a_file_that_was_emptied_refuses_labels_until_a_backup_is_in_its_place(
     shutil.copy(path, backup)
     os.truncate(path, 0)
 
-    fails(store.record([label(DOG)]), "put a backup in its place")
-    fails(store.record([label(DOG)]), "is empty: put a backup in its place")
+    fails(store.record([label(DOG)]), "restore a backup")
+    fails(store.record([label(DOG)]), "is empty: restore a backup")
     with pytest.raises(StatisticsUnavailable, match="is empty"):
         store.read()
 
@@ -201,12 +203,12 @@ def test_a_file_that_was_cut_short_takes_no_label(store: StatisticsStore, path: 
     rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     os.truncate(path, path.stat().st_size // 8192 * 4096)
     for _ in range(3):
-        fails(store.record([label(DOG)]), "cut short|damaged")
+        fails(store.record([label(DOG)]), "truncated|damaged")
 
 
 def test_a_vacuum_costs_nothing_but_an_attempt(store: StatisticsStore, path: Path) -> None:
     store.record([label(CAT, at_ms=1) for _ in range(5_000)]).result(LIMIT_S)
-    store.forget_labels(before_ms=2, most=10_000)
+    store.delete_labels(before_ms=2, limit=10_000)
     rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     rows(path, "VACUUM")
     rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -218,8 +220,8 @@ def test_a_vacuum_costs_nothing_but_an_attempt(store: StatisticsStore, path: Pat
 
 def test_a_file_that_became_read_only_refuses_labels_until_it_can_be_written(ordinary_user: Path) -> None:
     path = ordinary_user / "statistics.db"
-    with StatisticsStore(path) as store:
-        store.register_version("pets", 1, CLASSES)
+    with StatisticsStore(path, lock_timeout_s=SHORT_S) as store:
+        store.register_version(PETS, CLASSES)
         with locked(path):
             path.chmod(0o444)
             fails(store.record([label(DOG)]), "locked")  # so that it connects anew: what is open stays writable
@@ -253,7 +255,7 @@ def ordinary_user(path: Path) -> Iterator[Path]:
 def test_counts_that_cannot_be_written_on_close_are_reported(
     store: StatisticsStore, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.count_predictions("pets", 1, CAT, 42)
+    store.count_predictions(PETS, CAT, 42)
     with locked(path):
         store.close()
     assert "42 predictions" in caplog.text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
-from tests.support.statistics import CAT, CLASSES, label, rows
+from tests.support.statistics import CAT, CLASSES, PETS, label, rows
 from tests.support.waiting import LIMIT_S
 
 
@@ -58,7 +58,7 @@ def test_paths_may_hold_any_character(tmp_path: Path) -> None:
     odd = tmp_path / "what? 100% #1 & é"
     odd.mkdir()
     with StatisticsStore(odd / "a?mode=ro.db") as store:
-        store.register_version("pets", 1, CLASSES)
+        store.register_version(PETS, CLASSES)
         store.record([label(CAT)]).result(LIMIT_S)
     assert rows(odd / "a?mode=ro.db", "SELECT count(*) FROM labels") == [(1,)]
     assert [json.loads(classes) for (classes,) in rows(odd / "a?mode=ro.db", "SELECT classes FROM versions")] == [

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, inspect
 
-from serving.statistics.database import open_database
-from serving.statistics.migrations import MIGRATIONS, migrate
-from serving.statistics.schema import METADATA
-from serving.statistics.store import StatisticsStore, StatisticsUnavailable, Window
+from serving.statistics.schema import METADATA, MIGRATIONS, migrate
+from serving.statistics.store import StatisticsStore, StatisticsUnavailable, Window, open_database
 from tests.support.statistics import CAT, DOG, LONG_AGO_MS, fails, label, rows
 from tests.support.waiting import LIMIT_S
 
@@ -84,20 +82,26 @@ def test_migrations_end_at_the_tables_that_the_code_uses(url: str) -> None:
     database.close()
 
 
-def test_a_migration_that_fails_leaves_everything_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_that_fails_leaves_everything_as_it_was(old: Path) -> None:
     before = "\n".join(sqlite3.connect(old).iterdump())
-    monkeypatch.setattr("serving.statistics.migrations.MIGRATIONS", (*MIGRATIONS, ("CREATE TABLE nonsense (",)))
-    with pytest.raises(StatisticsUnavailable):
-        StatisticsStore(old)
+    database = open_database(old)
+    with (
+        closing(database.connect()) as connection,
+        pytest.raises(StatisticsUnavailable, match="syntax|incomplete"),
+        database.writing(connection),
+    ):
+        migrate(connection, (*MIGRATIONS, ("CREATE TABLE nonsense (",)))
     assert "\n".join(sqlite3.connect(old).iterdump()) == before
 
 
 def test_replicas_that_start_together_migrate_once(url: str) -> None:
     program = (
-        "import sys; from serving.statistics.store import StatisticsStore\n"
+        "import sys; from serving.bundle.model_version import ModelVersion\n"
+        "from serving.statistics.store import StatisticsStore\n"
         "sys.stdin.readline()\n"
         "with StatisticsStore(sys.argv[1]) as store:\n"
-        "    store.register_version('pets', 1, ['cat', 'dog']); store.count_predictions('pets', 1, 0)\n"
+        "    store.register_version(ModelVersion('pets', 1), ['cat', 'dog'])\n"
+        "    store.count_predictions(ModelVersion('pets', 1), 0)\n"
     )
     command = [sys.executable, "-c", program, url]
     started = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(3)]

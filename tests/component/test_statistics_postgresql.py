@@ -10,26 +10,24 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from serving.statistics import postgresql as statistics_postgresql
-from serving.statistics import writer as statistics_writer
+from serving.statistics.postgresql import WRITE_LOCK, PostgresqlDatabase
 from serving.statistics.store import Label, StatisticsStore, StatisticsUnavailable
 from tests.support.postgresql import PASSWORD, Postgresql
-from tests.support.statistics import CAT, CLASSES, DOG, fails, label, matrix, predictions
+from tests.support.statistics import CAT, CLASSES, DOG, PETS, SHORT_S, fails, label, matrix, predictions
 from tests.support.waiting import LIMIT_S, eventually
 
 
 @pytest.fixture
-def shared(postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch) -> str:
+def shared(postgresql: Postgresql) -> str:
     """The URL of an empty database."""
-    monkeypatch.setattr(statistics_postgresql, "LOCK_TIMEOUT_S", 0.3)
     return postgresql.create()
 
 
 @pytest.fixture
 def replicas(shared: str) -> Iterator[tuple[StatisticsStore, StatisticsStore]]:
     with StatisticsStore(shared) as one, StatisticsStore(shared) as other:
-        one.register_version("pets", 1, CLASSES)
-        other.register_version("pets", 1, CLASSES)
+        one.register_version(PETS, CLASSES)
+        other.register_version(PETS, CLASSES)
         yield one, other
 
 
@@ -71,8 +69,8 @@ def test_a_correction_at_another_replica_moves_the_count_once(
 
 def test_predictions_of_replicas_add_up(replicas: tuple[StatisticsStore, StatisticsStore]) -> None:
     for store in replicas:
-        store.count_predictions("pets", 1, CAT, 5)
-        store.register_version("pets", 1, CLASSES)
+        store.count_predictions(PETS, CAT, 5)
+        store.register_version(PETS, CLASSES)
     assert [predictions(store) for store in replicas] == [10, 10]
 
 
@@ -88,7 +86,7 @@ def test_labels_are_refused_while_the_database_is_down_and_none_is_acknowledged_
         nonlocal refused
         while not stop.is_set():
             sent = [label(DOG) for _ in range(5)]
-            store.count_predictions("pets", 1, CAT, 5)
+            store.count_predictions(PETS, CAT, 5)
             try:
                 store.record(sent).result(LIMIT_S)
                 acknowledged.extend(each.record.id for each in sent)
@@ -122,11 +120,10 @@ def test_labels_are_refused_while_the_database_is_down_and_none_is_acknowledged_
 
 
 def test_a_restart_that_nobody_waited_for_refuses_nothing(
-    shared: str, postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    shared: str, postgresql: Postgresql, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(statistics_writer, "IDLE_S", 0.0)
-    with StatisticsStore(shared) as store:
-        store.register_version("pets", 1, CLASSES)
+    with StatisticsStore(shared, max_idle_s=0.0) as store:
+        store.register_version(PETS, CLASSES)
         postgresql.stop("immediate")
         postgresql.start()
         assert store.record([label(DOG)]).result(LIMIT_S) == [None]
@@ -136,7 +133,7 @@ def test_a_restart_that_nobody_waited_for_refuses_nothing(
 def test_a_database_that_became_read_only_refuses_labels_until_it_is_writable(shared: str) -> None:
     name = shared.rpartition("/")[2]
     with StatisticsStore(shared) as store, psycopg.connect(shared, autocommit=True) as administrator:
-        store.register_version("pets", 1, CLASSES)
+        store.register_version(PETS, CLASSES)
         administrator.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         others = "pid <> pg_backend_pid() AND datname = %s"
         end_others = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"
@@ -153,10 +150,10 @@ def test_a_database_that_became_read_only_refuses_labels_until_it_is_writable(sh
 
 
 def test_a_writer_that_hangs_holds_up_others_no_longer_than_the_lock_timeout(shared: str) -> None:
-    with StatisticsStore(shared) as store:
-        store.register_version("pets", 1, CLASSES)
+    with StatisticsStore(shared, lock_timeout_s=SHORT_S) as store:
+        store.register_version(PETS, CLASSES)
         with psycopg.connect(shared) as hanging:
-            hanging.execute(f"SELECT pg_advisory_xact_lock({statistics_postgresql.WRITE_LOCK})")
+            hanging.execute(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
             fails(store.record([label(DOG)]), "lock timeout")
             assert matrix(store) == [[0, 0], [0, 0]]  # reads do not wait
         assert store.record([label(CAT)]).result(LIMIT_S) == [None]
@@ -166,7 +163,7 @@ def test_commits_are_synced_though_the_database_does_not_by_default(shared: str)
     name = shared.rpartition("/")[2]
     with psycopg.connect(shared, autocommit=True) as administrator:
         administrator.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
-    database = statistics_postgresql.PostgresqlDatabase(make_url(shared))
+    database = PostgresqlDatabase(make_url(shared))
     with database.connect() as connection:
         with database.writing(connection):
             assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
@@ -190,7 +187,7 @@ def test_a_wrong_password_or_a_database_that_is_not_there_is_said_without_the_pa
 def test_the_url_may_be_written_as_others_write_it(shared: str) -> None:
     for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
         with StatisticsStore(f"{scheme}://{shared.partition('://')[2]}?sslmode=prefer&connect_timeout=3") as store:
-            store.register_version("pets", 1, CLASSES)
+            store.register_version(PETS, CLASSES)
             token = secrets.token_bytes(16)
             assert store.record([label(CAT, token=token)]).result(LIMIT_S) == [None]
 
@@ -199,6 +196,6 @@ def test_a_database_without_an_encoding_will_do(postgresql: Postgresql) -> None:
     """What `initdb` makes where no locale is set."""
     classes = ("Kätzchen", "犬")
     with StatisticsStore(postgresql.create("SQL_ASCII")) as store:
-        store.register_version("pets", 1, classes)
-        assert store.classes_of("pets", 1) == classes
+        store.register_version(PETS, classes)
+        assert store.classes_of(PETS) == classes
         assert store.record([label(CAT)]).result(LIMIT_S) == [None]

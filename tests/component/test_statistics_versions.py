@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from serving.bundle.model_version import ModelVersion
 from serving.statistics.store import Label, StatisticsStore
-from tests.support.statistics import CAT, CLASSES, DOG, label, matrix
+from tests.support.statistics import CAT, CLASSES, DOG, PETS, label, matrix
 from tests.support.waiting import LIMIT_S
 
 
@@ -14,44 +15,44 @@ def test_classes_stay_known_after_the_model_is_gone(store: StatisticsStore, path
     store.close()
 
     with StatisticsStore(path) as later:
-        assert later.classes_of("pets", 1) == CLASSES
-        assert later.classes_of("pets", 2) is None
+        assert later.classes_of(PETS) == CLASSES
+        assert later.classes_of(ModelVersion("pets", 2)) is None
         assert later.record([label(CAT)]).result(LIMIT_S) == [None]
         assert matrix(later) == [[1, 0], [1, 0]]
 
 
 def test_a_version_keeps_the_classes_that_it_was_registered_with(store: StatisticsStore) -> None:
-    store.register_version("pets", 1, list(CLASSES))
+    store.register_version(PETS, list(CLASSES))
 
-    with pytest.raises(ValueError, match=r"pets version 1 .*\['cat', 'dog'\].*\['dog', 'cat'\].*new version"):
-        store.register_version("pets", 1, ("dog", "cat"))
-    assert store.classes_of("pets", 1) == CLASSES
+    with pytest.raises(ValueError, match=r"pets/1 .*\['cat', 'dog'\].*\['dog', 'cat'\].*new version"):
+        store.register_version(PETS, ("dog", "cat"))
+    assert store.classes_of(PETS) == CLASSES
     assert store.record([label(DOG)]).result(LIMIT_S) == [None]
 
 
 @pytest.mark.parametrize("version", [0, -1, 2**63])
 def test_versions_that_cannot_be_stored_are_refused(store: StatisticsStore, version: int) -> None:
     with pytest.raises(ValueError, match=r"1 to 2\^63 - 1"):
-        store.register_version("pets", version, CLASSES)
+        store.register_version(ModelVersion("pets", version), CLASSES)
 
 
 def test_a_version_of_thousands_of_classes_is_refused_in_a_message_of_readable_length(store: StatisticsStore) -> None:
     many = [f"class {index}" for index in range(5_000)]
-    store.register_version("many", 1, many)
+    store.register_version(ModelVersion("many", 1), many)
 
     with pytest.raises(ValueError, match="5000 in all") as caught:
-        store.register_version("many", 1, many[::-1])
+        store.register_version(ModelVersion("many", 1), many[::-1])
     assert len(str(caught.value)) < 2_000
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (label(2), "actual is 2; pets version 1 has 2 classes: 0 to 1"),
+        (label(2), "actual is 2; pets/1 has 2 classes: 0 to 1"),
         (label(-1), "actual is -1"),
         (label(CAT, predicted=2), "predicted is 2"),
-        (label(CAT, version=2), "pets version 2 is not registered"),
-        (label(CAT, model="cars"), "cars version 1 is not registered"),
+        (label(CAT, version=2), "pets/2 is not registered"),
+        (label(CAT, model="cars"), "cars/1 is not registered"),
     ],
 )
 def test_labels_that_no_version_can_have_are_refused_with_their_batch(
@@ -64,6 +65,6 @@ def test_labels_that_no_version_can_have_are_refused_with_their_batch(
 
 def test_predictions_that_no_version_can_make_are_refused(store: StatisticsStore) -> None:
     with pytest.raises(ValueError, match="0 to 1"):
-        store.count_predictions("pets", 1, 2)
+        store.count_predictions(PETS, 2)
     with pytest.raises(ValueError, match="not registered"):
-        store.count_predictions("pets", 2, CAT)
+        store.count_predictions(ModelVersion("pets", 2), CAT)

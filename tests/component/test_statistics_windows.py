@@ -5,29 +5,16 @@ import secrets
 
 import pytest
 
-from serving.statistics import writer as statistics_writer
 from serving.statistics.store import Label, StatisticsStore, Window, WindowExpired
-from tests.support.statistics import CAT, DOG, LONG_AGO_MS, label, matrix
+from tests.support.statistics import CAT, DOG, LONG_AGO_MS, PETS, Clock, label, matrix
 from tests.support.waiting import LIMIT_S, eventually
 
 MINUTE_MS = 60_000
 
 
-class Clock:
-    """The time of day, as the test says."""
-
-    def __init__(self, now_ms: int) -> None:
-        self.now_ms = now_ms
-
-    def __call__(self) -> int:
-        return self.now_ms
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock(LONG_AGO_MS)
-    monkeypatch.setattr(statistics_writer, "now_ms", clock)
-    return clock
+@pytest.fixture(autouse=True)
+def _set(clock: Clock) -> None:
+    clock.now_ms = LONG_AGO_MS
 
 
 def totals(store: StatisticsStore, start_ms: int | None = None, end_ms: int | None = None) -> tuple[int, int]:
@@ -46,7 +33,7 @@ def test_a_window_takes_the_label_at_its_start_and_leaves_the_one_at_its_end(any
 def test_predictions_are_taken_by_the_minutes_that_a_window_touches(any_store: StatisticsStore, clock: Clock) -> None:
     for minute, count in ((10, 1), (11, 20), (12, 300)):
         clock.now_ms = minute * MINUTE_MS + 30_000
-        any_store.count_predictions("pets", 1, CAT, count)
+        any_store.count_predictions(PETS, CAT, count)
 
     def check() -> None:
         eleven = 11 * MINUTE_MS
@@ -60,7 +47,7 @@ def test_predictions_are_taken_by_the_minutes_that_a_window_touches(any_store: S
 
     check()  # in memory
     any_store.record([]).result(LIMIT_S)
-    any_store.register_version("pets", 1, ("cat", "dog"))
+    any_store.register_version(PETS, ("cat", "dog"))
     check()  # in the database
 
 
@@ -108,12 +95,12 @@ def test_totals_and_windows_agree_with_the_labels_whatever_was_corrected(any_sto
 def test_a_clock_that_jumps_back_loses_and_doubles_nothing(any_store: StatisticsStore, clock: Clock) -> None:
     token = secrets.token_bytes(16)
     sent = label(CAT, token=token, at_ms=clock.now_ms)
-    any_store.count_predictions("pets", 1, CAT)
+    any_store.count_predictions(PETS, CAT)
     any_store.record([sent]).result(LIMIT_S)
     newest_ms = clock.now_ms
     clock.now_ms -= 3_600_000
 
-    any_store.count_predictions("pets", 1, CAT)
+    any_store.count_predictions(PETS, CAT)
     assert any_store.record([sent]).result(LIMIT_S) == [CAT]
     assert any_store.record([label(DOG, token=token, at_ms=newest_ms)]).result(LIMIT_S) == [CAT]
     assert eventually(lambda: any_store.read()[0].predictions == 2)
@@ -127,7 +114,7 @@ def test_forgotten_labels_stay_in_the_totals_and_cannot_be_recorded_again(any_st
     old, new = label(DOG, at_ms=1_000), label(CAT, at_ms=5_000)
     any_store.record([old, new]).result(LIMIT_S)
 
-    assert any_store.forget_labels(5_000, 10) == 1
+    assert any_store.delete_labels(5_000, 10) == 1
     assert matrix(any_store) == [[1, 0], [1, 0]]
     too_old, again = any_store.record([Label(old.record, CAT), new]).result(LIMIT_S)
     assert isinstance(too_old, ValueError)
@@ -144,8 +131,8 @@ def test_forgotten_labels_stay_in_the_totals_and_cannot_be_recorded_again(any_st
 def test_labels_once_forgotten_stay_so_when_the_clock_jumps_back(any_store: StatisticsStore) -> None:
     old = label(DOG, at_ms=1_000)
     any_store.record([old]).result(LIMIT_S)
-    any_store.forget_labels(5_000, 10)
-    any_store.forget_labels(500, 10)
+    any_store.delete_labels(5_000, 10)
+    any_store.delete_labels(500, 10)
 
     [too_old] = any_store.record([old]).result(LIMIT_S)
     assert isinstance(too_old, ValueError)

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from serving.bundle.model_version import ModelVersion
 from serving.client import AsyncClient, Client
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
@@ -184,8 +185,8 @@ def test_a_watcher_that_does_not_read_holds_up_nobody_else_and_a_stop_for_its_gr
     state = tmp_path / "state"
     state.mkdir()
     with StatisticsStore(state / "statistics.sqlite") as store:
-        store.register_version("wide", 1, [f"class {index}" for index in range(1_500)])
-        store.count_predictions("wide", 1, 0)  # megabytes of zeros, more than the connection takes unread
+        store.register_version(ModelVersion("wide", 1), [f"class {index}" for index in range(1_500)])
+        store.count_predictions(ModelVersion("wide", 1), 0)  # megabytes of zeros, more than the connection takes unread
     with stoppable_server(models, state, "--grace", 2) as (server, address), stub_of(address) as stub:
         unlimited = [("grpc.max_receive_message_length", -1)]
         with grpc.insecure_channel(address, unlimited) as channel:

@@ -103,7 +103,7 @@ def test_predict_with_a_label_records_it(address: str, images: Path) -> None:
     [
         (["--model", "birds"], "models/birds is not served here; there is models/colours/versions/1"),
         (["--views", "99"], "views is 99; 1 to 16 are allowed"),
-        (["--label", "cat"], "'cat' is no class of models/colours/versions/1; its classes are blue, green, red"),
+        (["--label", "cat"], "'cat' is not a class of models/colours/versions/1; its classes are blue, green, red"),
     ],
 )
 def test_predict_prints_why_the_server_refuses(address: str, images: Path, arguments: list[str], message: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from serving.bundle.model_version import ModelVersion
 from serving.client import Client
 from serving.statistics.store import Label, StatisticsStore
 from serving.tokens.tokens import PredictionRecord
@@ -166,7 +167,7 @@ def test_each_label_is_one_row(labelled: Path, tmp_path: Path) -> None:
 
 def test_an_export_may_be_of_one_model_and_a_time_window(labelled: Path, tmp_path: Path) -> None:
     with StatisticsStore(labelled / "statistics.sqlite") as store:
-        store.register_version("birds", 1, ["owl"])
+        store.register_version(ModelVersion("birds", 1), ["owl"])
     for arguments, count in (
         (["--model", "colours"], 3),
         (["--model", "colours/1", "--since", "1h"], 3),
@@ -204,7 +205,7 @@ def test_an_export_that_fails_prints_why_and_writes_nothing(labelled: Path, tmp_
 @pytest.mark.parametrize("name", ["labels.csv", "labels.parquet"])
 def test_an_export_to_a_full_disk_names_the_file_and_keeps_the_earlier_one(tmp_path: Path, name: str) -> None:
     with StatisticsStore(tmp_path / "statistics.sqlite") as store:
-        store.register_version("birds", 1, ["owl"])
+        store.register_version(ModelVersion("birds", 1), ["owl"])
         records = [PredictionRecord(os.urandom(16), "birds", 1, 0, 0.5, i) for i in range(5_000)]
         store.record([Label(record, 0) for record in records]).result(30)
     (tmp_path / name).write_text("earlier")
@@ -253,7 +254,7 @@ def test_an_export_ended_by_a_signal_keeps_the_earlier_file(
 def test_class_names_are_exported_unchanged(tmp_path: Path) -> None:
     names = ["=1+1", "a,b", 'say "owl"', "two\nlines", "Käuzchen 🦉", "", " "]
     with StatisticsStore(tmp_path / "statistics.sqlite") as store:
-        store.register_version("birds", 1, names)
+        store.register_version(ModelVersion("birds", 1), names)
         records = [PredictionRecord(bytes((i,)) * 16, "birds", 1, i, 0.5, i) for i in range(len(names))]
         store.record([Label(record, record.predicted) for record in records]).result(30)
     for out in (tmp_path / "labels.csv", tmp_path / "labels.parquet"):

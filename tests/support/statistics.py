@@ -1,4 +1,4 @@
-"""What tests of the statistics share: labels to record, and what was made of them."""
+"""Support for tests of the statistics: labels to record, and what the database holds."""
 
 import secrets
 import sqlite3
@@ -14,18 +14,33 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from PIL import Image
 
+from serving.bundle.model_version import ModelVersion
 from serving.client import Client, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.statistics.store import Label, StatisticsStore, StatisticsUnavailable
+from serving.system.times import now_ms
 from serving.tokens.tokens import PredictionRecord
 from tests.support.images import encoded
 from tests.support.waiting import LIMIT_S
 
 CAT, DOG = 0, 1
 CLASSES = ("cat", "dog")
+PETS = ModelVersion("pets", 1)
 LONG_AGO_MS = 1_700_000_000_123
+SHORT_S = 0.2
+"""Timeout of a store whose test waits for the timeout."""
 RED = encoded(Image.new("RGB", (80, 60), "red"), "PNG")
+
+
+class Clock:
+    """The time of day in Unix milliseconds: the real one until a test sets `now_ms`."""
+
+    def __init__(self) -> None:
+        self.now_ms: int | None = None
+
+    def __call__(self) -> int:
+        return now_ms() if self.now_ms is None else self.now_ms
 
 
 def label(
@@ -38,31 +53,31 @@ def label(
     probability: float = 0.75,
     at_ms: int = LONG_AGO_MS,
 ) -> Label:
-    """A label of a prediction of its own, unless `token` names one."""
+    """A label of a new prediction, or of the one whose ID `token` is."""
     id_ = token or secrets.token_bytes(16)
     return Label(PredictionRecord(id_, model, version, predicted, probability, at_ms), actual)
 
 
 def matrix(store: StatisticsStore, model: str = "pets", version: int = 1) -> list[list[int]]:
-    """Rows: what was true."""
+    """The confusion matrix; rows are actual classes."""
     statistics = store.read(model, version)
     return statistics[0].confusion.counts_KK.tolist() if statistics else [[0, 0], [0, 0]]
 
 
 def predictions(store: StatisticsStore) -> int:
-    """Of all versions."""
+    """How many predictions all versions made."""
     return sum(each.predictions for each in store.read())
 
 
 def rows(path: Path, query: str) -> list[Any]:
-    """What another process sees in a SQLite file."""
+    """Read a SQLite file as another process does."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(query).fetchall()
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """While another process writes to a SQLite file."""
+    """Hold the write lock of a SQLite file, as another process that writes does."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
@@ -70,7 +85,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def fails(future: Future[Any], message: str) -> None:
-    """A label was refused."""
+    """Assert that labels were rejected with a message."""
     with pytest.raises(StatisticsUnavailable, match=message):
         future.result(LIMIT_S)
 

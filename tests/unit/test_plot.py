@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.bundle.model_version import ModelVersion
 from serving.cli.plot import CORRECT, WHITE, draw_confusion_matrix, plot_confusion_matrix
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.pawserve.statistics import to_statistics
@@ -17,7 +18,9 @@ from serving.statistics.store import VersionStatistics
 def statistics(counts_KK: list[list[int]] | np.ndarray, name: str = "class") -> pb.ModelStatistics:
     counts_KK = np.array(counts_KK)
     classes = tuple(f"{name} {k}" for k in range(len(counts_KK)))
-    return to_statistics(VersionStatistics("pets", 1, classes, ConfusionMatrix(classes, counts_KK), 10, 0, to_bins([])))
+    return to_statistics(
+        VersionStatistics(ModelVersion("pets", 1), classes, ConfusionMatrix(classes, counts_KK), 10, 0, to_bins([]))
+    )
 
 
 def colours(image: Image.Image) -> set[tuple[int, int, int]]:

@@ -9,7 +9,7 @@ from serving.cli.errors import DONE, CommandError
 from serving.cli.signals import exit_on_signals
 from serving.cli.statistics_options import add_database_options, add_window_options, find_statistics
 from serving.statistics.database import StatisticsUnavailable
-from serving.statistics.export import CannotWrite, write_labels, writer_for
+from serving.statistics.export import ExportError, export_labels
 from serving.statistics.queries import Window, WindowExpired
 
 
@@ -32,13 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with exit_on_signals():
             source = find_statistics(arguments.statistics) or arguments.state / "statistics.sqlite"
-            count = write_labels(source, arguments.out, writer_for(arguments.out), name, version, window)
+            count = export_labels(source, arguments.out, name, version, window)
     except WindowExpired as error:
         since = datetime.fromtimestamp(error.labels_since_ms / 1000, UTC).isoformat(timespec="milliseconds")
         raise CommandError(
             f"labels of predictions before {since} are no longer stored; give a later --since"
         ) from error
-    except (CannotWrite, StatisticsUnavailable, ValueError) as error:
+    except (ExportError, StatisticsUnavailable, ValueError) as error:
         raise CommandError(str(error)) from error
     print(f"{count:,} labels written to {arguments.out}")
     return DONE

@@ -8,7 +8,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from serving.bundle.model_version import resource_name
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.api_errors import ApiError, Code, format_time, invalid, to_api_error
 from serving.rpc.classification import parse_model_name
@@ -80,7 +79,7 @@ class StatisticsService:
         name, version = selection
         sent: Sequence[VersionStatistics] | None = None
         async for statistics in self._newest(interval_s):
-            chosen = [each for each in statistics if name in (None, each.model) and version in (None, each.version)]
+            chosen = [each for each in statistics if each.version.matches(name, version)]
             if sent is None and name is not None and not chosen:
                 self._find(resource)
             if chosen != sent:  # a shutdown waits for it, since gRPC ends no call during a write
@@ -144,7 +143,7 @@ def to_statistics(statistics: VersionStatistics) -> pb.ModelStatistics:
     """The statistics of one version."""
     matrix = statistics.confusion
     message = pb.ModelStatistics(
-        model=resource_name(statistics.model, statistics.version),
+        model=statistics.version.resource,
         classes=statistics.classes,
         confusion_matrix=[pb.ConfusionRow(predicted=row_K) for row_K in matrix.counts_KK.tolist()],
         predictions=statistics.predictions,
