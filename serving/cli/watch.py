@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Sequence
 
-import grpc
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -13,6 +12,7 @@ from rich.text import Text
 from serving.cli.signals import raise_when_reader_ends
 from serving.cli.tables import statistics_to_dict, statistics_view
 from serving.client import Client, ClientError
+from serving.client.retries import is_retryable
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
 RETRY_S = 1.0
@@ -47,7 +47,7 @@ def _follow(client: Client, model: str, interval_s: float, view: "_Screen | _Pag
                 answered = connected = True
                 view.show(models)
         except ClientError as error:
-            if not answered or error.code != grpc.StatusCode.UNAVAILABLE:
+            if not answered or not is_retryable(error):
                 raise
             reason = error.message
         if connected:
