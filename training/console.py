@@ -1,4 +1,4 @@
-"""Progress of long work: bars on a terminal, a line every few seconds elsewhere. Everything goes to stderr."""
+"""Messages and progress on stderr: bars on a terminal, a line every few seconds elsewhere."""
 
 import sys
 import time
@@ -14,20 +14,30 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
-    """One line for the person who waits; never parsed as markup."""
+    """Print one line; never parsed as markup."""
     console.print(message, markup=False)
 
 
 @contextmanager
 def progress(title: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
-    """A bar for work with a known end.
+    """Show the progress of work with a known end.
 
     Yields:
-        Called with (done, total) whenever there is news, from one thread.
+        A function to call with (done, total), from one thread.
     """
     rate = _Rate(unit)
     if not console.is_terminal:
-        yield _lines(title, unit, rate)
+        last = time.monotonic()
+
+        def write_line(done: int, total: int) -> None:
+            nonlocal last
+            words = f", {rate.after(done)}".removesuffix(", ")
+            now = time.monotonic()
+            if not console.quiet and (now - last >= LINE_EVERY_S or done == total > 0):
+                last = now
+                sys.stderr.write(f"{title}: {done:,} of {total:,} {unit}{words}\n")
+
+        yield write_line
         return
     columns = (
         TextColumn("{task.description}"),
@@ -39,31 +49,11 @@ def progress(title: str, unit: str = "images") -> Iterator[Callable[[int, int], 
     )
     with Progress(*columns, console=console) as bars:
         task = bars.add_task(title, total=None, rate="")
-
-        def show(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total, rate=rate.after(done))
-
-        yield show
-
-
-def _lines(title: str, unit: str, rate: "_Rate") -> Callable[[int, int], None]:
-    last = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if console.quiet:
-            return
-        words = f", {rate.after(done)}".removesuffix(", ")
-        if now - last >= LINE_EVERY_S or (done == total and done > 0):
-            last = now
-            sys.stderr.write(f"{title}: {done:,} of {total:,} {unit}{words}\n")
-
-    return show
+        yield lambda done, total: bars.update(task, completed=done, total=total, rate=rate.after(done))
 
 
 class _Rate:
-    """How fast it goes, in words, from the first report on: what was done before, by an earlier run, does not count."""
+    """The rate since the first report, as text; work of an earlier run does not count."""
 
     def __init__(self, unit: str) -> None:
         self.unit = unit

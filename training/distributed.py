@@ -1,6 +1,6 @@
-"""How many processes train together, which one this is, and what they do in common (torch.distributed).
+"""Training in several processes with torch.distributed.
 
-Start several with `torchrun --nproc-per-node N -m training -- fit …`; without it there is one, and nothing is sent.
+Start them with `torchrun --nproc-per-node N -m training -- fit …`; without it there is one, and nothing is sent.
 """
 
 import importlib
@@ -26,7 +26,7 @@ _BATCH_NORM = inspect.signature(functional.batch_norm)
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among all."""
+    """The processes that train together, and which one this is."""
 
     rank: int = 0
     count: int = 1
@@ -34,11 +34,11 @@ class ProcessGroup:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and reports."""
+        """Whether this process writes and reports."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Return when every process has come this far."""
+        """Wait for every process to get here."""
         if self.count > 1:
             distributed.barrier()
 
@@ -53,7 +53,7 @@ class ProcessGroup:
 
         Args:
             rows: this process's.
-            parts: which rows each process has; none may have none.
+            parts: which rows each process has, at least one.
         """
         if self.count == 1:
             return rows[torch.from_numpy(np.argsort(parts[0])).to(rows.device)]
@@ -67,11 +67,11 @@ class ProcessGroup:
         return joined
 
     def together(self, network: nn.Module) -> nn.Module:
-        """The network so that all processes learn as one: they begin with the first one's weights and statistics, and
-        `backward` leaves each with the mean of all their gradients, sent while it still computes others.
+        """Synchronize a network: all processes get the first one's weights and statistics, and `backward` gives each
+        the mean of all their gradients.
 
         Args:
-            network: on its device; which parameters learn must not change as long as what is returned is used.
+            network: on its device; the trainable parameters must not change while the result is used.
 
         Returns:
             The network itself if there is one process, otherwise torch's DistributedDataParallel around it.
@@ -86,9 +86,9 @@ class ProcessGroup:
         return together
 
     def part(self) -> None:
-        """Let go of what `together` returned, whoever else still holds it.
+        """Release what `together` returned, even if it is referenced elsewhere.
 
-        It listens to its parameters' gradients, and keeps the group of processes alive.
+        Its hooks on the parameters' gradients keep the process group alive.
         """
         for together in self._together:
             vars(together).clear()
@@ -97,13 +97,13 @@ class ProcessGroup:
 
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun started, if it did; all but the first are silent."""
+    """Join the processes that torchrun started, if any; only the first prints."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield ProcessGroup()
         return
-    # DistributedDataParallel imports this module, whose functions have the group of all processes as default arguments:
-    # imported once there is one, they would keep it, and its threads run on, into the end of Python, which aborts.
+    # DistributedDataParallel imports this module, whose functions have the default process group as default arguments.
+    # Imported after the group is made, they would keep it and its threads alive until Python ends, which then aborts.
     importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     processes = ProcessGroup(distributed.get_rank(), count)
@@ -117,10 +117,11 @@ def joined_processes(device: torch.device) -> Iterator[ProcessGroup]:
 
 
 class SharedBatchNorm(TorchFunctionMode):
-    """While active, batch norms that learn see the rows of all processes: one process and several agree.
+    """While active, trainable batch norms use the rows of all processes, so that one process and several agree.
 
-    What torch.nn.SyncBatchNorm does on GPUs, for any device and any module that calls `functional.batch_norm`: the
-    mean and the variance are summed over processes, differentiably. Inputs are `[N, C]` or `[N, C, H, W]`.
+    This does what torch.nn.SyncBatchNorm does on GPUs, for any device and any module that calls
+    `functional.batch_norm`: the mean and the variance are summed over processes, differentiably.
+    Inputs are `[N, C]` or `[N, C, H, W]`.
     """
 
     def __torch_function__(
@@ -135,7 +136,7 @@ class SharedBatchNorm(TorchFunctionMode):
 
 
 def even_parts(items: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
-    """Pieces of an array, one after another, that differ in length by one at most."""
+    """Consecutive parts of an array whose lengths differ by one at most."""
     bounds = [len(items) * at // count for at in range(count + 1)]
     return [items[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
 
@@ -145,7 +146,7 @@ def _total(values: Tensor) -> Tensor:
 
 
 class _Total(torch.autograd.Function):
-    """The sum of a tensor over all processes; so its gradient is the sum of theirs."""
+    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

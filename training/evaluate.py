@@ -1,24 +1,30 @@
-"""A finished run and a folder of labelled images in; how well it does on them out."""
+"""`python -m training evaluate`: a finished run on a folder of labelled images."""
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from training.console import progress
-from training.data.images import VALID, DataError, Skipped, class_names, hash_images, list_images, listed
+from training.data.images import (
+    VALID,
+    DataError,
+    Skipped,
+    class_names,
+    hash_images,
+    labels_of,
+    list_images,
+    listed,
+    say_skipped,
+)
 from training.data.shards import is_sharded, load_index
 from training.distributed import ProcessGroup
-from training.evaluation.evaluation import Evaluation, confusion_facts, evaluate
-from training.features.lookup import ActivationProvider
-from training.features.views import view_logits
-from training.fitting.session import labels_of, say_skipped
+from training.evaluation.evaluation import Evaluation, evaluate
+from training.features.provider import ActivationProvider, view_logits
 from training.hardware import choose_hardware
 from training.networks.model import Classifier
 from training.networks.weights import fingerprint
 from training.runs.run import Run
 
-MOST_LISTED = 50
+MAX_LISTED = 50
 """Classes in a message."""
 
 
@@ -41,8 +47,8 @@ def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Ski
         raise DataError(f"{folder} is not a folder; give one with CLASS/* or valid/CLASS/*")
     if (classes := load_index(data).classes if sharded else class_names(folder)) != run.classes:
         raise DataError(
-            "the classes differ, so answers cannot be compared with labels.\n"
-            f"  run:  {listed(run.classes, MOST_LISTED)}\n  data: {listed(classes, MOST_LISTED)}\n"
+            "the classes differ, so predictions cannot be compared with labels.\n"
+            f"  run:  {listed(run.classes, MAX_LISTED)}\n  data: {listed(classes, MAX_LISTED)}\n"
             f"  only in the run: {listed(set(run.classes) - set(classes))}; "
             f"only in the data: {listed(set(classes) - set(run.classes))}\n"
             f"the classes of {folder} must have the run's names"
@@ -59,24 +65,13 @@ def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Ski
     hardware = choose_hardware()
     with tempfile.TemporaryDirectory() as cache:
 
-        def lookup(member: Classifier) -> ActivationProvider:
+        def provider(member: Classifier) -> ActivationProvider:
             sha256 = fingerprint(member.body.network.state_dict())
             return ActivationProvider(member.body, run.preprocess, sha256, Path(cache), hardware, ProcessGroup())
 
-        logits_VNK, known, skipped = view_logits(network, images, views=views, lookup=lookup)
+        logits_VNK, known, skipped = view_logits(network, images, views=views, provider=provider)
     skipped = unreadable + skipped
     say_skipped(skipped)
     if not known:
         raise DataError(f"{folder} holds no images that can be read; the first is {skipped[0].path}")
     return evaluate(logits_VNK, labels_of(known), run.classes, run.temperature), skipped
-
-
-def evaluation_facts(evaluation: Evaluation, skipped: list[Skipped]) -> dict[str, Any]:
-    """The figures as JSON has them."""
-    return {
-        "metrics": evaluation.metrics.to_json(),
-        "test_time": None if evaluation.test_time is None else asdict(evaluation.test_time),
-        **confusion_facts(evaluation.confusion),
-        "temperature": evaluation.temperature,
-        "skipped": [{"path": str(file.path), "reason": file.reason} for file in skipped],
-    }

@@ -1,9 +1,9 @@
-"""Images in; a finished run folder out: the whole of `python -m training fit`."""
+"""`python -m training fit`: from a data set and a recipe to a finished run."""
 
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,36 +12,25 @@ from typing import Any
 
 from serving.system.files import write_atomically
 from training.console import say
-from training.data.images import Skipped, shared_images
-from training.distributed import ProcessGroup, joined_processes
-from training.evaluation.evaluation import Evaluation, confusion_facts, evaluate
-from training.features.activations import Activations
-from training.features.lookup import resized
-from training.features.views import view_logits
-from training.fitting.history import History, recorded
-from training.fitting.session import FitSession, labels_of, set_up
+from training.data.images import labels_of
+from training.distributed import joined_processes
+from training.evaluation.evaluation import Evaluation, evaluate
+from training.features.provider import view_logits
+from training.fitting.history import recorded
+from training.fitting.loop import EpochResult
+from training.fitting.session import FitSession, set_up
 from training.fitting.steps import run_steps
-from training.hardware import Hardware, choose_hardware
+from training.hardware import choose_hardware
 from training.recipes.describe import describe_plan
 from training.recipes.recipe import Recipe
-from training.reports.writer import step_facts, write_model, write_report
+from training.reports.writer import step_facts, write_report
 from training.runs.folder import building, partial_folder
-from training.runs.run import (
-    RECIPE_FILE,
-    RUN_FILE,
-    RUN_FORMAT,
-    TRAINING_FILE,
-    VALIDATION_FILE,
-    training_lines,
-    validation_lines,
-)
+from training.runs.run import RECIPE_FILE, RUN_FILE, RUN_FORMAT, write_image_lists, write_model
 from training.versions import versions
-
-CHECKPOINT_EVERY_S = 20.0
 
 
 class Stopwatch:
-    """Seconds by stage, in the order in which they ran."""
+    """Seconds that each stage took, in order."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -60,20 +49,20 @@ def fit(
     cache: Path,
     *,
     resume: bool = False,
-    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    checkpoint_every_s: float = 20.0,
 ) -> Evaluation:
     """Train a classifier and write a run; every process that torchrun started calls this.
 
     Args:
-        data: folder of images, as `training.data.images` reads it.
+        data: folder of images, as `training.data.images` reads it, or of shards.
         run: folder to write; a finished run there is kept as NAME.previous once the new one is whole.
         cache: where activations are kept between runs.
-        resume: go on from the checkpoint of a run that did not finish.
+        resume: continue from the checkpoint of a run that did not finish.
         checkpoint_every_s: seconds between checkpoints, which are written at the ends of epochs.
 
     Raises:
         DataError, WeightsError, TrainingError, ResumeError, ValueError: with what to change.
-        OSError: if something cannot be written; what was done stays in `.NAME.partial` if it can be gone on from.
+        OSError: if something cannot be written; `.NAME.partial` is kept if it holds a checkpoint.
     """
     hardware = choose_hardware()
     with joined_processes(hardware.device) as processes:
@@ -89,92 +78,75 @@ def fit(
         )
         with place as folder:
             processes.wait()
-            return _fit(data.resolve(), folder, recipe, cache, hardware, processes, resume, checkpoint_every_s)
+            watch = Stopwatch()
+            session = set_up(
+                data.resolve(),
+                recipe,
+                cache,
+                folder=folder,
+                hardware=hardware,
+                processes=processes,
+                checkpoint_every_s=checkpoint_every_s,
+                stage=watch.stage,
+            )
+            return _fit(session, data.resolve(), watch, resume=resume)
 
 
-def _fit(
-    data: Path,
-    folder: Path,
-    recipe: Recipe,
-    cache: Path,
-    hardware: Hardware,
-    processes: ProcessGroup,
-    resume: bool,
-    checkpoint_every_s: float,
-) -> Evaluation:
-    watch = Stopwatch()
-    setting, skipped, activations = set_up(
-        data,
-        recipe,
-        cache,
-        folder=folder,
-        hardware=hardware,
-        processes=processes,
-        checkpoint_every_s=checkpoint_every_s,
-        stage=watch.stage,
-    )
-    split = setting.split
-    reached = setting.checkpoints.load(hardware.device)
+def _fit(session: FitSession, data: Path, watch: Stopwatch, *, resume: bool) -> Evaluation:
+    recipe, split, processes, folder = session.recipe, session.split, session.processes, session.folder
+    state = session.checkpoints.load(session.hardware.device)
     if resume:
-        say(f"going on after {len(reached.history)} of {recipe.epochs} epochs")
-    recording: AbstractContextManager[History] = (
-        recorded(folder, reached.history) if processes.first else nullcontext(lambda result: None)
+        say(f"resuming after {len(state.history)} of {recipe.epochs} epochs")
+    recording: AbstractContextManager[Callable[[EpochResult], None]] = (
+        recorded(folder, state.history) if processes.first else nullcontext(lambda result: None)
     )
     with watch.stage("train"), recording as record:
-        fitted = run_steps(setting, reached, record)
-    network = fitted.network.to("cpu").eval()
-    last = recipe.sizes[-1] if recipe.sizes else None
+        result = run_steps(session, state, record)
+    network = result.network.to("cpu").eval()
     with watch.stage("evaluate"):
         logits_VNK, _, _ = view_logits(
-            network, split.valid, views=recipe.views, lookup=lambda member: setting.lookup(member, last)
+            network,
+            split.valid,
+            views=recipe.views,
+            provider=lambda member: session.provider(member, recipe.last_size),
         )
         processes.wait()  # until all have read what the first is going to remove
         evaluation = evaluate(logits_VNK, labels_of(split.valid), split.classes)
-        steps = step_facts(fitted)
+        steps = step_facts(state.results)
     if processes.first:
         with watch.stage("report"):
-            write_report(setting, fitted, split, evaluation, steps, skipped, watch.seconds)
+            write_report(session, result, evaluation, steps, watch.seconds)
         with watch.stage("write"):
             model_sha256 = write_model(folder, network)
             recipe.save(folder / RECIPE_FILE)
-            lines = validation_lines(split.valid, evaluation.probabilities_NK, data)
-            (folder / VALIDATION_FILE).write_text("".join(lines), encoding="utf-8")
-            listed = training_lines(split.train, data)
-            (folder / TRAINING_FILE).write_text("".join(listed), encoding="utf-8")
+            write_image_lists(folder, split, evaluation.probabilities_NK, data)
             shutil.rmtree(folder / "activations", ignore_errors=True)  # of bodies that no other run has
-        facts = _facts(setting, evaluation, data, skipped, watch.seconds)
+        facts = _facts(session, evaluation, data, watch.seconds)
         facts["steps"] = steps
-        facts["lr_finder"] = [{"stage": curve.name, **curve.suggestions()} for curve in reached.curves]
-        facts |= _activation_facts(activations, len(split.train) + len(split.valid))
+        facts["lr_finder"] = [{"stage": curve.name, **curve.suggestions()} for curve in state.curves]
+        facts |= _activation_facts(session)
         facts["fingerprints"]["model"] = model_sha256
         write_atomically(folder / RUN_FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return evaluation
 
 
-def _activation_facts(activations: Sequence[Activations], images: int) -> dict[str, Any]:
-    computed = sum(each.computed for each in activations)
-    work = [{**vars(each.work), "rate": round(each.work.rate, 1)} for each in activations if each.computed]
-    reused = images - computed if activations else 0
-    return {"activations": {"computed": computed, "reused": reused}, "activations_work": work}
+def _activation_facts(session: FitSession) -> dict[str, Any]:
+    computed = sum(each.computed for each in session.activations)
+    images = len(session.split.train) + len(session.split.valid) if session.activations else 0
+    work = [vars(each.work) | {"rate": round(each.work.rate, 1)} for each in session.activations if each.work]
+    return {"activations": {"computed": computed, "reused": images - computed}, "activations_work": work}
 
 
-def _facts(
-    setting: FitSession, evaluation: Evaluation, data: Path, skipped: list[Skipped], seconds: dict[str, float]
-) -> dict[str, Any]:
-    recipe, split, backbone = setting.recipe, setting.split, setting.backbone
-    preprocess = resized(backbone.preprocess, recipe.sizes[-1] if recipe.sizes else None)
-    test_time = evaluation.test_time
+def _facts(session: FitSession, evaluation: Evaluation, data: Path, seconds: dict[str, float]) -> dict[str, Any]:
+    recipe, split, backbone = session.recipe, session.split, session.backbone
     return {
         "format": RUN_FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "arch": recipe.arch,
         "classes": list(split.classes),
-        "metrics": evaluation.metrics.to_json(),
+        **evaluation.to_json(),
         "metrics_uncalibrated": evaluation.uncalibrated.to_json(),
-        "test_time": None if test_time is None else asdict(test_time),
-        **confusion_facts(evaluation.confusion),
-        "temperature": evaluation.temperature,
-        "preprocess": asdict(preprocess),
+        "preprocess": asdict(backbone.preprocess_at(recipe.last_size)),
         "mean": backbone.mean,
         "std": backbone.std,
         "seed": recipe.seed,
@@ -183,17 +155,17 @@ def _facts(
             "path": str(data),
             "train": len(split.train),
             "valid": len(split.valid),
-            "skipped": [{"path": str(file.path), "reason": file.reason} for file in skipped],
-            "in_train_and_valid": len(shared_images(split)),
+            "skipped": [file.to_json() for file in session.skipped],
+            "in_train_and_valid": len(split.shared()),
         },
         "seconds": seconds | {"total": round(sum(seconds.values()), 3)},
         "fingerprints": {
             "recipe": recipe.fingerprint(),
             "data": split.fingerprint(),
-            "pretrained": setting.pretrained_sha256,
+            "pretrained": session.pretrained_sha256,
         },
-        "device": str(setting.hardware.device),
-        "hardware": str(setting.hardware),
-        "processes": setting.processes.count,
+        "device": str(session.hardware.device),
+        "hardware": str(session.hardware),
+        "processes": session.processes.count,
         "versions": versions(),
     }

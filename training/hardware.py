@@ -1,9 +1,9 @@
-"""What this machine trains best with, found once: device, number format, worker processes, determinism."""
+"""Chooses the device, number format and worker processes, and makes torch deterministic."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -14,22 +14,18 @@ MAX_WORKERS = 16
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how a network runs."""
+    """The device that a network is trained on, and how."""
 
     device: torch.device
     autocast: torch.dtype | None
-    """The lower precision that the forward pass runs in, if any."""
+    """The lower precision of the forward pass, if any."""
     workers: int
-    """Processes that decode images while the network learns; with 0, threads do it between its steps."""
+    """Processes that decode images during training; with 0, threads do it between the steps."""
 
     @property
     def scaled(self) -> bool:
         """Whether gradients need scaling: float16 has too few exponents, bfloat16 has enough."""
         return self.autocast == torch.float16
-
-    def exact(self) -> "Hardware":
-        """The same without lower precision."""
-        return replace(self, autocast=None)
 
     def __str__(self) -> str:
         precision = "float32" if self.autocast is None else str(self.autocast).removeprefix("torch.")
@@ -38,13 +34,12 @@ class Hardware:
 
 
 def choose_hardware() -> Hardware:
-    """The GPU of this process if there is one, otherwise the CPU; sets what must be set once for torch.
+    """The GPU of this process if there is one, otherwise the CPU; sets torch's global options.
 
     float32 on CPUs, since bfloat16 is slower there without matrix units; bfloat16 on GPUs that have it, else float16.
-    Convolutions are chosen deterministically, so that a seed gives the same run twice.
+    Convolutions are deterministic, so that a seed gives the same run twice.
     """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    share = max(available_cpus() // processes, 1)
     if not torch.cuda.is_available():
         return Hardware(torch.device("cpu"), None, 0)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
@@ -55,14 +50,14 @@ def choose_hardware() -> Hardware:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     autocast = torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    return Hardware(device, autocast, min(share, MAX_WORKERS))
+    return Hardware(device, autocast, min(max(available_cpus() // processes, 1), MAX_WORKERS))
 
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` threads in the block; None leaves their number.
+    """Let torch use `count` threads in the block; None keeps their number.
 
-    A head is so small that a second thread gains little, and costs much on a busy machine.
+    For a head, a second thread gains little and costs much on a busy machine.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)

@@ -1,4 +1,4 @@
-"""Releases of the libraries whose code decides what a run or a bundle contains."""
+"""Versions of the libraries that determine the content of a run or a bundle."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -7,7 +7,7 @@ PACKAGES = ("pawserve", "torch", "timm", "numpy", "onnx", "onnxruntime", "Pillow
 
 
 def versions() -> dict[str, str]:
-    """Package name -> release, Python's own included; packages that are not installed are left out."""
+    """Package name -> version, Python included; packages that are not installed are left out."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

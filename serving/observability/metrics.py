@@ -99,10 +99,7 @@ class Metrics:
             "images", "Images by model and result: ok, or the reason of the error.", *MODEL, "result"
         )
         self._labels = self._counter(
-            "labels_recorded",
-            "Labels recorded, by whether the prediction was correct.",
-            *MODEL,
-            "right",
+            "labels_recorded", "Labels recorded, by whether the prediction was correct.", *MODEL, "right"
         )
         self._rows = self._counter("rows", "Rows (views of images) computed.", *MODEL)
         self._batch_rows = Histogram(
@@ -111,15 +108,8 @@ class Metrics:
         self._queue_s = self._seconds("queue", "An image's time in queues: for a worker, and for an engine.", *MODEL)
         self._prepare_s = self._seconds("prepare", "An image's time in decoding, resizing and cropping.", *MODEL)
         self._engine_s = self._seconds("engine", "Duration of each engine call.", *MODEL)
-        self.versions.families = [
-            self._images,
-            self._labels,
-            self._rows,
-            self._batch_rows,
-            self._queue_s,
-            self._prepare_s,
-            self._engine_s,
-        ]
+        by_version = (self._images, self._labels, self._rows, self._batch_rows)
+        self.versions.families = (*by_version, self._queue_s, self._prepare_s, self._engine_s)
         build = {name: version(name) for name in LIBRARIES}
         Info("pawserve_build", "Versions of the server and its libraries.", registry=self.registry).info(
             {"version": version("pawserve"), "python": platform.python_version(), **build}

@@ -29,23 +29,18 @@ _memory_logger = RateLimitedLogger(logger, logging.WARNING)
 
 
 class Code(IntEnum):
-    """The canonical codes: https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto."""
+    """Canonical codes that pawserve uses: https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto."""
 
     CANCELLED = 1
-    UNKNOWN = 2
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
-    ALREADY_EXISTS = 6
     PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
-    ABORTED = 10
     OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
-    DATA_LOSS = 15
     UNAUTHENTICATED = 16
 
 

@@ -1,7 +1,8 @@
-"""The grpc.health.v1 service. Differs from the one in grpcio-health-checking where that fails its watchers.
+"""The `grpc.health.v1` service.
 
-There, the end of one Watch makes the other watchers of the same service deaf; and watchers keep a server that is asked
-to stop from stopping, until its grace period is over. Here all are told, and at the stop their streams end.
+Differs from the one in grpcio-health-checking where that fails watchers: there, the end of one Watch makes the other
+watchers of the same service deaf, and watchers keep a stopping server from stopping until its grace period is over.
+Here all watchers are notified, and their streams end at the stop.
 """
 
 import asyncio
@@ -13,46 +14,48 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """Answers for the server as a whole ("") and its services, which are all well or all not, and for each model."""
+    """Health of the server ("") and its services, which all have one status, and of each model.
+
+    Args:
+        services: full names of the services.
+    """
 
     def __init__(self, services: Iterable[str]) -> None:
         self._services = {"", *services}
-        self._models: dict[str, bool] = {}  # whether each name that was ever served is served now
+        self._models: dict[str, bool] = {}  # every name that was ever served -> whether it is served now
         self._status: int = HealthCheckResponse.NOT_SERVING
         self._stopping = False
         self._changed = asyncio.Event()
 
     def set_serving(self) -> None:
-        """From now on, all services are well."""
-        self._set(HealthCheckResponse.SERVING)
+        """Report all services as serving."""
+        self._status = HealthCheckResponse.SERVING
+        self._notify()
 
     def set_models(self, served: Iterable[str]) -> None:
-        """From now on, these models are well, and others that were before are not."""
+        """Report these models as serving, and those of earlier calls as not serving."""
         self._models = {**dict.fromkeys(self._models, False), **dict.fromkeys(served, True)}
-        self._tell()
+        self._notify()
 
     def stop(self) -> None:
-        """From now on, no service is; watchers are told, and then their streams end."""
+        """Report everything as not serving, then end the streams of watchers."""
         self._stopping = True
-        self._set(HealthCheckResponse.NOT_SERVING)
+        self._status = HealthCheckResponse.NOT_SERVING
+        self._notify()
 
-    def _set(self, status: int) -> None:
-        self._status = status
-        self._tell()
-
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     def _status_of(self, service: str) -> int | None:
-        """None for a service that is none of ours."""
+        """None for an unknown service."""
         if service in self._services or self._models.get(service):
             return self._status
         not_serving: int = HealthCheckResponse.NOT_SERVING
         return not_serving if service in self._models else None
 
     async def Check(self, request: HealthCheckRequest, context: grpc.aio.ServicerContext) -> HealthCheckResponse:
-        """The status now; NOT_FOUND for a service that is none of ours."""
+        """The current status; NOT_FOUND for an unknown service."""
         status = self._status_of(request.service)
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:100]!r}")
@@ -61,15 +64,15 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     async def Watch(
         self, request: HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[HealthCheckResponse]:
-        """The status now, and each time that it changes."""
-        told = None
+        """The current status, and each change of it."""
+        sent = None
         while True:
             changed = self._changed
             status = self._status_of(request.service)
             status = HealthCheckResponse.SERVICE_UNKNOWN if status is None else status
-            if status != told:
+            if status != sent:
                 yield HealthCheckResponse(status=status)
-                told = status
+                sent = status
             if self._stopping:
                 return
             await changed.wait()

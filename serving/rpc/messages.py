@@ -10,7 +10,7 @@ Encoding: https://protobuf.dev/programming-guides/encoding/
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import grpc
@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from serving.rpc.api_errors import ApiError, Code, to_api_error
 from serving.rpc.handlers import Handler, prepare_calls
-from serving.system.memory import is_short_of
+from serving.system.memory import can_allocate
 
 MOST_FIELDS = 50_000
 """More than the largest legitimate request has, which holds 10,000 labels."""
@@ -93,7 +93,7 @@ def _packed_fields(message: Descriptor) -> frozenset[int]:
 
 
 class MessageInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Parses requests. Goes after the interceptors that do not need the requests."""
+    """Parses requests. Goes after the authentication, which caches the handlers."""
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Handler]], details: grpc.HandlerCallDetails
@@ -103,7 +103,6 @@ class MessageInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return handler and _parsing_handler(handler)
 
 
-@lru_cache(256)  # bounded, in case another interceptor makes a handler for each call
 def _parsing_handler(handler: Handler) -> Handler:
     message_type: Any = getattr(handler.request_deserializer, "__self__", None)  # the class whose FromString it is
     descriptor = getattr(message_type, "DESCRIPTOR", None)
@@ -118,7 +117,7 @@ def _parsing_handler(handler: Handler) -> Handler:
         try:
             return handler.request_deserializer(content)
         except DecodeError as error:
-            if is_short_of(len(content)):
+            if not can_allocate(len(content)):
                 raise to_api_error(MemoryError(f"a message of {len(content):,} bytes")) from error
             message = f"the {len(content):,} bytes are not a message of this method; use the server's .proto files"
             raise ApiError(Code.INVALID_ARGUMENT, "MESSAGE_INVALID", message) from None

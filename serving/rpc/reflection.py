@@ -1,7 +1,7 @@
-"""The services of a server in; what `grpcurl` and its like ask about them, in both versions of the protocol, out.
+"""Server reflection for tools such as `grpcurl`, in both versions of its protocol.
 
-Newer tools ask version 1 first, and some ask nothing else. Its messages are those of v1alpha under another name, to the
-byte, so one servicer answers both.
+Newer tools try v1 first, and some know no other. Its messages equal those of v1alpha but for the package's name, so one
+servicer implements both.
 """
 
 from collections.abc import Iterable
@@ -18,20 +18,20 @@ METHOD = "ServerReflectionInfo"
 
 
 def enable_reflection(services: Iterable[tuple[str, FileDescriptor]], server: grpc.aio.Server) -> None:
-    """Answer what clients ask about the services.
+    """Let clients list the services and their messages.
 
     Args:
-        services: full names, such as "grpc.health.v1.Health", and the files that describe them.
-        server: one that has not started.
+        services: full names, such as "grpc.health.v1.Health", and the descriptors of their files.
+        server: a server that has not started.
     """
     alpha = reflection_pb2.DESCRIPTOR
-    version_1 = _version_1(alpha)
-    names = [*(name for name, _ in services), reflection.SERVICE_NAME, f"{version_1.package}.ServerReflection"]
-    pool = DescriptorPool()  # one of our own: another library may describe version 1 in everybody's
-    # the details of errors too, so that a tool can show what is in them
+    v1 = _v1_file(alpha)
+    names = [*(name for name, _ in services), reflection.SERVICE_NAME, f"{v1.package}.ServerReflection"]
+    pool = DescriptorPool()  # not the default one, where another library may describe v1
+    # with the details of errors, so that tools can show them
     for file in (alpha, error_details_pb2.DESCRIPTOR, *(file for _, file in services)):
         _add(file, pool)
-    pool.AddSerializedFile(version_1.SerializeToString())
+    pool.AddSerializedFile(v1.SerializeToString())
     servicer = reflection.aio.ReflectionServicer(names, pool)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
@@ -43,8 +43,8 @@ def enable_reflection(services: Iterable[tuple[str, FileDescriptor]], server: gr
     )
 
 
-def _version_1(alpha: Any) -> Any:
-    """The description of version 1: that of v1alpha, renamed."""
+def _v1_file(alpha: Any) -> Any:
+    """The descriptor of v1: that of v1alpha, renamed."""
     file = descriptor_pb2.FileDescriptorProto()
     alpha.CopyToProto(file)
     return text_format.Parse(text_format.MessageToString(file).replace("v1alpha", "v1"), type(file)())

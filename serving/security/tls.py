@@ -114,7 +114,7 @@ class _CertificateFetcher:
     def __init__(self, files: Reloading[Certificate]) -> None:
         self._files = files
         self._loaded = files.get()
-        self._warned = -WARN_EVERY_S
+        self._warned_at = -WARN_EVERY_S
         self._warn_before_expiry()
 
     @property
@@ -123,20 +123,19 @@ class _CertificateFetcher:
         return self._loaded.configuration
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
-        loaded = self._files.get()
-        if loaded is self._loaded:
-            self._warn_before_expiry()
-            return None
-        self._loaded = loaded
-        self._warned = -WARN_EVERY_S
+        """The new configuration; None if nothing has changed."""
+        previous, self._loaded = self._loaded, self._files.get()
+        if changed := self._loaded is not previous:
+            self._warned_at = -WARN_EVERY_S
+            name, expires = self._loaded.name, self._loaded.expires
+            logger.info("new connections get the certificate of %s, valid until %s", name, expires)
         self._warn_before_expiry()
-        logger.info("new connections get the certificate of %s, valid until %s", loaded.name, loaded.expires)
-        return loaded.configuration
+        return self.configuration if changed else None
 
     def _warn_before_expiry(self) -> None:
         left = self._loaded.expires - datetime.now(UTC)
-        if left < EXPIRES_SOON and time.monotonic() - self._warned >= WARN_EVERY_S:
-            self._warned = time.monotonic()
+        if left < EXPIRES_SOON and time.monotonic() - self._warned_at >= WARN_EVERY_S:
+            self._warned_at = time.monotonic()
             logger.warning(
                 "the certificate of %s expires at %s, in %.1f days; replace its file, no restart is needed",
                 self._loaded.name,

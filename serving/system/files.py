@@ -68,6 +68,24 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def filling(out: Path) -> Iterator[Path]:
+    """Give the block a temporary folder to fill; when the block ends, it is synced and takes the place of `out`.
+
+    If the block raises, nothing is left.
+
+    Raises:
+        ValueError: if `out` is a file, or a folder that is not empty; nothing is overwritten.
+    """
+    out = out.absolute()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is there already: give a new or an empty folder")
+    with new_folder(out.parent, out.name) as folder:
+        yield folder
+        sync_folder(folder)
+        os.rename(folder, out)
+
+
 def sync_folder(folder: Path) -> None:
     """Bring all files of a folder, and their names, to the disk."""
     for path in [*folder.rglob("*"), folder]:

@@ -239,8 +239,7 @@ def test_probes_are_answered_by_a_server_and_fail_for_one_with_a_bad_bundle(tmp_
         for probe in probes(build(KUBERNETES / "cpu")):
             answer = health.Check(health_pb2.HealthCheckRequest(service=probe.get("service", "")), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    bad = write_bundle(tmp_path / "models", version=2)
-    (bad / "model.fp32.onnx").write_bytes(b"not what its manifest says")
+    write_bundle(tmp_path / "models", version=2, content=b"not what its manifest says")
     finished = run("serving", "serve", "--models", tmp_path / "models", "--state", tmp_path / "state")
     assert finished.returncode == 1
     assert "model.fp32.onnx" in finished.stderr

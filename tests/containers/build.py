@@ -1,9 +1,10 @@
-"""The repository in; a base image made by debootstrap, and pawserve's images built on it, out."""
+"""Builds a base image with debootstrap, and pawserve's images on it."""
 
 import shutil
 import ssl
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.containers.storage import BUILD_S, Storage
@@ -16,8 +17,17 @@ SUITE = "bookworm"
 CA_CERTIFICATES = Path(ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt")
 
 
+@dataclass(frozen=True)
+class Images:
+    """The images that `build` and `build_demo` made."""
+
+    storage: Storage
+    cpu: str
+    demo: str
+
+
 def make_base(storage: Storage) -> None:
-    """Have the image BASE: a Debian with Python, from this host's mirror."""
+    """Make the image BASE, unless it exists: Debian with Python, from this host's mirror."""
     if BASE in storage.buildah("images", "--format", "{{.Name}}").split():
         return
     rootfs = storage.folder / "rootfs"
@@ -36,7 +46,7 @@ def make_base(storage: Storage) -> None:
 
 
 def make_context(folder: Path) -> Path:
-    """What git has of the repository, so that nothing else ends up in an image, and a small model for the demo."""
+    """Copy the files that git tracks, so that nothing else ends up in an image, and add a small model for the demo."""
     context = folder / "context"
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
     for name in filter(None, listed.stdout.split("\0")):

@@ -4,12 +4,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.containers.build import BASE, build, build_demo, make_base, make_context
+from tests.containers.build import BASE, Images, build, build_demo, make_base, make_context
 from tests.containers.storage import BUILD_S, Storage, missing_tools
 from tests.support.bundles import write_bundle
 
@@ -24,15 +23,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.timeout(2 * BUILD_S))
-
-
-@dataclass(frozen=True)
-class Images:
-    """What was built."""
-
-    storage: Storage
-    cpu: str
-    demo: str
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ def test_what_a_server_refuses_reaches_whom_alertmanager_tells(folder: Path) -> 
         pytest.skip("needs Alertmanager: apt-get install prometheus-alertmanager")
     write_bundle(folder / "models")
     with observed_server(folder, "--poll-seconds", 1) as server:
-        next(write_bundle(folder / "models", version=2).glob("*.onnx")).write_bytes(b"half a file")
+        write_bundle(folder / "models", version=2, content=b"half a file")
         path = write_configuration(folder / "prometheus.yml", server)
         rules = (folder / RULES.name).read_text()
         (folder / RULES.name).write_text(rules.replace("for: 1m", "for: 1s"))

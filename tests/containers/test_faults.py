@@ -4,7 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-from tests.containers.conftest import Images
+from tests.containers.build import Images
 from tests.containers.running import refused
 from tests.support.commands import Finished
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.containers.conftest import Images
+from tests.containers.build import Images
 from tests.containers.running import refused
 from tests.containers.storage import Storage
 

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from serving.client import Client
-from tests.containers.conftest import Images
+from tests.containers.build import Images
 from tests.support.images import encoded
 from tests.support.kustomize import KUBERNETES, build, one
 from tests.support.postgresql import Postgresql

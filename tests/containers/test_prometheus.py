@@ -39,8 +39,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("prometheus")
     write_bundle(folder / "models")
     with observed_server(folder, "--poll-seconds", 1) as server, asking(server.address):
-        broken = write_bundle(folder / "models", version=2)
-        next(broken.glob("*.onnx")).write_bytes(b"half a file")
+        write_bundle(folder / "models", version=2, content=b"half a file")
         configuration = write_configuration(folder / "prometheus.yml", server)
         subprocess.run(["promtool", "check", "config", configuration], check=True, capture_output=True, timeout=60)
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.containers.conftest import Images
+from tests.containers.build import Images
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
 from tests.support.waiting import eventually

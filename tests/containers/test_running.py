@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from serving.client import Client
-from tests.containers.conftest import Images
+from tests.containers.build import Images
 from tests.containers.running import running
 from tests.support.bundles import write_bundle
 from tests.support.images import encoded

@@ -206,3 +206,9 @@ def predict_slowly(server: ObservedServer, images: Path) -> WarmProcess:
     predict = WarmProcess(main_of, "serving", *arguments)
     predict.wait_until(lambda: server.metric("pawserve_rows_in_flight", model="colours", version="1"))
     return predict
+
+
+def test_a_command_with_a_mistyped_variable_is_wrong_use() -> None:
+    finished = run("serving", "health", PAWSERVE_SERVER="127.0.0.1:1", PAWSERVE_STATISTIC_FILE="/run/secrets/url")
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert "did you mean PAWSERVE_STATISTICS_FILE" in finished.stderr

@@ -1,10 +1,8 @@
-"""Images in shards: what is learned is what is learned from folders; what is damaged is refused."""
+"""Shards give the same training as folders, and damaged shards are refused."""
 
 import hashlib
-import io
 import json
 import shutil
-import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from serving.image.preprocess import Preprocess
 from tests.support.commands import main_of, run_here, two_processes
@@ -47,7 +44,7 @@ PREPROCESS = Preprocess(crop=32, resize=36, interpolation="bilinear")
 
 @pytest.fixture(scope="module")
 def shards(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawings in several shards a side."""
+    """The drawings in several shards for training and for validation."""
     folder = tmp_path_factory.mktemp("sharded") / "shards"
     write_shards(drawings, folder, shard_bytes=250_000, valid_fraction=0.2, seed=0)
     return folder
@@ -63,7 +60,7 @@ def source_of(folder: Path, **changed: int) -> ShardSource:
     return ShardSource(index, index.split().train, PREPROCESS, "side-on", 2, **changed)
 
 
-def test_two_processes_on_shards_end_like_one_on_the_folder(
+def test_two_processes_on_shards_give_the_result_of_one_on_the_folder(
     drawings: Path, shards: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     RECIPE.save(tmp_path / "recipe.yaml")
@@ -92,16 +89,17 @@ def test_two_processes_on_shards_end_like_one_on_the_folder(
     assert json.loads(evaluated.stdout)["confusion_matrix"] == two["confusion_matrix"]
 
 
-def test_the_split_is_the_folder_s_and_webdataset_reads_the_shards(drawings: Path, shards: Path) -> None:
+def test_the_split_is_that_of_the_folder_and_webdataset_reads_the_shards(drawings: Path, shards: Path) -> None:
     split = load_index(shards).split()
     of_folder, _ = read_split(drawings, valid_fraction=0.2, seed=0)
     for ours, theirs in ((split.train, of_folder.train), (split.valid, of_folder.valid)):
         assert [(image.label, image.sha256) for image in ours] == [(image.label, image.sha256) for image in theirs]
     assert len(list(shards.glob("train-*.tar"))) >= 3
     files = sorted(shards.glob("train-*.tar"))
+    iterators = pytest.importorskip("webdataset.tariterators")
     with ExitStack() as opened:
         streams = [{"url": file.name, "stream": opened.enter_context(file.open("rb"))} for file in files]
-        read = [sample["jpg"] for sample in group_by_keys(tar_file_expander(streams))]
+        read = [sample["jpg"] for sample in iterators.group_by_keys(iterators.tar_file_expander(streams))]
     assert sorted(hashlib.sha256(content).digest() for content in read) == sorted(p.sha256 for p in of_folder.train)
     members = [load_index(shards).shards[file.name].members.values() for file in files]
     assert any(len({member.label for member in shard}) == 2 for shard in members), "the images are not mixed"
@@ -120,7 +118,7 @@ def test_the_same_images_and_seed_make_the_same_bytes(drawings: Path, shards: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other", "two"]
 
 
-def test_what_is_no_image_is_left_out_when_shards_are_made(drawings: Path, tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_left_out_of_shards(drawings: Path, tmp_path: Path) -> None:
     shutil.copytree(drawings, tmp_path / "photos")
     (tmp_path / "photos/train/cats/broken.jpg").write_bytes(b"\xff\xd8 no picture")
     made = run_here("training", "shard", "--data", tmp_path / "photos", "--out", tmp_path / "shards")
@@ -135,9 +133,11 @@ def test_views_are_those_of_the_folder_in_either_order(drawings: Path, shards: P
     folder = ImageSource(split.train, PREPROCESS, "side-on", 0)
     for source in (source_of(shards), source_of(shards, max_held_bytes=0)):
         batches = [parts[0] for parts in source.epoch(8, 3, 1)]
-        for (ours, labels), (theirs, truth) in zip(source.batches(batches, 5), folder.batches(batches, 5), strict=True):
+        for (ours, labels), (theirs, expected) in zip(
+            source.batches(batches, 5), folder.batches(batches, 5), strict=True
+        ):
             assert ours.equal(theirs)
-            assert labels.equal(truth)
+            assert labels.equal(expected)
     held = source_of(shards).epoch(8, 3, 2)
     assert [[part.tolist() for part in batch] for batch in held] == [
         [part.tolist() for part in batch] for batch in folder.epoch(8, 3, 2)
@@ -146,7 +146,7 @@ def test_views_are_those_of_the_folder_in_either_order(drawings: Path, shards: P
 
 @settings(max_examples=40, deadline=None)
 @given(batch_size=st.integers(8, 40), processes=st.integers(1, 4), seed=st.integers(0, 5))
-def test_a_streamed_epoch_has_every_image_once_and_every_process_its_part(
+def test_a_streamed_epoch_has_every_image_once_over_all_processes(
     shards: Path, batch_size: int, processes: int, seed: int
 ) -> None:
     source = source_of(shards, max_held_bytes=0)
@@ -189,33 +189,37 @@ def change(folder: Path, **values: object) -> None:
         (lambda folder: change(folder, shards=[{"file": "../x.tar", "bytes": 1, "sha256": ""}]), "a name like"),
     ],
 )
-def test_damaged_shards_are_refused(damage, complaint: str, copied: Path) -> None:
+def test_damaged_shards_are_rejected(damage, complaint: str, copied: Path) -> None:
     damage(copied)
     with pytest.raises(DataError, match=complaint):
         load_index(copied).read_shard("train-000000.tar")
 
 
-@pytest.mark.parametrize("kind", ["another member", "sparse", "gzip"])
-def test_a_shard_of_other_members_is_refused_even_if_its_hash_is_right(kind: str, copied: Path) -> None:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz" if kind == "gzip" else "w") as tar:
-        entry = tarfile.TarInfo("../../out.jpg" if kind == "another member" else "000000000.jpg")
-        if kind == "sparse":
-            entry.type = tarfile.GNUTYPE_SPARSE
-        tar.addfile(entry, io.BytesIO())
+def test_a_shard_with_other_images_is_rejected_even_if_its_own_hash_is_correct(copied: Path) -> None:
     path = copied / "shards.json"
     facts = json.loads(path.read_text())
-    facts["shards"][0] |= {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "bytes": len(buffer.getvalue())}
-    facts["shards"][0]["photos"] = []
-    facts["counts"]["train"] -= len(json.loads(path.read_text())["shards"][0]["photos"])
+    shard = bytearray((copied / "train-000000.tar").read_bytes())
+    _, _, _, offset, size, _ = facts["shards"][0]["photos"][-1]
+    shard[offset + size - 1] ^= 1
+    (copied / "train-000000.tar").write_bytes(shard)
+    facts["shards"][0]["sha256"] = hashlib.sha256(shard).hexdigest()
     path.write_text(json.dumps(facts))
-    (copied / "train-000000.tar").write_bytes(buffer.getvalue())
-    with pytest.raises(DataError, match=r"is no tar file|does not hold"):
+    with pytest.raises(DataError, match="does not hold the image"):
         load_index(copied).read_shard("train-000000.tar")
 
 
+@pytest.mark.parametrize(("place", "value"), [(0, "../../out.jpg"), (3, -1), (3, 10**9), (4, 10**12)])
+def test_an_index_whose_images_lie_outside_their_shard_is_rejected(place: int, value: object, copied: Path) -> None:
+    path = copied / "shards.json"
+    facts = json.loads(path.read_text())
+    facts["shards"][0]["photos"][0][place] = value
+    path.write_text(json.dumps(facts))
+    with pytest.raises(DataError, match="is out of range"):
+        load_index(copied)
+
+
 class Ranges(SimpleHTTPRequestHandler):
-    """A file server that knows ranges, as object storage does, or none."""
+    """A file server with range requests, as object storage has them, or without."""
 
     ranges = True
 
@@ -247,8 +251,7 @@ def served(shards: Path) -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset reads URLs with curl")
-def test_shards_behind_a_url_are_read_as_if_they_were_here(
+def test_shards_behind_a_url_are_read_like_local_ones(
     served: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "shards.json").write_bytes((shards / "shards.json").read_bytes())
@@ -259,8 +262,9 @@ def test_shards_behind_a_url_are_read_as_if_they_were_here(
     assert image.read() == near.split().valid[0].read()
     monkeypatch.setattr(Ranges, "ranges", False)
     assert image.read() == near.split().valid[0].read()
+    assert far.read_shard("train-000001.tar") == near.read_shard("train-000001.tar")
     (shards / "train-000001.tar").rename(tmp_path / "away")
-    with pytest.raises(DataError, match="train-000001.tar cannot be read: curl ended with exit 22"):
+    with pytest.raises(DataError, match=r"train-000001.tar cannot be read: .*404"):
         far.read_shard("train-000001.tar")
     (tmp_path / "away").rename(shards / "train-000001.tar")
     assert not np.any([path.suffix == ".tar" for path in tmp_path.iterdir()])

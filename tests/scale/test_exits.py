@@ -23,7 +23,7 @@ with joined_processes(cpu.device) as processes:
                           hardware=cpu, processes=processes)
         trainer.train()
         for _ in range(10):
-            trainer.step(torch.randn(4, 8), torch.tensor([0, 1, 1, 0]), rows=8, rates=[0.1] * len(trainer.learning))
+            trainer.step(torch.randn(4, 8), torch.tensor([0, 1, 1, 0]), rows=8, rates=[0.1] * len(trainer.trained))
 """
 
 

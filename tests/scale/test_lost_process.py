@@ -48,7 +48,7 @@ def test_when_one_of_two_processes_is_killed_the_other_ends_too_and_both_can_go_
     assert (partial_folder(tmp_path / "run") / "checkpoint.pt").exists()
     resumed = torchrun("-m", "training", "--", *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after 1 of 3 epochs" in resumed.stderr
+    assert "resuming after 1 of 3 epochs" in resumed.stderr
     assert resumed.stderr.count("images right") == 1  # one of both speaks
     facts = open_run(tmp_path / "run").facts
     assert facts["processes"] == 2

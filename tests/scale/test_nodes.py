@@ -85,7 +85,7 @@ def epochs_done(run: Path) -> int:
 
 
 def check_whole(run: Path, log: str) -> None:
-    went_on = re.search(rf"going on after (\d+) of {EPOCHS} epochs", log)
+    went_on = re.search(rf"resuming after (\d+) of {EPOCHS} epochs", log)
     assert went_on, log
     assert int(went_on[1]) >= 3
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]

@@ -136,7 +136,7 @@ def test_a_lost_process_is_started_again_within_the_job(submit: Callable[..., Jo
     [worker] = job.cluster.nodes["node2"].processes(TRAINING)
     os.kill(worker, signal.SIGKILL)
     check_whole(job, restarts=0)
-    assert "going on after" in job.log
+    assert "resuming after" in job.log
 
 
 def test_a_job_that_runs_out_of_time_makes_room_and_loses_its_nodes_goes_on_each_time(
@@ -161,7 +161,7 @@ def test_a_job_that_runs_out_of_time_makes_room_and_loses_its_nodes_goes_on_each
         cluster.join(name)
         job.starts_again()
     check_whole(job, restarts=4)
-    went_on = [int(line.split()[3]) for line in job.log.splitlines() if line.startswith("going on after")]
+    went_on = [int(line.split()[2]) for line in job.log.splitlines() if line.startswith("resuming after")]
     assert len(went_on) == 4
     assert went_on == sorted(set(went_on))  # further each time
 
@@ -176,7 +176,7 @@ def test_the_same_submitted_again_goes_on_from_the_last_checkpoint(
     done = cancelled.epochs_done()
     again = submit(tmp_path / "run")
     check_whole(again, restarts=0)
-    assert f"going on after {done} of {EPOCHS} epochs" in again.log
+    assert f"resuming after {done} of {EPOCHS} epochs" in again.log
 
 
 def test_a_folder_that_cannot_be_written_ends_the_job_and_is_named(

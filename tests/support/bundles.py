@@ -1,4 +1,4 @@
-"""A small real bundle, made without torch: it tells red, green and blue pictures apart, so answers are known."""
+"""A small bundle made without torch. It tells red, green and blue images apart, so its results are known."""
 
 import hashlib
 from pathlib import Path
@@ -21,10 +21,10 @@ OPTIONS = ServingOptions(
 
 
 def colour_graph(crop: int, *, slowness: int = 0) -> bytes:
-    """Mean colour -> softmax over blue, green, red.
+    """The network as ONNX: mean colour -> softmax over blue, green, red.
 
     Args:
-        slowness: products of 1,024 x 1,024 matrices computed beside it; each takes some milliseconds.
+        slowness: products of 1,024 x 1,024 matrices added to each call; each takes some milliseconds.
     """
     weights = np.float32([[0, 0, 1], [0, 1, 0], [1, 0, 0]]) / 8
     constants = {"weights": weights, "axes": np.array([1, 2]), "zeros": np.zeros((1024, 1024), np.float32)}
@@ -52,8 +52,22 @@ def colour_graph(crop: int, *, slowness: int = 0) -> bytes:
     return model.SerializeToString()
 
 
-def write_bundle(models: Path, name: str = "colours", version: int = 1, *, slowness: int = 0, **changes: Any) -> Path:
-    """Write `models/name/version`; `changes` replace fields of its manifest."""
+def write_bundle(
+    models: Path,
+    name: str = "colours",
+    version: int = 1,
+    *,
+    slowness: int = 0,
+    content: bytes | None = None,
+    **changes: Any,
+) -> Path:
+    """Write `models/name/version` whole, as `export bundle` does: a server that watches never sees a part of it.
+
+    Args:
+        slowness: see `colour_graph`.
+        content: bytes of the ONNX file, if other than its manifest says.
+        changes: replace fields of the manifest.
+    """
     graph = colour_graph(64, slowness=slowness)
     fields: dict[str, Any] = {
         "name": name,
@@ -74,8 +88,8 @@ def write_bundle(models: Path, name: str = "colours", version: int = 1, *, slown
         "fingerprints": {},
         "versions": {},
     }
-    folder = models / name / str(version)
-    folder.mkdir(parents=True)
-    (folder / "model.json").write_text(Manifest(**{**fields, **changes}).to_json(), encoding="utf-8")
-    (folder / "model.fp32.onnx").write_bytes(graph)
-    return folder
+    partial = models / name / f".{version}.partial"
+    partial.mkdir(parents=True)
+    (partial / "model.json").write_text(Manifest(**{**fields, **changes}).to_json(), encoding="utf-8")
+    (partial / "model.fp32.onnx").write_bytes(graph if content is None else content)
+    return partial.rename(models / name / str(version))

@@ -1,7 +1,6 @@
-"""Activations on disk: found again, never wrong, whatever dies."""
+"""The activation store: rows are found by key, also after crashes."""
 
 import hashlib
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +14,17 @@ def key(number: int) -> bytes:
     return hashlib.sha256(b"%d" % number).digest()
 
 
-def row(number: int, width: int = 5) -> NDArray[np.float32]:
-    return np.full(width, number, np.float32)
-
-
 def fill(folder: Path, numbers: list[int]) -> None:
     store = ActivationStore(folder, 5)
     for number in numbers:
         store.append([key(number)], row(number)[None])
 
 
-def test_rows_are_found_by_key_by_this_and_by_later_processes(tmp_path: Path) -> None:
+def row(number: int, width: int = 5) -> NDArray[np.float32]:
+    return np.full(width, number, np.float32)
+
+
+def test_rows_are_found_by_key_in_this_and_in_later_processes(tmp_path: Path) -> None:
     store = ActivationStore(tmp_path, 5)
     assert store.find([key(1)]).tolist() == [-1]
     store.append([key(n) for n in range(100)], np.stack([row(n) for n in range(100)]))
@@ -35,7 +34,7 @@ def test_rows_are_found_by_key_by_this_and_by_later_processes(tmp_path: Path) ->
         assert reader.rows[rows[[0, 2, 3]], 0].tolist() == [7, 99, 0]
 
 
-def test_a_crash_between_rows_and_keys_loses_only_what_was_being_added(tmp_path: Path) -> None:
+def test_a_crash_between_rows_and_keys_loses_only_the_rows_being_added(tmp_path: Path) -> None:
     fill(tmp_path, [1, 2])
     with (tmp_path / "rows.f32").open("ab") as rows:
         rows.write(b"\0" * 33)  # a row and a bit, without keys
@@ -48,30 +47,17 @@ def test_a_crash_between_rows_and_keys_loses_only_what_was_being_added(tmp_path:
     assert ActivationStore(tmp_path, 5).find([key(1), key(2), key(3), key(4)]).tolist() == [0, 1, 2, -1]
 
 
-def test_two_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    halves = [list(range(0, 40)), list(range(40, 80))]
-    workers = [spawn.Process(target=fill, args=(tmp_path, half)) for half in halves]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    store = ActivationStore(tmp_path, 5)
-    rows = store.find([key(n) for n in range(80)])
-    assert store.rows[rows, 0].tolist() == list(range(80))
-
-
-def test_rows_of_another_width_are_refused(tmp_path: Path) -> None:
+def test_rows_of_another_width_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"shape \(1, 4\); 1 keys need \(1, 5\)"):
         ActivationStore(tmp_path, 5).append([key(1)], row(1, 4)[None])
 
 
-def test_a_million_rows_stay_on_disk(tmp_path: Path) -> None:
-    count, width = 1_000_000, 2560
+def test_rows_stay_on_disk(tmp_path: Path) -> None:
+    count, width = 200_000, 2560
     keys = np.random.default_rng(0).bytes(32 * count)
     (tmp_path / "keys.bin").write_bytes(keys)
     with (tmp_path / "rows.f32").open("wb") as rows:
-        rows.truncate(4 * width * count)  # 10 GB, of which none takes place on the disk
+        rows.truncate(4 * width * count)  # 2 GB as a sparse file
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -83,4 +69,4 @@ def test_a_million_rows_stay_on_disk(tmp_path: Path) -> None:
     found = store.find([keys[32 * row : 32 * row + 32] for row in wanted])
     assert np.array_equal(found, wanted)
     assert store.rows[found[:1000]].shape == (1000, width)
-    assert resident() - before < 200e6
+    assert resident() - before < 100e6

@@ -6,7 +6,7 @@ import pytest
 
 from serving.cli.environment import KNOWN, PREFIX, check_environment
 from serving.cli.errors import UsageError
-from tests.support.commands import ROOT, run
+from tests.support.commands import ROOT
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,3 @@ def test_all_variables_that_the_code_reads_are_known() -> None:
     read = set(re.findall(rf"environ[^\n]*\"{PREFIX}([A-Z_]+)\"", text))
     assert read >= {"STATISTICS", "SERVER", "PHOTOS"}
     assert read <= set(KNOWN)
-
-
-def test_a_command_with_a_mistyped_variable_is_wrong_use() -> None:
-    finished = run("serving", "health", PAWSERVE_SERVER="127.0.0.1:1", PAWSERVE_STATISTIC_FILE="/run/secrets/url")
-    assert (finished.returncode, finished.stdout) == (2, "")
-    assert "did you mean PAWSERVE_STATISTICS_FILE" in finished.stderr

@@ -1,7 +1,5 @@
 """The tolerances of exported graphs, the search for layers that stay in float32, the adaptive threshold, the help."""
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +10,6 @@ from export.adaptive import lowest_threshold
 from export.checks.checks import CheckError, ParityError, Tolerances, check_agreement, compare
 from export.mixed_precision import convert_until_passed
 from serving.bundle.manifest import Precision
-from tests.support.commands import ROOT
 
 LABELS_N = np.zeros(1000, np.int64)
 TRAINED_NK = np.tile(np.float32([0.9, 0.1]), (1000, 1))
@@ -143,14 +140,3 @@ def test_the_threshold_lies_above_all_changed_predictions_but_those_allowed(
 def test_without_an_image_of_higher_confidence_the_threshold_lies_just_above_the_last() -> None:
     assert 0.8 < lowest_threshold(np.array([0.5, 0.8]), np.array([False, True]), max_changed=0, min_below=1) < 0.8001
     assert lowest_threshold(np.array([1.0, 1.0]), np.array([False, True]), max_changed=0, min_below=1) == 1.0
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["bundle", "--help"], ["engine", "--help"]])
-def test_the_help_loads_no_torch(arguments: list[str]) -> None:
-    code = (
-        "import sys; sys.argv = ['export', *sys.argv[1:]]; import export.__main__ as program\n"
-        "try: program.main(sys.argv[1:])\n"
-        "except SystemExit: pass\n"
-        "assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

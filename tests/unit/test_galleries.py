@@ -1,15 +1,15 @@
-"""The recipe's five galleries."""
+"""The five galleries of the report."""
 
 import numpy as np
 
-from training.reports.report import choose_galleries
+from training.reports.galleries import choose_galleries
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.05, 0.95], [0.7, 0.3], [0.51, 0.49]], np.float32)
 LABELS = np.array([0, 0, 0, 1, 1, 1])
 CLASSES = ("cats", "dogs")
 
 
-def test_each_gallery_shows_what_its_title_says() -> None:
+def test_each_gallery_shows_the_images_of_its_title() -> None:
     galleries = {g.title: g.indices for g in choose_galleries(PROBABILITIES, LABELS, CLASSES, seed=0)}
     assert galleries == {
         "A few correct at random": [0, 1, 3],

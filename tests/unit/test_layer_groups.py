@@ -1,4 +1,4 @@
-"""Layer groups: which layers, how many numbers, what learns, and whose statistics stay put."""
+"""Layer groups: their layers and parameters, which are trained, and which statistics are frozen."""
 
 import copy
 
@@ -56,30 +56,32 @@ def test_groups_hold_every_parameter_and_every_module_once(arch: str, count: int
     assert groups[-1].parameters == list(classifier.head.parameters())
 
 
-def test_more_groups_than_layers_are_refused() -> None:
+def test_more_groups_than_layers_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"groups is 9; this backbone has 5 layers, so at most 6"):
         layer_groups(classifier_of("test_resnet"), 9)
 
 
-def test_one_rate_is_for_all_and_a_wrong_number_shows_the_table(resnet34: Classifier) -> None:
+def test_one_learning_rate_is_for_all_groups_and_a_wrong_number_shows_the_table(resnet34: Classifier) -> None:
     groups = layer_groups(resnet34, 3)
     assert broadcast_rates([0.1], groups, first=0) == [0.1] * 3
     assert broadcast_rates([0.1], groups, first=-1) == [0.1]
     assert broadcast_rates([1e-4, 1e-3, 1e-2], groups, first=1) == [1e-3, 1e-2]
-    with pytest.raises(ValueError, match=r"(?s)lr has 2 rates; give one, or 3.*1,347,904.*19,936,768.*528,898"):
+    with pytest.raises(
+        ValueError, match=r"(?s)lr has 2 learning rates; give one, or 3.*1,347,904.*19,936,768.*528,898"
+    ):
         broadcast_rates([0.1, 0.2], groups, first=0)
 
 
-def test_the_table_says_what_learns_at_which_rate(resnet34: Classifier) -> None:
+def test_the_table_shows_trainable_groups_and_learning_rates(resnet34: Classifier) -> None:
     groups = layer_groups(resnet34, 3)
     lines = describe_groups(groups, first=1, rates=[1e-3, 1e-2]).splitlines()
-    assert "frozen" in lines[1]
+    assert lines[1].split()[-1] == "no"
     assert lines[2].split()[-2:] == ["yes", "0.001"]
     assert lines[3].split()[-2:] == ["yes", "0.01"]
 
 
 @pytest.mark.parametrize("first", [-1, 0, 1, 2])
-def test_only_what_is_not_frozen_learns_and_frozen_statistics_stay_put(first: int) -> None:
+def test_only_trainable_groups_change(first: int) -> None:
     classifier = classifier_of("test_resnet")
     groups = layer_groups(classifier, 3)
     freeze_to(groups, first)
@@ -102,7 +104,7 @@ def test_only_what_is_not_frozen_learns_and_frozen_statistics_stay_put(first: in
         assert {names[id(norm.running_mean)] for norm in norms} <= changed
 
 
-def test_freeze_bn_keeps_the_body_s_statistics_and_lets_the_rest_learn() -> None:
+def test_freeze_bn_keeps_the_statistics_of_the_body() -> None:
     classifier = classifier_of("test_resnet")
     groups = layer_groups(classifier, 3)
     freeze_to(groups, 0)
@@ -114,6 +116,6 @@ def test_freeze_bn_keeps_the_body_s_statistics_and_lets_the_rest_learn() -> None
     assert all(name.startswith("head.") for name in changed)
 
 
-def test_a_head_alone_is_a_group() -> None:
+def test_the_head_is_a_group() -> None:
     head = Head(8, 2)
     assert head_group(head).size == sum(parameter.numel() for parameter in head.parameters())

@@ -1,4 +1,4 @@
-"""Recipes: what they declare, refuse, say of themselves, and remember."""
+"""Recipes: settings, their checks, files and descriptions."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_every_setting_is_part_of_the_fingerprint() -> None:
     assert len({recipe.fingerprint(), *(other.fingerprint() for other in changed)}) == 5
 
 
-def test_the_course_is_the_course() -> None:
+def test_the_course_preset_has_the_stages_of_the_course() -> None:
     head, augmented, whole = PRESETS["course"]().stages.values()
     assert head.learn_from == "activations"
     assert (augmented.learn_from, augmented.freeze_to, augmented.augment) == ("photos", -1, "side-on")
@@ -44,7 +44,7 @@ def test_epochs_are_counted_with_integers() -> None:
     assert Stage(cycles=2, cycle_len=1, cycle_mult=3).epochs == 4
 
 
-def test_several_sizes_repeat_what_learns_from_photos() -> None:
+def test_several_sizes_repeat_the_stages_on_images() -> None:
     recipe = Recipe(sizes=(128, 224), stages=PRESETS["course"]().stages)
     assert [(step.name, step.size) for step in recipe.steps()] == [
         ("head", 128),
@@ -63,12 +63,12 @@ def test_several_sizes_repeat_what_learns_from_photos() -> None:
         ({"lr": ()}, "lr is empty"),
         ({"schedule": "cosine"}, "must be one of sgdr, one-cycle, step, constant"),
         ({"cycles": 30, "cycle_mult": 10}, "at most 10,000"),
-        ({"learn_from": "activations", "freeze_to": 0}, "only the head learns"),
-        ({"learn_from": "activations", "lr": (0.1, 0.2)}, "only the head learns"),
+        ({"learn_from": "activations", "freeze_to": 0}, "only the head is trained"),
+        ({"learn_from": "activations", "lr": (0.1, 0.2)}, "only the head is trained"),
         ({"views": 2}, "fixed views are for activations"),
     ],
 )
-def test_a_stage_that_cannot_be_is_refused(fields: dict[str, object], complaint: str) -> None:
+def test_an_invalid_stage_is_rejected(fields: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         Stage(**fields)  # type: ignore[arg-type]
 
@@ -84,7 +84,7 @@ def test_a_stage_that_cannot_be_is_refused(fields: dict[str, object], complaint:
         ({"seed": -1}, "seed is -1"),
     ],
 )
-def test_a_recipe_that_cannot_be_is_refused(fields: dict[str, object], complaint: str) -> None:
+def test_an_invalid_recipe_is_rejected(fields: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         Recipe(**fields)  # type: ignore[arg-type]
 
@@ -98,22 +98,22 @@ def test_a_recipe_that_cannot_be_is_refused(fields: dict[str, object], complaint
         ("- 1", "is no recipe"),
         ("arch: [", "is not YAML"),
         ("stages: {head: {lr: -1}}", "lr is -1"),
-        ("momentum: much", "recipe.yaml: momentum is 'much'; it must be a number"),
+        ("momentum: much", "recipe.yaml: momentum of a recipe is 'much'; it must be a number"),
         ("dropout: 5", r"dropout is 5; it must be a list of two numbers"),
         ("sizes: 64", r"sizes is 64; it must be a list of whole numbers"),
-        ("batch_size: 1.5", "batch_size is 1.5; it must be a whole number"),
-        ("freeze_bn: maybe", "freeze_bn is 'maybe'; it must be true or false"),
-        ("arch: 34", "arch is 34; it must be text"),
-        ("stages: {head: {cycles: true}}", "stage head: cycles is True; it must be a whole number"),
+        ("batch_size: 1.5", "batch_size of a recipe is 1.5; it must be a whole number"),
+        ("freeze_bn: maybe", "freeze_bn of a recipe is 'maybe'; it must be true or false"),
+        ("arch: 34", "arch of a recipe is 34; it must be text"),
+        ("stages: {head: {cycles: true}}", "cycles of a stage is True; it must be a whole number"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_refused_in_words(text: str, complaint: str, tmp_path: Path) -> None:
+def test_an_invalid_recipe_file_is_rejected_with_the_reason(text: str, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(ValueError, match=complaint):
         Recipe.load(tmp_path / "recipe.yaml")
 
 
-def test_a_file_may_give_a_single_rate_and_leave_the_rest(tmp_path: Path) -> None:
+def test_a_file_may_give_a_single_learning_rate_and_leave_the_rest(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("seed: 3\nstages: {only: {lr: 0.5, freeze_to: 0, weight_decay: 1e-3}}")
     recipe = Recipe.load(tmp_path / "recipe.yaml")
     assert recipe == Recipe(seed=3, stages={"only": Stage(lr=(0.5,), freeze_to=0, weight_decay=1e-3)})
@@ -127,7 +127,7 @@ def test_differences_name_each_setting_with_both_values() -> None:
     assert differences(ours, ours) == []
 
 
-def test_the_plan_says_each_step_and_what_has_no_effect() -> None:
+def test_the_plan_lists_each_step_and_settings_without_effect() -> None:
     recipe = Recipe(
         arch="resnet34",
         average="weights",
@@ -138,15 +138,15 @@ def test_the_plan_says_each_step_and_what_has_no_effect() -> None:
         },
     )
     plan = "\n".join(describe_plan(recipe))
-    assert "1. head: the head, on precomputed activations" in plan
-    assert "2. whole: the whole network, on images; no augmentation; find a rate and use it" in plan
+    assert "1. head: train the head, on precomputed activations" in plan
+    assert "2. whole: train the whole network, on images; no augmentation; find a learning rate and use it" in plan
     assert "0.0001, 0.001, 0.01 for 1 + 2 epochs" in plan
     assert "average the weights" in plan
     assert "averaging 5 views" in plan
     assert "augment side-on of stage head has no effect" in plan
 
 
-def test_the_plan_says_where_there_is_nothing_to_compile() -> None:
+def test_the_plan_notes_that_there_is_nothing_to_compile() -> None:
     said = "--compile has no effect"
     assert said in "\n".join(describe_plan(Recipe(compile=True)))
     assert said not in "\n".join(describe_plan(Recipe()))

@@ -1,8 +1,6 @@
 """Options of `serve`: each is used as given or refused with a message, never replaced in silence."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -10,7 +8,6 @@ from serving.cli.parser import COMMANDS, build_parser, main
 from serving.cli.serve_options import to_settings
 from serving.models.layout import LayoutOptions
 from serving.settings import Settings
-from tests.support.commands import ROOT
 
 REFUSED = [
     ("--listen", "127.0.0.1:99999"),  # gRPC would take the port modulo 65,536
@@ -88,31 +85,6 @@ def test_the_help_states_the_actual_defaults(capsys: pytest.CaptureFixture[str])
     assert len(defaults) >= 12
     for option, stated in defaults:
         assert build_parser("serve").parse_args(["serve", option, stated]) == options, option
-
-
-HEAVY = ("grpc", "numpy", "onnxruntime", "PIL", "ray", "rich")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "loaded"),
-    [
-        (["--help"], set()),
-        (["health", "--help"], {"grpc"}),
-        (["label", "--help"], {"grpc"}),
-        (["predict", "--help"], {"grpc", "rich"}),
-        (["stats", "--help"], {"grpc", "rich", "PIL"}),
-        (["new-token", "--help"], set()),
-        (["rotate-key", "--help"], set()),
-    ],
-)
-def test_commands_load_only_the_libraries_that_they_use(arguments: list[str], loaded: set[str]) -> None:
-    program = (
-        "import sys\nfrom serving.__main__ import main\ntry:\n    main(sys.argv[1:])\n"
-        f"except SystemExit:\n    print('loaded', *(name for name in {HEAVY} if name in sys.modules))"
-    )
-    command = [sys.executable, "-c", program, *arguments]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert set(finished.stdout.splitlines()[-1].split()[1:]) == loaded
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -5,8 +5,6 @@ import re
 import secrets
 import stat
 import string
-import subprocess
-import sys
 import traceback
 from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
@@ -180,34 +178,6 @@ def test_a_key_file_is_created_once_and_readable_by_its_owner_only(tmp_path: Pat
     assert load_or_create_keys(path) == created
     assert load_or_create_keys(tmp_path / "other") != created
     assert sorted(os.listdir(tmp_path)) == ["other", "token-keys"]
-
-
-def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from tests.unit.test_tokens import load_or_create_keys\n"
-        "sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.readline()\n"
-        "print([load_or_create_keys(Path(sys.argv[1]) / str(n)) for n in range(50)])"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(4)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    answers = set()
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        answers.add(process.communicate(timeout=30)[0])
-        assert process.returncode == 0
-
-    assert len(answers) == 1
-    assert len(os.listdir(tmp_path)) == 50
 
 
 def test_keys_are_read_in_order_in_hexadecimal_and_base64(tmp_path: Path) -> None:

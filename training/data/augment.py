@@ -1,8 +1,7 @@
-"""A canvas in; a training view of it, a little different each time, out: fast.ai 0.7's two presets.
+"""Training views of a canvas, each a little different: fast.ai 0.7's two presets.
 
-Images taken from the side are mirrored; images taken from above are also turned by quarters and mirrored at will.
-Both are turned by up to 10 degrees and zoomed up to 1.1 with a reflected border, lit a little differently, and
-cropped at random.
+`side-on` mirrors; `top-down` also turns by quarters. Both turn by up to 10 degrees and zoom up to 1.1 with a
+reflected border, change brightness and contrast a little, and crop at random.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.transforms import v2
 
 from serving.image.views import make_views
 from training.recipes.stage import Augment
@@ -25,68 +23,15 @@ PROBABILITY = 0.75
 """Of turning, and of zooming."""
 LIGHTING = 0.05
 """Brightness and contrast are multiplied by 1 - 0.05 to 1 + 0.05."""
-CONTACT_SHEET = 16
+SHEET_SIDE = 4
+"""Tiles along a side of a contact sheet."""
 EVERY = 4
-"""Pixels of which one tells how bright an image is."""
+"""Every fourth pixel along a side counts towards an image's mean brightness."""
 
 View = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
-"""uint8 `[S, S, 3]` and a seed -> uint8 `[crop, crop, 3]`; from several threads at once, if need be."""
+"""uint8 `[S, S, 3]` and a seed -> uint8 `[crop, crop, 3]`; safe to call from several threads."""
 
-_drawing = Lock()
-
-
-class Augmentation(v2.Transform):  # type: ignore[misc]
-    """Turn, zoom, crop, mirror and light: the geometry in one resampling, the light in one table."""
-
-    def __init__(self, crop: int, *, quarters: bool) -> None:
-        super().__init__()
-        self.crop = crop
-        self.quarters = quarters
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        turn, zoom, degrees, scale, x, y, brightness, contrast = torch.rand(8).tolist()
-        return {
-            "degrees": (2 * degrees - 1) * MAX_DEGREES if turn < PROBABILITY else 0.0,
-            "zoom": 1 + scale * (MAX_ZOOM - 1) if zoom < PROBABILITY else 1.0,
-            "corner": (x, y),
-            "mirror": bool(torch.rand(()) < 0.5),
-            "quarters": int(torch.randint(4, ())) if self.quarters else 0,
-            "brightness": 1 + (2 * brightness - 1) * LIGHTING,
-            "contrast": 1 + (2 * contrast - 1) * LIGHTING,
-        }
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """uint8 `[S, S, 3]` -> uint8 `[crop, crop, 3]`."""
-        canvas_SSC = np.rot90(inpt, params["quarters"])
-        lit = _lighting(canvas_SSC, params["brightness"], params["contrast"])
-        return np.array(self._look(canvas_SSC, params).point(lit))
-
-    def _look(self, canvas_SSC: NDArray[np.uint8], params: dict[str, Any]) -> Image.Image:
-        side, crop = canvas_SSC.shape[0], self.crop
-        left, top = (int(part * (side - crop + 1)) for part in params["corner"])
-        if params["degrees"] == 0 and params["zoom"] == 1:
-            view_HWC = canvas_SSC[top : top + crop, left : left + crop]
-            return Image.fromarray(np.ascontiguousarray(view_HWC[:, ::-1] if params["mirror"] else view_HWC))
-        turn = radians(params["degrees"])
-        # Output (x, y), measured from the canvas's centre, lies at A (x, y) + centre in the canvas.
-        a, b = cos(turn) / params["zoom"], sin(turn) / params["zoom"]
-        border = ceil(abs(b) * side / 2) + 1  # as far as a turned view can reach beyond the canvas
-        sides = ((border, border), (border, border), (0, 0))
-        reflected = Image.fromarray(np.pad(canvas_SSC, sides, mode="reflect"))
-        x, y = left - side / 2, top - side / 2
-        step = -1 if params["mirror"] else 1
-        x += crop if params["mirror"] else 0
-        centre = side / 2 + border
-        matrix = (a * step, b, a * x + b * y + centre, -b * step, a, -b * x + a * y + centre)
-        return reflected.transform((crop, crop), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-
-
-def _lighting(canvas_SSC: NDArray[np.uint8], brightness: float, contrast: float) -> list[int]:
-    """A table for each channel's 256 values: brightness about 0, then contrast about the image's mean."""
-    mean = brightness * float(canvas_SSC[::EVERY, ::EVERY].mean())
-    values = contrast * (brightness * np.arange(256) - mean) + mean
-    table: list[int] = np.clip(np.rint(values), 0, 255).astype(int).tolist()
-    return table * 3
+_random_state = Lock()
 
 
 def augmentation(kind: Augment, crop: int) -> View:
@@ -96,16 +41,16 @@ def augmentation(kind: Augment, crop: int) -> View:
     """
     if kind == "none":
         return lambda canvas_SSC, seed: make_views(canvas_SSC, crop)[0]
-    transform = Augmentation(crop, quarters=kind == "top-down")
 
     def view(canvas_SSC: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        with _drawing:  # torch has one state for all threads
+        with _random_state:  # torch has one for all threads
             before = torch.default_generator.get_state()
             torch.default_generator.manual_seed(seed)
-            params = transform.make_params([])
+            params = _draw_params(quarters=kind == "top-down")
             torch.default_generator.set_state(before)
-        view_HWC: NDArray[np.uint8] = transform.transform(canvas_SSC, params)
-        return view_HWC
+        turned_SSC = np.rot90(canvas_SSC, params["quarters"])
+        lit = _lighting(turned_SSC, params["brightness"], params["contrast"])
+        return np.array(_transform(turned_SSC, crop, params).point(lit))
 
     return view
 
@@ -113,8 +58,50 @@ def augmentation(kind: Augment, crop: int) -> View:
 def contact_sheet(canvas_SSC: NDArray[np.uint8], kind: Augment, crop: int, seed: int) -> Image.Image:
     """One image augmented sixteen times, four by four."""
     view = augmentation(kind, crop)
-    sheet = Image.new("RGB", (4 * crop, 4 * crop))
-    for index in range(CONTACT_SHEET):
+    sheet = Image.new("RGB", (SHEET_SIDE * crop, SHEET_SIDE * crop))
+    for index in range(SHEET_SIDE**2):
         tile = Image.fromarray(view(canvas_SSC, seed + index))
-        sheet.paste(tile, (index % 4 * crop, index // 4 * crop))
+        sheet.paste(tile, (index % SHEET_SIDE * crop, index // SHEET_SIDE * crop))
     return sheet
+
+
+def _draw_params(*, quarters: bool) -> dict[str, Any]:
+    turn, zoom, degrees, scale, x, y, brightness, contrast = torch.rand(8).tolist()
+    return {
+        "degrees": (2 * degrees - 1) * MAX_DEGREES if turn < PROBABILITY else 0.0,
+        "zoom": 1 + scale * (MAX_ZOOM - 1) if zoom < PROBABILITY else 1.0,
+        "corner": (x, y),
+        "mirror": bool(torch.rand(()) < 0.5),
+        "quarters": int(torch.randint(4, ())) if quarters else 0,
+        "brightness": 1 + (2 * brightness - 1) * LIGHTING,
+        "contrast": 1 + (2 * contrast - 1) * LIGHTING,
+    }
+
+
+def _transform(canvas_SSC: NDArray[np.uint8], crop: int, params: dict[str, Any]) -> Image.Image:
+    """Turn, zoom, crop and mirror, in one resampling."""
+    side = canvas_SSC.shape[0]
+    left, top = (int(part * (side - crop + 1)) for part in params["corner"])
+    if params["degrees"] == 0 and params["zoom"] == 1:
+        view_HWC = canvas_SSC[top : top + crop, left : left + crop]
+        return Image.fromarray(np.ascontiguousarray(view_HWC[:, ::-1] if params["mirror"] else view_HWC))
+    turn = radians(params["degrees"])
+    # Output (x, y), measured from the canvas's centre, lies at A (x, y) + centre in the canvas.
+    a, b = cos(turn) / params["zoom"], sin(turn) / params["zoom"]
+    border = ceil(abs(b) * side / 2) + 1  # as far as a turned view can reach beyond the canvas
+    sides = ((border, border), (border, border), (0, 0))
+    reflected = Image.fromarray(np.pad(canvas_SSC, sides, mode="reflect"))
+    x, y = left - side / 2, top - side / 2
+    step = -1 if params["mirror"] else 1
+    x += crop if params["mirror"] else 0
+    centre = side / 2 + border
+    matrix = (a * step, b, a * x + b * y + centre, -b * step, a, -b * x + a * y + centre)
+    return reflected.transform((crop, crop), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+
+def _lighting(canvas_SSC: NDArray[np.uint8], brightness: float, contrast: float) -> list[int]:
+    """A lookup table for each channel's 256 values: brightness about 0, then contrast about the image's mean."""
+    mean = brightness * float(canvas_SSC[::EVERY, ::EVERY].mean())
+    values = contrast * (brightness * np.arange(256) - mean) + mean
+    table: list[int] = np.clip(np.rint(values), 0, 255).astype(int).tolist()
+    return table * 3

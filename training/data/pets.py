@@ -1,4 +1,4 @@
-"""The Oxford-IIIT Pet images (Parkhi et al. 2012), through torchvision's download, laid out as `fit` reads them."""
+"""Downloads the Oxford-IIIT Pet images (Parkhi et al. 2012) with torchvision, laid out as `fit` reads them."""
 
 import shutil
 from collections.abc import Iterable
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torchvision
 
-from serving.system.files import new_folder, sync_folder
+from serving.system.files import filling
 
-SIDES = {"trainval": "train", "test": "valid"}
+PARTS = {"trainval": "train", "test": "valid"}
 
 
 def fetch_pets(out: Path, *, breeds: bool) -> int:
@@ -16,21 +16,19 @@ def fetch_pets(out: Path, *, breeds: bool) -> int:
 
     Args:
         out: folder to write; it must not exist, or be empty.
-        breeds: 37 classes, one a breed, instead of `cats` and `dogs`.
+        breeds: 37 classes, one for each breed, instead of `cats` and `dogs`.
 
     Returns:
         The number of images.
 
     Raises:
-        ValueError: if `out` holds something.
+        ValueError: if `out` is not empty.
         RuntimeError: if the download fails; nothing is left then.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out} is not empty; give a new folder")
     target = "category" if breeds else "binary-category"
     count = 0
-    with new_folder(out.parent, out.name) as folder:
-        for split, side in SIDES.items():
+    with filling(out) as folder:
+        for split, part in PARTS.items():
             try:
                 pets = torchvision.datasets.OxfordIIITPet(
                     str(folder / "download"), split=split, target_types=target, download=True
@@ -38,18 +36,14 @@ def fetch_pets(out: Path, *, breeds: bool) -> int:
             except (OSError, RuntimeError) as error:
                 raise RuntimeError(
                     f"the images could not be downloaded ({error}). On a machine with a network, run this command and "
-                    "copy the folder here; or draw images with python -m training sample"
+                    "copy the folder here; or draw a data set with python -m training sample"
                 ) from error
             names = pets.classes if breeds else ["cats", "dogs"]
             labels: Iterable[int] = pets._labels if breeds else pets._bin_labels
             for path, label in zip(pets._images, labels, strict=True):
-                place = folder / side / names[label].lower().replace(" ", "_")
+                place = folder / part / names[label].lower().replace(" ", "_")
                 place.mkdir(parents=True, exist_ok=True)
                 shutil.move(path, place / Path(path).name)
                 count += 1
         shutil.rmtree(folder / "download")
-        sync_folder(folder)
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
     return count

@@ -1,11 +1,11 @@
-"""Images in shards in; batches of decoded, augmented views out, each shard read from end to end.
+"""Batches of images from shards, each shard read from end to end.
 
-A small set is kept in memory, encoded, once it has been read: then its order is that of images in folders, and so is
-what is learned. A larger one streams: in each epoch the shards come in another order, every process reads its part of
-them, and images are mixed within a few shards at a time.
+A small set is kept in memory, encoded, once it has been read: then its order, and so the training, is that of images
+in folders. A larger one streams: in each epoch the shards come in another order, every process reads its part of them,
+and images are mixed within a few shards at a time.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serving.image.preprocess import Preprocess
-from training.data.augment import View, augmentation
-from training.data.images import LabelledImage
-from training.data.shards import ShardIndex, index_of
-from training.data.sources import Batch, ImageSource, Rows, Source, batch_starts, dealt, derived_seed, random_batches
+from training.data.augment import augmentation
+from training.data.images import LabelledImage, labels_of
+from training.data.shards import ShardImage, ShardIndex
+from training.data.sources import Batch, ImageSource, Rows, Source, batch_starts, derived_seed
 from training.distributed import even_parts
 from training.hardware import Hardware
 from training.recipes.stage import Augment
@@ -28,24 +28,24 @@ MAX_HELD_BYTES = 512 * 2**20
 """Of encoded images that a process keeps between epochs."""
 MIXED_SHARDS = 8
 """Shards whose images are mixed; they are in memory together."""
-AHEAD = 3
-"""Batches in work on a GPU's behalf; on a CPU the network wants the cores that would work ahead."""
+BATCHES_AHEAD = 3
+"""Batches decoded ahead of a GPU; on a CPU the network needs the cores that would decode ahead."""
 
 
 def image_source(
     images: Sequence[LabelledImage], preprocess: Preprocess, augment: Augment, hardware: Hardware
 ) -> Source:
-    """What reads images as suits the place where they lie."""
+    """The source for images in a folder or in shards."""
     pinned = hardware.device.type == "cuda"
-    index = index_of(images[0])
-    if index is None:
+    first = images[0]
+    if not isinstance(first, ShardImage):
         return ImageSource(images, preprocess, augment, hardware.workers, pinned)
-    return ShardSource(index, images, preprocess, augment, hardware.workers or torch.get_num_threads(), pinned)
+    return ShardSource(first.index, images, preprocess, augment, hardware.workers or torch.get_num_threads(), pinned)
 
 
 @dataclass(frozen=True)
-class ShardSource:
-    """Images of one side of a set of shards; uint8 `[n, crop, crop, 3]`."""
+class ShardSource(Source):
+    """The training or the validation images of a set of shards; uint8 `[n, crop, crop, 3]`."""
 
     index: ShardIndex
     images: Sequence[LabelledImage]
@@ -54,13 +54,13 @@ class ShardSource:
     threads: int
     """That decode."""
     pinned: bool = False
-    """Whether batches lie in memory that a GPU copies from by itself, and are made ahead of it."""
+    """Whether batches lie in page-locked memory and are decoded ahead of the GPU."""
     max_held_bytes: int = MAX_HELD_BYTES
     _held: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
-    """Encoded images that have been read and will be asked for, by row."""
+    """Encoded images that have been read and will be needed, by row."""
 
     def labels(self) -> Rows:
-        return np.array([image.label for image in self.images], np.int64)
+        return labels_of(self.images)
 
     @cached_property
     def streams(self) -> bool:
@@ -68,13 +68,12 @@ class ShardSource:
         return sum(self.index.shards[file].members[name].size for file, name in self._places) > self.max_held_bytes
 
     def epoch(self, batch_size: int, seed: int, processes: int) -> list[list[Rows]]:
-        smallest = 2 * processes
         if not self.streams:
-            return dealt(random_batches(len(self.images), batch_size, seed, smallest=smallest), processes)
+            return super().epoch(batch_size, seed, processes)
         rng = np.random.default_rng(seed)
         shards = self._rows_by_shard
         shuffled = [shards[at] for at in rng.permutation(len(shards))]
-        number = len(batch_starts(len(self.images), batch_size, smallest=smallest))
+        number = len(batch_starts(len(self.images), batch_size, smallest=2 * processes))
         mixed = [_mixed(part, rng) for part in _split_rows(shuffled, processes)]
         return [list(batch) for batch in zip(*(even_parts(rows, number) for rows in mixed), strict=True)]
 
@@ -83,27 +82,27 @@ class ShardSource:
 
     def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
         view = augmentation(self.augment, self.preprocess.crop)
+
+        def view_of(row: int, content: bytes) -> NDArray[np.uint8]:
+            # seeded by the image, so that it does not matter which process has it
+            return view(self.preprocess.canvas(content), derived_seed(seed, row))
+
         with ThreadPoolExecutor(self.threads, thread_name_prefix="decoding") as pool:
             waiting: list[tuple[Iterator[NDArray[np.uint8]], Rows]] = []
             for batch, contents in zip(rows, self._contents(rows), strict=True):
-                views = pool.map(self._viewer(view, seed), batch.tolist(), contents)
-                waiting.append((views, batch))
-                if len(waiting) > (AHEAD if self.pinned else 0):
+                waiting.append((pool.map(view_of, batch.tolist(), contents), batch))
+                if len(waiting) > (BATCHES_AHEAD if self.pinned else 0):
                     yield self._tensors(*waiting.pop(0))
             for each in waiting:
                 yield self._tensors(*each)
 
-    def _viewer(self, view: View, seed: int) -> Callable[[int, bytes], NDArray[np.uint8]]:
-        # seeded by the image, so that it does not matter which process has it
-        return lambda row, content: view(self.preprocess.canvas(content), derived_seed(seed, row))
-
     def _tensors(self, views: Iterator[NDArray[np.uint8]], batch: Rows) -> tuple[Tensor, Tensor]:
         inputs = torch.from_numpy(np.stack(list(views)))
-        labels = torch.from_numpy(np.array([self.images[row].label for row in batch], np.int64))
+        labels = torch.from_numpy(labels_of([self.images[row] for row in batch]))
         return (inputs.pin_memory(), labels.pin_memory()) if self.pinned else (inputs, labels)
 
     def _contents(self, rows: Sequence[Rows]) -> Iterator[list[bytes]]:
-        """Of the images of each batch: a shard is read when the first of its images is wanted that is not there."""
+        """The encoded images of each batch; a shard is read when the first of its images is needed."""
         keep = not self.streams
         wanted = {int(row) for batch in rows for row in batch}
         held = self._held if keep else {}
@@ -137,13 +136,10 @@ class ShardSource:
 
 
 def _split_rows(shards: Sequence[Rows], processes: int) -> list[list[Rows]]:
-    """As many rows for each process, of shards that follow one another: two may share one, that both read."""
-    whole = np.concatenate(shards)
+    """Adjacent shards for each process, with even numbers of rows: two processes may both read one shard."""
     shard_of = np.repeat(np.arange(len(shards)), [len(rows) for rows in shards])
-    parts = []
-    for rows, numbers in zip(even_parts(whole, processes), even_parts(shard_of, processes), strict=True):
-        parts.append([rows[numbers == number] for number in dict.fromkeys(numbers.tolist())])
-    return parts
+    parts = zip(even_parts(np.concatenate(shards), processes), even_parts(shard_of, processes), strict=True)
+    return [[rows[numbers == number] for number in dict.fromkeys(numbers.tolist())] for rows, numbers in parts]
 
 
 def _mixed(shards: Sequence[Rows], rng: np.random.Generator) -> Rows:

@@ -1,27 +1,24 @@
-"""A folder of shards in; its images, and what is in them, out.
+"""A data set packed into tar files that can lie in object storage.
 
-Shards are tar files in the order that the WebDataset format reads: `train-000000.tar`, `valid-000000.tar` and so on,
-a member for each image. `shards.json` beside them says what they hold: classes, and for each image its class, the
-SHA-256 of its contents and where it lies. So the images of a set are known before one of them is read, and a shard is
-checked as a whole before anything in it is used. The shards may lie elsewhere: then the index has their `url`.
+Shards have the WebDataset format: `train-000000.tar`, `valid-000000.tar` and so on, a member for each image.
+`shards.json` beside them says what they hold: classes, and for each image its class, the SHA-256 of its content and
+where it lies. So the images of a set are known before one of them is read, and a shard is checked as a whole before
+anything in it is used. The shards may lie elsewhere: then the index has their `url`.
 """
 
 import hashlib
-import io
 import json
 import re
-import shutil
-import tarfile
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from http.client import HTTPException
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import webdataset
-from webdataset.tariterators import tar_file_iterator
+from urllib.error import HTTPError
 
 from serving.image.decode import DEFAULT_LIMITS
 from training.data.images import TRAIN, VALID, DataError, LabelledImage, Split
@@ -31,6 +28,9 @@ INDEX_FORMAT = 1
 MAX_SHARD_BYTES = 2 * 2**30
 """A shard is held in memory as a whole."""
 TIMEOUT_S = 60.0
+ATTEMPTS, RETRY_DELAY_S = 10, 2.0
+TRANSIENT = {408, 429, 500, 502, 503, 504}
+"""HTTP statuses after which a request is repeated."""
 _SHARD = re.compile(rf"({TRAIN}|{VALID})-\d{{6}}\.tar")
 _MEMBER = re.compile(r"\d{9}\.[a-z0-9]{1,8}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -38,16 +38,16 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A image in a shard."""
+    """An image in a shard."""
 
     label: int
     sha256: str
     offset: int
-    """Where its contents begin, in bytes from the shard's beginning."""
+    """Where its content begins, in bytes from the shard's beginning."""
     size: int
     """In bytes."""
     source: str
-    """What it was called in the folder that the shards were made of."""
+    """Its path in the folder that the shards were made of."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What `shards.json` says."""
+    """The content of `shards.json`."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -75,40 +75,42 @@ class ShardIndex:
 
     def split(self) -> Split:
         """The images in the order in which the folder that they come from lists them."""
-        sides: dict[str, list[tuple[int, tuple[str, ...], LabelledImage]]] = {TRAIN: [], VALID: []}
+        parts: dict[str, list[tuple[int, tuple[str, ...], LabelledImage]]] = {TRAIN: [], VALID: []}
         for shard in self.shards.values():
             for name, member in shard.members.items():
-                image = LabelledImage(self.folder / shard.file / name, member.label, bytes.fromhex(member.sha256))
-                sides[shard.file[: len(TRAIN)]].append((member.label, Path(member.source).parts, image))
-        train, valid = ([image for *_, image in sorted(side, key=lambda row: row[:2])] for side in sides.values())
+                image = self.image(f"{shard.file}/{name}", member.label, bytes.fromhex(member.sha256))
+                parts[shard.file[: len(TRAIN)]].append((member.label, Path(member.source).parts, image))
+        train, valid = ([image for *_, image in sorted(part, key=lambda row: row[:2])] for part in parts.values())
         return Split(self.classes, train, valid)
 
+    def image(self, path: str, label: int, sha256: bytes) -> "ShardImage":
+        """The image at SHARD/MEMBER."""
+        return ShardImage(self.folder / path, label, sha256, index=self)
+
     def read_shard(self, file: str) -> dict[str, bytes]:
-        """The contents of every image in a shard, by name, read from one end to the other.
+        """The content of every image in a shard, by name.
 
         Raises:
             DataError: if it cannot be read, or is not the one that the index describes.
         """
-        shard, place = self.shards[file], self._place(file)
-        if place.startswith("http") and shutil.which("curl") is None:
-            raise DataError(f"shard {place} cannot be read: webdataset reads URLs with curl, which is not installed")
+        shard, place = self.shards[file], f"{self.url or self.folder}/{file}"
         try:
-            with webdataset.gopen(place) as stream:
-                content: bytes = stream.read(shard.size + 1)
+            content = self._read(file, 0, shard.size + 1)
         except OSError as error:
-            # webdataset's words for curl's failure begin with the whole command
-            reason = error.strerror or f"curl ended with {str(error).rpartition('): ')[2]}"
-            raise DataError(f"shard {place} cannot be read: {reason}") from error
+            raise DataError(f"shard {place} cannot be read: {error.strerror or error}") from error
         if len(content) != shard.size or hashlib.sha256(content).hexdigest() != shard.sha256:
             raise DataError(
                 f"shard {place} is not the one that {self.folder / INDEX_FILE} describes ({len(content):,} bytes read "
                 f"of {shard.size:,}): copy it again, or make the shards anew"
             )
-        _check_members(shard, content, place)
-        return {sample["fname"]: sample["data"] for sample in tar_file_iterator(io.BytesIO(content))}
+        images = {name: content[each.offset : each.offset + each.size] for name, each in shard.members.items()}
+        for name, image in images.items():
+            if hashlib.sha256(image).hexdigest() != shard.members[name].sha256:
+                raise DataError(f"shard {place} does not hold the image {name} where {INDEX_FILE} says")
+        return images
 
     def read_image(self, file: str, name: str) -> bytes:
-        """The contents of one image, without the rest of its shard.
+        """The content of one image, without the rest of its shard.
 
         Raises:
             OSError: if it cannot be read.
@@ -117,22 +119,26 @@ class ShardIndex:
             member = self.shards[file].members[name]
         except KeyError as error:
             raise FileNotFoundError(2, f"{INDEX_FILE} has no such image", str(self.folder / file / name)) from error
-        local = self.folder / file
-        if local.is_file() or self.url is None:
-            with local.open("rb") as tar:
-                tar.seek(member.offset)
-                return tar.read(member.size)
-        last = member.offset + member.size - 1
-        request = urllib.request.Request(self.url + file, headers={"Range": f"bytes={member.offset}-{last}"})
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            if answer.status != 206:  # it knows no ranges, and sends the shard from its beginning
-                answer.read(member.offset)
-            content: bytes = answer.read(member.size)
-        return content
+        return self._read(file, member.offset, member.size)
 
-    def _place(self, file: str) -> str:
+    def _read(self, file: str, offset: int, size: int) -> bytes:
+        """At most `size` bytes of a shard, from the folder or from the URL."""
         local = self.folder / file
-        return str(local) if self.url is None or local.is_file() else self.url + file
+        if self.url is not None and not local.is_file():
+            return _fetch(self.url + file, offset, size)
+        with local.open("rb") as tar:
+            tar.seek(offset)
+            return tar.read(size)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardImage(LabelledImage):
+    """An image in a shard; its path is FOLDER/SHARD/MEMBER."""
+
+    index: ShardIndex = field(kw_only=True, repr=False, compare=False)
+
+    def _content(self) -> bytes:
+        return self.index.read_image(self.path.parent.name, self.path.name)
 
 
 def is_sharded(folder: Path) -> bool:
@@ -140,24 +146,25 @@ def is_sharded(folder: Path) -> bool:
     return (folder / INDEX_FILE).is_file()
 
 
-def index_of(image: LabelledImage) -> ShardIndex | None:
-    """The index of the shards that an image lies in; None for one that is a file of its own."""
-    folder = image.path.parent.parent
-    return load_index(folder) if _SHARD.fullmatch(image.path.parent.name) and is_sharded(folder) else None
+def image_at(folder: Path, path: str, label: int, sha256: bytes) -> LabelledImage:
+    """The image at a path below a data folder, which may hold shards."""
+    if is_sharded(folder):
+        return load_index(folder).image(path, label, sha256)
+    return LabelledImage(folder / path, label, sha256)
 
 
 def contents(images: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, Callable[[], bytes]]]:
-    """Each image with what reads it; those of a shard that follow one another are read together, when their turn comes.
+    """Each image with a function that reads it; adjacent images of one shard are read together, on first use.
 
     Raises:
         DataError: if a shard cannot be read, or is another one.
     """
     for parent, group in groupby(images, key=lambda image: image.path.parent):
         together = list(group)
-        index = index_of(together[0])
-        held = {} if index is None else index.read_shard(parent.name)
+        first = together[0]
+        held = first.index.read_shard(parent.name) if isinstance(first, ShardImage) else None
         for image in together:
-            yield image, image.read if index is None else partial(held.pop, image.path.name)
+            yield image, image.read if held is None else partial(held.pop, image.path.name)
 
 
 @lru_cache(maxsize=4)
@@ -165,7 +172,7 @@ def load_index(folder: Path) -> ShardIndex:
     """Read and check `shards.json`.
 
     Raises:
-        DataError: if it cannot be read, or does not say what it should.
+        DataError: if it cannot be read, or is damaged.
     """
     path = folder / INDEX_FILE
     try:
@@ -191,7 +198,7 @@ def checked_url(url: str) -> str:
     """A URL that shards may be read from, with a slash at its end.
 
     Raises:
-        ValueError: for any other scheme; a `pipe:` would run its words as a command.
+        ValueError: for any other scheme, such as `file:`.
     """
     if not re.match(r"https?://[^/\s]+(/|$)", url):
         raise ValueError(f"the shards' url is {url!r}; it must begin with https:// or http:// and a host")
@@ -222,15 +229,20 @@ def _shard(fields: dict[str, Any], classes: int) -> Shard:
     return Shard(file, fields["sha256"], size, members)
 
 
-def _check_members(shard: Shard, content: bytes, place: str) -> None:
-    """That a tar file is plain, and has exactly the members listed: before one of them is taken out."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-            found = {entry.name: (entry.offset_data, entry.size) for entry in tar if entry.type == tarfile.REGTYPE}
-            count = len(tar.getmembers())
-    except tarfile.TarError as error:
-        raise DataError(f"shard {place} is no tar file: {error}") from error
-    listed = {name: (member.offset, member.size) for name, member in shard.members.items()}
-    if found != listed or count != len(listed):
-        odd = sorted(set(found.items()) ^ set(listed.items()))
-        raise DataError(f"shard {place} does not hold the images that {INDEX_FILE} lists; the first is {odd[:1]}")
+def _fetch(url: str, offset: int, size: int) -> bytes:
+    request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-{offset + size - 1}"})
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                if response.status != 206:  # this server ignores ranges and sends the shard from its beginning
+                    response.read(offset)
+                content: bytes = response.read(size)
+                return content
+        except HTTPError as error:
+            if error.code not in TRANSIENT or not left:
+                raise
+        except (TimeoutError, ConnectionError, HTTPException) as error:
+            if not left:
+                raise OSError(f"{type(error).__name__} {error}") from error
+        time.sleep(RETRY_DELAY_S)
+    raise AssertionError("the last attempt returns or raises")

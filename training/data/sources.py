@@ -1,10 +1,9 @@
-"""Images or their activations in; batches of tensors with labels out: what a network learns from and is tried on."""
+"""Batches of tensors with labels, for training and evaluation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,8 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from serving.image.preprocess import Preprocess
 from training.data.augment import View, augmentation
-from training.data.images import LabelledImage
-from training.features.activations import Activations
+from training.data.images import LabelledImage, labels_of
 from training.recipes.stage import Augment
 
 Batch = tuple[Tensor, Tensor]
@@ -25,70 +23,39 @@ Rows = NDArray[np.int64]
 EVALUATION_BATCH = 256
 MAX_KEPT_BYTES = 512 * 2**20
 """Of decoded images that a source keeps: those of 2,700 at 224 pixels, of 8,400 at 128."""
-WORTH_A_PROCESS = 256
-"""Images; fewer are decoded sooner than a worker process starts."""
+IMAGES_PER_WORKER = 256
+"""Fewer are decoded sooner than a worker process starts."""
 
 
-class Source(Protocol):
-    """Rows to learn from, again and again."""
-
-    def labels(self) -> Rows:
-        """The class index of each row, int64."""
-        ...
-
-    def epoch(self, batch_size: int, seed: int, processes: int) -> list[list[Rows]]:
-        """Every row once in an order that suits the source: batches, each as the parts of the processes.
-
-        There are as many batches whatever the seed.
-        """
-        ...
-
-    def parts(self, processes: int) -> list[Rows]:
-        """Every row once, in a part for each process."""
-        ...
-
-    def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
-        """The rows asked for, batch by batch; with the same seed they look the same."""
-        ...
-
-
-class AnyOrder(ABC):
-    """Rows that cost the same in any order."""
+class Source(ABC):
+    """Rows to train on, epoch after epoch. By default any order of rows costs the same."""
 
     @abstractmethod
     def labels(self) -> Rows:
         """The class index of each row, int64."""
 
+    @abstractmethod
+    def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
+        """The given rows, batch by batch; the same seed gives the same views."""
+
     def epoch(self, batch_size: int, seed: int, processes: int) -> list[list[Rows]]:
-        """All rows mixed; a row's process is given by its place in the batch."""
+        """Every row once, in random order: batches, each divided among the processes.
+
+        The number of batches does not depend on the seed.
+        """
         return dealt(random_batches(len(self.labels()), batch_size, seed, smallest=2 * processes), processes)
 
     def parts(self, processes: int) -> list[Rows]:
-        """Every so many rows."""
+        """Every row once, divided among the processes."""
         return dealt([np.arange(len(self.labels()))], processes)[0]
 
 
 @dataclass(frozen=True)
-class ActivationSource(AnyOrder):
-    """Precomputed activations, a row for each view of each image; float32 `[n, 2C]`."""
+class ImageSource(Source):
+    """Decoded and augmented image files; uint8 `[n, crop, crop, 3]`.
 
-    activations: Activations
-
-    def labels(self) -> Rows:
-        return self.activations.labels()
-
-    def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
-        labels = self.labels()
-        for batch in rows:
-            yield torch.from_numpy(self.activations.features(batch)), torch.from_numpy(labels[batch])
-
-
-@dataclass(frozen=True)
-class ImageSource(AnyOrder):
-    """Images, decoded and augmented; uint8 `[n, crop, crop, 3]`.
-
-    For a GPU, in worker processes, while the network learns. On a CPU, in threads, between its steps: there the network
-    keeps all cores busy, and whatever else runs makes its threads wait for one another.
+    On a GPU, worker processes decode while the network is trained. On a CPU, threads decode between its steps: the
+    network keeps all cores busy, and any other work makes its threads wait for one another.
     """
 
     images: Sequence[LabelledImage]
@@ -97,26 +64,28 @@ class ImageSource(AnyOrder):
     workers: int
     """Processes; 0 for threads."""
     pinned: bool = False
-    """Whether batches lie in memory that a GPU copies from by itself."""
+    """Whether batches lie in page-locked memory, which a GPU copies from asynchronously."""
+    max_kept_bytes: int = MAX_KEPT_BYTES
+    images_per_worker: int = IMAGES_PER_WORKER
     _canvases: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
     """Decoded images, by row, so that later epochs need not decode them again."""
 
     def labels(self) -> Rows:
-        return np.array([image.label for image in self.images], np.int64)
+        return labels_of(self.images)
 
     def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
         view = augmentation(self.augment, self.preprocess.crop)
         if self.workers == 0:
+            labels = self.labels()
             with ThreadPoolExecutor(max(torch.get_num_threads(), 1), thread_name_prefix="decoding") as pool:
                 for batch in rows:
                     views = pool.map(lambda row: self._view(view, row, seed), batch.tolist())
-                    labels = np.array([self.images[row].label for row in batch], np.int64)
-                    yield torch.from_numpy(np.stack(list(views))), torch.from_numpy(labels)
+                    yield torch.from_numpy(np.stack(list(views))), torch.from_numpy(labels[batch])
             return
         yield from DataLoader(
             _ImageDataset(self, view, seed),
             batch_sampler=[batch.tolist() for batch in rows],
-            num_workers=min(self.workers, sum(map(len, rows)) // WORTH_A_PROCESS),
+            num_workers=min(self.workers, sum(map(len, rows)) // self.images_per_worker),
             pin_memory=self.pinned,
             generator=torch.Generator().manual_seed(seed),  # otherwise it would draw from the dropout's numbers
         )
@@ -125,7 +94,7 @@ class ImageSource(AnyOrder):
         canvas_SSC = self._canvases.get(row)
         if canvas_SSC is None:
             canvas_SSC = self.preprocess.canvas(self.images[row].read())
-            if len(self._canvases) < MAX_KEPT_BYTES // canvas_SSC.nbytes:
+            if len(self._canvases) < self.max_kept_bytes // canvas_SSC.nbytes:
                 self._canvases[row] = canvas_SSC
         # seeded by the image, so that it does not matter which worker has it
         return view(canvas_SSC, derived_seed(seed, row))
@@ -147,7 +116,7 @@ class _ImageDataset(Dataset[tuple[Tensor, int]]):
 def random_batches(count: int, batch_size: int, seed: int, *, smallest: int = 2) -> list[Rows]:
     """Rows 0 to count - 1 in random order, in batches of at most `batch_size`, each row once.
 
-    A last batch smaller than `smallest` joins the one before: batch norm cannot learn from a single row, and each
+    A last batch smaller than `smallest` joins the one before: batch norm cannot be trained on a single row, and each
     process needs one.
     """
     order = np.random.default_rng(seed).permutation(count)
@@ -164,7 +133,7 @@ def batch_starts(count: int, batch_size: int, *, smallest: int) -> list[int]:
 
 
 def dealt(batches: Sequence[Rows], processes: int) -> list[list[Rows]]:
-    """Each batch as the parts of the processes, its rows given out by turns."""
+    """Each batch divided among the processes, row by row in turn."""
     return [[batch[rank::processes] for rank in range(processes)] for batch in batches]
 
 
@@ -174,6 +143,6 @@ def ordered_batches(rows: Rows, batch_size: int = EVALUATION_BATCH) -> list[Rows
 
 
 def derived_seed(*parts: int) -> int:
-    """A seed for one purpose: a hash of the recipe's seed and what it is for, 0 to 2^63 - 1."""
+    """A seed for one purpose: a hash of the recipe's seed and the purpose, 0 to 2^63 - 1."""
     low, high = np.random.SeedSequence(parts).generate_state(2)
     return (int(high) << 32 | int(low)) >> 1

@@ -1,9 +1,6 @@
-"""Logits of several views of each image in; what averaging them buys, and when it is worth it, out.
+"""Evaluates logits: calibration, metrics, confusion matrix and test-time augmentation."""
 
-Logits and truth in; everything that a run says about how well it does out.
-"""
-
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,17 +13,17 @@ from training.evaluation.temperature import cross_fitted, fit_temperature, mean_
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Look at one view, and at the others only if the answer to the first is less sure than a threshold."""
+    """Adaptive TTA: the other views are made only if the first view's confidence is below a threshold."""
 
     threshold: float
-    """Of the first view's highest probability; 0 never looks again, 1 always."""
+    """Of the first view's highest probability; 0 never makes other views, 1 always."""
     mean_views: float
     correct: int
 
 
 @dataclass(frozen=True)
 class TestTime:
-    """What averaging over views does."""
+    """Test-time augmentation: the results of averaging over views."""
 
     views: int
     metrics: Metrics
@@ -36,51 +33,54 @@ class TestTime:
 
 
 def choose_threshold(logits_VNK: NDArray[np.float32], labels_N: NDArray[np.int64], temperature: float) -> Adaptive:
-    """The lowest threshold from which on no higher one would have fewer images right than all views have."""
+    """The lowest threshold such that no higher one classifies fewer images correctly than all views do."""
     one_NK = softmax(logits_VNK[0], temperature)
     confidence = one_NK.max(1).astype(np.float64)
     order = np.argsort(confidence, kind="stable")
-    right_one = (one_NK.argmax(1) == labels_N)[order]
-    right_all = (mean_probabilities(logits_VNK, temperature).argmax(1) == labels_N)[order]
-    # correct[k]: the k least sure images are looked at again
-    change = np.cumsum(right_all.astype(np.int64) - right_one.astype(np.int64))
-    correct = right_one.sum() + np.concatenate([[0], change])
+    correct_one = (one_NK.argmax(1) == labels_N)[order]
+    correct_all = (mean_probabilities(logits_VNK, temperature).argmax(1) == labels_N)[order]
+    # correct[k]: all views for the k images of lowest confidence
+    change = np.cumsum(correct_all.astype(np.int64) - correct_one.astype(np.int64))
+    correct = correct_one.sum() + np.concatenate([[0], change])
     fewest_from = np.minimum.accumulate(correct[::-1])[::-1]
-    again = int(np.argmax(fewest_from >= correct[-1]))
+    count = int(np.argmax(fewest_from >= correct[-1]))
     ranked = confidence[order]
-    if again == 0:
-        threshold = 0.0
-    elif again == len(ranked):
-        threshold = 1.0
-    else:
-        threshold = float((ranked[again - 1] + ranked[again]) / 2)
-    looked_again = confidence < threshold
+    threshold = float(np.concatenate([[0.0], (ranked[:-1] + ranked[1:]) / 2, [1.0]])[count])
+    below = confidence < threshold
     return Adaptive(
         threshold=threshold,
-        mean_views=1 + float(looked_again.mean()) * (len(logits_VNK) - 1),
-        correct=int(np.where(looked_again[order], right_all, right_one).sum()),
+        mean_views=1 + float(below.mean()) * (len(logits_VNK) - 1),
+        correct=int(np.where(below[order], correct_all, correct_one).sum()),
     )
 
 
 MAX_WHOLE_MATRIX = 500
-"""Classes of a confusion matrix that is written whole: ten thousand would fill a gigabyte with zeros."""
+"""Classes of a confusion matrix that is written with its zeros: ten thousand would fill a gigabyte."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of one network on one set of images."""
+    """The results of one network on one set of images."""
 
     labels_N: NDArray[np.int64]
     probabilities_NK: NDArray[np.float32]
     """Of one view, as the network is deployed: with the temperature."""
     temperature: float
     metrics: Metrics
-    """Of one view. Cross-fitted where the temperature is fitted on these images: what it buys on others."""
+    """Of one view. Cross-fitted if the temperature is fitted on these images, to hold for others."""
     uncalibrated: Metrics
     """At temperature 1."""
     confusion: ConfusionMatrix
     test_time: TestTime | None
     """With more than one view."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "metrics": self.metrics.to_json(),
+            "test_time": None if self.test_time is None else asdict(self.test_time),
+            **confusion_facts(self.confusion),
+            "temperature": self.temperature,
+        }
 
 
 def evaluate(
@@ -92,8 +92,8 @@ def evaluate(
     """Calibrate and measure a network on images that it was not trained on.
 
     Args:
-        logits_VNK: float32, for each view one row an image; the first view is what is deployed without averaging.
-        labels_N: int64, true class indices.
+        logits_VNK: float32, [views, N, K]; the first view is what is deployed without averaging.
+        labels_N: int64 class indices.
         temperature: the one to use; None fits it on these images.
     """
     one_NK = logits_VNK[0]
@@ -122,7 +122,7 @@ def evaluate(
 
 
 def confusion_facts(confusion: ConfusionMatrix) -> dict[str, Any]:
-    """The confusion matrix as JSON has it: rows of counts or, with very many classes, only what is not zero."""
+    """The confusion matrix as JSON: rows of counts or, with many classes, only the entries that are not zero."""
     counts_KK = confusion.counts_KK
     if len(confusion.classes) <= MAX_WHOLE_MATRIX:
         return {"confusion_matrix": counts_KK.tolist()}

@@ -1,7 +1,4 @@
-"""Probabilities and truth in; accuracy, likelihood and calibration, with intervals, out.
-
-Two networks on the same images in; whether one is better, and how sure that is, out.
-"""
+"""Accuracy, likelihood and calibration with intervals, and a paired test of two networks."""
 
 from dataclasses import asdict, dataclass
 from math import comb
@@ -18,7 +15,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95% interval."""
+    """A value with its 95% interval."""
 
     value: float
     lower: float
@@ -27,15 +24,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How well probabilities `[N, K]` fit the truth. Intervals: accuracy Wilson, nll and brier bootstrap."""
+    """Metrics of probabilities `[N, K]`. Intervals: accuracy Wilson, nll and brier bootstrap."""
 
     n: int
     correct: int
     accuracy: Interval
     nll: Interval
-    """Mean negative log likelihood of the true class, in nats."""
+    """Mean negative log likelihood of the label, in nats."""
     brier: Interval
-    """Mean squared distance between probabilities and one-hot truth, summed over classes: 0 to 2 (Brier 1950)."""
+    """Mean squared distance between probabilities and one-hot labels, summed over classes: 0 to 2 (Brier 1950)."""
     ece: Interval
     """Expected calibration error over 10 bins of confidence, as the server computes it (serving/statistics)."""
 
@@ -48,11 +45,11 @@ class Metrics:
 
 
 def measure(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> Metrics:
-    """Compare probabilities with the truth.
+    """Compare probabilities with labels.
 
     Args:
         probabilities_NK: float32, rows that sum to 1.
-        labels_N: int64, true class indices.
+        labels_N: int64 class indices.
 
     Raises:
         ValueError: if there is nothing to compare.
@@ -60,27 +57,27 @@ def measure(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) 
     n = len(labels_N)
     if n == 0:
         raise ValueError("no images to measure on")
-    p_true = probabilities_NK[np.arange(n), labels_N].astype(np.float64)
+    p_label = probabilities_NK[np.arange(n), labels_N].astype(np.float64)
     confidence = probabilities_NK.max(1).astype(np.float64)
-    right = probabilities_NK.argmax(1) == labels_N
-    nll = -np.log(np.maximum(p_true, 1e-12))
+    correct = probabilities_NK.argmax(1) == labels_N
+    nll = -np.log(np.maximum(p_label, 1e-12))
     squares = np.einsum("nk,nk->n", probabilities_NK, probabilities_NK, dtype=np.float64)
-    brier = squares - 2 * p_true + 1
+    brier = squares - 2 * p_label + 1
     samples = np.random.default_rng(0).integers(0, n, (RESAMPLES, n)) if n <= 20_000 else None
-    accuracy = wilson(int(right.sum()), n)
+    accuracy = wilson(int(correct.sum()), n)
     return Metrics(
         n=n,
-        correct=int(right.sum()),
+        correct=int(correct.sum()),
         accuracy=Interval(accuracy.value, accuracy.lower, accuracy.upper),
         nll=_mean_interval(nll, samples),
         brier=_mean_interval(brier, samples),
-        ece=_calibration_error(confidence, right),
+        ece=_calibration_error(confidence, correct),
     )
 
 
 def _mean_interval(values: NDArray[np.float64], samples: NDArray[np.int64] | None) -> Interval:
     mean = float(values.mean())
-    if samples is None:  # so many that the normal approximation is as good
+    if samples is None:  # with so many rows the normal approximation is as good
         half = 1.959963984540054 * float(values.std()) / len(values) ** 0.5
         return Interval(mean, mean - half, mean + half)
     lower, upper = np.quantile(values[samples].mean(1), (0.025, 0.975))
@@ -96,20 +93,19 @@ def _calibration_error(confidence_N: NDArray[np.float64], correct_N: NDArray[np.
 
 @dataclass(frozen=True)
 class Paired:
-    """How answers changed from one network to another."""
+    """Predictions that changed from one network to another."""
 
     gained: int
-    """Images that only the second has right."""
+    """Images that only the second classifies correctly: fixed."""
     lost: int
-    """Images that only the first has right."""
+    """Images that only the first classifies correctly: broken."""
     p_value: float
-    """McNemar's exact test, two-sided (McNemar 1947): how likely a difference like this is if neither is better."""
+    """McNemar's exact test, two-sided (McNemar 1947)."""
 
 
 def compare(before_N: NDArray[np.bool_], after_N: NDArray[np.bool_]) -> Paired:
-    """Compare what two networks had right, image by image."""
+    """Compare two networks, image by image: bool `[N]`, whether each classifies correctly."""
     gained, lost = int((after_N & ~before_N).sum()), int((before_N & ~after_N).sum())
     changed = gained + lost
-    fewer = min(gained, lost)
-    tail = sum(comb(changed, count) for count in range(fewer + 1))
+    tail = sum(comb(changed, count) for count in range(min(gained, lost) + 1))
     return Paired(gained, lost, min(1.0, tail / 2 ** (changed - 1)) if changed else 1.0)

@@ -1,7 +1,7 @@
-"""Logits and truth in; the temperature that makes probabilities honest out (Guo et al. 2017, section 4.2).
+"""Temperature scaling: calibrates probabilities (Guo et al. 2017, section 4.2).
 
-Dividing logits by one number changes no prediction. The number is found on the validation images; what is reported
-of it is cross-fitted, so that no image is scored with a temperature that it helped to find.
+Dividing logits by one number changes no prediction. The number is fitted on the validation images; reported metrics
+are cross-fitted, so that no image is scored with a temperature that was fitted to it.
 """
 
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOWEST, HIGHEST = 0.25, 20.0
-"""Without a bound, a network that makes no mistake would be told to be infinitely sure."""
+"""Bounds of the temperature: for a network without mistakes the optimum would be 0."""
 FOLDS = 5
 ENOUGH_LOGITS, ENOUGH_ROWS = 20_000_000, 1_000
-"""For one number to be found."""
+"""More are not needed to fit one number."""
 BLOCK_LOGITS = 1 << 20
 
 
@@ -30,9 +30,9 @@ def softmax(logits_NK: NDArray[np.float32], temperature: float = 1.0) -> NDArray
 def fit_temperature(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> float:
     """The temperature between 0.25 and 20 with the lowest negative log likelihood.
 
-    The likelihood is convex in 1/T. Its derivative, the mean over rows of (expected logit - true logit), is brought to
-    zero by Newton's method, kept inside a bracket by bisection; the second derivative is the logits' variance. Where
-    there are more than 20 million logits (thousands of classes), evenly spaced rows stand for all.
+    The likelihood is convex in 1/T. Its derivative, the mean over rows of (expected logit - label's logit), is
+    brought to zero by Newton's method, kept inside a bracket by bisection; the second derivative is the logits'
+    variance. If there are more than 20 million logits (thousands of classes), evenly spaced rows are used.
     """
     stride = max(1, min(logits_NK.size // ENOUGH_LOGITS, len(logits_NK) // ENOUGH_ROWS))
     logits_NK, labels_N = logits_NK[::stride], labels_N[::stride]
@@ -68,15 +68,15 @@ def _derivatives(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64], in
 
 
 def _blocks(logits_NK: NDArray[np.float32]) -> Iterator[slice]:
-    """Rows by the block, so that work in float64 takes megabytes, not gigabytes, whatever the number of classes."""
+    """Blocks of rows, so that float64 arrays take megabytes whatever the number of classes."""
     rows = max(BLOCK_LOGITS // logits_NK.shape[1], 1)
     return (slice(start, start + rows) for start in range(0, len(logits_NK), rows))
 
 
 def cross_fitted(logits_VNK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Probabilities `[N, K]`, the mean over views, where each fifth of the rows has the temperature of the others.
+    """Probabilities `[N, K]`, the mean over views; each fifth of the rows has the temperature fitted on the others.
 
-    The temperature is that of the first view: it is the one inside the deployed graph.
+    The temperature is fitted on the first view, as for the deployed graph.
     """
     n = len(labels_N)
     if n < 2 * FOLDS:

@@ -1,7 +1,7 @@
-"""Images in; the body's activations for each out, computed once and kept in a store on disk.
+"""The body's activations for images, computed once and kept in a store on disk.
 
-The store's folder is named by the weights and the preprocessing that they depend on; within it a key stands for a
-image's contents and the view of it. So a changed image, and it alone, is computed again.
+The store's folder is named by the weights and the preprocessing that they depend on; within it a key stands for an
+image's content and the view of it. So only a changed image is computed again.
 """
 
 import hashlib
@@ -10,69 +10,69 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from serving.image.decode import ImageError
 from serving.image.preprocess import Preprocess
 from serving.image.views import VIEWS, View, make_views
-from training.data.images import DataError, LabelledImage, Skipped
+from training.data.images import LabelledImage, Skipped, labels_of, or_reason
 from training.data.shards import contents
+from training.data.sources import Batch, Rows, Source
 from training.features.extract import Extract
 from training.features.store import ActivationStore
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 Read = Callable[[], bytes]
-"""Gives an image's contents."""
+"""Reads an image's content."""
 
-BATCHES_AT_ONCE = 32
+BATCHES_PER_WORKER = 32
 """Batches in work or waiting for each worker: enough that none idles while rows are written to the disk."""
 APPEND_ROWS = 256
-"""Rows added to the store at a time: what an interrupt may cost."""
+"""Rows added to the store at a time, and at most lost by an interrupt."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What computing activations took."""
+    """What was computed, and how long it took."""
 
     engine: str
-    """What computed them, in words; empty where nothing had to be computed."""
+    """What computed the activations, for display."""
     views: int
     """Rows that were computed: V for each image."""
     seconds: float
     """Of decoding, computing and storing."""
     prepare_s: float
-    """Of getting the engine ready, once."""
+    """Of preparing the engine, once."""
 
     @property
     def rate(self) -> float:
-        """Views a second."""
+        """Views per second."""
         return self.views / max(self.seconds, 1e-9)
-
-
-NO_WORK = Work("", 0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Of a list of images, V views each. An example is one view of one image: number i is image i // V, view i % V."""
+    """Of N images, V views each. An example is one view of one image: number i is image i // V, view i % V."""
 
     images: list[LabelledImage]
-    """Those that could be decoded, in the order given: N of them."""
+    """Those that could be decoded, in the order given."""
     skipped: list[Skipped]
     computed: int
-    """How many images had to be computed; the others were there already."""
+    """How many images had to be computed; the others were in the store."""
     rows: NDArray[np.float32]
     """float32 `[rows of the store, 2C]`, memory-mapped."""
     row_of_NV: NDArray[np.int64]
     """Where in `rows` each image's views are, int64 `[N, V]`."""
-    work: Work = NO_WORK
+    work: Work | None = None
+    """None if nothing had to be computed."""
 
     def __len__(self) -> int:
         """The number of examples, N x V."""
@@ -84,7 +84,22 @@ class Activations:
 
     def labels(self) -> NDArray[np.int64]:
         """The class index of each example, int64 `[N x V]`."""
-        return np.repeat([image.label for image in self.images], self.row_of_NV.shape[1]).astype(np.int64)
+        return np.repeat(labels_of(self.images), self.row_of_NV.shape[1])
+
+
+@dataclass(frozen=True)
+class ActivationSource(Source):
+    """Precomputed activations, a row for each view of each image; float32 `[n, 2C]`."""
+
+    activations: Activations
+
+    def labels(self) -> Rows:
+        return self.activations.labels()
+
+    def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
+        labels = self.labels()
+        for batch in rows:
+            yield torch.from_numpy(self.activations.features(batch)), torch.from_numpy(labels[batch])
 
 
 def default_cache() -> Path:
@@ -93,7 +108,7 @@ def default_cache() -> Path:
 
 
 def store_folder(cache: Path, *, weights: str, preprocess: Preprocess) -> Path:
-    """Where one network's activations are kept: a name for all that they depend on but the image and the view."""
+    """Where one network's activations are kept: named by everything they depend on but the image and the view."""
     key = json.dumps({"weights": weights, "preprocess": asdict(preprocess)}, sort_keys=True)
     return cache / "activations" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
@@ -109,7 +124,7 @@ def compute_activations(
     batch_size: int,
     on_progress: Callable[[int, int], None],
 ) -> Activations:
-    """Look up what the store has, compute and add what it lacks.
+    """Look up what the store has; compute and add what it lacks.
 
     Args:
         make_extract: called only if something has to be computed.
@@ -120,11 +135,10 @@ def compute_activations(
     Returns:
         The activations of every image that could be decoded; the others are in `skipped`.
     """
-    keys_NV = [[_key(image, view) for view in VIEWS[:views]] for image in images]
-    row_of_NV = store.find(list(chain.from_iterable(keys_NV))).reshape(-1, views)
-    missing = list(
-        {image.sha256: image for image, rows in zip(images, row_of_NV, strict=True) if rows.min() < 0}.values()
-    )
+    keys = [_key(image, view) for image in images for view in VIEWS[:views]]
+    row_of_NV = store.find(keys).reshape(-1, views)
+    absent = row_of_NV.min(1) < 0
+    missing = list({image.sha256: image for image, is_absent in zip(images, absent, strict=True) if is_absent}.values())
     skipped: dict[bytes, str] = {}
     if missing:
         extract = make_extract()
@@ -133,29 +147,29 @@ def compute_activations(
         def work(batch: Sequence[tuple[LabelledImage, Read]]) -> list[tuple[LabelledImage, NDArray[np.float32] | str]]:
             return _extract_batch(batch, extract, preprocess, views)
 
-        keys: list[bytes] = []
-        rows: list[NDArray[np.float32]] = []
+        new_keys: list[bytes] = []
+        new_rows: list[NDArray[np.float32]] = []
         done = 0
         for results in _in_threads(work, _batches(contents(missing), batch_size), workers):
             for image, result in results:
                 if isinstance(result, str):
                     skipped[image.sha256] = result
                 else:
-                    keys += [_key(image, view) for view in VIEWS[:views]]
-                    rows.append(result)
+                    new_keys += [_key(image, view) for view in VIEWS[:views]]
+                    new_rows.append(result)
             done += len(results)
             on_progress(done, len(missing))
-            if keys and (len(keys) >= APPEND_ROWS or done == len(missing)):
-                store.append(keys, np.concatenate(rows))
-                keys, rows = [], []
-        row_of_NV = store.find(list(chain.from_iterable(keys_NV))).reshape(-1, views)
-    there = row_of_NV.min(1) >= 0
+            if new_keys and (len(new_keys) >= APPEND_ROWS or done == len(missing)):
+                store.append(new_keys, np.concatenate(new_rows))
+                new_keys, new_rows = [], []
+        row_of_NV = store.find(keys).reshape(-1, views)
+    present = row_of_NV.min(1) >= 0
     return Activations(
-        images=[image for image, known in zip(images, there, strict=True) if known],
+        images=[image for image, known in zip(images, present, strict=True) if known],
         skipped=[Skipped(image.path, skipped[image.sha256]) for image in images if image.sha256 in skipped],
         computed=len(missing) - len(skipped),
         rows=store.rows,
-        row_of_NV=row_of_NV[there],
+        row_of_NV=row_of_NV[present],
     )
 
 
@@ -176,14 +190,17 @@ def _extract_batch(
     results: list[tuple[LabelledImage, NDArray[np.float32] | str]] = []
     decoded: list[LabelledImage] = []
     views_NVHWC: list[NDArray[np.uint8]] = []
+
+    def view_image(read: Read) -> NDArray[np.uint8]:
+        return make_views(preprocess.canvas(read()), preprocess.crop, count=views)
+
     for image, read in images:
-        try:
-            views_NVHWC.append(make_views(preprocess.canvas(read()), preprocess.crop, count=views))
+        found = or_reason(partial(view_image, read))
+        if isinstance(found, str):
+            results.append((image, found))
+        else:
+            views_NVHWC.append(found)
             decoded.append(image)
-        except ImageError as error:
-            results.append((image, f"{error.reason}: {error}"))
-        except DataError as error:
-            results.append((image, str(error)))
     if decoded:
         features = extract(np.concatenate(views_NVHWC))
         results += zip(decoded, features.reshape(len(decoded), views, -1), strict=True)
@@ -191,7 +208,7 @@ def _extract_batch(
 
 
 def _in_threads(work: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
-    """Results as they come, in any order; when the caller stops or fails, what has not begun is dropped."""
+    """Results as they are finished, in any order; if the consumer stops or fails, queued work is dropped."""
     waiting = iter(items)
     finished: SimpleQueue[Future[_R]] = SimpleQueue()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="activations")
@@ -203,7 +220,7 @@ def _in_threads(work: Callable[[_T], _R], items: Iterable[_T], workers: int) -> 
         return len(batches)
 
     try:
-        running = submit(workers * BATCHES_AT_ONCE)
+        running = submit(workers * BATCHES_PER_WORKER)
         while running:
             result = finished.get().result()
             running += submit(1) - 1

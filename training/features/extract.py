@@ -1,7 +1,7 @@
-"""Canvases in; a body's features out, computed by the fastest engine for the machine.
+"""Features of images, computed by the fastest engine for the machine.
 
-On a CPU that is ONNX Runtime with one single-threaded session a core, in small calls: 2 to 4
-times the rate of torch. On a GPU it is torch, channels_last, in batches.
+On a CPU that is ONNX Runtime with single-threaded calls, one for each CPU at a time: 2 to 4 times as fast as torch. On
+a GPU it is torch, channels_last, in batches.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def onnx_extractor(body: Body, crop: int, cached_graph: Path) -> Extract:
 
 
 def torch_extractor(body: Body, device: torch.device) -> Extract:
-    """Run the body in torch, in float32, on a GPU."""
+    """Run the body in torch, in float32."""
     body = body.eval().to(device).to(memory_format=torch.channels_last)
 
     def extract(images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:

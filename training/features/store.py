@@ -1,14 +1,12 @@
-"""An append-only, memory-mapped store of activations, keyed by what they were computed from.
+"""An append-only, memory-mapped store of rows on disk, such as activations.
 
 A folder holds `rows.f32` (float32 rows, one after another) and `keys.bin` (32 bytes a row, in the same order). Rows
-are written and synced before their keys, so after a crash there are at most rows without keys, which the next
-append overwrites. Several processes may append: a lock file puts them in turn.
+are written and synced before their keys, so after a crash there may only be rows without keys, which the next
+append overwrites. Several processes may append, one at a time, by a lock file.
 """
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -51,15 +49,16 @@ class ActivationStore:
         return np.where(found, rows, -1)
 
     def append(self, keys: list[bytes], rows: NDArray[np.float32]) -> None:
-        """Add rows, and have them on disk when this returns.
+        """Add rows and sync them to the disk.
 
         Raises:
             ValueError: if their shape is not `[len(keys), width]`.
-            OSError: if they cannot be written; the store then is as before.
+            OSError: if they cannot be written; the store is then unchanged.
         """
         if rows.shape != (len(keys), self.width):
             raise ValueError(f"rows have shape {rows.shape}; {len(keys)} keys need ({len(keys)}, {self.width})")
-        with self._locked():
+        with self._lock_path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file closes
             count = self._count()
             for path, at, content in (
                 (self._rows_path, count * 4 * self.width, np.ascontiguousarray(rows, np.float32).tobytes()),
@@ -73,18 +72,12 @@ class ActivationStore:
                         file.flush()
                         os.fsync(file.fileno())
                 except OSError as error:
-                    error.filename = str(path)  # a full disk is told of by a write, which knows no name
+                    error.filename = str(path)  # the error of a write to a full disk has no file name
                     raise
         self._load()
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self._lock_path.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file closes
-            yield
-
     def _count(self) -> int:
-        """Rows that are whole and have their keys."""
+        """Complete rows with keys."""
         rows = self._rows_path.stat().st_size // (4 * self.width)
         return min(rows, self._keys_path.stat().st_size // KEY_BYTES)
 

@@ -1,1 +1,5 @@
-"""The optimisation loop and what belongs to it."""
+"""Training: the fit loop, its schedules, the learning-rate finder, snapshots and checkpoints.
+
+Main types: `FitSession` (what every step works with), `Trainer`, `FitState` (what a checkpoint holds) and `FitResult`.
+May import console, files, hardware, distributed, recipes, networks, data, features and evaluation.
+"""

@@ -1,12 +1,11 @@
-"""Results of epochs in; history.jsonl and TensorBoard event files out, as they come."""
+"""Writes the results of epochs to history.jsonl and TensorBoard event files as they come."""
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
 from tensorboardX import SummaryWriter
 
@@ -16,15 +15,9 @@ HISTORY_FILE = "history.jsonl"
 EVENTS_FOLDER = "tensorboard"
 
 
-class History(Protocol):
-    """Takes the result of each epoch."""
-
-    def __call__(self, result: EpochResult) -> None: ...
-
-
 @contextmanager
-def recorded(folder: Path, so_far: Sequence[EpochResult]) -> Iterator[History]:
-    """Write what is so far, then each result as it comes; files of an earlier attempt are replaced."""
+def recorded(folder: Path, earlier: Sequence[EpochResult]) -> Iterator[Callable[[EpochResult], None]]:
+    """Write earlier results, then each result as it comes; files of an earlier attempt are replaced."""
     events = folder / EVENTS_FOLDER
     for old in events.glob("events.out.tfevents.*"):
         old.unlink()
@@ -44,6 +37,6 @@ def recorded(folder: Path, so_far: Sequence[EpochResult]) -> Iterator[History]:
                     writer.add_scalar(tag, value, result.epoch)
             writer.flush()
 
-        for result in so_far:
+        for result in earlier:
             record(result)
         yield record

@@ -1,7 +1,8 @@
-"""A trainer, images or activations, and a stage in; a trained network and its history out. The fit loop."""
+"""The fit loop: trains a network for the epochs of one stage."""
 
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,48 +15,45 @@ from training.fitting.trainer import Trainer
 from training.recipes.stage import Stage
 
 CHECK_EVERY = 16
-"""Steps between looks at the losses: each look waits for the GPU."""
+"""Steps between checks of the losses: each check waits for the GPU."""
 ORDER, DROPOUT, VIEWS = range(3)
-"""What random numbers are drawn for."""
+"""Purposes of random numbers."""
 
 
 class TrainingError(RuntimeError):
-    """Training that cannot go on; the message says at which step, and what to change."""
+    """Training that cannot continue; the message says at which step, and what to change."""
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch did; one line of `history.jsonl`."""
+    """The results of one epoch; one line of `history.jsonl`."""
 
     stage: str
     epoch: int
     """Counts from 1, over all stages."""
     lr: float
-    """Of the last group at the epoch's last step."""
+    """Learning rate of the last layer group at the epoch's last step."""
     train_loss: float
     valid_loss: float
     valid_accuracy: float
     rate: float
-    """Rows learned from a second."""
+    """Training rows per second."""
     seconds: float
-    """With validation."""
+    """Training and validation."""
 
 
 @dataclass(frozen=True)
-class Hooks:
-    """Whom to tell how a fit goes."""
+class Epoch:
+    """The end of an epoch."""
 
-    on_batch: Callable[[int, int], None]
-    """(rows done, rows in the epoch)."""
-    on_cycle: Callable[[int], None]
-    """After the last batch of a cycle, with its number, from 0."""
-    on_epoch: Callable[[int, EpochResult, Tensor], None]
-    """Epochs of this stage that are done, the result, and the validation logits `[N, K]`."""
-    clock: Callable[[], float]
-    """Seconds, monotonic."""
+    result: EpochResult
+    logits: Tensor
+    """Validation logits `[N, K]`."""
+    ended_cycle: int | None
+    """The cycle, from 0, whose last epoch this is."""
 
 
-def fit_stage(
+def train_epochs(
     trainer: Trainer,
     stage: Stage,
     *,
@@ -67,22 +65,24 @@ def fit_stage(
     seed: int,
     done: int,
     before: int,
-    hooks: Hooks,
-) -> None:
-    """Run a stage's epochs.
+    on_batch: Callable[[int, int], None],
+) -> Iterator[Epoch]:
+    """Train for a stage's epochs, and yield at the end of each.
 
-    What is random in an epoch depends on `seed` and the epoch's number alone, so a stage that goes on from a
-    checkpoint does what it would have done.
+    The random numbers of an epoch depend on `seed` and the epoch's number alone, so a stage that continues from a
+    checkpoint gives the same result as one that was not interrupted.
 
     Args:
-        rates: highest rate of each group that learns.
+        rates: highest learning rate of each trained group.
         batch_size: over all processes.
-        done: epochs of this stage that a checkpoint holds.
+        done: epochs of this stage that the checkpoint has.
         before: epochs of earlier stages, for numbering.
+        on_batch: called with (rows done in this stage, rows in it).
 
     Raises:
-        TrainingError: if the loss is no longer a number.
+        TrainingError: if the loss is not finite.
     """
+    stage_name = name.split()[0]  # without the size
     count = len(train.labels())
     processes = trainer.processes
     per_epoch = len(train.epoch(batch_size, 0, processes.count))
@@ -90,7 +90,7 @@ def fit_stage(
     ends = cycle_ends(cycles=stage.cycles, **cycles)
     valid_labels = torch.from_numpy(valid.labels())
     for epoch in range(done, stage.epochs):
-        began = hooks.clock()
+        began = time.monotonic()
         step = epoch * per_epoch
         batches = train.epoch(batch_size, derived_seed(seed, ORDER, epoch), processes.count)
         torch.manual_seed(derived_seed(seed, DROPOUT, epoch, processes.rank))
@@ -110,12 +110,12 @@ def fit_stage(
             step += 1
             rows_done += rows
             if len(losses) % CHECK_EVERY == 0 or rows_done == count:
-                _check_finite(losses[-CHECK_EVERY:], step, now[-1], name)
-            hooks.on_batch(rows_done, count)
+                _check_finite(
+                    torch.stack(losses[-CHECK_EVERY:]).tolist(), f"the loss of stage {stage_name}", step, now[-1]
+                )
+            on_batch(epoch * count + rows_done, stage.epochs * count)
         train_loss = float(processes.total(torch.stack(losses).sum())) / count
-        learned = hooks.clock()
-        if step in ends:
-            hooks.on_cycle(ends.index(step))
+        trained = time.monotonic()
         logits = trainer.predict(valid)
         result = EpochResult(
             stage=name,
@@ -124,24 +124,20 @@ def fit_stage(
             train_loss=train_loss,
             valid_loss=float(functional.cross_entropy(logits, valid_labels)),
             valid_accuracy=float((logits.argmax(1) == valid_labels).float().mean()),
-            rate=round(count / max(learned - began, 1e-9), 1),
-            seconds=round(hooks.clock() - began, 4),
+            rate=round(count / max(trained - began, 1e-9), 1),
+            seconds=round(time.monotonic() - began, 4),
         )
-        # before a checkpoint is written: one of a network that is lost would take the place of the last good one
-        _check(result.valid_loss, f"the validation loss of stage {name}", step - 1, now[-1], name)
-        hooks.on_epoch(epoch + 1, result, logits)
+        # before a checkpoint is written: one of a diverged network would replace the last good one
+        _check_finite([result.valid_loss], f"the validation loss of stage {stage_name}", step, now[-1])
+        yield Epoch(result, logits, ends.index(step) if step in ends else None)
     trainer.network.eval()
 
 
-def _check_finite(losses: Sequence[Tensor], step: int, lr: float, name: str) -> None:
-    values = torch.stack(list(losses)).tolist()
-    for index, value in enumerate(values):
-        _check(value, f"the loss of stage {name}", step - len(values) + index, lr, name)
-
-
-def _check(value: float, what: str, step: int, lr: float, name: str) -> None:
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"{what} is {value} at its step {step} with learning rate about {lr:g}: lower "
-            f"--stages.{name.split()[0]}.lr (a tenth is a good next try)"
-        )
+def _check_finite(values: Sequence[float], what: str, step: int, lr: float) -> None:
+    """Check the losses up to, but not including, a step."""
+    for index, value in enumerate(values, step - len(values)):
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{what} is {value} at its step {index} with learning rate about {lr:g}: lower "
+                f"--stages.{what.split()[-1]}.lr (a tenth is a good next try)"
+            )

@@ -1,8 +1,4 @@
-"""A trainer and something to learn from in; the loss at each learning rate, and rates to choose from, out.
-
-The learning-rate range test (Smith 2015) with fast.ai 0.7's rules. Afterwards the network, the optimizer and the
-random numbers are as they were.
-"""
+"""The learning-rate range test (Smith 2015) with fast.ai 0.7's rules."""
 
 import copy
 import math
@@ -19,34 +15,34 @@ LOWEST, HIGHEST = 1e-5, 10.0
 BETA = 0.98
 """Of the smoothed loss."""
 STEPS = 100
-WORSE = 4.0
-"""The sweep stops at this many times the lowest smoothed loss,"""
-FREE_STEPS = 10
-"""of which the first steps do not count: they are few batches' luck."""
+STOP_FACTOR = 4.0
+"""The sweep stops when the smoothed loss is this many times its minimum."""
+IGNORED_STEPS = 10
+"""The first steps do not count towards the minimum: they depend on few batches."""
 SKIP_FIRST, SKIP_LAST = 10, 5
-"""Points that the plot and the suggestions leave out: before the smoothing has settled, and while it explodes."""
+"""Points that the plot and the suggestions leave out: before the smoothing has settled, and while the loss diverges."""
 RECIPE, STEEPEST, VALLEY = "recipe", "steepest", "valley"
 
 
 @dataclass(frozen=True)
 class LrCurve:
-    """What a sweep saw."""
+    """The loss at each learning rate."""
 
     name: str
-    """Of the stage that it was run for."""
+    """Of the stage."""
     lrs: list[float]
-    """Of the last layer group, rising exponentially."""
+    """Learning rates of the last layer group, rising exponentially."""
     losses: list[float]
     """Smoothed and debiased."""
 
     def shown(self) -> tuple[list[float], list[float]]:
-        """Rates and losses without the first and last points; all of them where few are left."""
+        """Learning rates and losses without the first and last points; all of them if few would be left."""
         if len(self.lrs) <= SKIP_FIRST + SKIP_LAST + 5:
             return self.lrs, self.losses
         return self.lrs[SKIP_FIRST:-SKIP_LAST], self.losses[SKIP_FIRST:-SKIP_LAST]
 
     def suggestions(self) -> dict[str, float]:
-        """A rate by each rule."""
+        """The learning rate that each rule suggests."""
         lrs, losses = self.shown()
         return {
             RECIPE: lrs[int(np.argmin(losses))] / 10,
@@ -56,7 +52,7 @@ class LrCurve:
 
 
 def sweep_rates(steps: int = STEPS, lowest: float = LOWEST, highest: float = HIGHEST) -> list[float]:
-    """Rates from `lowest` to `highest`, each the same multiple of the one before."""
+    """Learning rates from `lowest` to `highest`, each the same multiple of the one before."""
     return [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
 
 
@@ -79,14 +75,14 @@ def find_lr(
     seed: int,
     on_step: Callable[[int, int], None],
 ) -> LrCurve:
-    """Sweep the rate from 1e-5 to 10, one batch a step; stop at NaN, or beyond 4 times the lowest loss.
+    """Raise the learning rate from 1e-5 to 10, a batch at each step; stop at NaN or at 4 times the lowest loss.
 
     Args:
-        ratios: each learning group's rate as a part of the last group's.
-        on_step: called with (steps done, steps at most).
+        ratios: the learning rate of each trained group, divided by the last group's.
+        on_step: called with (steps done, most steps).
 
     Returns:
-        The curve. The trainer's tensors and torch's random numbers are what they were before.
+        The curve. The trainer's tensors and torch's random numbers are restored.
     """
     before = copy.deepcopy(trainer.state())
     modes = [(module, module.training) for module in trainer.network.modules()]
@@ -107,9 +103,9 @@ def find_lr(
             raw.append(float(trainer.processes.total(loss.clone())) / rows)
             on_step(len(lrs), STEPS)
             curve = smoothed(raw)
-            if len(raw) > FREE_STEPS:
+            if len(raw) > IGNORED_STEPS:
                 best = min(best, curve[-1])
-            if not math.isfinite(raw[-1]) or curve[-1] > WORSE * best:
+            if not math.isfinite(raw[-1]) or curve[-1] > STOP_FACTOR * best:
                 break
     finally:
         trainer.load_state(before)
@@ -126,7 +122,7 @@ def find_lr(
 
 
 def _batches(source: Source, trainer: Trainer, batch_size: int, seed: int) -> Iterator[tuple[int, Batch]]:
-    """As many batches as there are steps, epoch after epoch: the size of each, and this process's part of it."""
+    """A batch for each step, epoch after epoch: its size, and this process's part of it."""
     processes = trainer.processes
     done = 0
     while done < STEPS:
@@ -138,10 +134,7 @@ def _batches(source: Source, trainer: Trainer, batch_size: int, seed: int) -> It
 
 
 def _valley(losses: Sequence[float]) -> int:
-    """The point half-way down the longest fall of the curve.
-
-    The longest decreasing subsequence spans the fall; a point in its middle third is steep and not yet low.
-    """
+    """The index half-way down the longest decreasing subsequence, where the loss falls and is not yet low."""
     length = [1] * len(losses)
     previous = [-1] * len(losses)
     for at in range(len(losses)):

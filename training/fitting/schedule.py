@@ -1,11 +1,11 @@
-"""Pure functions from a step to a learning rate and a momentum."""
+"""Learning-rate schedules: pure functions of the step."""
 
 from math import cos, pi, sqrt
 
 from training.recipes.stage import Schedule
 
 WARM_UP_PART = 20
-"""As in fast.ai 0.7, the first T_0 / 20 batches of SGDR run at a hundredth of the rate."""
+"""As in fast.ai 0.7, the first T_0 / 20 batches of SGDR run at a hundredth of the learning rate."""
 ONE_CYCLE_RISE = 0.3
 ONE_CYCLE_START, ONE_CYCLE_END = 25.0, 1e4
 """One-cycle rises from lr / 25 and falls to a ten-thousandth of that."""
@@ -13,11 +13,11 @@ ONE_CYCLE_MOMENTUM = (0.85, 0.95)
 
 
 def sgdr(step: int, *, lr: float, first_cycle: int, cycle_mult: int = 1) -> float:
-    """Stochastic gradient descent with warm restarts (Loshchilov & Hutter 2017, equation 5, lowest rate 0).
+    """Stochastic gradient descent with warm restarts (Loshchilov & Hutter 2017, equation 5, minimum 0).
 
     Args:
         step: counts batches from 0.
-        lr: the rate at each restart.
+        lr: the learning rate at each restart.
         first_cycle: length of the first cycle in batches, T_0.
         cycle_mult: cycle k has T_0 * cycle_mult^k batches.
 
@@ -32,27 +32,27 @@ def sgdr(step: int, *, lr: float, first_cycle: int, cycle_mult: int = 1) -> floa
 
 
 def one_cycle(step: int, *, lr: float, first_cycle: int, cycle_mult: int = 1) -> float:
-    """A cosine rise to `lr` over 30% of each cycle, then a cosine fall to almost nothing (Smith & Topin 2018)."""
+    """A cosine rise to `lr` over 30% of each cycle, then a cosine fall to almost 0 (Smith & Topin 2018)."""
     _, at, length = cycle_of(step, first_cycle=first_cycle, cycle_mult=cycle_mult)
     lowest = lr / ONE_CYCLE_START
     return _rise_and_fall(at, length, lowest, lr, lowest / ONE_CYCLE_END)
 
 
 def one_cycle_momentum(step: int, *, first_cycle: int, cycle_mult: int = 1) -> float:
-    """The momentum that goes with `one_cycle`: low where the rate is high."""
+    """The momentum that goes with `one_cycle`: low where the learning rate is high."""
     low, high = ONE_CYCLE_MOMENTUM
     _, at, length = cycle_of(step, first_cycle=first_cycle, cycle_mult=cycle_mult)
     return _rise_and_fall(at, length, high, low, high)
 
 
 def step_decay(step: int, *, lr: float, first_cycle: int, cycle_mult: int = 1) -> float:
-    """The naive annealing: a tenth of the rate after each cycle."""
+    """Divide the learning rate by ten after each cycle."""
     cycle, _, _ = cycle_of(step, first_cycle=first_cycle, cycle_mult=cycle_mult)
     return lr * 0.1**cycle
 
 
 def learning_rate(schedule: Schedule, step: int, *, lr: float, first_cycle: int, cycle_mult: int) -> float:
-    """The rate of a step under a schedule by name; `constant` is `lr` itself."""
+    """The learning rate of a step under a schedule by name; `constant` is `lr` itself."""
     if schedule == "constant":
         return lr
     rate = {"sgdr": sgdr, "one-cycle": one_cycle, "step": step_decay}[schedule]
@@ -62,20 +62,20 @@ def learning_rate(schedule: Schedule, step: int, *, lr: float, first_cycle: int,
 def decoupled_decay(
     step: int, *, weight_decay: float, rate_part: float, first_cycle: int, cycle_mult: int = 1
 ) -> float:
-    """The part of each weight that a step takes off it.
+    """The fraction of each weight that a step subtracts.
 
     weight_decay / sqrt(T), T steps in the cycle, times the schedule's multiplier: the normalised weight decay of
     Loshchilov & Hutter (2017, "Fixing weight decay regularization in Adam", appendix B).
 
     Args:
-        rate_part: the step's learning rate as a part of the highest.
+        rate_part: the step's learning rate divided by the highest.
     """
     _, _, length = cycle_of(step, first_cycle=first_cycle, cycle_mult=cycle_mult)
     return weight_decay / sqrt(length) * rate_part
 
 
 def cycle_of(step: int, *, first_cycle: int, cycle_mult: int) -> tuple[int, int, int]:
-    """The cycle that a step is in, counted from 0; the step within it; and its length in steps."""
+    """The cycle of a step, from 0; the step within it; and the cycle's length in steps."""
     cycle, start, length = 0, 0, first_cycle
     while step >= start + length:  # integers: logarithms misplace restarts
         start += length

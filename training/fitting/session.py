@@ -1,26 +1,28 @@
-"""A folder of images and a recipe in; everything that the steps of a fit work with out."""
+"""Prepares a fit: images, pretrained weights and activations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from training.console import progress, say
-from training.data.images import LabelledImage, Skipped, Split, read_split, shared_images
-from training.data.shards import index_of, is_sharded, load_index
+from training.data.images import Skipped, Split, decodable, listed, read_split, say_skipped
+from training.data.shards import ShardImage, is_sharded, load_index
 from training.distributed import ProcessGroup
 from training.features.activations import Activations
-from training.features.lookup import ActivationProvider, readable, resized
+from training.features.provider import ActivationProvider
 from training.fitting.checkpoint import Checkpoints
 from training.hardware import Hardware
 from training.networks.layer_groups import broadcast_rates, layer_groups
 from training.networks.model import Backbone, Body, Classifier, Head, count_features, describe_backbone, head_width
 from training.networks.weights import fingerprint, load_weights
-from training.recipes.recipe import Recipe
+from training.recipes.recipe import Recipe, Step
+
+MAX_CLASSES = 8
+"""Named in a message."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,36 @@ class FitSession:
     """Of images that can be read."""
     backbone: Backbone
     classifier: Classifier
+    pretrained_sha256: str
     hardware: Hardware
     processes: ProcessGroup
     cache: Path
     """For activations of the pretrained body."""
     folder: Path
     """For everything that belongs to this run."""
-    pretrained_sha256: str
-    checkpoints: Checkpoints
+    checkpoint_every_s: float
+    skipped: list[Skipped] = field(default_factory=list)
+    activations: list[Activations] = field(default_factory=list)
+    """Those of the first step, if it is trained on activations."""
 
-    def lookup(self, classifier: Classifier, size: int | None) -> ActivationProvider:
-        """Activations of a body as it is now; those of a body that was trained are kept with the run."""
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoint of this run."""
+        data = self.split.fingerprint()
+        return Checkpoints(self.folder, recipe=self.recipe.as_fields(), data=data, every_s=self.checkpoint_every_s)
+
+    def provider(self, classifier: Classifier, size: int | None) -> ActivationProvider:
+        """Activations of a body with its current weights; those of a trained body are kept with the run."""
         sha256 = fingerprint(classifier.body.network.state_dict())
         cache = self.cache if sha256 == self.pretrained_sha256 else self.folder
-        preprocess = resized(self.backbone.preprocess, size)
+        preprocess = self.backbone.preprocess_at(size)
         return ActivationProvider(classifier.body, preprocess, sha256, cache, self.hardware, self.processes)
+
+    def step_activations(self, step: Step) -> tuple[Activations, Activations]:
+        """Of the training and of the validation images, for a step on activations."""
+        provider = self.provider(self.classifier, step.size)
+        of_train = provider.activations(self.split.train, views=step.stage.views, title="activations, training")
+        return of_train, provider.activations(self.split.valid, views=1, title="activations, validation")
 
 
 def set_up(
@@ -59,14 +76,11 @@ def set_up(
     processes: ProcessGroup,
     checkpoint_every_s: float,
     stage: Callable[[str], AbstractContextManager[None]],
-) -> tuple[FitSession, list[Skipped], list[Activations]]:
-    """Read images and weights, leave out what cannot be read, check the rates.
+) -> FitSession:
+    """Read images and weights, leave out what cannot be read, check the learning rates.
 
     Args:
-        stage: entered by the name of each part of the work, to time it.
-
-    Returns:
-        The setting, the files left out, and the activations that were looked up or computed.
+        stage: entered with the name of each part of the work, to time it.
 
     Raises:
         DataError, WeightsError, ValueError: with what to change.
@@ -74,36 +88,28 @@ def set_up(
     with stage("read images"):
         split, skipped = _read(data, recipe)
     say(
-        f"{len(split.classes):,} classes, {len(split.train):,} images to train on, {len(split.valid):,} to validate "
-        f"on: {shortened(split.classes)}"
+        f"{len(split.classes):,} classes, {len(split.train):,} training images, {len(split.valid):,} validation "
+        f"images: {listed(split.classes, MAX_CLASSES)}"
     )
     with stage("load weights"):
         torch.manual_seed(recipe.seed)
         backbone = describe_backbone(recipe.arch)
         classifier = _classifier(backbone, recipe, len(split.classes))
-        pretrained_sha256 = fingerprint(classifier.body.network.state_dict())
         _check_rates(classifier, recipe)
-    with stage("activations"):
-        split, unreadable, activations = _screen(
-            split, recipe, classifier, backbone, pretrained_sha256, cache, hardware, processes
-        )
-    say_skipped(skipped + unreadable)
-    _say_shared(split)
-    checkpoints = Checkpoints(folder, recipe=recipe.as_fields(), data=split.fingerprint(), every_s=checkpoint_every_s)
-    setting = FitSession(
-        recipe, split, backbone, classifier, hardware, processes, cache, folder, pretrained_sha256, checkpoints
+        sha256 = fingerprint(classifier.body.network.state_dict())
+    session = FitSession(
+        recipe, split, backbone, classifier, sha256, hardware, processes, cache, folder, checkpoint_every_s, skipped
     )
-    return setting, skipped + unreadable, activations
-
-
-def labels_of(images: Sequence[LabelledImage]) -> NDArray[np.int64]:
-    """Class indices int64 `[len(images)]`."""
-    return np.array([image.label for image in images], np.int64)
-
-
-def shortened(classes: Sequence[str]) -> str:
-    """The first eight classes, and how many more there are."""
-    return ", ".join(classes[:8]) + (f" and {len(classes) - 8:,} more" if len(classes) > 8 else "")
+    with stage("activations"):
+        session = _without_unreadable(session)
+    say_skipped(session.skipped)
+    if shared := session.split.shared():
+        train, valid = shared[0]
+        say(
+            f"{len(shared):,} validation images are also among the training images (by SHA-256), so accuracy will be "
+            f"too high: {valid.path} is {train.path}"
+        )
+    return session
 
 
 def _read(data: Path, recipe: Recipe) -> tuple[Split, list[Skipped]]:
@@ -118,14 +124,14 @@ def _read(data: Path, recipe: Recipe) -> tuple[Split, list[Skipped]]:
 def _classifier(backbone: Backbone, recipe: Recipe, classes: int) -> Classifier:
     body = Body(backbone)
     load_weights(body.network, recipe.arch, recipe.weights)
-    first = resized(backbone.preprocess, recipe.sizes[0] if recipe.sizes else None)
+    first = backbone.preprocess_at(recipe.sizes[0] if recipe.sizes else None)
     features = count_features(body, first.crop)
     width = recipe.head_width or head_width(body, features, classes)
     return Classifier(body, Head(features, classes, recipe.dropout, width=width))
 
 
 def _check_rates(classifier: Classifier, recipe: Recipe) -> None:
-    """A wrong number of rates is found before hours of work, not after."""
+    """Report a wrong number of learning rates before hours of work, not after."""
     for name, stage in recipe.stages.items():
         if stage.learn_from == "photos":
             try:
@@ -134,53 +140,20 @@ def _check_rates(classifier: Classifier, recipe: Recipe) -> None:
                 raise ValueError(f"stage {name}: {error}") from error
 
 
-def _screen(
-    split: Split,
-    recipe: Recipe,
-    classifier: Classifier,
-    backbone: Backbone,
-    pretrained_sha256: str,
-    cache: Path,
-    hardware: Hardware,
-    processes: ProcessGroup,
-) -> tuple[Split, list[Skipped], list[Activations]]:
-    """Leave out what cannot be decoded, by computing the first step's activations if it wants any.
-
-    Returns:
-        The split that is left, what is left out, and the activations.
-    """
-    first = recipe.steps()[0]
-    if first.stage.learn_from == "photos" and index_of(split.train[0]):
-        return split, [], []  # every image was decoded before it was put into a shard
-    if first.stage.learn_from == "photos":
-        (train, bad_train), (valid, bad_valid) = readable(split.train), readable(split.valid)
-        left = Split(split.classes, train, valid)
-        left.check()
-        return left, bad_train + bad_valid, []
-    preprocess = resized(backbone.preprocess, first.size)
-    lookup = ActivationProvider(classifier.body, preprocess, pretrained_sha256, cache, hardware, processes)
-
-    of_train = lookup.activations(split.train, views=first.stage.views, title="activations, training")
-    of_valid = lookup.activations(split.valid, views=1, title="activations, validation")
-    left = Split(split.classes, of_train.images, of_valid.images)
+def _without_unreadable(session: FitSession) -> FitSession:
+    """Leave out what cannot be decoded, by computing the first step's activations if it needs any."""
+    split, first = session.split, session.recipe.steps()[0]
+    activations: list[Activations] = []
+    if first.stage.learn_from == "activations":
+        of_train, of_valid = session.step_activations(first)
+        activations = [of_train, of_valid]
+        (train, bad_train), (valid, bad_valid) = ((each.images, each.skipped) for each in activations)
+        computed, count = of_train.computed + of_valid.computed, len(train) + len(valid)
+        say(f"activations: {computed:,} computed, {count - computed:,} reused from {session.cache}")
+    elif isinstance(split.train[0], ShardImage):
+        return session  # every image was decoded before it was put into a shard
+    else:
+        (train, bad_train), (valid, bad_valid) = decodable(split.train), decodable(split.valid)
+    left = Split(split.classes, train, valid)
     left.check()
-    computed = of_train.computed + of_valid.computed
-    say(f"activations: {computed:,} computed, {len(left.train) + len(left.valid) - computed:,} reused from {cache}")
-    return left, of_train.skipped + of_valid.skipped, [of_train, of_valid]
-
-
-def say_skipped(skipped: Sequence[Skipped]) -> None:
-    """Name the files that are left out, the first ten of them with the reason."""
-    if skipped:
-        many = f"{len(skipped):,} files that cannot be read as images are"
-        say(f"{many if len(skipped) > 1 else '1 file that cannot be read as an image is'} left out:")
-        for file in skipped[:10]:
-            say(f"  {file.path}: {file.reason}")
-
-
-def _say_shared(split: Split) -> None:
-    if shared := shared_images(split):
-        say(
-            f"{len(shared):,} validation images are also among the training images (by SHA-256), so accuracy will look "
-            f"too good: {shared[0][1].path} is {shared[0][0].path}"
-        )
+    return replace(session, split=left, skipped=session.skipped + bad_train + bad_valid, activations=activations)

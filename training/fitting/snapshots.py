@@ -1,7 +1,7 @@
-"""Networks at the ends of cycles in; one network of their mean weights, or of their mean predictions, out.
+"""Averages the networks at the ends of cycles: their weights or their predictions.
 
-Averaging predictions is the snapshot ensemble (Huang et al. 2017); averaging weights leaves one network, whose
-batch-norm statistics belong to none of the snapshots and are computed again (Izmailov et al. 2018, section 3.2).
+Averaging predictions is the snapshot ensemble (Huang et al. 2017); averaging weights gives one network,
+whose batch-norm statistics are computed again (Izmailov et al. 2018, section 3.2).
 """
 
 import copy
@@ -14,43 +14,34 @@ from torch import Tensor, nn
 
 from serving.system.files import write_atomically
 from training.data.sources import Source
+from training.fitting.session import FitSession
 from training.fitting.trainer import Trainer
 from training.networks.model import Classifier, MeanPredictions, Network
-from training.recipes.recipe import Average
 
 SNAPSHOTS = "snapshots"
 State = dict[str, Tensor]
 
 
 def save_snapshot(folder: Path, cycle: int, state: Mapping[str, Tensor]) -> None:
-    """Write what a cycle ended with; cycles count from 0, files from 1."""
+    """Write the state at the end of a cycle; cycles count from 0, files from 1."""
     (folder / SNAPSHOTS).mkdir(exist_ok=True)
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
     write_atomically(_path(folder, cycle), safetensors.torch.save(contiguous))
 
 
 def average_snapshots(
-    average: Average,
-    folder: Path,
-    cycles: int,
-    *,
-    trainer: Trainer,
-    classifier: Classifier,
-    train: Source,
-    valid: Source,
-    batch_size: int,
-    seed: int,
+    session: FitSession, trainer: Trainer, cycles: int, *, train: Source, valid: Source, seed: int
 ) -> tuple[Network, Tensor]:
-    """One network of the snapshots of a stage, and its validation logits `[N, K]`.
+    """One network of the snapshots of the last stage, and its validation logits `[N, K]`.
 
     Args:
-        trainer: of the stage; its network is the classifier, or only its head.
-        classifier: what the snapshots are of; changed in place.
+        trainer: of the stage, for the session's classifier, which is changed in place, or only for its head.
     """
-    states = [safetensors.torch.load_file(_path(folder, cycle)) for cycle in range(cycles)]
-    if average == "weights":
+    classifier = session.classifier
+    states = [safetensors.torch.load_file(_path(session.folder, cycle)) for cycle in range(cycles)]
+    if session.recipe.average == "weights":
         trainer.network.load_state_dict(mean_weights(states))
-        recompute_batch_norms(trainer, train, batch_size=batch_size, seed=seed)
+        recompute_batch_norms(trainer, train, batch_size=session.recipe.batch_size, seed=seed)
         return classifier, trainer.predict(valid)
     logits, networks = [], []
     for state in states:
@@ -80,18 +71,18 @@ def mean_weights(snapshots: Sequence[State]) -> State:
 
 
 def recompute_batch_norms(trainer: Trainer, source: Source, *, batch_size: int, seed: int) -> None:
-    """Set the statistics of the batch norms that learn to their mean over one epoch of training data.
+    """Set the statistics of the trainable batch norms to their mean over one epoch of training data.
 
-    Nothing else changes: neither weights nor the statistics of frozen batch norms.
+    Weights and the statistics of frozen batch norms stay as they are.
     """
     trainer.train()
-    learning = [
+    trained = [
         module
         for module in trainer.network.modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training and module.track_running_stats
     ]
-    momenta = [module.momentum for module in learning]
-    for module in learning:
+    momenta = [module.momentum for module in trained]
+    for module in trained:
         module.reset_running_stats()
         module.momentum = None  # a cumulative mean
     processes = trainer.processes
@@ -99,6 +90,6 @@ def recompute_batch_norms(trainer: Trainer, source: Source, *, batch_size: int, 
     with torch.no_grad(), trainer.shared_norms():
         for inputs, _ in source.batches(mine, seed):
             trainer.network(inputs.to(trainer.hardware.device))
-    for module, momentum in zip(learning, momenta, strict=True):
+    for module, momentum in zip(trained, momenta, strict=True):
         module.momentum = momentum
     trainer.network.eval()

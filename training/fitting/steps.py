@@ -1,19 +1,19 @@
-"""A recipe, images and a pretrained network in; the trained network out: the steps, one after another."""
+"""Runs the steps of a recipe, one after another, from a pretrained network to a trained one."""
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-
-from torch import Tensor
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 from training.console import progress, say
+from training.data.images import labels_of
 from training.data.shard_source import image_source
-from training.data.sources import ActivationSource, Source, derived_seed
+from training.data.sources import Source, derived_seed
 from training.distributed import ProcessGroup
+from training.features.activations import ActivationSource
 from training.fitting.checkpoint import FitState, StepResult
-from training.fitting.loop import EpochResult, Hooks, fit_stage
+from training.fitting.loop import EpochResult, train_epochs
 from training.fitting.lr_finder import RECIPE, LrCurve, find_lr
-from training.fitting.session import FitSession, labels_of
+from training.fitting.session import FitSession
 from training.fitting.snapshots import average_snapshots, save_snapshot
 from training.fitting.trainer import Trainer
 from training.hardware import threads
@@ -26,7 +26,7 @@ from training.networks.layer_groups import (
     layer_groups,
 )
 from training.networks.model import Network, network_like
-from training.recipes.recipe import Recipe, Step
+from training.recipes.recipe import Step
 
 FINDER = 1_000_000
 """A part of the seed that no epoch has."""
@@ -34,206 +34,179 @@ FINDER = 1_000_000
 
 @dataclass(frozen=True)
 class StepTrace:
-    """What the plots show of a step: its groups and rates."""
+    """What the report shows of a step: its layer groups and learning rates."""
 
     step: Step
     rates: list[float]
-    """Highest, one for each group that learns."""
+    """Highest learning rate of each group that is trained."""
     rows: int
-    """Rows that an epoch learns from."""
+    """Rows in an epoch."""
     groups: list[tuple[str, str, str, str, str]]
     """The table of layer groups."""
 
 
 @dataclass
 class FitResult:
-    """What the steps came to."""
+    """The trained network and how it came about."""
 
     network: Network
-    reached: FitState
-    tracks: list[StepTrace] = field(default_factory=list)
+    state: FitState
+    traces: list[StepTrace] = field(default_factory=list)
 
 
-def run_steps(setting: FitSession, reached: FitState, record: Callable[[EpochResult], None]) -> FitResult:
+def run_steps(session: FitSession, state: FitState, record: Callable[[EpochResult], None]) -> FitResult:
     """Run the steps that a checkpoint has not.
 
     Raises:
         TrainingError, DataError, ValueError: with what to change.
     """
-    steps = setting.recipe.steps()
-    fitted = FitResult(setting.classifier, reached)
-    if reached.network:
-        if reached.step == len(steps):
-            fitted.network = network_like(setting.backbone, reached.network)
-        fitted.network.load_state_dict(reached.network)
+    steps = session.recipe.steps()
+    result = FitResult(session.classifier, state)
+    if state.network:
+        if state.step == len(steps):
+            result.network = network_like(session.backbone, state.network)
+        result.network.load_state_dict(state.network)
     for index, step in enumerate(steps):
-        if index >= reached.step:
+        if index >= state.step:
             say(f"step {index + 1} of {len(steps)}, {step.name}")
-        _run_step(setting, fitted, index, step, record)
-    return fitted
+            result.network = _run_step(session, state, index, record)
+        result.traces.append(_trace(session, state, step, groups_of(session, step)))
+    return result
 
 
-def _run_step(
-    setting: FitSession, fitted: FitResult, index: int, step: Step, record: Callable[[EpochResult], None]
-) -> None:
-    recipe, stage, reached = setting.recipe, step.stage, fitted.reached
+def _run_step(session: FitSession, state: FitState, index: int, record: Callable[[EpochResult], None]) -> Network:
+    recipe, steps = session.recipe, session.recipe.steps()
+    step, stage = steps[index], steps[index].stage
+    averaged = index == len(steps) - 1 and recipe.average != "none"
+    groups = groups_of(session, step)
+    trainer = make_trainer(session, step, groups)
+    if state.trainer:
+        trainer.load_state(state.trainer)
+    train, valid = sources_of(session, step)
+    if stage.find_lr != "no" and _curve_of(state, step) is None:
+        seed = derived_seed(recipe.seed, index, FINDER)
+        state.curves.append(find_step_lr(session, trainer, train, step, groups, seed))
+    rates = _trace(session, state, step, groups).rates
+    say(describe_groups(groups, first=stage.freeze_to, rates=rates))
+    labels_N = labels_of(session.split.valid)
     on_images = stage.learn_from == "photos"
-    classifier = setting.classifier
-    groups = groups_of(setting, step)
-    rates = broadcast_rates(stage.lr, groups, first=stage.freeze_to)
-    curve = next((curve for curve in reached.curves if curve.name == step.name), None)
-    seed = derived_seed(recipe.seed, index)
-    rows = len(setting.split.train) * stage.views
-
-    def rates_by(found: LrCurve | None) -> list[float]:
-        if stage.find_lr != "use" or found is None:
-            return rates
-        return [found.suggestions()[RECIPE] * rate / rates[-1] for rate in rates]
-
-    def track() -> StepTrace:
-        highest = rates_by(curve)
-        return StepTrace(step, highest, rows, group_rows(groups, first=stage.freeze_to, rates=highest))
-
-    if index < reached.step:
-        fitted.tracks.append(track())
-        return
-    trainer = make_trainer(setting, step, groups)
-    if reached.trainer:
-        trainer.load_state(reached.trainer)
-    train, valid = sources_of(setting, step)
-    if stage.find_lr != "no" and curve is None:
-        curve = find_rate(trainer, train, step, rates, recipe, derived_seed(recipe.seed, index, FINDER))
-        reached.curves.append(curve)
-    fitted.tracks.append(track())
-    say(describe_groups(groups, first=stage.freeze_to, rates=rates_by(curve)))
-    before = sum(earlier.stage.epochs for earlier in recipe.steps()[:index])
-    last = index == len(recipe.steps()) - 1
-    cycle_ended: list[int] = []
-    newest: list[Tensor] = []
-    labels_N = labels_of(setting.split.valid)
-
-    def on_cycle(cycle: int) -> None:
-        cycle_ended.append(cycle)
-        if last and recipe.average != "none" and setting.processes.first:
-            save_snapshot(setting.folder, cycle, trainer.network.state_dict())
-
-    def on_epoch(done: int, result: EpochResult, logits: Tensor) -> None:
-        newest[:] = [logits]
-        reached.history.append(result)
-        reached.epoch = done
-        if cycle_ended and last and recipe.average != "none":
-            name = f"snapshot of cycle {cycle_ended.pop() + 1}"
-            reached.snapshots.append(StepResult.of(name, step.size, logits, labels_N, result.seconds))
-        cycle_ended.clear()
-        if setting.processes.first:
-            record(result)
-            if setting.checkpoints.due and done < stage.epochs:
-                _save(setting, reached, classifier, trainer)
-        say(
-            f"epoch {result.epoch} of {recipe.epochs}: loss {result.train_loss:.4f} in training, "
-            f"{result.valid_loss:.4f} in validation; accuracy {100 * result.valid_accuracy:.2f}%; "
-            f"{result.rate:,.0f} images/s, {result.seconds:.2f} s"
-        )
-
     with progress(step.name) as on_progress, threads(None if on_images else 1):
-
-        def on_batch(done: int, count: int) -> None:
-            on_progress(reached.epoch * count + done, stage.epochs * count)
-
-        fit_stage(
+        for epoch in train_epochs(
             trainer,
             stage,
             name=step.name,
             train=train,
             valid=valid,
-            rates=rates_by(curve),
+            rates=rates,
             batch_size=recipe.batch_size,
-            seed=seed,
-            done=reached.epoch,
-            before=before,
-            hooks=Hooks(on_batch, on_cycle, on_epoch, time.monotonic),
-        )
-    seconds = sum(result.seconds for result in reached.history if result.stage == step.name)
-    if last and recipe.average != "none":
-        reached.results += reached.snapshots
-        setting.processes.wait()
-        fitted.network, logits = average_snapshots(
-            recipe.average,
-            setting.folder,
-            stage.cycles,
-            trainer=trainer,
-            classifier=classifier,
-            train=train,
-            valid=valid,
-            batch_size=recipe.batch_size,
-            seed=derived_seed(recipe.seed, index, FINDER + 1),
-        )
-        title = f"mean {recipe.average} of {stage.cycles} snapshots"
-        reached.results.append(StepResult.of(title, step.size, logits, labels_N, seconds))
-    else:
-        reached.results.append(StepResult.of(step.name, step.size, newest[0], labels_N, seconds))
-    reached.step, reached.epoch, reached.trainer = index + 1, 0, {}
-    if setting.processes.first and (on_images or setting.checkpoints.due):
-        _save(setting, reached, fitted.network, None)
-    setting.processes.wait()
+            seed=derived_seed(recipe.seed, index),
+            done=state.epoch,
+            before=sum(earlier.stage.epochs for earlier in steps[:index]),
+            on_batch=on_progress,
+        ):
+            result, logits = epoch.result, epoch.logits
+            state.history.append(result)
+            state.epoch += 1
+            if averaged and epoch.ended_cycle is not None:
+                if session.processes.first:
+                    save_snapshot(session.folder, epoch.ended_cycle, trainer.network.state_dict())
+                name = f"snapshot of cycle {epoch.ended_cycle + 1}"
+                state.snapshots.append(StepResult.of(name, step.size, logits, labels_N, result.seconds))
+            if session.processes.first:
+                record(result)
+                if session.checkpoints.due and state.epoch < stage.epochs:
+                    _save(session, state, session.classifier, trainer)
+            say(
+                f"epoch {result.epoch} of {recipe.epochs}: training loss {result.train_loss:.4f}, validation loss "
+                f"{result.valid_loss:.4f}, accuracy {100 * result.valid_accuracy:.2f}%; {result.rate:,.0f} images/s, "
+                f"{result.seconds:.2f} s"
+            )
+    seconds = sum(result.seconds for result in state.history if result.stage == step.name)
+    name, network = step.name, cast(Network, session.classifier)
+    if averaged:
+        state.results += state.snapshots
+        session.processes.wait()
+        seed = derived_seed(recipe.seed, index, FINDER + 1)
+        network, logits = average_snapshots(session, trainer, stage.cycles, train=train, valid=valid, seed=seed)
+        name = f"mean {recipe.average} of {stage.cycles} snapshots"
+    state.results.append(StepResult.of(name, step.size, logits, labels_N, seconds))
+    state.step, state.epoch, state.trainer = index + 1, 0, {}
+    if session.processes.first and (on_images or session.checkpoints.due):
+        _save(session, state, network, None)
+    session.processes.wait()
+    return network
 
 
-def groups_of(setting: FitSession, step: Step) -> list[LayerGroup]:
-    """The layer groups that a step knows: on activations there is only the head."""
+def _trace(session: FitSession, state: FitState, step: Step, groups: Sequence[LayerGroup]) -> StepTrace:
+    stage = step.stage
+    rates = broadcast_rates(stage.lr, groups, first=stage.freeze_to)
+    curve = _curve_of(state, step)
+    if stage.find_lr == "use" and curve is not None:
+        rates = [curve.suggestions()[RECIPE] * rate / rates[-1] for rate in rates]
+    rows = len(session.split.train) * stage.views
+    return StepTrace(step, rates, rows, group_rows(groups, first=stage.freeze_to, rates=rates))
+
+
+def _curve_of(state: FitState, step: Step) -> LrCurve | None:
+    return next((curve for curve in state.curves if curve.name == step.name), None)
+
+
+def groups_of(session: FitSession, step: Step) -> list[LayerGroup]:
+    """The layer groups of a step: on activations there is only the head."""
     if step.stage.learn_from == "activations":
-        return [head_group(setting.classifier.head)]
-    return layer_groups(setting.classifier, setting.recipe.groups)
+        return [head_group(session.classifier.head)]
+    return layer_groups(session.classifier, session.recipe.groups)
 
 
-def make_trainer(setting: FitSession, step: Step, groups: Sequence[LayerGroup]) -> Trainer:
-    """What trains a step: the head alone on activations, otherwise the whole classifier."""
-    recipe, on_images = setting.recipe, step.stage.learn_from == "photos"
+def make_trainer(session: FitSession, step: Step, groups: Sequence[LayerGroup]) -> Trainer:
+    """The trainer of a step: of the head alone on activations, otherwise of the whole classifier."""
+    recipe, on_images = session.recipe, step.stage.learn_from == "photos"
     return Trainer(
-        setting.classifier if on_images else setting.classifier.head,
+        session.classifier if on_images else session.classifier.head,
         groups,
         first=step.stage.freeze_to,
         momentum=recipe.momentum,
         weight_decay=0.0 if step.stage.decoupled_decay else step.stage.weight_decay,
         freeze_bn=recipe.freeze_bn,
         # The head on activations takes seconds: every process trains the same one, on all rows, in float32.
-        hardware=setting.hardware if on_images else setting.hardware.exact(),
-        processes=setting.processes if on_images else ProcessGroup(),
+        hardware=session.hardware if on_images else replace(session.hardware, autocast=None),
+        processes=session.processes if on_images else ProcessGroup(),
         compiled=recipe.compile and on_images,
     )
 
 
-def sources_of(setting: FitSession, step: Step) -> tuple[Source, Source]:
-    split, stage = setting.split, step.stage
-    lookup = setting.lookup(setting.classifier, step.size)
-    if stage.learn_from == "photos":
-        train = image_source(split.train, lookup.preprocess, stage.augment, setting.hardware)
-        return train, image_source(split.valid, lookup.preprocess, "none", setting.hardware)
-    of_train = lookup.activations(split.train, views=stage.views, title="activations, training")
-    of_valid = lookup.activations(split.valid, views=1, title="activations, validation")
-    return ActivationSource(of_train), ActivationSource(of_valid)
+def sources_of(session: FitSession, step: Step) -> tuple[Source, Source]:
+    """The training and the validation rows of a step."""
+    if step.stage.learn_from == "activations":
+        of_train, of_valid = session.step_activations(step)
+        return ActivationSource(of_train), ActivationSource(of_valid)
+    split, preprocess = session.split, session.backbone.preprocess_at(step.size)
+    train = image_source(split.train, preprocess, step.stage.augment, session.hardware)
+    return train, image_source(split.valid, preprocess, "none", session.hardware)
 
 
-def find_rate(
-    trainer: Trainer, train: Source, step: Step, rates: Sequence[float], recipe: Recipe, seed: int
+def find_step_lr(
+    session: FitSession, trainer: Trainer, train: Source, step: Step, groups: Sequence[LayerGroup], seed: int
 ) -> LrCurve:
-    """Run the range test for a step, and say what it suggests."""
-    with progress(f"{step.name}, finding a rate", "steps") as on_progress:
+    """Run the range test for a step and report its suggestions."""
+    rates = broadcast_rates(step.stage.lr, groups, first=step.stage.freeze_to)
+    with progress(f"{step.name}, learning-rate range test", "steps") as on_progress:
         curve = find_lr(
             trainer,
             train,
             name=step.name,
             ratios=[rate / rates[-1] for rate in rates],
-            batch_size=recipe.batch_size,
+            batch_size=session.recipe.batch_size,
             seed=seed,
             on_step=on_progress,
         )
     rules = ", ".join(f"{rule} {rate:.2g}" for rule, rate in curve.suggestions().items())
-    say(f"rates suggested for {step.name}: {rules}; its own is {rates[-1]:g}")
+    say(f"learning rates suggested for {step.name}: {rules}; its own is {rates[-1]:g}")
     return curve
 
 
-def _save(setting: FitSession, reached: FitState, network: Network, trainer: Trainer | None) -> None:
-    reached.network = network.state_dict()
-    state = trainer.state() if trainer else {}
-    reached.trainer = {name: value for name, value in state.items() if name != "network"}
-    setting.checkpoints.save(reached)
+def _save(session: FitSession, state: FitState, network: Network, trainer: Trainer | None) -> None:
+    state.network = network.state_dict()
+    state.trainer = trainer.state() if trainer else {}
+    state.trainer.pop("network", None)
+    session.checkpoints.save(state)

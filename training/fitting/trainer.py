@@ -1,4 +1,4 @@
-"""A network and its layer groups in; the same network after one step, or its logits, out."""
+"""Trains a network step by step and computes its logits."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +15,7 @@ from training.networks.layer_groups import LayerGroup, freeze_to, set_training
 
 
 class Trainer:
-    """SGD with momentum on the groups that learn, one rate for each; the loss is negative log likelihood."""
+    """SGD with momentum, one learning rate for each trained layer group; the loss is negative log likelihood."""
 
     def __init__(
         self,
@@ -30,11 +30,11 @@ class Trainer:
         processes: ProcessGroup,
         compiled: bool = False,
     ) -> None:
-        """Move a network to the hardware and make its optimizer.
+        """Move a network to the device and make its optimizer.
 
         Args:
             network: inputs -> logits `[n, K]`; trained in place.
-            first: the first group that learns, as `freeze_to` takes it.
+            first: the first group that is trained, as `freeze_to` takes it.
             compiled: whether to train through torch.compile.
         """
         self.network = network.to(hardware.device).to(memory_format=torch.channels_last)
@@ -43,9 +43,9 @@ class Trainer:
         self.hardware = hardware
         self.processes = processes
         self.freeze_bn = freeze_bn
-        self.learning = freeze_to(groups, first)
+        self.trained = freeze_to(groups, first)
         self.optimizer = torch.optim.SGD(
-            [{"params": group.parameters} for group in self.learning],
+            [{"params": group.parameters} for group in self.trained],
             lr=0.0,
             momentum=momentum,
             weight_decay=weight_decay,
@@ -66,17 +66,17 @@ class Trainer:
         momentum: float | None = None,
         decay: float = 0.0,
     ) -> Tensor:
-        """Learn from one batch.
+        """Train on one batch.
 
         Args:
             inputs, labels: this process's part of the batch.
             rows: of the whole batch, over all processes.
-            rates: one for each group that learns.
-            momentum: instead of the one given at first.
-            decay: part of each weight that is taken off it, beside what the gradient asks for.
+            rates: learning rate of each trained group.
+            momentum: replaces the initial one.
+            decay: fraction of each weight that is subtracted, independent of the gradient.
 
         Returns:
-            The sum of this part's losses, a scalar on the device, not waited for.
+            The sum of this part's losses, a scalar on the device; does not wait for the device.
         """
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
@@ -88,11 +88,11 @@ class Trainer:
             logits = self._forward(inputs)
             total = functional.cross_entropy(logits.float(), labels, reduction="sum")
             self.optimizer.zero_grad(set_to_none=True)
-            # the gradients of all processes are averaged, and to be added
+            # the processes' gradients are averaged, and must be added
             torch.autograd.backward(self.scaler.scale(total * (self.processes.count / rows)))
         if decay:
             with torch.no_grad():
-                torch._foreach_mul_([weight for group in self.learning for weight in group.parameters], 1 - decay)
+                torch._foreach_mul_([weight for group in self.trained for weight in group.parameters], 1 - decay)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return total.detach()
@@ -112,7 +112,7 @@ class Trainer:
             return self.processes.join_rows(torch.cat(logits), parts).cpu()
 
     def state(self) -> dict[str, Any]:
-        """What a step depends on, apart from random numbers: weights, statistics, momentum, scale."""
+        """Everything that a step depends on except random numbers: weights, statistics, momentum, scale."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -120,7 +120,7 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Back to a `state`, bit for bit; one without `network` leaves the network as it is."""
+        """Restore a `state`, bit for bit; one without `network` leaves the network as it is."""
         if "network" in state:
             self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -133,5 +133,5 @@ class Trainer:
         return torch.autocast(self.hardware.device.type, self.hardware.autocast)
 
     def shared_norms(self) -> AbstractContextManager[Any]:
-        """While active, batch norms that learn see the rows of all processes."""
+        """A context in which trainable batch norms use the rows of all processes."""
         return SharedBatchNorm() if self.processes.count > 1 else nullcontext()

@@ -1,1 +1,5 @@
-"""Backbones, heads, weights and layer groups."""
+"""Networks: pretrained body, head, weights, layer groups and export to ONNX.
+
+Main types: `Backbone`, `Body`, `Head`, `Classifier` and `LayerGroup`.
+May import console.
+"""

@@ -1,4 +1,4 @@
-"""A classifier in; its layer groups out: what learns, at which rate, and which batch norms stay put.
+"""Layer groups of a classifier: which are trained, at which learning rate, and which batch norms are frozen.
 
 The body's layers, in the order in which timm names them, are cut into groups of equally many, earlier groups getting
 the remainder; the head is the last group. For resnet34 and three groups that is fast.ai 0.7's split: stem, layer1,
@@ -23,14 +23,14 @@ class LayerGroup:
     """Layers that share a learning rate."""
 
     layers: str
-    """Their names, for people."""
+    """Their names, for display."""
     parameters: list[nn.Parameter]
     modules: list[nn.Module]
     """Those without children."""
 
     @property
     def size(self) -> int:
-        """How many numbers can learn."""
+        """The number of parameters."""
         return sum(parameter.numel() for parameter in self.parameters)
 
 
@@ -56,23 +56,23 @@ def layer_groups(classifier: Classifier, count: int) -> list[LayerGroup]:
         modules = [module for name, module in network.named_modules() if name in prefixes]
         claimed |= prefixes
         groups.append(LayerGroup(_name(inside), [network.get_parameter(name) for name in inside], modules))
-    # Dropouts and batch norms without weights belong to nobody by name: they follow the group that learns last.
+    # Dropouts and batch norms without weights are in no group by name: they join the body's last group.
     rest = [m for name, m in network.named_modules() if name not in claimed and not list(m.children())]
     groups[-1] = LayerGroup(groups[-1].layers, groups[-1].parameters, groups[-1].modules + rest)
     return [*groups, head_group(classifier.head)]
 
 
 def head_group(head: nn.Module) -> LayerGroup:
-    """The head, as the group that it is."""
+    """The head as a layer group."""
     leaves = [module for module in head.modules() if not list(module.children())]
     return LayerGroup("head", list(head.parameters()), leaves)
 
 
 def freeze_to(groups: Sequence[LayerGroup], first: int) -> list[LayerGroup]:
-    """Let the groups from `first` on learn (-1 is the last alone, 0 all), and no other.
+    """Make the groups from `first` on trainable (-1 is the last alone, 0 all), and freeze the others.
 
     Returns:
-        The groups that learn.
+        The trainable groups.
     """
     start = first % len(groups)
     for index, group in enumerate(groups):
@@ -84,11 +84,11 @@ def freeze_to(groups: Sequence[LayerGroup], first: int) -> list[LayerGroup]:
 
 
 def set_training(network: nn.Module, groups: Sequence[LayerGroup], *, first: int, freeze_bn: bool) -> None:
-    """Put a network into training, and frozen groups into eval mode: their batch norms' statistics stay as they are.
+    """Put a network into training mode, and frozen groups into eval mode, which keeps their batch-norm statistics.
 
     Args:
         first: as `freeze_to` takes it.
-        freeze_bn: keep the statistics of the body's batch norms in groups that learn, too.
+        freeze_bn: keep the statistics of the body's batch norms in trainable groups, too.
     """
     network.train()
     for group in groups[: first % len(groups)]:
@@ -102,45 +102,44 @@ def set_training(network: nn.Module, groups: Sequence[LayerGroup], *, first: int
 
 
 def broadcast_rates(rates: Sequence[float], groups: Sequence[LayerGroup], *, first: int) -> list[float]:
-    """One rate for each group that learns: a single one is for all, otherwise there is one for every group.
+    """One learning rate for each trainable group: a single one is for all, otherwise there is one for every group.
 
     Raises:
-        ValueError: for another number of rates, showing the groups.
+        ValueError: for another number of learning rates, with the groups.
     """
     start = first % len(groups)
     if len(rates) == 1:
         return [rates[0]] * (len(groups) - start)
     if len(rates) != len(groups):
         raise ValueError(
-            f"lr has {len(rates)} rates; give one, or {len(groups)}, one for each layer group:\n"
+            f"lr has {len(rates)} learning rates; give one, or {len(groups)}, one for each layer group:\n"
             + describe_groups(groups, first=first)
         )
     return list(rates[start:])
 
 
 def describe_groups(groups: Sequence[LayerGroup], *, first: int, rates: Sequence[float] = ()) -> str:
-    """The groups as a table for people: number, layers, parameters, whether they learn, rate."""
-    lines = []
-    for row in group_rows(groups, first=first, rates=rates):
-        number, layers, parameters, learns, rate = row
-        lines.append(f"  {number:>5}  {layers:<44}  {parameters:>11}  {learns:<6}  {rate}".rstrip())
-    return "\n".join(lines)
+    """The groups as a text table."""
+    return "\n".join(
+        f"  {number:>5}  {layers:<44}  {parameters:>11}  {trainable:<9}  {rate}".rstrip()
+        for number, layers, parameters, trainable, rate in group_rows(groups, first=first, rates=rates)
+    )
 
 
 def group_rows(
     groups: Sequence[LayerGroup], *, first: int, rates: Sequence[float] = ()
 ) -> list[tuple[str, str, str, str, str]]:
-    """The table's cells, the header first. `rates` are those of the groups that learn."""
+    """The table's cells, the header first. `rates` are those of the trainable groups."""
     start = first % len(groups)
-    rows = [("group", "layers", "parameters", "learns", "rate" if rates else "")]
+    rows = [("group", "layers", "parameters", "trainable", "learning rate" if rates else "")]
     for index, group in enumerate(groups):
         rate = f"{rates[index - start]:.3g}" if rates and index >= start else ""
-        rows.append((str(index + 1), group.layers, f"{group.size:,}", "yes" if index >= start else "frozen", rate))
+        rows.append((str(index + 1), group.layers, f"{group.size:,}", "yes" if index >= start else "no", rate))
     return rows
 
 
 def _name(parameters: Sequence[str]) -> str:
-    """The layers' names without what is inside them: 'conv1, bn1, layer1', 'blocks.0, blocks.1'."""
+    """The layers' names without those of their sublayers: 'conv1, bn1, layer1', 'blocks.0, blocks.1'."""
     layers: dict[str, None] = {}
     for name in parameters:
         first, *rest = name.split(".")

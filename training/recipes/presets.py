@@ -1,39 +1,34 @@
-"""Recipes by name: where `--preset` starts from."""
+"""The recipes that `--preset` names."""
+
+from dataclasses import replace
 
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
 
 
-def quick() -> Recipe:
-    """A head on precomputed activations: seconds, and most of the accuracy."""
-    return Recipe()
-
-
 def course() -> Recipe:
     """The eight steps of the fast.ai course, 2018.
 
-    1 precompute, 2 find a rate, 3 head on activations; 4 head with augmentation; 5 unfreeze, lower rates for earlier
-    groups, 6 find a rate, 7 whole network with growing cycles; 8 test-time augmentation, and look at the report.
+    1 precompute, 2 find a learning rate, 3 head on activations; 4 head with augmentation; 5 unfreeze, lower learning
+    rates for earlier groups, 6 find a learning rate, 7 whole network with growing cycles; 8 test-time augmentation.
     """
-    quick_stages = quick().stages
+    head = Recipe().stages["head"]
     return Recipe(
         stages={
-            "head": Stage(**(vars(quick_stages["head"]) | {"find_lr": "show"})),
-            "augmented": Stage(
-                lr=(0.003,), cycles=2, weight_decay=quick_stages["head"].weight_decay, augment="side-on"
-            ),
+            "head": replace(head, find_lr="show"),
+            "augmented": Stage(lr=(0.003,), cycles=2, weight_decay=head.weight_decay, augment="side-on"),
             "whole": Stage(
                 freeze_to=0, lr=(1e-3, 3e-3, 1e-2), find_lr="show", cycles=3, cycle_mult=2, augment="side-on"
             ),
         },
-        # a few epochs at a low rate do not make better statistics than the pretrained ones
+        # a few epochs at a low learning rate give no better statistics than the pretrained ones
         freeze_bn=True,
         views=5,
     )
 
 
 def from_scratch() -> Recipe:
-    """Random weights: the whole network from the first step, one cycle, stronger regularisation."""
+    """Train the whole network from random weights: one cycle, stronger regularisation."""
     return Recipe(
         weights="none",
         dropout=(0.0, 0.25),
@@ -45,4 +40,4 @@ def from_scratch() -> Recipe:
     )
 
 
-PRESETS = {"quick": quick, "course": course, "from-scratch": from_scratch}
+PRESETS = {"quick": Recipe, "course": course, "from-scratch": from_scratch}

@@ -1,20 +1,29 @@
-"""What `fit` is to do: a frozen, range-checked declaration, written to and read from `recipe.yaml`."""
+"""The recipe of a fit: a frozen, range-checked declaration, written to and read from `recipe.yaml`."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import yaml
 
-from training.recipes.stage import Stage, check_range
+from training.recipes.stage import Stage, check_choices, check_range, check_ranges
 
 Average = Literal["none", "weights", "predictions"]
-AVERAGES: tuple[Average, ...] = ("none", "weights", "predictions")
+
+RANGES = {
+    "groups": (2, 64),
+    "batch_size": (2, 65_536),
+    "momentum": (0, 0.9999),
+    "head_width": (1, 8192),
+    "views": (1, 64),
+    "valid_fraction": (0.01, 0.9),
+    "seed": (0, 2**32 - 1),
+}
 
 
 def _head_on_activations() -> dict[str, Stage]:
@@ -23,7 +32,7 @@ def _head_on_activations() -> dict[str, Stage]:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A stage at its place: what is fitted one after another."""
+    """A stage at one input size: one fit of several that follow each other."""
 
     name: str
     stage: Stage
@@ -41,50 +50,42 @@ class Recipe:
     """`pretrained`, `none` (random), or a .safetensors or .pth file with the backbone's state dict."""
     sizes: tuple[int, ...] = ()
     """Side of the network's input in pixels; the backbone's own if not given. With several, the stages on images run
-    at each in turn (progressive resizing), and the last is what is deployed."""
+    at each in turn (progressive resizing), and the last is deployed."""
     groups: int = 3
-    """Layer groups: the body's, and the head as the last."""
+    """Number of layer groups: the body's, and the head as the last."""
     batch_size: int = 64
-    """Images a step, over all processes; a class or data set may be smaller. The presets' rates are for 64: lower them
-    in proportion for smaller batches."""
+    """Images in a batch, over all processes; a class or data set may be smaller. The presets' learning rates are for
+    64: lower them in proportion for smaller batches."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     dropout: tuple[float, float] = (0.25, 0.5)
-    """Before the head's first and second linear layer."""
+    """Dropout before the head's first and second linear layer."""
     head_width: int | None = None
     """Units of the head's hidden layer. Unset: 512 on resnet34, as in fast.ai, and on other backbones in proportion to
     their size: 32 on tf_efficientnet_lite0."""
     freeze_bn: bool = False
-    """Keep the statistics of all pretrained batch norms, also where their layer group learns."""
+    """Keep the statistics of all pretrained batch norms, also where their layer group is trained."""
     average: Average = "none"
-    """What becomes of the snapshots at the last stage's cycle ends: the last one is taken, or the mean of their
-    weights, or all are kept and their predictions averaged."""
+    """How the snapshots at the last stage's cycle ends are used: `none` takes the last one, `weights` the mean of their
+    weights, `predictions` keeps all and averages their predictions."""
     views: int = 1
     """Views that the evaluation averages over (test-time augmentation), those that serving uses; 1 for none."""
     compile: bool = False
-    """Compile the network with torch.compile where stages learn from images."""
+    """Compile the network with torch.compile where stages are trained on images."""
     valid_fraction: float = 0.2
     """Part of each class held out for validation, where the data has no `valid` folder."""
     seed: int = 0
-    """Of the split, the head's initial weights, the order of images, dropout and augmentation."""
+    """Seed of the split, the head's initial weights, the order of images, dropout and augmentation."""
     stages: dict[str, Stage] = field(default_factory=_head_on_activations)
     """Name -> stage, in the order in which they run."""
 
     def __post_init__(self) -> None:
         for size in self.sizes:
             check_range("sizes", size, 16, 1024)
-        check_range("groups", self.groups, 2, 64)
-        check_range("batch_size", self.batch_size, 2, 65_536)
-        check_range("momentum", self.momentum, 0, 0.9999)
-        check_range("views", self.views, 1, 64)
-        check_range("valid_fraction", self.valid_fraction, 0.01, 0.9)
-        check_range("seed", self.seed, 0, 2**32 - 1)
-        if self.head_width is not None:
-            check_range("head_width", self.head_width, 1, 8192)
+        check_ranges(self, RANGES)
+        check_choices(self, {"average": Average})
         if len(self.dropout) != 2 or not all(0 <= p < 1 for p in self.dropout):
             raise ValueError(f"dropout is {self.dropout}; two probabilities of at least 0 and below 1 are needed")
-        if self.average not in AVERAGES:
-            raise ValueError(f"average is {self.average!r}; it must be one of {', '.join(AVERAGES)}")
         if not self.stages:
             raise ValueError("stages is empty; a recipe needs at least one stage")
         for name, stage in self.stages.items():
@@ -93,8 +94,7 @@ class Recipe:
                     f"freeze_to of stage {name} is {stage.freeze_to}; with {self.groups} layer groups it must lie "
                     f"between -1 and {self.groups - 1}"
                 )
-        last = list(self.stages.values())[-1]
-        if self.average != "none" and last.cycles < 2:
+        if self.average != "none" and list(self.stages.values())[-1].cycles < 2:
             raise ValueError(
                 f"average is {self.average!r}, and the last stage has one cycle, so one snapshot: give it two cycles "
                 "or more"
@@ -105,16 +105,18 @@ class Recipe:
         """Of all steps together."""
         return sum(step.stage.epochs for step in self.steps())
 
+    @property
+    def last_size(self) -> int | None:
+        """Side of the deployed network's input in pixels; None is the backbone's own."""
+        return self.sizes[-1] if self.sizes else None
+
     def steps(self) -> list[Step]:
         """The stages in order; with several sizes, those on images once more for each further size."""
         first = self.sizes[0] if self.sizes else None
         steps = [Step(name=name, stage=stage, size=first) for name, stage in self.stages.items()]
+        on_images = {name: stage for name, stage in self.stages.items() if stage.learn_from == "photos"}
         for size in self.sizes[1:]:
-            steps += [
-                Step(name=f"{name} at {size}", stage=stage, size=size)
-                for name, stage in self.stages.items()
-                if stage.learn_from == "photos"
-            ]
+            steps += [Step(name=f"{name} at {size}", stage=stage, size=size) for name, stage in on_images.items()]
         return steps
 
     def as_fields(self) -> dict[str, Any]:
@@ -143,26 +145,23 @@ class Recipe:
             raise ValueError(f"{path} is not YAML: {error}") from error
         except OSError as error:
             raise ValueError(f"recipe {path} cannot be read: {error.strerror}") from error
-        _check_names(f"{path}", "a recipe", fields, cls)
-        _check_kinds(f"{path}:", fields, cls)
         try:
-            if "stages" in fields:
-                if not isinstance(fields["stages"], dict):
-                    raise ValueError("stages must be a mapping from a name to a stage's settings")
-                for name, stage in fields["stages"].items():
-                    _check_names(f"stage {name}", "a stage", stage, Stage)
-                    _check_kinds(f"stage {name}:", stage, Stage)
-                fields["stages"] = {str(name): Stage.from_fields(s) for name, s in fields["stages"].items()}
-            for name in ("dropout", "sizes"):
-                if name in fields:
-                    fields[name] = tuple(fields[name])
-            return cls(**fields)
+            settings = _parsed("it", "a recipe", fields, cls)
+            stages = settings.get("stages", {})
+            if not isinstance(stages, dict):
+                raise ValueError("stages must be a mapping from a name to a stage's settings")
+            if "stages" in settings:
+                settings["stages"] = {
+                    str(name): Stage(**_parsed(f"stage {name}", "a stage", stage, Stage))
+                    for name, stage in stages.items()
+                }
+            return cls(**settings)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Where two sets of settings differ, as lines 'name: ours, theirs'."""
+    """Where two sets of settings differ, as lines 'name: ours now, theirs then'."""
     lines = []
     for name in dict.fromkeys([*ours, *theirs]):
         mine, other = ours.get(name), theirs.get(name)
@@ -183,28 +182,27 @@ _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
 _LISTS = {"sizes": "whole numbers", "dropout": "two numbers"}
 
 
-def _check_kinds(where: str, fields: dict[str, Any], of: type) -> None:
-    """YAML gives what it likes: numbers as text, one number for a list."""
-    for name, kind in get_type_hints(of, include_extras=True).items():
-        value = fields.get(name)
-        if kind is float and isinstance(value, str):
-            with contextlib.suppress(ValueError):
-                value = fields[name] = float(value)  # YAML takes 1e-3 for text: its numbers have a point
-        if name in fields and kind in _KINDS:
-            types, words = _KINDS[kind]
-            if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
-                raise ValueError(f"{where} {name} is {value!r}; it must be {words}")
-        if name in fields and name in _LISTS and not _is_numbers(value):
-            raise ValueError(f"{where} {name} is {value!r}; it must be a list of {_LISTS[name]}, in brackets")
-
-
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, int | float) for each in value)
-
-
-def _check_names(where: str, what: str, fields: Any, of: type) -> None:
+def _parsed(where: str, what: str, fields: Any, of: type) -> dict[str, Any]:
+    """Settings from YAML, which may hold anything, with their names and types checked."""
     known = [field.name for field in dataclasses.fields(of)]
     if not isinstance(fields, dict):
         raise ValueError(f"{where} is no recipe; {what} gives settings of {', '.join(known)}")
     if unknown := sorted(set(map(str, fields)) - set(known)):
         raise ValueError(f"{where} sets {', '.join(unknown)}; {what} has {', '.join(known)}")
+    kinds, parsed = get_type_hints(of), dict(fields)
+    for name, value in fields.items():
+        kind = kinds[name]
+        if kind is float and isinstance(value, str):
+            with suppress(ValueError):
+                value = parsed[name] = float(value)  # YAML reads 1e-3 as text: its numbers have a point
+        if kind in _KINDS:
+            types, words = _KINDS[kind]
+            if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
+                raise ValueError(f"{name} of {what} is {value!r}; it must be {words}")
+        elif name == "lr":  # a single one may stand without a list
+            parsed[name] = tuple(map(float, value)) if isinstance(value, list) else (float(value),)
+        elif name in _LISTS:
+            if not isinstance(value, list) or not all(isinstance(each, int | float) for each in value):
+                raise ValueError(f"{name} is {value!r}; it must be a list of {_LISTS[name]}, in brackets")
+            parsed[name] = tuple(value)
+    return parsed

@@ -1,9 +1,4 @@
-"""Names of classes in; fonts of this machine that can draw them, and names that can be drawn, out.
-
-A stage and its rates in; what to plot of them over time out.
-
-Figures of a run, as PNG bytes.
-"""
+"""Figures of a run, as PNG bytes."""
 
 import io
 from collections.abc import Sequence
@@ -25,30 +20,37 @@ from training.fitting.lr_finder import LrCurve
 from training.fitting.schedule import learning_rate, one_cycle_momentum
 from training.recipes.stage import Stage
 
+matplotlib.use("Agg")
+
+BLUE, ORANGE, GREY = "#1f5fa8", "#d9722e", "#8a8f98"
+MAX_LABELLED_CLASSES = 30
+MAX_CELLS = 500
+POINTS = 400
+"""Samples of a schedule."""
 BASE = "DejaVu Sans"
 """Comes with matplotlib: Latin, Greek, Cyrillic, Arabic, Hebrew and more."""
 LAST_RESORT = "Last Resort"
 """Fonts that have a box for every character."""
 MAX_LENGTH = 28
-NO_FONT = "#{}"
 
 
 @dataclass(frozen=True)
 class Lettering:
-    """How to write names in a plot."""
+    """Class names and fonts for a plot."""
 
     families: list[str]
-    """Fonts to look for each character in, in this order."""
+    """Fonts to search for each character, in order."""
     names: list[str]
-    """As given, long ones shortened; a name that no font here can draw is its number among all, as '#3'."""
+    """As given, long ones shortened; a name that no installed font can draw becomes its number, as in '#3'."""
     missing: int
-    """Names that no font here can draw."""
+    """Names that no installed font can draw."""
 
 
 def lettering(names: Sequence[str]) -> Lettering:
-    """Choose fonts that together draw as many of the names as can be."""
+    """Choose installed fonts that together draw as many of the names as possible."""
     families = [BASE]
     drawn: list[str] = []
+    missing = 0
     covered = set(_characters(BASE))
     for number, name in enumerate(names):
         wanted = {ord(character) for character in name}
@@ -58,8 +60,9 @@ def lettering(names: Sequence[str]) -> Lettering:
                 covered |= _characters(family)
             if wanted <= covered:
                 break
-        drawn.append(_shortened(name) if wanted <= covered else NO_FONT.format(number))
-    return Lettering(families, drawn, sum(name == NO_FONT.format(number) for number, name in enumerate(drawn)))
+        missing += not wanted <= covered
+        drawn.append(_shortened(name) if wanted <= covered else f"#{number}")
+    return Lettering(families, drawn, missing)
 
 
 def _shortened(name: str) -> str:
@@ -84,16 +87,13 @@ def _characters(family: str) -> frozenset[int]:
     return frozenset(get_font(_files()[family]).get_charmap())
 
 
-POINTS = 400
-
-
 @dataclass(frozen=True)
 class RatesOverTime:
-    """The rates of one step's layer groups, sampled."""
+    """The learning rates of one step's layer groups, sampled."""
 
     epochs: list[float]
     rates: list[list[float]]
-    """One list for each group that learns, first to last."""
+    """One list for each trained group, first to last."""
     momentum: list[float]
 
 
@@ -104,7 +104,7 @@ def rates_over_time(
 
     Args:
         per_epoch: steps in an epoch.
-        momentum: where the schedule has none of its own.
+        momentum: used if the schedule has none of its own.
         first_epoch: epochs before this stage.
     """
     count = stage.epochs * per_epoch
@@ -116,13 +116,6 @@ def rates_over_time(
         rates=[[learning_rate(stage.schedule, step, lr=rate, **cycles) for step in steps] for rate in rates],
         momentum=[one_cycle_momentum(step, **cycles) if one_cycle else momentum for step in steps],
     )
-
-
-matplotlib.use("Agg")
-
-BLUE, ORANGE, GREY = "#1f5fa8", "#d9722e", "#8a8f98"
-MAX_LABELLED_CLASSES = 30
-MAX_CELLS = 500
 
 
 def plot_losses(history: Sequence[EpochResult]) -> bytes:
@@ -138,7 +131,7 @@ def plot_losses(history: Sequence[EpochResult]) -> bytes:
             axes.axvline(last.epoch + 0.5, color=GREY, linewidth=0.8, linestyle=":")
     accuracy = axes.twinx()
     percent = [100 * result.valid_accuracy for result in history]
-    accuracy.plot(epochs, percent, "s--", color=ORANGE, label="validation accuracy (right)")
+    accuracy.plot(epochs, percent, "s--", color=ORANGE, label="validation accuracy (right axis)")
     accuracy.set_ylabel("accuracy (%)")
     accuracy.spines["top"].set_visible(False)
     lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")] + accuracy.get_lines()
@@ -156,7 +149,7 @@ def plot_rates(parts: Sequence[RatesOverTime]) -> bytes:
             label = ("last group", "group before", "earlier groups")[min(row, 2)]
             known = label in [line.get_label() for line in axes.get_lines()]
             axes.plot(part.epochs, rates, color=shades[min(row, 2)], label=None if known else label)
-        momentum.plot(part.epochs, part.momentum, ":", color=ORANGE, label="momentum (right)")
+        momentum.plot(part.epochs, part.momentum, ":", color=ORANGE, label="momentum (right axis)")
     axes.set(xlabel="epoch", ylabel="learning rate", yscale="log")
     momentum.set(ylabel="momentum", ylim=(0, 1.02))
     momentum.spines["top"].set_visible(False)
@@ -166,7 +159,7 @@ def plot_rates(parts: Sequence[RatesOverTime]) -> bytes:
 
 
 def plot_lr_curve(curve: LrCurve) -> bytes:
-    """Smoothed loss against the rate, with what each rule suggests."""
+    """Smoothed loss against the learning rate, with the suggestion of each rule."""
     figure, axes = _figure(6.4, 3.6)
     lrs, losses = curve.shown()
     axes.plot(lrs, losses, color=BLUE)
@@ -179,9 +172,9 @@ def plot_lr_curve(curve: LrCurve) -> bytes:
 
 
 def plot_confusion(confusion: ConfusionMatrix) -> bytes:
-    """Counts, rows true and columns predicted, shaded by the row's proportion.
+    """Counts, rows by label and columns by prediction, shaded by the row's proportion.
 
-    Beyond 30 classes without names and numbers; beyond 500 each cell of the image is the sum of several.
+    Names and numbers are left out beyond 30 classes; beyond 500 each cell is the sum of several.
     """
     size = len(confusion.classes)
     counts = _binned(confusion.counts_KK)
@@ -190,7 +183,7 @@ def plot_confusion(confusion: ConfusionMatrix) -> bytes:
     proportion = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     extent = (-0.5, size - 0.5, size - 0.5, -0.5)
     axes.imshow(proportion, cmap="Blues", vmin=0, vmax=1, extent=extent, interpolation="nearest")
-    axes.set(xlabel="predicted", ylabel="true")
+    axes.set(xlabel="predicted", ylabel="label")
     if size <= MAX_LABELLED_CLASSES:
         letters = lettering(confusion.classes)
         upright = size <= 4 and max(map(len, letters.names)) <= 12
@@ -206,16 +199,16 @@ def plot_confusion(confusion: ConfusionMatrix) -> bytes:
                     text = f"{counts[row, column]:,}"
                     axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=fontsize)
         if letters.missing:
-            axes.set_title("#N: the class numbered N from 0, whose name no font here can draw", fontsize=8)
+            axes.set_title("#N: the class numbered N from 0, whose name no installed font can draw", fontsize=8)
     else:
-        axes.set(xlabel=f"predicted (number of the class, 0 to {size - 1:,})", ylabel="true")
+        axes.set(xlabel=f"predicted (number of the class, 0 to {size - 1:,})", ylabel="label")
     for side_name in ("top", "right", "left", "bottom"):
         axes.spines[side_name].set_visible(False)
     return _png(figure)
 
 
 def _binned(counts_KK: NDArray[np.int64]) -> NDArray[np.int64]:
-    """At most 500 rows and columns: neighbours summed."""
+    """At most 500 rows and columns, by summing neighbours."""
     size = len(counts_KK)
     if size <= MAX_CELLS:
         return counts_KK
@@ -225,9 +218,9 @@ def _binned(counts_KK: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def plot_calibration(bins: Sequence[Bin]) -> bytes:
-    """Accuracy against confidence: on the diagonal, a network is as often right as it says."""
+    """Accuracy against confidence; the diagonal is perfect calibration."""
     figure, axes = _figure(4.4, 4.0)
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="as sure as right")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="perfectly calibrated")
     filled = [(each.mean_probability or 0.0, each.accuracy) for each in bins if each.accuracy is not None]
     x, y = [mean for mean, _ in filled], [accuracy.value for _, accuracy in filled]
     largest = max(accuracy.count for _, accuracy in filled)

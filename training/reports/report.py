@@ -1,7 +1,4 @@
-"""Probabilities and truth in; which images to look at out: the recipe's five galleries.
-
-A run's results in; one self-contained report.html to look at out: no script, no network.
-"""
+"""Renders the report of a run: one self-contained HTML page, without scripts or network access."""
 
 import base64
 import io
@@ -10,69 +7,13 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from serving.image.decode import decode
 from training.data.images import LabelledImage, Skipped
 from training.evaluation.evaluation import Evaluation, TestTime
 from training.evaluation.metrics import Interval
-
-PER_GALLERY = 8
-MAX_CLASSES = 20
-"""Classes shown in the galleries that have an entry a class: with more, those with the most mistakes."""
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """A titled choice of images."""
-
-    title: str
-    indices: list[int]
-    """Into the evaluated images, in the order to show them."""
-
-
-def choose_galleries(
-    probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64], classes: tuple[str, ...], *, seed: int
-) -> list[Gallery]:
-    """The five galleries of the recipe; the last three have one entry a class.
-
-    Most correct of y: highest p_y where truth and prediction are y. Most incorrect of y: lowest p_y where the truth
-    is y and the prediction another. Most uncertain of y: smallest |p_y - 1/K| where the truth is y.
-    """
-    predicted = probabilities_NK.argmax(1)
-    right = predicted == labels_N
-    rng = np.random.default_rng(seed)
-    galleries = [
-        Gallery("A few correct at random", _sample(rng, np.flatnonzero(right))),
-        Gallery("A few incorrect at random", _sample(rng, np.flatnonzero(~right))),
-    ]
-    shown = _shown(labels_N, right)
-    p_true = probabilities_NK[np.arange(len(labels_N)), labels_N]
-    for title, wanted, rank in (
-        ("Most correct", right, -p_true),
-        ("Most incorrect", ~right, p_true),
-        ("Most uncertain", np.ones_like(right), np.abs(p_true - 1 / len(classes))),
-    ):
-        for label in shown:
-            inside = np.flatnonzero(wanted & (labels_N == label))
-            ranked = inside[np.argsort(rank[inside], kind="stable")]
-            galleries.append(Gallery(f"{title}: {classes[label]}", ranked[:PER_GALLERY].tolist()))
-    return galleries
-
-
-def _shown(labels_N: NDArray[np.int64], right: NDArray[np.bool_]) -> list[int]:
-    """All classes or, of very many, those with the most mistakes."""
-    present = np.unique(labels_N)
-    if len(present) <= MAX_CLASSES:
-        return [int(label) for label in present]
-    mistakes = np.bincount(labels_N[~right], minlength=int(present[-1]) + 1)[present]
-    return sorted(int(label) for label in present[np.argsort(-mistakes, kind="stable")[:MAX_CLASSES]])
-
-
-def _sample(rng: np.random.Generator, indices: NDArray[np.int64]) -> list[int]:
-    return sorted(rng.choice(indices, min(PER_GALLERY, len(indices)), replace=False).tolist())
-
+from training.reports.galleries import MAX_CLASSES, Gallery
 
 THUMBNAIL = 176
 MAX_LISTED = 20
@@ -91,7 +32,7 @@ h3{font-size:1rem;margin:1.2rem 0 .4rem}
 .images figure{margin:0;background:var(--soft);border-radius:6px;overflow:hidden}
 .images img{width:100%;aspect-ratio:1;object-fit:cover;display:block}
 figcaption{font-size:.8rem;padding:.25rem .4rem;overflow-wrap:anywhere}
-.wrong{color:var(--bad)}.right{color:var(--good)}
+.incorrect{color:var(--bad)}.correct{color:var(--good)}
 .table{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}td.n{text-align:right}
 li{overflow-wrap:anywhere}
@@ -101,7 +42,7 @@ li{overflow-wrap:anywhere}
 
 @dataclass(frozen=True)
 class ReportContents:
-    """All that the report shows."""
+    """The content of the report."""
 
     title: str
     evaluation: Evaluation
@@ -113,10 +54,10 @@ class ReportContents:
     tables: Mapping[str, Sequence[Sequence[str]]]
     """Title -> rows of cells, the header first."""
     facts: Mapping[str, str]
-    """What was trained, on what, and how long each stage took."""
+    """Settings, hardware, seconds of each part of the work, and library versions."""
     skipped: Sequence[Skipped]
     shared: Sequence[tuple[LabelledImage, LabelledImage]]
-    """The same image in training and in validation."""
+    """Pairs of a training and a validation image with the same content."""
 
 
 def render_report(contents: ReportContents, on_image: Callable[[int, int], None]) -> str:
@@ -132,15 +73,16 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
             ("expected calibration error", metrics.ece, uncalibrated.ece),
         )
     )
+    classes = len(evaluation.confusion.classes)
+    of_many = f" Of {classes:,} classes, the {MAX_CLASSES} with the most mistakes have galleries of their own."
     parts = [
         f"<h1>{escape(contents.title)}</h1>",
-        f'<p class="lead"><b>{100 * accuracy.value:.1f}%</b> of {metrics.n:,} validation images are right '
-        f"({metrics.n - metrics.correct:,} wrong; 95% interval {100 * accuracy.lower:.1f}% to "
-        f"{100 * accuracy.upper:.1f}%).</p>",
+        f'<p class="lead">Accuracy <b>{metrics.accuracy_text()}</b> on the validation images (95% interval '
+        f"{100 * accuracy.lower:.2f}% to {100 * accuracy.upper:.2f}%).</p>",
         f'<div class="table"><table><tr><th></th><th>calibrated, temperature {evaluation.temperature:.3f}</th>'
         f"<th>as trained</th></tr>{scores}</table></div>",
         '<p class="note">With 95% bootstrap intervals; lower is better. The calibrated column is cross-fitted: no '
-        "image is scored with a temperature that it helped to find.</p>",
+        "image is scored with a temperature that was fitted to it.</p>",
         *_test_time(evaluation.test_time),
         *(part for title, rows in contents.tables.items() for part in (f"<h2>{escape(title)}</h2>", _table(rows))),
         "<h2>Plots</h2>",
@@ -151,9 +93,9 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
             for title, png in contents.plots.items()
         ),
         "</div>",
-        "<h2>Images to look at</h2>",
-        '<p class="note">Each shows what it is taken for and how sure the network is, then what it is said to be. '
-        f"Images among the most incorrect are often mislabelled.{_of_many(len(evaluation.confusion.classes))}</p>",
+        "<h2>Images</h2>",
+        '<p class="note">Each shows the prediction and its probability, then the label. The most incorrect images are '
+        f"often mislabelled.{of_many if classes > MAX_CLASSES else ''}</p>",
         *_galleries(contents, on_image),
         "<h2>The run</h2>",
         '<div class="table"><table>'
@@ -167,8 +109,8 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
         listed = [f"{train.path} and {valid.path}" for train, valid in contents.shared]
         parts += [
             "<h2>The same image in training and validation</h2>",
-            f'<p class="note">{len(contents.shared):,} validation images have the contents (SHA-256) of a training '
-            "image. They make validation look better than it is.</p>",
+            f'<p class="note">{len(contents.shared):,} validation images have the content (SHA-256) of a training '
+            "image, which makes the accuracy too high.</p>",
             _list(listed),
         ]
     return (
@@ -178,12 +120,6 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
         + "\n".join(parts)
         + "</body></html>"
     )
-
-
-def _of_many(classes: int) -> str:
-    if classes <= MAX_CLASSES:
-        return ""
-    return f" Of {classes:,} classes, the {MAX_CLASSES} with the most mistakes have galleries of their own."
 
 
 def _galleries(contents: ReportContents, on_image: Callable[[int, int], None]) -> list[str]:
@@ -201,11 +137,11 @@ def _galleries(contents: ReportContents, on_image: Callable[[int, int], None]) -
             image = contents.images[index]
             probabilities_K = contents.evaluation.probabilities_NK[index]
             predicted = int(probabilities_K.argmax())
-            verdict = "right" if predicted == image.label else "wrong"
+            verdict = "correct" if predicted == image.label else "incorrect"
             parts.append(
                 f'<figure><img loading="lazy" alt="" src="{_data_url(_thumbnail(image), "jpeg")}">'
                 f'<figcaption><b class="{verdict}">{_name(classes[predicted])}</b> '
-                f"{100 * probabilities_K[predicted]:.1f}%<br>is {_name(classes[image.label])} "
+                f"{100 * probabilities_K[predicted]:.1f}%<br>label {_name(classes[image.label])} "
                 f"({100 * probabilities_K[image.label]:.1f}%)<br>{_name(image.path.name)}</figcaption></figure>"
             )
             done += 1
@@ -223,16 +159,16 @@ def _thumbnail(image: LabelledImage) -> bytes:
 
 
 def _test_time(test_time: TestTime | None) -> list[str]:
-    """What averaging over views does, in a sentence or two."""
+    """The results of test-time augmentation."""
     if test_time is None:
         return []
     metrics, paired, adaptive = test_time.metrics, test_time.paired, test_time.adaptive
     return [
-        f"<p>Averaged over {test_time.views} views, <b>{100 * metrics.accuracy.value:.1f}%</b> are right: "
-        f"{paired.gained:,} images gained and {paired.lost:,} lost (McNemar's exact test: p = {paired.p_value:.2f}); "
+        f"<p>Averaged over {test_time.views} views: accuracy <b>{metrics.accuracy_text()}</b>, {paired.gained:,} "
+        f"images fixed and {paired.lost:,} broken (McNemar's exact test: p = {paired.p_value:.2f}); "
         f"negative log likelihood {_interval(metrics.nll)}, Brier score {_interval(metrics.brier)}, expected "
-        f"calibration error {_interval(metrics.ece)}. Looking again only below a confidence of "
-        f"{adaptive.threshold:.3f} has {adaptive.correct:,} right with {adaptive.mean_views:.2f} views an image.</p>"
+        f"calibration error {_interval(metrics.ece)}. Adaptive TTA below a confidence of {adaptive.threshold:.3f}: "
+        f"{adaptive.correct:,}/{metrics.n:,} correct with {adaptive.mean_views:.2f} views per image.</p>"
     ]
 
 
@@ -243,7 +179,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _name(name: str) -> str:
-    """A name beside other words: one that runs from right to left must not turn the numbers after it."""
+    """A name in a sentence, isolated so that right-to-left text does not reorder the numbers after it."""
     return f"<bdi>{escape(name)}</bdi>"
 
 

@@ -1,30 +1,27 @@
-"""What a fit came to in; the files of a run folder, except run.json itself, out."""
+"""Writes the report of a fit: report.html and plots/*.png."""
 
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 from numpy.typing import NDArray
 
 from serving.statistics.calibration import bin_predictions
 from training.console import progress
 from training.data.augment import contact_sheet
-from training.data.images import Skipped, Split, shared_images
+from training.data.images import listed
 from training.data.sources import random_batches
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import compare
-from training.features.lookup import resized
-from training.fitting.loop import TrainingError
-from training.fitting.session import FitSession, shortened
+from training.fitting.checkpoint import StepResult
+from training.fitting.session import MAX_CLASSES, FitSession
 from training.fitting.steps import FitResult
-from training.networks.model import Network, is_finite
+from training.reports.galleries import choose_galleries
 from training.reports.plots import (
+    RatesOverTime,
     plot_calibration,
     plot_confusion,
     plot_losses,
@@ -32,36 +29,21 @@ from training.reports.plots import (
     plot_rates,
     rates_over_time,
 )
-from training.reports.report import ReportContents, choose_galleries, render_report
-from training.runs.run import MODEL_FILE
+from training.reports.report import ReportContents, render_report
 from training.versions import versions
 
 SHEET_TILE = 160
-MOST_CONFUSED = 10
+MAX_CONFUSED = 10
 
 
-def write_model(folder: Path, network: Network) -> str:
-    """Write model.safetensors and return its SHA-256.
-
-    Raises:
-        TrainingError: if a weight is no number.
-    """
-    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    if not is_finite(state):
-        raise TrainingError("the trained weights are no longer numbers: lower --lr (a tenth is a good next try)")
-    content = safetensors.torch.save(state)
-    (folder / MODEL_FILE).write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def step_facts(fitted: FitResult) -> list[dict[str, Any]]:
-    """What the network was like after each step, and against the step before (McNemar)."""
+def step_facts(results: Sequence[StepResult]) -> list[dict[str, Any]]:
+    """The results after each step, and the paired comparison with the step before (McNemar)."""
     facts: list[dict[str, Any]] = []
     before: NDArray[np.bool_] | None = None
-    for result in fitted.reached.results:
-        right = result.right.cpu().numpy()
-        paired = None if before is None else asdict(compare(before, right))
-        before = right
+    for result in results:
+        correct = result.correct.cpu().numpy()
+        paired = None if before is None else asdict(compare(before, correct))
+        before = correct
         facts.append(
             {"name": result.name, "size": result.size, "seconds": round(result.seconds, 3)}
             | {"metrics": result.metrics, "against_previous": paired}
@@ -70,49 +52,26 @@ def step_facts(fitted: FitResult) -> list[dict[str, Any]]:
 
 
 def write_report(
-    setting: FitSession,
-    fitted: FitResult,
-    split: Split,
+    session: FitSession,
+    result: FitResult,
     evaluation: Evaluation,
     steps: Sequence[Mapping[str, Any]],
-    skipped: Sequence[Skipped],
     seconds: Mapping[str, float],
 ) -> None:
-    """Write report.html and plots/*.png."""
-    recipe, history = setting.recipe, fitted.reached.history
-    confidence = evaluation.probabilities_NK.max(1).astype(np.float64)
-    right = evaluation.probabilities_NK.argmax(1) == evaluation.labels_N
-    parts, first_epoch = [], 0
-    for track in fitted.tracks:
-        stage = track.step.stage
-        per_epoch = len(random_batches(track.rows, recipe.batch_size, 0, smallest=2 * setting.processes.count))
-        parts.append(
-            rates_over_time(stage, track.rates, per_epoch=per_epoch, momentum=recipe.momentum, first_epoch=first_epoch)
-        )
-        first_epoch += stage.epochs
-    plots = {
-        "losses": ("Losses and accuracy by epoch", plot_losses(history)),
-        "rates": ("Learning rate and momentum over time", plot_rates(parts)),
-        "confusion": ("Confusion matrix of the validation images", plot_confusion(evaluation.confusion)),
-        "calibration": (
-            "Calibration: how sure, and how often right",
-            plot_calibration(bin_predictions(confidence, right)),
-        ),
-    }
-    for number, curve in enumerate(fitted.reached.curves, 1):
-        plots[f"lr-finder-{number}"] = (f"Finding a rate: {curve.name}", plot_lr_curve(curve))
-    augmented = next((track.step for track in fitted.tracks if _augments(track.step.stage)), None)
-    if augmented is not None:
-        preprocess = resized(setting.backbone.preprocess, SHEET_TILE)
-        canvas = preprocess.canvas(split.train[recipe.seed % len(split.train)].read())
-        buffer = io.BytesIO()
-        contact_sheet(canvas, augmented.stage.augment, SHEET_TILE, recipe.seed).save(buffer, "PNG")
-        plots["augmentation"] = (f"One image augmented sixteen times: {augmented.stage.augment}", buffer.getvalue())
-    (setting.folder / "plots").mkdir(exist_ok=True)
+    """Write report.html and plots/*.png into the session's folder.
+
+    Args:
+        steps: as `step_facts` gives them.
+        seconds: of each part of the work.
+    """
+    recipe, split = session.recipe, session.split
+    plots = _plots(session, result, evaluation)
+    (session.folder / "plots").mkdir(exist_ok=True)
     for name, (_, png) in plots.items():
-        (setting.folder / "plots" / f"{name}.png").write_bytes(png)
+        (session.folder / "plots" / f"{name}.png").write_bytes(png)
+    confused = _most_confused(evaluation)
     contents = ReportContents(
-        title=f"{recipe.arch}: {shortened(split.classes)}",
+        title=f"{recipe.arch}: {listed(split.classes, MAX_CLASSES)}",
         evaluation=evaluation,
         images=split.valid,
         galleries=choose_galleries(
@@ -120,47 +79,79 @@ def write_report(
         ),
         plots=dict(plots.values()),
         tables={
-            "What each step bought": _bought(steps),
-            **({"Most often confused": confused} if len(confused := _confused(evaluation)) > 1 else {}),
-            **{f"Layer groups: {track.step.name}": track.groups for track in fitted.tracks},
+            "Results by stage": _results_by_stage(steps),
+            **({"Most often confused": confused} if len(confused) > 1 else {}),
+            **{f"Layer groups: {trace.step.name}": trace.groups for trace in result.traces},
         },
         facts={
             "images": f"{len(split.train):,} for training, {len(split.valid):,} for validation",
-            "hardware": f"{setting.hardware}; {setting.processes.count} training processes",
-            "recipe": ", ".join(f"{name} {value}" for name, value in recipe.as_fields().items() if name != "stages"),
+            "hardware": f"{session.hardware}; {session.processes.count} training processes",
+            "recipe": _settings({name: value for name, value in recipe.as_fields().items() if name != "stages"}),
             **{f"stage {name}": _settings(fields) for name, fields in recipe.as_fields()["stages"].items()},
             **{f"seconds: {name}": f"{value:.1f}" for name, value in seconds.items()},
-            "versions": ", ".join(f"{name} {release}" for name, release in versions().items()),
+            "versions": _settings(versions()),
         },
-        skipped=skipped,
-        shared=shared_images(split),
+        skipped=session.skipped,
+        shared=split.shared(),
     )
     with progress("report") as on_progress:
-        (setting.folder / "report.html").write_text(render_report(contents, on_progress), encoding="utf-8")
+        (session.folder / "report.html").write_text(render_report(contents, on_progress), encoding="utf-8")
 
 
-def _augments(stage: Any) -> bool:
-    return bool(stage.learn_from == "photos" and stage.augment != "none")
+def _plots(session: FitSession, result: FitResult, evaluation: Evaluation) -> dict[str, tuple[str, bytes]]:
+    """File name -> title and PNG."""
+    recipe, history = session.recipe, result.state.history
+    confidence = evaluation.probabilities_NK.max(1).astype(np.float64)
+    bins = bin_predictions(confidence, evaluation.probabilities_NK.argmax(1) == evaluation.labels_N)
+    plots = {
+        "losses": ("Losses and accuracy by epoch", plot_losses(history)),
+        "rates": ("Learning rate and momentum by epoch", plot_rates(_rates(session, result))),
+        "confusion": ("Confusion matrix of the validation images", plot_confusion(evaluation.confusion)),
+        "calibration": ("Calibration: accuracy by confidence", plot_calibration(bins)),
+    }
+    for number, curve in enumerate(result.state.curves, 1):
+        plots[f"lr-finder-{number}"] = (f"Learning-rate range test: {curve.name}", plot_lr_curve(curve))
+    stages = [trace.step.stage for trace in result.traces if trace.step.stage.learn_from == "photos"]
+    if augment := next((stage.augment for stage in stages if stage.augment != "none"), None):
+        image = session.split.train[recipe.seed % len(session.split.train)]
+        canvas = session.backbone.preprocess_at(SHEET_TILE).canvas(image.read())
+        buffer = io.BytesIO()
+        contact_sheet(canvas, augment, SHEET_TILE, recipe.seed).save(buffer, "PNG")
+        plots["augmentation"] = (f"One image augmented sixteen times: {augment}", buffer.getvalue())
+    return plots
+
+
+def _rates(session: FitSession, result: FitResult) -> list[RatesOverTime]:
+    parts, first_epoch = [], 0
+    recipe, smallest = session.recipe, 2 * session.processes.count
+    for trace in result.traces:
+        stage = trace.step.stage
+        per_epoch = len(random_batches(trace.rows, recipe.batch_size, 0, smallest=smallest))
+        parts.append(
+            rates_over_time(stage, trace.rates, per_epoch=per_epoch, momentum=recipe.momentum, first_epoch=first_epoch)
+        )
+        first_epoch += stage.epochs
+    return parts
 
 
 def _settings(fields: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 
-def _confused(evaluation: Evaluation) -> list[list[str]]:
+def _most_confused(evaluation: Evaluation) -> list[list[str]]:
     """Pairs of classes, the most frequent mistakes first: with many classes the matrix is too large to read."""
-    rows = [["is", "taken for", "images"]]
+    rows = [["label", "predicted", "images"]]
     classes = evaluation.confusion.classes
     predicted_N = evaluation.probabilities_NK.argmax(1)
     wrong = predicted_N != evaluation.labels_N
     pairs = Counter(zip(evaluation.labels_N[wrong].tolist(), predicted_N[wrong].tolist(), strict=True))
     if len(classes) > 2:
-        rows += [[classes[a], classes[b], f"{n:,}"] for (a, b), n in pairs.most_common(MOST_CONFUSED)]
+        rows += [[classes[a], classes[b], f"{n:,}"] for (a, b), n in pairs.most_common(MAX_CONFUSED)]
     return rows
 
 
-def _bought(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    rows = [["after", "pixels", "right", "accuracy", "log likelihood loss", "gained, lost", "McNemar p", "seconds"]]
+def _results_by_stage(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    rows = [["after", "pixels", "correct", "accuracy", "log likelihood loss", "fixed, broken", "McNemar p", "seconds"]]
     for step in steps:
         metrics, paired = step["metrics"], step["against_previous"]
         accuracy = metrics["accuracy"]
@@ -168,7 +159,7 @@ def _bought(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             [
                 step["name"],
                 str(step["size"] or "own"),
-                f"{metrics['correct']:,} of {metrics['n']:,}",
+                f"{metrics['correct']:,}/{metrics['n']:,}",
                 f"{100 * accuracy['value']:.2f}% ({100 * accuracy['lower']:.2f} to {100 * accuracy['upper']:.2f})",
                 f"{metrics['nll']['value']:.4f}",
                 "" if paired is None else f"+{paired['gained']:,} -{paired['lost']:,}",

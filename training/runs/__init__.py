@@ -1,1 +1,5 @@
-"""What a run leaves behind."""
+"""Run folders: the files of a finished run, and the folder in which one is built.
+
+Main types: `Run`; `building` gives the folder of an unfinished run.
+May import console, files, hardware, distributed, recipes, networks, data, features, evaluation and fitting.
+"""

@@ -1,6 +1,6 @@
-"""The folder that a run is built in, beside the place where it will stand once it is whole.
+"""The folder in which a run is built, beside its final place.
 
-`.NAME.partial` holds what an unfinished fit has written; it is kept if there is a checkpoint to go on from.
+`.NAME.partial` holds what an unfinished fit has written; it is kept if there is a checkpoint to resume from.
 """
 
 import fcntl
@@ -21,17 +21,17 @@ LOCK_FILE = ".lock"
 
 
 def partial_folder(run: Path) -> Path:
-    """Where an unfinished run is."""
+    """The folder of an unfinished run."""
     return run.with_name(f".{run.name}.partial")
 
 
 def can_resume(run: Path) -> bool:
-    """Whether there is a checkpoint to go on from."""
+    """Whether there is a checkpoint to resume from."""
     return (partial_folder(run) / CHECKPOINT_FILE).exists()
 
 
 def is_finished(run: Path, recipe: Recipe) -> bool:
-    """Whether a run is there, and none is unfinished.
+    """Whether there is a finished run, and no unfinished one.
 
     Raises:
         ValueError: if it is of another recipe, with the difference.
@@ -40,20 +40,20 @@ def is_finished(run: Path, recipe: Recipe) -> bool:
         return False
     if changed := differences(recipe.as_fields(), Recipe.load(run / RECIPE_FILE).as_fields()):
         raise ValueError(
-            f"{run} is finished, by another recipe:\n  " + "\n  ".join(changed) + "\ngive another --run, or remove it"
+            f"{run} is finished, with another recipe:\n  " + "\n  ".join(changed) + "\ngive another --run, or remove it"
         )
     return True
 
 
 @contextmanager
 def building(run: Path, *, resume: bool) -> Iterator[Path]:
-    """The folder to build a run in; when the block ends it is synced and takes the run's name, in one step.
+    """The folder to build a run in; when the block ends it is synced and renamed to the run's name.
 
-    If the block fails, the folder stays if it holds a checkpoint, and goes otherwise.
+    If the block fails, the folder is kept if it holds a checkpoint, and removed otherwise.
 
     Raises:
-        ValueError: if `run` holds something else, if there is something to resume and `resume` was not asked for (or
-            the other way round), or if another process builds this run.
+        ValueError: if `run` holds something else, if there is a checkpoint and `resume` is not set (or the other way
+            round), or if another process builds this run.
     """
     _check_replaceable(run)
     folder = partial_folder(run)
@@ -69,7 +69,7 @@ def building(run: Path, *, resume: bool) -> Iterator[Path]:
         if not resume:
             if (folder / CHECKPOINT_FILE).exists():
                 raise ValueError(
-                    f"an unfinished run is kept in {folder}: go on with it by --resume, or remove that folder to start "
+                    f"an unfinished run is kept in {folder}: continue it with --resume, or remove that folder to start "
                     "over"
                 )
             _empty(folder)
@@ -77,13 +77,13 @@ def building(run: Path, *, resume: bool) -> Iterator[Path]:
             yield folder
             sync_folder(folder)
             _put_in_place(folder, run)
-            # only now: until the run stands in its place, there must be something to go on from
+            # only now: until the run is in its place, there must be a checkpoint to resume from
             for leftover in (run / CHECKPOINT_FILE, run / LOCK_FILE):
                 leftover.unlink(missing_ok=True)
         except BaseException as error:
             there = (folder / CHECKPOINT_FILE).exists()
             if isinstance(error, OSError) and error.filename is None:
-                error.filename = str(folder)  # a full disk is told of by a write, which knows no name
+                error.filename = str(folder)  # the error of a write to a full disk has no file name
             if note := _what_is_kept(error, folder, there):
                 error.add_note(note)
             if not there:
@@ -96,13 +96,13 @@ def _what_is_kept(error: BaseException, folder: Path, checkpoint: bool) -> str:
         if not checkpoint:
             return "there is no checkpoint: none had been written yet"
         return (
-            f"the last good checkpoint is {folder / CHECKPOINT_FILE}; --resume would come to the same loss again, so "
-            f"remove {folder} to start over with a lower rate"
+            f"the last good checkpoint is {folder / CHECKPOINT_FILE}; --resume would give the same loss again, so "
+            f"remove {folder} to start over with a lower learning rate"
         )
-    if checkpoint and not isinstance(error, ResumeError):  # which has said what is to be done
-        return f"what was done is kept in {folder}: the same command with --resume goes on from there"
+    if checkpoint and not isinstance(error, ResumeError):  # its message says what to do
+        return f"what was done is kept in {folder}: run the same command with --resume to continue"
     if isinstance(error, KeyboardInterrupt):
-        return "no checkpoint had been written yet, so the same command starts anew; computed activations are kept"
+        return "no checkpoint had been written yet; run the same command to start again; computed activations are kept"
     return ""
 
 
@@ -127,5 +127,5 @@ def _put_in_place(folder: Path, run: Path) -> None:
         previous = run.with_name(f"{run.name}.previous")
         shutil.rmtree(previous, ignore_errors=True)
         run.rename(previous)
-        say(f"the run that was there is kept as {previous}")
+        say(f"the previous run is kept as {previous}")
     os.rename(folder, run)

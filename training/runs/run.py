@@ -1,45 +1,50 @@
 """A run folder: what `fit` writes and export reads.
 
 `run.json` is written last, so a folder that has one is a whole run. `validation.jsonl` has a line for each validation
-image: its path below the data folder, contents, class and the probabilities that the trained network gave it: all of
-them, or with more than 100 classes the 100 highest, by class index, so that the file grows with the images alone.
-`training.jsonl` has one for each training image, without probabilities: what INT8 is calibrated on.
+image: its path below the data folder, the hash of its content, its class and the probabilities of the trained network:
+all of them, or with more than 100 classes the 100 highest, by class index, so that the size of the file does not grow
+with the classes. `training.jsonl` has a line for each training image, without probabilities, for INT8 calibration.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.torch
 from numpy.typing import NDArray
 
 from serving.image.preprocess import Preprocess
-from training.data.images import LabelledImage
+from training.data.images import LabelledImage, Split
+from training.data.shards import image_at
+from training.fitting.loop import TrainingError
 from training.networks.model import Network, class_count, describe_backbone, network_like
+
+_T = TypeVar("_T")
 
 RUN_FORMAT = 1
 RUN_FILE = "run.json"
 MODEL_FILE = "model.safetensors"
 VALIDATION_FILE, TRAINING_FILE = (f"{part}.jsonl" for part in ("validation", "training"))
 RECIPE_FILE = "recipe.yaml"
-MOST_LISTED = 100
-"""Probabilities of an image that `validation.jsonl` has at most: all of ten thousand classes' would take gigabytes."""
+MAX_PROBABILITIES = 100
+"""Per image in `validation.jsonl`: all of ten thousand classes' would take gigabytes."""
 
 
 class RunError(ValueError):
-    """A folder that is no finished run, or whose parts do not agree; the message says which."""
+    """A folder that is not a finished run, or whose parts do not match; the message says which."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read back."""
+    """A finished run."""
 
     folder: Path
     facts: dict[str, Any]
-    """The contents of run.json."""
+    """The content of run.json."""
 
     @property
     def arch(self) -> str:
@@ -66,7 +71,7 @@ class Run:
         """The trained network, in eval mode.
 
         Raises:
-            RunError: if the checkpoint is missing, or is not of the network and classes that run.json names.
+            RunError: if the weights are missing, or are not of the network and classes that run.json names.
         """
         path = self.folder / MODEL_FILE
         try:
@@ -83,26 +88,42 @@ class Run:
         return network.eval()
 
     def validation(self, data: Path | None = None) -> tuple[list[LabelledImage], NDArray[np.float32]]:
-        """The validation images, and the probabilities that the trained network gave each, float32 `[N, K]`.
+        """The validation images, and the trained network's probabilities for each, float32 `[N, K]`.
 
         With more than 100 classes all but the 100 highest of an image are NaN: they were not recorded.
 
         Args:
-            data: where the images are now, if no longer where they were.
+            data: where the images are now, if they have been moved.
 
         Raises:
             RunError: if the list is missing or damaged.
         """
-        images, probabilities = [], []
+        rows = self._read(VALIDATION_FILE, data, self._probabilities)
+        return [image for image, _ in rows], np.array([row_K for _, row_K in rows], np.float32)
+
+    def training(self, data: Path | None = None) -> list[LabelledImage]:
+        """The images that it was trained on.
+
+        Args:
+            data: where the images are now, if they have been moved.
+
+        Raises:
+            RunError: if the list is missing or damaged.
+        """
+        return [image for image, _ in self._read(TRAINING_FILE, data, lambda line: None)]
+
+    def _read(
+        self, name: str, data: Path | None, parse: Callable[[dict[str, Any]], _T]
+    ) -> list[tuple[LabelledImage, _T]]:
+        path, folder = self.folder / name, data or self.data
         try:
-            with (self.folder / VALIDATION_FILE).open(encoding="utf-8") as lines:
-                for line in map(json.loads, lines):
-                    path = (data or self.data) / line["path"]
-                    images.append(LabelledImage(path, int(line["label"]), bytes.fromhex(line["sha256"])))
-                    probabilities.append(self._probabilities(line))
+            with path.open(encoding="utf-8") as lines:
+                return [
+                    (image_at(folder, line["path"], int(line["label"]), bytes.fromhex(line["sha256"])), parse(line))
+                    for line in map(json.loads, lines)
+                ]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise RunError(f"{self.folder / VALIDATION_FILE} cannot be read: {error}") from error
-        return images, np.array(probabilities, np.float32)
+            raise RunError(f"{path} cannot be read: {error}") from error
 
     def _probabilities(self, line: dict[str, Any]) -> NDArray[np.float32]:
         if "highest" not in line:
@@ -111,31 +132,12 @@ class Run:
         row_K[[int(index) for index in line["highest"]]] = list(line["highest"].values())
         return row_K
 
-    def training(self, data: Path | None = None) -> list[LabelledImage]:
-        """The images that it was trained on.
-
-        Args:
-            data: where the images are now, if no longer where they were.
-
-        Raises:
-            RunError: if the list is missing or damaged.
-        """
-        path = self.folder / TRAINING_FILE
-        try:
-            with path.open(encoding="utf-8") as lines:
-                return [
-                    LabelledImage((data or self.data) / line["path"], int(line["label"]), bytes.fromhex(line["sha256"]))
-                    for line in map(json.loads, lines)
-                ]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} cannot be read: {error}") from error
-
 
 def open_run(folder: Path) -> Run:
     """Read a finished run.
 
     Raises:
-        RunError: if it is none.
+        RunError: if the folder is none.
     """
     path = folder / RUN_FILE
     try:
@@ -156,23 +158,43 @@ def open_run(folder: Path) -> Run:
     return run
 
 
+def write_model(folder: Path, network: Network) -> str:
+    """Write model.safetensors and return its SHA-256.
+
+    Raises:
+        TrainingError: if a weight is not finite.
+    """
+    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if not all(tensor.isfinite().all() for tensor in state.values()):
+        raise TrainingError("the trained weights are not finite: lower --lr (a tenth is a good next try)")
+    content = safetensors.torch.save(state)
+    (folder / MODEL_FILE).write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_image_lists(folder: Path, split: Split, probabilities_NK: NDArray[np.float32], data: Path) -> None:
+    """Write `validation.jsonl` and `training.jsonl`.
+
+    Args:
+        probabilities_NK: of the validation images.
+        data: the folder that paths are relative to.
+    """
+    lines = validation_lines(split.valid, probabilities_NK, data)
+    (folder / VALIDATION_FILE).write_text("".join(lines), encoding="utf-8")
+    lines = (_line(_facts(image, data)) for image in split.train)
+    (folder / TRAINING_FILE).write_text("".join(lines), encoding="utf-8")
+
+
 def validation_lines(
     images: Iterable[LabelledImage], probabilities_NK: NDArray[np.float32], data: Path
-) -> Iterable[str]:
+) -> Iterator[str]:
     """The lines of `validation.jsonl`."""
     for image, probabilities in zip(images, probabilities_NK, strict=True):
-        if len(probabilities) <= MOST_LISTED:
-            answer: dict[str, Any] = {"probabilities": probabilities.tolist()}
-        else:
-            highest = np.argsort(-probabilities, kind="stable")[:MOST_LISTED]
-            answer = {"highest": {str(index): float(probabilities[index]) for index in highest}}
-        yield _line(_facts(image, data) | answer)
-
-
-def training_lines(images: Iterable[LabelledImage], data: Path) -> Iterable[str]:
-    """The lines of `training.jsonl`."""
-    for image in images:
-        yield _line(_facts(image, data))
+        recorded: dict[str, Any] = {"probabilities": probabilities.tolist()}
+        if len(probabilities) > MAX_PROBABILITIES:
+            highest = np.argsort(-probabilities, kind="stable")[:MAX_PROBABILITIES]
+            recorded = {"highest": {str(index): float(probabilities[index]) for index in highest}}
+        yield _line(_facts(image, data) | recorded)
 
 
 def _facts(image: LabelledImage, data: Path) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""A data set that is drawn: cats and dogs for trying everything without a download."""
+"""A drawn data set of cats and dogs, to try everything without a download. May import nothing else of `training`."""

@@ -1,7 +1,7 @@
 """GetStatistics and WatchStatistics of `pawserve.v1.Classifier`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -58,41 +58,26 @@ class StatisticsService:
 
     async def watch(self, request: pb.WatchStatisticsRequest, context: grpc.aio.ServicerContext) -> None:
         """Write the statistics now and whenever they change, until the client goes or the server stops."""
-        selection = parse_model_name(request.model) if request.model else (None, None)
+        name, version = parse_model_name(request.model) if request.model else (None, None)
         interval_s = to_interval_s(request)
         if self._watchers >= MAX_WATCHERS:
             message = f"{MAX_WATCHERS} calls watch the statistics already; poll GetStatistics instead"
             raise ApiError(Code.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS", message, retry_after_s=WATCHERS_RETRY_S)
         self._watchers += 1
+        number, sent = 0, None
         try:
-            await self._watch(request.model, selection, interval_s, context)
+            while newer := await self._feed.newer(number):
+                number, statistics = newer
+                chosen = [each for each in statistics if each.version.matches(name, version)]
+                if sent is None and name is not None and not chosen:
+                    self._find(request.model)
+                if chosen != sent:  # a shutdown waits for it, since gRPC ends no call during a write
+                    await context.write(pb.WatchStatisticsResponse(models=map(to_statistics, chosen)))
+                    sent = chosen
+                if await self._feed.stopped_within(interval_s):
+                    return
         finally:  # the client has gone, the server stops, or the statistics cannot be read
             self._watchers -= 1
-
-    async def _watch(
-        self,
-        resource: str,
-        selection: tuple[str | None, int | None],
-        interval_s: float,
-        context: grpc.aio.ServicerContext,
-    ) -> None:
-        name, version = selection
-        sent: Sequence[VersionStatistics] | None = None
-        async for statistics in self._newest(interval_s):
-            chosen = [each for each in statistics if each.version.matches(name, version)]
-            if sent is None and name is not None and not chosen:
-                self._find(resource)
-            if chosen != sent:  # a shutdown waits for it, since gRPC ends no call during a write
-                await context.write(pb.WatchStatisticsResponse(models=map(to_statistics, chosen)))
-                sent = chosen
-
-    async def _newest(self, interval_s: float) -> AsyncIterator[Sequence[VersionStatistics]]:
-        number = 0
-        while newer := await self._feed.newer(number):
-            number, statistics = newer
-            yield statistics
-            if await self._feed.stopped_within(interval_s):
-                return
 
 
 def to_window(request: pb.GetStatisticsRequest) -> Window:
