@@ -42,9 +42,9 @@ class Artifact:
     sha256: str
     bytes: int
     quantization: dict[str, Any] = field(default_factory=dict)
-    """fp16 and INT8: which layers stayed float32; INT8: on how many photos it was calibrated, and how."""
+    """fp16 and INT8: which layers stayed float32; INT8: on how many images it was calibrated, and how."""
     parity: dict[str, Any] = field(default_factory=dict)
-    """How it agrees with the trained network: what was compared, on how many photos, with what result."""
+    """How it agrees with the trained network: what was compared, on how many images, with what result."""
 
     def __post_init__(self) -> None:
         if not _FILE_PATTERN.fullmatch(self.file):
@@ -71,13 +71,13 @@ class Manifest:
     """What the logits were divided by before softmax, for the reader: it is inside the graph."""
     artifacts: tuple[Artifact, ...]
     metrics: dict[str, Any]
-    """Accuracy, nll, brier, ece with n and 95% intervals, on the validation photos."""
+    """Accuracy, nll, brier, ece with n and 95% intervals, on the validation images."""
     fingerprints: dict[str, str]
     """SHA-256 of the recipe, the data and the trained weights that it came from."""
     versions: dict[str, str]
     """Releases of the libraries that made it."""
     adaptive: dict[str, Any] = field(default_factory=dict)
-    """Adaptive requests look at more views where the first view's highest probability is below `threshold`; the rest
+    """Adaptive requests evaluate more views if the first view's highest probability is below `threshold`; the rest
     is for the reader: for how many `views` it was chosen, and the `mean_views` and `agreement` on `photos`. Empty:
     no threshold was chosen."""
     format: int = FORMAT
@@ -102,7 +102,7 @@ class Manifest:
 
     @property
     def adaptive_threshold(self) -> float | None:
-        """Highest probability of the first view from which adaptive requests look at no more views; None: always."""
+        """First-view probability from which adaptive requests evaluate no other view; None: they evaluate all."""
         return self.adaptive.get("threshold")
 
     @property

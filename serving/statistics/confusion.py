@@ -133,11 +133,11 @@ class ConfusionMatrix:
 
     @property
     def correct(self) -> int:
-        """How many of them were predicted right."""
+        """How many of them were predicted correctly."""
         return int(self.counts_KK.trace())
 
     def accuracy(self) -> Rate | None:
-        """Of all cases, those that were predicted right; None if there are none."""
+        """Of all cases, those that were predicted correctly; None if there are none."""
         return _rate(self.correct, self.total)
 
     def precision(self, k: int) -> Rate | None:
