@@ -1,4 +1,4 @@
-"""GetStatistics over gRPC: windows of time, calibration, and what is refused."""
+"""GetStatistics over gRPC: time windows, calibration and invalid requests."""
 
 import time
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def test_a_window_has_the_labels_of_the_predictions_made_in_it(client: Client, s
     assert not stub.GetStatistics(pb.GetStatisticsRequest(end_time=now(-3600)), timeout=10).models
 
 
-def test_calibration_says_how_sure_and_how_right(client: Client, stub: pb_grpc.ClassifierStub) -> None:
+def test_calibration_bins_have_mean_probability_and_accuracy(client: Client, stub: pb_grpc.ClassifierStub) -> None:
     start = now()
     ((token, probability),) = [
         (result.token, result.classes[0][1])
@@ -74,14 +74,14 @@ def test_calibration_says_how_sure_and_how_right(client: Client, stub: pb_grpc.C
         (pb.GetStatisticsRequest(end_time=Timestamp(seconds=2**62)), "end_time"),
     ],
 )
-def test_a_window_that_is_none_is_refused(
+def test_an_invalid_window_is_rejected(
     stub: pb_grpc.ClassifierStub, request_: pb.GetStatisticsRequest, field: str
 ) -> None:
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "TIME_WINDOW_INVALID", field):
         stub.GetStatistics(request_, timeout=10)
 
 
-def test_the_ends_of_time_are_a_window(stub: pb_grpc.ClassifierStub, client: Client) -> None:
+def test_the_largest_window_is_accepted(stub: pb_grpc.ClassifierStub, client: Client) -> None:
     tokens(client)
     request = pb.GetStatisticsRequest(
         start_time=Timestamp(seconds=-62_135_596_800), end_time=Timestamp(seconds=253_402_300_799, nanos=999_999_999)

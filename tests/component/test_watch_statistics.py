@@ -1,4 +1,4 @@
-"""WatchStatistics over gRPC: what watchers are told and when, and that they hold up nothing and nobody."""
+"""WatchStatistics over gRPC: clients receive changes, and slow ones delay neither others nor the server's stop."""
 
 import asyncio
 import inspect
@@ -33,7 +33,7 @@ def labels(response: pb.WatchStatisticsResponse) -> int:
     return sum(model.labels for model in response.models)
 
 
-def test_watchers_are_told_at_once_and_whenever_something_has_changed(models: Path, tmp_path: Path) -> None:
+def test_a_watch_returns_the_statistics_and_then_each_change(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
         watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
         assert labels(next(watch)) == 0
@@ -48,7 +48,7 @@ def test_watchers_are_told_at_once_and_whenever_something_has_changed(models: Pa
         assert corrected.models[0].accuracy.value == 0
 
 
-def test_the_clients_watch_and_ask_for_windows_alike(models: Path, tmp_path: Path) -> None:
+def test_both_clients_watch_and_read_windows(models: Path, tmp_path: Path) -> None:
     async def watch(address: str) -> None:
         async with AsyncClient(address) as other:
             changes = other.watch_statistics(min_interval_s=0.1)
@@ -95,7 +95,7 @@ def test_answers_are_no_closer_than_the_interval_and_the_last_one_is_up_to_date(
         assert answers <= (time.monotonic() - began) / 0.99
 
 
-def test_only_the_model_that_was_asked_for_is_told_of(models: Path, tmp_path: Path) -> None:
+def test_a_watch_of_one_model_returns_only_that_model(models: Path, tmp_path: Path) -> None:
     write_bundle(models, "birds")
     with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
         request = pb.WatchStatisticsRequest(model="models/birds", min_interval=FAST)
@@ -106,7 +106,7 @@ def test_only_the_model_that_was_asked_for_is_told_of(models: Path, tmp_path: Pa
         assert [model.model for model in next(watch).models] == ["models/birds/versions/1"]
 
 
-def test_labels_that_another_server_records_are_told_too(models: Path, tmp_path: Path) -> None:
+def test_labels_of_another_server_are_returned_too(models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with running_server(models, state) as address, stub_of(address) as stub:
         watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
@@ -136,7 +136,7 @@ def test_labels_that_another_server_records_are_told_too(models: Path, tmp_path:
         ),
     ],
 )
-def test_watches_that_make_no_sense_are_refused(
+def test_invalid_watches_are_rejected(
     models: Path,
     tmp_path: Path,
     request_: pb.WatchStatisticsRequest,
@@ -148,7 +148,7 @@ def test_watches_that_make_no_sense_are_refused(
         next(stub.WatchStatistics(request_, timeout=10))
 
 
-def test_watchers_are_bounded_and_those_that_go_make_room(models: Path, tmp_path: Path) -> None:
+def test_the_number_of_watches_is_limited(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, stub_of(address) as stub:
         watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(64)]
         for watch in watches:
@@ -167,7 +167,7 @@ def test_watchers_are_bounded_and_those_that_go_make_room(models: Path, tmp_path
                 time.sleep(0.05)
 
 
-def test_a_stop_ends_the_watchers_calls_well_and_does_not_wait_for_them(models: Path, tmp_path: Path) -> None:
+def test_a_stop_ends_watches_with_status_ok(models: Path, tmp_path: Path) -> None:
     with stoppable_server(models, tmp_path / "state", "--grace", 60) as (server, address), stub_of(address) as stub:
         watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(60)]
         for watch in watches:  # the server may not know yet that the last answer has been written
@@ -179,9 +179,7 @@ def test_a_stop_ends_the_watchers_calls_well_and_does_not_wait_for_them(models: 
             assert watch.code() == grpc.StatusCode.OK
 
 
-def test_a_watcher_that_does_not_read_holds_up_nobody_else_and_a_stop_for_its_grace_at_most(
-    models: Path, tmp_path: Path
-) -> None:
+def test_a_client_that_does_not_read_delays_no_other_client(models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     with StatisticsStore(state / "statistics.sqlite") as store:
@@ -203,7 +201,7 @@ def test_a_watcher_that_does_not_read_holds_up_nobody_else_and_a_stop_for_its_gr
             assert server.wait() == 0
 
 
-def test_watchers_are_told_that_the_statistics_cannot_be_read(models: Path, tmp_path: Path) -> None:
+def test_a_watch_fails_if_the_statistics_cannot_be_read(models: Path, tmp_path: Path) -> None:
     file = tmp_path / "state" / "statistics.sqlite"
     with running_server(models, tmp_path / "state") as address, stub_of(address) as stub:
         watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
