@@ -1,4 +1,4 @@
-"""Rows that come alone: computed the way that is faster now, on CPUs of their own, and never by two at once."""
+"""Single requests: computed the faster way, on bound CPUs, and one at a time."""
 
 import asyncio
 import errno
@@ -23,6 +23,7 @@ from serving.engine.single_row import EXPLORED, ONE_BY_ONE, REMEMBERED, SingleRo
 from serving.system.cpus import bindable_cpus
 from tests.support.bundles import write_bundle
 from tests.support.cgroups import V2_MOUNT, machine
+from tests.support.waiting import LIMIT_S
 
 ROW = np.zeros((1, 1, 1, 3), np.uint8)
 ALLOWED = os.sched_getaffinity(0)
@@ -66,7 +67,7 @@ def one_by_one(engine: Engine, cpus: Sequence[int]) -> SpreadEngine:
     return spread
 
 
-def test_rows_go_the_way_that_is_faster_now() -> None:
+def test_single_rows_are_computed_the_way_that_is_faster_now() -> None:
     spread, usual = Engine(0.001), Engine(0.004)
     single = one_by_one(spread, [])
     for _ in range(4 * EXPLORED):
@@ -139,20 +140,20 @@ def test_cpus_that_are_taken_away_while_a_row_is_computed_stop_nothing(monkeypat
     os.sched_setaffinity(0, ALLOWED)
 
 
-def test_who_comes_second_goes_the_usual_way() -> None:
+def test_a_second_row_is_computed_the_usual_way() -> None:
     entered, leave = threading.Event(), threading.Event()
 
     class Waiting(Engine):
         def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
             entered.set()
-            assert leave.wait(20)
+            assert leave.wait(LIMIT_S)
             return super().run(images_NHWC)
 
     spread, usual = Waiting(), Engine()
     single = one_by_one(spread, [])
     first = threading.Thread(target=single.run, args=(usual, ROW))
     first.start()
-    assert entered.wait(20)
+    assert entered.wait(LIMIT_S)
     single.run(usual, ROW)
     leave.set()
     first.join()
@@ -174,7 +175,7 @@ def batcher_of() -> Iterator[Callable[[Engine, Engine], DynamicBatcher]]:
         batcher.close()
 
 
-def picture(rows: int = 1) -> Prepare:
+def prepare_rows(rows: int = 1) -> Prepare:
     return lambda: np.zeros((rows, 1, 1, 3), np.uint8)
 
 
@@ -184,24 +185,24 @@ def test_only_a_row_without_others_in_flight_is_spread(batcher_of: Callable[[Eng
     wanted = threading.Event()
 
     def slow() -> NDArray[np.uint8]:
-        assert wanted.wait(20)
-        return picture()()
+        assert wanted.wait(LIMIT_S)
+        return prepare_rows()()
 
     async def test() -> None:
-        await batcher.compute([picture(2)], 2)
-        await batcher.compute([picture(), picture()], 1)
+        await batcher.compute([prepare_rows(2)], 2)
+        await batcher.compute([prepare_rows(), prepare_rows()], 1)
         other = asyncio.create_task(batcher.compute([slow], 1))
         await asyncio.sleep(0)  # it is in flight
         for _ in range(5):
-            await batcher.compute([picture()], 1)
+            await batcher.compute([prepare_rows()], 1)
         assert spread.calls == []
         wanted.set()
         await other  # alone by now
         for _ in range(ONE_BY_ONE + 5):
-            await batcher.compute([picture()], 1)
+            await batcher.compute([prepare_rows()], 1)
         assert spread.calls == [1] * 6, "the first few are to show that no others come"
 
-    asyncio.run(asyncio.wait_for(test(), 20))
+    asyncio.run(asyncio.wait_for(test(), LIMIT_S))
 
 
 def test_a_row_that_others_came_to_ends_the_spreading(
@@ -213,7 +214,7 @@ def test_a_row_that_others_came_to_ends_the_spreading(
     class Waiting(Engine):
         def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
             entered.set()
-            assert leave.wait(20)
+            assert leave.wait(LIMIT_S)
             return super().run(images_NHWC)
 
     usual, spread = Engine(1), Waiting()
@@ -221,22 +222,22 @@ def test_a_row_that_others_came_to_ends_the_spreading(
 
     async def test() -> None:
         for _ in range(ONE_BY_ONE + 3):
-            await batcher.compute([picture()], 1)
+            await batcher.compute([prepare_rows()], 1)
         assert len(spread.calls) == 3
         entered.clear()
         leave.clear()
-        first = asyncio.create_task(batcher.compute([picture()], 1))
-        await asyncio.to_thread(entered.wait, 20)
-        second = asyncio.create_task(batcher.compute([picture()], 1))  # while the first one has all CPUs
+        first = asyncio.create_task(batcher.compute([prepare_rows()], 1))
+        await asyncio.to_thread(entered.wait, LIMIT_S)
+        second = asyncio.create_task(batcher.compute([prepare_rows()], 1))  # while the first one has all CPUs
         await asyncio.sleep(0)
         leave.set()
         await asyncio.gather(first, second)
         before = len(spread.calls)
         for _ in range(ONE_BY_ONE - 1):
-            await batcher.compute([picture()], 1)
+            await batcher.compute([prepare_rows()], 1)
         assert len(spread.calls) == before
 
-    asyncio.run(asyncio.wait_for(test(), 20))
+    asyncio.run(asyncio.wait_for(test(), LIMIT_S))
 
 
 def test_the_spread_engine_computes_the_same(tmp_path: Path) -> None:
