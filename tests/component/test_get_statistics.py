@@ -1,4 +1,4 @@
-"""GetStatistics over gRPC: time windows, calibration and invalid requests."""
+"""GetStatistics on a real server: time windows, calibration, invalid requests."""
 
 import time
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def test_a_window_has_the_labels_of_the_predictions_made_in_it(client: Client, s
     late = tokens(client, 5)
     time.sleep(0.01)
     end = now()
-    # all labelled later: what counts is when they were predicted
+    # labelled later: the time of the prediction counts
     client.record_labels([(token, "red") for token in early] + [(token, "blue") for token in late[:4]])
 
     [late_ones] = stub.GetStatistics(pb.GetStatisticsRequest(start_time=middle), timeout=10).models
@@ -81,7 +81,7 @@ def test_an_invalid_window_is_rejected(
         stub.GetStatistics(request_, timeout=10)
 
 
-def test_the_largest_window_is_accepted(stub: pb_grpc.ClassifierStub, client: Client) -> None:
+def test_the_longest_window_has_all_predictions(stub: pb_grpc.ClassifierStub, client: Client) -> None:
     tokens(client)
     request = pb.GetStatisticsRequest(
         start_time=Timestamp(seconds=-62_135_596_800), end_time=Timestamp(seconds=253_402_300_799, nanos=999_999_999)
