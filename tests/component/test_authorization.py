@@ -23,6 +23,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import run
 from tests.support.images import encoded
 from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 TOKENS = {name: f"{name}-{'x' * 40}" for name in ("camera", "labeller", "operator", "both")}
@@ -80,11 +81,13 @@ def test_who_may_predict_may_see_which_models_there_are_and_not_change_it(addres
     metadata = [("authorization", f"Bearer {TOKENS['camera']}")]
     with grpc.insecure_channel(address) as channel:
         stub = inference_grpc.GRPCInferenceServiceStub(channel)
-        (model,) = stub.RepositoryIndex(inference_pb.RepositoryIndexRequest(), metadata=metadata, timeout=10).models
+        (model,) = stub.RepositoryIndex(
+            inference_pb.RepositoryIndexRequest(), metadata=metadata, timeout=LIMIT_S
+        ).models
         assert model.state == "READY"
         unload = inference_pb.RepositoryModelUnloadRequest(model_name=model.name)
         with pytest.raises(grpc.RpcError) as caught:
-            stub.RepositoryModelUnload(unload, metadata=metadata, timeout=10)
+            stub.RepositoryModelUnload(unload, metadata=metadata, timeout=LIMIT_S)
     assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -114,7 +117,7 @@ def test_who_cannot_be_told_is_unauthenticated_for_every_kind_of_method(
     with grpc.insecure_channel(address) as channel:
         call = channel.stream_stream(f"/pawserve.v1.Classifier/{method}")
         with pytest.raises(grpc.RpcError) as caught:
-            list(call(iter([b""]), metadata=metadata, timeout=10))
+            list(call(iter([b""]), metadata=metadata, timeout=LIMIT_S))
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
     assert reason in str(rpc_status.from_call(caught.value).details[0].value)
 
@@ -124,7 +127,7 @@ def test_a_large_request_of_a_stranger_is_refused_before_it_is_read(address: str
         stub = pb_grpc.ClassifierStub(channel)
         request = pb.ClassifyRequest(images=[pb.ImageInput(content=b"\0" * (33 * 2**20))])
         with pytest.raises(grpc.RpcError) as caught:
-            stub.Classify(request, timeout=20)
+            stub.Classify(request, timeout=LIMIT_S)
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED  # and not RESOURCE_EXHAUSTED, which it would be else
 
 
@@ -136,13 +139,13 @@ def test_the_health_command_needs_no_token(address: str) -> None:
 def test_health_is_open_and_reflection_is_the_operator_s(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        assert health.Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
-        assert next(health.Watch(health_pb2.HealthCheckRequest(), timeout=10)).status == 1
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S).status == 1
+        assert next(health.Watch(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)).status == 1
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     for name, code in (("camera", grpc.StatusCode.PERMISSION_DENIED), ("operator", None)):
         with grpc.insecure_channel(address) as channel:
             answers = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
-                iter([request]), timeout=10, metadata=[("authorization", f"Bearer {TOKENS[name]}")]
+                iter([request]), timeout=LIMIT_S, metadata=[("authorization", f"Bearer {TOKENS[name]}")]
             )
             if code is None:
                 assert next(answers).list_services_response.service

@@ -20,6 +20,7 @@ from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import COLOURS, write_bundle
 from tests.support.images import encoded, png_header
 from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S
 
 
 def coloured(colour: str, format_: str = "JPEG", size: tuple[int, int] = (90, 70), **options: object) -> bytes:
@@ -43,7 +44,7 @@ def top(outcome: Prediction | ClientError) -> str:
 def failure(stub: pb_grpc.ClassifierStub, request: pb.ClassifyRequest) -> tuple[grpc.StatusCode, str, str]:
     """Code, reason and field of a call that fails as a whole."""
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Classify(request, timeout=30)
+        stub.Classify(request, timeout=LIMIT_S)
     status = rpc_status.from_call(caught.value)
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in status.details:
@@ -82,7 +83,7 @@ def test_a_bad_picture_has_its_own_status_and_the_others_their_answers(
     client: Client, stub: pb_grpc.ClassifierStub, content: bytes, reason: str
 ) -> None:
     request = pb.ClassifyRequest(images=[pb.ImageInput(content=data) for data in (RED, content, BLUE)])
-    good, bad, other = stub.Classify(request, timeout=30).results
+    good, bad, other = stub.Classify(request, timeout=LIMIT_S).results
     assert good.prediction.classes[0].label == "red"
     assert other.prediction.classes[0].label == "blue"
     assert bad.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
@@ -186,7 +187,7 @@ def test_a_message_beyond_the_limit_is_refused_and_the_server_goes_on(
     stub: pb_grpc.ClassifierStub, client: Client
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Classify(pb.ClassifyRequest(images=[pb.ImageInput(content=b"\0" * (33 * 2**20))]), timeout=30)
+        stub.Classify(pb.ClassifyRequest(images=[pb.ImageInput(content=b"\0" * (33 * 2**20))]), timeout=LIMIT_S)
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert top(client.classify([GREEN]).results[0]) == "green"
 
@@ -339,9 +340,9 @@ def test_what_nobody_waits_for_any_more_leaves_the_queue(slow_address: str) -> N
         stub = pb_grpc.ClassifierStub(channel)
         request = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)] * 4)
         began = time.monotonic()
-        stub.Classify(request, timeout=60)
+        stub.Classify(request, timeout=LIMIT_S)
         whole = time.monotonic() - began
-        cancelled = stub.Classify.future(request, timeout=60)
+        cancelled = stub.Classify.future(request, timeout=LIMIT_S)
         threading.Event().wait(whole / 8)
         cancelled.cancel()
         with pytest.raises(grpc.RpcError) as caught:

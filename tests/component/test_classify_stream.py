@@ -26,7 +26,7 @@ PICTURES = {
     for name, colour in {"red": "red", "green": "#00ff00", "blue": "blue"}.items()
 }
 RED = PICTURES["red"]
-LONG_S = 60
+LONG_S = 300
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from serving.rpc.health import HealthServicer
+from tests.support.waiting import LIMIT_S
 
 
 async def watching(stub: health_pb2_grpc.HealthStub, service: str = "") -> AsyncIterator[int]:
-    async for response in stub.Watch(HealthCheckRequest(service=service), timeout=10):
+    async for response in stub.Watch(HealthCheckRequest(service=service), timeout=LIMIT_S):
         yield response.status
 
 

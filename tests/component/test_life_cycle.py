@@ -53,7 +53,7 @@ def test_a_stop_answers_what_is_in_flight_says_so_to_health_checks_and_exits_wit
             time.sleep(0.3)
             server.send_signal(number)
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            in_flight.join(30)
+            in_flight.join(LIMIT_S)
         assert len(answers) == 1
         assert server.wait() == 0
 
@@ -128,7 +128,7 @@ def test_reflection_lists_the_services(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, grpc.insecure_channel(address) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
-        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=10)
+        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=LIMIT_S)
         names = {service.name for service in answer.list_services_response.service}
     assert {"pawserve.v1.Classifier", "grpc.health.v1.Health"} <= names
 
@@ -156,7 +156,7 @@ def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
             except ClientError as error:
                 failures.append(error)
 
-        with Client(address, timeout_s=120) as client:
+        with Client(address, timeout_s=LIMIT_S) as client:
             in_flight = threading.Thread(target=ask)
             in_flight.start()
             time.sleep(0.5)
@@ -165,7 +165,7 @@ def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
             assert server.returncode is None  # it waits for the call
             server.send_signal(signal.SIGTERM)
             assert server.wait() == 0
-            in_flight.join(60)
+            in_flight.join(LIMIT_S)
     assert [error.code for error in failures] == [grpc.StatusCode.UNAVAILABLE]
 
 
@@ -176,7 +176,7 @@ def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tm
             server,
             address,
         ),
-        Client(address, timeout_s=120) as client,
+        Client(address, timeout_s=LIMIT_S) as client,
     ):
         client.classify([RED])
         in_flight = threading.Thread(target=lambda: pytest.raises(ClientError, client.classify, [RED] * 64, views=4))
@@ -184,7 +184,7 @@ def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tm
         time.sleep(0.3)
         server.send_signal(signal.SIGTERM)
         assert server.wait() == 0
-        in_flight.join(60)
+        in_flight.join(LIMIT_S)
     with stoppable_server(tmp_path / "models", tmp_path / "state") as (_, address), Client(address) as client:
         (statistics,) = client.statistics()
     assert statistics.predictions == 1
@@ -203,7 +203,7 @@ def test_a_new_call_during_the_drain_is_refused_as_unavailable(tmp_path: Path) -
             with pytest.raises(ClientError) as caught:
                 late.classify([RED])
             assert caught.value.code == grpc.StatusCode.UNAVAILABLE
-            in_flight.join(60)
+            in_flight.join(LIMIT_S)
         assert server.wait() == 0
 
 
@@ -215,7 +215,7 @@ def test_reflection_can_be_switched_off(models: Path, tmp_path: Path) -> None:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         with pytest.raises(grpc.RpcError) as caught:
-            list(stub.ServerReflectionInfo(iter([request]), timeout=10))
+            list(stub.ServerReflectionInfo(iter([request]), timeout=LIMIT_S))
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -246,7 +246,7 @@ def test_connections_are_asked_to_come_again_and_no_call_is_lost(models: Path, t
             until = time.monotonic() + 4
             while time.monotonic() < until:
                 client.classify([RED])
-                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)
         assert grpc.ChannelConnectivity.IDLE in states[states.index(grpc.ChannelConnectivity.READY) :]
 
 
@@ -254,7 +254,7 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_go_on(models: Pa
     with running_server(models, tmp_path / "state", "--max-connections", 2) as address, Client(address) as client:
         client.health()
         host, port = address.split(":")
-        crowd = [socket.create_connection((host, int(port)), timeout=10) for _ in range(5)]
+        crowd = [socket.create_connection((host, int(port)), timeout=LIMIT_S) for _ in range(5)]
         ends = [connection.recv(1) for connection in crowd[1:]]  # the first is one of the two
         assert ends == [b""] * 4
         assert client.health() == "SERVING"
@@ -273,7 +273,7 @@ def test_a_stop_under_load_gives_up_no_call_in_a_way_that_nobody_repeats(models:
                 stub = classifier_pb2_grpc.ClassifierStub(channel)
                 for number in range(100_000):
                     try:
-                        stub.ListModels(classifier_pb2.ListModelsRequest(), timeout=60)
+                        stub.ListModels(classifier_pb2.ListModelsRequest(), timeout=LIMIT_S)
                     except grpc.RpcError as error:
                         codes[error.code()] += 1
                         return

@@ -21,7 +21,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
 from tests.support.images import encoded
 from tests.support.servers import ObservedServer, observed_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 MODEL = {"model": "colours", "version": "1"}
@@ -122,7 +122,7 @@ def test_methods_that_callers_invent_share_one_series(server: ObservedServer) ->
     with grpc.insecure_channel(server.address) as channel:
         for number in range(5):
             with pytest.raises(grpc.RpcError):
-                channel.unary_unary(f"/invented/Method{number}")(b"", timeout=10)
+                channel.unary_unary(f"/invented/Method{number}")(b"", timeout=LIMIT_S)
     assert server.metric("pawserve_requests_total", method="unknown", code="UNIMPLEMENTED") == 5
     assert "invented" not in server.scrape()
 
@@ -247,7 +247,7 @@ def test_scrapes_of_many_at_once_all_agree(server: ObservedServer) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(LIMIT_S)
     assert seen == [before] * 4
 
 

@@ -19,6 +19,7 @@ from serving.statistics.store import StatisticsStore
 from tests.support.bundles import write_bundle
 from tests.support.servers import running_server, stoppable_server
 from tests.support.statistics import RED, refused, stub_of, tokens
+from tests.support.waiting import LIMIT_S
 
 FAST = Duration(nanos=100_000_000)
 
@@ -35,7 +36,7 @@ def labels(response: pb.WatchStatisticsResponse) -> int:
 
 def test_watchers_are_told_at_once_and_whenever_something_has_changed(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
-        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=LIMIT_S)
         assert labels(next(watch)) == 0
         (token,) = tokens(client)
         assert next(watch).models[0].predictions == 1
@@ -83,7 +84,7 @@ def test_the_clients_watch_and_ask_for_windows_alike(models: Path, tmp_path: Pat
 
 def test_answers_are_no_closer_than_the_interval_and_the_last_one_is_up_to_date(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
-        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=Duration(seconds=1)), timeout=30)
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=Duration(seconds=1)), timeout=LIMIT_S)
         next(watch)
         began = time.monotonic()
         for token in tokens(client, 20):
@@ -99,7 +100,7 @@ def test_only_the_model_that_was_asked_for_is_told_of(models: Path, tmp_path: Pa
     write_bundle(models, "birds")
     with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
         request = pb.WatchStatisticsRequest(model="models/birds", min_interval=FAST)
-        watch = stub.WatchStatistics(request, timeout=30)
+        watch = stub.WatchStatistics(request, timeout=LIMIT_S)
         assert not next(watch).models
         client.classify([RED], model="models/colours")
         client.classify([RED], model="models/birds")
@@ -109,7 +110,7 @@ def test_only_the_model_that_was_asked_for_is_told_of(models: Path, tmp_path: Pa
 def test_labels_that_another_server_records_are_told_too(models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with running_server(models, state) as address, stub_of(address) as stub:
-        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=LIMIT_S)
         next(watch)
         with running_server(models, state) as elsewhere, Client(elsewhere) as client:
             client.record_labels([(token, "red") for token in tokens(client, 3)])
@@ -145,22 +146,22 @@ def test_watches_that_make_no_sense_are_refused(
     field: str,
 ) -> None:
     with running_server(models, tmp_path / "state") as address, stub_of(address) as stub, refused(code, reason, field):
-        next(stub.WatchStatistics(request_, timeout=10))
+        next(stub.WatchStatistics(request_, timeout=LIMIT_S))
 
 
 def test_watchers_are_bounded_and_those_that_go_make_room(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, stub_of(address) as stub:
-        watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(64)]
+        watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=LIMIT_S) for _ in range(64)]
         for watch in watches:
             next(watch)
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS"):
-            next(stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=10))
+            next(stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=LIMIT_S))
         for watch in watches[:10]:
             watch.cancel()
         deadline = time.monotonic() + 10
         while True:
             try:
-                next(stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=10))
+                next(stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=LIMIT_S))
                 break
             except grpc.RpcError:
                 assert time.monotonic() < deadline
@@ -169,7 +170,7 @@ def test_watchers_are_bounded_and_those_that_go_make_room(models: Path, tmp_path
 
 def test_a_stop_ends_the_watchers_calls_well_and_does_not_wait_for_them(models: Path, tmp_path: Path) -> None:
     with stoppable_server(models, tmp_path / "state", "--grace", 60) as (server, address), stub_of(address) as stub:
-        watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(60)]
+        watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=LIMIT_S) for _ in range(60)]
         for watch in watches:  # the server may not know yet that the last answer has been written
             next(watch)
         server.send_signal(signal.SIGTERM)
@@ -191,14 +192,14 @@ def test_a_watcher_that_does_not_read_holds_up_nobody_else_and_a_stop_for_its_gr
         unlimited = [("grpc.max_receive_message_length", -1)]
         with grpc.insecure_channel(address, unlimited) as channel:
             request = pb.WatchStatisticsRequest(min_interval=FAST)
-            unread = pb_grpc.ClassifierStub(channel).WatchStatistics(request, timeout=60)
+            unread = pb_grpc.ClassifierStub(channel).WatchStatistics(request, timeout=LIMIT_S)
             next(unread)
             with Client(address) as client:
                 for _ in range(20):
                     tokens(client)
                     time.sleep(0.1)
             assert unread.is_active()
-            next(stub.WatchStatistics(pb.WatchStatisticsRequest(model="models/colours"), timeout=10))
+            next(stub.WatchStatistics(pb.WatchStatisticsRequest(model="models/colours"), timeout=LIMIT_S))
             server.send_signal(signal.SIGTERM)
             assert server.wait() == 0
 
@@ -206,10 +207,10 @@ def test_a_watcher_that_does_not_read_holds_up_nobody_else_and_a_stop_for_its_gr
 def test_watchers_are_told_that_the_statistics_cannot_be_read(models: Path, tmp_path: Path) -> None:
     file = tmp_path / "state" / "statistics.sqlite"
     with running_server(models, tmp_path / "state") as address, stub_of(address) as stub:
-        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=LIMIT_S)
         next(watch)
         file.rename(file.with_name("aside"))
         with refused(grpc.StatusCode.UNAVAILABLE, "STATISTICS_UNAVAILABLE"):
             next(watch)
         file.with_name("aside").rename(file)
-        next(stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30))
+        next(stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=LIMIT_S))

@@ -28,6 +28,7 @@ from tests.support.bundles import COLOURS, write_bundle
 from tests.support.commands import ROOT
 from tests.support.images import encoded
 from tests.support.messages import any_message
+from tests.support.waiting import LIMIT_S
 
 EXAMPLES = int(os.environ.get("PAWSERVE_FUZZ_EXAMPLES", "60"))
 RED = encoded(Image.new("RGB", (8, 6), "red"), "PNG")
@@ -88,7 +89,7 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
                 assert result.classes[0][0] == "red"
         finally:
             server.terminate()
-            server.communicate(timeout=60)
+            server.communicate(timeout=LIMIT_S)
     assert server.returncode == 0
     assert "Traceback" not in log.read_text()
 
@@ -115,7 +116,7 @@ def check_refusal(error: grpc.RpcError, *, its_own_timeout: bool = False) -> Non
 def answer(call: grpc.UnaryUnaryMultiCallable, request: Message | bytes) -> Message | None:
     """None for one that was refused as documented."""
     try:
-        return call(request, timeout=60)
+        return call(request, timeout=LIMIT_S)
     except grpc.RpcError as error:
         check_refusal(error, its_own_timeout="timeout" in str(request))
         return None
@@ -136,7 +137,7 @@ def test_any_classify_request(channel: grpc.Channel, request: pb.ClassifyRequest
 @given(st.lists(any_message(pb.ClassifyStreamRequest, LIKELY), max_size=6))
 def test_any_stream_of_requests(channel: grpc.Channel, requests: list[pb.ClassifyStreamRequest]) -> None:
     try:
-        answers = [*pb_grpc.ClassifierStub(channel).ClassifyStream(iter(requests), timeout=60)]
+        answers = [*pb_grpc.ClassifierStub(channel).ClassifyStream(iter(requests), timeout=LIMIT_S)]
     except grpc.RpcError as error:
         check_refusal(error)
         return
@@ -172,7 +173,7 @@ def test_any_request_for_statistics(channel: grpc.Channel, request: pb.GetStatis
 @fuzzed
 @given(any_message(pb.WatchStatisticsRequest, LIKELY))
 def test_any_request_to_watch_the_statistics(channel: grpc.Channel, request: pb.WatchStatisticsRequest) -> None:
-    watch = pb_grpc.ClassifierStub(channel).WatchStatistics(request, timeout=60)
+    watch = pb_grpc.ClassifierStub(channel).WatchStatistics(request, timeout=LIMIT_S)
     try:
         assert next(watch)
     except grpc.RpcError as error:
@@ -219,7 +220,7 @@ def test_bytes_that_are_no_message(channel: grpc.Channel, method: str, content: 
 )
 def test_streams_of_bytes_that_are_no_messages(channel: grpc.Channel, method: str, contents: list[bytes]) -> None:
     try:
-        for _ in channel.stream_stream(f"/{method}")(iter(contents), timeout=60):
+        for _ in channel.stream_stream(f"/{method}")(iter(contents), timeout=LIMIT_S):
             pass
     except grpc.RpcError as error:
         check_refusal(error)
@@ -237,5 +238,5 @@ def test_millions_of_empty_entries_are_refused_before_they_are_read(
     channel: grpc.Channel, method: str, entry: bytes
 ) -> None:
     with pytest.raises(grpc.RpcError, match="more than 50,000 fields") as caught:
-        channel.unary_unary(f"/{method}")(entry * 4_000_000, timeout=60)
+        channel.unary_unary(f"/{method}")(entry * 4_000_000, timeout=LIMIT_S)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -28,7 +28,7 @@ from tests.support.waiting import eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 RELOADS = int(os.environ.get("PAWSERVE_RELOADS", "20"))
-LONG_S = 30.0
+LONG_S = 300.0
 """Longer than anything here takes."""
 
 

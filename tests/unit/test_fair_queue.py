@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from serving.batching.admission import Quotas
 from serving.batching.fair_queue import FairOrder, FairQueue
 from serving.context import ALL_ROLES, INTERNAL_CLIENT, ClientIdentity, client_identity
+from tests.support.waiting import LIMIT_S
 
 
 def drain(order: FairOrder[str]) -> list[str]:
@@ -122,7 +123,7 @@ def test_threads_get_everything_once_and_signals_after_what_came_before() -> Non
     for _ in threads:
         queue.signal("stop")
     for thread in threads:
-        thread.join(20)
+        thread.join(LIMIT_S)
     assert sorted(got) == list(range(1000))
     assert queue.empty()
     with pytest.raises(Empty):

@@ -12,6 +12,7 @@ from PIL import Image
 from serving.image.decode import ImageError, Limits, PixelRoom, Reason, decode
 from serving.image.preprocess import Preprocess
 from tests.support.images import encoded, sample_image
+from tests.support.waiting import LIMIT_S
 
 IMAGE = sample_image()
 JPEG, GIF = encoded(IMAGE, "JPEG"), encoded(IMAGE, "GIF")
@@ -100,7 +101,7 @@ def test_pictures_that_are_decoded_at_once_have_no_more_pixels_than_the_largest(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(LIMIT_S)
         assert not thread.is_alive()
     assert taken == [0]
     assert 4 <= most[0] <= 12

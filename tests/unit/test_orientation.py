@@ -11,6 +11,7 @@ from PIL import Image
 from serving.image import orientation as upright
 from serving.image.decode import Limits, decode
 from tests.support.images import encoded, sample_image
+from tests.support.waiting import LIMIT_S
 
 PICTURE = sample_image()
 GREY = PICTURE.convert("L")
@@ -70,7 +71,7 @@ def test_no_other_large_picture_is_decoded_until_one_lets_go_of_its_room(
         other.start()
         other.join(0.1)
         assert other.is_alive()
-    other.join(60)
+    other.join(LIMIT_S)
     assert not other.is_alive()
 
 

@@ -23,6 +23,7 @@ from serving.engine.single_row import EXPLORED, ONE_BY_ONE, REMEMBERED, SingleRo
 from serving.system.cpus import bindable_cpus
 from tests.support.bundles import write_bundle
 from tests.support.cgroups import V2_MOUNT, machine
+from tests.support.waiting import LIMIT_S
 
 ROW = np.zeros((1, 1, 1, 3), np.uint8)
 ALLOWED = os.sched_getaffinity(0)
@@ -145,14 +146,14 @@ def test_who_comes_second_goes_the_usual_way() -> None:
     class Waiting(Engine):
         def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
             entered.set()
-            assert leave.wait(20)
+            assert leave.wait(LIMIT_S)
             return super().run(images_NHWC)
 
     spread, usual = Waiting(), Engine()
     single = one_by_one(spread, [])
     first = threading.Thread(target=single.run, args=(usual, ROW))
     first.start()
-    assert entered.wait(20)
+    assert entered.wait(LIMIT_S)
     single.run(usual, ROW)
     leave.set()
     first.join()
@@ -184,7 +185,7 @@ def test_only_a_row_without_others_in_flight_is_spread(batcher_of: Callable[[Eng
     wanted = threading.Event()
 
     def slow() -> NDArray[np.uint8]:
-        assert wanted.wait(20)
+        assert wanted.wait(LIMIT_S)
         return picture()()
 
     async def test() -> None:
@@ -213,7 +214,7 @@ def test_a_row_that_others_came_to_ends_the_spreading(
     class Waiting(Engine):
         def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
             entered.set()
-            assert leave.wait(20)
+            assert leave.wait(LIMIT_S)
             return super().run(images_NHWC)
 
     usual, spread = Engine(1), Waiting()
