@@ -111,7 +111,7 @@ class Server:
     def check_models(self) -> None:
         """Check for new model versions now."""
         if self.address:  # before, the start-up is about to check
-            self.watcher.ask()
+            self.watcher.request_scan()
 
     def describe(self) -> str:
         """The addresses and the served models, in one line."""

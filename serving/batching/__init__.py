@@ -1,5 +1,5 @@
-"""Requests to batches to results, in an order that is fair to the clients.
+"""Dynamic batching: rows of several requests in one engine call, in an order that is fair to the clients.
 
-`DynamicBatcher` admits requests, queues their images and lets worker threads decode and compute them. May import
-`system`, `context`, `image`, `bundle` and `engine`.
+`batcher.DynamicBatcher` admits requests (`admission`), queues their images (`fair_queue`) and lets worker threads
+decode and compute them (`workers`). May import `system`, `context`, `image`, `bundle` and `engine`.
 """

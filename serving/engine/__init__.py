@@ -1,5 +1,5 @@
-"""One batch of views to probabilities, on a CPU or a GPU.
+"""Inference engines: one batch of views to probabilities, on a CPU or a GPU.
 
-`Engine` is the protocol; ONNX Runtime and TensorRT implement it, and `selection` chooses between them. May import
-`system`, `image` and `bundle`.
+`base.Engine` is the protocol, which ONNX Runtime (`onnx`) and TensorRT (`tensorrt`) implement; `selection` chooses
+between them, and `single_row` speeds up single requests. May import `system`, `context`, `image` and `bundle`.
 """

@@ -1,8 +1,7 @@
-"""Calls of the CUDA runtime in; results, or a CudaError that names the call, out.
+"""Calls of the CUDA runtime, the GPUs of the host, and CUDA graphs.
 
-Every function of cuda-python returns a tuple that starts with an error code; pointers are plain integers.
-
-Work on a CUDA stream in; the same work as one graph out, launched with one call instead of one for each kernel.
+Every function of cuda-python returns a tuple that starts with an error code; pointers are plain integers. A CUDA graph
+is work on a stream that is launched with one call instead of one for each kernel.
 """
 
 from collections.abc import Callable
@@ -13,15 +12,15 @@ from typing import Any
 
 _NO_DEVICE, _OLD_DRIVER = 100, 35
 DEVICE_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/nvhost-ctrl"))
-"""One of them is there where a driver is: on Linux, in Windows' Linux, on a Jetson."""
+"""A host with a driver has one of them: on Linux, in the Windows Subsystem for Linux, on a Jetson."""
 
 
 class CudaError(RuntimeError):
-    """A CUDA call that failed, or a host without a usable GPU; the message says which, and what to do."""
+    """A CUDA call failed, or the host has no usable GPU; the message says which, and what to do."""
 
 
 def load_cudart() -> Any:
-    """The module `cuda.bindings.runtime`.
+    """Import the module `cuda.bindings.runtime`.
 
     Raises:
         CudaError: if it is not installed.
@@ -34,7 +33,7 @@ def load_cudart() -> Any:
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """A CUDA call's result: None, one value, or a tuple of several.
+    """Call a CUDA function and return its result: None, one value, or a tuple of several.
 
     Raises:
         CudaError: naming the function and CUDA's error.
@@ -57,13 +56,13 @@ class Gpu:
     """Such as `9.0`."""
 
 
-def gpu_seen() -> bool:
-    """Whether the host looks as if it had a GPU; told without loading CUDA, which takes a quarter of a second."""
+def has_gpu_driver() -> bool:
+    """Whether the host seems to have a GPU, without loading CUDA, which takes a quarter of a second."""
     return any(path.exists() for path in DEVICE_FILES)
 
 
 def find_gpu(index: int = 0) -> Gpu:
-    """A GPU of this host.
+    """Find a GPU of this host.
 
     Raises:
         CudaError: if there is no driver, one too old for CUDA 13, or no such GPU.
@@ -94,23 +93,23 @@ def free_memory() -> int:
 
 
 class CudaGraph:
-    """Work that was captured once, with its addresses and shapes, and is launched again and again."""
+    """Work that is captured once, with its addresses and shapes, and launched many times."""
 
     def __init__(self, stream: Any, enqueue: Callable[[], None]) -> None:
-        """Capture what `enqueue` does on a stream; it has run there before, so that nothing is allocated meanwhile.
+        """Capture what `enqueue` puts on a stream. It must have run there before, so that it allocates nothing.
 
         Raises:
             CudaError: if the work cannot be captured.
-            Exception: what `enqueue` raises; the stream is then as before.
+            Exception: what `enqueue` raises; the stream is then as it was.
         """
         self._cudart = cudart = load_cudart()
         self._stream = stream
-        # thread-local: what other threads allocate meanwhile does not break this capture
+        # thread-local: allocations of other threads do not break this capture
         call(cudart.cudaStreamBeginCapture, stream, cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         try:
             enqueue()
         except BaseException:
-            with suppress(CudaError):  # the first failure is the one to tell
+            with suppress(CudaError):  # the first error is the one to report
                 unfinished = call(cudart.cudaStreamEndCapture, stream)
                 call(cudart.cudaGraphDestroy, unfinished)
             raise
@@ -121,7 +120,7 @@ class CudaGraph:
             call(cudart.cudaGraphDestroy, graph)
 
     def launch(self) -> None:
-        """Put the work on the stream.
+        """Launch the work on the stream.
 
         Raises:
             CudaError: if it cannot be launched.

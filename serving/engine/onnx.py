@@ -1,7 +1,4 @@
-"""A checked model in; probabilities for batches of views out.
-
-An engine is one instance of a model: it computes one batch at a time. Several instances side by side make a plan.
-"""
+"""Engines of ONNX Runtime, on a CPU or a GPU."""
 
 from collections.abc import Sequence
 
@@ -12,35 +9,36 @@ from numpy.typing import NDArray
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact, Bundle, BundleError, Manifest, Precision
 from serving.engine.base import Device, EngineLayout
 
-ort.set_default_logger_severity(3)  # errors; warnings about a graph are for those who export it
+ort.set_default_logger_severity(3)  # errors only: warnings about a graph are for its export
 
 CPU_PRECISIONS: tuple[Precision, ...] = ("int8", "fp32", "fp16")
-"""What a CPU runs fastest, first. Each has passed the export's accuracy gate; fp16 is emulated on most CPUs."""
-
+"""The fastest on a CPU first. Each file has passed the export's accuracy check; most CPUs emulate fp16."""
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
 
 class OnnxEngine:
-    """A model in ONNX Runtime. Raises what ONNX Runtime raises if a batch cannot be computed."""
+    """One instance of a model in ONNX Runtime; an `Engine`. `run` raises what ONNX Runtime raises."""
 
     def __init__(self, session: ort.InferenceSession, max_batch_size: int) -> None:
         self._session: ort.InferenceSession | None = session
         self.max_batch_size = max_batch_size
 
     def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute one batch; see Engine.run."""
         assert self._session is not None, "a closed engine was run"
         probabilities_NK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
         return probabilities_NK
 
     def close(self) -> None:
-        self._session = None  # instances may share one: its memory goes with the last of them
+        """Release the session; its memory is freed with the last of the instances that share it."""
+        self._session = None
 
 
 def choose_precision(manifest: Manifest) -> Precision:
-    """The precision that a CPU runs fastest, of those in the bundle.
+    """Choose the precision of the bundle that is fastest on a CPU.
 
     Raises:
-        BundleError: if all of its files are for TensorRT.
+        BundleError: if all files of the bundle are for TensorRT.
     """
     present = {artifact.precision for artifact in manifest.artifacts if artifact.runtime == "onnxruntime"}
     for precision in CPU_PRECISIONS:
@@ -49,14 +47,14 @@ def choose_precision(manifest: Manifest) -> Precision:
     raise BundleError(f"{manifest.resource} has files for TensorRT only; export it with --precisions int8 or fp32 too")
 
 
-def load_engines(bundle: Bundle, precision: Precision, plan: EngineLayout) -> list[OnnxEngine]:
-    """The plan's instances of one artifact of a bundle, on the CPU.
+def load_engines(bundle: Bundle, precision: Precision, layout: EngineLayout) -> list[OnnxEngine]:
+    """Load the instances of one artifact of a bundle, on the CPU.
 
     Raises:
         BundleError: if the artifact's file is not what the manifest says, cannot be loaded, or computes something
             other than what the manifest describes.
     """
-    return OnnxModel(bundle, bundle.artifact(precision)).engines(plan)
+    return OnnxModel(bundle, bundle.artifact(precision)).make_engines(layout)
 
 
 class OnnxModel:
@@ -73,44 +71,44 @@ class OnnxModel:
         self._content = bundle.read(artifact)
         self._device = device
 
-    def engines(self, plan: EngineLayout) -> list[OnnxEngine]:
-        """The plan's instances.
+    def make_engines(self, layout: EngineLayout) -> list[OnnxEngine]:
+        """Make the instances of a layout.
 
         Raises:
             BundleError: if the graph cannot be loaded on this device, or does not fit its manifest.
         """
-        options = _session_options(plan.threads)
-        # A single-threaded session runs in the thread that calls it, so one session, with one copy of the weights,
-        # serves all instances as fast as one session each. On a GPU each has a stream of its own.
-        shared = plan.threads == 1 and self._device == "cpu"
-        sessions = [self._session(options) for _ in range(1 if shared else plan.instances)]
+        options = _session_options(layout.threads)
+        # A single-threaded session runs in the thread that calls it. So one session, with one copy of the weights,
+        # serves all instances as fast as one session each. On a GPU each session has its own stream.
+        shared = layout.threads == 1 and self._device == "cpu"
+        sessions = [self._make_session(options) for _ in range(1 if shared else layout.instances)]
         try:
             _check_graph(sessions[0], self._manifest)
         except BundleError as error:
             raise BundleError(f"{self._path} does not fit its manifest: {error}") from error
-        return [OnnxEngine(sessions[i % len(sessions)], plan.max_batch_size) for i in range(plan.instances)]
+        return [OnnxEngine(sessions[i % len(sessions)], layout.max_batch_size) for i in range(layout.instances)]
 
-    def single_row_engine(self, threads: int, cpus: Sequence[int]) -> OnnxEngine:
-        """One instance for one row at a time.
+    def make_single_row_engine(self, threads: int, cpus: Sequence[int]) -> OnnxEngine:
+        """Make one instance that computes one row at a time on several CPUs.
 
         Args:
-            threads: at least 2, the caller's among them.
-            cpus: bind the threads to the first so many of these, but for the first, which is for the caller; empty to
-                bind none.
+            threads: at least 2, including the thread that calls `run`.
+            cpus: the first is for the calling thread, the other threads are bound to the next ones; with fewer than
+                `threads` of them, none is bound.
 
         Raises:
             BundleError: if the graph cannot be loaded.
         """
         options = _session_options(threads)
-        if len(cpus) >= threads:  # ONNX Runtime counts them from 1
-            bound = ";".join(str(cpu + 1) for cpu in cpus[1:threads])
-            options.add_session_config_entry("session.intra_op_thread_affinities", bound)
-        return OnnxEngine(self._session(options), 1)
+        if len(cpus) >= threads:
+            affinities = ";".join(str(cpu + 1) for cpu in cpus[1:threads])  # ONNX Runtime counts CPUs from 1
+            options.add_session_config_entry("session.intra_op_thread_affinities", affinities)
+        return OnnxEngine(self._make_session(options), 1)
 
-    def _session(self, options: ort.SessionOptions) -> ort.InferenceSession:
+    def _make_session(self, options: ort.SessionOptions) -> ort.InferenceSession:
         provider = {"cpu": "CPUExecutionProvider", "cuda": CUDA_PROVIDER}[self._device]
         if self._device == "cuda":
-            # a layer that the GPU cannot run is an error, not a detour over the CPU
+            # fail if the GPU cannot run a layer, instead of running it on the CPU
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
             session = ort.InferenceSession(self._content, options, providers=[provider])
@@ -128,7 +126,7 @@ def _session_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # threads wait for each other actively during a call, and not after it, when others need the CPUs
+    # threads spin for each other during a call, and not after it, when others need the CPUs
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
@@ -141,7 +139,7 @@ def _check_graph(session: ort.InferenceSession, manifest: Manifest) -> None:
 
 
 def _check_array(side: str, arrays: list[ort.NodeArg], name: str, kind: str, shape: list[int]) -> None:
-    """One array of the graph's one side; its first dimension, the batch, must be free."""
+    """Check the only array of one side of the graph; its first dimension, the batch, must be variable."""
     expected = f"{name} {kind} [N, {', '.join(map(str, shape))}]"
     found = "; ".join(f"{array.name} {array.type} {array.shape}" for array in arrays)
     if len(arrays) != 1 or arrays[0].name != name or arrays[0].type != kind:

@@ -1,10 +1,8 @@
-"""An installed TensorRT in; its module, of the release that this code knows, and a logger that keeps reasons, out.
+"""Engines of TensorRT, on a GPU.
 
-A TensorRT plan in; probabilities for batches of views out, computed on the GPU.
-
-One plan may have several instances: each has its own stream, buffers and execution contexts, and is used by one thread
-at a time. What crosses the bus is uint8 pixels one way and probabilities the other, through pinned memory. Batches are
-padded to the next power of two; copies and kernels of each such size are one CUDA graph.
+Several instances share one plan. Each has its own stream, buffers and execution contexts, and is used by one thread at
+a time. Only uint8 pixels and probabilities are copied between host and GPU, through pinned memory. Batches are padded
+to the next power of two; the copies and kernels of each such size are one CUDA graph.
 """
 
 import ctypes
@@ -22,14 +20,14 @@ from serving.engine.cuda import CudaError, CudaGraph, Gpu, call, free_memory, lo
 from serving.engine.tensorrt_cache import EngineBuildError
 
 TENSORRT = "11.4"
-"""The release that this code was written against."""
+"""The release that this code is written for."""
 
 
 def load_tensorrt() -> Any:
-    """The module `tensorrt`.
+    """Import the module `tensorrt`.
 
     Raises:
-        EngineBuildError: if it is not installed, or of another release.
+        EngineBuildError: if it is not installed, or of another major release.
     """
     try:
         import tensorrt as trt
@@ -45,7 +43,7 @@ def load_tensorrt() -> Any:
 
 
 def make_logger(trt: Any) -> Any:
-    """A logger that keeps errors and warnings: TensorRT's calls return None or False, and the reason is logged."""
+    """Make a logger that stores errors: TensorRT's calls return None or False, and log the reason."""
 
     class StoringLogger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -57,7 +55,7 @@ def make_logger(trt: Any) -> Any:
                 self.errors.append(msg)
 
         def reason(self) -> str:
-            """What was logged last, for the end of a sentence."""
+            """The last errors, for the end of a sentence."""
             return "; ".join(self.errors[-3:]) or "TensorRT gave no reason"
 
     return StoringLogger()
@@ -67,13 +65,13 @@ logger = logging.getLogger(__name__)
 
 
 class LoadedPlan:
-    """A plan on a GPU, shared by its instances."""
+    """A plan on a GPU, which its instances share."""
 
     def __init__(self, plan: bytes, gpu: Gpu) -> None:
         """Deserialise a plan that has been checked.
 
         Raises:
-            EngineBuildError: if TensorRT refuses it, or its tensors are not the engine contract's.
+            EngineBuildError: if TensorRT rejects it, or its tensors are not those of the engine contract.
             CudaError: if the GPU cannot be used.
         """
         trt = load_tensorrt()
@@ -85,7 +83,7 @@ class LoadedPlan:
         self.engine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
             raise EngineBuildError(
-                f"TensorRT refuses the plan ({self._logger.reason()}): build it again with python -m export engine"
+                f"TensorRT rejects the plan ({self._logger.reason()}): build it again with python -m export engine"
             )
         names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
         if sorted(names) != sorted([INPUT_NAME, OUTPUT_NAME]):
@@ -96,16 +94,16 @@ class LoadedPlan:
         self.classes = int(self.engine.get_tensor_shape(OUTPUT_NAME)[1])
         self._user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
 
-    def instances(self, plan: EngineLayout) -> list["TensorRTEngine"]:
-        """The engines of a serving plan.
+    def make_engines(self, layout: EngineLayout) -> list["TensorRTEngine"]:
+        """Make the instances of a layout.
 
         Raises:
-            EngineBuildError: if they do not fit into the GPU's memory; none is left there then.
+            EngineBuildError: if they do not fit into the GPU's memory; all of them are closed then.
         """
         made: list[TensorRTEngine] = []
         try:
-            for _ in range(plan.instances):
-                made.append(TensorRTEngine(self, min(plan.max_batch_size, self.max_batch)))
+            for _ in range(layout.instances):
+                made.append(TensorRTEngine(self, min(layout.max_batch_size, self.max_batch)))
         except BaseException:
             for instance in made:
                 instance.close()
@@ -113,7 +111,7 @@ class LoadedPlan:
         return made
 
     def create_context(self) -> Any:
-        """An execution context that is given its scratch memory; contexts that run in turns may share theirs.
+        """Make an execution context without scratch memory; contexts that run one after the other may share it.
 
         Raises:
             EngineBuildError: if TensorRT makes none.
@@ -124,12 +122,12 @@ class LoadedPlan:
         return context
 
     def reason(self) -> str:
-        """What TensorRT logged last."""
+        """The last errors that TensorRT logged."""
         return str(self._logger.reason())
 
 
 def bucket_sizes(least: int, most: int) -> list[int]:
-    """The batch sizes that are run: powers of two within an engine's profile, and its two ends."""
+    """List the batch sizes that are run: the ends of an engine's profile, and the powers of two between them."""
     powers = [1 << exponent for exponent in range(most.bit_length())]
     return sorted({least, most, *(power for power in powers if least <= power <= most)})
 
@@ -144,16 +142,16 @@ class _Bucket:
 
 
 class TensorRTEngine:
-    """One instance of a plan. `run` is called by one thread at a time; `close` frees what it holds on the GPU."""
+    """One instance of a plan; an `Engine`. `run` is called by one thread at a time."""
 
     def __init__(self, plan: LoadedPlan, max_batch_size: int | None = None) -> None:
-        """Allocate a stream and buffers, and run each batch size once, so that no caller waits for that.
+        """Allocate a stream and buffers, and run each batch size once, so that no request waits for that.
 
         Args:
-            max_batch_size: most rows of a call, within the plan's; None for as many as the plan takes.
+            max_batch_size: most rows of a call, at most those of the plan; None for those of the plan.
 
         Raises:
-            EngineBuildError: if the GPU's memory does not suffice, with both figures, or TensorRT does not run.
+            EngineBuildError: if the GPU has too little free memory, with both figures, or TensorRT does not run.
         """
         self._plan = plan
         self.max_batch_size = max(max_batch_size or plan.max_batch, plan.min_batch)
@@ -202,7 +200,7 @@ class TensorRTEngine:
             )
         call(cudart.cudaSetDevice, plan.gpu.index)  # each thread has a current device of its own
         bucket = next(bucket for bucket in self._buckets if bucket.rows >= count)
-        self._images[:count] = images_NHWC  # rows beyond are an earlier batch's, and their answers are left
+        self._images[:count] = images_NHWC  # the rows after them are of an earlier batch; their results are not used
         if bucket.graph is not None:
             bucket.graph.launch()
         else:
@@ -211,10 +209,10 @@ class TensorRTEngine:
         return self._probabilities[:count].copy()
 
     def close(self) -> None:
-        """Free graphs, contexts, memory and stream, in the order that CUDA wants; a second call does nothing."""
+        """Free graphs, contexts, memory and stream, in the order that CUDA requires; a second call does nothing."""
         if self._owned:
             call(self._cudart.cudaSetDevice, self._plan.gpu.index)
-            with suppress(CudaError):  # a stream that failed says so again, and is freed all the same
+            with suppress(CudaError):  # a stream that failed fails again here, and is freed anyway
                 call(self._cudart.cudaStreamSynchronize, self._owned[0][1])
         for bucket in self._buckets:
             if bucket.graph is not None:
@@ -231,17 +229,17 @@ class TensorRTEngine:
         self.close()
 
     def _prepare(self, rows: int) -> _Bucket:
-        """A batch size with its context and its graph, after a first run."""
+        """Make the context and the graph of a batch size, after a first run."""
         plan = self._plan
         context: Any = plan.create_context()
         if self._scratch is not None:
             context.set_device_memory(int(self._scratch), int(plan.engine.device_memory_size_v2))
         for name, address in self._device.items():
             if not context.set_tensor_address(name, int(address)):
-                raise EngineBuildError(f"TensorRT refuses a buffer for {name}: {plan.reason()}")
+                raise EngineBuildError(f"TensorRT rejects a buffer for {name}: {plan.reason()}")
         shape = (rows, *plan.input_shape)
         if not context.set_input_shape(INPUT_NAME, shape):
-            raise EngineBuildError(f"TensorRT refuses the shape {shape}: {plan.reason()}")
+            raise EngineBuildError(f"TensorRT rejects the shape {shape}: {plan.reason()}")
         bucket = _Bucket(rows, context)
         self._enqueue(bucket)
         call(self._cudart.cudaStreamSynchronize, self._stream)
@@ -252,9 +250,9 @@ class TensorRTEngine:
         return bucket
 
     def _enqueue(self, bucket: _Bucket) -> None:
-        """Copy a bucket's pictures to the GPU, compute, and copy the answers back; nothing is waited for."""
+        """Enqueue the copy of a bucket's images to the GPU, the computation, and the copy of the results back."""
         cudart = self._cudart
-        images, answers = self._images[: bucket.rows], self._probabilities[: bucket.rows]
+        images, probabilities = self._images[: bucket.rows], self._probabilities[: bucket.rows]
         to_device = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         to_host = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         call(
@@ -265,11 +263,11 @@ class TensorRTEngine:
             raise EngineBuildError(f"TensorRT could not run a batch of {bucket.rows}: {self._plan.reason()}")
         call(
             cudart.cudaMemcpyAsync,
-            *(answers.ctypes.data, self._device[OUTPUT_NAME], answers.nbytes, to_host, self._stream),
+            *(probabilities.ctypes.data, self._device[OUTPUT_NAME], probabilities.nbytes, to_host, self._stream),
         )
 
     def _allocate_buffers(self, scratch: int) -> None:
-        """What all batch sizes share: pictures and answers on both sides, and `scratch` bytes for the kernels."""
+        """Allocate what all batch sizes share: images and results on both sides, and `scratch` bytes for kernels."""
         cudart, plan, most = self._cudart, self._plan, self.max_batch_size
         images = int(np.prod([most, *plan.input_shape]))
         probabilities = 4 * most * plan.classes
@@ -287,7 +285,7 @@ class TensorRTEngine:
         return pointer
 
     def _host(self, size: int, kind: type[Any]) -> NDArray[Any]:
-        """Pinned memory as a flat array: copies from pageable memory would wait for the driver."""
+        """Allocate pinned memory as a flat array: copies from pageable memory are not asynchronous."""
         pointer = self._allocate(self._cudart.cudaMallocHost, self._cudart.cudaFreeHost, size)
         count = size // ctypes.sizeof(kind)
         return np.ctypeslib.as_array((kind * count).from_address(int(pointer)))

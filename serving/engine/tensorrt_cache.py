@@ -1,7 +1,8 @@
-"""TensorRT engines on this host: a key in; the plan, checked, out.
+"""The cache of TensorRT engines that were built on this host.
 
-A plan runs only on the GPU model and TensorRT release that built it, and it is code. So each lies in a folder named by
-all that it depends on, beside a sidecar that says what it is, and is loaded only if the sidecar and its SHA-256 fit.
+A plan runs only on the GPU model and with the TensorRT release that built it, and it contains code. So each plan has a
+folder named by a hash of all that it depends on, with a sidecar file that describes it. It is loaded only if the
+sidecar fits this host and the plan has the SHA-256 of the sidecar.
 """
 
 import hashlib
@@ -16,12 +17,12 @@ PLAN, SIDECAR = "engine.plan", "engine.json"
 
 
 class EngineBuildError(RuntimeError):
-    """An engine that cannot be built, loaded or run; the message says why, and what to do."""
+    """A TensorRT engine cannot be built, loaded or run; the message says why, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
-    """What a plan is, and what it was built from."""
+    """Description of a plan: what it was built from, where, and how."""
 
     onnx_sha256: str
     precision: Precision
@@ -38,21 +39,21 @@ class Sidecar:
     plan_bytes: int = 0
 
     def key(self) -> str:
-        """32 hexadecimal digits: SHA-256 of everything but the plan itself."""
+        """The folder's name: 32 hexadecimal digits of the SHA-256 of all fields that do not depend on the plan."""
         fields = asdict(self)
         del fields["plan_sha256"], fields["plan_bytes"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def default_engines() -> Path:
-    """`$PAWSERVE_ENGINES`, or `$XDG_CACHE_HOME/pawserve/engines`, or `~/.cache/pawserve/engines`."""
+    """The cache: `$PAWSERVE_ENGINES`, or `$XDG_CACHE_HOME/pawserve/engines`, or `~/.cache/pawserve/engines`."""
     if given := os.environ.get("PAWSERVE_ENGINES"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pawserve" / "engines"
 
 
 def read_sidecar(folder: Path) -> Sidecar:
-    """What the engine in a folder is.
+    """Read the description of the engine in a folder.
 
     Raises:
         EngineBuildError: if there is none, or it cannot be read.
@@ -66,7 +67,7 @@ def read_sidecar(folder: Path) -> Sidecar:
 
 
 def find_engines(engines: Path, onnx_sha256: set[str]) -> list[tuple[Path, Sidecar]]:
-    """The engines in the cache that were built from these ONNX files, with their folders; damaged ones are left out."""
+    """Find the engines that were built from ONNX files with these hashes, with their folders; skip damaged ones."""
     found = []
     for path in sorted(engines.glob(f"*/{SIDECAR}")):
         try:
@@ -79,7 +80,7 @@ def find_engines(engines: Path, onnx_sha256: set[str]) -> list[tuple[Path, Sidec
 
 
 def read_plan(folder: Path, *, gpu: str, compute_capability: str, tensorrt: str) -> tuple[bytes, Sidecar]:
-    """A plan that fits this host, checked against its sidecar.
+    """Read a plan, after checking that it fits this host and its sidecar.
 
     Raises:
         EngineBuildError: if it was built for another GPU or TensorRT, or is not what the sidecar describes.

@@ -1,5 +1,6 @@
 """The model versions that are served.
 
-`Classifier` classifies images with one version; `ModelRepository` holds the served versions; `ModelWatcher` follows the
-model folder. May import every room above it: `system` to `statistics`.
+`loader.load_model` loads a version with a layout of engines (`layout`, measured by `tuning`); `classifier.Classifier`
+classifies images with it; `repository.ModelRepository` holds the versions that are served, and `watcher.ModelWatcher`
+replaces them as the model folder changes. May import every room above it: `system` to `statistics`.
 """

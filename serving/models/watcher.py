@@ -1,8 +1,9 @@
-"""A folder models/NAME/VERSION in; new versions of it verified, loaded and swapped in while the server serves, out.
+"""Replacement of model versions while the server serves, as the model folder changes.
 
-A version that cannot be used is refused, with the reason, and the old one goes on; it is tried again when its files
-change, which a copy in progress does until it is whole. Versions whose folder is gone are replaced by the newest that
-is there; if none is, what was loaded goes on, so that a file system that went away takes nothing with it.
+A new version is verified and loaded, and then replaces the old one. A version that fails to load is reported with the
+reason, and the old one stays; it is tried again when its files change, as they do until a copy is complete. If the
+folder of a served version is removed, the newest version of the same name that is there replaces it; if there is none,
+it stays in service, so that a file system that fails takes no model away.
 """
 
 import asyncio
@@ -19,13 +20,13 @@ from serving.models.repository import ModelNotFound, ModelRepository, State
 from serving.statistics.store import StatisticsUnavailable
 from serving.system.logs import RateLimitedLogger
 
-GONE = "its folder is gone: it is served from memory until it is unloaded, or the server stops"
+REMOVED = "its folder was removed: it is served from memory until it is unloaded or the server stops"
 
 logger = logging.getLogger(__name__)
 
 
 class ModelWatcher:
-    """Keeps a repository as its folder is. All methods are for the event loop."""
+    """Keeps a repository in step with the model folder. All methods are for the event loop."""
 
     def __init__(
         self,
@@ -36,13 +37,14 @@ class ModelWatcher:
         register: Callable[[Manifest], None],
         keep: int = 1,
     ) -> None:
-        """Take note of what the repository serves already.
+        """Begin with the versions that the repository serves.
 
         Args:
             wanted: "NAME" for its newest versions, or "NAME/VERSION"; empty for the newest versions of every name.
-            register: makes the statistics know a version's classes before it serves; called in a thread. Raises
-                ValueError if they do not fit what is known, StatisticsUnavailable if that cannot be written.
-            keep: how many versions of a name are served, where none is named.
+            register: registers the classes of a version in the statistics before it is served; called in a thread.
+                Raises ValueError if they differ from those that are registered, StatisticsUnavailable if they cannot
+                be written.
+            keep: number of newest versions of a name to serve if no version is named.
         """
         self._repository = repository
         self._folder = folder
@@ -57,32 +59,34 @@ class ModelWatcher:
             key: fingerprint(folder / str(key)) for key in map(_key, repository.models)
         }
         self._busy = asyncio.Lock()
-        self._asked = asyncio.Event()
-        self._waiting = RateLimitedLogger(logger, logging.ERROR)  # for the statistics
+        self._requested = asyncio.Event()
+        self._statistics_log = RateLimitedLogger(logger, logging.ERROR)
 
-    def ask(self) -> None:
-        """Have `watch` look now."""
-        self._asked.set()
+    def request_scan(self) -> None:
+        """Make `watch` scan the folder now."""
+        self._requested.set()
 
     async def watch(self, poll_s: float) -> None:
-        """Look at the folder again and again, and whenever asked to; until cancelled.
+        """Scan the folder periodically, and when `request_scan` is called, until the task is cancelled.
 
         Args:
-            poll_s: seconds between two looks; 0 for only when asked.
+            poll_s: seconds between two scans; 0 for scans on request only.
         """
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), poll_s or None)
-            self._asked.clear()
+                await asyncio.wait_for(self._requested.wait(), poll_s or None)
+            self._requested.clear()
             try:
                 await self.scan()
             except OSError as error:
-                logger.warning("%s cannot be read (%s): what is loaded is served on", self._folder, error.strerror)
+                logger.warning(
+                    "%s cannot be read (%s): the loaded models stay in service", self._folder, error.strerror
+                )
             except Exception:
-                logger.exception("the model folder could not be looked at")
+                logger.exception("the model folder could not be scanned")
 
     async def scan(self) -> None:
-        """Look at the folder once, and take into service what is new.
+        """Scan the folder once, and load what is new.
 
         Raises:
             OSError: if the folder cannot be read.
@@ -91,7 +95,7 @@ class ModelWatcher:
             names = set(await asyncio.to_thread(list_names, self._folder)) if self._all else set()
             for key in sorted(self._pinned):
                 if key.name not in self._unloaded:
-                    await self._take(key)
+                    await self._update(key)
             for name in sorted((names | self._floating) - self._unloaded):
                 await self._renew(name)
 
@@ -100,7 +104,7 @@ class ModelWatcher:
 
         Raises:
             ModelNotFound: if the folder has no such model.
-            BundleError: if that version is refused.
+            BundleError: if that version fails to load.
             ValueError: if `name` is neither.
         """
         name, number = parse_short_name(name)
@@ -110,11 +114,11 @@ class ModelWatcher:
                 raise ModelNotFound(f"{self._folder} holds no {f'version {number}' if number else 'version'} of {name}")
             key = ModelVersion(name, number or versions[-1])
             if self._served(key) is None:
-                self._seen.pop(key, None)  # what was refused is tried again
+                self._seen.pop(key, None)  # a version that failed to load is tried again
             self._unloaded.discard(name)
             if number:
                 self._pinned.add(key)
-                await self._take(key)
+                await self._update(key)
             else:
                 self._floating.add(name)
                 await self._renew(name)
@@ -123,13 +127,13 @@ class ModelWatcher:
                     raise BundleError(status.reason)
 
     async def release(self, version: ModelVersion) -> None:
-        """Serve a version that `load` named no longer, unless it is among the newest that are served."""
+        """Stop serving a version that `load` named, unless it is among the newest that are served."""
         async with self._busy:
             self._pinned.discard(version)
             await self._renew(version.name)
 
     async def unload(self, name: str) -> None:
-        """Serve "NAME" no longer, in no version, until `load` is called; callers that it has are answered.
+        """Stop serving all versions of "NAME" until `load` is called; calls that use them are finished first.
 
         Raises:
             ModelNotFound: if it is not served.
@@ -144,43 +148,43 @@ class ModelWatcher:
             logger.info("%s was unloaded", resource_name(name))
 
     async def _renew(self, name: str) -> None:
-        """Serve the newest versions of one name that can be used."""
+        """Serve the newest versions of one name that load."""
         versions = await asyncio.to_thread(list_versions, self._folder / name)
         for key in [key for key in self._seen if key.name == name and key.version not in versions]:
             self._repository.forget(key, State.FAILED)
         good: list[ModelVersion] = []
-        # an older version takes the place of one that is gone, never that of one that is bad
-        candidates = versions if self._floats(name) else versions[-self._keep :]
+        # an older version replaces one that was removed, never one that failed to load
+        candidates = versions if self._newest_served(name) else versions[-self._keep :]
         for number in reversed(candidates):
             if len(good) == self._keep:
                 break
-            others = [key for key in self._floats(name) if key not in good]
-            others.sort(key=lambda key: key.version not in versions)  # those that are gone make room first
+            others = [key for key in self._newest_served(name) if key not in good]
+            others.sort(key=lambda key: key.version not in versions)  # removed ones are replaced first
             key = ModelVersion(name, number)
-            if await self._take(key, instead_of=others[self._keep - 1 - len(good) :]):
+            if await self._update(key, instead_of=others[self._keep - 1 - len(good) :]):
                 good.append(key)
-        surplus = [key for key in self._floats(name) if key not in good]
+        surplus = [key for key in self._newest_served(name) if key not in good]
         if good:
             self._repository.retire(surplus, f"replaced by version {good[0].version}")
         for key in surplus:
             if good:
                 self._seen.pop(key, None)
             else:
-                self._repository.mark(key, State.READY, GONE)
+                self._repository.mark(key, State.READY, REMOVED)
 
-    def _floats(self, name: str) -> list[ModelVersion]:
-        """The versions of a name that are served because they were the newest, the newest first."""
+    def _newest_served(self, name: str) -> list[ModelVersion]:
+        """The versions of a name that are served because they are the newest, the newest first."""
         keys = [key for key in map(_key, self._repository.models) if key.name == name and key not in self._pinned]
         return keys[::-1]
 
-    async def _take(self, key: ModelVersion, instead_of: Sequence[ModelVersion] = ()) -> bool:
-        """Whether a version is served: already, or from now on, `instead_of` others."""
+    async def _update(self, key: ModelVersion, instead_of: Sequence[ModelVersion] = ()) -> bool:
+        """Load a version, if its files have changed, and serve it `instead_of` others; return whether it is served."""
         folder = self._folder / str(key)
         found = await asyncio.to_thread(fingerprint, folder)
         served = self._served(key)
         if not found:
             if served:
-                self._repository.mark(key, State.READY, GONE)
+                self._repository.mark(key, State.READY, REMOVED)
             return served is not None
         if self._seen.get(key) == found:
             return served is not None
@@ -202,12 +206,12 @@ class ModelWatcher:
             if model is not None:
                 await asyncio.to_thread(model.close)
             if isinstance(error, StatisticsUnavailable):
-                del self._seen[key]  # not the version's fault: tried again at the next look
-                self._waiting.log(f"{key.resource} is refused for now: {error}")
+                del self._seen[key]  # the version may be good: it is tried again by the next scan
+                self._statistics_log.log(f"{key.resource} is not served yet: {error}")
             else:
                 if not isinstance(error, ValueError):
-                    logger.exception("%s could not be loaded", folder)
-                logger.error("%s is refused: %s", key.resource, error)
+                    logger.exception("unexpected error while %s was loaded", folder)
+                logger.error("%s failed to load: %s", key.resource, error)
             self._repository.mark(key, State.FAILED, str(error))
             return served is not None
         self._repository.add(model, instead_of)

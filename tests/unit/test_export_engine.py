@@ -203,7 +203,7 @@ def test_batches_of_all_sizes_are_padded_to_a_captured_one_or_run_without(
 
 def test_the_instances_of_a_plan_take_its_batches_and_give_everything_back(fake_gpu: FakeGpu) -> None:
     plan = LoadedPlan(fake_gpu.plan(8), GPU)
-    engines = plan.instances(EngineLayout(instances=2, threads=1, max_batch_size=4))
+    engines = plan.make_engines(EngineLayout(instances=2, threads=1, max_batch_size=4))
     assert [engine.max_batch_size for engine in engines] == [4, 4]
     images = np.random.default_rng(2).integers(0, 256, (4, CROP, CROP, 3), np.uint8)
     for engine in engines:
@@ -214,7 +214,7 @@ def test_the_instances_of_a_plan_take_its_batches_and_give_everything_back(fake_
     assert fake_gpu.allocated == {}
     fake_gpu.no_context = True
     with pytest.raises(EngineBuildError):
-        plan.instances(EngineLayout(instances=2, threads=1, max_batch_size=4))
+        plan.make_engines(EngineLayout(instances=2, threads=1, max_batch_size=4))
     assert fake_gpu.allocated == {}
 
 

@@ -120,7 +120,7 @@ def test_statistics_that_cannot_be_written_delay_a_version(models: Path, caplog:
         for _ in range(3):
             await watcher.scan()
         assert served(repository) == ["cats/1", "dogs/1"]
-        assert caplog.text.count("is refused for now: the disk is full") == 1  # and not at every look
+        assert caplog.text.count("is not served yet: the disk is full") == 1  # and not at every look
         assert "the disk is full" in [status.reason for status in repository.statuses]
         broken.clear()
         await watcher.scan()

@@ -244,11 +244,11 @@ def test_the_spread_engine_computes_the_same(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     bundle = open_bundle(tmp_path / "colours" / "1")
     model = OnnxModel(bundle, bundle.manifest.artifacts[0])
-    (usual,) = model.engines(EngineLayout(instances=1, threads=1, max_batch_size=1))
+    (usual,) = model.make_engines(EngineLayout(instances=1, threads=1, max_batch_size=1))
     crop = bundle.manifest.preprocess.crop
     rng = np.random.default_rng(0)
     for cpus in ([], bindable_cpus()):
-        single = one_by_one(model.single_row_engine(2, cpus), cpus)
+        single = one_by_one(model.make_single_row_engine(2, cpus), cpus)
         for _ in range(5):
             image = rng.integers(0, 256, (1, crop, crop, 3), np.uint8)
             np.testing.assert_array_equal(single.run(usual, image), usual.run(image))
