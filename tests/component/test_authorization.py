@@ -174,7 +174,7 @@ def test_a_changed_file_is_in_force_with_no_restart_and_a_broken_one_is_not(tmp_
     path = write_callers(tmp_path / "callers", CALLERS)
 
     def becomes(client: Client, code: str) -> bool:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
             try:
                 client.list_models()

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
 from tests.support.images import encoded
-from tests.support.servers import running_server, stoppable_server
-from tests.support.waiting import LIMIT_S
+from tests.support.servers import ObservedServer, observed_server, running_server, stoppable_server
+from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
@@ -38,24 +37,28 @@ def refusal(*arguments: object) -> tuple[int, str]:
     return finished.returncode, finished.stderr
 
 
+def has_rows_in_flight(server: ObservedServer) -> bool:
+    return bool(server.metric("pawserve_rows_in_flight", model="colours", version="1"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_answers_what_is_in_flight_says_so_to_health_checks_and_exits_with_0(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
+    with observed_server(tmp_path, "--instances", 1) as server:
         answers: list[object] = []
-        with Client(address) as client, grpc.insecure_channel(address) as channel:
+        with Client(server.address) as client, grpc.insecure_channel(server.address) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
             in_flight = threading.Thread(target=lambda: answers.append(client.classify([RED], views=4)))
             in_flight.start()
-            time.sleep(0.3)
-            server.send_signal(number)
+            assert eventually(lambda: has_rows_in_flight(server))
+            server.process.send_signal(number)
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
             in_flight.join(LIMIT_S)
         assert len(answers) == 1
-        assert server.wait() == 0
+        assert server.process.wait() == 0
 
 
 def test_tokens_of_an_earlier_start_are_good_in_a_later_one(models: Path, tmp_path: Path) -> None:
@@ -144,10 +147,7 @@ def test_the_server_imports_no_torch_and_nothing_of_training_or_export() -> None
 
 def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 600) as (
-        server,
-        address,
-    ):
+    with observed_server(tmp_path, "--instances", 1, "--grace", 600) as server:
         failures: list[ClientError] = []
 
         def ask() -> None:
@@ -156,15 +156,15 @@ def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
             except ClientError as error:
                 failures.append(error)
 
-        with Client(address, timeout_s=LIMIT_S) as client:
+        with Client(server.address, timeout_s=LIMIT_S) as client:
             in_flight = threading.Thread(target=ask)
             in_flight.start()
-            time.sleep(0.5)
-            server.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
-            assert server.returncode is None  # it waits for the call
-            server.send_signal(signal.SIGTERM)
-            assert server.wait() == 0
+            assert eventually(lambda: has_rows_in_flight(server))
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait_until(lambda: "shutting down" in server.process.stderr)
+            assert server.process.returncode is None  # it waits for the call
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait() == 0
             in_flight.join(LIMIT_S)
     assert [error.code for error in failures] == [grpc.StatusCode.UNAVAILABLE]
 
@@ -172,18 +172,15 @@ def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
 def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
     with (
-        stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0.2) as (
-            server,
-            address,
-        ),
-        Client(address, timeout_s=LIMIT_S) as client,
+        observed_server(tmp_path, "--instances", 1, "--grace", 0.2) as server,
+        Client(server.address, timeout_s=LIMIT_S) as client,
     ):
         client.classify([RED])
         in_flight = threading.Thread(target=lambda: pytest.raises(ClientError, client.classify, [RED] * 64, views=4))
         in_flight.start()
-        time.sleep(0.3)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait() == 0
+        assert eventually(lambda: has_rows_in_flight(server))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait() == 0
         in_flight.join(LIMIT_S)
     with stoppable_server(tmp_path / "models", tmp_path / "state") as (_, address), Client(address) as client:
         (statistics,) = client.statistics()
@@ -192,19 +189,25 @@ def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tm
 
 def test_a_new_call_during_the_drain_is_refused_as_unavailable(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
-        with Client(address) as client, Client(address) as late:
+    with observed_server(tmp_path, "--instances", 1) as server:
+        with Client(server.address) as client, Client(server.address) as late:
             late.health()
             in_flight = threading.Thread(target=lambda: client.classify([RED] * 8))
             in_flight.start()
-            time.sleep(0.5)
-            server.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
-            with pytest.raises(ClientError) as caught:
-                late.classify([RED])
-            assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+            assert eventually(lambda: has_rows_in_flight(server))
+            server.process.send_signal(signal.SIGTERM)
+
+            def is_refused() -> bool:
+                try:
+                    late.classify([RED])
+                except ClientError as error:
+                    assert error.code == grpc.StatusCode.UNAVAILABLE
+                    return True
+                return False
+
+            assert eventually(is_refused)
             in_flight.join(LIMIT_S)
-        assert server.wait() == 0
+        assert server.process.wait() == 0
 
 
 def test_reflection_can_be_switched_off(models: Path, tmp_path: Path) -> None:
@@ -243,11 +246,14 @@ def test_connections_are_asked_to_come_again_and_no_call_is_lost(models: Path, t
         states: list[grpc.ChannelConnectivity] = []
         channel.subscribe(states.append)
         with Client(address) as client:
-            until = time.monotonic() + 4
-            while time.monotonic() < until:
+
+            def reconnected() -> bool:
                 client.classify([RED])
                 health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)
-        assert grpc.ChannelConnectivity.IDLE in states[states.index(grpc.ChannelConnectivity.READY) :]
+                ready = grpc.ChannelConnectivity.READY
+                return ready in states and grpc.ChannelConnectivity.IDLE in states[states.index(ready) :]
+
+            assert eventually(reconnected)
 
 
 def test_connections_beyond_the_limit_are_closed_and_the_others_go_on(models: Path, tmp_path: Path) -> None:
