@@ -7,6 +7,7 @@ calls report failure by returning None or False and log the reason, which every 
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,30 +134,15 @@ def _parse(parser: Any, logger: Any, graph: bytes) -> None:
 
 def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -> Any:
     """Run a build in another thread, so that Ctrl-C reaches this one and can cancel the build."""
-    results: list[Any] = []
-    errors: list[BaseException] = []
-    ended = threading.Event()  # in Python 3.11 an interrupted Thread.join marks the thread as ended
-
-    def run() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(build)
         try:
-            results.append(build())
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            ended.set()
-
-    thread = threading.Thread(target=run, name="tensorrt-build")
-    try:
-        thread.start()
-        while not ended.wait(0.1):
-            pass
-    except KeyboardInterrupt:
-        cancelled.set()
-        ended.wait()
-        raise
-    if errors:
-        raise EngineBuildError(f"TensorRT failed while building: {errors[0]}") from errors[0]
-    return results[0]
+            return building.result()
+        except KeyboardInterrupt:
+            cancelled.set()  # leaving the block waits until the build has ended
+            raise
+        except Exception as error:
+            raise EngineBuildError(f"TensorRT failed while building: {error}") from error
 
 
 def make_monitor(trt: Any, on_step: Callable[[str, int, int], None], cancelled: threading.Event) -> Any:

@@ -8,6 +8,7 @@ import sys
 
 import uvloop
 
+from serving.image.decode import ignore_pillow_warnings
 from serving.server import Server
 from serving.settings import Settings
 from serving.system.memory import keep_freed_memory
@@ -29,6 +30,7 @@ def run(settings: Settings) -> None:
 
 async def _run(settings: Settings) -> None:
     keep_freed_memory()
+    ignore_pillow_warnings()
     server = Server(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ def run_command(program: str, about: str, commands: Mapping[str, Command], argum
         print(f"{program}: there is no command {name!r}; there are {', '.join(commands)}", file=sys.stderr)
         return WRONG_USE
     command = commands[name]
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # a damaged image is decoded or left out, and then reported
     try:
         try:
             default = command.default(rest)
@@ -64,7 +66,11 @@ def run_command(program: str, about: str, commands: Mapping[str, Command], argum
             )
         except ValueError as error:
             return _fail(program, name, error, WRONG_USE)
-        _function(command.main)(options)
+        main = command.main
+        if isinstance(main, str):
+            module, _, function = main.partition(":")
+            main = getattr(importlib.import_module(module), function)
+        main(options)
     except KeyboardInterrupt as error:
         code = settle_interrupt()
         return _fail(program, name, f"interrupted; {_notes(error) or command.interrupted}", code)
@@ -83,14 +89,6 @@ def settle_interrupt() -> int:
     # by the signal: it clears its record of the interrupt only where the next such exec begins.
     exec("")
     return INTERRUPTED
-
-
-def _function(main: Callable[[Any], None] | str) -> Callable[[Any], None]:
-    if not isinstance(main, str):
-        return main
-    module, _, name = main.partition(":")
-    function: Callable[[Any], None] = getattr(importlib.import_module(module), name)
-    return function
 
 
 def _notes(error: BaseException) -> str:
@@ -121,7 +119,9 @@ def _dataclass_options(info: StructTypeInfo) -> StructConstructorSpec | None:
     """
     if not dataclasses.is_dataclass(info.type):
         return None
-    texts = {text.arg_name: text.description or "" for text in docstring_parser.parse_from_object(info.type).params}
+    classes = filter(dataclasses.is_dataclass, info.type.__mro__)
+    parsed = [text for each in classes for text in docstring_parser.parse_from_object(each).params]
+    texts = {text.arg_name: text.description or "" for text in parsed}
     kinds = get_type_hints(info.type, include_extras=True)
     fields = tuple(
         StructFieldSpec(
@@ -130,7 +130,8 @@ def _dataclass_options(info: StructTypeInfo) -> StructConstructorSpec | None:
             default=_default(field, info.default),
             helptext=" ".join(texts.get(field.name, "").split()),
         )
-        for field in dataclasses.fields(info.type)
+        # settings in a dataclass of their own come after the command's
+        for field in sorted(dataclasses.fields(info.type), key=lambda field: _is_nested(kinds[field.name]))
     )
     return StructConstructorSpec(instantiate=info.type, fields=fields)
 
@@ -146,6 +147,10 @@ def _option_type(kind: Any) -> Any:
     if kind in (Path | None, str | None, int | None, float | None):
         return Annotated[kind, tyro.conf.arg(metavar=get_args(kind)[0].__name__.upper(), help_behavior_hint="")]
     return kind
+
+
+def _is_nested(kind: Any) -> bool:
+    return dataclasses.is_dataclass(get_args(kind)[0] if get_args(kind) else kind)
 
 
 def _default(field: dataclasses.Field[Any], instance: Any) -> Any:

@@ -27,7 +27,17 @@ def progress(title: str, unit: str = "images") -> Iterator[Callable[[int, int], 
     """
     rate = _Rate(unit)
     if not console.is_terminal:
-        yield _lines(title, unit, rate)
+        last = time.monotonic()
+
+        def write_line(done: int, total: int) -> None:
+            nonlocal last
+            words = f", {rate.after(done)}".removesuffix(", ")
+            now = time.monotonic()
+            if not console.quiet and (now - last >= LINE_EVERY_S or done == total > 0):
+                last = now
+                sys.stderr.write(f"{title}: {done:,} of {total:,} {unit}{words}\n")
+
+        yield write_line
         return
     columns = (
         TextColumn("{task.description}"),
@@ -39,27 +49,7 @@ def progress(title: str, unit: str = "images") -> Iterator[Callable[[int, int], 
     )
     with Progress(*columns, console=console) as bars:
         task = bars.add_task(title, total=None, rate="")
-
-        def show(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total, rate=rate.after(done))
-
-        yield show
-
-
-def _lines(title: str, unit: str, rate: "_Rate") -> Callable[[int, int], None]:
-    last = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if console.quiet:
-            return
-        words = f", {rate.after(done)}".removesuffix(", ")
-        if now - last >= LINE_EVERY_S or (done == total and done > 0):
-            last = now
-            sys.stderr.write(f"{title}: {done:,} of {total:,} {unit}{words}\n")
-
-    return show
+        yield lambda done, total: bars.update(task, completed=done, total=total, rate=rate.after(done))
 
 
 class _Rate:

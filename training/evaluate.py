@@ -1,17 +1,24 @@
 """`python -m training evaluate`: a finished run on a folder of labelled images."""
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from training.console import progress
-from training.data.images import VALID, DataError, Skipped, class_names, hash_images, labels_of, list_images, listed
+from training.data.images import (
+    VALID,
+    DataError,
+    Skipped,
+    class_names,
+    hash_images,
+    labels_of,
+    list_images,
+    listed,
+    say_skipped,
+)
 from training.data.shards import is_sharded, load_index
 from training.distributed import ProcessGroup
-from training.evaluation.evaluation import Evaluation, confusion_facts, evaluate
+from training.evaluation.evaluation import Evaluation, evaluate
 from training.features.provider import ActivationProvider, view_logits
-from training.fitting.session import say_skipped
 from training.hardware import choose_hardware
 from training.networks.model import Classifier
 from training.networks.weights import fingerprint
@@ -68,14 +75,3 @@ def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Ski
     if not known:
         raise DataError(f"{folder} holds no images that can be read; the first is {skipped[0].path}")
     return evaluate(logits_VNK, labels_of(known), run.classes, run.temperature), skipped
-
-
-def evaluation_facts(evaluation: Evaluation, skipped: list[Skipped]) -> dict[str, Any]:
-    """The figures as JSON."""
-    return {
-        "metrics": evaluation.metrics.to_json(),
-        "test_time": None if evaluation.test_time is None else asdict(evaluation.test_time),
-        **confusion_facts(evaluation.confusion),
-        "temperature": evaluation.temperature,
-        "skipped": [file.to_json() for file in skipped],
-    }

@@ -14,7 +14,7 @@ from serving.system.files import write_atomically
 from training.console import say
 from training.data.images import labels_of
 from training.distributed import joined_processes
-from training.evaluation.evaluation import Evaluation, confusion_facts, evaluate
+from training.evaluation.evaluation import Evaluation, evaluate
 from training.features.provider import view_logits
 from training.fitting.history import recorded
 from training.fitting.loop import EpochResult
@@ -133,23 +133,19 @@ def _fit(session: FitSession, data: Path, watch: Stopwatch, *, resume: bool) -> 
 def _activation_facts(session: FitSession) -> dict[str, Any]:
     computed = sum(each.computed for each in session.activations)
     images = len(session.split.train) + len(session.split.valid) if session.activations else 0
-    work = [vars(each.work) | {"rate": round(each.work.rate, 1)} for each in session.activations if each.computed]
+    work = [vars(each.work) | {"rate": round(each.work.rate, 1)} for each in session.activations if each.work]
     return {"activations": {"computed": computed, "reused": images - computed}, "activations_work": work}
 
 
 def _facts(session: FitSession, evaluation: Evaluation, data: Path, seconds: dict[str, float]) -> dict[str, Any]:
     recipe, split, backbone = session.recipe, session.split, session.backbone
-    test_time = evaluation.test_time
     return {
         "format": RUN_FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "arch": recipe.arch,
         "classes": list(split.classes),
-        "metrics": evaluation.metrics.to_json(),
+        **evaluation.to_json(),
         "metrics_uncalibrated": evaluation.uncalibrated.to_json(),
-        "test_time": None if test_time is None else asdict(test_time),
-        **confusion_facts(evaluation.confusion),
-        "temperature": evaluation.temperature,
         "preprocess": asdict(backbone.preprocess_at(recipe.last_size)),
         "mean": backbone.mean,
         "std": backbone.std,

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -26,10 +26,6 @@ class Hardware:
     def scaled(self) -> bool:
         """Whether gradients need scaling: float16 has too few exponents, bfloat16 has enough."""
         return self.autocast == torch.float16
-
-    def exact(self) -> "Hardware":
-        """The same without lower precision."""
-        return replace(self, autocast=None)
 
     def __str__(self) -> str:
         precision = "float32" if self.autocast is None else str(self.autocast).removeprefix("torch.")

@@ -13,7 +13,7 @@ from serving.system.cpus import set_thread_affinity
 LEAST_SHARE, USUAL_SHARE = 0.55, 0.75
 """The part of its working time that a thread gets on a CPU, as a moving average. Below the first, the thread shares its
 CPU with another process; waiting for the interpreter's lock and the event loop leave it the second."""
-FIRST_LEAVE_S, LONGEST_LEAVE_S = 1.0, 64.0
+FIRST_LEAVE_S, MAX_LEAVE_S = 1.0, 64.0
 """How long the thread then is not bound: the first time, and at most. It doubles while the CPU is still shared."""
 
 
@@ -49,7 +49,7 @@ class CpuAffinity:
         self._share = (self._share + share) / 2
         if self._share < self._least_share:
             self._unbound_until = now + self._leave_s
-            self._leave_s = min(2 * self._leave_s, LONGEST_LEAVE_S)
+            self._leave_s = min(2 * self._leave_s, MAX_LEAVE_S)
             self._share = self._least_share  # one measurement decides, once the thread is bound again
         elif self._share > USUAL_SHARE:
             self._leave_s = FIRST_LEAVE_S

@@ -6,22 +6,22 @@ from collections import deque
 from serving.batching.fair_queue import FairOrder
 from serving.batching.requests import Job, RowSlice
 
-MAX_GATHER_S = 0.02
-"""How long a worker may keep the images that it has prepared while it prepares more."""
-
 
 class PreparedShare:
     """The images that one worker has prepared, and keeps until its share is complete."""
 
-    def __init__(self) -> None:
+    def __init__(self, until: float) -> None:
         self.jobs: deque[Job] = deque()
-        self.until = time.monotonic() + MAX_GATHER_S
+        self.until = until
+        """The time of time.monotonic() when it is overdue."""
 
 
 class ReadyRows:
     """Rows that are in no engine call yet. Not thread-safe, apart from `PreparedShare.jobs.append`."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_gather_s: float) -> None:
+        """`max_gather_s` is how long a worker may keep the images that it has prepared while it prepares more."""
+        self._max_gather_s = max_gather_s
         self.rows = 0
         self._order: FairOrder[Job] = FairOrder()
         self._shares: set[PreparedShare] = set()
@@ -36,7 +36,7 @@ class ReadyRows:
 
     def begin_share(self) -> PreparedShare:
         """Begin a worker's share; its images are added when it is complete or overdue."""
-        share = PreparedShare()
+        share = PreparedShare(time.monotonic() + self._max_gather_s)
         self._shares.add(share)
         return share
 
@@ -46,7 +46,7 @@ class ReadyRows:
         self._add(share)
 
     def add_overdue(self) -> None:
-        """Add the images of workers that have been preparing for longer than MAX_GATHER_S."""
+        """Add the images of shares that are overdue."""
         for share in self._shares:
             if time.monotonic() > share.until:
                 self._add(share)

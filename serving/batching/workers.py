@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from serving.batching.affinity import LEAST_SHARE, CpuAffinity
 from serving.batching.fair_queue import FairQueue
-from serving.batching.ready_rows import MAX_GATHER_S, ReadyRows
+from serving.batching.ready_rows import ReadyRows
 from serving.batching.requests import BatchObserver, Job, Request, RowSlice, join_rows, to_inference_error
 from serving.engine.base import Engine
 
@@ -39,6 +39,8 @@ class WorkerOptions:
     """Each worker is bound to one of these (affinity.py); empty for no binding."""
     max_gathered_rows: int = 16
     """Rows that a worker prepares at most before it computes those that it has."""
+    max_gather_s: float = 0.02
+    """How long a worker may keep the rows that it has prepared while it prepares more."""
     least_cpu_share: float = LEAST_SHARE
     """A bound worker that gets less than this part of its CPU leaves it for a while."""
 
@@ -65,13 +67,14 @@ class Workers:
         self._observer = observer
         self._max_batch_size = engines[0].max_batch_size
         self._max_gathered_rows = options.max_gathered_rows
+        self._max_gather_s = options.max_gather_s
         self._least_cpu_share = options.least_cpu_share
         # If each worker can have an engine, no worker waits for rows that another one keeps while it prepares more.
         self._gathers = options.count <= len(engines)
         self._orders: FairQueue[Job, _Order] = FairQueue()
         self._lock = Lock()  # guards all below, and the outcomes of jobs
         self._idle: list[Engine] = list(engines)
-        self._ready = ReadyRows()
+        self._ready = ReadyRows(options.max_gather_s)
         self._settled: list[Request] = []  # not delivered yet
         cpus = options.cpus
         self._threads = [
@@ -117,7 +120,7 @@ class Workers:
 
     def _next_order(self) -> Job | _Order:
         try:
-            return self._orders.get(MAX_GATHER_S if self._ready.gathering else None)
+            return self._orders.get(self._max_gather_s if self._ready.gathering else None)
         except Empty:
             return _Order.COMPUTE
 

@@ -1,113 +1,59 @@
-"""An encoded picture in; how many parts its file is made of out, as far as reading them takes time.
+"""Sizes and part counts from the headers of encoded images, read before an image library opens them.
 
-Pillow reads segments, chunks and blocks one by one in Python: a file of 16 MiB can have millions of them, and keep a
-worker, and the interpreter, busy for many seconds. Real files have some hundreds at most.
-
-A JPEG file in; its size, if the file is plain enough for the fast path, out.
-
-Pillow reads every segment of a header in Python: of the time that a small photo takes, a tenth. This walk looks only
-for what tells a plain file from one that somebody should look at more closely.
-
-A TIFF file in; how large its tiles claim to be, and how many there are, out.
-
-The size of a tile is the file's own choice, whatever the size of its picture, and the decoder takes the memory of a
-whole tile: a file of 300 bytes may ask for gigabytes. Pillow's reading of the tags is no help: of a tag that stands
-there twice it takes the last one, and the decoder the first.
-
-The header of a WebP file in; its canvas's size out, before Pillow reserves memory for it.
+Pillow reads segments, chunks and blocks one by one in Python: a file of 16 MiB can have millions of them, which would
+keep a worker and the interpreter busy for many seconds. Real files have some hundreds at most. For small JPEGs Pillow's
+header parsing takes a tenth of the decoding time, which `plain_size` saves.
 """
 
 import struct
+from collections.abc import Iterator
+from itertools import islice
 
 MAX_PARTS = 10_000
 
-_STANDALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # of JPEG: markers without a segment (ITU-T T.81, table B.1)
-_START_OF_SCAN = 0xDA
+# JPEG markers (ITU-T T.81, table B.1)
+_STRAY = -1  # not a marker: a byte between segments
+_FILL = 0xFF
+_STANDALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # without a segment; 0x00 and SOI (0xD8) occur in malformed files only
+_EXIF_OR_XMP, _START_OF_SCAN = 0xE1, 0xDA
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_SEQUENTIAL = {0xC0, 0xC1}  # SOF0, SOF1: Huffman-coded, not progressive
 
 
 def has_too_many_parts(data: bytes) -> bool:
-    """Whether a JPEG, PNG or GIF has more than MAX_PARTS parts, not counting what other software never reads."""
+    """Whether a JPEG, PNG or GIF has more than MAX_PARTS parts. Parts that no decoder reads are not counted."""
     if data[:2] == b"\xff\xd8":
-        return _jpeg_segments(data) > MAX_PARTS
-    if data[:4] == b"\x89PNG":
-        return _png_chunks(data) > MAX_PARTS
-    return data[:4] == b"GIF8" and _gif_blocks(data) > MAX_PARTS
+        parts: Iterator[object] = _jpeg_parts(data)
+    elif data[:4] == b"\x89PNG":
+        parts = _png_chunks(data)
+    elif data[:4] == b"GIF8":
+        parts = _gif_blocks(data)
+    else:
+        return False
+    return next(islice(parts, MAX_PARTS, None), None) is not None
 
 
-def _jpeg_segments(data: bytes) -> int:
-    """Segments, and bytes between them, before the first scan."""
-    at, found = 2, 0
-    while at + 4 <= len(data) and found <= MAX_PARTS:
-        found += 1
-        marker = data[at + 1]
-        if data[at] != 0xFF or marker == 0xFF:
-            at += 1
-        elif marker == _START_OF_SCAN:
-            break
-        elif marker in _STANDALONE:
-            at += 2
-        else:
-            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
-    return found
+def plain_size(data: bytes, *, allow_exif: bool = False) -> tuple[int, int] | None:
+    """Width and height in pixels of a plain JPEG, which the fast path decodes row by row.
 
-
-def _png_chunks(data: bytes) -> int:
-    """Chunks, also those after the pixels."""
-    at, found = 8, 0
-    while at + 8 <= len(data) and found <= MAX_PARTS:
-        found += 1
-        at += 12 + int.from_bytes(data[at : at + 4])
-    return found
-
-
-def _gif_blocks(data: bytes) -> int:
-    """Blocks of extensions, and bytes between them, before the first frame."""
-    flags = data[10] if len(data) > 10 else 0
-    at, found = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0), 0
-    while at + 2 < len(data) and found <= MAX_PARTS and data[at] not in b",;":
-        found += 1
-        if data[at] != ord("!"):
-            at += 1
-            continue
-        at += 2
-        while at < len(data) and data[at] and found <= MAX_PARTS:
-            found += 1
-            at += 1 + data[at]
-        at += 1
-    return found
-
-
-_WITHOUT_SEGMENT = {0x01, *range(0xD0, 0xD8)}  # TEM, RST0 to RST7: markers without a segment
-_SEQUENTIAL = {0xC0, 0xC1}  # SOF0, SOF1: Huffman-coded, not progressive
-_EXIF_OR_XMP, _START_OF_SCAN = 0xE1, 0xDA
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-
-
-def plain_size(data: bytes, *, turned: bool = False) -> tuple[int, int] | None:
-    """Width and height in pixels of a JPEG that is decoded row by row, and whose pixels can be taken as they come.
+    Plain is a file with 8 bits a sample, grey or three components, sequential, with all components in one scan. For
+    others the decoder keeps the coefficients of the whole image in memory.
 
     Args:
         data: the file.
-        turned: whether it may have a segment that could hold an orientation (EXIF, XMP).
+        allow_exif: whether the file may have a segment that can hold an orientation (EXIF, XMP).
 
     Returns:
-        None for all but this: 8 bits a sample, grey or three components, sequential, all components in the one scan.
-        Of any other the decoder keeps all coefficients. Markers: ITU-T T.81, table B.1.
+        None for all other files.
     """
     if data[:2] != b"\xff\xd8":
         return None
     size: tuple[int, int] | None = None
     components = 0
-    at, steps = 2, 0
-    while at + 4 <= len(data) and data[at] == 0xFF and (steps := steps + 1) <= MAX_PARTS:
-        marker = data[at + 1]
-        if marker == 0xFF or marker in _WITHOUT_SEGMENT:
-            at += 1 if marker == 0xFF else 2
-            continue
-        body = at + 4
+    for marker, body in islice(_jpeg_parts(data), MAX_PARTS):
         if marker == _START_OF_SCAN:
             return size if body < len(data) and data[body] == components else None
-        if marker == _EXIF_OR_XMP and not turned:
+        if marker in (_STRAY, 0x00, 0xD8) or (marker == _EXIF_OR_XMP and not allow_exif):
             return None
         if marker in _FRAMES:
             if marker not in _SEQUENTIAL or size or body + 6 > len(data) or data[body] != 8:
@@ -117,8 +63,47 @@ def plain_size(data: bytes, *, turned: bool = False) -> tuple[int, int] | None:
             if not (height and width and components in (1, 3)):
                 return None
             size = width, height
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return None
+
+
+def _jpeg_parts(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and position of the body of each part up to the first scan; stray and fill bytes are parts too."""
+    at = 2
+    while at + 4 <= len(data):
+        marker = data[at + 1] if data[at] == 0xFF else _STRAY
+        yield marker, at + 4
+        if marker == _START_OF_SCAN:
+            return
+        if marker in (_STRAY, _FILL):
+            at += 1
+        elif marker in _STANDALONE:
+            at += 2
+        else:
+            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
+
+
+def _png_chunks(data: bytes) -> Iterator[int]:
+    """Positions of the chunks, including those after the pixels."""
+    at = 8
+    while at + 8 <= len(data):
+        yield at
+        at += 12 + int.from_bytes(data[at : at + 4])
+
+
+def _gif_blocks(data: bytes) -> Iterator[int]:
+    """Positions of extensions, of their blocks and of stray bytes before the first frame."""
+    flags = data[10] if len(data) > 10 else 0
+    at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    while at + 2 < len(data) and data[at] not in b",;":
+        yield at
+        if data[at] != ord("!"):
+            at += 1
+            continue
+        at += 2
+        while at < len(data) and data[at]:
+            yield at
+            at += 1 + data[at]
+        at += 1
 
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
@@ -127,10 +112,14 @@ _FORMATS = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG, LONG8
 
 
 def tiling(data: bytes) -> tuple[int, int]:
-    """The first directory of a TIFF (6.0, or BigTIFF).
+    """Tile size and number of parts in the first directory of a TIFF (6.0 or BigTIFF).
+
+    The file chooses its tile size independently of the image size, and the decoder allocates a whole tile: a file of
+    300 bytes may ask for gigabytes. If a tag is repeated, Pillow uses the last one and the decoder the first, so the
+    largest is returned.
 
     Returns:
-        The largest tile that it could mean, in pixels, 0 without tiles; and how many strips or tiles there are.
+        The largest possible tile in pixels, 0 without tiles, and the number of strips or tiles.
 
     Raises:
         struct.error: if the file ends before its directory does.
@@ -154,7 +143,11 @@ def tiling(data: bytes) -> tuple[int, int]:
 
 
 def canvas_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels, as RFC 9649 places them; None if the bytes do not begin as a WebP file does."""
+    """Width and height in pixels of a WebP file (RFC 9649), whose decoder allocates the canvas when it is opened.
+
+    Returns:
+        None if the bytes do not begin as a WebP file.
+    """
     if len(data) < 30 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         return None
     match data[12:16]:

@@ -1,7 +1,7 @@
-"""Encoded bytes in; a canvas of uint8 RGB pixels out. The one implementation: training, export and serving.
+"""Encoded bytes to a canvas of uint8 RGB pixels. Training, export and serving use this one implementation.
 
-The canvas is the square in the middle of the picture, resized to `resize` pixels a side. It is all that any view
-(views.py) looks at: view 0 is its centre, the margin is what the other views move in.
+The canvas is the square in the middle of the image, resized to `resize` pixels a side. All views (views.py) are cut
+from it: view 0 is its centre; the margin is for the shifts and rotations of the others.
 """
 
 from contextlib import ExitStack
@@ -13,25 +13,25 @@ from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg,
 from numpy.typing import NDArray
 
 from serving.image.decode import DEFAULT_LIMITS, Limits, decode
-from serving.system.memory import reserve
+from serving.system.memory import check_memory
 
 PIXELS_VERSION = 1
-"""Raised whenever the same bytes would give other pixels: a bundle made for another version is refused."""
+"""Incremented whenever the same bytes would give other pixels; bundles of another version are rejected."""
 
 Interpolation = Literal["bilinear", "bicubic"]
 
 RESIZER_BYTES = 2**20
-"""What the resizer takes beside pixels: its weights, and what allocators add."""
+"""Memory of the resizer besides pixels: its weights, and the allocator's overhead."""
 
 _FILTERS = {"bilinear": FilterType.bilinear, "bicubic": FilterType.catmull_rom}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """How a picture becomes the network's input; part of every bundle."""
+    """How an image becomes the network's input; part of every bundle."""
 
     resize: int = 256
-    """Side of the canvas in pixels: what the picture's short side is resized to."""
+    """Side of the canvas in pixels; the image's short side is resized to it."""
     crop: int = 224
     """Side of a view in pixels: the network's input size."""
     interpolation: Interpolation = "bicubic"
@@ -45,38 +45,37 @@ class Preprocess:
             raise ValueError(f"crop is {self.crop} and resize is {self.resize}; needed: 16 <= crop <= resize <= 2048")
         if self.pixels_version != PIXELS_VERSION:
             raise ValueError(
-                f"made for version {self.pixels_version} of the preprocessing, and this is version "
+                f"made for version {self.pixels_version} of the preprocessing; this is version "
                 f"{PIXELS_VERSION}: the pixels would differ. Export again, or install the pawserve that made it"
             )
 
     def canvas(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
-        """Decode and resize one encoded picture.
+        """Decode and resize one encoded image.
 
         Returns:
-            uint8 `[resize, resize, 3]`: the middle square of the upright picture.
+            uint8 `[resize, resize, 3]`: the middle square of the upright image.
 
         Raises:
             ImageError, MemoryError: as `decode` does.
         """
-        with ExitStack() as room:  # until it is small
-            return self.resize_middle(decode(data, min_side=self.resize, limits=limits, room=room))
+        with ExitStack() as reservation:  # of the pixel budget, until the image is resized
+            return self.resize_middle(decode(data, min_side=self.resize, limits=limits, reservation=reservation))
 
     def resize_middle(self, pixels_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The middle square of uint8 `[H, W, 3]`, resized to `[resize, resize, 3]`.
+        """Resize the middle square of uint8 `[H, W, 3]` to `[resize, resize, 3]`.
 
-        Only what the square covers is resized, so a picture of one pixel by a million costs no more than any
-        other.
+        Only the square is resized, so an image of one pixel by a million costs no more than any other.
 
         Raises:
-            MemoryError: if this process has too little memory for it now.
+            MemoryError: if there is not enough memory now.
         """
         height, width = pixels_HWC.shape[:2]
         side = min(height, width)
         content = pixels_HWC.tobytes()
-        del pixels_HWC  # nobody else may hold it any more
-        # the resizer copies them, makes rows of the new width first, and ends the process if it gets no memory
-        rows = min(height, 2 * side + 8)  # the square, and what the kernel reaches beyond it
-        reserve(len(content) + 3 * self.resize * (rows + self.resize) + RESIZER_BYTES)
+        del pixels_HWC  # the caller passes its only reference, so this frees the memory
+        # the resizer copies the pixels, first makes rows of the new width, and aborts the process if memory runs out
+        rows = min(height, 2 * side + 8)  # the square, and the kernel's reach beyond it
+        check_memory(len(content) + 3 * self.resize * (rows + self.resize) + RESIZER_BYTES)
         source = ImageData(width, height, PixelType.U8x3, content)
         target = ImageData(self.resize, self.resize, PixelType.U8x3)
         middle = CropBox((width - side) / 2, (height - side) / 2, side, side)

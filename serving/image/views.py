@@ -1,7 +1,7 @@
-"""A canvas in; the views that test-time augmentation averages over out. Evaluation and serving share this list.
+"""The views of a canvas that test-time augmentation averages over. Evaluation and serving use the same list.
 
-View 0 is the centre crop, view 1 its mirror; the others turn, zoom and shift a little, every second one mirrored.
-The list is fixed: V views are always the first V of it, so that the same photo always gets the same answer.
+View 0 is the centre crop, view 1 its mirror image; the others rotate, zoom and shift a little, every second one
+mirrored. The list is fixed: V views are always its first V, so that an image always gets the same prediction.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at a canvas; the order is: mirror, then turn, zoom and shift about the centre."""
+    """A transform of a canvas: mirror, then rotate, zoom and shift about the centre."""
 
     mirror: bool = False
     degrees: float = 0.0
@@ -33,7 +33,7 @@ class View:
 
 
 def _spread(index: int, dimension: int) -> float:
-    """Point `index` of a sequence that fills [-1, 1]^4 evenly.
+    """Coordinate `dimension` of point `index` of a sequence that fills [-1, 1]^4 evenly.
 
     Additive recurrence with the powers of 1/x, x^5 = x + 1 (the generalised golden ratio; Roberts 2018, "The
     unreasonable effectiveness of quasirandom sequences").
@@ -58,7 +58,7 @@ VIEWS: tuple[View, ...] = tuple(_view(index) for index in range(MAX_VIEWS))
 
 
 def make_views(canvas_SSC: NDArray[np.uint8], crop: int, *, first: int = 0, count: int = 1) -> NDArray[np.uint8]:
-    """Views `first` to `first + count - 1` of a canvas.
+    """Make views `first` to `first + count - 1` of a canvas.
 
     Args:
         canvas_SSC: uint8 `[S, S, 3]` from `Preprocess.canvas`.
@@ -71,17 +71,17 @@ def make_views(canvas_SSC: NDArray[np.uint8], crop: int, *, first: int = 0, coun
         ValueError: for views outside the list.
     """
     if count < 1 or first < 0 or first + count > MAX_VIEWS:
-        raise ValueError(f"views {first} to {first + count - 1} asked for; there are views 0 to {MAX_VIEWS - 1}")
+        raise ValueError(f"views {first} to {first + count - 1} do not exist; there are views 0 to {MAX_VIEWS - 1}")
     views_VHWC = np.empty((count, crop, crop, 3), np.uint8)
     margin = (canvas_SSC.shape[0] - crop) // 2
     centre_HWC = canvas_SSC[margin : margin + crop, margin : margin + crop]
-    border = crop // 4  # a turn by 8 degrees and a shift by 5% reach at most 19% of the crop beyond a canvas
+    border = crop // 4  # a rotation by 8 degrees and a shift by 5% reach at most 19% of the crop beyond a canvas
     padded = None
     for row, view in enumerate(VIEWS[first : first + count]):
         if view == VIEWS[0]:
             views_VHWC[row] = centre_HWC
         elif view == VIEWS[1]:
-            # Pillow mirrors three times faster than a negative stride is copied
+            # Pillow mirrors three times as fast as NumPy copies a negative stride
             views_VHWC[row] = np.asarray(Image.fromarray(centre_HWC).transpose(_MIRROR))
         else:
             if padded is None:
@@ -92,11 +92,11 @@ def make_views(canvas_SSC: NDArray[np.uint8], crop: int, *, first: int = 0, coun
 
 
 def _warp(padded: Image.Image, crop: int, view: View) -> Image.Image:
-    """Sample a reflected canvas along a turned, zoomed and shifted grid."""
-    turn = radians(view.degrees)
+    """Sample a reflected canvas on a rotated, zoomed and shifted grid."""
+    angle = radians(view.degrees)
     # Output (x, y), measured from the output's centre, lies at A (x, y) + (centre + shift) in the input.
-    a, b = cos(turn) / view.zoom, -sin(turn) / view.zoom
-    d, e = sin(turn) / view.zoom, cos(turn) / view.zoom
+    a, b = cos(angle) / view.zoom, -sin(angle) / view.zoom
+    d, e = sin(angle) / view.zoom, cos(angle) / view.zoom
     if view.mirror:
         a, d = -a, -d
     centre_x = padded.width / 2 + view.shift_x * crop

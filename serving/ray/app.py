@@ -20,6 +20,7 @@ from ray.serve import Application
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from serving.cli.serve_options import to_settings
+from serving.image.decode import ignore_pillow_warnings
 from serving.pb.pawserve.v1 import classifier_pb2_grpc
 from serving.process import tune_interpreter
 from serving.ray.ingress import CLASSIFIER, HEALTH
@@ -52,6 +53,7 @@ class ClassifierReplica:
         reserved = ray.get_runtime_context().get_assigned_resources().get("CPU")  # Ray does not enforce it
         settings = replace(settings, options=replace(settings.options, cpu_limit=reserved or None))
         keep_freed_memory()
+        ignore_pillow_warnings()
         self._server = Server(settings)
         await self._server.prepare()
         settings = self._server.settings

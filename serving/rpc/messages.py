@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from serving.rpc.api_errors import ApiError, Code, to_api_error
 from serving.rpc.handlers import Handler, prepare_calls
-from serving.system.memory import is_short_of
+from serving.system.memory import can_allocate
 
 MOST_FIELDS = 50_000
 """More than the largest legitimate request has, which holds 10,000 labels."""
@@ -117,7 +117,7 @@ def _parsing_handler(handler: Handler) -> Handler:
         try:
             return handler.request_deserializer(content)
         except DecodeError as error:
-            if is_short_of(len(content)):
+            if not can_allocate(len(content)):
                 raise to_api_error(MemoryError(f"a message of {len(content):,} bytes")) from error
             message = f"the {len(content):,} bytes are not a message of this method; use the server's .proto files"
             raise ApiError(Code.INVALID_ARGUMENT, "MESSAGE_INVALID", message) from None

@@ -1,5 +1,4 @@
-"""What the operating system gives a process.
+"""What the operating system provides: CPUs and quotas, memory, files, time, logging and network addresses.
 
-CPUs and quotas, memory, files that are written whole, files that are read again when they change, time, logging, and
-network addresses. Imports no other room.
+Files are written whole (`files`) and read again when they change (`reloading`). Imports no other room.
 """

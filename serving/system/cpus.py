@@ -1,7 +1,7 @@
-"""The machine's files in; how many CPUs this process may use out.
+"""How many CPUs this process may use, and binding threads to them.
 
-A container often may use fewer CPUs than the machine has, and says so in a cgroup quota that neither `os.cpu_count`
-nor ONNX Runtime looks at: one thread for each of the machine's cores then stalls on the quota.
+A container often may use fewer CPUs than the machine has. Its cgroup quota says so, but neither `os.cpu_count` nor ONNX
+Runtime reads it: one thread for each of the machine's cores then stalls on the quota.
 """
 
 import os
@@ -39,13 +39,13 @@ def bindable_cpus(root: Path = Path("/"), *, limit: float | None = None) -> list
 
 
 def set_thread_affinity(cpus: Collection[int]) -> None:
-    """Let the calling thread run on these CPUs only; if all were taken from this process, on those that it has."""
+    """Let the calling thread run on these CPUs only; keep its affinity if this process may use none of them."""
     with suppress(OSError):
         os.sched_setaffinity(0, cpus)
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
-    """The CPU quota of this process's cgroup or of one above it, the smallest, in CPUs; None without one.
+    """The smallest CPU quota of this process's cgroup and its parents, in CPUs; None without one.
 
     Reads cgroup v1 (cpu.cfs_quota_us and cpu.cfs_period_us), v2 (cpu.max), and both at once.
     """
@@ -78,7 +78,7 @@ def _cgroup_folders(root: Path) -> Iterator[Path]:
 
 
 def _groups_of_this_process(root: Path) -> dict[str, PurePosixPath]:
-    """Controller -> group, from /proc/self/cgroup; the controller of v2 is ''."""
+    """Group by controller, from /proc/self/cgroup; the controller of v2 is ''."""
     groups = {}
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, group = (line.split(":", 2) + ["", ""])[:3]

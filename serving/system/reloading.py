@@ -1,4 +1,4 @@
-"""Files in; what they say now out: they are read again when they change, with no restart."""
+"""Files that are read again when they change, without a restart."""
 
 import logging
 import time
@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 class Reloading(Generic[T]):
-    """What some files say. A change that cannot be used is logged once, and what was said before goes on.
+    """The value of some files. A change that cannot be read is logged once, and the earlier value stays in use.
 
-    Any thread may ask.
+    Any thread may call `get`.
     """
 
     def __init__(
@@ -28,25 +28,25 @@ class Reloading(Generic[T]):
         """Read the files.
 
         Args:
-            what: what they hold, for the log.
-            paths: the files whose change counts; links are followed, so that the links of mounted secrets may change.
-            load: reads them; a ValueError or OSError says that they cannot be used.
-            check_every_s: how often to look whether they changed, in seconds.
+            what: what the files hold, for the log.
+            paths: the files to watch; links are followed, since mounted secrets change by a change of links.
+            load: reads the files; raises ValueError or OSError if they cannot be used.
+            check_every_s: how often to check for changes, in seconds.
 
         Raises:
-            ValueError, OSError: what `load` raises, now; later that is logged.
+            ValueError, OSError: from `load`; after this first call they are logged instead.
         """
         self._what = what
         self._paths = paths
         self._load = load
         self._check_every_s = check_every_s
         self._lock = Lock()
-        self._seen = self._fingerprint()  # before reading: a change meanwhile is seen at the next look
+        self._seen = self._fingerprint()  # before reading: a change meanwhile is seen at the next check
         self._value = load()
         self._next_check = time.monotonic() + check_every_s
 
     def get(self) -> T:
-        """What the files say, at most `check_every_s` seconds ago."""
+        """The value of the files, at most `check_every_s` seconds old."""
         if time.monotonic() >= self._next_check and self._lock.acquire(blocking=False):
             try:
                 self._check()
@@ -63,9 +63,9 @@ class Reloading(Generic[T]):
         try:
             self._value = self._load()
         except (ValueError, OSError) as error:
-            logger.error("the changed %s cannot be used, so the earlier ones stay: %s", self._what, error)
+            logger.error("the changed %s cannot be used, and the earlier ones stay in use: %s", self._what, error)
         else:
-            logger.info("the %s changed, and are in use", self._what)
+            logger.info("the %s changed and were reloaded", self._what)
 
     def _fingerprint(self) -> _Fingerprint:
         return tuple(map(_state, self._paths))

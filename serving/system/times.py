@@ -1,4 +1,4 @@
-"""A time as people write it in, a moment out; and the time now."""
+"""Times: parsing what people write, and the time of day."""
 
 import re
 import time
@@ -8,8 +8,12 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def parse_time(text: str, now: datetime | None = None) -> datetime:
-    """A moment: "90m", "24h", "7d" or "2w" ago, or a date and time as in ISO 8601, of this machine's zone unless it
-    names one.
+    """Parse a time.
+
+    Args:
+        text: "90m", "24h", "7d" or "2w" for a time ago; or an ISO 8601 date and time, in this machine's time zone
+            unless it names one.
+        now: the time to count back from; the current time by default.
 
     Raises:
         ValueError: if it is neither, or not in the years 1 to 9999.
@@ -20,9 +24,11 @@ def parse_time(text: str, now: datetime | None = None) -> datetime:
             return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError(f"{text!r} is no time; write 30m, 24h, 7d, 2w, 2026-11-30 or 2026-11-30T18:00+01:00") from None
+        raise ValueError(
+            f"{text!r} is not a time; write 30m, 24h, 7d, 2w, 2026-11-30 or 2026-11-30T18:00+01:00"
+        ) from None
 
 
 def now_ms() -> int:
-    """The time of day, in Unix milliseconds. It may jump."""
+    """The time of day in Unix milliseconds. It may jump."""
     return time.time_ns() // 1_000_000

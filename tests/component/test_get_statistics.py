@@ -1,4 +1,4 @@
-"""GetStatistics over gRPC: windows of time, calibration, and what is refused."""
+"""GetStatistics on a real server: time windows, calibration, invalid requests."""
 
 import time
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def test_a_window_has_the_labels_of_the_predictions_made_in_it(client: Client, s
     late = tokens(client, 5)
     time.sleep(0.01)
     end = now()
-    # all labelled later: what counts is when they were predicted
+    # labelled later: the time of the prediction counts
     client.record_labels([(token, "red") for token in early] + [(token, "blue") for token in late[:4]])
 
     [late_ones] = stub.GetStatistics(pb.GetStatisticsRequest(start_time=middle), timeout=LIMIT_S).models
@@ -48,7 +48,7 @@ def test_a_window_has_the_labels_of_the_predictions_made_in_it(client: Client, s
     assert not stub.GetStatistics(pb.GetStatisticsRequest(end_time=now(-3600)), timeout=LIMIT_S).models
 
 
-def test_calibration_says_how_sure_and_how_right(client: Client, stub: pb_grpc.ClassifierStub) -> None:
+def test_calibration_bins_have_mean_probability_and_accuracy(client: Client, stub: pb_grpc.ClassifierStub) -> None:
     start = now()
     ((token, probability),) = [
         (result.token, result.classes[0][1])
@@ -75,14 +75,14 @@ def test_calibration_says_how_sure_and_how_right(client: Client, stub: pb_grpc.C
         (pb.GetStatisticsRequest(end_time=Timestamp(seconds=2**62)), "end_time"),
     ],
 )
-def test_a_window_that_is_none_is_refused(
+def test_an_invalid_window_is_rejected(
     stub: pb_grpc.ClassifierStub, request_: pb.GetStatisticsRequest, field: str
 ) -> None:
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "TIME_WINDOW_INVALID", field):
         stub.GetStatistics(request_, timeout=LIMIT_S)
 
 
-def test_the_ends_of_time_are_a_window(stub: pb_grpc.ClassifierStub, client: Client) -> None:
+def test_the_longest_window_has_all_predictions(stub: pb_grpc.ClassifierStub, client: Client) -> None:
     tokens(client)
     request = pb.GetStatisticsRequest(
         start_time=Timestamp(seconds=-62_135_596_800), end_time=Timestamp(seconds=253_402_300_799, nanos=999_999_999)

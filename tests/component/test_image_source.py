@@ -1,4 +1,4 @@
-"""Images as batches: the same in threads and in processes, and decoded once."""
+"""Batches of images: the same from threads and from processes, and decoded once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A server from start to stop: what it needs, what it says, and what it loses when it is killed (nothing)."""
+"""A server from start to shutdown: what prevents the start, and what becomes of calls in flight."""
 
 import signal
 import socket
@@ -31,7 +31,7 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def refusal(*arguments: object) -> tuple[int, str]:
+def failed_start(*arguments: object) -> tuple[int, str]:
     finished = run("serving", "serve", "--listen", "127.0.0.1:0", *arguments)
     assert "Traceback" not in finished.stderr
     return finished.returncode, finished.stderr
@@ -42,7 +42,7 @@ def has_rows_in_flight(server: ObservedServer) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_answers_what_is_in_flight_says_so_to_health_checks_and_exits_with_0(
+def test_a_shutdown_answers_calls_in_flight_reports_not_serving_and_exits_with_0(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     write_bundle(tmp_path / "models", slowness=20)
@@ -61,7 +61,7 @@ def test_a_stop_answers_what_is_in_flight_says_so_to_health_checks_and_exits_wit
         assert server.process.wait() == 0
 
 
-def test_tokens_of_an_earlier_start_are_good_in_a_later_one(models: Path, tmp_path: Path) -> None:
+def test_tokens_stay_valid_after_a_restart(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, Client(address) as client:
         (result,) = client.classify([RED]).results
     with running_server(models, tmp_path / "state") as address, Client(address) as client:
@@ -72,7 +72,7 @@ def test_tokens_of_an_earlier_start_are_good_in_a_later_one(models: Path, tmp_pa
         assert refused.reason == "TOKEN_INVALID"
 
 
-def test_a_label_for_a_class_that_the_version_lacks_is_refused_though_another_version_has_it(tmp_path: Path) -> None:
+def test_a_label_must_be_a_class_of_the_version_that_predicted(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", version=1)
     with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
         (result,) = client.classify([RED]).results
@@ -86,42 +86,42 @@ def test_a_label_for_a_class_that_the_version_lacks_is_refused_though_another_ve
         assert list(statistics.classes) == ["blue", "green", "red"]
 
 
-def test_a_second_server_on_the_same_port_is_refused(models: Path, tmp_path: Path) -> None:
+def test_a_second_server_on_the_same_port_does_not_start(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address:
-        code, errors = refusal("--models", models, "--state", tmp_path / "other", "--listen", address)
+        code, errors = failed_start("--models", models, "--state", tmp_path / "other", "--listen", address)
     assert code == 1
     assert f"cannot listen on {address}" in errors
 
 
-def test_a_damaged_bundle_is_refused_with_the_reason(models: Path, tmp_path: Path) -> None:
+def test_a_damaged_bundle_prevents_the_start_with_the_reason(models: Path, tmp_path: Path) -> None:
     graph = models / "colours" / "1" / "model.fp32.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
-    code, errors = refusal("--models", models, "--state", tmp_path / "state")
+    code, errors = failed_start("--models", models, "--state", tmp_path / "state")
     assert code == 1
     assert "changed after the export" in errors
     write_bundle(models, "birds", classes=("a", "b"))
-    code, errors = refusal("--models", models, "--model", "birds", "--state", tmp_path / "state")
+    code, errors = failed_start("--models", models, "--model", "birds", "--state", tmp_path / "state")
     assert code == 1
     assert "expected probabilities tensor(float) [N, 2]" in errors
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])
-def test_no_models_is_said_with_what_to_do(tmp_path: Path, folder: str) -> None:
+def test_a_start_without_models_fails_with_the_folder(tmp_path: Path, folder: str) -> None:
     (tmp_path / "empty").mkdir()
-    code, errors = refusal("--models", tmp_path / folder, "--state", tmp_path / "state")
+    code, errors = failed_start("--models", tmp_path / folder, "--state", tmp_path / "state")
     assert code == 1
     assert folder in errors
 
 
-def test_a_state_folder_that_cannot_be_used_is_said(models: Path, tmp_path: Path) -> None:
+def test_an_unusable_state_folder_prevents_the_start(models: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    code, errors = refusal("--models", models, "--state", tmp_path / "file")
+    code, errors = failed_start("--models", models, "--state", tmp_path / "file")
     assert code == 1
     assert "--state" in errors
 
 
-def test_a_file_of_keys_that_cannot_be_used_is_said(models: Path, tmp_path: Path) -> None:
-    code, errors = refusal("--models", models, "--state", tmp_path, "--token-key", tmp_path / "none" / "token.key")
+def test_an_unusable_file_of_keys_prevents_the_start(models: Path, tmp_path: Path) -> None:
+    code, errors = failed_start("--models", models, "--state", tmp_path, "--token-key", tmp_path / "none" / "token.key")
     assert code == 1
     assert "none/token.key" in errors
     assert "--token-key" in errors
@@ -136,7 +136,7 @@ def test_reflection_lists_the_services(models: Path, tmp_path: Path) -> None:
     assert {"pawserve.v1.Classifier", "grpc.health.v1.Health"} <= names
 
 
-def test_the_server_imports_no_torch_and_nothing_of_training_or_export() -> None:
+def test_the_server_imports_neither_torch_nor_training_nor_export() -> None:
     program = (
         "import sys, serving.server, serving.__main__; "
         "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'timm', 'training', 'export', 'onnx')])"
@@ -145,7 +145,7 @@ def test_the_server_imports_no_torch_and_nothing_of_training_or_export() -> None
     assert finished.stdout.strip() == "[]"
 
 
-def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
+def test_a_second_signal_ends_the_calls_in_flight(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
     with observed_server(tmp_path, "--instances", 1, "--grace", 600) as server:
         failures: list[ClientError] = []
@@ -169,7 +169,7 @@ def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
     assert [error.code for error in failures] == [grpc.StatusCode.UNAVAILABLE]
 
 
-def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tmp_path: Path) -> None:
+def test_the_grace_period_ends_slow_calls_and_counts_are_kept(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
     with (
         observed_server(tmp_path, "--instances", 1, "--grace", 0.2) as server,
@@ -187,7 +187,7 @@ def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tm
     assert statistics.predictions == 1
 
 
-def test_a_new_call_during_the_drain_is_refused_as_unavailable(tmp_path: Path) -> None:
+def test_a_new_call_during_the_shutdown_is_unavailable(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
     with observed_server(tmp_path, "--instances", 1) as server:
         with Client(server.address) as client, Client(server.address) as late:
@@ -197,20 +197,19 @@ def test_a_new_call_during_the_drain_is_refused_as_unavailable(tmp_path: Path) -
             assert eventually(lambda: has_rows_in_flight(server))
             server.process.send_signal(signal.SIGTERM)
 
-            def is_refused() -> bool:
+            def is_unavailable() -> bool:
                 try:
                     late.classify([RED])
                 except ClientError as error:
-                    assert error.code == grpc.StatusCode.UNAVAILABLE
-                    return True
+                    return error.code == grpc.StatusCode.UNAVAILABLE
                 return False
 
-            assert eventually(is_refused)
+            assert eventually(is_unavailable)
             in_flight.join(LIMIT_S)
         assert server.process.wait() == 0
 
 
-def test_reflection_can_be_switched_off(models: Path, tmp_path: Path) -> None:
+def test_reflection_can_be_disabled(models: Path, tmp_path: Path) -> None:
     with (
         running_server(models, tmp_path / "state", "--no-reflection") as address,
         grpc.insecure_channel(address) as channel,
@@ -222,7 +221,7 @@ def test_reflection_can_be_switched_off(models: Path, tmp_path: Path) -> None:
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_pictures_beyond_the_operator_s_limits_are_refused_and_the_others_are_not(models: Path, tmp_path: Path) -> None:
+def test_images_beyond_the_limits_fail_and_the_others_do_not(models: Path, tmp_path: Path) -> None:
     limits = ("--max-pixels", 10_000, "--max-image-mib", 1, "--max-message-mib", 3)
     heavy = encoded(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
     wide = encoded(Image.new("RGB", (101, 100), "red"), "PNG")
@@ -239,8 +238,8 @@ def test_pictures_beyond_the_operator_s_limits_are_refused_and_the_others_are_no
         assert caught.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_connections_are_asked_to_come_again_and_no_call_is_lost(models: Path, tmp_path: Path) -> None:
-    """After a connection's age is over, gRPC's client makes a new one by itself: here some of them."""
+def test_connections_are_renewed_after_their_maximum_age_and_no_call_is_lost(models: Path, tmp_path: Path) -> None:
+    """gRPC's client makes a new connection when the server has closed the old one."""
     age = ("--max-connection-age", 1, "--max-connection-age-grace", 5)
     with running_server(models, tmp_path / "state", *age) as address, grpc.insecure_channel(address) as channel:
         states: list[grpc.ChannelConnectivity] = []
@@ -268,13 +267,15 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_go_on(models: Pa
             connection.close()
 
 
-def test_a_stop_under_load_gives_up_no_call_in_a_way_that_nobody_repeats(models: Path, tmp_path: Path) -> None:
+def test_calls_that_a_shutdown_under_load_ends_are_unavailable_so_that_clients_repeat_them(
+    models: Path, tmp_path: Path
+) -> None:
     codes: Counter[grpc.StatusCode] = Counter()
     with stoppable_server(models, tmp_path / "state") as (server, address):
         served = threading.Barrier(17)
 
         def call() -> None:
-            # a connection each, and the next call as soon as there is an answer
+            # a connection each, and the next call right after each response
             with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
                 stub = classifier_pb2_grpc.ClassifierStub(channel)
                 for number in range(100_000):
@@ -286,14 +287,14 @@ def test_a_stop_under_load_gives_up_no_call_in_a_way_that_nobody_repeats(models:
                     if number == 20:
                         served.wait(LIMIT_S)
 
-        callers = [threading.Thread(target=call) for _ in range(16)]
-        for caller in callers:
-            caller.start()
+        clients = [threading.Thread(target=call) for _ in range(16)]
+        for client in clients:
+            client.start()
         served.wait(LIMIT_S)
         server.send_signal(signal.SIGTERM)
-        for caller in callers:
-            caller.join(LIMIT_S)
+        for client in clients:
+            client.join(LIMIT_S)
         assert server.wait() == 0
-    # without care two thirds are CANCELLED; a caller that the machine keeps from calling for a while may be
+    # without DrainInterceptor two thirds are CANCELLED; a client that a busy machine suspends may still be
     assert codes[grpc.StatusCode.UNAVAILABLE] >= 12
     assert set(codes) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}

@@ -1,4 +1,4 @@
-"""What a real server logs and traces of real calls, and what it must never log."""
+"""Logs and traces of calls to a real server, and what must never be logged."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc]
-    """An OTLP collector that keeps what it is sent."""
+    """An OTLP collector that keeps the spans it gets."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -83,7 +83,7 @@ def lines(server: ObservedServer) -> list[dict[str, Any]]:
     return [json.loads(line) for line in written.splitlines()]
 
 
-def test_each_call_has_a_line_with_its_id_and_outcome_and_nothing_of_what_was_sent(tmp_path: Path) -> None:
+def test_each_call_has_an_access_log_line_without_its_contents(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--log-format", "json", "--access-log") as server:
         with stub_of(server.address) as stub:
@@ -112,7 +112,7 @@ def test_each_call_has_a_line_with_its_id_and_outcome_and_nothing_of_what_was_se
 
 
 @pytest.mark.parametrize("given", ["x" * 129, "with space", ""])
-def test_a_request_id_that_does_not_fit_a_log_is_replaced(tmp_path: Path, given: str) -> None:
+def test_an_unsuitable_request_id_is_replaced(tmp_path: Path, given: str) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path) as server, stub_of(server.address) as stub:
         _, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", given)], timeout=LIMIT_S)
@@ -120,7 +120,7 @@ def test_a_request_id_that_does_not_fit_a_log_is_replaced(tmp_path: Path, given:
         assert trailing(call)["x-request-id"] not in (given, trailing(other)["x-request-id"])
 
 
-def test_a_fault_is_logged_with_its_call_s_id_also_without_access_log(tmp_path: Path) -> None:
+def test_an_error_is_logged_with_its_request_id_even_without_access_log(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--log-format", "json") as server, stub_of(server.address) as stub:
         answer = stub.Classify(CLASSIFY, timeout=LIMIT_S)
@@ -137,7 +137,7 @@ def test_a_fault_is_logged_with_its_call_s_id_also_without_access_log(tmp_path: 
         assert all(line["logger"] != "pawserve.access" for line in lines(server))
 
 
-def test_callers_who_leave_are_logged_as_such(tmp_path: Path) -> None:
+def test_cancelled_and_expired_calls_are_logged_as_such(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=40)
     with (
         observed_server(tmp_path, "--log-format", "json", "--access-log", "--instances", 1) as server,
@@ -159,7 +159,7 @@ def test_callers_who_leave_are_logged_as_such(tmp_path: Path) -> None:
         assert codes() <= {"DEADLINE_EXCEEDED", "CANCELLED"}
 
 
-def test_text_logs_are_lines_that_callers_cannot_forge(tmp_path: Path) -> None:
+def test_text_log_lines_end_with_the_request_id(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--access-log") as server:
         with stub_of(server.address) as stub:
@@ -169,14 +169,14 @@ def test_text_logs_are_lines_that_callers_cannot_forge(tmp_path: Path) -> None:
         assert line.endswith("[web-18]")
 
 
-def test_log_levels_leave_out_what_is_less_grave(tmp_path: Path) -> None:
+def test_a_log_level_suppresses_lower_levels(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--log-level", "warning") as server, Client(server.address) as client:
         client.classify([RED])
     assert server.process.stderr == ""
 
 
-def test_spans_reach_a_collector_below_the_caller_s(tmp_path: Path, collector: tuple[Collector, str]) -> None:
+def test_spans_are_children_of_the_client_s_span(tmp_path: Path, collector: tuple[Collector, str]) -> None:
     kept, endpoint = collector
     write_bundle(tmp_path / "models")
     serving = observed_server(tmp_path, "--otlp-endpoint", endpoint, "--max-batch-size", 2)
@@ -204,7 +204,7 @@ def test_spans_reach_a_collector_below_the_caller_s(tmp_path: Path, collector: t
     assert kept.resources[0]["service.name"] == "pawserve"
 
 
-def test_a_caller_s_decision_not_to_trace_is_kept(tmp_path: Path, collector: tuple[Collector, str]) -> None:
+def test_a_client_s_decision_not_to_sample_is_kept(tmp_path: Path, collector: tuple[Collector, str]) -> None:
     kept, endpoint = collector
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--otlp-endpoint", endpoint) as server, stub_of(server.address) as stub:
@@ -212,13 +212,13 @@ def test_a_caller_s_decision_not_to_trace_is_kept(tmp_path: Path, collector: tup
     assert not kept.spans
 
 
-def test_a_collector_that_is_away_harms_neither_answers_nor_the_stop(tmp_path: Path) -> None:
+def test_an_unavailable_collector_affects_neither_calls_nor_the_shutdown(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--otlp-endpoint", "http://127.0.0.1:1") as server, Client(server.address) as client:
         assert isinstance(client.classify([RED]).results[0], Prediction)
 
 
-def test_traces_without_their_libraries_are_refused_with_what_to_install(tmp_path: Path) -> None:
+def test_traces_without_their_libraries_prevent_the_start_with_what_to_install(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     blocked = tmp_path / "blocked" / "opentelemetry"
     blocked.mkdir(parents=True)

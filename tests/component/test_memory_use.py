@@ -1,4 +1,4 @@
-"""What one picture leaves behind serves the next: a process that decodes maps little memory afresh."""
+"""Memory of decoding: freed memory is reused for the next image, and large images need no more than their decoder."""
 
 import subprocess
 import sys
@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from serving.image import orientation as upright
+from serving.image.orientation import EXIF_ORIENTATION
 from tests.support.commands import ROOT
 from tests.support.images import encoded
 from tests.support.waiting import LIMIT_S
 
-# blocks as a picture takes them: its bytes, its pixels, those of the square, and the canvas
+# the blocks of an image: its bytes, its pixels, those of the square, and the canvas
 PROGRAM = """
 import resource, sys
 import numpy as np
 from serving.system.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
-def work(pictures):
+def work(images):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(pictures):
+    for _ in range(images):
         blocks = [np.ones(2**20, np.uint8) for _ in range(4)]
         del blocks
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
@@ -31,7 +31,7 @@ print(work(100))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator of other systems has no such settings")
-def test_freed_memory_is_used_again() -> None:
+def test_freed_memory_is_reused() -> None:
     def faults(how: str) -> int:
         command = [sys.executable, "-c", PROGRAM, how]
         return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout)
@@ -55,15 +55,15 @@ print(getrusage(RUSAGE_SELF).ru_maxrss - before)
 @pytest.mark.parametrize(
     ("format_", "options", "bytes_per_pixel"),
     [
-        ("PNG", {}, 9),  # four in Pillow, three in RGB; and as it was resized, three and three
-        ("WEBP", {"lossless": True, "method": 0}, 14),  # four, and eight of libwebp's canvases
+        ("PNG", {}, 9),  # four in Pillow and three in RGB; three and three while it is resized
+        ("WEBP", {"lossless": True, "method": 0}, 18),  # four in Pillow, four in its buffer, eight in libwebp
     ],
 )
-def test_a_large_picture_takes_no_more_memory_than_its_decoder_needs(
+def test_a_large_image_needs_no_more_memory_than_its_decoder(
     tmp_path: Path, format_: str, options: dict[str, object], bytes_per_pixel: int
 ) -> None:
     exif = Image.Exif()
-    exif[upright.EXIF_ORIENTATION] = 6
+    exif[EXIF_ORIENTATION] = 6
     side = 4000
     file = tmp_path / "large"
     image = Image.new("RGBA", (side, side), (200, 30, 30, 99))
@@ -79,3 +79,13 @@ def test_a_large_picture_takes_no_more_memory_than_its_decoder_needs(
     )
 
     assert int(measured.stdout) * 1024 < bytes_per_pixel * side * side
+
+
+def test_importing_the_decoder_changes_no_process_wide_setting() -> None:
+    program = (
+        "import numpy, simplejpeg, warnings, PIL.Image\n"
+        "before = PIL.Image.MAX_IMAGE_PIXELS, list(warnings.filters)\n"
+        "import serving.image.decode\n"
+        "assert before == (PIL.Image.MAX_IMAGE_PIXELS, warnings.filters)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -1,6 +1,6 @@
-"""Too little memory is the process's shortage, and never said to be the picture's damage; nor does it end the process.
+"""If memory runs out, decoding raises MemoryError: the image is not reported as damaged, and the process does not end.
 
-Each picture is read in a process that may have so many bytes more than it holds: from next to none to enough.
+Each image is decoded in processes with a memory limit, from nearly no free memory to enough.
 """
 
 import json
@@ -14,7 +14,7 @@ from PIL import Image
 
 from serving.image.decode import ImageError, Limits, Reason, decode
 from serving.image.headers import canvas_size
-from serving.system.memory import is_out_of_memory, is_short_of, reserve
+from serving.system.memory import can_allocate, check_memory, is_out_of_memory
 from tests.support.commands import ROOT
 from tests.support.images import encoded, sample_image
 from tests.support.waiting import LIMIT_S
@@ -37,7 +37,7 @@ STEP, MOST = 5 * 2**20, 150 * 2**20
 
 
 def read_with_little_memory(path: Path) -> list[str]:
-    """What became of the picture, with ever more memory until it was read: "ok", or what was raised, or a signal."""
+    """The outcomes with ever more memory until the image is decoded: "ok", the exception or the signal."""
     from serving.image.preprocess import Preprocess
 
     preprocess, data = Preprocess(), path.read_bytes()
@@ -65,7 +65,7 @@ def read_with_little_memory(path: Path) -> list[str]:
 
 
 def limit_memory(more: int) -> None:
-    """Let this process have so many bytes more than it has."""
+    """Let this process allocate so many more bytes."""
     import resource
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -74,10 +74,10 @@ def limit_memory(more: int) -> None:
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """By kind of picture."""
+    """The outcomes of each kind of image."""
     if sys.platform != "linux":
         pytest.skip("needs Linux's limit of address space")
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     image = sample_image().resize((SIDE, SIDE))
     for name, (mode, format_, options) in KINDS.items():
         (folder / name).write_bytes(encoded(image.convert(mode), format_, **options))
@@ -89,14 +89,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sound_picture_is_read_or_the_process_is_short_of_memory(kind: str, outcomes: dict[str, list[str]]) -> None:
+def test_an_intact_image_is_decoded_or_raises_memory_error(kind: str, outcomes: dict[str, list[str]]) -> None:
     *before, last = outcomes[kind]
     assert last == "ok", outcomes[kind]
     assert set(before) <= {"MemoryError"}
-    assert before or kind in ("plain.jpg", "turned.jpg"), "it needs so little that nothing was tried"
+    assert before or kind in ("plain.jpg", "turned.jpg"), "it needs so little memory that no attempt failed"
 
 
-def test_a_damaged_picture_stays_damaged_where_there_is_memory() -> None:
+def test_a_damaged_image_is_reported_as_damaged_if_there_is_memory() -> None:
     for kind in ("lossless.webp", "progressive.jpg", "cmyk.jpg"):
         mode, format_, options = KINDS[kind]
         data = encoded(sample_image().convert(mode), format_, **options)
@@ -116,16 +116,16 @@ def test_a_damaged_picture_stays_damaged_where_there_is_memory() -> None:
         "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
     ],
 )
-def test_libraries_that_say_it_in_words_are_understood(message: str) -> None:
+def test_messages_of_libraries_are_recognized(message: str) -> None:
     assert is_out_of_memory(RuntimeError(message))
 
 
-def test_other_failures_are_no_shortage() -> None:
+def test_other_failures_are_not_out_of_memory() -> None:
     assert not is_out_of_memory(OSError("broken data stream when reading image file"))
-    assert not is_short_of(2**20)
-    assert is_short_of(2**60)
+    assert can_allocate(2**20)
+    assert not can_allocate(2**60)
     with pytest.raises(MemoryError):
-        reserve(2**60)
+        check_memory(2**60)
 
 
 @pytest.mark.parametrize("options", [{"method": 0}, {"lossless": True}, {"xmp": b"<x:xmpmeta/>"}])
@@ -135,7 +135,7 @@ def test_the_size_of_a_webp_is_read_from_its_header(size: tuple[int, int], optio
     assert canvas_size(data) == size
 
 
-def test_a_webp_that_claims_to_be_huge_is_refused_before_memory_is_taken_for_it() -> None:
+def test_a_webp_with_a_huge_canvas_is_rejected_before_memory_is_allocated() -> None:
     data = bytearray(encoded(sample_image(), "WEBP", xmp=b"<x:xmpmeta/>"))
     data[24:30] = b"\xff\xff\xff\0\0\0"  # 16,777,216 x 1
     with pytest.raises(ImageError) as caught:

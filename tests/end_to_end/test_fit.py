@@ -1,4 +1,4 @@
-"""`python -m training fit` as a user runs it: good images, bad images, interrupts, and again."""
+"""`python -m training fit`: results, unreadable images, interrupts and second runs."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def fitted(drawings: Path, shared_cache: Path, tmp_path_factory: pytest.TempPath
     return folder
 
 
-def test_a_run_says_how_well_it_does_and_on_what(fitted: Path, drawings: Path) -> None:
+def test_a_run_records_its_metrics_and_data(fitted: Path, drawings: Path) -> None:
     facts = json.loads((fitted / "run.json").read_text())
     assert facts["classes"] == ["cats", "dogs"]
     metrics = facts["metrics"]
@@ -40,7 +40,7 @@ def test_a_run_says_how_well_it_does_and_on_what(fitted: Path, drawings: Path) -
     assert {len(value) for value in facts["fingerprints"].values()} == {64}
 
 
-def test_a_run_folder_holds_what_is_needed_to_look_at_to_repeat_and_to_export(fitted: Path) -> None:
+def test_a_run_folder_has_the_files_of_the_report_the_recipe_and_the_export(fitted: Path) -> None:
     names = {path.name for path in fitted.iterdir()}
     assert {"run.json", "report.html", "recipe.yaml", "history.jsonl", "model.safetensors", "plots"} <= names
     report = (fitted / "report.html").read_text()
@@ -53,7 +53,7 @@ def test_a_run_folder_holds_what_is_needed_to_look_at_to_repeat_and_to_export(fi
     assert list(fitted.parent.glob(".*")) == []
 
 
-def test_what_the_run_recorded_is_what_its_network_answers(fitted: Path) -> None:
+def test_the_recorded_probabilities_are_those_of_the_network(fitted: Path) -> None:
     import torch
 
     from export.graphs.onnx import DeployedModel
@@ -91,9 +91,7 @@ def test_the_saved_recipe_repeats_the_run_and_only_changed_images_are_computed_a
     assert "run.previous" in changed_run.stderr
 
 
-def test_files_that_are_no_images_are_counted_listed_and_left_out(
-    drawings: Path, shared_cache: Path, tmp_path: Path
-) -> None:
+def test_files_that_are_no_images_are_left_out_and_listed(drawings: Path, shared_cache: Path, tmp_path: Path) -> None:
     copied = tmp_path / "drawings"
     shutil.copytree(drawings, copied)
     whole = next((copied / "train/cats").iterdir()).read_bytes()
@@ -102,7 +100,7 @@ def test_files_that_are_no_images_are_counted_listed_and_left_out(
     (copied / "valid/dogs/empty.png").touch()
     finished = run_here("training", "fit", "--data", copied, "--run", tmp_path / "run", "--cache", shared_cache, *LITE0)
     assert finished.returncode == 0, finished.stderr
-    assert "3 files that cannot be read as images are left out" in finished.stderr
+    assert "left out, because they cannot be read as images: 3\n" in finished.stderr
     data = open_run(tmp_path / "run").facts["data"]
     reasons = {Path(skipped["path"]).name: skipped["reason"].split(":")[0] for skipped in data["skipped"]}
     assert reasons == {"notes.txt": "NOT_AN_IMAGE", "half.jpg": "TRUNCATED", "empty.png": "NOT_AN_IMAGE"}
@@ -110,7 +108,7 @@ def test_files_that_are_no_images_are_counted_listed_and_left_out(
     assert "notes.txt" in (tmp_path / "run/report.html").read_text()
 
 
-def test_a_class_without_a_readable_image_is_refused(drawings: Path, shared_cache: Path, tmp_path: Path) -> None:
+def test_a_class_without_a_readable_image_is_rejected(drawings: Path, shared_cache: Path, tmp_path: Path) -> None:
     for side in ("train", "valid"):
         shutil.copytree(drawings / side / "cats", tmp_path / "photos" / side / "cats")
         (tmp_path / "photos" / side / "dogs").mkdir()
@@ -135,7 +133,7 @@ def test_a_class_without_a_readable_image_is_refused(drawings: Path, shared_cach
         (("--data", "DATA"), 2, "--run"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_words(
+def test_invalid_arguments_are_rejected_with_the_reason(
     drawings: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, complaint: str
 ) -> None:
     names = {"DATA": str(drawings), "RUN": str(tmp_path / "run")}
@@ -146,7 +144,7 @@ def test_what_cannot_be_done_is_refused_in_words(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_leaves_no_run_and_keeps_what_was_computed(drawings: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_run_and_keeps_computed_activations(drawings: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "pets"
     cache = tmp_path / "cache"
 

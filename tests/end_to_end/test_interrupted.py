@@ -1,4 +1,4 @@
-"""Ctrl-C: exit code 130, and one line that says what is kept and how to go on."""
+"""Ctrl-C: exit code 130, and one line with what is kept and how to continue."""
 
 import signal
 from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def arguments(drawings: Path, tmp_path: Path) -> list[object]:
-    """Of a fit that takes longer than anybody waits, and saves a checkpoint after each epoch."""
+    """The arguments of a fit that does not end within the test, and saves a checkpoint after each epoch."""
     recipe = Recipe(
         arch="test_resnet",
         weights="none",
@@ -29,9 +29,7 @@ def arguments(drawings: Path, tmp_path: Path) -> list[object]:
     return ["fit", *(word for name, value in named.items() for word in (f"--{name}", value)), "--checkpoint-every", 0]
 
 
-def test_an_interrupted_fit_says_in_a_line_what_is_kept_and_how_to_go_on(
-    arguments: list[object], tmp_path: Path
-) -> None:
+def test_an_interrupted_fit_reports_what_is_kept_and_how_to_continue(arguments: list[object], tmp_path: Path) -> None:
     fit = WarmProcess(main_of, "training", *arguments)
     fit.wait_until(lambda: can_resume(tmp_path / "run"))
     fit.send_signal(signal.SIGINT)
@@ -59,7 +57,7 @@ def test_a_fit_interrupted_before_its_first_checkpoint_leaves_nothing(arguments:
     assert not partial_folder(tmp_path / "run").exists()
 
 
-def test_an_interrupt_within_source_text_that_torch_runs_is_an_exit_code_not_a_signal(tmp_path: Path) -> None:
+def test_an_interrupt_within_compiled_source_text_gives_the_exit_code_and_not_a_signal(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(
         "import sys; from dataclasses import dataclass; from training.command import Command, run_command\n"
         "@dataclass\nclass Nothing: 'Does nothing.'\n"

@@ -1,4 +1,4 @@
-"""The main job on real photos: what was measured in training is what the server answers, to the photo."""
+"""Training, export and serving on real images: the server gives the predictions of the run, image by image."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.photos, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def fitted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the real photos, with a bundle beside it."""
+    """A run on the real images, with a bundle beside it."""
     folder = tmp_path_factory.mktemp("real")
     arguments = ("--data", photos, "--run", folder / "run", "--cache", folder / "cache")
     finished = run("training", "fit", *arguments, "--arch", "tf_efficientnet_lite0")
@@ -27,35 +27,35 @@ def fitted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_at_least_99_percent_are_right(fitted: Path) -> None:
+def test_accuracy_is_at_least_99_percent(fitted: Path) -> None:
     metrics = open_run(fitted / "run").facts["metrics"]
     assert metrics["n"] == 1000
     assert metrics["accuracy"]["value"] >= 0.99
 
 
-def test_the_server_gives_the_accuracy_of_the_run_and_counts_as_scikit_learn_does(fitted: Path) -> None:
+def test_the_server_has_the_accuracy_of_the_run_and_the_confusion_matrix_of_scikit_learn(fitted: Path) -> None:
     trained = open_run(fitted / "run")
     files, trained_NK = trained.validation()
     with running_server(fitted / "models", fitted / "state") as address, Client(address) as client:
         answers: list[str] = []
         tokens: list[str] = []
         for start in range(0, len(files), 16):
-            for result in client.classify([photo.read() for photo in files[start : start + 16]]).results:
+            for result in client.classify([image.read() for image in files[start : start + 16]]).results:
                 assert isinstance(result, Prediction)
                 answers.append(result.classes[0][0])
                 tokens.append(result.token)
-        truth = [trained.classes[photo.label] for photo in files]
-        client.record_labels(list(zip(tokens, truth, strict=True)))
+        labels = [trained.classes[image.label] for image in files]
+        client.record_labels(list(zip(tokens, labels, strict=True)))
         (statistics,) = client.statistics()
     assert answers == [trained.classes[k] for k in trained_NK.argmax(1)]
-    assert accuracy_score(truth, answers) == trained.facts["metrics"]["accuracy"]["value"]
+    assert accuracy_score(labels, answers) == trained.facts["metrics"]["accuracy"]["value"]
     served = [list(row.predicted) for row in statistics.confusion_matrix]
-    assert served == confusion_matrix(truth, answers, labels=list(trained.classes)).tolist()
+    assert served == confusion_matrix(labels, answers, labels=list(trained.classes)).tolist()
     assert served == trained.facts["confusion_matrix"]
     assert statistics.labels == statistics.predictions == len(files)
 
 
-def test_a_second_fit_computes_nothing_and_gives_the_same(fitted: Path, photos: Path) -> None:
+def test_a_second_fit_reuses_all_activations_and_gives_the_same_result(fitted: Path, photos: Path) -> None:
     arguments = ("--data", photos, "--run", fitted / "again", "--cache", fitted / "cache")
     finished = run("training", "fit", *arguments, "--arch", "tf_efficientnet_lite0", "--json")
     assert finished.returncode == 0, finished.stderr

@@ -80,7 +80,7 @@ def course(recipes: Path, drawings: Path, shared_cache: Path, tmp_path_factory: 
     return folder
 
 
-def test_the_course_says_what_each_step_bought_and_what_looking_again_buys(course: Path) -> None:
+def test_the_course_records_results_by_stage_and_test_time_augmentation(course: Path) -> None:
     facts = open_run(course).facts
     steps = facts["steps"]
     assert [step["name"] for step in steps] == ["head", "augmented", "whole"]
@@ -96,7 +96,7 @@ def test_the_course_says_what_each_step_bought_and_what_looking_again_buys(cours
     assert facts["preprocess"]["crop"] == 32
 
 
-def test_the_course_s_report_shows_steps_groups_rates_and_augmentation(course: Path) -> None:
+def test_the_report_of_the_course_shows_stages_groups_learning_rates_and_augmentation(course: Path) -> None:
     report = (course / "report.html").read_text()
     for title in (
         "Results by stage",
@@ -116,7 +116,7 @@ def test_the_course_s_report_shows_steps_groups_rates_and_augmentation(course: P
     assert not partial_folder(course).exists()
 
 
-def test_epochs_are_in_the_history_and_in_tensorboard_s_files(course: Path) -> None:
+def test_epochs_are_in_the_history_and_in_tensorboard_files(course: Path) -> None:
     history = [json.loads(line) for line in (course / "history.jsonl").read_text().splitlines()]
     assert [epoch["stage"] for epoch in history] == ["head", "augmented", "whole", "whole", "whole"]
     (file,) = (course / "tensorboard").glob("events.out.tfevents.*")
@@ -131,7 +131,7 @@ def test_epochs_are_in_the_history_and_in_tensorboard_s_files(course: Path) -> N
         assert scalars["learning_rate", epoch["epoch"]] == pytest.approx(epoch["lr"], rel=1e-6)
 
 
-def test_a_head_that_learns_from_images_leaves_the_body_alone(
+def test_training_the_head_on_images_leaves_the_body_unchanged(
     recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     recipe = Recipe(**TINY, stages={"augmented": Stage(lr=(0.01,), augment="side-on")})
@@ -146,7 +146,9 @@ def test_a_head_that_learns_from_images_leaves_the_body_alone(
     assert Recipe.load(tmp_path / "two" / "recipe.yaml").stages["augmented"].cycles == 2
 
 
-def test_a_seed_gives_the_same_weights_twice(recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights(
+    recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path
+) -> None:
     for name in ("one", "two"):
         assert fit(recipes / "whole.yaml", drawings, tmp_path / name, shared_cache).returncode == 0
     assert fit(recipes / "whole.yaml", drawings, tmp_path / "other", shared_cache, "--seed", 1).returncode == 0
@@ -156,7 +158,7 @@ def test_a_seed_gives_the_same_weights_twice(recipes: Path, drawings: Path, shar
 
 
 @pytest.mark.parametrize("average", ["weights", "networks", "heads"])
-def test_snapshots_are_averaged_kept_and_ensembles_exported_as_one_graph(
+def test_snapshots_are_averaged_and_an_ensemble_is_exported_as_one_graph(
     average: str, recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     finished = fit(recipes / f"{average}.yaml", drawings, tmp_path / "run", shared_cache)
@@ -181,7 +183,7 @@ def test_snapshots_are_averaged_kept_and_ensembles_exported_as_one_graph(
         assert exported.returncode == 0, exported.stderr
 
 
-def test_images_grow_between_stages_and_the_last_size_is_deployed(
+def test_sizes_grow_between_stages_and_the_last_is_deployed(
     recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     finished = fit(recipes / "growing.yaml", drawings, tmp_path / "run", shared_cache)
@@ -196,7 +198,7 @@ def test_images_grow_between_stages_and_the_last_size_is_deployed(
 
 
 def killed_in_epoch(epoch: int, *arguments: str) -> int:
-    """`python -m training arguments…`, which dies when it has told of an epoch."""
+    """`python -m training arguments…`, killed after it has reported an epoch."""
     recorded = fit_module.recorded
 
     @contextmanager
@@ -215,7 +217,7 @@ def killed_in_epoch(epoch: int, *arguments: str) -> int:
 
 
 @pytest.mark.parametrize("epoch", [1, 4])
-def test_a_killed_fit_goes_on_to_the_same_weights_bit_for_bit(
+def test_a_killed_fit_resumes_to_the_same_weights_bit_for_bit(
     epoch: int, recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path, course: Path
 ) -> None:
     arguments = ["fit", "--recipe", str(recipes / "course.yaml"), "--data", str(drawings)]
@@ -244,7 +246,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights_bit_for_bit(
     assert open_run(tmp_path / "run").facts["metrics"] == open_run(course).facts["metrics"]
 
 
-def test_a_checkpoint_of_other_images_is_refused(
+def test_a_checkpoint_of_other_images_is_rejected(
     recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "photos"
@@ -260,14 +262,16 @@ def test_a_checkpoint_of_other_images_is_refused(
     assert "Traceback" not in refused.stderr
 
 
-def test_there_must_be_something_to_resume(recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path) -> None:
+def test_resuming_without_a_checkpoint_is_rejected(
+    recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path
+) -> None:
     finished = fit(recipes / "whole.yaml", drawings, tmp_path / "run", shared_cache, "--resume")
     assert finished.returncode == 1
     assert "no unfinished run" in finished.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loss_that_is_no_number_stops_with_step_rate_and_what_to_do(
+def test_a_loss_that_is_not_finite_stops_the_fit_with_step_learning_rate_and_advice(
     recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     finished = fit(
@@ -279,7 +283,9 @@ def test_a_loss_that_is_no_number_stops_with_step_rate_and_what_to_do(
     assert not (tmp_path / "run").exists()
 
 
-def test_two_processes_end_like_one(recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_result_of_one(
+    recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path
+) -> None:
     recipe = recipes / "processes.yaml"
     assert fit(recipe, drawings, tmp_path / "one", shared_cache).returncode == 0
     arguments = (
@@ -313,7 +319,7 @@ def test_two_processes_end_like_one(recipes: Path, drawings: Path, shared_cache:
 
 
 def one_step() -> int:
-    """A step together, in one of two processes, and the same step alone."""
+    """A step in one of two processes, and the same step in a single process."""
     cpu = Hardware(torch.device("cpu"), None, 0)
     with joined_processes(cpu.device) as processes:
         torch.manual_seed(0)
@@ -348,7 +354,7 @@ def one_step() -> int:
     return 0
 
 
-def test_a_step_of_two_processes_is_a_step_of_one() -> None:
+def test_a_step_of_two_processes_equals_a_step_of_one() -> None:
     for finished in two_processes(one_step):
         assert finished.returncode == 0, finished.stderr
 
@@ -363,7 +369,7 @@ def test_a_run_is_evaluated_on_another_folder_with_its_own_temperature(course: P
     assert figures["test_time"]["metrics"]["correct"] == facts["test_time"]["metrics"]["correct"]
 
 
-def test_other_classes_are_refused_with_both_lists(course: Path, drawings: Path, tmp_path: Path) -> None:
+def test_other_classes_are_rejected_with_both_lists(course: Path, drawings: Path, tmp_path: Path) -> None:
     shutil.copytree(drawings / "valid", tmp_path / "valid")
     (tmp_path / "valid/dogs").rename(tmp_path / "valid/foxes")
     finished = run_here("training", "evaluate", "--run", course, "--data", tmp_path)
@@ -372,12 +378,12 @@ def test_other_classes_are_refused_with_both_lists(course: Path, drawings: Path,
     assert "data: cats, foxes" in finished.stderr
 
 
-def test_a_file_that_an_evaluation_leaves_out_is_named(course: Path, drawings: Path, tmp_path: Path) -> None:
+def test_an_evaluation_names_the_files_that_it_leaves_out(course: Path, drawings: Path, tmp_path: Path) -> None:
     shutil.copytree(drawings / "valid", tmp_path / "photos")
     (tmp_path / "photos/cats/notes.jpg").write_text("not a cat")
     finished = run_here("training", "evaluate", "--run", course, "--data", tmp_path / "photos")
     assert finished.returncode == 0
-    assert "1 file that cannot be read as an image is left out:" in finished.stderr
+    assert "left out, because they cannot be read as images: 1\n" in finished.stderr
     assert f"{tmp_path}/photos/cats/notes.jpg: NOT_AN_IMAGE" in finished.stderr
 
 
@@ -397,7 +403,7 @@ def test_find_lr_plots_and_suggests(recipes: Path, drawings: Path, shared_cache:
     assert "there are head" in refused.stderr
 
 
-def test_a_disk_that_is_full_keeps_the_last_good_checkpoint(
+def test_a_full_disk_keeps_the_last_good_checkpoint(
     recipes: Path, drawings: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from training.fitting import checkpoint

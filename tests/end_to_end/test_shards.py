@@ -44,7 +44,7 @@ PREPROCESS = Preprocess(crop=32, resize=36, interpolation="bilinear")
 
 @pytest.fixture(scope="module")
 def shards(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawings in several shards a side."""
+    """The drawings in several shards for training and for validation."""
     folder = tmp_path_factory.mktemp("sharded") / "shards"
     write_shards(drawings, folder, shard_bytes=250_000, valid_fraction=0.2, seed=0)
     return folder
@@ -60,7 +60,7 @@ def source_of(folder: Path, **changed: int) -> ShardSource:
     return ShardSource(index, index.split().train, PREPROCESS, "side-on", 2, **changed)
 
 
-def test_two_processes_on_shards_end_like_one_on_the_folder(
+def test_two_processes_on_shards_give_the_result_of_one_on_the_folder(
     drawings: Path, shards: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     RECIPE.save(tmp_path / "recipe.yaml")
@@ -89,7 +89,7 @@ def test_two_processes_on_shards_end_like_one_on_the_folder(
     assert json.loads(evaluated.stdout)["confusion_matrix"] == two["confusion_matrix"]
 
 
-def test_the_split_is_the_folder_s_and_webdataset_reads_the_shards(drawings: Path, shards: Path) -> None:
+def test_the_split_is_that_of_the_folder_and_webdataset_reads_the_shards(drawings: Path, shards: Path) -> None:
     split = load_index(shards).split()
     of_folder, _ = read_split(drawings, valid_fraction=0.2, seed=0)
     for ours, theirs in ((split.train, of_folder.train), (split.valid, of_folder.valid)):
@@ -118,7 +118,7 @@ def test_the_same_images_and_seed_make_the_same_bytes(drawings: Path, shards: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other", "two"]
 
 
-def test_what_is_no_image_is_left_out_when_shards_are_made(drawings: Path, tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_left_out_of_shards(drawings: Path, tmp_path: Path) -> None:
     shutil.copytree(drawings, tmp_path / "photos")
     (tmp_path / "photos/train/cats/broken.jpg").write_bytes(b"\xff\xd8 no picture")
     made = run_here("training", "shard", "--data", tmp_path / "photos", "--out", tmp_path / "shards")
@@ -146,7 +146,7 @@ def test_views_are_those_of_the_folder_in_either_order(drawings: Path, shards: P
 
 @settings(max_examples=40, deadline=None)
 @given(batch_size=st.integers(8, 40), processes=st.integers(1, 4), seed=st.integers(0, 5))
-def test_a_streamed_epoch_has_every_image_once_and_every_process_its_part(
+def test_a_streamed_epoch_has_every_image_once_over_all_processes(
     shards: Path, batch_size: int, processes: int, seed: int
 ) -> None:
     source = source_of(shards, max_held_bytes=0)
@@ -189,13 +189,13 @@ def change(folder: Path, **values: object) -> None:
         (lambda folder: change(folder, shards=[{"file": "../x.tar", "bytes": 1, "sha256": ""}]), "a name like"),
     ],
 )
-def test_damaged_shards_are_refused(damage, complaint: str, copied: Path) -> None:
+def test_damaged_shards_are_rejected(damage, complaint: str, copied: Path) -> None:
     damage(copied)
     with pytest.raises(DataError, match=complaint):
         load_index(copied).read_shard("train-000000.tar")
 
 
-def test_a_shard_that_holds_other_images_is_refused_even_if_its_own_hash_is_correct(copied: Path) -> None:
+def test_a_shard_with_other_images_is_rejected_even_if_its_own_hash_is_correct(copied: Path) -> None:
     path = copied / "shards.json"
     facts = json.loads(path.read_text())
     shard = bytearray((copied / "train-000000.tar").read_bytes())
@@ -209,7 +209,7 @@ def test_a_shard_that_holds_other_images_is_refused_even_if_its_own_hash_is_corr
 
 
 @pytest.mark.parametrize(("place", "value"), [(0, "../../out.jpg"), (3, -1), (3, 10**9), (4, 10**12)])
-def test_an_index_whose_images_lie_outside_their_shard_is_refused(place: int, value: object, copied: Path) -> None:
+def test_an_index_whose_images_lie_outside_their_shard_is_rejected(place: int, value: object, copied: Path) -> None:
     path = copied / "shards.json"
     facts = json.loads(path.read_text())
     facts["shards"][0]["photos"][0][place] = value
@@ -219,7 +219,7 @@ def test_an_index_whose_images_lie_outside_their_shard_is_refused(place: int, va
 
 
 class Ranges(SimpleHTTPRequestHandler):
-    """A file server that knows ranges, as object storage does, or none."""
+    """A file server with range requests, as object storage has them, or without."""
 
     ranges = True
 
@@ -251,7 +251,7 @@ def served(shards: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_shards_behind_a_url_are_read_as_if_they_were_here(
+def test_shards_behind_a_url_are_read_like_local_ones(
     served: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "shards.json").write_bytes((shards / "shards.json").read_bytes())

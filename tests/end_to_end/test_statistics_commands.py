@@ -84,7 +84,7 @@ def test_stats_of_a_window_of_time(models: Path, tmp_path: Path) -> None:
         assert "expected calibration error" in shown.stdout
         turned = run("serving", "stats", "--since", "1h", "--until", "2h", "--server", address)
         assert turned.returncode == 1
-        assert "is not before end_time" in turned.stderr
+        assert "must be before end_time" in turned.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--since", "yesterday"], ["--watch", "--since", "1h"], ["--interval", "0"]])

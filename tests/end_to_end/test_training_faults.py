@@ -1,4 +1,4 @@
-"""What breaks while a fit runs: the disk fills up, a process is killed at the last moment."""
+"""Faults during a fit: a full disk, a process killed at the last moment."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ RECIPE = Recipe(
 
 
 def killed_while(moment: str, *arguments: str) -> int:
-    """`python -m training arguments…`, which dies at a moment."""
+    """`python -m training arguments…`, killed at a moment."""
     place = {"writing the model": (fit, "write_model"), "taking its place": (run_folder, "_put_in_place")}[moment]
     setattr(*place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     return main_of("training", *arguments)
@@ -35,7 +35,7 @@ def killed_while(moment: str, *arguments: str) -> int:
 
 @pytest.fixture
 def arguments(drawings: Path, tmp_path: Path) -> list[str]:
-    """Of a fit that saves a checkpoint after each epoch."""
+    """The arguments of a fit that saves a checkpoint after each epoch."""
     RECIPE.save(tmp_path / "recipe.yaml")
     named = {"recipe": tmp_path / "recipe.yaml", "data": drawings, "run": tmp_path / "run", "cache": tmp_path / "cache"}
     options = [word for name, value in named.items() for word in (f"--{name}", str(value))]
@@ -44,7 +44,7 @@ def arguments(drawings: Path, tmp_path: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """The weights that a fit ends with if nothing happens."""
+    """The final weights of an undisturbed fit."""
     folder = tmp_path_factory.mktemp("undisturbed")
     RECIPE.save(folder / "recipe.yaml")
     options = ("--recipe", folder / "recipe.yaml", "--data", drawings, "--run", folder / "run", "--cache", folder)
@@ -59,7 +59,7 @@ def same(folder: Path, weights: dict[str, np.ndarray]) -> bool:
 
 
 @pytest.mark.parametrize("moment", ["writing the model", "taking its place"])
-def test_a_fit_killed_while_it_writes_the_run_ends_the_same_when_resumed(
+def test_a_fit_killed_while_it_writes_the_run_gives_the_same_result_when_resumed(
     moment: str, arguments: list[str], tmp_path: Path, undisturbed: dict[str, np.ndarray]
 ) -> None:
     killed = WarmProcess(killed_while, moment, *arguments).finish()
@@ -72,7 +72,7 @@ def test_a_fit_killed_while_it_writes_the_run_ends_the_same_when_resumed(
     assert not partial_folder(tmp_path / "run").exists()
 
 
-def test_a_disk_that_fills_up_when_the_report_is_written_costs_no_training(
+def test_a_disk_that_fills_up_while_the_report_is_written_loses_no_training(
     arguments: list[str], tmp_path: Path, undisturbed: dict[str, np.ndarray]
 ) -> None:
     killed = WarmProcess(killed_while, "taking its place", *arguments).finish()

@@ -1,4 +1,4 @@
-"""New model versions while the server serves: nobody who calls notices, whatever the new version is like.
+"""New model versions while the server serves: no request fails, whether the new version is good or bad.
 
 PAWSERVE_RELOADS is how many follow each other under load.
 """
@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +22,11 @@ from serving.client import Client, ClientError
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from tests.support.bundles import write_bundle
 from tests.support.images import encoded
-from tests.support.servers import cold_server
-from tests.support.waiting import eventually
+from tests.support.servers import cold_server, observed_server
+from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 RELOADS = int(os.environ.get("PAWSERVE_RELOADS", "20"))
-LONG_S = 300.0
-"""Longer than anything here takes."""
 
 
 def states(client: Client) -> dict[str, str]:
@@ -45,16 +42,16 @@ def resident_kib(server: subprocess.Popen[str]) -> int:
 
 
 class Load:
-    """Callers that ask all the time; what they were told, by version, and what failed."""
+    """Clients that send requests continuously; their answers by version, and their failures."""
 
-    def __init__(self, address: str, callers: int = 4) -> None:
+    def __init__(self, address: str, clients: int = 4) -> None:
         self.answers: Counter[str] = Counter()
         self.failures: list[BaseException] = []
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(address,)) for _ in range(callers)]
+        self._threads = [threading.Thread(target=self._classify, args=(address,)) for _ in range(clients)]
 
-    def _ask(self, address: str) -> None:
-        with Client(address, timeout_s=LONG_S) as client:
+    def _classify(self, address: str) -> None:
+        with Client(address, timeout_s=LIMIT_S) as client:
             while not self._stop.is_set():
                 try:
                     answer = client.classify([RED, RED], views=2)
@@ -72,7 +69,7 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(LONG_S)
+            thread.join(LIMIT_S)
 
 
 @pytest.fixture
@@ -83,16 +80,16 @@ def models(tmp_path: Path) -> Path:
 
 @contextmanager
 def server(models: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], Client, str]]:
-    """A server that looks for versions when it is told to."""
+    """A server that scans its model folder on SIGHUP only."""
     state = models.parent / "state"
     with (
         cold_server(models, state, "--poll-seconds", "0", *arguments) as (process, address),
-        Client(address, timeout_s=LONG_S) as client,
+        Client(address, timeout_s=LIMIT_S) as client,
     ):
         yield process, client, address
 
 
-def test_reloads_under_load_fail_no_request_and_keep_no_memory(models: Path) -> None:
+def test_reloads_under_load_fail_no_request_and_leak_no_memory(models: Path) -> None:
     with server(models) as (process, client, address), Load(address) as load:
         memory_kib: list[int] = []
         for version in range(2, RELOADS + 2):
@@ -123,7 +120,7 @@ def half_copied(models: Path) -> Iterator[None]:
     graph.write_bytes(whole)
 
 
-def test_a_version_that_is_copied_while_the_server_looks_is_served_once_it_is_whole(models: Path) -> None:
+def test_a_version_that_is_scanned_while_it_is_copied_is_served_once_it_is_complete(models: Path) -> None:
     with server(models) as (process, client, address), Load(address) as load:
         with half_copied(models):
             process.send_signal(signal.SIGHUP)
@@ -158,7 +155,7 @@ BAD = {
 }
 
 
-def test_a_bad_version_is_refused_with_the_reason_and_the_old_one_goes_on(models: Path) -> None:
+def test_a_bad_version_fails_to_load_with_the_reason_and_the_old_one_stays(models: Path) -> None:
     with server(models) as (process, client, _):
         for old, (spoil, reason) in zip(range(1, 100, 2), BAD.values(), strict=False):
             good, bad, next_good = (f"models/colours/versions/{version}" for version in (old, old + 1, old + 2))
@@ -169,12 +166,12 @@ def test_a_bad_version_is_refused_with_the_reason_and_the_old_one_goes_on(models
             assert states(client)[good] == "READY"
             assert reason in {model.name: model.state_reason for model in client.list_models()}[bad]
             assert client.classify([RED], model="models/colours").model == good
-            write_bundle(models, version=old + 2)  # the bad one does not stand in the way of the next
+            write_bundle(models, version=old + 2)  # the bad one does not prevent the next
             process.send_signal(signal.SIGHUP)
             assert eventually(lambda next_good=next_good: states(client).get(next_good) == "READY")
 
 
-def test_classes_that_the_statistics_know_otherwise_are_refused(models: Path) -> None:
+def test_a_version_with_other_classes_than_the_statistics_have_fails_to_load(models: Path) -> None:
     with server(models, "--keep-versions", 2) as (process, client, _):
         write_bundle(models, version=2)
         process.send_signal(signal.SIGHUP)
@@ -188,7 +185,7 @@ def test_classes_that_the_statistics_know_otherwise_are_refused(models: Path) ->
         assert client.classify([RED], model="models/colours").model == "models/colours/versions/2"
 
 
-def test_a_version_whose_folder_is_gone_is_replaced_by_the_newest_that_is_there_or_goes_on(models: Path) -> None:
+def test_a_version_whose_folder_is_removed_is_replaced_by_the_newest_that_is_there_or_stays(models: Path) -> None:
     write_bundle(models, version=2)
     with server(models) as (process, client, address), Load(address) as load:
         assert states(client) == {"models/colours/versions/2": "READY"}
@@ -200,7 +197,7 @@ def test_a_version_whose_folder_is_gone_is_replaced_by_the_newest_that_is_there_
         write_bundle(models, "shapes", 1)
         process.send_signal(signal.SIGHUP)
         assert eventually(lambda: states(client).get("models/shapes/versions/1") == "READY")
-        # two names are served now, so callers must name one
+        # two names are served now, so clients must name one
         assert client.classify([RED], model="models/colours").model == "models/colours/versions/1"
         assert client.classify([RED], model="models/shapes").model == "models/shapes/versions/1"
     assert {getattr(error, "reason", error) for error in load.failures} <= {"MODEL_AMBIGUOUS"}
@@ -235,7 +232,7 @@ def test_pinned_versions_and_names_are_served_together_and_pins_stay(models: Pat
             assert gone.status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def test_new_versions_are_found_without_being_told(models: Path) -> None:
+def test_new_versions_are_found_by_polling(models: Path) -> None:
     with (
         cold_server(models, models.parent / "state", "--poll-seconds", "0.1") as (_, address),
         Client(address) as client,
@@ -248,23 +245,23 @@ def test_a_request_that_began_with_the_old_version_is_answered_by_it(tmp_path: P
     models = tmp_path / "models"
     write_bundle(models, version=1, slowness=40)
     answers: list[str] = []
-    with server(models, "--instances", 1) as (process, client, address):
+    with (
+        observed_server(tmp_path, "--poll-seconds", 0, "--instances", 1) as server,
+        Client(server.address, timeout_s=LIMIT_S) as client,
+    ):
 
-        def ask() -> None:
-            with Client(address, timeout_s=LONG_S) as other:
+        def classify() -> None:
+            with Client(server.address, timeout_s=LIMIT_S) as other:
                 answers.append(other.classify([RED], views=8).model)
 
-        asking = threading.Thread(target=ask)
-        asking.start()
-        time.sleep(0.2)
+        thread = threading.Thread(target=classify)
+        thread.start()
+        in_flight = {"model": "colours", "version": "1"}
+        assert eventually(lambda: bool(answers) or bool(server.metric("pawserve_rows_in_flight", **in_flight)))
         write_bundle(models, version=2)
-        process.send_signal(signal.SIGHUP)
+        server.process.send_signal(signal.SIGHUP)
         assert eventually(lambda: states(client).get("models/colours/versions/2") == "READY")
-        if not answers:
-            assert states(client)["models/colours/versions/1"] == "DRAINING"
         assert client.classify([RED]).model == "models/colours/versions/2"
-        asking.join(LONG_S)
+        thread.join(LIMIT_S)
         assert eventually(lambda: "models/colours/versions/1" not in states(client))
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.wait() == 0
     assert answers == ["models/colours/versions/1"]

@@ -1,4 +1,4 @@
-"""Activations on disk: found again, never wrong, whatever dies."""
+"""The activation store: rows are found by key, also after crashes."""
 
 import hashlib
 from pathlib import Path
@@ -24,7 +24,7 @@ def row(number: int, width: int = 5) -> NDArray[np.float32]:
     return np.full(width, number, np.float32)
 
 
-def test_rows_are_found_by_key_by_this_and_by_later_processes(tmp_path: Path) -> None:
+def test_rows_are_found_by_key_in_this_and_in_later_processes(tmp_path: Path) -> None:
     store = ActivationStore(tmp_path, 5)
     assert store.find([key(1)]).tolist() == [-1]
     store.append([key(n) for n in range(100)], np.stack([row(n) for n in range(100)]))
@@ -34,7 +34,7 @@ def test_rows_are_found_by_key_by_this_and_by_later_processes(tmp_path: Path) ->
         assert reader.rows[rows[[0, 2, 3]], 0].tolist() == [7, 99, 0]
 
 
-def test_a_crash_between_rows_and_keys_loses_only_what_was_being_added(tmp_path: Path) -> None:
+def test_a_crash_between_rows_and_keys_loses_only_the_rows_being_added(tmp_path: Path) -> None:
     fill(tmp_path, [1, 2])
     with (tmp_path / "rows.f32").open("ab") as rows:
         rows.write(b"\0" * 33)  # a row and a bit, without keys
@@ -47,7 +47,7 @@ def test_a_crash_between_rows_and_keys_loses_only_what_was_being_added(tmp_path:
     assert ActivationStore(tmp_path, 5).find([key(1), key(2), key(3), key(4)]).tolist() == [0, 1, 2, -1]
 
 
-def test_rows_of_another_width_are_refused(tmp_path: Path) -> None:
+def test_rows_of_another_width_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"shape \(1, 4\); 1 keys need \(1, 5\)"):
         ActivationStore(tmp_path, 5).append([key(1)], row(1, 4)[None])
 

@@ -1,4 +1,4 @@
-"""What would be answered too late is refused, as far as the pace of the last seconds tells."""
+"""Requests that would be answered after their deadline are refused, by the pace of the last seconds."""
 
 import random
 from collections import deque
@@ -21,7 +21,7 @@ def clock() -> list[float]:
 
 
 def busy(clock: list[float], *, row_s: float = 0.1, rows: int = 20) -> Admission:
-    """One that has answered a row each `row_s` for a while, and has `rows` of the greedy caller's in flight."""
+    """One that has answered a row each `row_s` for a while, and has `rows` of the greedy client's in flight."""
     admission = Admission(1000, lambda: clock[0])
     for _ in range(30):
         admission.enter(GREEDY, 1, 10.0)
@@ -32,7 +32,7 @@ def busy(clock: list[float], *, row_s: float = 0.1, rows: int = 20) -> Admission
     return admission
 
 
-def test_what_fits_before_its_deadline_is_taken_and_what_does_not_is_refused_with_a_delay(clock: list[float]) -> None:
+def test_what_fits_before_its_deadline_is_admitted_and_the_rest_refused_with_a_delay(clock: list[float]) -> None:
     admission = busy(clock)
     assert admission.enter(GREEDY, 1, 3.0) == pytest.approx(2.1)
     with pytest.raises(QueueFull, match="deadline is in 1 s") as caught:
@@ -41,17 +41,27 @@ def test_what_fits_before_its_deadline_is_taken_and_what_does_not_is_refused_wit
     admission.enter(GREEDY, 1, None)
 
 
+def test_a_full_queue_is_retried_when_half_of_it_is_done(clock: list[float]) -> None:
+    admission = Admission(1, lambda: clock[0])
+    for _ in range(100):
+        admission.answered(1, 0.5, 0.0, waiting=False)
+    admission.enter(GREEDY, 1, None)
+    with pytest.raises(QueueFull, match="1 views are in flight") as caught:
+        admission.enter(POLITE, 1, None)
+    assert caught.value.retry_after_s == pytest.approx(0.25, rel=0.01)
+
+
 def test_only_what_is_served_before_counts(clock: list[float]) -> None:
     assert busy(clock).enter(POLITE, 1, 1.0) == pytest.approx(0.2)
 
 
-def test_before_anything_is_known_all_are_taken(clock: list[float]) -> None:
+def test_before_anything_is_known_all_are_admitted(clock: list[float]) -> None:
     admission = Admission(1000, lambda: clock[0])
     admission.enter(GREEDY, 500, None)
     assert admission.enter(GREEDY, 1, 0.001) == 0
 
 
-def test_alone_one_is_taken_however_short_its_time(clock: list[float]) -> None:
+def test_a_single_request_is_admitted_however_short_its_deadline(clock: list[float]) -> None:
     admission = busy(clock, rows=1)
     admission.leave(GREEDY, 1)
     admission.enter(GREEDY, 1, 0.01)
@@ -69,11 +79,11 @@ def test_a_pace_that_slows_down_while_a_request_waits_does_not_make_it_late(cloc
     assert 2.0 < took_s < 3.0
 
 
-def test_expectations_that_were_too_short_make_it_careful_and_right_ones_bold_again(clock: list[float]) -> None:
+def test_estimates_that_were_too_short_widen_the_margin_and_correct_ones_narrow_it(clock: list[float]) -> None:
     admission = busy(clock)
     for _ in range(20):
         admission.answered(1, 3.1, 2.1, waiting=False)
-    for _ in range(60):  # a few dozen right ones are no reason to be bold: it was known late how wrong the others were
+    for _ in range(60):  # a few dozen correct ones do not: errors are known late
         admission.answered(1, 2.1, 2.1, waiting=False)
     with pytest.raises(QueueFull):
         admission.enter(GREEDY, 1, 3.0)
@@ -82,7 +92,7 @@ def test_expectations_that_were_too_short_make_it_careful_and_right_ones_bold_ag
     admission.enter(GREEDY, 1, 3.0)
 
 
-def test_what_was_learned_is_forgotten_after_some_seconds(clock: list[float]) -> None:
+def test_errors_are_forgotten_after_some_seconds(clock: list[float]) -> None:
     admission = busy(clock)
     for _ in range(20):
         admission.answered(1, 3.1, 2.1, waiting=False)
@@ -92,14 +102,14 @@ def test_what_was_learned_is_forgotten_after_some_seconds(clock: list[float]) ->
     admission.enter(GREEDY, 1, 3.0)
 
 
-def test_one_that_took_long_among_many_is_no_reason_to_refuse(clock: list[float]) -> None:
+def test_a_single_slow_request_does_not_widen_the_margin(clock: list[float]) -> None:
     admission = busy(clock)
     for number in range(100):
         admission.answered(1, 12.1 if number == 50 else 2.1, 2.1, waiting=False)
     admission.enter(GREEDY, 1, 3.0)
 
 
-def test_callers_that_gave_up_make_it_careful_too(clock: list[float]) -> None:
+def test_cancelled_requests_widen_the_margin_too(clock: list[float]) -> None:
     admission = busy(clock)
     for _ in range(20):
         admission.given_up(3.1, 2.1)
@@ -117,8 +127,8 @@ def test_the_pace_follows_a_change(clock: list[float]) -> None:
 
 
 @dataclass(eq=False)
-class Asking:
-    """One request."""
+class Pending:
+    """One request in flight."""
 
     entered: float
     expected_s: float
@@ -135,9 +145,9 @@ class Overload:
         self._row_s = row_s
         self._deadline_s = deadline_s
         self._admission = Admission(10_000, lambda: clock[0])
-        self._queue: deque[Asking] = deque()
-        self._computing: list[Asking] = []
-        self._events: list[tuple[float, int, str, Asking | None]] = []
+        self._queue: deque[Pending] = deque()
+        self._computing: list[Pending] = []
+        self._events: list[tuple[float, int, str, Pending | None]] = []
         self._number = 0
 
     def run(self, seconds: float) -> None:
@@ -145,7 +155,7 @@ class Overload:
         slow_until = slow_from = self._clock[0]
         self._at(self._clock[0], "arrives")
         while self._events:
-            self._clock[0], _, event, asking = heappop(self._events)
+            self._clock[0], _, event, pending = heappop(self._events)
             now = self._clock[0]
             if now >= slow_until:  # other programs come and go
                 slow_from = now + self._rng.uniform(0.1, 2.0)
@@ -153,8 +163,8 @@ class Overload:
             if event == "arrives" and now < end:
                 self._at(now + self._rng.expovariate(3 / self._row_s), "arrives")
                 self._arrive()
-            elif asking and not asking.ended:
-                self._end(asking, in_time=False)
+            elif pending and not pending.ended:
+                self._end(pending, in_time=False)
             elif event == "computed":
                 for each in self._computing:
                     if not each.ended:
@@ -163,40 +173,40 @@ class Overload:
             if not self._computing:
                 self._compute(2.2 if now >= slow_from else 1.0)
 
-    def _at(self, when: float, event: str, asking: Asking | None = None) -> None:
+    def _at(self, when: float, event: str, pending: Pending | None = None) -> None:
         self._number += 1
-        heappush(self._events, (when, self._number, event, asking))
+        heappush(self._events, (when, self._number, event, pending))
 
     def _arrive(self) -> None:
         try:
             expected_s = self._admission.enter(GREEDY, 1, self._deadline_s)
         except QueueFull:
             return
-        self._queue.append(Asking(self._clock[0], expected_s))
+        self._queue.append(Pending(self._clock[0], expected_s))
         self._at(self._clock[0] + self._deadline_s, "expires", self._queue[-1])
 
     def _compute(self, slowness: float) -> None:
         while self._queue and len(self._computing) < 4:
-            asking = self._queue.popleft()
-            if not asking.ended:
-                self._computing.append(asking)
+            pending = self._queue.popleft()
+            if not pending.ended:
+                self._computing.append(pending)
         if self._computing:
             self._at(self._clock[0] + len(self._computing) * self._row_s * slowness, "computed")
 
-    def _end(self, asking: Asking, *, in_time: bool) -> None:
-        asking.ended = True
-        took_s = self._clock[0] - asking.entered
+    def _end(self, pending: Pending, *, in_time: bool) -> None:
+        pending.ended = True
+        took_s = self._clock[0] - pending.entered
         self._admission.leave(GREEDY, 1)
         if in_time:
             self.answered += 1
-            self._admission.answered(1, took_s, asking.expected_s, waiting=bool(self._queue))
+            self._admission.answered(1, took_s, pending.expected_s, waiting=bool(self._queue))
         else:
             self.late += 1
-            self._admission.given_up(took_s, asking.expected_s)
+            self._admission.given_up(took_s, pending.expected_s)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_while_the_machine_is_busy_with_others_by_turns_nearly_all_that_is_accepted_is_in_time(
+def test_while_other_programs_slow_the_machine_at_times_nearly_all_admitted_requests_are_in_time(
     clock: list[float], seed: int
 ) -> None:
     overload = Overload(clock, seed)

@@ -1,11 +1,11 @@
-"""A worker keeps to its CPU while there is much to do, unless somebody else uses it."""
+"""A worker is bound to its CPU while images queue, unless another process uses the CPU."""
 
 from collections.abc import Collection
 
 import pytest
 
 import serving.batching.affinity
-from serving.batching.affinity import FIRST_LEAVE_S, LONGEST_LEAVE_S, CpuAffinity
+from serving.batching.affinity import FIRST_LEAVE_S, MAX_LEAVE_S, CpuAffinity
 
 ALL, OWN = {3, 5}, {5}
 
@@ -48,14 +48,14 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> Thread:
     return thread
 
 
-def test_it_keeps_to_its_cpu_while_work_waits_and_only_then(thread: Thread) -> None:
+def test_it_is_bound_while_work_queues_and_only_then(thread: Thread) -> None:
     assert thread.work(queueing=False) == ALL
     assert [thread.work(queueing=True) for _ in range(100)] == [OWN] * 100
     assert thread.work(queueing=False) == ALL
     assert thread.moves == 2
 
 
-def test_it_leaves_a_cpu_that_another_process_uses_and_comes_back_later_each_time(thread: Thread) -> None:
+def test_it_leaves_a_cpu_that_another_process_uses_for_longer_each_time(thread: Thread) -> None:
     turns = [thread.work(queueing=True, share=0.3) for _ in range(2)]
     assert turns == [OWN, ALL]
     waited = []
@@ -64,10 +64,10 @@ def test_it_leaves_a_cpu_that_another_process_uses_and_comes_back_later_each_tim
         while thread.work(queueing=True, share=0.3) == ALL:
             pass
         waited.append(round(thread.now - left))
-    assert waited == [min(FIRST_LEAVE_S * 2**time, LONGEST_LEAVE_S) for time in range(10)]
+    assert waited == [min(FIRST_LEAVE_S * 2**time, MAX_LEAVE_S) for time in range(10)]
 
 
-def test_a_moment_s_neighbour_is_forgotten(thread: Thread) -> None:
+def test_a_process_that_used_the_cpu_briefly_is_forgotten(thread: Thread) -> None:
     for _ in range(3):
         while thread.work(queueing=True, share=0.2) == OWN:
             pass
@@ -79,7 +79,7 @@ def test_a_moment_s_neighbour_is_forgotten(thread: Thread) -> None:
             assert thread.work(queueing=True) == OWN
 
 
-def test_a_single_slow_turn_moves_nothing(thread: Thread) -> None:
+def test_one_slow_turn_changes_nothing(thread: Thread) -> None:
     for _ in range(20):
         assert thread.work(queueing=True) == OWN
     assert thread.work(queueing=True, share=0.4) == OWN

@@ -1,4 +1,4 @@
-"""Augmentation: what it does to an image, and that a seed decides it."""
+"""Augmentation: its effects, and that they depend on the seed alone."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,9 @@ def canvas() -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["side-on", "top-down"])
-def test_a_seed_decides_the_view_and_draws_nothing_from_the_process(kind: str, canvas: np.ndarray) -> None:
+def test_a_view_depends_on_the_seed_and_leaves_the_random_state_of_the_process_unchanged(
+    kind: str, canvas: np.ndarray
+) -> None:
     view = augmentation(kind, 48)  # type: ignore[arg-type]
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -27,12 +29,12 @@ def test_a_seed_decides_the_view_and_draws_nothing_from_the_process(kind: str, c
     assert not np.array_equal(first, other)
 
 
-def test_without_augmentation_it_is_what_validation_looks_at(canvas: np.ndarray) -> None:
+def test_without_augmentation_the_view_is_that_of_validation(canvas: np.ndarray) -> None:
     assert np.array_equal(augmentation("none", 48)(canvas, 3), canvas[8:56, 8:56])
 
 
 @pytest.mark.parametrize("kind", ["side-on", "top-down"])
-def test_borders_are_reflected_never_black(kind: str) -> None:
+def test_borders_are_reflected_and_not_black(kind: str) -> None:
     canvas = np.full((64, 64, 3), 128, np.uint8)
     view = augmentation(kind, 64)  # type: ignore[arg-type]
     for seed in range(60):
@@ -50,7 +52,7 @@ def test_side_on_images_stay_upright_and_are_mirrored_half_of_the_time() -> None
     assert 70 <= mirrored <= 130
 
 
-def test_top_down_images_are_seen_in_all_eight_ways() -> None:
+def test_top_down_images_are_turned_and_mirrored_in_all_eight_ways() -> None:
     canvas = np.zeros((64, 64, 3), np.uint8)
     canvas[:32, :, 0] = 200
     canvas[:, :32, 1] = 200

@@ -46,7 +46,9 @@ def test_without_a_gpu_auto_takes_the_cpu_and_says_so(bundle: Bundle, no_gpu: No
 
 
 @pytest.mark.parametrize("asked", ["cuda", "tensorrt"])
-def test_without_cuda_what_was_asked_for_is_refused_with_the_package(bundle: Bundle, no_gpu: None, asked: str) -> None:
+def test_without_cuda_an_engine_that_was_asked_for_fails_with_the_package_to_install(
+    bundle: Bundle, no_gpu: None, asked: str
+) -> None:
     with pytest.raises(BundleError, match=rf"--engine {asked} .*pawserve\[gpu\]"):
         choose_engine(bundle, asked, None)
 
@@ -93,7 +95,7 @@ def other_gpu(gpu: FakeGpu, folder: Path) -> None:
         (other_gpu, r"some for Tesla T4 .*python -m export engine .*--precision fp16"),
     ],
 )
-def test_a_tensorrt_that_cannot_be_had_is_refused_and_auto_says_why_it_took_the_cpu(
+def test_a_tensorrt_engine_that_cannot_be_used_fails_and_auto_reports_why_it_took_the_cpu(
     bundle: Bundle, engines: Path, fake_gpu: FakeGpu, change: Callable[[FakeGpu, Path], None], complaint: str
 ) -> None:
     change(fake_gpu, fake_gpu.write_engine(engines, bundle.manifest.artifacts[0].sha256, "fp32", max_batch=4))
@@ -112,7 +114,7 @@ def test_too_little_memory_on_the_gpu_is_a_refusal(bundle: Bundle, engines: Path
     assert fake_gpu.allocated == {}
 
 
-def test_cuda_that_onnx_runtime_lacks_or_cannot_load_is_refused(
+def test_cuda_that_onnx_runtime_lacks_or_cannot_load_is_an_error(
     bundle: Bundle, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BundleError, match="this ONNX Runtime has no CUDA.*onnxruntime-gpu"):

@@ -9,7 +9,7 @@ from training.evaluation.temperature import HIGHEST, LOWEST, cross_fitted, fit_t
 
 
 def draw(n: int, k: int, *, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits that are right as often as softmax(logits / temperature) says."""
+    """Logits that are correct as often as softmax(logits / temperature) says."""
     rng = np.random.default_rng(seed)
     logits = (3 * rng.normal(size=(n, k))).astype(np.float32)
     cumulative = softmax(logits, temperature).cumsum(1)
@@ -28,7 +28,7 @@ def test_metrics_agree_with_scikit_learn() -> None:
     assert metrics.brier.value == pytest.approx(2 * brier_score_loss(labels, probabilities[:, 1]), rel=1e-5)
 
 
-def test_intervals_hold_the_value_and_narrow_with_more_images() -> None:
+def test_intervals_contain_the_value_and_narrow_with_more_images() -> None:
     widths = []
     for n in (100, 10_000, 30_000):
         logits, labels = draw(n, 3, temperature=1.0)
@@ -51,7 +51,7 @@ def test_the_temperature_that_made_the_labels_is_found(temperature: float) -> No
     assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
 
 
-def test_a_network_without_mistakes_is_not_told_to_be_infinitely_sure() -> None:
+def test_the_temperature_of_a_network_without_mistakes_is_bounded() -> None:
     logits = np.array([[3, 0], [0, 3]], np.float32)
     assert fit_temperature(logits, np.array([0, 1])) == pytest.approx(LOWEST)
     assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(HIGHEST)
@@ -69,6 +69,6 @@ def test_softmax_survives_large_logits() -> None:
     assert softmax(np.array([[1e4, 0, -1e4]], np.float32)).tolist() == [[1.0, 0.0, 0.0]]
 
 
-def test_nothing_to_measure_is_refused() -> None:
+def test_an_empty_set_of_images_is_rejected() -> None:
     with pytest.raises(ValueError, match="no images"):
         measure(np.empty((0, 2), np.float32), np.empty(0, np.int64))

@@ -1,4 +1,4 @@
-"""The order is fair to callers, whatever each of them asks for."""
+"""The queue and the quotas are fair to clients, whatever each of them requests."""
 
 import threading
 from queue import Empty
@@ -24,14 +24,14 @@ def drain(order: FairOrder[str]) -> list[str]:
 GREEDY, POLITE = ClientIdentity("greedy", "a"), ClientIdentity("polite", "b")
 
 
-def test_one_caller_is_served_in_its_order() -> None:
+def test_one_client_is_served_in_its_order() -> None:
     order: FairOrder[str] = FairOrder()
     for number in range(5):
         order.put(str(number), GREEDY, 1 + number % 3)
     assert drain(order) == list("01234")
 
 
-def test_who_comes_late_with_little_waits_for_no_more_than_that_of_others() -> None:
+def test_a_small_request_of_a_new_client_waits_for_about_its_own_cost_of_others() -> None:
     order: FairOrder[str] = FairOrder()
     for number in range(200):
         order.put(f"greedy {number}", GREEDY, 1)
@@ -41,7 +41,7 @@ def test_who_comes_late_with_little_waits_for_no_more_than_that_of_others() -> N
     assert "polite" in (order.take(), order.take())
 
 
-def test_rows_count_and_not_pictures() -> None:
+def test_rows_count_and_not_images() -> None:
     order: FairOrder[str] = FairOrder()
     for number in range(40):
         order.put(f"greedy {number}", GREEDY, 16)
@@ -59,7 +59,7 @@ def test_more_connections_are_no_larger_share() -> None:
     assert drain(order)[:25].count("polite") == 10
 
 
-def test_connections_of_one_owner_share_what_it_has() -> None:
+def test_connections_of_one_owner_divide_its_share() -> None:
     order: FairOrder[str] = FairOrder()
     for _ in range(50):
         order.put("first", ClientIdentity("host", "1"), 1)
@@ -67,10 +67,10 @@ def test_connections_of_one_owner_share_what_it_has() -> None:
     assert "second" in drain(order)[:3]
 
 
-CALLERS = st.builds(ClientIdentity, st.sampled_from("abc"), st.sampled_from("123"))
+CLIENTS = st.builds(ClientIdentity, st.sampled_from("abc"), st.sampled_from("123"))
 
 
-@given(st.lists(st.one_of(st.tuples(CALLERS, st.integers(1, 64)), st.none()), max_size=200))
+@given(st.lists(st.one_of(st.tuples(CLIENTS, st.integers(1, 64)), st.none()), max_size=200))
 def test_everything_comes_out_once_and_each_connection_s_in_its_order(
     actions: list[tuple[ClientIdentity, int] | None],
 ) -> None:
@@ -86,8 +86,8 @@ def test_everything_comes_out_once_and_each_connection_s_in_its_order(
     while order:
         taken.append(order.take())
     assert sorted(taken, key=lambda item: item[1]) == put
-    for caller in {caller for caller, _ in put}:
-        assert [item for item in taken if item[0] == caller] == [item for item in put if item[0] == caller]
+    for client in {client for client, _ in put}:
+        assert [item for item in taken if item[0] == client] == [item for item in put if item[0] == client]
 
 
 @given(st.lists(st.integers(1, 16), min_size=30, max_size=60), st.lists(st.integers(1, 16), min_size=30, max_size=60))
@@ -95,9 +95,9 @@ def test_while_both_have_work_neither_gets_more_than_the_other_but_for_the_large
     costs: list[int], other_costs: list[int]
 ) -> None:
     order: FairOrder[tuple[str, int]] = FairOrder()
-    for caller, each in ((GREEDY, costs), (POLITE, other_costs)):
+    for client, each in ((GREEDY, costs), (POLITE, other_costs)):
         for cost in each:
-            order.put((caller.owner, cost), caller, cost)
+            order.put((client.owner, cost), client, cost)
     left = {"greedy": len(costs), "polite": len(other_costs)}
     served = {"greedy": 0, "polite": 0}
     while all(left.values()):
@@ -130,58 +130,58 @@ def test_threads_get_everything_once_and_signals_after_what_came_before() -> Non
         queue.get_nowait()
 
 
-@given(st.lists(st.tuples(CALLERS, st.integers(1, 300)), max_size=100))
-def test_shares_never_exceed_the_limit_and_leave_room_for_a_newcomer(asked: list[tuple[ClientIdentity, int]]) -> None:
-    shares = Quotas(1000)
+@given(st.lists(st.tuples(CLIENTS, st.integers(1, 300)), max_size=100))
+def test_quotas_never_exceed_the_limit_and_admit_a_new_client(requests: list[tuple[ClientIdentity, int]]) -> None:
+    quotas = Quotas(1000)
     taken = []
-    for caller, amount in asked:
-        if shares.admits(caller, amount):
-            shares.take(caller, amount)
-            taken.append((caller, amount))
-    assert shares.total == sum(amount for _, amount in taken) <= 1000
-    for caller, amount in taken:
-        shares.give_back(caller, amount)
-    assert shares.total == 0
-    assert shares.admits(POLITE, 1000)
+    for client, amount in requests:
+        if quotas.admits(client, amount):
+            quotas.take(client, amount)
+            taken.append((client, amount))
+    assert quotas.total == sum(amount for _, amount in taken) <= 1000
+    for client, amount in taken:
+        quotas.give_back(client, amount)
+    assert quotas.total == 0
+    assert quotas.admits(POLITE, 1000)
 
 
-def test_one_greedy_caller_takes_most_and_never_all() -> None:
-    shares = Quotas(1000)
+def test_one_greedy_client_gets_most_and_never_all() -> None:
+    quotas = Quotas(1000)
     for number in range(5000):
-        caller = ClientIdentity("greedy", str(number % 3))
-        if shares.admits(caller, 1):
-            shares.take(caller, 1)
-    assert 700 <= shares.total <= 850
-    assert shares.admits(POLITE, 64)
-    assert shares.admits(ClientIdentity("greedy", "a new connection"), 1)
+        client = ClientIdentity("greedy", str(number % 3))
+        if quotas.admits(client, 1):
+            quotas.take(client, 1)
+    assert 700 <= quotas.total <= 850
+    assert quotas.admits(POLITE, 64)
+    assert quotas.admits(ClientIdentity("greedy", "a new connection"), 1)
 
 
 def test_the_process_itself_may_take_all() -> None:
-    shares = Quotas(32)
+    quotas = Quotas(32)
     for _ in range(32):
-        assert shares.admits(INTERNAL_CLIENT, 1)
-        shares.take(INTERNAL_CLIENT, 1)
-    assert not shares.admits(INTERNAL_CLIENT, 1)
+        assert quotas.admits(INTERNAL_CLIENT, 1)
+        quotas.take(INTERNAL_CLIENT, 1)
+    assert not quotas.admits(INTERNAL_CLIENT, 1)
 
 
 def test_what_holds_nothing_is_given_back_in_any_order() -> None:
-    """Empty pictures have no bytes."""
-    shares = Quotas(32)
+    """Empty images have no bytes."""
+    quotas = Quotas(32)
     for amount in (0, 5, 0):
-        shares.take(POLITE, amount)
+        quotas.take(POLITE, amount)
     for amount in (5, 0, 0):
-        shares.give_back(POLITE, amount)
-    assert shares.total == 0
+        quotas.give_back(POLITE, amount)
+    assert quotas.total == 0
 
 
-def test_what_comes_before_counts_of_each_caller_no_more_than_of_oneself() -> None:
-    shares = Quotas(1000)
+def test_of_each_other_client_no_more_is_served_before_than_of_oneself() -> None:
+    quotas = Quotas(1000)
     for number in range(200):
-        shares.take(ClientIdentity("greedy", str(number)), 1)
-    shares.take(ClientIdentity("third", "x"), 3)
-    assert shares.before(POLITE, 1) == 3
-    assert shares.before(POLITE, 5) == 5 + 3 + 5
-    assert shares.before(ClientIdentity("greedy", "7"), 1) == 3 + 201
+        quotas.take(ClientIdentity("greedy", str(number)), 1)
+    quotas.take(ClientIdentity("third", "x"), 3)
+    assert quotas.before(POLITE, 1) == 3
+    assert quotas.before(POLITE, 5) == 5 + 3 + 5
+    assert quotas.before(ClientIdentity("greedy", "7"), 1) == 3 + 201
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,6 @@ def test_what_comes_before_counts_of_each_caller_no_more_than_of_oneself() -> No
         ("unix:", "unix:"),
     ],
 )
-def test_callers_without_names_are_told_apart_by_address(peer: str, owner: str) -> None:
+def test_clients_without_names_are_identified_by_address(peer: str, owner: str) -> None:
     assert client_identity(peer, "", ALL_ROLES) == ClientIdentity(owner, peer)
     assert client_identity(peer, "camera", ALL_ROLES).owner == "camera"

@@ -1,4 +1,4 @@
-"""Names of classes in plots: whatever the alphabet, no box and no formula."""
+"""Class names of any alphabet in plots."""
 
 import warnings
 
@@ -9,14 +9,14 @@ from serving.statistics.confusion import ConfusionMatrix
 from training.reports.plots import lettering, plot_confusion
 
 
-def test_names_that_a_font_here_has_stay_as_they_are() -> None:
+def test_names_that_an_installed_font_can_draw_are_unchanged() -> None:
     names = ["cats", "собаки", "كلاب", "café"]
     letters = lettering(names)
     assert letters.names == names
     assert letters.missing == 0
 
 
-def test_a_name_that_no_font_has_is_its_number() -> None:
+def test_a_name_that_no_font_can_draw_becomes_its_number() -> None:
     letters = lettering(["cats", "\U000f0000 dogs"])  # a code point that is nobody's
     assert letters.names == ["cats", "#1"]
     assert letters.missing == 1
@@ -30,7 +30,7 @@ def test_long_names_keep_their_beginning_and_end() -> None:
 
 
 @pytest.mark.parametrize("names", [("$x_{$", "a$b$c"), ("犬", "\U0001f436"), ("a" * 300, "b\nc")])
-def test_no_name_stops_the_plot_or_makes_it_complain(names: tuple[str, ...]) -> None:
+def test_any_name_can_be_plotted_without_warnings(names: tuple[str, ...]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         png = plot_confusion(ConfusionMatrix(names, np.eye(2, dtype=np.int64)))

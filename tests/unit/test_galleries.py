@@ -1,4 +1,4 @@
-"""The recipe's five galleries."""
+"""The five galleries of the report."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ LABELS = np.array([0, 0, 0, 1, 1, 1])
 CLASSES = ("cats", "dogs")
 
 
-def test_each_gallery_shows_what_its_title_says() -> None:
+def test_each_gallery_shows_the_images_of_its_title() -> None:
     galleries = {g.title: g.indices for g in choose_galleries(PROBABILITIES, LABELS, CLASSES, seed=0)}
     assert galleries == {
         "A few correct at random": [0, 1, 3],

@@ -1,4 +1,4 @@
-"""Finding images, classes and what to hold out."""
+"""Finding images and classes, and holding images out for validation."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ def read(folder: Path, *, fraction: float = 0.2, seed: int = 0) -> Split:
     return read_split(folder, valid_fraction=fraction, seed=seed)[0]
 
 
-def test_train_and_valid_folders_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_train_and_valid_folders_are_used_unchanged(tmp_path: Path) -> None:
     for side, count in (("train", 3), ("valid", 2)):
         for name in ("dogs", "cats"):
             for number in range(count):
@@ -29,7 +29,7 @@ def test_train_and_valid_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     assert [image.label for image in split.valid] == [0, 0, 1, 1]
 
 
-def test_one_folder_of_classes_is_split_class_by_class_and_the_same_way_every_time(tmp_path: Path) -> None:
+def test_one_folder_of_classes_is_split_by_class_and_reproducibly(tmp_path: Path) -> None:
     for name, count in (("cats", 50), ("dogs", 10), ("größere Hunde", 2)):
         for number in range(count):
             write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())
@@ -41,7 +41,7 @@ def test_one_folder_of_classes_is_split_class_by_class_and_the_same_way_every_ti
     assert not {image.path for image in split.train} & {image.path for image in split.valid}
 
 
-def test_the_split_does_not_depend_on_file_names_so_copies_stay_on_one_side(tmp_path: Path) -> None:
+def test_the_split_does_not_depend_on_file_names_so_copies_stay_in_one_part(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         for number in range(20):
             write(tmp_path, f"{name}/{number}.jpg", f"{name}{number}".encode())
@@ -89,7 +89,7 @@ def test_hidden_files_are_left_out_and_subfolders_searched(tmp_path: Path) -> No
         ),
     ],
 )
-def test_what_cannot_be_learned_from_is_refused_with_the_reason(
+def test_a_folder_that_cannot_be_trained_on_is_rejected_with_the_reason(
     tmp_path: Path, files: list[str], complaint: str
 ) -> None:
     for number, name in enumerate(files):
@@ -125,7 +125,7 @@ def test_image_read_notices_a_changed_file(tmp_path: Path) -> None:
         image.read()
 
 
-def test_what_is_hidden_is_no_image_however_deep_it_lies(tmp_path: Path) -> None:
+def test_hidden_files_are_left_out_at_any_depth(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         for number in range(3):
             write(tmp_path, f"{name}/deeper/{number}.jpg", f"{name} {number}".encode())
@@ -139,7 +139,7 @@ def test_what_is_hidden_is_no_image_however_deep_it_lies(tmp_path: Path) -> None
     assert len(split.train + split.valid) == 6
 
 
-def test_parts_of_a_data_set_by_other_names_are_not_taken_for_classes(tmp_path: Path) -> None:
+def test_parts_of_a_data_set_with_other_names_are_not_used_as_classes(tmp_path: Path) -> None:
     for side in ("Train", "Val"):
         for name in ("cats", "dogs"):
             write(tmp_path, f"{side}/{name}/0.jpg", f"{side} {name}".encode())
@@ -152,7 +152,7 @@ def test_parts_of_a_data_set_by_other_names_are_not_taken_for_classes(tmp_path: 
         read(tmp_path)
 
 
-def test_names_that_are_not_utf_8_are_refused_for_classes_and_left_out_for_images(tmp_path: Path) -> None:
+def test_class_names_that_are_not_utf_8_are_rejected_and_such_images_left_out(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         for number in range(3):
             write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())

@@ -1,4 +1,4 @@
-"""The fast path for plain JPEGs sees what Pillow sees, and leaves to Pillow what is not plain."""
+"""The fast path for plain JPEGs reads the same as Pillow, and leaves other files to Pillow."""
 
 import io
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from serving.image.headers import plain_size
 from serving.image.orientation import EXIF_ORIENTATION
 from tests.support.images import encoded, sample_image
 
-PICTURE = sample_image()
-PLAIN = encoded(PICTURE, "JPEG", quality=90)
+IMAGE = sample_image()
+PLAIN = encoded(IMAGE, "JPEG", quality=90)
 
 
 @pytest.mark.parametrize("options", [{}, {"optimize": True}, {"subsampling": 0}, {"comment": b"\xff\xe1\xff\xda"}])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_a_plain_file_has_pillow_s_size_and_pixels(mode: str, options: dict[str, object]) -> None:
-    data = encoded(PICTURE.convert(mode), "JPEG", quality=90, **options)
+def test_a_plain_file_has_the_size_and_pixels_that_pillow_reads(mode: str, options: dict[str, object]) -> None:
+    data = encoded(IMAGE.convert(mode), "JPEG", quality=90, **options)
     with Image.open(io.BytesIO(data)) as image:
         assert plain_size(data) == image.size
         np.testing.assert_array_equal(decode(data), np.asarray(image.convert("RGB")))
@@ -31,7 +31,7 @@ def test_a_plain_file_has_pillow_s_size_and_pixels(mode: str, options: dict[str,
 def with_exif() -> bytes:
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
-    return encoded(PICTURE, "JPEG", exif=exif)
+    return encoded(IMAGE, "JPEG", exif=exif)
 
 
 @pytest.mark.parametrize(
@@ -41,24 +41,24 @@ def with_exif() -> bytes:
         b"\xff\xd8",
         PLAIN[:100],
         with_exif(),
-        encoded(PICTURE, "JPEG", xmp=b"<x:xmpmeta/>"),
-        encoded(PICTURE, "JPEG", progressive=True),
-        encoded(PICTURE.convert("CMYK"), "JPEG"),
-        encoded(PICTURE, "PNG"),
+        encoded(IMAGE, "JPEG", xmp=b"<x:xmpmeta/>"),
+        encoded(IMAGE, "JPEG", progressive=True),
+        encoded(IMAGE.convert("CMYK"), "JPEG"),
+        encoded(IMAGE, "PNG"),
     ],
     ids=["nothing", "a start", "cut off", "EXIF", "XMP", "progressive", "CMYK", "PNG"],
 )
-def test_what_is_not_plain_is_left_to_pillow(data: bytes) -> None:
+def test_other_files_are_left_to_pillow(data: bytes) -> None:
     assert plain_size(data) is None
 
 
-def test_a_plain_file_beyond_the_limit_is_refused_from_its_header() -> None:
+def test_a_plain_file_beyond_the_limit_is_rejected_by_its_header() -> None:
     with pytest.raises(ImageError) as caught:
         decode(PLAIN, limits=Limits(max_pixels=100))
     assert caught.value.reason is Reason.TOO_LARGE
 
 
-def test_a_plain_file_that_ends_early_is_told_from_a_whole_one() -> None:
+def test_a_plain_file_that_ends_early_is_reported_as_truncated() -> None:
     with pytest.raises(ImageError) as caught:
         decode(PLAIN[: len(PLAIN) // 2])
     assert caught.value.reason is Reason.TRUNCATED
@@ -66,7 +66,7 @@ def test_a_plain_file_that_ends_early_is_told_from_a_whole_one() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 700), st.binary(min_size=1, max_size=4))
-def test_damaged_headers_give_a_picture_or_an_image_error(at: int, damage: bytes) -> None:
+def test_damaged_headers_give_an_image_or_an_image_error(at: int, damage: bytes) -> None:
     data = PLAIN[:at] + damage + PLAIN[at + len(damage) :]
     try:
         pixels = decode(data, limits=Limits(max_pixels=10_000_000))

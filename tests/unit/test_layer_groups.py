@@ -1,4 +1,4 @@
-"""Layer groups: which layers, how many numbers, what learns, and whose statistics stay put."""
+"""Layer groups: their layers and parameters, which are trained, and which statistics are frozen."""
 
 import copy
 
@@ -56,12 +56,12 @@ def test_groups_hold_every_parameter_and_every_module_once(arch: str, count: int
     assert groups[-1].parameters == list(classifier.head.parameters())
 
 
-def test_more_groups_than_layers_are_refused() -> None:
+def test_more_groups_than_layers_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"groups is 9; this backbone has 5 layers, so at most 6"):
         layer_groups(classifier_of("test_resnet"), 9)
 
 
-def test_one_rate_is_for_all_and_a_wrong_number_shows_the_table(resnet34: Classifier) -> None:
+def test_one_learning_rate_is_for_all_groups_and_a_wrong_number_shows_the_table(resnet34: Classifier) -> None:
     groups = layer_groups(resnet34, 3)
     assert broadcast_rates([0.1], groups, first=0) == [0.1] * 3
     assert broadcast_rates([0.1], groups, first=-1) == [0.1]
@@ -116,6 +116,6 @@ def test_freeze_bn_keeps_the_statistics_of_the_body() -> None:
     assert all(name.startswith("head.") for name in changed)
 
 
-def test_a_head_alone_is_a_group() -> None:
+def test_the_head_is_a_group() -> None:
     head = Head(8, 2)
     assert head_group(head).size == sum(parameter.numel() for parameter in head.parameters())

@@ -1,4 +1,4 @@
-"""Models that a caller has loaded and unloaded, and what the folder then does to them."""
+"""Models that clients load and unload, and changes of the model folder."""
 
 import asyncio
 import shutil
@@ -14,6 +14,7 @@ from serving.models.repository import ModelNotFound, ModelRepository
 from serving.models.watcher import ModelWatcher
 from serving.statistics.store import StatisticsUnavailable
 from tests.support.bundles import OPTIONS, write_bundle
+from tests.support.waiting import LIMIT_S
 
 
 def watched(
@@ -31,7 +32,7 @@ def watched(
         await test(repository, ModelWatcher(repository, models, wanted, OPTIONS, register))
 
     try:
-        asyncio.run(asyncio.wait_for(run(), 60))
+        asyncio.run(asyncio.wait_for(run(), LIMIT_S))
     finally:
         repository.close()
 
@@ -47,7 +48,7 @@ def models(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_was_unloaded_stays_away_until_it_is_loaded_in_its_newest_version(models: Path) -> None:
+def test_an_unloaded_model_stays_unloaded_until_it_is_loaded_in_its_newest_version(models: Path) -> None:
     async def test(repository: ModelRepository, watcher: ModelWatcher) -> None:
         await watcher.unload("cats")
         assert served(repository) == ["dogs/1"]
@@ -81,7 +82,7 @@ def test_a_model_that_was_not_wanted_can_be_loaded_and_a_version_pinned(models: 
 
 
 @pytest.mark.parametrize(("name", "kind"), [("birds", ModelNotFound), ("cats/9", ModelNotFound), ("..", ValueError)])
-def test_what_is_not_there_cannot_be_loaded(models: Path, name: str, kind: type[Exception]) -> None:
+def test_a_model_that_is_not_there_cannot_be_loaded(models: Path, name: str, kind: type[Exception]) -> None:
     async def test(repository: ModelRepository, watcher: ModelWatcher) -> None:
         with pytest.raises(kind):
             await watcher.load(name)
@@ -90,7 +91,7 @@ def test_what_is_not_there_cannot_be_loaded(models: Path, name: str, kind: type[
     watched(models, test)
 
 
-def test_a_bad_version_is_told_to_who_asks_for_it_and_none_older_is_loaded_instead(models: Path) -> None:
+def test_loading_a_bad_version_raises_its_reason_and_loads_no_older_one(models: Path) -> None:
     async def test(repository: ModelRepository, watcher: ModelWatcher) -> None:
         write_bundle(models, "cats", 2, content=b"")
         for _ in range(2):
@@ -120,7 +121,7 @@ def test_statistics_that_cannot_be_written_delay_a_version(models: Path, caplog:
         for _ in range(3):
             await watcher.scan()
         assert served(repository) == ["cats/1", "dogs/1"]
-        assert caplog.text.count("is not served yet: the disk is full") == 1  # and not at every look
+        assert caplog.text.count("is not served yet: the disk is full") == 1  # and not at every scan
         assert "the disk is full" in [status.reason for status in repository.statuses]
         broken.clear()
         await watcher.scan()
@@ -129,7 +130,7 @@ def test_statistics_that_cannot_be_written_delay_a_version(models: Path, caplog:
     watched(models, test, register=register)
 
 
-def test_a_folder_that_cannot_be_read_takes_nothing_away(models: Path) -> None:
+def test_a_folder_that_cannot_be_read_retires_nothing(models: Path) -> None:
     async def test(repository: ModelRepository, watcher: ModelWatcher) -> None:
         shutil.rmtree(models)
         with pytest.raises(OSError, match="No such file"):

@@ -1,4 +1,4 @@
-"""The head's width: fast.ai's own where fast.ai chose it, and in proportion elsewhere."""
+"""The width of the head: that of fast.ai on resnet34, and in proportion on other backbones."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def test_the_head_is_as_wide_as_the_body_is_large(arch: str, features: int, clas
 
 
 @pytest.mark.parametrize("width", [7, 512])
-def test_a_saved_network_is_found_again_whatever_its_head_s_width(width: int) -> None:
+def test_a_network_is_rebuilt_from_its_state_for_any_width_of_the_head(width: int) -> None:
     backbone = describe_backbone("resnet18")
     one = Classifier(Body(backbone), Head(1024, 3, width=width))
     several = MeanPredictions([one, Classifier(Body(backbone), Head(1024, 3, width=width))])

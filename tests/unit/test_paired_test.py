@@ -1,4 +1,4 @@
-"""Comparing answers image by image, and when it is worth looking again."""
+"""The paired test of two networks, and the threshold of adaptive TTA."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from training.evaluation.temperature import softmax
 
 
 @given(gained=st.integers(0, 60), lost=st.integers(0, 60), same=st.integers(0, 20))
-def test_mcnemar_is_the_exact_binomial_test_of_what_changed(gained: int, lost: int, same: int) -> None:
+def test_mcnemar_is_the_exact_binomial_test_of_changed_predictions(gained: int, lost: int, same: int) -> None:
     before = np.array([False] * gained + [True] * lost + [True] * same, bool)
     after = np.array([True] * gained + [False] * lost + [True] * same, bool)
     paired = compare(before, after)
@@ -30,7 +30,7 @@ def answers(seed: int, n: int = 120, views: int = 4) -> tuple[np.ndarray, np.nda
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_threshold_is_the_lowest_from_which_on_accuracy_is_that_of_all_views(seed: int) -> None:
+def test_the_threshold_is_the_lowest_from_which_accuracy_is_at_least_that_of_all_views(seed: int) -> None:
     logits, labels = answers(seed)
     chosen = choose_threshold(logits, labels, 1.3)
     one = softmax(logits[0], 1.3)
@@ -62,7 +62,7 @@ def test_a_given_temperature_is_used_and_a_missing_one_is_fitted() -> None:
     assert evaluate(logits[:1], labels, ("a", "b", "c")).test_time is None
 
 
-def test_a_matrix_of_very_many_classes_is_written_without_its_zeros() -> None:
+def test_a_matrix_of_many_classes_is_written_without_its_zeros() -> None:
     few = ConfusionMatrix.from_pairs(("a", "b"), [0, 1, 1], [0, 0, 1])
     assert confusion_facts(few) == {"confusion_matrix": [[1, 0], [1, 1]]}
     many = ConfusionMatrix.from_pairs(tuple(map(str, range(900))), [7, 7, 899], [7, 7, 3])

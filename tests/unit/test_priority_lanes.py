@@ -1,4 +1,4 @@
-"""Who goes first under load: single first views before extra views of test-time augmentation, which are not starved."""
+"""Under load single views go before extra views of test-time augmentation, which keep a share of the turns."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ def test_single_views_overtake_extra_views_which_keep_a_share_of_the_turns(
         batcher = batchers(engine, workers=1, max_gathered_rows=1)  # each image has a turn of its own
         tasks = [asyncio.create_task(batcher.compute([prepare_rows(0)], 1))]
         assert await begun(engine) == [0]
-        for first in (100, 110):  # two pictures of two views each, which came first
+        for first in (100, 110):  # two images of two views each, which came first
             tasks.append(asyncio.create_task(batcher.compute([prepare_rows(first, rows=2)], 2)))
         tasks += [asyncio.create_task(batcher.compute([prepare_rows(value)], 1)) for value in range(1, 31)]
         await asyncio.sleep(0)
@@ -46,7 +46,7 @@ def test_prepared_single_views_overtake_prepared_extra_views(batchers: Batchers)
     run(test())
 
 
-def test_further_views_of_a_picture_are_not_refused_and_count_as_in_flight(batchers: Batchers) -> None:
+def test_further_views_of_an_image_are_not_refused_and_count_as_in_flight(batchers: Batchers) -> None:
     async def test() -> None:
         engine = GatedEngine(max_batch_size=4)
         batcher = batchers(engine, max_rows=2)

@@ -22,7 +22,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 drawings of each kind to train on and 4 to validate on."""
+    """30 training and 4 validation images of each class."""
     out = tmp_path_factory.mktemp("sample") / "photos"
     write_sample(out, per_class=30, valid_per_class=4)
     return out
@@ -68,7 +68,7 @@ def test_a_larger_sample_keeps_the_drawings_of_a_smaller_one(tmp_path: Path) -> 
     assert hashes(tmp_path / "small").items() <= hashes(tmp_path / "large").items()
 
 
-def test_no_image_is_there_twice(sample: Path) -> None:
+def test_no_two_images_are_the_same(sample: Path) -> None:
     assert len(set(hashes(sample).values())) == 2 * (30 + 4)
 
 
@@ -126,7 +126,7 @@ def test_a_folder_that_is_not_empty_is_rejected_and_unchanged(tmp_path: Path) ->
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
 
 
-def test_a_file_is_not_taken_for_a_folder(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "photos").write_bytes(b"mine")
 
     with pytest.raises(ValueError, match="is there already: give a new or an empty folder"):

@@ -1,4 +1,4 @@
-"""Learning rates by step: those of the papers, of other libraries, and of the recipe."""
+"""Learning rates by step, compared with the papers and with torch."""
 
 import math
 import warnings
@@ -97,7 +97,7 @@ def test_no_schedule_leaves_zero_to_lr(first: int, mult: int, lr: float, step: i
     assert 0.85 <= one_cycle_momentum(step, first_cycle=first, cycle_mult=mult) <= 0.95
 
 
-def test_what_is_plotted_are_the_rates_of_each_group() -> None:
+def test_the_plot_shows_the_learning_rates_of_each_group() -> None:
     stage = Stage(freeze_to=0, cycles=2, cycle_mult=2, lr=(1e-4, 1e-2))
     plotted = rates_over_time(stage, [1e-4, 1e-2], per_epoch=10, momentum=0.9, first_epoch=3)
     assert plotted.epochs[0] == 3
@@ -107,7 +107,7 @@ def test_what_is_plotted_are_the_rates_of_each_group() -> None:
     assert set(plotted.momentum) == {0.9}
 
 
-def test_decoupled_decay_follows_the_rate_and_a_cycle_four_times_as_long_halves_it() -> None:
+def test_decoupled_decay_follows_the_learning_rate_and_is_halved_by_a_cycle_four_times_as_long() -> None:
     of_cycles = {"weight_decay": 0.1, "first_cycle": 25, "cycle_mult": 4}
     assert decoupled_decay(3, rate_part=1.0, **of_cycles) == pytest.approx(0.1 / 5)
     assert decoupled_decay(30, rate_part=1.0, **of_cycles) == pytest.approx(0.1 / 10)

@@ -1,4 +1,4 @@
-"""Rows that come alone: computed the way that is faster now, on CPUs of their own, and never by two at once."""
+"""Single requests: computed the faster way, on bound CPUs, and one at a time."""
 
 import asyncio
 import errno
@@ -67,7 +67,7 @@ def one_by_one(engine: Engine, cpus: Sequence[int]) -> SpreadEngine:
     return spread
 
 
-def test_rows_go_the_way_that_is_faster_now() -> None:
+def test_single_rows_are_computed_the_way_that_is_faster_now() -> None:
     spread, usual = Engine(0.001), Engine(0.004)
     single = one_by_one(spread, [])
     for _ in range(4 * EXPLORED):
@@ -140,7 +140,7 @@ def test_cpus_that_are_taken_away_while_a_row_is_computed_stop_nothing(monkeypat
     os.sched_setaffinity(0, ALLOWED)
 
 
-def test_who_comes_second_goes_the_usual_way() -> None:
+def test_a_second_row_is_computed_the_usual_way() -> None:
     entered, leave = threading.Event(), threading.Event()
 
     class Waiting(Engine):
@@ -175,7 +175,7 @@ def batcher_of() -> Iterator[Callable[[Engine, Engine], DynamicBatcher]]:
         batcher.close()
 
 
-def picture(rows: int = 1) -> Prepare:
+def prepare_rows(rows: int = 1) -> Prepare:
     return lambda: np.zeros((rows, 1, 1, 3), np.uint8)
 
 
@@ -186,23 +186,23 @@ def test_only_a_row_without_others_in_flight_is_spread(batcher_of: Callable[[Eng
 
     def slow() -> NDArray[np.uint8]:
         assert wanted.wait(LIMIT_S)
-        return picture()()
+        return prepare_rows()()
 
     async def test() -> None:
-        await batcher.compute([picture(2)], 2)
-        await batcher.compute([picture(), picture()], 1)
+        await batcher.compute([prepare_rows(2)], 2)
+        await batcher.compute([prepare_rows(), prepare_rows()], 1)
         other = asyncio.create_task(batcher.compute([slow], 1))
         await asyncio.sleep(0)  # it is in flight
         for _ in range(5):
-            await batcher.compute([picture()], 1)
+            await batcher.compute([prepare_rows()], 1)
         assert spread.calls == []
         wanted.set()
         await other  # alone by now
         for _ in range(ONE_BY_ONE + 5):
-            await batcher.compute([picture()], 1)
+            await batcher.compute([prepare_rows()], 1)
         assert spread.calls == [1] * 6, "the first few are to show that no others come"
 
-    asyncio.run(asyncio.wait_for(test(), 20))
+    asyncio.run(asyncio.wait_for(test(), LIMIT_S))
 
 
 def test_a_row_that_others_came_to_ends_the_spreading(
@@ -222,22 +222,22 @@ def test_a_row_that_others_came_to_ends_the_spreading(
 
     async def test() -> None:
         for _ in range(ONE_BY_ONE + 3):
-            await batcher.compute([picture()], 1)
+            await batcher.compute([prepare_rows()], 1)
         assert len(spread.calls) == 3
         entered.clear()
         leave.clear()
-        first = asyncio.create_task(batcher.compute([picture()], 1))
-        await asyncio.to_thread(entered.wait, 20)
-        second = asyncio.create_task(batcher.compute([picture()], 1))  # while the first one has all CPUs
+        first = asyncio.create_task(batcher.compute([prepare_rows()], 1))
+        await asyncio.to_thread(entered.wait, LIMIT_S)
+        second = asyncio.create_task(batcher.compute([prepare_rows()], 1))  # while the first one has all CPUs
         await asyncio.sleep(0)
         leave.set()
         await asyncio.gather(first, second)
         before = len(spread.calls)
         for _ in range(ONE_BY_ONE - 1):
-            await batcher.compute([picture()], 1)
+            await batcher.compute([prepare_rows()], 1)
         assert len(spread.calls) == before
 
-    asyncio.run(asyncio.wait_for(test(), 20))
+    asyncio.run(asyncio.wait_for(test(), LIMIT_S))
 
 
 def test_the_spread_engine_computes_the_same(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tiles of a TIFF: those of real files are read, and those that only ask for memory are refused."""
+"""Tiles of a TIFF: real files are decoded, and files whose tiles would exhaust the memory are rejected."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ LZW, PACK_BITS = 5, 32_773
 
 
 def tiled(tiles: list[tuple[int, int]], compression: int = LZW, data: bytes = b"\x80\x0b\x00" * 50) -> bytes:
-    """A grey picture of 100 by 100 whose tags for the tile's size stand there as often as sizes are given."""
+    """A grey image of 100 by 100 pixels with a pair of tile size tags for each given size."""
     tags = [(256, 100), (257, 100), (258, 8), (259, compression), (262, 1), (277, 1)]
     for width, length in tiles:
         tags += [(322, width), (323, length)]
@@ -26,14 +26,14 @@ def tiled(tiles: list[tuple[int, int]], compression: int = LZW, data: bytes = b"
 
 
 @pytest.mark.parametrize("tiles", [[(32_000, 32_000)], [(32_000, 32_000), (64, 64)], [(64, 64), (32_000, 32_000)]])
-def test_tiles_that_only_ask_for_memory_are_refused_before_decoding(tiles: list[tuple[int, int]]) -> None:
+def test_huge_tiles_are_rejected_before_decoding(tiles: list[tuple[int, int]]) -> None:
     with pytest.raises(ImageError) as caught:
         decode(tiled(tiles))
     assert caught.value.reason is Reason.UNSUPPORTED
     assert "tiles of 1,024,000,000 pixels" in str(caught.value)
 
 
-def test_a_picture_in_tiles_is_read() -> None:
+def test_a_tiled_image_is_decoded() -> None:
     pixels = np.arange(128 * 128, dtype=np.uint8).reshape(128, 128)
     data = tiled([(128, 128)], 1, pixels.tobytes())
     assert tiling(data) == (128 * 128, 1)

@@ -1,4 +1,4 @@
-"""Steps, sweeps, snapshots and batches: what changes, and what is exactly as it was."""
+"""Training steps, learning-rate sweeps, snapshots and batches."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ def train(trainer: Trainer, steps: int, lr: float = 0.05) -> None:
         trainer.step(inputs, labels, rows=len(labels), rates=[lr])
 
 
-def test_a_sweep_leaves_every_tensor_and_every_random_number_as_it_was() -> None:
+def test_a_sweep_restores_every_tensor_and_the_random_state() -> None:
     torch.manual_seed(0)
     trainer = trainer_of(Head(8, 2))
     train(trainer, 3)  # so that there is momentum to keep
@@ -84,7 +84,7 @@ def test_a_sweep_leaves_every_tensor_and_every_random_number_as_it_was() -> None
     assert all(parameter.grad is None for parameter in trainer.network.parameters())
 
 
-def test_a_sweep_is_the_same_twice_and_stops_where_the_loss_explodes() -> None:
+def test_a_sweep_is_reproducible_and_stops_where_the_loss_diverges() -> None:
     torch.manual_seed(0)
     trainer = trainer_of(Head(8, 2))
     curves = [
@@ -98,7 +98,7 @@ def test_a_sweep_is_the_same_twice_and_stops_where_the_loss_explodes() -> None:
     assert all(loss <= 4 * min(curve.losses[10 : at + 11]) for at, loss in enumerate(curve.losses[10:-1]))
 
 
-def test_a_sweep_that_meets_nan_ends_before_it() -> None:
+def test_a_sweep_ends_before_a_nan() -> None:
     class Explodes(nn.Linear):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             self.calls = getattr(self, "calls", 0) + 1
@@ -132,7 +132,7 @@ def test_the_smoothed_loss_of_a_constant_is_that_constant() -> None:
     assert np.ptp(np.diff(np.log(rates))) < 1e-9
 
 
-def test_mean_weights_are_means_and_their_batch_norms_are_computed_anew() -> None:
+def test_averaged_weights_are_means_and_batch_norms_are_recomputed() -> None:
     torch.manual_seed(0)
     trainer = trainer_of(Head(8, 2, (0.0, 0.0)))
     snapshots = []
@@ -152,7 +152,7 @@ def test_mean_weights_are_means_and_their_batch_norms_are_computed_anew() -> Non
     assert not trainer.network.training
 
 
-def test_several_heads_are_one_whose_probabilities_are_their_mean() -> None:
+def test_averaged_predictions_are_mean_probabilities() -> None:
     torch.manual_seed(0)
     heads = [Head(8, 3).eval() for _ in range(4)]
     inputs = torch.randn(5, 8)
@@ -171,7 +171,7 @@ def test_every_row_is_in_one_batch_of_one_process(count: int, batch_size: int, p
     assert all(len(batch) <= batch_size + 2 * processes for batch in batches)
 
 
-def test_the_loss_is_summed_over_rows_and_each_group_has_its_rate() -> None:
+def test_the_loss_is_summed_over_rows_and_each_group_has_its_learning_rate() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))
     groups = [head_group(network[0]), head_group(network[1])]
@@ -195,7 +195,7 @@ def test_the_loss_is_summed_over_rows_and_each_group_has_its_rate() -> None:
     torch.testing.assert_close(network[1].weight, before[1].weight - 0.5 * before[1].weight.grad)
 
 
-def test_decoupled_decay_takes_its_part_off_the_weights_that_learn_whatever_the_rate() -> None:
+def test_decoupled_decay_scales_the_trainable_weights_for_any_learning_rate() -> None:
     torch.manual_seed(0)
     trainer = trainer_of(Head(8, 2))
     trainer.train()

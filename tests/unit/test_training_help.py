@@ -1,4 +1,4 @@
-"""The help pages of `python -m training` and `python -m export` read well on narrow and on wide terminals."""
+"""The help pages of `python -m training` and `python -m export` on narrow and on wide terminals."""
 
 import contextlib
 import re
@@ -18,7 +18,7 @@ def help_page(capsys: pytest.CaptureFixture[str], module: object, *arguments: st
 
 
 def early_breaks(page: str, width: int) -> list[str]:
-    """Lines that end although the first word of the next one, which goes on with them, still fitted on them."""
+    """Lines that end although the first word of their continuation would still fit on them."""
     inside = [line.strip("│|").rstrip() for line in page.splitlines()]  # the box's sides depend on the terminal
     early = []
     for line, following in zip(inside, inside[1:], strict=False):
@@ -31,7 +31,7 @@ def early_breaks(page: str, width: int) -> list[str]:
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize(("module", "name"), PAGES, ids=[name for _, name in PAGES])
-def test_a_help_page_fills_its_width_and_no_more(
+def test_a_help_page_fits_the_width_of_the_terminal(
     module: object, name: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
@@ -56,7 +56,7 @@ def test_the_list_of_commands_fits_a_narrow_terminal(
     assert all(name in page for name in module.COMMANDS)
 
 
-def test_every_option_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
     for module, name in PAGES:
         page = help_page(capsys, module, name)
         assert not re.search(r"^[│ ] +--?[a-z-]+ \S+\s+\((default|required)", page, re.MULTILINE), (name, page)
@@ -71,7 +71,7 @@ def test_every_option_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) ->
         (["--checkpoint-every", "nan"], "checkpoint-every is nan; it must lie between 0 and 86400"),
     ],
 )
-def test_wrong_use_is_told_in_the_command_s_own_words(
+def test_invalid_options_are_reported_with_the_name_of_the_command(
     options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:

@@ -1,4 +1,4 @@
-"""What a run records of each validation image: everything for a few classes, the highest of very many."""
+"""The probabilities that a run records of each validation image."""
 
 import json
 from pathlib import Path
@@ -20,12 +20,12 @@ def recorded(folder: Path, classes: int) -> tuple[np.ndarray, np.ndarray, int]:
     return probabilities_NK, run.validation()[1], max(len(line) for line in text.splitlines())
 
 
-def test_a_few_classes_are_recorded_whole(tmp_path: Path) -> None:
+def test_all_probabilities_of_a_few_classes_are_recorded(tmp_path: Path) -> None:
     probabilities_NK, read_NK, _ = recorded(tmp_path, 100)
     assert np.array_equal(probabilities_NK, read_NK)
 
 
-def test_of_ten_thousand_classes_the_hundred_highest_are_recorded(tmp_path: Path) -> None:
+def test_the_hundred_highest_probabilities_of_ten_thousand_classes_are_recorded(tmp_path: Path) -> None:
     probabilities_NK, read_NK, length = recorded(tmp_path, 10_000)
     assert length < 5_000
     known = ~np.isnan(read_NK)
@@ -35,7 +35,7 @@ def test_of_ten_thousand_classes_the_hundred_highest_are_recorded(tmp_path: Path
     assert "highest" in json.loads((tmp_path / "validation.jsonl").read_text().splitlines()[0])
 
 
-def test_what_was_not_recorded_is_not_compared_and_what_is_no_number_is_found(tmp_path: Path) -> None:
+def test_unrecorded_probabilities_are_not_compared_and_nan_is_found(tmp_path: Path) -> None:
     probabilities_NK, read_NK, _ = recorded(tmp_path, 500)
     labels_N = probabilities_NK.argmax(1)
     same = compare(probabilities_NK, read_NK, labels_N)

@@ -2,10 +2,9 @@
 
 from training.cli import program
 from training.console import progress, say
+from training.data.images import say_skipped
 from training.data.shard_writer import write_shards
 from training.samples.sample import write_sample
-
-MAX_LISTED = 10
 
 
 def shard(options: program.Shard) -> None:
@@ -18,10 +17,7 @@ def shard(options: program.Shard) -> None:
         seed=options.seed,
         url=options.url,
     )
-    for file in skipped[:MAX_LISTED]:
-        say(f"left out {file.path}: {file.reason}")
-    if len(skipped) > MAX_LISTED:
-        say(f"and {len(skipped) - MAX_LISTED:,} more")
+    say_skipped(skipped)
     say(
         f"{len(split.train):,} training images and {len(split.valid):,} validation images of {len(split.classes):,} "
         f"classes, in {count:,} shards in {options.out}"

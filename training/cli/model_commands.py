@@ -6,7 +6,7 @@ import os
 from serving.system.files import write_atomically
 from training.cli import program
 from training.console import say
-from training.evaluate import evaluate_run, evaluation_facts
+from training.evaluate import evaluate_run
 from training.evaluation.evaluation import Evaluation
 from training.features.activations import default_cache
 from training.find_lr import find_lr_for_stage
@@ -56,7 +56,8 @@ def evaluate(options: program.Evaluate) -> None:
     evaluation, skipped = evaluate_run(open_run(options.run), options.data, options.views)
     say_accuracy(evaluation)
     if options.json:
-        print(json.dumps(evaluation_facts(evaluation, skipped), ensure_ascii=False))
+        facts = evaluation.to_json() | {"skipped": [file.to_json() for file in skipped]}
+        print(json.dumps(facts, ensure_ascii=False))
 
 
 def say_accuracy(evaluation: Evaluation) -> None:

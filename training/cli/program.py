@@ -54,19 +54,30 @@ class FirstStage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
-    """Train a classifier on a folder of images; write a run with a report."""
+class RecipeOptions:
+    """Options of the commands that follow a recipe."""
 
     data: Path
     """Images: train/CLASS/* and valid/CLASS/*, or CLASS/* of which a part is held out for validation, or the folder
     of the shards that `shard` wrote."""
-    run: Path
-    """Folder to write. A finished run there is kept as NAME.previous once the new one is whole."""
     preset: Preset = "quick"
     """What to start from: `quick` trains a head on precomputed activations, `course` does the eight steps of the
     fast.ai course, `from-scratch` trains a network with random weights. The options below change it."""
     recipe: Path | None = None
     """A recipe.yaml to start from instead of a preset."""
+    cache: Path | None = None
+    """Where activations are kept between runs. Default: $XDG_CACHE_HOME/pawserve or ~/.cache/pawserve."""
+    json: bool = False
+    """Print the results as JSON to standard output."""
+    settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit(RecipeOptions):
+    """Train a classifier on a folder of images; write a run with a report."""
+
+    run: Path
+    """Folder to write. A finished run there is kept as NAME.previous once the new one is whole."""
     resume: bool = False
     """Continue a run that did not finish; everything else must be as it was."""
     auto_resume: bool = False
@@ -74,12 +85,7 @@ class Fit:
     the same command again."""
     checkpoint_every: float = 20.0
     """Seconds between checkpoints, which are written at the ends of epochs."""
-    cache: Path | None = None
-    """Where activations are kept between runs. Default: $XDG_CACHE_HOME/pawserve or ~/.cache/pawserve."""
-    json: bool = False
-    """Print run.json to standard output at the end."""
     first: Annotated[FirstStage, tyro.conf.arg(name="")] = field(default_factory=FirstStage)
-    settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
         check_range("checkpoint-every", self.checkpoint_every, 0, 86_400)
@@ -91,24 +97,13 @@ class Fit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FindLr:
+class FindLr(RecipeOptions):
     """Run the learning-rate range test for a stage; plot the losses."""
 
-    data: Path
-    """Images, as `fit` takes them."""
     stage: str | None = None
     """The recipe's stage whose layers are trained. Default: the first."""
     plot: Path = Path("lr.png")
     """The PNG file to write."""
-    preset: Preset = "quick"
-    """The recipe to start from."""
-    recipe: Path | None = None
-    """A recipe.yaml to start from instead of a preset."""
-    cache: Path | None = None
-    """Where activations are kept between runs. Default: $XDG_CACHE_HOME/pawserve or ~/.cache/pawserve."""
-    json: bool = False
-    """Print learning rates, losses and suggestions to standard output."""
-    settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
         if self.stage is not None and self.stage not in self.settings.stages:

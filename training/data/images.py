@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from serving.image.decode import ImageError, decode
 from serving.system.cpus import available_cpus
-from training.console import progress
+from training.console import progress, say
 
 TRAIN, VALID = "train", "valid"
 PART_NAMES = {"train", "training", "valid", "validation", "val", "test"}
 """Usual names of the parts of a data set; hardly ever the names of all its classes."""
+MAX_LISTED = 10
+"""Names or files in a message."""
 _T = TypeVar("_T")
 
 
@@ -160,7 +162,7 @@ def read_split(
     return split, skipped
 
 
-def listed(names: Iterable[str], most: int = 10) -> str:
+def listed(names: Iterable[str], most: int = MAX_LISTED) -> str:
     """Names for a message, sorted: the first few, and how many more there are."""
     names = sorted(names)
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
@@ -227,6 +229,14 @@ def hash_images(
             if on_progress:
                 on_progress(done, len(images))
     return hashed, skipped
+
+
+def say_skipped(skipped: Sequence[Skipped]) -> None:
+    """Report how many files are left out, the first of them with the reason."""
+    if skipped:
+        say(f"left out, because they cannot be read as images: {len(skipped):,}")
+        for file in skipped[:MAX_LISTED]:
+            say(f"  {file.path}: {file.reason}")
 
 
 def or_reason(read: Callable[[], _T]) -> _T | str:

@@ -5,7 +5,7 @@ in folders. A larger one streams: in each epoch the shards come in another order
 and images are mixed within a few shards at a time.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serving.image.preprocess import Preprocess
-from training.data.augment import View, augmentation
+from training.data.augment import augmentation
 from training.data.images import LabelledImage, labels_of
 from training.data.shards import ShardImage, ShardIndex
 from training.data.sources import Batch, ImageSource, Rows, Source, batch_starts, derived_seed
@@ -82,18 +82,19 @@ class ShardSource(Source):
 
     def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
         view = augmentation(self.augment, self.preprocess.crop)
+
+        def view_of(row: int, content: bytes) -> NDArray[np.uint8]:
+            # seeded by the image, so that it does not matter which process has it
+            return view(self.preprocess.canvas(content), derived_seed(seed, row))
+
         with ThreadPoolExecutor(self.threads, thread_name_prefix="decoding") as pool:
             waiting: list[tuple[Iterator[NDArray[np.uint8]], Rows]] = []
             for batch, contents in zip(rows, self._contents(rows), strict=True):
-                waiting.append((pool.map(self._viewer(view, seed), batch.tolist(), contents), batch))
+                waiting.append((pool.map(view_of, batch.tolist(), contents), batch))
                 if len(waiting) > (BATCHES_AHEAD if self.pinned else 0):
                     yield self._tensors(*waiting.pop(0))
             for each in waiting:
                 yield self._tensors(*each)
-
-    def _viewer(self, view: View, seed: int) -> Callable[[int, bytes], NDArray[np.uint8]]:
-        # seeded by the image, so that it does not matter which process has it
-        return lambda row, content: view(self.preprocess.canvas(content), derived_seed(seed, row))
 
     def _tensors(self, views: Iterator[NDArray[np.uint8]], batch: Rows) -> tuple[Tensor, Tensor]:
         inputs = torch.from_numpy(np.stack(list(views)))

@@ -1,6 +1,6 @@
 """Evaluates logits: calibration, metrics, confusion matrix and test-time augmentation."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -45,12 +45,7 @@ def choose_threshold(logits_VNK: NDArray[np.float32], labels_N: NDArray[np.int64
     fewest_from = np.minimum.accumulate(correct[::-1])[::-1]
     count = int(np.argmax(fewest_from >= correct[-1]))
     ranked = confidence[order]
-    if count == 0:
-        threshold = 0.0
-    elif count == len(ranked):
-        threshold = 1.0
-    else:
-        threshold = float((ranked[count - 1] + ranked[count]) / 2)
+    threshold = float(np.concatenate([[0.0], (ranked[:-1] + ranked[1:]) / 2, [1.0]])[count])
     below = confidence < threshold
     return Adaptive(
         threshold=threshold,
@@ -78,6 +73,14 @@ class Evaluation:
     confusion: ConfusionMatrix
     test_time: TestTime | None
     """With more than one view."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "metrics": self.metrics.to_json(),
+            "test_time": None if self.test_time is None else asdict(self.test_time),
+            **confusion_facts(self.confusion),
+            "temperature": self.temperature,
+        }
 
 
 def evaluate(

@@ -59,19 +59,19 @@ def measure(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) 
         raise ValueError("no images to measure on")
     p_label = probabilities_NK[np.arange(n), labels_N].astype(np.float64)
     confidence = probabilities_NK.max(1).astype(np.float64)
-    right = probabilities_NK.argmax(1) == labels_N
+    correct = probabilities_NK.argmax(1) == labels_N
     nll = -np.log(np.maximum(p_label, 1e-12))
     squares = np.einsum("nk,nk->n", probabilities_NK, probabilities_NK, dtype=np.float64)
     brier = squares - 2 * p_label + 1
     samples = np.random.default_rng(0).integers(0, n, (RESAMPLES, n)) if n <= 20_000 else None
-    accuracy = wilson(int(right.sum()), n)
+    accuracy = wilson(int(correct.sum()), n)
     return Metrics(
         n=n,
-        correct=int(right.sum()),
+        correct=int(correct.sum()),
         accuracy=Interval(accuracy.value, accuracy.lower, accuracy.upper),
         nll=_mean_interval(nll, samples),
         brier=_mean_interval(brier, samples),
-        ece=_calibration_error(confidence, right),
+        ece=_calibration_error(confidence, correct),
     )
 
 
@@ -107,6 +107,5 @@ def compare(before_N: NDArray[np.bool_], after_N: NDArray[np.bool_]) -> Paired:
     """Compare two networks, image by image: bool `[N]`, whether each classifies correctly."""
     gained, lost = int((after_N & ~before_N).sum()), int((before_N & ~after_N).sum())
     changed = gained + lost
-    fewer = min(gained, lost)
-    tail = sum(comb(changed, count) for count in range(fewer + 1))
+    tail = sum(comb(changed, count) for count in range(min(gained, lost) + 1))
     return Paired(gained, lost, min(1.0, tail / 2 ** (changed - 1)) if changed else 1.0)

@@ -44,7 +44,7 @@ class Work:
     """What was computed, and how long it took."""
 
     engine: str
-    """What computed the activations, for people; empty where nothing had to be computed."""
+    """What computed the activations, for display."""
     views: int
     """Rows that were computed: V for each image."""
     seconds: float
@@ -56,9 +56,6 @@ class Work:
     def rate(self) -> float:
         """Views per second."""
         return self.views / max(self.seconds, 1e-9)
-
-
-NO_WORK = Work("", 0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,8 @@ class Activations:
     """float32 `[rows of the store, 2C]`, memory-mapped."""
     row_of_NV: NDArray[np.int64]
     """Where in `rows` each image's views are, int64 `[N, V]`."""
-    work: Work = NO_WORK
+    work: Work | None = None
+    """None if nothing had to be computed."""
 
     def __len__(self) -> int:
         """The number of examples, N x V."""

@@ -93,10 +93,9 @@ class ActivationProvider:
                 found = replace(compute(images, on_progress), computed=int(computed))
         if not found.computed:
             return found
+        engine = f"ONNX Runtime, {workers * self.processes.count} single-threaded calls at a time"
         if in_torch:
             engine = f"torch on {self.hardware.device.type}"
-        else:
-            engine = f"ONNX Runtime, {workers * self.processes.count} single-threaded calls at a time"
         seconds = time.monotonic() - began - prepare_s
         work = Work(engine, found.computed * views, round(seconds, 3), round(prepare_s, 3))
         say(f"{title}: {work.views:,} views by {engine}: {work.rate:,.0f} views/s, decoding included")

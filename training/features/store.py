@@ -7,8 +7,6 @@ append overwrites. Several processes may append, one at a time, by a lock file.
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +57,8 @@ class ActivationStore:
         """
         if rows.shape != (len(keys), self.width):
             raise ValueError(f"rows have shape {rows.shape}; {len(keys)} keys need ({len(keys)}, {self.width})")
-        with self._locked():
+        with self._lock_path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file closes
             count = self._count()
             for path, at, content in (
                 (self._rows_path, count * 4 * self.width, np.ascontiguousarray(rows, np.float32).tobytes()),
@@ -76,12 +75,6 @@ class ActivationStore:
                     error.filename = str(path)  # the error of a write to a full disk has no file name
                     raise
         self._load()
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self._lock_path.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file closes
-            yield
 
     def _count(self) -> int:
         """Complete rows with keys."""

@@ -2,7 +2,6 @@
 
 import io
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -74,15 +73,7 @@ _LISTS: dict[str, Any] = {"history": EpochResult, "results": StepResult, "snapsh
 class Checkpoints:
     """The checkpoint of one fit: saved at intervals; the file is always the newest whole one."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        recipe: dict[str, Any],
-        data: str,
-        every_s: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, folder: Path, *, recipe: dict[str, Any], data: str, every_s: float) -> None:
         """Keep a checkpoint in a folder.
 
         Args:
@@ -93,13 +84,12 @@ class Checkpoints:
         self._recipe = recipe
         self._data = data
         self._every_s = every_s
-        self._clock = clock
-        self._saved = clock()
+        self._saved = time.monotonic()
 
     @property
     def due(self) -> bool:
         """Whether it is time to save."""
-        return self._clock() - self._saved >= self._every_s
+        return time.monotonic() - self._saved >= self._every_s
 
     def save(self, state: FitState) -> None:
         """Write a checkpoint; if that fails, the one before is still there.
@@ -111,7 +101,7 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, "recipe": self._recipe, "data": self._data} | vars(state) | lists, buffer)
         write_atomically(self.path, buffer.getvalue())
-        self._saved = self._clock()
+        self._saved = time.monotonic()
 
     def load(self, device: torch.device) -> FitState:
         """The state in the newest checkpoint, or the initial state if there is none.

@@ -82,6 +82,7 @@ def train_epochs(
     Raises:
         TrainingError: if the loss is not finite.
     """
+    stage_name = name.split()[0]  # without the size
     count = len(train.labels())
     processes = trainer.processes
     per_epoch = len(train.epoch(batch_size, 0, processes.count))
@@ -109,7 +110,9 @@ def train_epochs(
             step += 1
             rows_done += rows
             if len(losses) % CHECK_EVERY == 0 or rows_done == count:
-                _check_finite(losses[-CHECK_EVERY:], step, now[-1], name)
+                _check_finite(
+                    torch.stack(losses[-CHECK_EVERY:]).tolist(), f"the loss of stage {stage_name}", step, now[-1]
+                )
             on_batch(epoch * count + rows_done, stage.epochs * count)
         train_loss = float(processes.total(torch.stack(losses).sum())) / count
         trained = time.monotonic()
@@ -125,20 +128,16 @@ def train_epochs(
             seconds=round(time.monotonic() - began, 4),
         )
         # before a checkpoint is written: one of a diverged network would replace the last good one
-        _check(result.valid_loss, f"the validation loss of stage {name}", step - 1, now[-1], name)
+        _check_finite([result.valid_loss], f"the validation loss of stage {stage_name}", step, now[-1])
         yield Epoch(result, logits, ends.index(step) if step in ends else None)
     trainer.network.eval()
 
 
-def _check_finite(losses: Sequence[Tensor], step: int, lr: float, name: str) -> None:
-    values = torch.stack(list(losses)).tolist()
-    for index, value in enumerate(values):
-        _check(value, f"the loss of stage {name}", step - len(values) + index, lr, name)
-
-
-def _check(value: float, what: str, step: int, lr: float, name: str) -> None:
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"{what} is {value} at its step {step} with learning rate about {lr:g}: lower "
-            f"--stages.{name.split()[0]}.lr (a tenth is a good next try)"
-        )
+def _check_finite(values: Sequence[float], what: str, step: int, lr: float) -> None:
+    """Check the losses up to, but not including, a step."""
+    for index, value in enumerate(values, step - len(values)):
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{what} is {value} at its step {index} with learning rate about {lr:g}: lower "
+                f"--stages.{what.split()[-1]}.lr (a tenth is a good next try)"
+            )

@@ -1,6 +1,6 @@
 """Prepares a fit: images, pretrained weights and activations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from training.console import progress, say
-from training.data.images import Skipped, Split, decodable, read_split
+from training.data.images import Skipped, Split, decodable, listed, read_split, say_skipped
 from training.data.shards import ShardImage, is_sharded, load_index
 from training.distributed import ProcessGroup
 from training.features.activations import Activations
@@ -21,8 +21,8 @@ from training.networks.model import Backbone, Body, Classifier, Head, count_feat
 from training.networks.weights import fingerprint, load_weights
 from training.recipes.recipe import Recipe, Step
 
-MAX_LISTED = 10
-"""Files named in a message."""
+MAX_CLASSES = 8
+"""Named in a message."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def set_up(
         split, skipped = _read(data, recipe)
     say(
         f"{len(split.classes):,} classes, {len(split.train):,} training images, {len(split.valid):,} validation "
-        f"images: {shortened(split.classes)}"
+        f"images: {listed(split.classes, MAX_CLASSES)}"
     )
     with stage("load weights"):
         torch.manual_seed(recipe.seed)
@@ -110,20 +110,6 @@ def set_up(
             f"too high: {valid.path} is {train.path}"
         )
     return session
-
-
-def shortened(classes: Sequence[str]) -> str:
-    """The first eight classes, and how many more there are."""
-    return ", ".join(classes[:8]) + (f" and {len(classes) - 8:,} more" if len(classes) > 8 else "")
-
-
-def say_skipped(skipped: Sequence[Skipped]) -> None:
-    """Report how many files are left out, the first of them with the reason."""
-    if skipped:
-        many = f"{len(skipped):,} files that cannot be read as images are"
-        say(f"{many if len(skipped) > 1 else '1 file that cannot be read as an image is'} left out:")
-        for file in skipped[:MAX_LISTED]:
-            say(f"  {file.path}: {file.reason}")
 
 
 def _read(data: Path, recipe: Recipe) -> tuple[Split, list[Skipped]]:

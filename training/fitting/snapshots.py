@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from serving.system.files import write_atomically
 from training.data.sources import Source
+from training.fitting.session import FitSession
 from training.fitting.trainer import Trainer
 from training.networks.model import Classifier, MeanPredictions, Network
-from training.recipes.recipe import Average
 
 SNAPSHOTS = "snapshots"
 State = dict[str, Tensor]
@@ -30,27 +30,18 @@ def save_snapshot(folder: Path, cycle: int, state: Mapping[str, Tensor]) -> None
 
 
 def average_snapshots(
-    average: Average,
-    folder: Path,
-    cycles: int,
-    *,
-    trainer: Trainer,
-    classifier: Classifier,
-    train: Source,
-    valid: Source,
-    batch_size: int,
-    seed: int,
+    session: FitSession, trainer: Trainer, cycles: int, *, train: Source, valid: Source, seed: int
 ) -> tuple[Network, Tensor]:
-    """One network of the snapshots of a stage, and its validation logits `[N, K]`.
+    """One network of the snapshots of the last stage, and its validation logits `[N, K]`.
 
     Args:
-        trainer: of the stage; its network is the classifier, or only its head.
-        classifier: changed in place.
+        trainer: of the stage, for the session's classifier, which is changed in place, or only for its head.
     """
-    states = [safetensors.torch.load_file(_path(folder, cycle)) for cycle in range(cycles)]
-    if average == "weights":
+    classifier = session.classifier
+    states = [safetensors.torch.load_file(_path(session.folder, cycle)) for cycle in range(cycles)]
+    if session.recipe.average == "weights":
         trainer.network.load_state_dict(mean_weights(states))
-        recompute_batch_norms(trainer, train, batch_size=batch_size, seed=seed)
+        recompute_batch_norms(trainer, train, batch_size=session.recipe.batch_size, seed=seed)
         return classifier, trainer.predict(valid)
     logits, networks = [], []
     for state in states:

@@ -1,7 +1,7 @@
 """Runs the steps of a recipe, one after another, from a pretrained network to a trained one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from training.console import progress, say
@@ -126,17 +126,8 @@ def _run_step(session: FitSession, state: FitState, index: int, record: Callable
     if averaged:
         state.results += state.snapshots
         session.processes.wait()
-        network, logits = average_snapshots(
-            recipe.average,
-            session.folder,
-            stage.cycles,
-            trainer=trainer,
-            classifier=session.classifier,
-            train=train,
-            valid=valid,
-            batch_size=recipe.batch_size,
-            seed=derived_seed(recipe.seed, index, FINDER + 1),
-        )
+        seed = derived_seed(recipe.seed, index, FINDER + 1)
+        network, logits = average_snapshots(session, trainer, stage.cycles, train=train, valid=valid, seed=seed)
         name = f"mean {recipe.average} of {stage.cycles} snapshots"
     state.results.append(StepResult.of(name, step.size, logits, labels_N, seconds))
     state.step, state.epoch, state.trainer = index + 1, 0, {}
@@ -178,7 +169,7 @@ def make_trainer(session: FitSession, step: Step, groups: Sequence[LayerGroup]) 
         weight_decay=0.0 if step.stage.decoupled_decay else step.stage.weight_decay,
         freeze_bn=recipe.freeze_bn,
         # The head on activations takes seconds: every process trains the same one, on all rows, in float32.
-        hardware=session.hardware if on_images else session.hardware.exact(),
+        hardware=session.hardware if on_images else replace(session.hardware, autocast=None),
         processes=session.processes if on_images else ProcessGroup(),
         compiled=recipe.compile and on_images,
     )

@@ -120,11 +120,10 @@ def broadcast_rates(rates: Sequence[float], groups: Sequence[LayerGroup], *, fir
 
 def describe_groups(groups: Sequence[LayerGroup], *, first: int, rates: Sequence[float] = ()) -> str:
     """The groups as a text table."""
-    lines = []
-    for row in group_rows(groups, first=first, rates=rates):
-        number, layers, parameters, trainable, rate = row
-        lines.append(f"  {number:>5}  {layers:<44}  {parameters:>11}  {trainable:<9}  {rate}".rstrip())
-    return "\n".join(lines)
+    return "\n".join(
+        f"  {number:>5}  {layers:<44}  {parameters:>11}  {trainable:<9}  {rate}".rstrip()
+        for number, layers, parameters, trainable, rate in group_rows(groups, first=first, rates=rates)
+    )
 
 
 def group_rows(

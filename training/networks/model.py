@@ -200,8 +200,3 @@ def count_features(body: Body, crop: int) -> int:
         except (AssertionError, IndexError, RuntimeError) as error:
             raise ValueError(f"this backbone gives no feature map [N, C, h, w] to pool: {error}") from error
     return int(features.shape[1])
-
-
-def is_finite(state: Mapping[str, Tensor]) -> bool:
-    """Whether all weights are finite."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in state.values() if tensor.is_floating_point())

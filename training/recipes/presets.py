@@ -1,12 +1,9 @@
 """The recipes that `--preset` names."""
 
+from dataclasses import replace
+
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
-
-
-def quick() -> Recipe:
-    """Train a head on precomputed activations: takes seconds and gives most of the accuracy."""
-    return Recipe()
 
 
 def course() -> Recipe:
@@ -15,13 +12,11 @@ def course() -> Recipe:
     1 precompute, 2 find a learning rate, 3 head on activations; 4 head with augmentation; 5 unfreeze, lower learning
     rates for earlier groups, 6 find a learning rate, 7 whole network with growing cycles; 8 test-time augmentation.
     """
-    quick_stages = quick().stages
+    head = Recipe().stages["head"]
     return Recipe(
         stages={
-            "head": Stage(**(vars(quick_stages["head"]) | {"find_lr": "show"})),
-            "augmented": Stage(
-                lr=(0.003,), cycles=2, weight_decay=quick_stages["head"].weight_decay, augment="side-on"
-            ),
+            "head": replace(head, find_lr="show"),
+            "augmented": Stage(lr=(0.003,), cycles=2, weight_decay=head.weight_decay, augment="side-on"),
             "whole": Stage(
                 freeze_to=0, lr=(1e-3, 3e-3, 1e-2), find_lr="show", cycles=3, cycle_mult=2, augment="side-on"
             ),
@@ -45,4 +40,4 @@ def from_scratch() -> Recipe:
     )
 
 
-PRESETS = {"quick": quick, "course": course, "from-scratch": from_scratch}
+PRESETS = {"quick": Recipe, "course": course, "from-scratch": from_scratch}

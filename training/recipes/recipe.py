@@ -146,14 +146,16 @@ class Recipe:
         except OSError as error:
             raise ValueError(f"recipe {path} cannot be read: {error.strerror}") from error
         try:
-            _check_fields("it", "a recipe", fields, cls)
-            if "stages" in fields:
-                if not isinstance(fields["stages"], dict):
-                    raise ValueError("stages must be a mapping from a name to a stage's settings")
-                for name, stage in fields["stages"].items():
-                    _check_fields(f"stage {name}", "a stage", stage, Stage)
-                fields["stages"] = {str(name): Stage.from_fields(s) for name, s in fields["stages"].items()}
-            return cls(**fields | {name: tuple(fields[name]) for name in _LISTS if name in fields})
+            settings = _parsed("it", "a recipe", fields, cls)
+            stages = settings.get("stages", {})
+            if not isinstance(stages, dict):
+                raise ValueError("stages must be a mapping from a name to a stage's settings")
+            if "stages" in settings:
+                settings["stages"] = {
+                    str(name): Stage(**_parsed(f"stage {name}", "a stage", stage, Stage))
+                    for name, stage in stages.items()
+                }
+            return cls(**settings)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -180,22 +182,27 @@ _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
 _LISTS = {"sizes": "whole numbers", "dropout": "two numbers"}
 
 
-def _check_fields(where: str, what: str, fields: Any, of: type) -> None:
-    """Check the names and types of settings from YAML, which may hold anything."""
+def _parsed(where: str, what: str, fields: Any, of: type) -> dict[str, Any]:
+    """Settings from YAML, which may hold anything, with their names and types checked."""
     known = [field.name for field in dataclasses.fields(of)]
     if not isinstance(fields, dict):
         raise ValueError(f"{where} is no recipe; {what} gives settings of {', '.join(known)}")
     if unknown := sorted(set(map(str, fields)) - set(known)):
         raise ValueError(f"{where} sets {', '.join(unknown)}; {what} has {', '.join(known)}")
-    kinds = get_type_hints(of)
+    kinds, parsed = get_type_hints(of), dict(fields)
     for name, value in fields.items():
         kind = kinds[name]
         if kind is float and isinstance(value, str):
             with suppress(ValueError):
-                value = fields[name] = float(value)  # YAML reads 1e-3 as text: its numbers have a point
+                value = parsed[name] = float(value)  # YAML reads 1e-3 as text: its numbers have a point
         if kind in _KINDS:
             types, words = _KINDS[kind]
             if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
                 raise ValueError(f"{name} of {what} is {value!r}; it must be {words}")
-        elif name in _LISTS and not (isinstance(value, list) and all(isinstance(each, int | float) for each in value)):
-            raise ValueError(f"{name} is {value!r}; it must be a list of {_LISTS[name]}, in brackets")
+        elif name == "lr":  # a single one may stand without a list
+            parsed[name] = tuple(map(float, value)) if isinstance(value, list) else (float(value),)
+        elif name in _LISTS:
+            if not isinstance(value, list) or not all(isinstance(each, int | float) for each in value):
+                raise ValueError(f"{name} is {value!r}; it must be a list of {_LISTS[name]}, in brackets")
+            parsed[name] = tuple(value)
+    return parsed

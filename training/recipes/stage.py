@@ -84,18 +84,6 @@ class Stage:
         """Sum of cycle_len * cycle_mult^k over the cycles."""
         return sum(self.cycle_len * self.cycle_mult**k for k in range(self.cycles))
 
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> "Stage":
-        """From parsed YAML, where a single learning rate may stand without a list.
-
-        Raises:
-            TypeError, ValueError: for a setting that is unknown or out of range.
-        """
-        if "lr" in fields:
-            lr = fields["lr"]
-            fields = fields | {"lr": tuple(map(float, lr)) if isinstance(lr, list | tuple) else (float(lr),)}
-        return cls(**fields)
-
 
 def check_choices(settings: object, choices: dict[str, Any]) -> None:
     """Raise ValueError unless each setting is one of its Literal's values."""

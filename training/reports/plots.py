@@ -32,7 +32,6 @@ BASE = "DejaVu Sans"
 LAST_RESORT = "Last Resort"
 """Fonts that have a box for every character."""
 MAX_LENGTH = 28
-NO_FONT = "#{}"
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ def lettering(names: Sequence[str]) -> Lettering:
     """Choose installed fonts that together draw as many of the names as possible."""
     families = [BASE]
     drawn: list[str] = []
+    missing = 0
     covered = set(_characters(BASE))
     for number, name in enumerate(names):
         wanted = {ord(character) for character in name}
@@ -60,8 +60,9 @@ def lettering(names: Sequence[str]) -> Lettering:
                 covered |= _characters(family)
             if wanted <= covered:
                 break
-        drawn.append(_shortened(name) if wanted <= covered else NO_FONT.format(number))
-    return Lettering(families, drawn, sum(name == NO_FONT.format(number) for number, name in enumerate(drawn)))
+        missing += not wanted <= covered
+        drawn.append(_shortened(name) if wanted <= covered else f"#{number}")
+    return Lettering(families, drawn, missing)
 
 
 def _shortened(name: str) -> str:

@@ -73,6 +73,8 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
             ("expected calibration error", metrics.ece, uncalibrated.ece),
         )
     )
+    classes = len(evaluation.confusion.classes)
+    of_many = f" Of {classes:,} classes, the {MAX_CLASSES} with the most mistakes have galleries of their own."
     parts = [
         f"<h1>{escape(contents.title)}</h1>",
         f'<p class="lead">Accuracy <b>{metrics.accuracy_text()}</b> on the validation images (95% interval '
@@ -93,7 +95,7 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
         "</div>",
         "<h2>Images</h2>",
         '<p class="note">Each shows the prediction and its probability, then the label. The most incorrect images are '
-        f"often mislabelled.{_of_many(len(evaluation.confusion.classes))}</p>",
+        f"often mislabelled.{of_many if classes > MAX_CLASSES else ''}</p>",
         *_galleries(contents, on_image),
         "<h2>The run</h2>",
         '<div class="table"><table>'
@@ -118,12 +120,6 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
         + "\n".join(parts)
         + "</body></html>"
     )
-
-
-def _of_many(classes: int) -> str:
-    if classes <= MAX_CLASSES:
-        return ""
-    return f" Of {classes:,} classes, the {MAX_CLASSES} with the most mistakes have galleries of their own."
 
 
 def _galleries(contents: ReportContents, on_image: Callable[[int, int], None]) -> list[str]:

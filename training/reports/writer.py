@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from serving.statistics.calibration import bin_predictions
 from training.console import progress
 from training.data.augment import contact_sheet
+from training.data.images import listed
 from training.data.sources import random_batches
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import compare
 from training.fitting.checkpoint import StepResult
-from training.fitting.session import FitSession, shortened
+from training.fitting.session import MAX_CLASSES, FitSession
 from training.fitting.steps import FitResult
 from training.reports.galleries import choose_galleries
 from training.reports.plots import (
@@ -70,7 +71,7 @@ def write_report(
         (session.folder / "plots" / f"{name}.png").write_bytes(png)
     confused = _most_confused(evaluation)
     contents = ReportContents(
-        title=f"{recipe.arch}: {shortened(split.classes)}",
+        title=f"{recipe.arch}: {listed(split.classes, MAX_CLASSES)}",
         evaluation=evaluation,
         images=split.valid,
         galleries=choose_galleries(

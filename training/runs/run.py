@@ -8,10 +8,10 @@ with the classes. `training.jsonl` has a line for each training image, without p
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.torch
@@ -21,7 +21,9 @@ from serving.image.preprocess import Preprocess
 from training.data.images import LabelledImage, Split
 from training.data.shards import image_at
 from training.fitting.loop import TrainingError
-from training.networks.model import Network, class_count, describe_backbone, is_finite, network_like
+from training.networks.model import Network, class_count, describe_backbone, network_like
+
+_T = TypeVar("_T")
 
 RUN_FORMAT = 1
 RUN_FILE = "run.json"
@@ -96,7 +98,7 @@ class Run:
         Raises:
             RunError: if the list is missing or damaged.
         """
-        rows = [(image, self._probabilities(line)) for image, line in self._lines(VALIDATION_FILE, data)]
+        rows = self._read(VALIDATION_FILE, data, self._probabilities)
         return [image for image, _ in rows], np.array([row_K for _, row_K in rows], np.float32)
 
     def training(self, data: Path | None = None) -> list[LabelledImage]:
@@ -108,26 +110,26 @@ class Run:
         Raises:
             RunError: if the list is missing or damaged.
         """
-        return [image for image, _ in self._lines(TRAINING_FILE, data)]
+        return [image for image, _ in self._read(TRAINING_FILE, data, lambda line: None)]
 
-    def _lines(self, name: str, data: Path | None) -> Iterator[tuple[LabelledImage, dict[str, Any]]]:
-        path = self.folder / name
+    def _read(
+        self, name: str, data: Path | None, parse: Callable[[dict[str, Any]], _T]
+    ) -> list[tuple[LabelledImage, _T]]:
+        path, folder = self.folder / name, data or self.data
         try:
             with path.open(encoding="utf-8") as lines:
-                for line in map(json.loads, lines):
-                    sha256 = bytes.fromhex(line["sha256"])
-                    yield image_at(data or self.data, line["path"], int(line["label"]), sha256), line
+                return [
+                    (image_at(folder, line["path"], int(line["label"]), bytes.fromhex(line["sha256"])), parse(line))
+                    for line in map(json.loads, lines)
+                ]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise RunError(f"{path} cannot be read: {error}") from error
 
     def _probabilities(self, line: dict[str, Any]) -> NDArray[np.float32]:
-        try:
-            if "highest" not in line:
-                return np.array(line["probabilities"], np.float32)
-            row_K = np.full(len(self.classes), np.nan, np.float32)
-            row_K[[int(index) for index in line["highest"]]] = list(line["highest"].values())
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise RunError(f"{self.folder / VALIDATION_FILE} cannot be read: {error}") from error
+        if "highest" not in line:
+            return np.array(line["probabilities"], np.float32)
+        row_K = np.full(len(self.classes), np.nan, np.float32)
+        row_K[[int(index) for index in line["highest"]]] = list(line["highest"].values())
         return row_K
 
 
@@ -163,7 +165,7 @@ def write_model(folder: Path, network: Network) -> str:
         TrainingError: if a weight is not finite.
     """
     state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    if not is_finite(state):
+    if not all(tensor.isfinite().all() for tensor in state.values()):
         raise TrainingError("the trained weights are not finite: lower --lr (a tenth is a good next try)")
     content = safetensors.torch.save(state)
     (folder / MODEL_FILE).write_bytes(content)
