@@ -7,7 +7,7 @@ calls report failure by returning None or False and log the reason, which every 
 import tempfile
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from serving.bundle.manifest import INPUT_NAME, Precision
 from serving.engine.cuda import free_memory
 from serving.engine.tensorrt import load_tensorrt, make_logger
 from serving.engine.tensorrt_cache import EngineBuildError
+
+SIGNAL_CHECK_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +136,12 @@ def _parse(parser: Any, logger: Any, graph: bytes) -> None:
 
 def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -> Any:
     """Run a build in another thread, so that Ctrl-C reaches this one and can cancel the build."""
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="tensorrt-build") as pool:
         building = pool.submit(build)
         try:
+            while not building.done():
+                # with a limit, so that a signal that another thread received is handled here soon
+                wait([building], timeout=SIGNAL_CHECK_S)
             return building.result()
         except KeyboardInterrupt:
             cancelled.set()  # leaving the block waits until the build has ended

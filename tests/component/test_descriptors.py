@@ -1,4 +1,4 @@
-"""Where a process may open few files, connections are limited to those that fit, and the operator is told."""
+"""If a process may open few files, connections are limited to those that fit, and a warning says so."""
 
 import subprocess
 import sys
@@ -22,9 +22,9 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 @pytest.mark.parametrize(
     ("soft", "hard", "wanted", "fits", "limit"),
     [
-        (1024, 1024, 768, 768, 1024),  # there is room
-        (512, 1024, 768, 768, 1024),  # there is, once it is asked for
-        (512, 2048, 768, 768, 1024),  # no more is asked for than is needed
+        (1024, 1024, 768, 768, 1024),  # the limit suffices
+        (512, 1024, 768, 768, 1024),  # raising the limit suffices
+        (512, 2048, 768, 768, 1024),  # it is raised no further than needed
         (256, 1024, 10_000, 768, 1024),
         (64, 128, 10_000, 64, 128),
     ],

@@ -117,7 +117,7 @@ def test_the_tensorrt_backend_takes_this_host_s_engine(bundle: Bundle, tmp_path:
         write(bundle, tmp_path, out=tmp_path / "other", backend="tensorrt", device="gpu", max_batch=32)
 
 
-def test_without_a_gpu_the_tensorrt_backend_is_refused_and_nothing_is_written(bundle: Bundle, tmp_path: Path) -> None:
+def test_without_a_gpu_the_tensorrt_backend_fails_and_nothing_is_written(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(CudaError, match="driver|no NVIDIA GPU|cuda-python"):
         write(bundle, tmp_path, backend="tensorrt", precision="fp32", device="gpu")
     assert not (tmp_path / "out").exists()
