@@ -3,10 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := training export serving
 DATA ?=
-# One more than there are CPUs: many tests wait, for deadlines and for connections that fell silent.
+# One more than there are CPUs, because many tests wait for deadlines and idle connections.
 WORKERS ?= $(shell expr $$(nproc) + 1)
 
-.PHONY: help demo test fuzz check format gpu-check container-check ray-check scale-check slurm-check lock proto bench clean
+.PHONY: help demo test test-fast fuzz check format gpu-check container-check ray-check scale-check slurm-check lock proto bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -17,13 +17,16 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[training,export,serving,dev]'
 	@touch $@
 
-demo: $(VENV)/installed  ## train, export, serve, predict, label, statistics; DATA=DIR uses your photos
+demo: $(VENV)/installed  ## train, export, serve, predict, label, statistics; DATA=DIR uses your images
 	$(BIN)/python -m examples.demo --out demo $(if $(DATA),--data '$(DATA)')
 
-test: $(VENV)/installed  ## the tests; PAWSERVE_PHOTOS=DIR adds those on real photos
+test: $(VENV)/installed  ## all tests; PAWSERVE_PHOTOS=DIR adds those on real images
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-fuzz: $(VENV)/installed  ## the decoder under fire for SECONDS (60); what is found is kept in fuzz/
+test-fast: $(VENV)/installed  ## the unit tests: one process, no server, no database
+	$(BIN)/python -m pytest tests/unit
+
+fuzz: $(VENV)/installed  ## fuzz the decoder for SECONDS (60); inputs that fail are kept in fuzz/
 	$(BIN)/python -m tests.fuzz.decoder fuzz $(or $(SECONDS),60) $(or $(SEED),0)
 
 check: $(VENV)/installed  ## format, lint, types, generated code, protocols
@@ -44,11 +47,11 @@ $(VENV)/containers: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[containers]'
 	@touch $@
 
-container-check: $(VENV)/containers  ## build, run and audit the images; needs root, and Debian's tools
+container-check: $(VENV)/containers  ## build, run and audit the container images; needs root and Debian's tools
 	$(BIN)/hadolint Dockerfile
 	PAWSERVE_CONTAINERS=1 $(BIN)/python -m pytest tests/containers
 
-lock: $(VENV)/containers  ## write the images' requirements anew
+lock: $(VENV)/containers  ## lock the requirements of the container images
 	$(BIN)/python -m deploy.containers.lock
 
 $(VENV)-ray/installed: pyproject.toml constraints.txt
@@ -57,14 +60,14 @@ $(VENV)-ray/installed: pyproject.toml constraints.txt
 		onnx PyYAML pytest pytest-timeout pytest-xdist
 	@touch $@
 
-ray-check: $(VENV)-ray/installed  ## replicas on a local Ray, in an environment of its own (650 MB)
+ray-check: $(VENV)-ray/installed  ## replicas on a local Ray, in their own environment (650 MB)
 	$(VENV)-ray/bin/python -m pytest tests/ray
 
-scale-check: $(VENV)/installed  ## several processes: thirty exits, two nodes, one of them lost
+scale-check: $(VENV)/installed  ## training on several processes: thirty exits, two nodes, the loss of one
 	PAWSERVE_SCALE=1 $(BIN)/python -m pytest tests/scale
 	$(BIN)/shellcheck deploy/torchrun/launch.sh deploy/slurm/train.sbatch
 
-slurm-check: $(VENV)/installed  ## a Slurm cluster on this machine: nodes lost, jobs queued again; needs root, and Debian's packages
+slurm-check: $(VENV)/installed  ## training on a Slurm cluster on this machine: lost nodes, requeued jobs; needs root and Debian's packages
 	PAWSERVE_SLURM_CHECK=1 $(BIN)/python -m pytest tests/slurm
 
 proto: $(VENV)/installed  ## generate serving/pb from proto/
@@ -73,5 +76,5 @@ proto: $(VENV)/installed  ## generate serving/pb from proto/
 bench: $(VENV)/installed  ## measure; needs MODELS=DIR and PAWSERVE_PHOTOS=DIR
 	$(BIN)/python -m benchmarks.serving.throughput --models '$(MODELS)' --photos '$(PAWSERVE_PHOTOS)'
 
-clean:  ## remove the environment, caches and what the demo wrote
+clean:  ## remove the environments, the caches and the demo's output
 	rm -rf $(VENV) $(VENV)-ray demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -5,8 +5,7 @@ promises the predictions of all views for little more than the cost of one. So t
 with all views, not for accuracy; the run's report says whether several views raise accuracy at all.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
@@ -14,10 +13,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.inference import predict
+from export.inference import Progress, map_in_threads, predict
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
-from serving.system.cpus import available_cpus
 from training.data.images import LabelledImage
 
 VIEWS = 5
@@ -37,7 +35,7 @@ def choose_threshold(
     images: Sequence[LabelledImage],
     preprocess: Preprocess,
     trained_NK: NDArray[np.float32],
-    on_progress: Callable[[int, int], None],
+    on_progress: Progress,
 ) -> dict[str, Any]:
     """Choose the threshold, for the manifest.
 
@@ -51,16 +49,11 @@ def choose_threshold(
     count = min(len(images), max(MIN_UNSURE, ceil(UNSURE_PART * len(images))))
     order_N = np.argsort(trained_NK.max(1), kind="stable")[:count]
 
-    def compute(row: int) -> NDArray[np.float32]:
+    def predict_views(row: int) -> NDArray[np.float32]:
         canvas = preprocess.canvas(images[row].read())
         return predict(session, make_views(canvas, preprocess.crop, count=VIEWS))
 
-    tables = []
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        for done, probabilities_VK in enumerate(pool.map(compute, order_N.tolist()), 1):
-            tables.append(probabilities_VK)
-            on_progress(done, count)
-    probabilities_NVK = np.stack(tables)
+    probabilities_NVK = np.stack(map_in_threads(predict_views, order_N.tolist(), on_progress))
     confidence_N = probabilities_NVK[:, 0].max(1).astype(np.float64)
     changed_N = probabilities_NVK[:, 0].argmax(1) != probabilities_NVK.mean(1).argmax(1)
     threshold = lowest_threshold(

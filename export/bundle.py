@@ -14,16 +14,15 @@ from onnxruntime.quantization.calibrate import TensorsData
 
 from export.adaptive import choose_threshold
 from export.calibrate import METHOD, choose_images, list_folder, measure_ranges
-from export.checks.checks import Tolerances
 from export.checks.verify import ParityReference, verify
 from export.graphs.fp16 import fold_norms, measure_fp16_sensitivity, to_fp16
 from export.graphs.onnx import DeployedModel, to_onnx
 from export.graphs.quantize import measure_int8_sensitivity, quantize
 from export.inference import load_views, open_session
 from export.mixed_precision import Converted, convert_until_passed
-from export.options import TARGETS, BundleOptions, Calibration, Target
+from export.options import TARGETS, BundleOptions, Target
 from export.page import parity_row, render_page
-from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Runtime, open_bundle
+from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Runtime
 from serving.bundle.model_version import check_name
 from serving.engine.onnx import CPU_PRECISIONS
 from serving.system.files import new_folder, sync_folder
@@ -39,123 +38,82 @@ INT8_SENSITIVITY_IMAGES, FP16_IMAGES = 48, 16
 MOST_FLOAT_INT8, MOST_FLOAT_FP16 = 16, 8
 """Most layers of INT8 and blocks of fp16 that may stay in float32; with more, the lower precision gains too little."""
 
+INT8_RUNTIMES: dict[Target, Runtime] = {"int8": "onnxruntime", "int8-trt": "tensorrt"}
 Exported = tuple[Artifact, bytes]
-"""A file's entry in the manifest and its graph."""
+"""A file's entry in the manifest, and its graph."""
 
 
 def run(options: BundleOptions) -> None:
-    """Run the command; errors are those of `export_bundle`."""
-    folder = export_bundle(
-        open_run(options.run),
-        options.models,
-        options.name,
-        options.data,
-        targets=options.precisions,
-        tolerances=options.tolerances,
-        calibration=options.calibration,
-    )
-    for artifact in open_bundle(folder).manifest.artifacts:
-        file, _, megabytes, correct, agreement, largest, _, second, _ = parity_row(artifact)
-        say(
-            f"{file}: {megabytes} MB; correct: {correct}; agreement {agreement}, max |Δp| {largest}; OpenVINO: {second}"
-        )
-    say(f"wrote {folder}; open {folder / PAGE}")
-
-
-def export_bundle(
-    run: Run,
-    models: Path,
-    name: str,
-    data: Path | None = None,
-    *,
-    targets: Sequence[Target] = TARGETS,
-    tolerances: Tolerances | None = None,
-    calibration: Calibration | None = None,
-) -> Path:
     """Export a run, check each graph against the trained network, and write a bundle under the next free version.
-
-    Args:
-        models: folder of models; `models/name/VERSION` is written in one step.
-        data: where the run's images are now, if they have moved.
-        targets: which files to write.
-        tolerances: how far they may differ from the trained network.
-
-    Returns:
-        The bundle's folder.
 
     Raises:
         RunError, DataError: if the run is incomplete, or its images are missing or changed.
         CheckError: if a graph differs from the network; then nothing is written.
         OSError: if it cannot be written; then nothing is left under the version's name.
     """
-    check_name(name)
-    if not targets:
+    check_name(options.name)
+    if not options.precisions:
         raise ValueError(f"no precisions were given; choose of {', '.join(TARGETS)}")
-    calibration = calibration or Calibration()
+    run = open_run(options.run)
     classifier = run.load_classifier()
-    if "fp16" in targets and not isinstance(classifier, Classifier):
+    if "fp16" in options.precisions and not isinstance(classifier, Classifier):
         raise ValueError(
             "fp16 cannot be exported for an ensemble of several networks; choose other --precisions, or train with "
             "--average weights"
         )
-    images, trained_NK = run.validation(data)
-    calibration_images = _calibration_images(run, data, calibration) if set(targets) != {"fp32"} else []
+    images, trained_NK = run.validation(options.data)
+    calibration_images = [] if set(options.precisions) == {"fp32"} else _calibration_images(run, options)
     with progress("reading validation images") as on_progress:
         views_NHWC = load_views(images, run.preprocess, on_progress)
-    reference = ParityReference(
-        model=DeployedModel(classifier, run.temperature).eval(),
-        crop=run.preprocess.crop,
-        classes=len(run.classes),
-        images=images,
-        views_NHWC=views_NHWC,
-        trained_NK=trained_NK,
-        tolerances=tolerances or Tolerances(),
-    )
-    exported = _export(run, classifier, targets, calibration_images, calibration, reference)
-    manifest = _manifest(run, name, tuple(artifact for artifact, _ in exported), _adaptive(exported, run, reference))
-    with new_folder(models / name, "export") as folder:
+    model = DeployedModel(classifier, run.temperature).eval()
+    reference = ParityReference(model, images, views_NHWC, trained_NK, options.tolerances)
+    exported = _export(run, classifier, options, calibration_images, reference)
+    manifest = _manifest(run, options.name, exported, _adaptive(exported, run, reference))
+    home = options.models / options.name
+    with new_folder(home, "export") as folder:
         for artifact, graph in exported:
             (folder / artifact.file).write_bytes(graph)
-        return _publish(folder, models / name, manifest)
+        place = _publish(folder, home, manifest)
+    for artifact, _ in exported:
+        file, _, megabytes, correct, agreement, largest, _, second, _ = parity_row(artifact)
+        facts = f"correct {correct}; agreement {agreement}, max |Δp| {largest}; cross-check: {second}"
+        say(f"{file}: {megabytes} MB; {facts}")
+    say(f"wrote {place}; open {place / PAGE}")
 
 
-def _calibration_images(run: Run, data: Path | None, calibration: Calibration) -> list[LabelledImage]:
-    images = list_folder(calibration.calibration) if calibration.calibration else run.training(data)
-    return choose_images(images, calibration.calibration_photos)
+def _calibration_images(run: Run, options: BundleOptions) -> list[LabelledImage]:
+    folder = options.calibration.calibration
+    images = list_folder(folder) if folder else run.training(options.data)
+    return choose_images(images, options.calibration.calibration_photos)
 
 
 def _export(
     run: Run,
     classifier: Network,
-    targets: Sequence[Target],
+    options: BundleOptions,
     calibration_images: Sequence[LabelledImage],
-    calibration: Calibration,
     reference: ParityReference,
 ) -> list[Exported]:
     """The graphs that were asked for, in the order of TARGETS, all of which passed their checks."""
     exported = []
     say("exporting to ONNX")
     fp32 = to_onnx(reference.model, reference.crop)
-    if "fp32" in targets:
+    if "fp32" in options.precisions:
         exported.append(_describe("fp32", Converted(fp32, verify(fp32, "fp32", "onnxruntime", reference), {})))
     if not calibration_images:
         return exported
     views_NHWC = load_views(calibration_images, run.preprocess)
-    if "fp16" in targets:
+    if "fp16" in options.precisions:
         assert isinstance(classifier, Classifier)
         exported.append(_describe("fp16", _export_fp16(classifier, run, views_NHWC[:FP16_IMAGES], reference)))
-    runtimes: dict[Target, Runtime] = {"int8": "onnxruntime", "int8-trt": "tensorrt"}
-    if not runtimes.keys() & set(targets):
+    if not INT8_RUNTIMES.keys() & set(options.precisions):
         return exported
     with progress("calibrating") as on_progress:
         ranges = measure_ranges(fp32, views_NHWC, on_progress)
-    facts = {
-        "photos": len(calibration_images),
-        "source": str(calibration.calibration or "training split"),
-        "method": METHOD,
-    }
-    for target, runtime in runtimes.items():
-        if target in targets:
+    source = str(options.calibration.calibration or "training split")
+    facts = {"photos": len(calibration_images), "source": source, "method": METHOD}
+    for target, runtime in INT8_RUNTIMES.items():
+        if target in options.precisions:
             converted = _export_int8(fp32, ranges, runtime, views_NHWC[:INT8_SENSITIVITY_IMAGES], reference)
             exported.append(_describe(target, converted, runtime, facts))
     return exported
@@ -225,7 +183,7 @@ def _adaptive(exported: list[Exported], run: Run, reference: ParityReference) ->
         )
 
 
-def _manifest(run: Run, name: str, artifacts: tuple[Artifact, ...], adaptive: dict[str, Any]) -> Manifest:
+def _manifest(run: Run, name: str, exported: Sequence[Exported], adaptive: dict[str, Any]) -> Manifest:
     facts = run.facts
     return Manifest(
         name=name,
@@ -237,7 +195,7 @@ def _manifest(run: Run, name: str, artifacts: tuple[Artifact, ...], adaptive: di
         mean=facts["mean"],
         std=facts["std"],
         temperature=run.temperature,
-        artifacts=artifacts,
+        artifacts=tuple(artifact for artifact, _ in exported),
         metrics=facts["metrics"],
         adaptive=adaptive,
         fingerprints=facts["fingerprints"],

@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
+from export.inference import Progress, no_progress
 from serving.bundle.manifest import INPUT_NAME
 from training.data.images import DataError, LabelledImage, class_names, list_images
 
@@ -56,7 +57,7 @@ def list_folder(folder: Path) -> list[LabelledImage]:
 def measure_ranges(
     graph: bytes,
     views_NHWC: NDArray[np.uint8],
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Progress = no_progress,
 ) -> TensorsData:
     """Run the fp32 graph on views, uint8 `[N, crop, crop, 3]`, one at a time.
 
@@ -80,7 +81,7 @@ def measure_ranges(
 class _ViewReader(CalibrationDataReader):  # type: ignore[misc]  # the library ships no types
     """Yields the views one at a time."""
 
-    def __init__(self, views_NHWC: NDArray[np.uint8], on_progress: Callable[[int, int], None]) -> None:
+    def __init__(self, views_NHWC: NDArray[np.uint8], on_progress: Progress) -> None:
         self._views_NHWC = views_NHWC
         self._done = 0
         self._on_progress = on_progress

@@ -22,6 +22,7 @@ from serving.engine.tensorrt import LoadedPlan, TensorRTEngine, load_tensorrt
 from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineBuildError, Sidecar, default_engines, read_plan
 from serving.system.files import new_folder, sync_folder, write_atomically
 from training.console import progress, say
+from training.data.images import labels_of
 
 CHECK_IMAGES = 500
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -132,7 +133,7 @@ def _load_images(bundle: Bundle, folder: Path | None) -> tuple[NDArray[np.uint8]
     images = [listed[row] for row in np.random.default_rng(0).permutation(len(listed))[:CHECK_IMAGES]]
     with progress("reading images") as on_progress:
         views_NHWC = load_views(images, preprocess, on_progress)
-    return views_NHWC, np.array([image.label for image in images], np.int64), [str(image.path) for image in images]
+    return views_NHWC, labels_of(images), [str(image.path) for image in images]
 
 
 def _measure(engine: TensorRTEngine, images_NHWC: NDArray[np.uint8], batch: int) -> dict[str, float]:

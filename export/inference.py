@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import onnxruntime
@@ -14,6 +16,15 @@ from serving.system.cpus import available_cpus
 from training.data.images import LabelledImage
 
 _ERRORS_ONLY = 3
+T = TypeVar("T")
+R = TypeVar("R")
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+def no_progress(done: int, total: int) -> None:
+    """Report nothing."""
 
 
 def open_session(graph: bytes) -> onnxruntime.InferenceSession:
@@ -31,24 +42,15 @@ def predict(session: onnxruntime.InferenceSession, images_NHWC: NDArray[np.uint8
 
 
 def predict_each(
-    session: onnxruntime.InferenceSession,
-    images_NHWC: NDArray[np.uint8],
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    session: onnxruntime.InferenceSession, images_NHWC: NDArray[np.uint8], on_progress: Progress = no_progress
 ) -> NDArray[np.float32]:
     """Probabilities float32 `[N, K]`, computed one image at a time on all cores."""
-    probabilities = []
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        rows = (images_NHWC[row : row + 1] for row in range(len(images_NHWC)))
-        for probabilities_1K in pool.map(lambda row: predict(session, row), rows):
-            probabilities.append(probabilities_1K)
-            on_progress(len(probabilities), len(images_NHWC))
-    return np.concatenate(probabilities)
+    rows = [images_NHWC[row : row + 1] for row in range(len(images_NHWC))]
+    return np.concatenate(map_in_threads(partial(predict, session), rows, on_progress))
 
 
 def load_views(
-    images: Sequence[LabelledImage],
-    preprocess: Preprocess,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    images: Sequence[LabelledImage], preprocess: Preprocess, on_progress: Progress = no_progress
 ) -> NDArray[np.uint8]:
     """View 0 of each image, uint8 `[N, crop, crop, 3]`, as training's evaluation and the server make it.
 
@@ -61,7 +63,15 @@ def load_views(
     def load(row: int) -> None:
         views_NHWC[row] = make_views(preprocess.canvas(images[row].read()), preprocess.crop)[0]
 
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        for done, _ in enumerate(pool.map(load, range(len(images))), 1):
-            on_progress(done, len(images))
+    map_in_threads(load, range(len(images)), on_progress)
     return views_NHWC
+
+
+def map_in_threads(function: Callable[[T], R], items: Sequence[T], on_progress: Progress) -> list[R]:
+    """Call a function for each item on all cores; the results are in the order of the items."""
+    results = []
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        for result in pool.map(function, items):
+            results.append(result)
+            on_progress(len(results), len(items))
+    return results

@@ -7,6 +7,7 @@ calls report failure by returning None or False and log the reason, which every 
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from serving.bundle.manifest import INPUT_NAME, Precision
 from serving.engine.cuda import free_memory
 from serving.engine.tensorrt import load_tensorrt, make_logger
 from serving.engine.tensorrt_cache import EngineBuildError
+
+SIGNAL_CHECK_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,30 +136,18 @@ def _parse(parser: Any, logger: Any, graph: bytes) -> None:
 
 def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -> Any:
     """Run a build in another thread, so that Ctrl-C reaches this one and can cancel the build."""
-    results: list[Any] = []
-    errors: list[BaseException] = []
-    ended = threading.Event()  # in Python 3.11 an interrupted Thread.join marks the thread as ended
-
-    def run() -> None:
+    with ThreadPoolExecutor(1, thread_name_prefix="tensorrt-build") as pool:
+        building = pool.submit(build)
         try:
-            results.append(build())
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            ended.set()
-
-    thread = threading.Thread(target=run, name="tensorrt-build")
-    try:
-        thread.start()
-        while not ended.wait(0.1):
-            pass
-    except KeyboardInterrupt:
-        cancelled.set()
-        ended.wait()
-        raise
-    if errors:
-        raise EngineBuildError(f"TensorRT failed while building: {errors[0]}") from errors[0]
-    return results[0]
+            while not building.done():
+                # with a limit, so that a signal that another thread received is handled here soon
+                wait([building], timeout=SIGNAL_CHECK_S)
+            return building.result()
+        except KeyboardInterrupt:
+            cancelled.set()  # leaving the block waits until the build has ended
+            raise
+        except Exception as error:
+            raise EngineBuildError(f"TensorRT failed while building: {error}") from error
 
 
 def make_monitor(trt: Any, on_step: Callable[[str, int, int], None], cancelled: threading.Event) -> Any:

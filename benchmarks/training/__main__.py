@@ -1,60 +1,53 @@
-"""Training measured on your photos: engines for activations, an epoch of the whole network, and fit as a whole.
+"""Training measured on your images: engines for activations, an epoch of the whole network, and all of `fit`.
 
     python -m benchmarks.training --data photos [--parts engines activations training] [--fastai PYTHON]
 
 `engines` is the pretrained body in every engine, `activations` what `fit` makes of it, `training` an epoch of the whole
-network, each beside the bare engine or loop on random pictures. `--fastai` names a Python that has fastai 2.8, timm and
-the lite0 weights; its `fine_tune(1)` then runs on the same photos and the same backbone. Figures go to
-benchmarks/results as JSON and as a page; rates are photos a second. Parts measured one after another on a day join one
-page.
+network, each beside the bare engine or loop on random images. `--fastai` names a Python that has fastai 2.8, timm and
+the lite0 weights; its `fine_tune(1)` then runs on the same images and the same backbone. Speeds are in images a second.
+The day's results keep the parts that were measured before.
 """
 
 import argparse
-import datetime
 import json
-import platform
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from benchmarks.training.engines import engines, pretrained_body
-from benchmarks.training.epoch import whole_network
-from benchmarks.training.fit import activations, against_fastai
-from benchmarks.training.page import page
-from serving.system.cpus import available_cpus
-from training.versions import versions
+from benchmarks.common import RESULTS, circumstances, write_results
+from benchmarks.training.engines import measure_engines, pretrained_body
+from benchmarks.training.epoch import measure_epochs
+from benchmarks.training.fit import compare_with_fastai, measure_activations
+from benchmarks.training.page import to_markdown
 
 PARTS = ("engines", "activations", "training", "fastai")
+LIBRARIES = ("torch", "timm", "onnxruntime")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    """Parse the arguments, measure the chosen parts, and write the result page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a folder as `fit` reads it")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     parser.add_argument("--fastai", type=Path, help="a Python with fastai 2.8; without it that part is left out")
-    parser.add_argument("--size", type=int, default=224, help="pixels, of the part training")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    options = parser.parse_args()
-    data = options.data.resolve()
-    target = options.out / f"{datetime.date.today()}-training.json"
-    figures: dict[str, Any] = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    figures["machine"] = f"{available_cpus()} CPUs, {platform.processor() or platform.machine()}"
-    figures["versions"] = versions()
+    parser.add_argument("--size", type=int, default=224, help="pixels, for the part training (224)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each engine (5)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="(%(default)s)")
+    arguments = parser.parse_args()
+    data = arguments.data.resolve()
+    now = circumstances("training", "python -m benchmarks.training --data PHOTOS --parts PART", LIBRARIES)
+    path = arguments.out / f"{now['date'][:10]}-training.json"
+    results = (json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}) | now
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if "engines" in options.parts:
-            figures["engines"] = engines(pretrained_body(), 224, folder)
-        if "activations" in options.parts:
-            figures["activations"] = activations(data, folder / "activations")
-        if "training" in options.parts:
-            figures["training"] = whole_network(data, options.size)
-        if "fastai" in options.parts and options.fastai:
-            figures["against fastai"] = against_fastai(data, folder / "fastai", options.fastai)
-    text = json.dumps(figures, indent=2)
-    options.out.mkdir(parents=True, exist_ok=True)
-    target.write_text(text + "\n", encoding="utf-8")
-    target.with_suffix(".md").write_text(page(figures, str(datetime.date.today())), encoding="utf-8")
-    print(text)
+        if "engines" in arguments.parts:
+            results["engines"] = measure_engines(pretrained_body(), 224, folder, arguments.seconds)
+        if "activations" in arguments.parts:
+            results["activations"] = measure_activations(data, folder / "activations", arguments.seconds)
+        if "training" in arguments.parts:
+            results["training"] = measure_epochs(data, arguments.size)
+        if "fastai" in arguments.parts and arguments.fastai:
+            results["against fastai"] = compare_with_fastai(data, folder / "fastai", arguments.fastai)
+    write_results(results, to_markdown(results), arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
-"""`fit` as a process of its own: its activations beside ONNX Runtime alone, and all of it beside fastai's fine_tune."""
+"""`fit` in a process of its own: its activations beside ONNX Runtime alone, and all of it beside fastai's fine_tune."""
 
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from benchmarks.training.engines import ARCH, RUNTIME, pretrained_body, runtime_rate
+from benchmarks.training.engines import ARCH, RUNTIME, measure_runtime, pretrained_body
 from training.evaluation.metrics import compare
 from training.features.extract import onnx_extractor
 from training.runs.run import open_run
 
 FASTAI = """
-import hashlib, json, sys, time
+import json, sys, time
 from pathlib import Path
 began = time.monotonic()
 import importlib.util, timm, torch
@@ -34,60 +35,59 @@ body.load_state_dict({name: state[name] for name in body.state_dict() if name in
 learner.freeze()
 learner.fine_tune(1)
 probabilities, labels = learner.get_preds()
-right = (probabilities.argmax(1) == labels).tolist()
+correct = (probabilities.argmax(1) == labels).tolist()
 names = [Path(path).relative_to(sys.argv[1]).as_posix() for path in loaders.valid_ds.items]
-print(json.dumps({"seconds": time.monotonic() - began, "right": dict(zip(names, right))}))
+print(json.dumps({"seconds": time.monotonic() - began, "correct": dict(zip(names, correct))}))
 """
 
 
-def fit(data: Path, folder: Path) -> dict[str, Any]:
-    """`fit` with nothing cached, as a process of its own."""
+def run_fit(data: Path, folder: Path) -> dict[str, Any]:
+    """Run `fit` with an empty cache, in a process of its own."""
     began = time.monotonic()
     command = [sys.executable, "-m", "training", "fit", "--data", str(data), "--arch", ARCH]
     subprocess.run([*command, "--run", str(folder / "run"), "--cache", str(folder / "cache")], check=True)
     run = open_run(folder / "run")
-    photos, probabilities = run.validation()
-    answers = probabilities.argmax(1)
-    right = {
-        photo.path.relative_to(run.data).as_posix(): bool(answer == photo.label)
-        for photo, answer in zip(photos, answers, strict=True)
+    images, probabilities_NK = run.validation()
+    correct = {
+        image.path.relative_to(run.data).as_posix(): bool(predicted == image.label)
+        for image, predicted in zip(images, probabilities_NK.argmax(1), strict=True)
     }
     return {
         "seconds": time.monotonic() - began,
         "stages": run.facts["seconds"],
         "work": run.facts["activations_work"],
-        "right": right,
+        "correct": correct,
     }
 
 
-def activations(data: Path, folder: Path) -> dict[str, Any]:
-    """`fit`'s activations, decoding included, against the same network in ONNX Runtime on random pictures."""
+def measure_activations(data: Path, folder: Path, seconds: float) -> dict[str, Any]:
+    """`fit`'s activations, including decoding, beside the same network in ONNX Runtime on random images."""
     folder.mkdir()
     extract = onnx_extractor(pretrained_body().eval(), 224, folder / "body.onnx")
-    own = [runtime_rate(extract, 224)]
-    ours = fit(data, folder)
-    own.append(runtime_rate(extract, 224))
+    alone = [measure_runtime(extract, 224, seconds)]
+    ours = run_fit(data, folder)
+    alone.append(measure_runtime(extract, 224, seconds))
     (work, *_) = ours["work"]
     return {
-        RUNTIME: round(sum(own) / len(own), 1),
-        "activations of fit, photos decoded": work["rate"],
-        "ratio": round(work["rate"] / (sum(own) / len(own)), 3),
+        RUNTIME: round(fmean(alone), 1),
+        "activations of fit, images decoded": work["rate"],
+        "ratio": round(work["rate"] / fmean(alone), 3),
         "engine of fit": work["engine"],
-        "fit": {"seconds": ours["seconds"], "stages": ours["stages"], "correct": sum(ours["right"].values())},
+        "fit": {"seconds": ours["seconds"], "stages": ours["stages"], "correct": sum(ours["correct"].values())},
     }
 
 
-def against_fastai(data: Path, folder: Path, python: Path) -> dict[str, Any]:
-    """`fit` and fastai's `fine_tune(1)`: seconds, right answers, and whether one is better."""
-    ours = fit(data, folder)
+def compare_with_fastai(data: Path, folder: Path, python: Path) -> dict[str, Any]:
+    """`fit` and fastai's `fine_tune(1)`: seconds, correct predictions, and whether one is better."""
+    ours = run_fit(data, folder)
     command = [str(python), "-W", "ignore", "-c", FASTAI, str(data), str(folder / "lite0.pth")]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     theirs = json.loads(printed.splitlines()[-1])
-    names = sorted(ours["right"])
-    before, after = (np.array([each["right"][name] for name in names]) for each in (theirs, ours))
+    names = sorted(ours["correct"])
+    before, after = (np.array([each["correct"][name] for name in names]) for each in (theirs, ours))
     return {
-        "fit": {"seconds": ours["seconds"], "stages": ours["stages"], "correct": sum(ours["right"].values())},
-        "fastai": {"seconds": theirs["seconds"], "correct": sum(theirs["right"].values())},
+        "fit": {"seconds": ours["seconds"], "stages": ours["stages"], "correct": sum(ours["correct"].values())},
+        "fastai": {"seconds": theirs["seconds"], "correct": sum(theirs["correct"].values())},
         "paired": vars(compare(before, after)),
         "times as fast": theirs["seconds"] / ours["seconds"],
     }

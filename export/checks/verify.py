@@ -3,7 +3,7 @@
 A graph that fails a check is not written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from export.checks.checks import CheckError, ParityError, Tolerances, check_agreement, compare
 from export.graphs.onnx import DeployedModel
-from export.inference import open_session, predict, predict_each
+from export.inference import Progress, open_session, predict, predict_each
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Precision, Runtime
 from training.console import progress
-from training.data.images import LabelledImage
+from training.data.images import LabelledImage, labels_of
 
 CHECK_BATCHES = (1, 3, 32)
 TRAINED = "the trained network"
@@ -52,20 +52,23 @@ class ParityReference:
 
     model: DeployedModel
     """The trained network, float32."""
-    crop: int
-    """Side of the input in pixels."""
-    classes: int
     images: Sequence[LabelledImage]
     """The validation images."""
     views_NHWC: NDArray[np.uint8]
-    """View 0 of each image."""
+    """View 0 of each image, at the size of the network's input."""
     trained_NK: NDArray[np.float32]
     """The probabilities that the run recorded for each image."""
     tolerances: Tolerances
 
     @property
+    def crop(self) -> int:
+        """Side of the input in pixels."""
+        return int(self.views_NHWC.shape[1])
+
+    @property
     def labels_N(self) -> NDArray[np.int64]:
-        return np.array([image.label for image in self.images], np.int64)
+        """The correct class of each image."""
+        return labels_of(self.images)
 
     def least_confident(self, count: int) -> NDArray[np.int64]:
         """Rows of the images of lowest confidence, where a difference shows first; a smaller set is repeated."""
@@ -83,7 +86,7 @@ def verify(graph: bytes, precision: Precision, runtime: Runtime, reference: Pari
         CheckError: at the first check that fails.
     """
     what = f"{precision} for TensorRT" if runtime == "tensorrt" else precision
-    check_graph(graph, crop=reference.crop, classes=reference.classes)
+    check_graph(graph, crop=reference.crop, classes=reference.trained_NK.shape[1])
     if precision != "int8" or runtime == "tensorrt":
         check_operators(graph)
     session = open_session(graph)
@@ -221,9 +224,7 @@ def cross_check(
     }
 
 
-def run_openvino(
-    graph: bytes, images_NHWC: NDArray[np.uint8], on_progress: Callable[[int, int], None]
-) -> NDArray[np.float32]:
+def run_openvino(graph: bytes, images_NHWC: NDArray[np.uint8], on_progress: Progress) -> NDArray[np.float32]:
     """Probabilities float32 `[N, K]` of uint8 images `[N, H, W, 3]`, computed by OpenVINO on the CPU."""
     import openvino  # an optional library, slow to load
 

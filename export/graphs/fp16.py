@@ -19,18 +19,15 @@ from training.console import progress
 from training.networks.model import Classifier
 
 
-class _ToHalf(nn.Module):
-    """float32 -> float16, same shape."""
+class _Cast(nn.Module):
+    """The same values in another type."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.to(torch.float16)
-
-
-class _ToFloat(nn.Module):
-    """float16 -> float32, same shape."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.to(torch.float32)
+        return x.to(self.dtype)
 
 
 class _InFloat(nn.Module):
@@ -63,7 +60,7 @@ def to_fp16(folded: Classifier, images_NHWC: Tensor, keep_float: Collection[str]
         parent, _, child = name.rpartition(".")
         original = copy.deepcopy(folded.body.network.get_submodule(name))  # that of `network` is rounded already
         setattr(network.get_submodule(parent), child, _InFloat(original))
-    converted.body.network = nn.Sequential(_ToHalf(), network, _ToFloat())
+    converted.body.network = nn.Sequential(_Cast(torch.float16), network, _Cast(torch.float32))
     return converted.eval()
 
 
@@ -168,17 +165,13 @@ def measure_fp16_sensitivity(folded: Classifier, images_NHWC: Tensor) -> dict[st
         images_NHWC: uint8 `[N, crop, crop, 3]`; no validation images.
     """
     names = blocks(folded.body.network)
-    rounded = copy.deepcopy(folded)
     sensitivities = {}
     with torch.inference_mode(), progress("measuring sensitivity", "blocks") as on_progress:
         expected_NK = folded(images_NHWC)
         for done, name in enumerate(names, 1):
-            block = rounded.body.network.get_submodule(name)
-            originals = [parameter.clone() for parameter in block.parameters()]
-            for parameter in block.parameters():
+            rounded = copy.deepcopy(folded)
+            for parameter in rounded.body.network.get_submodule(name).parameters():
                 parameter.copy_(parameter.half().float())
             sensitivities[name] = float((rounded(images_NHWC) - expected_NK).abs().mean())
-            for parameter, original in zip(block.parameters(), originals, strict=True):
-                parameter.copy_(original)
             on_progress(done, len(names))
     return dict(sorted(sensitivities.items(), key=lambda item: -item[1]))

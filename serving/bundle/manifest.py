@@ -1,6 +1,6 @@
-"""A model folder in; a checked Bundle out. What a bundle says about itself, and the proof that it is whole.
+"""The manifest of a bundle (`model.json`), and reading a bundle with its hashes checked.
 
-`models/NAME/VERSION/` holds `model.json` (the manifest) and the files that it lists, each with its size and SHA-256.
+`models/NAME/VERSION/` holds `model.json` and the files that it lists, each with its size and SHA-256.
 """
 
 import hashlib
@@ -22,13 +22,14 @@ OUTPUT_NAME = "probabilities"
 
 Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Literal["onnxruntime", "tensorrt"]
-"""Whom a file is for. ONNX Runtime's can be built into a TensorRT engine too, except INT8, which has one file each."""
+"""The runtime of a file. Files for ONNX Runtime can also be built into TensorRT engines, except INT8, which has a file
+for each runtime."""
 
 _FILE_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class BundleError(ValueError):
-    """A folder that is no bundle, or one whose parts do not agree; the message says which part, and why."""
+    """A folder that is not a bundle, or whose parts do not agree; the message says which part and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,9 @@ class Artifact:
     sha256: str
     bytes: int
     quantization: dict[str, Any] = field(default_factory=dict)
-    """fp16 and INT8: which layers stayed float32; INT8: on how many photos it was calibrated, and how."""
+    """fp16 and INT8: which layers stayed float32; INT8: how it was calibrated and on how many images."""
     parity: dict[str, Any] = field(default_factory=dict)
-    """How it agrees with the trained network: what was compared, on how many photos, with what result."""
+    """Parity with the trained network: what was compared, on how many images, and the result."""
 
     def __post_init__(self) -> None:
         if not _FILE_PATTERN.fullmatch(self.file):
@@ -66,20 +67,20 @@ class Manifest:
     preprocess: Preprocess
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    """Normalisation of RGB in 0-1, for the reader: it is inside the graph."""
+    """Normalisation of RGB in 0-1, for information: it is part of the graph."""
     temperature: float
-    """What the logits were divided by before softmax, for the reader: it is inside the graph."""
+    """Divisor of the logits before softmax, for information: it is part of the graph."""
     artifacts: tuple[Artifact, ...]
     metrics: dict[str, Any]
-    """Accuracy, nll, brier, ece with n and 95% intervals, on the validation photos."""
+    """Accuracy, nll, brier and ece with n and 95% intervals, on the validation images."""
     fingerprints: dict[str, str]
-    """SHA-256 of the recipe, the data and the trained weights that it came from."""
+    """SHA-256 of the recipe, the data and the trained weights."""
     versions: dict[str, str]
-    """Releases of the libraries that made it."""
+    """Versions of the libraries that made it."""
     adaptive: dict[str, Any] = field(default_factory=dict)
-    """Adaptive requests look at more views where the first view's highest probability is below `threshold`; the rest
-    is for the reader: for how many `views` it was chosen, and the `mean_views` and `agreement` on `photos`. Empty:
-    no threshold was chosen."""
+    """Adaptive requests compute more views if the highest probability of the first view is below `threshold`. For
+    information: the number of `views` it was chosen for, and the `mean_views` and `agreement` on `photos` images. Empty
+    if no threshold was chosen."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -91,18 +92,20 @@ class Manifest:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes are {list(self.classes)[:10]}; at least two different names are needed")
         if not self.artifacts:
-            raise ValueError("it lists no artifact")
+            raise ValueError("artifacts is empty; at least one is needed")
         threshold = self.adaptive_threshold
-        if threshold is not None and not _is_share(threshold):
+        if threshold is not None and not _is_probability(threshold):
             raise ValueError(f"the adaptive threshold is {threshold!r}; it must be a probability, 0 to 1")
         accuracy = self.metrics.get("accuracy")
         ends = ("value", "lower", "upper")
-        if accuracy is not None and not (isinstance(accuracy, dict) and all(_is_share(accuracy.get(e)) for e in ends)):
+        if accuracy is not None and not (
+            isinstance(accuracy, dict) and all(_is_probability(accuracy.get(e)) for e in ends)
+        ):
             raise ValueError(f"metrics.accuracy is {accuracy!r}; it must have value, lower and upper, each 0 to 1")
 
     @property
     def adaptive_threshold(self) -> float | None:
-        """Highest probability of the first view from which adaptive requests look at no more views; None: always."""
+        """Highest probability of the first view from which adaptive requests compute no more views; None for none."""
         return self.adaptive.get("threshold")
 
     @property
@@ -139,22 +142,22 @@ class Manifest:
             raise BundleError(f"{MANIFEST}: {error}") from error
 
 
-def _is_share(value: object) -> bool:
+def _is_probability(value: object) -> bool:
     return isinstance(value, float | int) and 0 <= value <= 1
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model folder whose manifest has been read."""
+    """The folder of a model version, whose manifest has been read."""
 
     folder: Path
     manifest: Manifest
 
     def artifact(self, precision: Precision, runtime: Runtime = "onnxruntime") -> Artifact:
-        """The artifact of one precision that a runtime uses.
+        """Find the artifact of one precision that a runtime uses.
 
         Raises:
-            BundleError: if there is none, with those that there are.
+            BundleError: if there is none; the message lists those that exist.
         """
         wanted = runtime if precision == "int8" else "onnxruntime"
         for artifact in self.manifest.artifacts:
@@ -164,7 +167,7 @@ class Bundle:
         raise BundleError(f"{self.folder} has no {precision} artifact for {wanted}; it has {present}")
 
     def read(self, artifact: Artifact) -> bytes:
-        """An artifact's bytes, checked: what is returned is what was hashed.
+        """Read an artifact's file, and check its size and SHA-256.
 
         Raises:
             BundleError: if the file is missing, or not the one that the manifest describes.
@@ -181,17 +184,17 @@ class Bundle:
             raise BundleError(f"{path} cannot be read: {error.strerror}") from error
         if (sha256 := hashlib.sha256(content).hexdigest()) != artifact.sha256:
             raise BundleError(
-                f"{path} has SHA-256 {sha256[:12]}…, and {MANIFEST} says {artifact.sha256[:12]}…: "
+                f"{path} has SHA-256 {sha256[:12]}…, expected {artifact.sha256[:12]}… by {MANIFEST}: "
                 "it was changed after the export. Export or copy the bundle again"
             )
         return content
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Read a bundle's manifest; its files are checked when they are read.
+    """Read a bundle's manifest. Its files are checked when they are read.
 
     Raises:
-        BundleError: if the folder holds no manifest, or one that cannot be used.
+        BundleError: if the folder holds no manifest, or an invalid one.
     """
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")

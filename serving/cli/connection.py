@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serving.cli.errors import CommandError
-from serving.cli.options import seconds
+from serving.cli.options import add_numbers, seconds
 from serving.client import Client, ClientError, Credentials
 from serving.client.async_client import DEFAULT_TIMEOUT_S
 from serving.system.network import DEFAULT_ADDRESS
@@ -23,13 +23,8 @@ def add_client_options(parser: argparse.ArgumentParser) -> None:
         help="the server; several as IP:PORT,IP:PORT or dns:///NAME:PORT ($PAWSERVE_SERVER, otherwise "
         f"{DEFAULT_ADDRESS})",
     )
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=DEFAULT_TIMEOUT_S,
-        metavar="S",
-        help="seconds for each request, retries included (%(default)g)",
-    )
+    timeout = ("--timeout", seconds, DEFAULT_TIMEOUT_S, "S", "time for each request, retries included")
+    add_numbers(parser.add_argument, [timeout])
     add = parser.add_argument_group("connection").add_argument
     add("--tls", action="store_true", help="use TLS and trust the public authorities")
     add("--tls-ca", type=Path, metavar="FILE", help="use TLS and trust these authorities ($PAWSERVE_TLS_CA)")

@@ -9,19 +9,9 @@ from serving.security.settings import Security, TlsFiles
 def add_security_options(parser: argparse.ArgumentParser) -> None:
     """TLS files, clients, keys and reflection."""
     add = parser.add_argument_group("security").add_argument
-    add(
-        "--tls-cert",
-        type=Path,
-        metavar="FILE",
-        help="the server's certificate and its chain, PEM; without it the server uses plaintext",
-    )
+    add("--tls-cert", type=Path, metavar="FILE", help="the server's certificate and its chain, PEM (plaintext)")
     add("--tls-key", type=Path, metavar="FILE", help="its private key, PEM; both are reloaded when they change")
-    add(
-        "--tls-client-ca",
-        type=Path,
-        metavar="FILE",
-        help="accept only clients with a certificate of these authorities",
-    )
+    add("--tls-client-ca", type=Path, metavar="FILE", help="accept only clients with certificates of these authorities")
     add(
         "--clients",
         "--auth-tokens",

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from serving.cli.limit_options import add_limit_options, to_connection_limits, to_image_limits, to_max_views
-from serving.cli.options import address, http_url, number, positive, seconds, whole
+from serving.cli.options import Numbers, add_numbers, address, http_url, number, positive, seconds, whole
 from serving.cli.security_options import add_security_options, to_security
 from serving.cli.statistics_options import add_database_options, find_statistics
 from serving.models.layout import LayoutOptions
@@ -15,6 +15,17 @@ from serving.system.logs import LEVELS
 from serving.system.network import DEFAULT_ADDRESS
 
 MAX_THREADS = 1024
+NUMBERS: Numbers = (
+    ("--keep-versions", positive, 1, "N", "newest versions to serve of each model whose version is not named"),
+    (
+        "--poll-interval --poll-seconds",
+        seconds,
+        5.0,
+        "S",
+        "time between checks for new versions; 0 for on request only",
+    ),
+    ("--grace", seconds, 20.0, "S", "time that a shutdown waits for requests in flight"),
+)
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
@@ -35,21 +46,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         metavar="DAYS",
         help="days after its prediction that a label is stored; totals keep it (for ever)",
     )
-    add(
-        "--keep-versions",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="serve the N newest versions of each model whose version is not named (%(default)s)",
-    )
-    add(
-        "--poll-interval",
-        "--poll-seconds",
-        type=seconds,
-        default=5.0,
-        metavar="S",
-        help="seconds between two checks for new versions; 0: check on SIGHUP and client requests only (%(default)g)",
-    )
+    add_numbers(add, NUMBERS)
     add_engine_options(parser)
     add(
         "--instances",
@@ -64,28 +61,15 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="most views in one engine call (as measured, or 4 for INT8 on a CPU, 2 otherwise, 32 on a GPU)",
     )
-    add(
-        "--grace",
-        type=seconds,
-        default=20.0,
-        metavar="S",
-        help="seconds that a shutdown waits for requests in flight (%(default)g)",
-    )
     add_limit_options(parser)
     add_security_options(parser)
     _add_observability_options(parser)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Which models, of `serve` and `tune`."""
+    """The models, for `serve` and `tune`."""
     add = parser.add_argument
-    add(
-        "--models",
-        type=Path,
-        default=Path("models"),
-        metavar="DIR",
-        help="model repository: a folder of NAME/VERSION/model.json (models)",
-    )
+    add("--models", type=Path, default=Path("models"), metavar="DIR", help="holds NAME/VERSION/model.json (models)")
     add(
         "--model",
         action="append",
@@ -96,7 +80,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """What computes the models, of `serve` and `tune`."""
+    """The engine and the precision, for `serve` and `tune`."""
     add = parser.add_argument
     add("--engine", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="inference engine (auto)")
     add(

@@ -4,9 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
-import grpc
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -14,17 +12,10 @@ from rich.text import Text
 from serving.cli.signals import raise_when_reader_ends
 from serving.cli.tables import statistics_to_dict, statistics_view
 from serving.client import Client, ClientError
+from serving.client.retries import is_retryable
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
 RETRY_S = 1.0
-
-
-class _View(Protocol):
-    def show(self, models: Sequence[pb.ModelStatistics]) -> None:
-        """Show the current statistics."""
-
-    def interrupted(self, reason: str) -> None:
-        """Show why there are no current ones."""
 
 
 def watch_statistics(client: Client, model: str, interval_s: float, *, as_json: bool) -> None:
@@ -47,7 +38,7 @@ def watch_statistics(client: Client, model: str, interval_s: float, *, as_json: 
         _follow(client, model, interval_s, _Pages(console))
 
 
-def _follow(client: Client, model: str, interval_s: float, view: _View) -> None:
+def _follow(client: Client, model: str, interval_s: float, view: "_Screen | _Pages | _JsonLines") -> None:
     answered, connected = False, True
     while True:
         reason = "the server is stopping"
@@ -56,7 +47,7 @@ def _follow(client: Client, model: str, interval_s: float, view: _View) -> None:
                 answered = connected = True
                 view.show(models)
         except ClientError as error:
-            if not answered or error.code != grpc.StatusCode.UNAVAILABLE:
+            if not answered or not is_retryable(error):
                 raise
             reason = error.message
         if connected:

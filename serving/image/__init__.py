@@ -1,5 +1,5 @@
-"""Encoded bytes to uint8 RGB images to views: the pixels that networks are trained on and served.
+"""Encoded bytes to uint8 RGB images to views: the same pixels in training, export and serving.
 
-`decode` makes an image of bytes within `Limits`, `preprocess` scales it to a canvas, `views` cuts the views of
-test-time augmentation. Training, export and serving all use this code. May import `system`.
+`decode` turns bytes into an image within `Limits`, `preprocess` resizes it to a canvas, `views` makes the views of
+test-time augmentation. May import `system`.
 """

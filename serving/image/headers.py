@@ -16,8 +16,11 @@ _STRAY = -1  # not a marker: a byte between segments
 _FILL = 0xFF
 _STANDALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # without a segment; 0x00 and SOI (0xD8) occur in malformed files only
 _EXIF_OR_XMP, _START_OF_SCAN = 0xE1, 0xDA
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_SEQUENTIAL = {0xC0, 0xC1}  # SOF0, SOF1: Huffman-coded, not progressive
+_SEQUENTIAL = {0xC0, 0xC1}  # SOF0, SOF1: Huffman-coded frames, not progressive
+_OTHER_FRAMES = {*range(0xC2, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_NOT_PLAIN = frozenset({_STRAY, 0x00, 0xD8, *_OTHER_FRAMES})
+_NOT_PLAIN_OR_EXIF = _NOT_PLAIN | {_EXIF_OR_XMP}
+_WITHOUT_SEGMENT = frozenset({_STRAY, _FILL, *_STANDALONE})
 
 
 def has_too_many_parts(data: bytes) -> bool:
@@ -50,13 +53,14 @@ def plain_size(data: bytes, *, allow_exif: bool = False) -> tuple[int, int] | No
         return None
     size: tuple[int, int] | None = None
     components = 0
+    rejected = _NOT_PLAIN if allow_exif else _NOT_PLAIN_OR_EXIF
     for marker, body in islice(_jpeg_parts(data), MAX_PARTS):
         if marker == _START_OF_SCAN:
             return size if body < len(data) and data[body] == components else None
-        if marker in (_STRAY, 0x00, 0xD8) or (marker == _EXIF_OR_XMP and not allow_exif):
+        if marker in rejected:
             return None
-        if marker in _FRAMES:
-            if marker not in _SEQUENTIAL or size or body + 6 > len(data) or data[body] != 8:
+        if marker in _SEQUENTIAL:
+            if size or body + 6 > len(data) or data[body] != 8:
                 return None
             height, width = int.from_bytes(data[body + 1 : body + 3]), int.from_bytes(data[body + 3 : body + 5])
             components = data[body + 5]
@@ -74,12 +78,10 @@ def _jpeg_parts(data: bytes) -> Iterator[tuple[int, int]]:
         yield marker, at + 4
         if marker == _START_OF_SCAN:
             return
-        if marker in (_STRAY, _FILL):
-            at += 1
-        elif marker in _STANDALONE:
-            at += 2
+        if marker in _WITHOUT_SEGMENT:
+            at += 2 if marker in _STANDALONE else 1
         else:
-            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
+            at += 2 + max(2, data[at + 2] << 8 | data[at + 3])
 
 
 def _png_chunks(data: bytes) -> Iterator[int]:

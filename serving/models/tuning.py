@@ -46,6 +46,7 @@ programs may change the pace of the machine between them; fewer threads are the 
 TIE = 0.15
 """Candidates whose rates differ by no more than this part are a tie. A batch also saves work around the engine that
 short measurements do not show, and a large one makes other requests wait."""
+TOO_SLOW = "a full batch takes longer than the latency bound; raise it"
 
 
 class TuningError(Exception):
@@ -66,10 +67,13 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Result:
-    """One candidate and its measurement, or its failure."""
+    """One candidate, with its measurement or the reason of its failure.
+
+    Not the exception itself: its traceback would keep the model in memory while the next candidate is measured.
+    """
 
     layout: EngineLayout
-    outcome: Measurement | Exception
+    outcome: Measurement | str
 
 
 Measure = Callable[[EngineLayout], Measurement]
@@ -145,13 +149,13 @@ def candidates(*, cpus: int, on_gpu: bool, max_batch_size: int | None) -> list[E
 
 
 def measure_all(layouts: Iterable[EngineLayout], measure: Measure, report: Report) -> list[Result]:
-    """Measure layouts one after the other; an exception is the outcome of its layout, which then cannot be chosen."""
+    """Measure layouts one after the other; one that raises an exception has failed, and cannot be chosen."""
     results = []
     for layout in layouts:
         try:
             result = Result(layout, measure(layout))
         except Exception as error:  # of any kind: the other candidates may work
-            result = Result(layout, error)
+            result = Result(layout, f"{type(error).__name__}: {error}")
         report(result)
         results.append(result)
     return results
@@ -174,8 +178,8 @@ def choose_best(results: Sequence[Result], preferred: int) -> TunedLayout:
         if isinstance(result.outcome, Measurement) and result.outcome.rows_per_second
     ]
     if not measured:
-        first = next((result.outcome for result in results if isinstance(result.outcome, Exception)), None)
-        raise TuningError(f"none of the {len(results)} layouts could be measured; the first failed with: {first}")
+        first = next((result.outcome for result in results if isinstance(result.outcome, str)), TOO_SLOW)
+        raise TuningError(f"none of the {len(results)} layouts could be measured; the first one failed: {first}")
     fewest = min(tuned.layout.threads for tuned in measured)
 
     def merit(tuned: TunedLayout) -> float:

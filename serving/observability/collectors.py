@@ -40,11 +40,11 @@ class ModelCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Read everything, without blocking."""
         loads = CounterMetricFamily("pawserve_model_loads", "Versions that were loaded.", labels=["model"])
-        refusals = CounterMetricFamily("pawserve_model_refusals", "Versions that failed to load.", labels=["model"])
-        loaded, refused = self._repository.loaded.copy(), self._repository.failed.copy()
-        for name in sorted(loaded.keys() | refused.keys()):  # with zeros, so that the first failure is an increase
+        failures = CounterMetricFamily("pawserve_model_refusals", "Versions that failed to load.", labels=["model"])
+        loaded, failed = self._repository.loaded.copy(), self._repository.failed.copy()
+        for name in sorted(loaded.keys() | failed.keys()):  # with zeros, so that the first failure is an increase
             loads.add_metric([name], loaded[name])
-            refusals.add_metric([name], refused[name])
+            failures.add_metric([name], failed[name])
         state = _gauge("model_state", "1 for each known version in its state, such as ready or refused.", "state")
         for status in self._repository.statuses:
             name = pb.ModelState.Name(status.state.value).removeprefix("MODEL_STATE_").lower()
@@ -70,7 +70,7 @@ class ModelCollector(Collector):
             if accuracy := manifest.metrics.get("accuracy"):
                 validated.add_metric(key, accuracy["value"])
                 lower.add_metric(key, accuracy["lower"])
-        return [loads, refusals, state, info, rows, limit, validated, lower]
+        return [loads, failures, state, info, rows, limit, validated, lower]
 
 
 class StatisticsCollector(Collector):

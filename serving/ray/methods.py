@@ -75,9 +75,8 @@ class StreamContext(CallContext):
         super().__init__(ray_context)
         self._requests = requests
         self._parse = parse
-        self.responses: asyncio.Queue[Any] = asyncio.Queue(
-            1
-        )  # bounded: the method waits for a client that reads slowly
+        # bounded, so that the method waits for a client that reads slowly
+        self.responses: asyncio.Queue[Any] = asyncio.Queue(1)
 
     async def read(self) -> Any:
         """The next request; EOF after the last one."""

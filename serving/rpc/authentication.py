@@ -1,11 +1,12 @@
 """The interceptor that authenticates clients and checks their roles.
 
 Every method needs a role; a method that is not listed here needs admin. Only health checks need no credentials: load
-balancers and kubelets have no tokens, and the response tells nothing but whether the server is healthy.
+balancers and kubelets have no tokens, and the response reveals only whether the server is healthy.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import grpc
@@ -90,11 +91,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[mis
             handler = await continuation(details)
             if handler is None:  # gRPC reports the unknown method
                 return None
-
-            def authenticate(request: Any, context: grpc.aio.ServicerContext) -> Any:
-                self._authenticate(context, method, needed)
-                return request
-
+            authenticate = partial(self._authenticate, method, needed)
             self._handlers[method] = prepare_calls(handler, authenticate, handler.request_deserializer)
         return self._handlers[method]
 
@@ -114,8 +111,8 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[mis
             raise _unauthenticated("CREDENTIALS_INVALID", "the token is unknown or was revoked; send a valid one")
         return client
 
-    def _authenticate(self, context: grpc.aio.ServicerContext, method: str, needed: str) -> None:
-        """Set `CURRENT_CLIENT`.
+    def _authenticate(self, method: str, needed: str, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """Set `CURRENT_CLIENT` and return the request.
 
         Raises:
             ApiError, RoleMissing: if the client's certificate does not allow the call.
@@ -131,6 +128,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[mis
                 raise _unauthenticated("CREDENTIALS_INVALID", message)
             _check_role(client, needed, method)
         CURRENT_CLIENT.set(client_identity(context.peer(), client.name, client.roles))
+        return request
 
 
 def build_authentication(security: Security, listen: str) -> AuthenticationInterceptor:

@@ -1,4 +1,4 @@
-"""The bytes of images that a server holds, and the requests that wait for room. Only for one event loop."""
+"""The bytes of images that a server holds, and the requests that wait for capacity. Only for one event loop."""
 
 import asyncio
 from collections import deque
@@ -7,11 +7,11 @@ from serving.batching.admission import Quotas
 from serving.context import CURRENT_CLIENT
 
 RECHECK_S = 2.0
-"""Longest wait before a waiter checks again, in case the work that took the room ended without a notification."""
+"""Longest wait before a waiter checks again, in case the work before it ended without a notification."""
 
 
 class WaitQueue:
-    """Requests that wait for room, in the order of their arrival."""
+    """Requests that wait for capacity, in the order of their arrival."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()  # with some that are done and wait no longer
@@ -24,7 +24,7 @@ class WaitQueue:
         return bool(self._waiting)
 
     async def wait(self, *, again: bool = False) -> None:
-        """Wait until there may be room; with `again`, before those that have not waited yet."""
+        """Wait until there may be capacity; with `again`, before those that have not waited yet."""
         waiter = asyncio.get_running_loop().create_future()
         (self._waiting.appendleft if again else self._waiting.append)(waiter)
         try:
@@ -56,7 +56,7 @@ class BytesInFlight:
     def __init__(self, limit: int) -> None:
         self._quotas = Quotas(limit)
         self.waiting = WaitQueue()
-        """Requests that wait for room, for bytes or for views."""
+        """Requests that wait, for bytes or for views."""
 
     @property
     def total(self) -> int:

@@ -26,7 +26,7 @@ class StreamHandler(Protocol):
         """Bytes of the request's images."""
 
     async def respond(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
-        """The response, which tells any error in the request; nothing is raised."""
+        """The response, with the error if there is one; does not raise."""
 
 
 class StreamProcessor:
@@ -86,7 +86,7 @@ class _Stream:
         raise ApiError(Code.UNAVAILABLE, "SERVER_STOPPING", message, retry_after_s=1.0)
 
     async def _read(self) -> None:
-        """Read requests while there are places and room, and start a task for each."""
+        """Read requests while there are places and free bytes, and start a task for each."""
         while True:
             await self._places.acquire()
             request = await self._context.read()

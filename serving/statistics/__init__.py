@@ -1,5 +1,5 @@
-"""The confusion matrix of predictions against labels: counted, stored durably, and read.
+"""The confusion matrix and calibration of predictions against labels: counted, stored durably, and read.
 
-`ConfusionMatrix` and `Calibration` are the figures; `StatisticsStore` keeps them in SQLite or PostgreSQL; `Feedback`
-turns tokens and labels into counts. May import `system`, `context`, `bundle` and `tokens`.
+`StatisticsStore` keeps the counts in SQLite or PostgreSQL and returns a `ConfusionMatrix` and calibration bins for each
+version; `Feedback` issues tokens and records labels. May import `system`, `context`, `bundle` and `tokens`.
 """

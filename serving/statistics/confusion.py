@@ -1,4 +1,4 @@
-"""What was predicted and what was true in; the confusion matrix and its rates, with intervals, out. No I/O."""
+"""The confusion matrix of predictions against labels, and its rates with confidence intervals. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_TOTAL = 2**62
-"""A matrix sums to less than this, so that no int64 sum of its counts can overflow."""
+"""Limit of the sum of a matrix, so that no int64 sum of its counts can overflow."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Rate:
     lower: float
     upper: float
     count: int
-    """How many cases it is a proportion of."""
+    """The number of cases."""
 
 
 def wilson(successes: int, count: int, z: float = 1.959963984540054) -> Rate:
@@ -34,16 +34,16 @@ def wilson(successes: int, count: int, z: float = 1.959963984540054) -> Rate:
     Raises:
         ValueError: if there are no cases, or more successes than cases.
     """
-    # Python's integers: the product below would overflow those of numpy
+    # converted to Python's integers: the product below would overflow those of numpy
     successes, count = int(successes), int(count)
     if count < 1:
         raise ValueError(f"count is {count}; a proportion needs at least 1 case")
     if not 0 <= successes <= count:
-        raise ValueError(f"successes is {successes}; of {count} cases, 0 to {count} can succeed")
+        raise ValueError(f"successes is {successes}; with {count} cases it must be 0 to {count}")
     value = successes / count
     centre = successes + z * z / 2
     half_width = z * sqrt(successes * (count - successes) / count + z * z / 4)
-    # The ends enclose the proportion by definition; rounding may miss that where they meet, at 0 and at 1.
+    # the interval contains the proportion by definition; at 0 and 1, where they meet, rounding may break that
     lower = max(0.0, min(value, (centre - half_width) / (count + z * z)))
     upper = min(1.0, max(value, (centre + half_width) / (count + z * z)))
     return Rate(value, lower, upper, count)
@@ -51,7 +51,7 @@ def wilson(successes: int, count: int, z: float = 1.959963984540054) -> Rate:
 
 @dataclass(frozen=True, eq=False)
 class ConfusionMatrix:
-    """How often each class was true and each was predicted.
+    """How often each class was predicted for each actual class.
 
     Raises:
         ValueError: if the counts are not one non-negative integer for each pair of classes.
@@ -60,7 +60,7 @@ class ConfusionMatrix:
     classes: tuple[str, ...]
     """Class names; the position is the index of the row and of the column."""
     counts_KK: NDArray[np.int64]
-    """int64 `[K, K]`, read-only: [actual, predicted]. An array that may still be written to is copied."""
+    """int64 `[K, K]`, read-only: [actual, predicted]. A writable array is copied."""
 
     def __post_init__(self) -> None:
         counts_KK = np.asarray(self.counts_KK)
@@ -93,19 +93,19 @@ class ConfusionMatrix:
 
         Args:
             classes: class names in index order, K of them.
-            actual_indices: integers `[N]`, 0 to K - 1: what was true.
-            predicted_indices: integers `[N]`, 0 to K - 1: what was predicted.
+            actual_indices: integers `[N]`, 0 to K - 1: the labels.
+            predicted_indices: integers `[N]`, 0 to K - 1: the predictions.
 
         Raises:
-            ValueError: if the lengths differ, or an index is no class's.
+            ValueError: if the lengths differ, or an index is out of range.
         """
         actual_N = _indices(actual_indices, "actual_indices", len(classes))
         predicted_N = _indices(predicted_indices, "predicted_indices", len(classes))
         if len(actual_N) != len(predicted_N):
             raise ValueError(
-                f"{len(actual_N)} actual_indices and {len(predicted_N)} predicted_indices; each case needs one of both"
+                f"{len(actual_N)} actual_indices and {len(predicted_N)} predicted_indices; each case needs one of each"
             )
-        # zeros + add.at touches only the pages that are counted in: bincount would fill all K * K entries
+        # zeros and add.at touch only the pages with counts; bincount would write all K * K entries
         counts_KK = np.zeros((len(classes), len(classes)), np.int64)
         np.add.at(counts_KK.reshape(-1), actual_N * len(classes) + predicted_N, 1)
         counts_KK.setflags(write=False)
@@ -118,47 +118,47 @@ class ConfusionMatrix:
 
     @cached_property
     def actual_K(self) -> NDArray[np.int64]:
-        """int64 `[K]`: how often each class was true."""
+        """int64 `[K]`: how many cases have each label."""
         return np.asarray(self.counts_KK.sum(axis=1))
 
     @cached_property
     def predicted_K(self) -> NDArray[np.int64]:
-        """int64 `[K]`: how often each class was predicted."""
+        """int64 `[K]`: how many cases have each prediction."""
         return np.asarray(self.counts_KK.sum(axis=0))
 
     @property
     def total(self) -> int:
-        """How many cases were counted."""
+        """The number of cases."""
         return int(self.actual_K.sum())
 
     @property
     def correct(self) -> int:
-        """How many of them were predicted right."""
+        """The number of correct predictions."""
         return int(self.counts_KK.trace())
 
     def accuracy(self) -> Rate | None:
-        """Of all cases, those that were predicted right; None if there are none."""
+        """Proportion of correct predictions; None without cases."""
         return _rate(self.correct, self.total)
 
     def precision(self, k: int) -> Rate | None:
-        """Of the cases predicted as class k, those that were; None if it was never predicted."""
+        """Of the cases predicted as class k, the proportion with that label; None if it was never predicted."""
         return _rate(self.counts_KK[k, k], self.predicted_K[k])
 
     def recall(self, k: int) -> Rate | None:
-        """Of the cases of class k, those that were predicted as such; None if it never was true."""
+        """Of the cases with label k, the proportion predicted as such; None if there are none."""
         return _rate(self.counts_KK[k, k], self.actual_K[k])
 
     def f1(self, k: int) -> float | None:
-        """Harmonic mean of precision and recall of class k; None if it was neither predicted nor true."""
+        """Harmonic mean of precision and recall of class k; None if there are neither predictions nor labels of it."""
         cases = int(self.predicted_K[k]) + int(self.actual_K[k])
         return 2 * int(self.counts_KK[k, k]) / cases if cases else None
 
     def matthews(self) -> float | None:
         """Matthews correlation coefficient for K classes, -1 to 1 (Gorodkin 2004, R_K).
 
-        None where it is undefined: when at most one class was ever predicted, or at most one was ever true.
+        None where it is undefined: if all predictions or all labels are of one class.
         """
-        # Python's integers: squares of counts would overflow int64, and their differences cancel in float64.
+        # in Python's integers: squares of counts would overflow int64, and their differences would cancel in float64
         actual, predicted = self.actual_K.tolist(), self.predicted_K.tolist()
         total = self.total
         covariance = self.correct * total - sum(t * p for t, p in zip(actual, predicted, strict=True))
@@ -177,11 +177,13 @@ def _rate(successes: int | np.int64, count: int | np.int64) -> Rate | None:
 def _indices(indices: Sequence[int] | NDArray[np.integer], name: str, class_count: int) -> NDArray[np.int64]:
     array_N = np.asarray(indices)
     if array_N.ndim != 1 or (array_N.size and array_N.dtype.kind not in "iu"):
-        raise ValueError(f"{name} is {array_N.dtype} with shape {list(array_N.shape)}; needed: integers with shape [N]")
+        raise ValueError(
+            f"{name} is {array_N.dtype} with shape {list(array_N.shape)}; it must be integers with shape [N]"
+        )
     outside_N = (array_N < 0) | (array_N >= class_count)
     if outside_N.any():
         first = int(outside_N.argmax())
         raise ValueError(
-            f"{name}[{first}] is {array_N[first]}; the indices of {class_count} classes are 0 to {class_count - 1}"
+            f"{name}[{first}] is {array_N[first]}; with {class_count} classes it must be 0 to {class_count - 1}"
         )
     return array_N.astype(np.int64, copy=False)

@@ -1,4 +1,5 @@
 """Signed prediction tokens, and the keys that sign them.
 
-`TokenSigner` writes and verifies tokens with the keys of a `Keyring`. May import `system` and `context`.
+`TokenSigner` signs and verifies tokens; `Keyring` does so with the keys of a file that may change. May import `system`
+and `bundle`.
 """

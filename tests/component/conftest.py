@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from serving.statistics.store import StatisticsStore
+from tests.support.fake_tensorrt import fake_gpu  # noqa: F401 - pytest finds it here
 from tests.support.servers import address, client  # noqa: F401 - pytest finds them here
 from tests.support.statistics import CLASSES, PETS, SHORT_S, Clock
 from tests.support.waiting import LIMIT_S

@@ -1,4 +1,4 @@
-"""Who may do what: tokens, roles, and what a caller without them is told."""
+"""Authentication by tokens, and what each role allows."""
 
 import asyncio
 import os
@@ -23,10 +23,11 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import run
 from tests.support.images import encoded
 from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 TOKENS = {name: f"{name}-{'x' * 40}" for name in ("camera", "labeller", "operator", "both")}
-CALLERS = f"""
+CLIENTS = f"""
 predict         camera    {TOKENS["camera"]}    # plain
 label           labeller  {TOKENS["labeller"]}
 admin           operator  {TOKENS["operator"]}
@@ -34,7 +35,7 @@ predict,label   both      {TOKENS["both"]}
 """
 
 
-def write_callers(path: Path, text: str) -> Path:
+def write_clients(path: Path, text: str) -> Path:
     path.write_text(text)
     path.chmod(0o600)
     return path
@@ -44,8 +45,8 @@ def write_callers(path: Path, text: str) -> Path:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("guarded")
     write_bundle(folder / "models")
-    callers = write_callers(folder / "callers", CALLERS)
-    with running_server(folder / "models", folder / "state", "--auth-tokens", callers) as address:
+    clients = write_clients(folder / "clients", CLIENTS)
+    with running_server(folder / "models", folder / "state", "--auth-tokens", clients) as address:
         yield address
 
 
@@ -60,7 +61,7 @@ def refused(call: object) -> tuple[str, str]:
     return caught.value.code.name, caught.value.reason
 
 
-def test_each_role_may_do_its_part_and_nothing_else(address: str) -> None:
+def test_each_role_allows_its_methods_and_no_others(address: str) -> None:
     with as_("camera", address) as camera, as_("labeller", address) as labeller, as_("operator", address) as operator:
         (result,) = camera.classify([RED]).results
         assert isinstance(result, Prediction)
@@ -76,19 +77,21 @@ def test_each_role_may_do_its_part_and_nothing_else(address: str) -> None:
         assert operator.statistics()
 
 
-def test_who_may_predict_may_see_which_models_there_are_and_not_change_it(address: str) -> None:
+def test_the_role_predict_allows_to_list_models_but_not_to_unload_them(address: str) -> None:
     metadata = [("authorization", f"Bearer {TOKENS['camera']}")]
     with grpc.insecure_channel(address) as channel:
         stub = inference_grpc.GRPCInferenceServiceStub(channel)
-        (model,) = stub.RepositoryIndex(inference_pb.RepositoryIndexRequest(), metadata=metadata, timeout=10).models
+        (model,) = stub.RepositoryIndex(
+            inference_pb.RepositoryIndexRequest(), metadata=metadata, timeout=LIMIT_S
+        ).models
         assert model.state == "READY"
         unload = inference_pb.RepositoryModelUnloadRequest(model_name=model.name)
         with pytest.raises(grpc.RpcError) as caught:
-            stub.RepositoryModelUnload(unload, metadata=metadata, timeout=10)
+            stub.RepositoryModelUnload(unload, metadata=metadata, timeout=LIMIT_S)
     assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_a_label_with_the_picture_needs_the_role_to_label(address: str) -> None:
+def test_a_label_in_a_classify_request_needs_the_role_label(address: str) -> None:
     with as_("camera", address) as camera, as_("both", address) as both:
         assert refused(lambda: camera.classify([RED], labels=["red"])) == ("PERMISSION_DENIED", "ROLE_MISSING")
         assert isinstance(both.classify([RED], labels=["red"]).results[0], Prediction)
@@ -108,24 +111,24 @@ def test_a_label_with_the_picture_needs_the_role_to_label(address: str) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["Classify", "ClassifyStream", "RecordLabels", "WatchStatistics", "NoSuchMethod"])
-def test_who_cannot_be_told_is_unauthenticated_for_every_kind_of_method(
+def test_a_call_without_valid_credentials_is_unauthenticated_for_every_kind_of_method(
     address: str, metadata: list[tuple[str, str]], reason: str, method: str
 ) -> None:
     with grpc.insecure_channel(address) as channel:
         call = channel.stream_stream(f"/pawserve.v1.Classifier/{method}")
         with pytest.raises(grpc.RpcError) as caught:
-            list(call(iter([b""]), metadata=metadata, timeout=10))
+            list(call(iter([b""]), metadata=metadata, timeout=LIMIT_S))
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
     assert reason in str(rpc_status.from_call(caught.value).details[0].value)
 
 
-def test_a_large_request_of_a_stranger_is_refused_before_it_is_read(address: str) -> None:
+def test_a_large_request_of_an_unknown_client_is_rejected_before_it_is_read(address: str) -> None:
     with grpc.insecure_channel(address, [("grpc.max_send_message_length", -1)]) as channel:
         stub = pb_grpc.ClassifierStub(channel)
         request = pb.ClassifyRequest(images=[pb.ImageInput(content=b"\0" * (33 * 2**20))])
         with pytest.raises(grpc.RpcError) as caught:
-            stub.Classify(request, timeout=20)
-    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED  # and not RESOURCE_EXHAUSTED, which it would be else
+            stub.Classify(request, timeout=LIMIT_S)
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED  # RESOURCE_EXHAUSTED if it were read
 
 
 def test_the_health_command_needs_no_token(address: str) -> None:
@@ -133,16 +136,16 @@ def test_the_health_command_needs_no_token(address: str) -> None:
     assert (told.returncode, told.stdout.split()) == (0, ["SERVING"])
 
 
-def test_health_is_open_and_reflection_is_the_operator_s(address: str) -> None:
+def test_health_needs_no_role_and_reflection_needs_admin(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        assert health.Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
-        assert next(health.Watch(health_pb2.HealthCheckRequest(), timeout=10)).status == 1
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S).status == 1
+        assert next(health.Watch(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)).status == 1
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     for name, code in (("camera", grpc.StatusCode.PERMISSION_DENIED), ("operator", None)):
         with grpc.insecure_channel(address) as channel:
             answers = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
-                iter([request]), timeout=10, metadata=[("authorization", f"Bearer {TOKENS[name]}")]
+                iter([request]), timeout=LIMIT_S, metadata=[("authorization", f"Bearer {TOKENS[name]}")]
             )
             if code is None:
                 assert next(answers).list_services_response.service
@@ -160,18 +163,18 @@ def test_the_asyncio_client_sends_the_token_too(address: str) -> None:
     assert asyncio.run(classify()) == 1
 
 
-def test_every_method_that_the_server_has_was_given_its_needs() -> None:
+def test_every_method_has_its_required_role() -> None:
     served = {f"/{service.full_name}/{method.name}" for service in pb.DESCRIPTOR.services_by_name.values()
               for method in service.methods}  # fmt: skip
     assert served <= NEEDS.keys()
 
 
-def test_a_changed_file_is_in_force_with_no_restart_and_a_broken_one_is_not(tmp_path: Path) -> None:
+def test_a_changed_file_of_clients_takes_effect_without_a_restart_and_an_invalid_one_does_not(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    path = write_callers(tmp_path / "callers", CALLERS)
+    path = write_clients(tmp_path / "clients", CLIENTS)
 
     def becomes(client: Client, code: str) -> bool:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
             try:
                 client.list_models()
@@ -190,17 +193,17 @@ def test_a_changed_file_is_in_force_with_no_restart_and_a_broken_one_is_not(tmp_
     ):
         assert becomes(old, "OK")
         assert becomes(new, "UNAUTHENTICATED")
-        write_callers(path, f"predict camera {'y' * 40}")
+        write_clients(path, f"predict camera {'y' * 40}")
         assert becomes(new, "OK")
         assert becomes(old, "UNAUTHENTICATED")
-        write_callers(path, "nonsense")
+        write_clients(path, "nonsense")
         time.sleep(1.5)
         assert becomes(new, "OK")
 
 
-def test_tokens_in_plaintext_are_refused_beyond_this_machine(tmp_path: Path) -> None:
+def test_tokens_in_plaintext_are_rejected_beyond_this_machine(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    path = write_callers(tmp_path / "callers", CALLERS)
+    path = write_clients(tmp_path / "clients", CLIENTS)
     common = ("serving", "serve", "--models", tmp_path / "models", "--state", tmp_path / "state", "--auth-tokens", path)
     finished = run(*common, "--listen", "0.0.0.0:0")
     assert finished.returncode == 1
@@ -225,7 +228,7 @@ def test_the_commands_send_the_token_of_a_file(address: str, tmp_path: Path) -> 
 
 def test_a_new_token_opens_a_running_server(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    path = tmp_path / "callers"
+    path = tmp_path / "clients"
     first = run("serving", "new-token", "camera", "--roles", "predict,label", "--file", path)
     assert first.returncode == 0
     assert path.stat().st_mode & 0o777 == 0o600
@@ -243,9 +246,9 @@ def test_a_new_token_opens_a_running_server(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "reason"), [(0o644, "sha256:HEX"), (0o620, "others may add clients"), (0o602, "others may add clients")]
 )
-def test_a_file_that_others_may_change_or_read_tokens_in_is_refused(tmp_path: Path, mode: int, reason: str) -> None:
+def test_a_file_that_others_may_write_or_read_tokens_in_is_rejected(tmp_path: Path, mode: int, reason: str) -> None:
     write_bundle(tmp_path / "models")
-    path = write_callers(tmp_path / "callers", CALLERS)
+    path = write_clients(tmp_path / "clients", CLIENTS)
     os.chmod(path, mode)
     finished = run(
         "serving", "serve", "--models", tmp_path / "models", "--state", tmp_path / "state", "--auth-tokens", path

@@ -1,4 +1,4 @@
-"""Where a process may open few files, connections are limited to those that fit, and the operator is told."""
+"""If a process may open few files, connections are limited to those that fit, and a warning says so."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.support.commands import ROOT
+from tests.support.waiting import LIMIT_S
 
 SHOWS = """
 import logging, resource, sys
@@ -21,9 +22,9 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 @pytest.mark.parametrize(
     ("soft", "hard", "wanted", "fits", "limit"),
     [
-        (1024, 1024, 768, 768, 1024),  # there is room
-        (512, 1024, 768, 768, 1024),  # there is, once it is asked for
-        (512, 2048, 768, 768, 1024),  # no more is asked for than is needed
+        (1024, 1024, 768, 768, 1024),  # the limit suffices
+        (512, 1024, 768, 768, 1024),  # raising the limit suffices
+        (512, 2048, 768, 768, 1024),  # it is raised no further than needed
         (256, 1024, 10_000, 768, 1024),
         (64, 128, 10_000, 64, 128),
     ],
@@ -33,7 +34,7 @@ def test_the_limit_is_raised_and_connections_fit_into_it(
 ) -> None:
     command = [sys.executable, "-c", SHOWS, str(soft), str(hard), str(wanted)]
     shown = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=LIMIT_S
     ).stdout.splitlines()
     assert shown[-2:] == [str(fits), str(limit)]
     warnings = shown[:-2]

@@ -14,6 +14,7 @@ from serving.bundle.manifest import MANIFEST, Artifact, Bundle, BundleError, Man
 from serving.engine.cuda import CudaError
 from serving.image.preprocess import Preprocess
 from tests.support.fake_gpu import FakeGpu, sha256
+from tests.support.waiting import LIMIT_S
 
 # tritonclient registers the same protobuf symbols as the server's stubs, so it runs in a process of its own
 PARSE = """
@@ -76,7 +77,7 @@ def parse(config: Path) -> dict[str, object]:
     if find_spec("tritonclient") is None:
         pytest.skip("needs tritonclient")
     finished = subprocess.run(
-        [sys.executable, "-c", PARSE, str(config)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PARSE, str(config)], capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     assert finished.returncode == 0, finished.stderr
     result: dict[str, object] = json.loads(finished.stdout)
@@ -116,7 +117,7 @@ def test_the_tensorrt_backend_takes_this_host_s_engine(bundle: Bundle, tmp_path:
         write(bundle, tmp_path, out=tmp_path / "other", backend="tensorrt", device="gpu", max_batch=32)
 
 
-def test_without_a_gpu_the_tensorrt_backend_is_refused_and_nothing_is_written(bundle: Bundle, tmp_path: Path) -> None:
+def test_without_a_gpu_the_tensorrt_backend_fails_and_nothing_is_written(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(CudaError, match="driver|no NVIDIA GPU|cuda-python"):
         write(bundle, tmp_path, backend="tensorrt", precision="fp32", device="gpu")
     assert not (tmp_path / "out").exists()

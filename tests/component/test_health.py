@@ -1,4 +1,4 @@
-"""Every watcher of the health service is told, whoever else comes and goes, and none keeps a server from stopping."""
+"""The health service notifies every watcher, and none keeps a server from stopping."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,10 +9,11 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from serving.rpc.health import HealthServicer
+from tests.support.waiting import LIMIT_S
 
 
 async def watching(stub: health_pb2_grpc.HealthStub, service: str = "") -> AsyncIterator[int]:
-    async for response in stub.Watch(HealthCheckRequest(service=service), timeout=10):
+    async for response in stub.Watch(HealthCheckRequest(service=service), timeout=LIMIT_S):
         yield response.status
 
 
@@ -37,11 +38,11 @@ async def scenario() -> None:
 
         await leaving.aclose()
         health.stop()
-        stopped = asyncio.create_task(server.stop(grace=10))
+        stopped = asyncio.create_task(server.stop(grace=100 * LIMIT_S))
         for watcher in (staying, other):
             assert [status async for status in watcher] == [HealthCheckResponse.NOT_SERVING]
-        await asyncio.wait_for(stopped, 5)
+        await asyncio.wait_for(stopped, LIMIT_S)
 
 
-def test_watchers_are_told_and_let_go() -> None:
+def test_watchers_are_notified_and_their_streams_end_at_the_stop() -> None:
     asyncio.run(scenario())

@@ -1,11 +1,10 @@
-"""A server from start to stop: what it needs, what it says, and what it loses when it is killed (nothing)."""
+"""A server from start to shutdown: what prevents the start, and what becomes of calls in flight."""
 
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
 from tests.support.images import encoded
-from tests.support.servers import running_server, stoppable_server
-from tests.support.waiting import LIMIT_S
+from tests.support.servers import ObservedServer, observed_server, running_server, stoppable_server
+from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
@@ -32,33 +31,37 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def refusal(*arguments: object) -> tuple[int, str]:
+def failed_start(*arguments: object) -> tuple[int, str]:
     finished = run("serving", "serve", "--listen", "127.0.0.1:0", *arguments)
     assert "Traceback" not in finished.stderr
     return finished.returncode, finished.stderr
 
 
+def has_rows_in_flight(server: ObservedServer) -> bool:
+    return bool(server.metric("pawserve_rows_in_flight", model="colours", version="1"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_answers_what_is_in_flight_says_so_to_health_checks_and_exits_with_0(
+def test_a_shutdown_answers_calls_in_flight_reports_not_serving_and_exits_with_0(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
+    with observed_server(tmp_path, "--instances", 1) as server:
         answers: list[object] = []
-        with Client(address) as client, grpc.insecure_channel(address) as channel:
+        with Client(server.address) as client, grpc.insecure_channel(server.address) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
             in_flight = threading.Thread(target=lambda: answers.append(client.classify([RED], views=4)))
             in_flight.start()
-            time.sleep(0.3)
-            server.send_signal(number)
+            assert eventually(lambda: has_rows_in_flight(server))
+            server.process.send_signal(number)
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            in_flight.join(30)
+            in_flight.join(LIMIT_S)
         assert len(answers) == 1
-        assert server.wait() == 0
+        assert server.process.wait() == 0
 
 
-def test_tokens_of_an_earlier_start_are_good_in_a_later_one(models: Path, tmp_path: Path) -> None:
+def test_tokens_stay_valid_after_a_restart(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, Client(address) as client:
         (result,) = client.classify([RED]).results
     with running_server(models, tmp_path / "state") as address, Client(address) as client:
@@ -69,7 +72,7 @@ def test_tokens_of_an_earlier_start_are_good_in_a_later_one(models: Path, tmp_pa
         assert refused.reason == "TOKEN_INVALID"
 
 
-def test_a_label_for_a_class_that_the_version_lacks_is_refused_though_another_version_has_it(tmp_path: Path) -> None:
+def test_a_label_must_be_a_class_of_the_version_that_predicted(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", version=1)
     with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
         (result,) = client.classify([RED]).results
@@ -83,42 +86,42 @@ def test_a_label_for_a_class_that_the_version_lacks_is_refused_though_another_ve
         assert list(statistics.classes) == ["blue", "green", "red"]
 
 
-def test_a_second_server_on_the_same_port_is_refused(models: Path, tmp_path: Path) -> None:
+def test_a_second_server_on_the_same_port_does_not_start(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address:
-        code, errors = refusal("--models", models, "--state", tmp_path / "other", "--listen", address)
+        code, errors = failed_start("--models", models, "--state", tmp_path / "other", "--listen", address)
     assert code == 1
     assert f"cannot listen on {address}" in errors
 
 
-def test_a_damaged_bundle_is_refused_with_the_reason(models: Path, tmp_path: Path) -> None:
+def test_a_damaged_bundle_prevents_the_start_with_the_reason(models: Path, tmp_path: Path) -> None:
     graph = models / "colours" / "1" / "model.fp32.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
-    code, errors = refusal("--models", models, "--state", tmp_path / "state")
+    code, errors = failed_start("--models", models, "--state", tmp_path / "state")
     assert code == 1
     assert "changed after the export" in errors
     write_bundle(models, "birds", classes=("a", "b"))
-    code, errors = refusal("--models", models, "--model", "birds", "--state", tmp_path / "state")
+    code, errors = failed_start("--models", models, "--model", "birds", "--state", tmp_path / "state")
     assert code == 1
     assert "expected probabilities tensor(float) [N, 2]" in errors
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])
-def test_no_models_is_said_with_what_to_do(tmp_path: Path, folder: str) -> None:
+def test_a_start_without_models_fails_with_the_folder(tmp_path: Path, folder: str) -> None:
     (tmp_path / "empty").mkdir()
-    code, errors = refusal("--models", tmp_path / folder, "--state", tmp_path / "state")
+    code, errors = failed_start("--models", tmp_path / folder, "--state", tmp_path / "state")
     assert code == 1
     assert folder in errors
 
 
-def test_a_state_folder_that_cannot_be_used_is_said(models: Path, tmp_path: Path) -> None:
+def test_an_unusable_state_folder_prevents_the_start(models: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    code, errors = refusal("--models", models, "--state", tmp_path / "file")
+    code, errors = failed_start("--models", models, "--state", tmp_path / "file")
     assert code == 1
     assert "--state" in errors
 
 
-def test_a_file_of_keys_that_cannot_be_used_is_said(models: Path, tmp_path: Path) -> None:
-    code, errors = refusal("--models", models, "--state", tmp_path, "--token-key", tmp_path / "none" / "token.key")
+def test_an_unusable_file_of_keys_prevents_the_start(models: Path, tmp_path: Path) -> None:
+    code, errors = failed_start("--models", models, "--state", tmp_path, "--token-key", tmp_path / "none" / "token.key")
     assert code == 1
     assert "none/token.key" in errors
     assert "--token-key" in errors
@@ -128,12 +131,12 @@ def test_reflection_lists_the_services(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, grpc.insecure_channel(address) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
-        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=10)
+        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=LIMIT_S)
         names = {service.name for service in answer.list_services_response.service}
     assert {"pawserve.v1.Classifier", "grpc.health.v1.Health"} <= names
 
 
-def test_the_server_imports_no_torch_and_nothing_of_training_or_export() -> None:
+def test_the_server_imports_neither_torch_nor_training_nor_export() -> None:
     program = (
         "import sys, serving.server, serving.__main__; "
         "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'timm', 'training', 'export', 'onnx')])"
@@ -142,12 +145,9 @@ def test_the_server_imports_no_torch_and_nothing_of_training_or_export() -> None
     assert finished.stdout.strip() == "[]"
 
 
-def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
+def test_a_second_signal_ends_the_calls_in_flight(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 600) as (
-        server,
-        address,
-    ):
+    with observed_server(tmp_path, "--instances", 1, "--grace", 600) as server:
         failures: list[ClientError] = []
 
         def ask() -> None:
@@ -156,58 +156,60 @@ def test_a_second_signal_does_not_wait_for_the_calls(tmp_path: Path) -> None:
             except ClientError as error:
                 failures.append(error)
 
-        with Client(address, timeout_s=120) as client:
+        with Client(server.address, timeout_s=LIMIT_S) as client:
             in_flight = threading.Thread(target=ask)
             in_flight.start()
-            time.sleep(0.5)
-            server.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
-            assert server.returncode is None  # it waits for the call
-            server.send_signal(signal.SIGTERM)
-            assert server.wait() == 0
-            in_flight.join(60)
+            assert eventually(lambda: has_rows_in_flight(server))
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait_until(lambda: "shutting down" in server.process.stderr)
+            assert server.process.returncode is None  # it waits for the call
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait() == 0
+            in_flight.join(LIMIT_S)
     assert [error.code for error in failures] == [grpc.StatusCode.UNAVAILABLE]
 
 
-def test_the_grace_ends_calls_that_take_too_long_and_what_was_counted_is_kept(tmp_path: Path) -> None:
+def test_the_grace_period_ends_slow_calls_and_counts_are_kept(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
     with (
-        stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0.2) as (
-            server,
-            address,
-        ),
-        Client(address, timeout_s=120) as client,
+        observed_server(tmp_path, "--instances", 1, "--grace", 0.2) as server,
+        Client(server.address, timeout_s=LIMIT_S) as client,
     ):
         client.classify([RED])
         in_flight = threading.Thread(target=lambda: pytest.raises(ClientError, client.classify, [RED] * 64, views=4))
         in_flight.start()
-        time.sleep(0.3)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait() == 0
-        in_flight.join(60)
+        assert eventually(lambda: has_rows_in_flight(server))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait() == 0
+        in_flight.join(LIMIT_S)
     with stoppable_server(tmp_path / "models", tmp_path / "state") as (_, address), Client(address) as client:
         (statistics,) = client.statistics()
     assert statistics.predictions == 1
 
 
-def test_a_new_call_during_the_drain_is_refused_as_unavailable(tmp_path: Path) -> None:
+def test_a_new_call_during_the_shutdown_is_unavailable(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
-        with Client(address) as client, Client(address) as late:
+    with observed_server(tmp_path, "--instances", 1) as server:
+        with Client(server.address) as client, Client(server.address) as late:
             late.health()
             in_flight = threading.Thread(target=lambda: client.classify([RED] * 8))
             in_flight.start()
-            time.sleep(0.5)
-            server.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
-            with pytest.raises(ClientError) as caught:
-                late.classify([RED])
-            assert caught.value.code == grpc.StatusCode.UNAVAILABLE
-            in_flight.join(60)
-        assert server.wait() == 0
+            assert eventually(lambda: has_rows_in_flight(server))
+            server.process.send_signal(signal.SIGTERM)
+
+            def is_unavailable() -> bool:
+                try:
+                    late.classify([RED])
+                except ClientError as error:
+                    return error.code == grpc.StatusCode.UNAVAILABLE
+                return False
+
+            assert eventually(is_unavailable)
+            in_flight.join(LIMIT_S)
+        assert server.process.wait() == 0
 
 
-def test_reflection_can_be_switched_off(models: Path, tmp_path: Path) -> None:
+def test_reflection_can_be_disabled(models: Path, tmp_path: Path) -> None:
     with (
         running_server(models, tmp_path / "state", "--no-reflection") as address,
         grpc.insecure_channel(address) as channel,
@@ -215,11 +217,11 @@ def test_reflection_can_be_switched_off(models: Path, tmp_path: Path) -> None:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         with pytest.raises(grpc.RpcError) as caught:
-            list(stub.ServerReflectionInfo(iter([request]), timeout=10))
+            list(stub.ServerReflectionInfo(iter([request]), timeout=LIMIT_S))
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_pictures_beyond_the_operator_s_limits_are_refused_and_the_others_are_not(models: Path, tmp_path: Path) -> None:
+def test_images_beyond_the_limits_fail_and_the_others_do_not(models: Path, tmp_path: Path) -> None:
     limits = ("--max-pixels", 10_000, "--max-image-mib", 1, "--max-message-mib", 3)
     heavy = encoded(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
     wide = encoded(Image.new("RGB", (101, 100), "red"), "PNG")
@@ -236,25 +238,28 @@ def test_pictures_beyond_the_operator_s_limits_are_refused_and_the_others_are_no
         assert caught.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_connections_are_asked_to_come_again_and_no_call_is_lost(models: Path, tmp_path: Path) -> None:
-    """After a connection's age is over, gRPC's client makes a new one by itself: here some of them."""
+def test_connections_are_renewed_after_their_maximum_age_and_no_call_is_lost(models: Path, tmp_path: Path) -> None:
+    """gRPC's client makes a new connection when the server has closed the old one."""
     age = ("--max-connection-age", 1, "--max-connection-age-grace", 5)
     with running_server(models, tmp_path / "state", *age) as address, grpc.insecure_channel(address) as channel:
         states: list[grpc.ChannelConnectivity] = []
         channel.subscribe(states.append)
         with Client(address) as client:
-            until = time.monotonic() + 4
-            while time.monotonic() < until:
+
+            def reconnected() -> bool:
                 client.classify([RED])
-                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
-        assert grpc.ChannelConnectivity.IDLE in states[states.index(grpc.ChannelConnectivity.READY) :]
+                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)
+                ready = grpc.ChannelConnectivity.READY
+                return ready in states and grpc.ChannelConnectivity.IDLE in states[states.index(ready) :]
+
+            assert eventually(reconnected)
 
 
 def test_connections_beyond_the_limit_are_closed_and_the_others_go_on(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state", "--max-connections", 2) as address, Client(address) as client:
         client.health()
         host, port = address.split(":")
-        crowd = [socket.create_connection((host, int(port)), timeout=10) for _ in range(5)]
+        crowd = [socket.create_connection((host, int(port)), timeout=LIMIT_S) for _ in range(5)]
         ends = [connection.recv(1) for connection in crowd[1:]]  # the first is one of the two
         assert ends == [b""] * 4
         assert client.health() == "SERVING"
@@ -262,32 +267,34 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_go_on(models: Pa
             connection.close()
 
 
-def test_a_stop_under_load_gives_up_no_call_in_a_way_that_nobody_repeats(models: Path, tmp_path: Path) -> None:
+def test_calls_that_a_shutdown_under_load_ends_are_unavailable_so_that_clients_repeat_them(
+    models: Path, tmp_path: Path
+) -> None:
     codes: Counter[grpc.StatusCode] = Counter()
     with stoppable_server(models, tmp_path / "state") as (server, address):
         served = threading.Barrier(17)
 
         def call() -> None:
-            # a connection each, and the next call as soon as there is an answer
+            # a connection each, and the next call right after each response
             with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
                 stub = classifier_pb2_grpc.ClassifierStub(channel)
                 for number in range(100_000):
                     try:
-                        stub.ListModels(classifier_pb2.ListModelsRequest(), timeout=60)
+                        stub.ListModels(classifier_pb2.ListModelsRequest(), timeout=LIMIT_S)
                     except grpc.RpcError as error:
                         codes[error.code()] += 1
                         return
                     if number == 20:
                         served.wait(LIMIT_S)
 
-        callers = [threading.Thread(target=call) for _ in range(16)]
-        for caller in callers:
-            caller.start()
+        clients = [threading.Thread(target=call) for _ in range(16)]
+        for client in clients:
+            client.start()
         served.wait(LIMIT_S)
         server.send_signal(signal.SIGTERM)
-        for caller in callers:
-            caller.join(LIMIT_S)
+        for client in clients:
+            client.join(LIMIT_S)
         assert server.wait() == 0
-    # without care two thirds are CANCELLED; a caller that the machine keeps from calling for a while may be
+    # without DrainInterceptor two thirds are CANCELLED; a client that a busy machine suspends may still be
     assert codes[grpc.StatusCode.UNAVAILABLE] >= 12
     assert set(codes) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}

@@ -1,4 +1,4 @@
-"""What a real server logs and traces of real calls, and what it must never log."""
+"""Logs and traces of calls to a real server, and what must never be logged."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import run_cold
 from tests.support.images import encoded
 from tests.support.servers import ObservedServer, observed_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 CLASSIFY = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)], views=3)
@@ -32,7 +32,7 @@ TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc]
-    """An OTLP collector that keeps what it is sent."""
+    """An OTLP collector that keeps the spans it gets."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -83,20 +83,20 @@ def lines(server: ObservedServer) -> list[dict[str, Any]]:
     return [json.loads(line) for line in written.splitlines()]
 
 
-def test_each_call_has_a_line_with_its_id_and_outcome_and_nothing_of_what_was_sent(tmp_path: Path) -> None:
+def test_each_call_has_an_access_log_line_without_its_contents(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--log-format", "json", "--access-log") as server:
         with stub_of(server.address) as stub:
-            answer, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", "web-17")], timeout=30)
+            answer, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", "web-17")], timeout=LIMIT_S)
             assert trailing(call)["x-request-id"] == "web-17"
             token = answer.results[0].prediction.token
             with pytest.raises(grpc.RpcError) as caught:
-                stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=30)
+                stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=LIMIT_S)
             refused = trailing(caught.value)
             assert "grpc-status-details-bin" in refused
             secret = ("authorization", "Bearer not-to-be-logged")
             label = pb.LabelInput(token=token, label="red")
-            stub.RecordLabels(pb.RecordLabelsRequest(labels=[label]), metadata=[secret], timeout=30)
+            stub.RecordLabels(pb.RecordLabelsRequest(labels=[label]), metadata=[secret], timeout=LIMIT_S)
         assert eventually(lambda: len(lines(server)) >= 3)
         first, second, third = (line for line in lines(server) if line["logger"] == "pawserve.access")
         text = server.process.stderr
@@ -112,30 +112,32 @@ def test_each_call_has_a_line_with_its_id_and_outcome_and_nothing_of_what_was_se
 
 
 @pytest.mark.parametrize("given", ["x" * 129, "with space", ""])
-def test_a_request_id_that_does_not_fit_a_log_is_replaced(tmp_path: Path, given: str) -> None:
+def test_an_unsuitable_request_id_is_replaced(tmp_path: Path, given: str) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path) as server, stub_of(server.address) as stub:
-        _, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", given)], timeout=30)
-        _, other = stub.Classify.with_call(CLASSIFY, timeout=30)
+        _, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", given)], timeout=LIMIT_S)
+        _, other = stub.Classify.with_call(CLASSIFY, timeout=LIMIT_S)
         assert trailing(call)["x-request-id"] not in (given, trailing(other)["x-request-id"])
 
 
-def test_a_fault_is_logged_with_its_call_s_id_also_without_access_log(tmp_path: Path) -> None:
+def test_an_error_is_logged_with_its_request_id_even_without_access_log(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--log-format", "json") as server, stub_of(server.address) as stub:
-        answer = stub.Classify(CLASSIFY, timeout=30)
+        answer = stub.Classify(CLASSIFY, timeout=LIMIT_S)
         for file in (tmp_path / "state").glob("statistics.sqlite*"):
             file.unlink()
         (tmp_path / "state" / "statistics.sqlite").mkdir()
         label = pb.LabelInput(token=answer.results[0].prediction.token, label="red")
         with pytest.raises(grpc.RpcError) as caught:
-            stub.RecordLabels(pb.RecordLabelsRequest(labels=[label]), metadata=[("x-request-id", "job-5")], timeout=30)
+            stub.RecordLabels(
+                pb.RecordLabelsRequest(labels=[label]), metadata=[("x-request-id", "job-5")], timeout=LIMIT_S
+            )
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert eventually(lambda: any(line.get("request_id") == "job-5" for line in lines(server)))
         assert all(line["logger"] != "pawserve.access" for line in lines(server))
 
 
-def test_callers_who_leave_are_logged_as_such(tmp_path: Path) -> None:
+def test_cancelled_and_expired_calls_are_logged_as_such(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=40)
     with (
         observed_server(tmp_path, "--log-format", "json", "--access-log", "--instances", 1) as server,
@@ -157,32 +159,32 @@ def test_callers_who_leave_are_logged_as_such(tmp_path: Path) -> None:
         assert codes() <= {"DEADLINE_EXCEEDED", "CANCELLED"}
 
 
-def test_text_logs_are_lines_that_callers_cannot_forge(tmp_path: Path) -> None:
+def test_text_log_lines_end_with_the_request_id(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--access-log") as server:
         with stub_of(server.address) as stub:
-            stub.Classify(CLASSIFY, metadata=[("x-request-id", "web-18")], timeout=30)
+            stub.Classify(CLASSIFY, metadata=[("x-request-id", "web-18")], timeout=LIMIT_S)
         assert eventually(lambda: "Classify OK" in server.process.stderr)
         (line,) = (line for line in server.process.stderr.splitlines() if "web-18" in line)
         assert line.endswith("[web-18]")
 
 
-def test_log_levels_leave_out_what_is_less_grave(tmp_path: Path) -> None:
+def test_a_log_level_suppresses_lower_levels(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--log-level", "warning") as server, Client(server.address) as client:
         client.classify([RED])
     assert server.process.stderr == ""
 
 
-def test_spans_reach_a_collector_below_the_caller_s(tmp_path: Path, collector: tuple[Collector, str]) -> None:
+def test_spans_are_children_of_the_client_s_span(tmp_path: Path, collector: tuple[Collector, str]) -> None:
     kept, endpoint = collector
     write_bundle(tmp_path / "models")
     serving = observed_server(tmp_path, "--otlp-endpoint", endpoint, "--max-batch-size", 2)
     with serving as server, stub_of(server.address) as stub:
         parent = ("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01")
-        stub.Classify(CLASSIFY, metadata=[parent, ("x-request-id", "web-19")], timeout=30)
+        stub.Classify(CLASSIFY, metadata=[parent, ("x-request-id", "web-19")], timeout=LIMIT_S)
         with pytest.raises(grpc.RpcError):
-            stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=30)
+            stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=LIMIT_S)
     good, refused = kept.named(METHOD)
     assert (good.trace_id.hex(), good.parent_span_id.hex()) == (TRACE_ID, SPAN_ID)
     assert good.kind == Span.SPAN_KIND_SERVER
@@ -202,21 +204,21 @@ def test_spans_reach_a_collector_below_the_caller_s(tmp_path: Path, collector: t
     assert kept.resources[0]["service.name"] == "pawserve"
 
 
-def test_a_caller_s_decision_not_to_trace_is_kept(tmp_path: Path, collector: tuple[Collector, str]) -> None:
+def test_a_client_s_decision_not_to_sample_is_kept(tmp_path: Path, collector: tuple[Collector, str]) -> None:
     kept, endpoint = collector
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--otlp-endpoint", endpoint) as server, stub_of(server.address) as stub:
-        stub.Classify(CLASSIFY, metadata=[("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-00")], timeout=30)
+        stub.Classify(CLASSIFY, metadata=[("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-00")], timeout=LIMIT_S)
     assert not kept.spans
 
 
-def test_a_collector_that_is_away_harms_neither_answers_nor_the_stop(tmp_path: Path) -> None:
+def test_an_unavailable_collector_affects_neither_calls_nor_the_shutdown(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--otlp-endpoint", "http://127.0.0.1:1") as server, Client(server.address) as client:
         assert isinstance(client.classify([RED]).results[0], Prediction)
 
 
-def test_traces_without_their_libraries_are_refused_with_what_to_install(tmp_path: Path) -> None:
+def test_traces_without_their_libraries_prevent_the_start_with_what_to_install(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     blocked = tmp_path / "blocked" / "opentelemetry"
     blocked.mkdir(parents=True)

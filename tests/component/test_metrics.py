@@ -1,4 +1,4 @@
-"""The metrics of a real server under real requests: values, format, conventions, and the dashboard that uses them."""
+"""The metrics of a real server: values, format, conventions, and the dashboard and alerts that use them."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
 from tests.support.images import encoded
 from tests.support.servers import ObservedServer, observed_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 MODEL = {"model": "colours", "version": "1"}
@@ -31,12 +31,12 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "pawserve.json"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedServer]:
-    """Was asked for 3 red pictures and a bad one in 2 views each, told one truth and one lie, and refused once."""
+    """Has classified 3 red images and a bad one with 2 views each, recorded 2 labels, and rejected a request."""
     folder = tmp_path_factory.mktemp("observed")
     write_bundle(folder / "models")
     with observed_server(folder, "--max-batch-size", 4) as server:
         with Client(server.address) as client:
-            results = client.classify([RED, RED, b"no picture", RED], views=2).results
+            results = client.classify([RED, RED, b"no image", RED], views=2).results
             tokens = [result.token for result in results if isinstance(result, Prediction)]
             client.record_labels([(tokens[0], "red"), (tokens[1], "blue"), ("no token", "red")])
             with pytest.raises(ClientError):
@@ -52,19 +52,19 @@ def test_requests_are_counted_by_method_and_code(server: ObservedServer) -> None
     assert server.metric("pawserve_requests_in_flight", **CLASSIFY) == 0
 
 
-def test_pictures_rows_and_batches_are_counted_by_model(server: ObservedServer) -> None:
+def test_images_rows_and_batches_are_counted_by_model(server: ObservedServer) -> None:
     assert server.metric("pawserve_images_total", **MODEL, result="ok") == 3
     assert server.metric("pawserve_images_total", **MODEL, result="NOT_AN_IMAGE") == 1
     calls = server.metric("pawserve_engine_duration_seconds_count", **MODEL)
     assert calls is not None
-    assert 2 <= calls <= 6  # 6 rows, 4 of them at most in a call
+    assert 2 <= calls <= 6  # 6 rows, at most 4 of them in a call
     assert server.metric("pawserve_batch_rows_count", **MODEL) == calls
     assert server.metric("pawserve_batch_rows_sum", **MODEL) == 6
     assert server.metric("pawserve_rows_in_flight", **MODEL) == 0
     assert server.metric("pawserve_rows_in_flight_limit", **MODEL) == 1024
 
 
-def test_each_stage_s_time_is_part_of_the_request_s(server: ObservedServer) -> None:
+def test_the_times_of_the_stages_are_parts_of_the_request_s(server: ObservedServer) -> None:
     request = server.metric("pawserve_request_duration_seconds_sum", **CLASSIFY)
     assert request is not None
     for stage in ("queue", "prepare"):
@@ -72,10 +72,10 @@ def test_each_stage_s_time_is_part_of_the_request_s(server: ObservedServer) -> N
     for stage in ("queue", "prepare", "engine"):
         sum_s = server.metric(f"pawserve_{stage}_duration_seconds_sum", **MODEL)
         assert sum_s is not None
-        assert 0 < sum_s < 4 * request  # at most 4 pictures at once
+        assert 0 < sum_s < 4 * request  # at most 4 images at once
 
 
-def test_labels_and_the_accuracy_that_follows_from_them_are_told(server: ObservedServer) -> None:
+def test_labels_and_accuracy_are_reported(server: ObservedServer) -> None:
     assert server.metric("pawserve_labels_recorded_total", **MODEL, right="true") == 1
     assert server.metric("pawserve_labels_recorded_total", **MODEL, right="false") == 1
     assert server.metric("pawserve_labels", **MODEL) == 2
@@ -100,7 +100,7 @@ def test_model_build_and_process_are_described(server: ObservedServer) -> None:
     assert families["process_resident_memory_bytes"].samples[0].value > 10e6
 
 
-def test_new_and_refused_versions_are_told(tmp_path: Path) -> None:
+def test_loaded_and_failed_versions_are_reported(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--poll-seconds", 0.1) as server:
         assert server.metric("pawserve_model_state", **MODEL, state="ready") == 1
@@ -118,16 +118,16 @@ def test_new_and_refused_versions_are_told(tmp_path: Path) -> None:
         assert eventually(lambda: server.metric("pawserve_rows_total", model="colours", version="3") == 1)
 
 
-def test_methods_that_callers_invent_share_one_series(server: ObservedServer) -> None:
+def test_unknown_methods_share_one_series(server: ObservedServer) -> None:
     with grpc.insecure_channel(server.address) as channel:
         for number in range(5):
             with pytest.raises(grpc.RpcError):
-                channel.unary_unary(f"/invented/Method{number}")(b"", timeout=10)
+                channel.unary_unary(f"/invented/Method{number}")(b"", timeout=LIMIT_S)
     assert server.metric("pawserve_requests_total", method="unknown", code="UNIMPLEMENTED") == 5
     assert "invented" not in server.scrape()
 
 
-def test_the_text_keeps_prometheus_s_conventions(server: ObservedServer) -> None:
+def test_the_metrics_follow_prometheus_s_conventions(server: ObservedServer) -> None:
     families = list(text_string_to_metric_families(server.scrape()))
     strict = list(openmetrics.text_string_to_metric_families(server.scrape("application/openmetrics-text")))
     assert len(strict) == len(families)
@@ -145,14 +145,14 @@ def test_the_text_keeps_prometheus_s_conventions(server: ObservedServer) -> None
             assert family.samples, family.name
 
 
-def test_every_metric_is_documented_and_nothing_else_is(server: ObservedServer) -> None:
+def test_exactly_the_metrics_are_documented(server: ObservedServer) -> None:
     page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `(pawserve_\w+)`", page, re.MULTILINE))
     assert documented == metric_names(server)
 
 
 def metric_names(server: ObservedServer) -> set[str]:
-    """As a reader of docs names them: counters with _total, histograms without their suffixes."""
+    """Names as in the documentation: counters with _total, histograms without their suffixes."""
     names = set()
     for family in text_string_to_metric_families(server.scrape()):
         if family.name.startswith("pawserve_"):
@@ -161,7 +161,7 @@ def metric_names(server: ObservedServer) -> set[str]:
 
 
 def check_expressions(server: ObservedServer, expressions: list[str]) -> None:
-    """Only metrics and labels that exist are used."""
+    """Check that the expressions use only metrics and labels that exist."""
     of_prometheus = {"job", "instance", "namespace"}
     series: dict[str, set[str]] = {"up": of_prometheus}
     for family in text_string_to_metric_families(server.scrape()):
@@ -191,7 +191,7 @@ def test_the_alerts_use_only_metrics_and_labels_that_exist_and_are_documented(se
     rules = [rule for group in groups for rule in group["rules"]]
     recorded = {rule["record"]: rule["expr"] for rule in rules if "record" in rule}
     expressions = [rule["expr"] for rule in rules]
-    for name in recorded:  # each stands for what it is made of
+    for name in recorded:  # replaced by its expression
         expressions = [expression.replace(name, f"({recorded[name]})") for expression in expressions]
     check_expressions(server, expressions)
     page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
@@ -218,17 +218,17 @@ def test_the_dashboard_s_panels_do_not_overlap_and_their_ids_are_unique() -> Non
     assert len(set(ids)) == len(ids)
 
 
-def test_silent_and_many_connections_do_not_keep_scrapers_out_for_long(server: ObservedServer) -> None:
+def test_idle_connections_do_not_block_scrapes_for_ever(server: ObservedServer) -> None:
     host, port = re.match(r"http://([\d.]+):(\d+)", server.metrics_url).groups()  # type: ignore[union-attr]
     silent = [socket.create_connection((host, int(port))) for _ in range(30)]
     try:
-        assert eventually(lambda: answers(server))
+        assert eventually(lambda: is_scrapable(server))
     finally:
         for connection in silent:
             connection.close()
 
 
-def answers(server: ObservedServer) -> bool:
+def is_scrapable(server: ObservedServer) -> bool:
     try:
         server.scrape()
     except OSError:
@@ -236,7 +236,7 @@ def answers(server: ObservedServer) -> bool:
     return True
 
 
-def test_scrapes_of_many_at_once_all_agree(server: ObservedServer) -> None:
+def test_concurrent_scrapes_agree(server: ObservedServer) -> None:
     before = server.metric("pawserve_images_total", **MODEL, result="ok")
     seen: list[float | None] = []
 
@@ -247,11 +247,11 @@ def test_scrapes_of_many_at_once_all_agree(server: ObservedServer) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(LIMIT_S)
     assert seen == [before] * 4
 
 
-def test_a_port_that_is_taken_is_said(server: ObservedServer, tmp_path: Path) -> None:
+def test_an_unusable_address_of_the_metrics_prevents_the_start(server: ObservedServer, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     taken = server.metrics_url.removeprefix("http://").removesuffix("/metrics")
     common = ["--models", tmp_path / "models", "--state", tmp_path / "state", "--listen", "127.0.0.1:0"]
@@ -262,7 +262,7 @@ def test_a_port_that_is_taken_is_said(server: ObservedServer, tmp_path: Path) ->
         assert "Traceback" not in finished.stderr
 
 
-def test_what_is_not_wanted_is_not_loaded() -> None:
+def test_libraries_of_disabled_observability_are_not_loaded() -> None:
     program = (
         "import sys, serving.server; from serving.observability.observers import Observability;"
         "from serving.observability.settings import ObservabilitySettings;"

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol on a real server: Triton's own client, and what no honest client would send."""
+"""The Open Inference Protocol on a real server: Triton's own client, and malformed requests."""
 
 import struct
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import run_cold
 from tests.support.images import encoded
 from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S
 
 RED = encoded(Image.new("RGB", (60, 50), "red"), "JPEG")
 HUGE = 2**62
@@ -39,19 +40,19 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pb_grpc.GRPCInfer
 
 
 @pytest.mark.parametrize("how", ["sync", "asyncio", "stream"])
-def test_tritons_client_is_answered(address: str, how: str) -> None:
+def test_triton_s_client_works(address: str, how: str) -> None:
     finished = run_cold("tests.support.triton_client_calls", how, address)
     assert finished.returncode == 0, finished.stderr
-    if how == "sync":  # tokens that came through the one protocol are labelled through the other
+    if how == "sync":  # tokens of one protocol are valid in the other
         with Client(address) as client:
             (recorded,) = client.record_labels([(finished.stdout.strip(), "red")])
             assert recorded.predicted == "red"  # type: ignore[union-attr]
-            # of the requests that were refused, no picture is counted
+            # no image of the rejected requests is counted
             assert client.statistics()[0].predictions == 9
 
 
 def images(contents: list[bytes], **changes: object) -> pb.ModelInferRequest:
-    """A request with encoded pictures as typed contents."""
+    """A request with encoded images as typed contents."""
     tensor = pb.ModelInferRequest.InferInputTensor(
         name="images",
         datatype="BYTES",
@@ -73,8 +74,8 @@ def raw_bytes(*contents: bytes) -> bytes:
     return b"".join(struct.pack("<I", len(content)) + content for content in contents)
 
 
-def test_typed_contents_are_answered_with_typed_contents(stub: pb_grpc.GRPCInferenceServiceStub) -> None:
-    answer = stub.ModelInfer(images([RED, RED], id="x"), timeout=30)
+def test_typed_inputs_give_typed_outputs(stub: pb_grpc.GRPCInferenceServiceStub) -> None:
+    answer = stub.ModelInfer(images([RED, RED], id="x"), timeout=LIMIT_S)
     assert not answer.raw_output_contents
     outputs = {output.name: output for output in answer.outputs}
     assert list(outputs["probabilities"].shape) == [2, 3]
@@ -84,12 +85,12 @@ def test_typed_contents_are_answered_with_typed_contents(stub: pb_grpc.GRPCInfer
     assert len(outputs["tokens"].contents.bytes_contents) == 2
 
 
-def test_decoded_pictures_are_answered_as_encoded_ones(stub: pb_grpc.GRPCInferenceServiceStub) -> None:
+def test_pixels_and_encoded_images_have_the_same_probabilities(stub: pb_grpc.GRPCInferenceServiceStub) -> None:
     noise_HWC = np.random.default_rng(0).integers(0, 255, (70, 91, 3), np.uint8)
     png = encoded(Image.fromarray(noise_HWC), "PNG")
     shape = [1, *noise_HWC.shape]
     answers = [
-        stub.ModelInfer(request, timeout=30)
+        stub.ModelInfer(request, timeout=LIMIT_S)
         for request in (
             tensor("images", "BYTES", [1], raw_bytes(png)),
             tensor("images", "BYTES", [1, 1], bytes_contents=[png]),
@@ -107,10 +108,10 @@ def test_decoded_pictures_are_answered_as_encoded_ones(stub: pb_grpc.GRPCInferen
         np.testing.assert_array_equal(other, probabilities[0])
 
 
-def test_the_size_that_kserves_client_adds_to_raw_contents_is_allowed(stub: pb_grpc.GRPCInferenceServiceStub) -> None:
+def test_the_size_that_kserve_s_client_adds_to_raw_contents_is_accepted(stub: pb_grpc.GRPCInferenceServiceStub) -> None:
     request = tensor("pixels", "UINT8", [1, 1, 1, 3], b"\xff\0\0")
     request.inputs[0].parameters["binary_data_size"].int64_param = 3
-    assert stub.ModelInfer(request, timeout=30).outputs[0].name == "probabilities"
+    assert stub.ModelInfer(request, timeout=LIMIT_S).outputs[0].name == "probabilities"
 
 
 ONE = raw_bytes(RED)
@@ -121,11 +122,11 @@ MALFORMED = {
         "inputs",
     ),
     "an unknown input": (tensor("x", "BYTES", [1], ONE), "inputs[0].name"),
-    "a wrong datatype": (tensor("images", "UINT8", [1], ONE), "inputs[0].datatype"),
-    "a datatype that is none": (tensor("images", "x" * 1000, [1], ONE), "inputs[0].datatype"),
+    "another datatype": (tensor("images", "UINT8", [1], ONE), "inputs[0].datatype"),
+    "an unknown datatype": (tensor("images", "x" * 1000, [1], ONE), "inputs[0].datatype"),
     "no shape": (tensor("images", "BYTES", [], ONE), "inputs[0].shape"),
     "two columns": (tensor("images", "BYTES", [1, 2], ONE), "inputs[0].shape"),
-    "no picture": (tensor("images", "BYTES", [0], b""), "inputs[0].shape"),
+    "no image": (tensor("images", "BYTES", [0], b""), "inputs[0].shape"),
     "a negative dimension": (tensor("images", "BYTES", [-1], ONE), "inputs[0].shape"),
     "a huge dimension": (tensor("images", "BYTES", [HUGE], ONE), "inputs[0].shape"),
     "100,000 dimensions": (tensor("images", "BYTES", [1] * 100_000, ONE), "inputs[0].shape"),
@@ -197,27 +198,27 @@ MALFORMED = {
     "2^64 - 1 views": (images([RED], parameters={"views": {"uint64_param": 2**64 - 1}}), "views"),
     "no top class": (images([RED], parameters={"top_k": {"int64_param": 0}}), "top_k"),
     "no time": (images([RED], parameters={"timeout": {"int64_param": 0}}), "parameters"),
-    "a bad picture": (images([RED, b"I am a cat"]), "inputs[0] image 1"),
+    "a bad image": (images([RED, b"I am a cat"]), "inputs[0] image 1"),
     "a version that is no number": (images([RED], model_version="newest"), "model_name"),
     "no model": (images([RED], model_name=""), "model_name"),
 }
 
 
 @pytest.mark.parametrize(("request_", "field"), MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_request_is_refused_and_told_what_is_wrong(
+def test_a_malformed_request_is_rejected_with_the_invalid_field(
     stub: pb_grpc.GRPCInferenceServiceStub, request_: pb.ModelInferRequest, field: str
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        stub.ModelInfer(request_, timeout=30)
+        stub.ModelInfer(request_, timeout=LIMIT_S)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert len(caught.value.details()) < 500
     details = {detail.TypeName(): detail for detail in rpc_status.from_call(caught.value).details}
     violation = error_details_pb2.BadRequest()
     details["google.rpc.BadRequest"].Unpack(violation)
     assert violation.field_violations[0].field == field
-    # in a stream the same is an answer, and the next request has its own
+    # in a stream the error is the response to the request, and the next request succeeds
     request_.id = "bad"
-    answers = list(stub.ModelStreamInfer(iter([request_, images([RED], id="good")]), timeout=30))
+    answers = list(stub.ModelStreamInfer(iter([request_, images([RED], id="good")]), timeout=LIMIT_S))
     assert {answer.infer_response.id: bool(answer.error_message) for answer in answers} == {"bad": True, "good": False}
 
 
@@ -229,11 +230,11 @@ def test_a_model_that_is_not_served_is_not_found(stub: pb_grpc.GRPCInferenceServ
         (stub.ModelStatistics, pb.ModelStatisticsRequest(name="cars")),
     ):
         with pytest.raises(grpc.RpcError) as caught:
-            call(request_, timeout=30)
+            call(request_, timeout=LIMIT_S)
         assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_the_requests_own_timeout_ends_it(stub: pb_grpc.GRPCInferenceServiceStub) -> None:
+def test_the_request_s_own_timeout_applies(stub: pb_grpc.GRPCInferenceServiceStub) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        stub.ModelInfer(images([RED] * 64, parameters={"timeout": {"int64_param": 1}}), timeout=30)
+        stub.ModelInfer(images([RED] * 64, parameters={"timeout": {"int64_param": 1}}), timeout=LIMIT_S)
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED

@@ -1,4 +1,4 @@
-"""A server that keeps labels for some days: what is dropped, what stays, and what can no longer be asked."""
+"""Retention: old labels are deleted, totals stay, and windows that need deleted labels fail."""
 
 import secrets
 import threading
@@ -22,7 +22,7 @@ from tests.support.waiting import LIMIT_S, eventually
 DAY_MS = 86_400_000
 
 
-def test_old_labels_are_dropped_and_totals_stay(tmp_path: Path) -> None:
+def test_old_labels_are_deleted_and_totals_stay(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     state = tmp_path / "state"
     state.mkdir()

@@ -1,4 +1,4 @@
-"""Labels in every kind of database: each counts once, as what it was said to be last."""
+"""Labels in each kind of database: each prediction counts once, with its latest label."""
 
 import secrets
 import time
@@ -13,7 +13,9 @@ from tests.support.statistics import CAT, CLASSES, DOG, PETS, label, locked, mat
 from tests.support.waiting import LIMIT_S
 
 
-def test_an_acknowledged_label_is_in_the_file_with_all_that_the_token_said(store: StatisticsStore, path: Path) -> None:
+def test_an_acknowledged_label_is_in_the_file_with_the_contents_of_its_token(
+    store: StatisticsStore, path: Path
+) -> None:
     before_ms = time.time_ns() // 1_000_000
     token = secrets.token_bytes(16)
     assert store.record([label(DOG, predicted=CAT, token=token)]).result(LIMIT_S) == [None]
@@ -29,7 +31,7 @@ def test_a_label_sent_again_changes_nothing(store: StatisticsStore, path: Path) 
     sent = label(DOG)
     store.record([sent]).result(LIMIT_S)
     before = rows(path, "SELECT * FROM labels")
-    time.sleep(0.005)  # so that a new time of labelling would differ
+    time.sleep(0.005)  # so that a new time would differ
 
     assert store.record([sent]).result(LIMIT_S) == [DOG]
     assert rows(path, "SELECT * FROM labels") == before
@@ -61,13 +63,13 @@ def test_the_same_token_in_batches_that_are_written_together_counts_in_order(
     patient_store: StatisticsStore, path: Path
 ) -> None:
     token = secrets.token_bytes(16)
-    with locked(path):  # holds up the first, so that the others gather behind it
+    with locked(path):  # delays the first, so that the others gather behind it
         futures = [patient_store.record([label(actual, token=token)]) for actual in (DOG, CAT, CAT, DOG, CAT)]
     assert [future.result(LIMIT_S) for future in futures] == [[None], [DOG], [CAT], [CAT], [DOG]]
     assert matrix(patient_store) == [[1, 0], [0, 0]]
 
 
-def test_numbers_as_an_engine_returns_them_are_recorded(store: StatisticsStore, path: Path) -> None:
+def test_numpy_numbers_are_recorded(store: StatisticsStore, path: Path) -> None:
     probabilities_K = np.array([0.25, 0.75], np.float32)
     best = probabilities_K.argmax()
     store.count_predictions(PETS, best)  # type: ignore[arg-type]
@@ -82,7 +84,7 @@ def test_no_labels_are_a_valid_batch(any_store: StatisticsStore) -> None:
     assert any_store.record([]).result(LIMIT_S) == []
 
 
-def test_ten_thousand_labels_are_recorded_at_once(any_store: StatisticsStore) -> None:
+def test_ten_thousand_labels_are_one_batch(any_store: StatisticsStore) -> None:
     batch = [label(index % 2) for index in range(10_000)]
 
     assert any_store.record(batch).result(LIMIT_S) == [None] * 10_000
@@ -90,7 +92,7 @@ def test_ten_thousand_labels_are_recorded_at_once(any_store: StatisticsStore) ->
     assert matrix(any_store) == [[5_000, 0], [5_000, 0]]
 
 
-def test_versions_are_read_in_order_and_apart(any_store: StatisticsStore) -> None:
+def test_versions_are_read_in_order_and_counted_separately(any_store: StatisticsStore) -> None:
     any_store.register_version(ModelVersion("pets", 10), CLASSES)
     any_store.register_version(ModelVersion("pets", 2), ("dog", "cat"))
     any_store.register_version(ModelVersion("birds", 7), ("owl", "jay", "tit"))

@@ -1,4 +1,4 @@
-"""Files that are not ours, and URLs that are not supported."""
+"""Files of other programs, and URLs that are not supported."""
 
 import json
 import sqlite3
@@ -13,7 +13,7 @@ from tests.support.statistics import CAT, CLASSES, PETS, label, rows
 from tests.support.waiting import LIMIT_S
 
 
-def test_a_file_from_a_newer_pawserve_is_refused_and_left_alone(store: StatisticsStore, path: Path) -> None:
+def test_a_file_of_a_newer_pawserve_is_rejected_and_not_changed(store: StatisticsStore, path: Path) -> None:
     store.close()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE schema_version SET version = 99")
@@ -26,7 +26,7 @@ def test_a_file_from_a_newer_pawserve_is_refused_and_left_alone(store: Statistic
     assert "predictions" not in tables
 
 
-def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff" * 1000)
     with pytest.raises(StatisticsUnavailable, match="photo.jpg.*not a database"):
         StatisticsStore(tmp_path / "photo.jpg")
@@ -48,13 +48,13 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         "x://",
     ],
 )
-def test_other_databases_are_refused_without_showing_their_passwords(url: str) -> None:
+def test_other_databases_are_rejected_without_showing_their_passwords(url: str) -> None:
     with pytest.raises(ValueError, match="sqlite:///PATH") as caught:
         StatisticsStore(url)
     assert "secret" not in "".join(traceback.format_exception(caught.value)).replace(url, "")
 
 
-def test_paths_may_hold_any_character(tmp_path: Path) -> None:
+def test_paths_may_contain_any_character(tmp_path: Path) -> None:
     odd = tmp_path / "what? 100% #1 & é"
     odd.mkdir()
     with StatisticsStore(odd / "a?mode=ro.db") as store:

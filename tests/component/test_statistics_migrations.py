@@ -1,4 +1,4 @@
-"""Statistics of earlier releases are taken over, and replicas that start together do it once."""
+"""Statistics of earlier releases are migrated, once even if replicas start together."""
 
 import sqlite3
 import subprocess
@@ -15,7 +15,7 @@ from tests.support.statistics import CAT, DOG, LONG_AGO_MS, fails, label, rows
 from tests.support.waiting import LIMIT_S
 
 OLD = Path(__file__).parent.parent / "golden" / "statistics_schema_1.sql"
-"""What pawserve wrote at schema 1: its statistics, as SQL."""
+"""A database of schema 1 as SQL."""
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def described(connection: Connection) -> dict[str, object]:
     }
 
 
-def test_statistics_of_schema_1_are_taken_over_whole(old: Path) -> None:
+def test_statistics_of_schema_1_are_migrated(old: Path) -> None:
     with StatisticsStore(old) as store:
         birds, pets = store.read()
         assert pets.classes == ("cat", "dog")
@@ -110,22 +110,20 @@ def test_replicas_that_start_together_migrate_once(url: str) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in started:
-        process.communicate(timeout=60)
+        process.communicate(timeout=LIMIT_S)
     assert [process.returncode for process in started] == [0] * 3
     with StatisticsStore(url) as store:
         assert store.read()[0].predictions == 3
 
 
-def test_a_server_is_refused_when_a_newer_one_has_changed_the_tables_under_it(
-    store: StatisticsStore, path: Path
-) -> None:
+def test_a_server_rejects_labels_after_a_newer_one_has_migrated_the_tables(store: StatisticsStore, path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE schema_version SET version = 99")
     fails(store.record([label(CAT)]), "schema 99")
     assert rows(path, "SELECT count(*) FROM labels") == [(0,)]
 
 
-def test_a_server_of_schema_1_that_still_runs_is_refused_by_the_tables(store: StatisticsStore, path: Path) -> None:
+def test_inserts_of_a_server_of_schema_1_fail(store: StatisticsStore, path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.IntegrityError):
         connection.execute(
             "INSERT INTO labels (id, model, version, predicted, actual, probability, predicted_at, labelled_at) "

@@ -1,4 +1,4 @@
-"""A server whose database fails: pictures are answered as ever, labels refused until it is back, none falsely kept."""
+"""A server whose database fails: images are still classified, and labels are rejected until the database is back."""
 
 import resource
 import signal
@@ -54,7 +54,7 @@ def replaced_by_another(file: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("outage", [locked, gone, replaced_by_another])
-def test_predictions_go_on_and_labels_wait_while_the_file_cannot_be_written(
+def test_images_are_classified_and_labels_rejected_while_the_file_cannot_be_written(
     models: Path, tmp_path: Path, outage: Callable[[Path], "contextmanager[None]"]
 ) -> None:
     state = tmp_path / "state"
@@ -71,7 +71,7 @@ def test_predictions_go_on_and_labels_wait_while_the_file_cannot_be_written(
         assert (statistics.labels, statistics.predictions) == (2, 5)
 
 
-def test_predictions_go_on_and_labels_wait_while_the_disk_is_full(models: Path, tmp_path: Path) -> None:
+def test_images_are_classified_and_labels_rejected_while_the_disk_is_full(models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with stoppable_server(models, state) as (server, address), Client(address) as client, stub_of(address) as stub:
         made = tokens(client, 64)
@@ -168,7 +168,7 @@ def test_two_servers_on_one_database_count_the_same_label_once(
         assert one.statistics()[0].accuracy.value == 0.9
 
 
-def test_a_password_is_neither_logged_nor_told(models: Path, tmp_path: Path, postgresql: Postgresql) -> None:
+def test_a_password_is_neither_logged_nor_sent(models: Path, tmp_path: Path, postgresql: Postgresql) -> None:
     url = postgresql.create()
     with (
         stoppable_server(models, tmp_path / "state", "--statistics", url) as (server, address),
@@ -187,7 +187,7 @@ def test_a_password_is_neither_logged_nor_told(models: Path, tmp_path: Path, pos
     assert PASSWORD not in server.stdout + server.stderr + caught.value.details()
 
 
-def test_a_database_that_does_not_answer_stops_the_start_in_one_line(models: Path, tmp_path: Path) -> None:
+def test_a_database_that_does_not_respond_fails_the_start_with_one_line(models: Path, tmp_path: Path) -> None:
     arguments = ["serving", "serve", "--models", models, "--state", tmp_path, "--listen", "127.0.0.1:0"]
     finished = run(*arguments, PAWSERVE_STATISTICS=f"postgresql://u:{PASSWORD}@127.0.0.1:1/x")
     assert finished.returncode == 1

@@ -1,4 +1,4 @@
-"""A real PostgreSQL that replicas share, and that is restarted, read-only, locked, or slow to answer."""
+"""PostgreSQL shared by replicas, restarted, read-only, locked or unresponsive."""
 
 import secrets
 import threading
@@ -74,7 +74,7 @@ def test_predictions_of_replicas_add_up(replicas: tuple[StatisticsStore, Statist
     assert [predictions(store) for store in replicas] == [10, 10]
 
 
-def test_labels_are_refused_while_the_database_is_down_and_none_is_acknowledged_falsely(
+def test_labels_are_rejected_while_the_database_is_down_and_only_stored_ones_are_acknowledged(
     replicas: tuple[StatisticsStore, StatisticsStore], postgresql: Postgresql, shared: str
 ) -> None:
     store, _ = replicas
@@ -119,7 +119,7 @@ def test_labels_are_refused_while_the_database_is_down_and_none_is_acknowledged_
     assert predictions(store) >= len(kept)
 
 
-def test_a_restart_that_nobody_waited_for_refuses_nothing(
+def test_a_restart_of_an_idle_database_fails_no_request(
     shared: str, postgresql: Postgresql, caplog: pytest.LogCaptureFixture
 ) -> None:
     with StatisticsStore(shared, max_idle_s=0.0) as store:
@@ -130,7 +130,7 @@ def test_a_restart_that_nobody_waited_for_refuses_nothing(
     assert not caplog.records
 
 
-def test_a_database_that_became_read_only_refuses_labels_until_it_is_writable(shared: str) -> None:
+def test_a_read_only_database_rejects_labels_until_it_is_writable(shared: str) -> None:
     name = shared.rpartition("/")[2]
     with StatisticsStore(shared) as store, psycopg.connect(shared, autocommit=True) as administrator:
         store.register_version(PETS, CLASSES)
@@ -149,7 +149,7 @@ def test_a_database_that_became_read_only_refuses_labels_until_it_is_writable(sh
         assert matrix(store) == [[1, 0], [0, 0]]
 
 
-def test_a_writer_that_hangs_holds_up_others_no_longer_than_the_lock_timeout(shared: str) -> None:
+def test_a_hanging_writer_delays_others_until_the_lock_timeout(shared: str) -> None:
     with StatisticsStore(shared, lock_timeout_s=SHORT_S) as store:
         store.register_version(PETS, CLASSES)
         with psycopg.connect(shared) as hanging:
@@ -159,7 +159,7 @@ def test_a_writer_that_hangs_holds_up_others_no_longer_than_the_lock_timeout(sha
         assert store.record([label(CAT)]).result(LIMIT_S) == [None]
 
 
-def test_commits_are_synced_though_the_database_does_not_by_default(shared: str) -> None:
+def test_commits_are_synced_even_if_the_database_s_default_is_not_to(shared: str) -> None:
     name = shared.rpartition("/")[2]
     with psycopg.connect(shared, autocommit=True) as administrator:
         administrator.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
@@ -171,9 +171,7 @@ def test_commits_are_synced_though_the_database_does_not_by_default(shared: str)
     database.close()
 
 
-def test_a_wrong_password_or_a_database_that_is_not_there_is_said_without_the_password(
-    shared: str, postgresql: Postgresql
-) -> None:
+def test_errors_of_connecting_do_not_show_the_password(shared: str, postgresql: Postgresql) -> None:
     for url, message in (
         (shared.replace(PASSWORD, "wrong-horse"), "password authentication failed"),
         (postgresql.url("nowhere"), 'database "nowhere" does not exist'),
@@ -184,7 +182,7 @@ def test_a_wrong_password_or_a_database_that_is_not_there_is_said_without_the_pa
         assert "horse" not in str(caught.value)
 
 
-def test_the_url_may_be_written_as_others_write_it(shared: str) -> None:
+def test_other_spellings_of_the_url_are_accepted(shared: str) -> None:
     for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
         with StatisticsStore(f"{scheme}://{shared.partition('://')[2]}?sslmode=prefer&connect_timeout=3") as store:
             store.register_version(PETS, CLASSES)
@@ -192,7 +190,7 @@ def test_the_url_may_be_written_as_others_write_it(shared: str) -> None:
             assert store.record([label(CAT, token=token)]).result(LIMIT_S) == [None]
 
 
-def test_a_database_without_an_encoding_will_do(postgresql: Postgresql) -> None:
+def test_a_database_without_an_encoding_works(postgresql: Postgresql) -> None:
     """What `initdb` makes where no locale is set."""
     classes = ("Kätzchen", "犬")
     with StatisticsStore(postgresql.create("SQL_ASCII")) as store:

@@ -1,4 +1,4 @@
-"""Predictions are counted in memory, and neither lost nor doubled on their way to the disk."""
+"""Predictions are counted in memory and written to the disk, each exactly once."""
 
 import secrets
 import threading
@@ -66,7 +66,7 @@ def test_processes_that_share_a_file_add_up(store: StatisticsStore, path: Path) 
 def test_a_read_sees_each_prediction_once_while_they_are_written(
     store: StatisticsStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counts pass from memory to the file in the middle of each read; it may not miss them, nor see them in both."""
+    """Counts move from memory to the file during each read, which must see each of them once."""
     slow_down(monkeypatch, "select_predictions")
     for counted in range(1, 51):
         store.count_predictions(PETS, CAT)
@@ -97,7 +97,7 @@ def test_a_read_shows_one_moment_while_others_write(store: StatisticsStore, monk
 
 
 def slow_down(monkeypatch: pytest.MonkeyPatch, query: str) -> None:
-    """Let commits come between a query and what was read before it."""
+    """Delay a query, so that commits happen between it and earlier reads."""
     run = getattr(statistics_queries, query)
 
     def slowly(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which labels and versions statistics take: those whose classes they know."""
+"""Labels are accepted only for versions whose classes are registered."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.support.statistics import CAT, CLASSES, DOG, PETS, label, matrix
 from tests.support.waiting import LIMIT_S
 
 
-def test_classes_stay_known_after_the_model_is_gone(store: StatisticsStore, path: Path) -> None:
+def test_classes_are_known_after_a_restart(store: StatisticsStore, path: Path) -> None:
     store.record([label(DOG)]).result(LIMIT_S)
     store.close()
 
@@ -31,12 +31,12 @@ def test_a_version_keeps_the_classes_that_it_was_registered_with(store: Statisti
 
 
 @pytest.mark.parametrize("version", [0, -1, 2**63])
-def test_versions_that_cannot_be_stored_are_refused(store: StatisticsStore, version: int) -> None:
+def test_version_numbers_out_of_range_are_rejected(store: StatisticsStore, version: int) -> None:
     with pytest.raises(ValueError, match=r"1 to 2\^63 - 1"):
         store.register_version(ModelVersion("pets", version), CLASSES)
 
 
-def test_a_version_of_thousands_of_classes_is_refused_in_a_message_of_readable_length(store: StatisticsStore) -> None:
+def test_the_error_of_thousands_of_classes_has_a_readable_length(store: StatisticsStore) -> None:
     many = [f"class {index}" for index in range(5_000)]
     store.register_version(ModelVersion("many", 1), many)
 
@@ -55,15 +55,13 @@ def test_a_version_of_thousands_of_classes_is_refused_in_a_message_of_readable_l
         (label(CAT, model="cars"), "cars/1 is not registered"),
     ],
 )
-def test_labels_that_no_version_can_have_are_refused_with_their_batch(
-    store: StatisticsStore, bad: Label, message: str
-) -> None:
+def test_an_invalid_label_rejects_its_whole_batch(store: StatisticsStore, bad: Label, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         store.record([label(CAT), bad])
     assert store.read() == []
 
 
-def test_predictions_that_no_version_can_make_are_refused(store: StatisticsStore) -> None:
+def test_invalid_predictions_are_rejected(store: StatisticsStore) -> None:
     with pytest.raises(ValueError, match="0 to 1"):
         store.count_predictions(PETS, 2)
     with pytest.raises(ValueError, match="not registered"):

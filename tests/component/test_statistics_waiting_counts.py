@@ -1,4 +1,4 @@
-"""Predictions that are counted while the database is away: bounded in number, and each counted in the end."""
+"""Prediction counts that wait for an unavailable database: bounded in number, with correct totals."""
 
 from collections import Counter
 from pathlib import Path
@@ -25,19 +25,19 @@ def totals(counts: Counter[tuple[ModelVersion, int, int]]) -> Counter[tuple[Mode
 
 
 @given(st.dictionaries(KEYS, st.integers(1, 9)), st.integers(1, 40))
-def test_minutes_are_joined_until_the_counts_fit_and_nothing_else_changes(
+def test_minutes_are_merged_until_the_counts_fit_and_totals_stay(
     counts: dict[tuple[ModelVersion, int, int], int], most: int
 ) -> None:
     before = Counter(counts)
     after = coarsen(before, most)
     assert totals(after) == totals(before)
     assert len(after) <= max(most, len(totals(before)))
-    assert set(after) <= set(before)  # so in minutes of the outage
+    assert set(after) <= set(before)  # minutes of the outage
     if len(before) <= most:
         assert after == before
 
 
-def test_spans_are_no_longer_than_they_must_be() -> None:
+def test_spans_are_no_longer_than_necessary() -> None:
     a_day = Counter({(PETS, CAT, minute): 1 for minute in range(1440)})
     assert sorted(coarsen(a_day, 720).values()) == [2] * 720
     assert sorted(coarsen(a_day, 719).values()) == [4] * 360

@@ -1,4 +1,4 @@
-"""Statistics of a window of time: labels by the millisecond of their prediction, predictions by the minute."""
+"""Statistics of a time window: labels by the millisecond of their prediction, predictions by the minute."""
 
 import random
 import secrets
@@ -23,14 +23,14 @@ def totals(store: StatisticsStore, start_ms: int | None = None, end_ms: int | No
     return (statistics[0].predictions, statistics[0].confusion.total) if statistics else (0, 0)
 
 
-def test_a_window_takes_the_label_at_its_start_and_leaves_the_one_at_its_end(any_store: StatisticsStore) -> None:
+def test_a_window_includes_its_start_and_excludes_its_end(any_store: StatisticsStore) -> None:
     any_store.record([label(CAT, at_ms=at_ms) for at_ms in (1_000, 2_000, 3_000)]).result(LIMIT_S)
 
     windows = [(None, None), (1_000, 3_000), (1_001, 3_001), (3_000, None), (3_001, None), (None, 1_000), (None, 2_001)]
     assert [totals(any_store, *window)[1] for window in windows] == [3, 2, 2, 1, 0, 0, 2]
 
 
-def test_predictions_are_taken_by_the_minutes_that_a_window_touches(any_store: StatisticsStore, clock: Clock) -> None:
+def test_predictions_are_counted_in_the_minutes_that_overlap_a_window(any_store: StatisticsStore, clock: Clock) -> None:
     for minute, count in ((10, 1), (11, 20), (12, 300)):
         clock.now_ms = minute * MINUTE_MS + 30_000
         any_store.count_predictions(PETS, CAT, count)
@@ -61,7 +61,7 @@ def test_a_correction_moves_the_count_in_the_window_of_the_prediction(any_store:
         assert statistics.last_label_ms is not None
 
 
-def test_totals_and_windows_agree_with_the_labels_whatever_was_corrected(any_store: StatisticsStore) -> None:
+def test_totals_and_windows_agree_with_the_labels_after_corrections(any_store: StatisticsStore) -> None:
     rng = random.Random(0)
     final: dict[bytes, Label] = {}
     for _ in range(30):
@@ -92,7 +92,7 @@ def test_totals_and_windows_agree_with_the_labels_whatever_was_corrected(any_sto
                 assert each.mean_probability == pytest.approx(mean, abs=1e-12)
 
 
-def test_a_clock_that_jumps_back_loses_and_doubles_nothing(any_store: StatisticsStore, clock: Clock) -> None:
+def test_counts_are_correct_after_the_clock_jumps_back(any_store: StatisticsStore, clock: Clock) -> None:
     token = secrets.token_bytes(16)
     sent = label(CAT, token=token, at_ms=clock.now_ms)
     any_store.count_predictions(PETS, CAT)
@@ -110,7 +110,7 @@ def test_a_clock_that_jumps_back_loses_and_doubles_nothing(any_store: Statistics
     assert totals(any_store, None, newest_ms - 60_000) == (1, 0)
 
 
-def test_forgotten_labels_stay_in_the_totals_and_cannot_be_recorded_again(any_store: StatisticsStore) -> None:
+def test_deleted_labels_stay_in_the_totals_and_cannot_be_recorded_again(any_store: StatisticsStore) -> None:
     old, new = label(DOG, at_ms=1_000), label(CAT, at_ms=5_000)
     any_store.record([old, new]).result(LIMIT_S)
 
@@ -128,7 +128,7 @@ def test_forgotten_labels_stay_in_the_totals_and_cannot_be_recorded_again(any_st
         assert caught.value.labels_since_ms == 5_000
 
 
-def test_labels_once_forgotten_stay_so_when_the_clock_jumps_back(any_store: StatisticsStore) -> None:
+def test_an_earlier_time_does_not_restore_deleted_labels(any_store: StatisticsStore) -> None:
     old = label(DOG, at_ms=1_000)
     any_store.record([old]).result(LIMIT_S)
     any_store.delete_labels(5_000, 10)

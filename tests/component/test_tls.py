@@ -1,4 +1,4 @@
-"""TLS as operators use it: certificates that are renewed while the server runs, clients that must show theirs."""
+"""TLS: certificates that are renewed while the server runs, and client certificates."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from tests.support.certificates import Authority, Pair
 from tests.support.commands import run
 from tests.support.images import encoded
 from tests.support.servers import cold_server, running_server, stoppable_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
@@ -36,10 +36,10 @@ def tls(pair: Pair) -> tuple[object, ...]:
     return ("--tls-cert", pair.certificate, "--tls-key", pair.key)
 
 
-def shown(address: str, authority: Authority) -> bytes:
-    """SHA-256 of the certificate that a new connection is shown."""
+def served_certificate(address: str, authority: Authority) -> bytes:
+    """SHA-256 of the certificate that a new connection gets."""
     host, port = address.split(":")
-    pem = ssl.get_server_certificate((host, int(port)), ca_certs=str(authority.path), timeout=10)
+    pem = ssl.get_server_certificate((host, int(port)), ca_certs=str(authority.path), timeout=LIMIT_S)
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).digest()
 
 
@@ -47,9 +47,7 @@ def digest(pair: Pair) -> bytes:
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pair.certificate.read_text())).digest()
 
 
-def test_a_renewed_certificate_is_shown_to_new_connections_and_the_open_ones_go_on(
-    models: Path, tmp_path: Path
-) -> None:
+def test_new_connections_get_a_renewed_certificate_and_open_ones_go_on(models: Path, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue("server", "first")
     credentials = Credentials(ca=authority.path)
@@ -58,20 +56,20 @@ def test_a_renewed_certificate_is_shown_to_new_connections_and_the_open_ones_go_
         Client(address, credentials=credentials) as old,
     ):
         assert isinstance(old.classify([RED]).results[0], Prediction)
-        assert shown(address, authority) == digest(pair)
+        assert served_certificate(address, authority) == digest(pair)
 
-        pair.key.write_text("half of a renewal")  # cannot be used: the server goes on with what it had
+        pair.key.write_text("half of a renewal")  # not usable: the server keeps the earlier certificate
         time.sleep(1.5)
-        assert eventually(lambda: shown(address, authority) != b"")
+        assert eventually(lambda: served_certificate(address, authority) != b"")
         with Client(address, credentials=credentials) as other:
             assert isinstance(other.classify([RED]).results[0], Prediction)
 
         authority.issue("server", "second")
-        assert eventually(lambda: shown(address, authority) == digest(pair))
+        assert eventually(lambda: served_certificate(address, authority) == digest(pair))
         assert isinstance(old.classify([RED]).results[0], Prediction)
 
 
-def test_a_client_without_tls_or_of_another_authority_gets_no_answer(models: Path, tmp_path: Path) -> None:
+def test_a_client_without_tls_or_with_another_authority_gets_no_response(models: Path, tmp_path: Path) -> None:
     pair, stranger = Authority(tmp_path).issue("server"), Authority(tmp_path, "stranger")
     with running_server(models, tmp_path / "state", *tls(pair)) as address:
         for credentials in (Credentials(), Credentials(ca=stranger.path)):
@@ -85,17 +83,17 @@ def test_handshakes_that_fail_leave_no_lines_that_are_not_json(models: Path, tmp
     options = (*tls(authority.issue("server")), "--tls-client-ca", authority.path, "--log-format", "json")
     with cold_server(models, tmp_path / "state", *options, stderr=subprocess.PIPE) as (server, address):
         host, _, port = address.partition(":")
-        with socket.create_connection((host, int(port)), timeout=30) as plaintext:
+        with socket.create_connection((host, int(port)), timeout=LIMIT_S) as plaintext:
             plaintext.sendall(b"GET / HTTP/1.1\r\n\r\n")
             while plaintext.recv(1024):  # until the server has closed it
                 pass
         server.terminate()
-        _, log = server.communicate(timeout=60)
+        _, log = server.communicate(timeout=LIMIT_S)
     assert log
     assert all(json.loads(line)["level"] in ("info", "warning") for line in log.splitlines())
 
 
-def test_mutual_tls_lets_in_who_shows_a_certificate_of_the_client_authority(models: Path, tmp_path: Path) -> None:
+def test_mutual_tls_accepts_only_certificates_of_the_client_authority(models: Path, tmp_path: Path) -> None:
     servers, clients = Authority(tmp_path, "servers"), Authority(tmp_path, "clients")
     pair, friend, foe = servers.issue("server"), clients.issue("friend", "friend"), servers.issue("foe", "foe")
     arguments = (*tls(pair), "--tls-client-ca", clients.path)
@@ -109,13 +107,13 @@ def test_mutual_tls_lets_in_who_shows_a_certificate_of_the_client_authority(mode
                 client.health()
 
 
-def test_a_certificate_gives_its_name_the_roles_that_the_file_says(models: Path, tmp_path: Path) -> None:
+def test_a_client_certificate_gives_the_roles_of_its_name(models: Path, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair, camera, nobody = authority.issue("server"), authority.issue("camera", "gate-7"), authority.issue("other", "x")
     alias = authority.issue("alias", "whatever", names=("robot.example",))
-    callers = tmp_path / "callers"
-    callers.write_text("predict gate-7 certificate\nlabel robot.example certificate\n")
-    arguments = (*tls(pair), "--tls-client-ca", authority.path, "--auth-tokens", callers)
+    clients_file = tmp_path / "clients_file"
+    clients_file.write_text("predict gate-7 certificate\nlabel robot.example certificate\n")
+    arguments = (*tls(pair), "--tls-client-ca", authority.path, "--auth-tokens", clients_file)
     with running_server(models, tmp_path / "state", *arguments) as address:
 
         def client(who: Pair) -> Client:
@@ -135,7 +133,7 @@ def test_a_certificate_gives_its_name_the_roles_that_the_file_says(models: Path,
                 assert caught.value.code == code
 
 
-def test_the_commands_speak_tls_by_options_and_by_environment(models: Path, tmp_path: Path) -> None:
+def test_commands_use_tls_by_options_and_by_environment(models: Path, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue("server")
     with running_server(models, tmp_path / "state", *tls(pair)) as address:
@@ -149,7 +147,7 @@ def test_the_commands_speak_tls_by_options_and_by_environment(models: Path, tmp_
 
 
 def start(models: Path, tmp_path: Path, *arguments: object) -> tuple[int, str]:
-    """Exit code and log of a server that does not come up."""
+    """Exit code and log of a server that does not start."""
     finished = run(
         "serving", "serve", "--listen", "127.0.0.1:0", "--models", models, "--state", tmp_path / "state", *arguments
     )
@@ -158,7 +156,7 @@ def start(models: Path, tmp_path: Path, *arguments: object) -> tuple[int, str]:
     return finished.returncode, finished.stderr
 
 
-def test_certificates_that_cannot_be_used_stop_the_start_with_the_reason(models: Path, tmp_path: Path) -> None:
+def test_unusable_certificates_prevent_the_start_with_the_reason(models: Path, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     one, other, over = authority.issue("one"), authority.issue("other"), authority.issue("over", days=-0.1)
     empty = tmp_path / "empty"
@@ -175,20 +173,20 @@ def test_certificates_that_cannot_be_used_stop_the_start_with_the_reason(models:
         assert reason in errors
 
 
-def test_options_that_do_not_belong_together_are_wrong_use(models: Path, tmp_path: Path) -> None:
+def test_incomplete_tls_options_are_wrong_usage(models: Path, tmp_path: Path) -> None:
     pair = Authority(tmp_path).issue("one")
     assert start(models, tmp_path, "--tls-cert", pair.certificate)[0] == 2
     assert start(models, tmp_path, "--tls-client-ca", pair.certificate)[0] == 2
     assert start(models, tmp_path, "--keepalive", 0)[0] == 2
 
 
-def test_a_certificate_that_ends_soon_is_warned_of(models: Path, tmp_path: Path) -> None:
+def test_a_certificate_that_expires_soon_is_logged(models: Path, tmp_path: Path) -> None:
     pair = Authority(tmp_path).issue("server", days=3)
     with stoppable_server(models, tmp_path / "state", *tls(pair)) as (server, _):
         assert "the certificate of CN=server expires at" in server.stderr
 
 
-def test_a_key_that_some_clients_refuse_is_warned_of_and_another_is_not(
+def test_a_key_that_some_clients_reject_is_logged_and_another_is_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     authority = Authority(tmp_path)

@@ -1,4 +1,4 @@
-"""WatchStatistics over gRPC: what watchers are told and when, and that they hold up nothing and nobody."""
+"""WatchStatistics on a real server: what watchers get and when, and that they delay nothing else."""
 
 import asyncio
 import inspect
@@ -19,6 +19,7 @@ from serving.statistics.store import StatisticsStore
 from tests.support.bundles import write_bundle
 from tests.support.servers import running_server, stoppable_server
 from tests.support.statistics import RED, refused, stub_of, tokens
+from tests.support.waiting import LIMIT_S, eventually
 
 FAST = Duration(nanos=100_000_000)
 
@@ -33,9 +34,9 @@ def labels(response: pb.WatchStatisticsResponse) -> int:
     return sum(model.labels for model in response.models)
 
 
-def test_watchers_are_told_at_once_and_whenever_something_has_changed(models: Path, tmp_path: Path) -> None:
+def test_watchers_get_the_statistics_at_once_and_after_each_change(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
-        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=LIMIT_S)
         assert labels(next(watch)) == 0
         (token,) = tokens(client)
         assert next(watch).models[0].predictions == 1
@@ -48,7 +49,7 @@ def test_watchers_are_told_at_once_and_whenever_something_has_changed(models: Pa
         assert corrected.models[0].accuracy.value == 0
 
 
-def test_the_clients_watch_and_ask_for_windows_alike(models: Path, tmp_path: Path) -> None:
+def test_both_clients_have_the_same_methods_for_statistics(models: Path, tmp_path: Path) -> None:
     async def watch(address: str) -> None:
         async with AsyncClient(address) as other:
             changes = other.watch_statistics(min_interval_s=0.1)
@@ -81,11 +82,11 @@ def test_the_clients_watch_and_ask_for_windows_alike(models: Path, tmp_path: Pat
         assert list(ours) == list(theirs), name
 
 
-def test_answers_are_no_closer_than_the_interval_and_the_last_one_is_up_to_date(models: Path, tmp_path: Path) -> None:
+def test_responses_keep_the_interval_and_the_last_one_is_up_to_date(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
-        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=Duration(seconds=1)), timeout=30)
-        next(watch)
         began = time.monotonic()
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=Duration(seconds=1)), timeout=LIMIT_S)
+        next(watch)
         for token in tokens(client, 20):
             client.record_labels([(token, "red")])
         answers = 0
@@ -95,21 +96,21 @@ def test_answers_are_no_closer_than_the_interval_and_the_last_one_is_up_to_date(
         assert answers <= (time.monotonic() - began) / 0.99
 
 
-def test_only_the_model_that_was_asked_for_is_told_of(models: Path, tmp_path: Path) -> None:
+def test_a_watch_of_one_model_has_only_that_model(models: Path, tmp_path: Path) -> None:
     write_bundle(models, "birds")
     with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
         request = pb.WatchStatisticsRequest(model="models/birds", min_interval=FAST)
-        watch = stub.WatchStatistics(request, timeout=30)
+        watch = stub.WatchStatistics(request, timeout=LIMIT_S)
         assert not next(watch).models
         client.classify([RED], model="models/colours")
         client.classify([RED], model="models/birds")
         assert [model.model for model in next(watch).models] == ["models/birds/versions/1"]
 
 
-def test_labels_that_another_server_records_are_told_too(models: Path, tmp_path: Path) -> None:
+def test_labels_recorded_by_another_server_are_reported_too(models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with running_server(models, state) as address, stub_of(address) as stub:
-        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=LIMIT_S)
         next(watch)
         with running_server(models, state) as elsewhere, Client(elsewhere) as client:
             client.record_labels([(token, "red") for token in tokens(client, 3)])
@@ -136,7 +137,7 @@ def test_labels_that_another_server_records_are_told_too(models: Path, tmp_path:
         ),
     ],
 )
-def test_watches_that_make_no_sense_are_refused(
+def test_invalid_watches_are_rejected(
     models: Path,
     tmp_path: Path,
     request_: pb.WatchStatisticsRequest,
@@ -145,32 +146,35 @@ def test_watches_that_make_no_sense_are_refused(
     field: str,
 ) -> None:
     with running_server(models, tmp_path / "state") as address, stub_of(address) as stub, refused(code, reason, field):
-        next(stub.WatchStatistics(request_, timeout=10))
+        next(stub.WatchStatistics(request_, timeout=LIMIT_S))
 
 
-def test_watchers_are_bounded_and_those_that_go_make_room(models: Path, tmp_path: Path) -> None:
+def test_the_number_of_watchers_is_limited_and_those_that_leave_make_room(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, stub_of(address) as stub:
-        watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(64)]
+        watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=LIMIT_S) for _ in range(64)]
         for watch in watches:
             next(watch)
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS"):
-            next(stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=10))
+            next(stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=LIMIT_S))
         for watch in watches[:10]:
             watch.cancel()
-        deadline = time.monotonic() + 10
-        while True:
+
+        def admitted() -> bool:
             try:
-                next(stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=10))
-                break
+                return bool(next(stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=LIMIT_S)))
             except grpc.RpcError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+                return False
+
+        assert eventually(admitted)
 
 
-def test_a_stop_ends_the_watchers_calls_well_and_does_not_wait_for_them(models: Path, tmp_path: Path) -> None:
-    with stoppable_server(models, tmp_path / "state", "--grace", 60) as (server, address), stub_of(address) as stub:
-        watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=60) for _ in range(60)]
-        for watch in watches:  # the server may not know yet that the last answer has been written
+def test_a_shutdown_ends_the_watchers_calls_with_ok_and_does_not_wait_for_them(models: Path, tmp_path: Path) -> None:
+    with (
+        stoppable_server(models, tmp_path / "state", "--grace", 86_400) as (server, address),
+        stub_of(address) as stub,
+    ):
+        watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=LIMIT_S) for _ in range(60)]
+        for watch in watches:  # the server may not know yet that the last response was written
             next(watch)
         server.send_signal(signal.SIGTERM)
         assert server.wait() == 0
@@ -179,7 +183,7 @@ def test_a_stop_ends_the_watchers_calls_well_and_does_not_wait_for_them(models: 
             assert watch.code() == grpc.StatusCode.OK
 
 
-def test_a_watcher_that_does_not_read_holds_up_nobody_else_and_a_stop_for_its_grace_at_most(
+def test_a_watcher_that_does_not_read_delays_no_other_and_a_shutdown_only_for_the_grace_period(
     models: Path, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
@@ -191,25 +195,25 @@ def test_a_watcher_that_does_not_read_holds_up_nobody_else_and_a_stop_for_its_gr
         unlimited = [("grpc.max_receive_message_length", -1)]
         with grpc.insecure_channel(address, unlimited) as channel:
             request = pb.WatchStatisticsRequest(min_interval=FAST)
-            unread = pb_grpc.ClassifierStub(channel).WatchStatistics(request, timeout=60)
+            unread = pb_grpc.ClassifierStub(channel).WatchStatistics(request, timeout=LIMIT_S)
             next(unread)
             with Client(address) as client:
                 for _ in range(20):
                     tokens(client)
                     time.sleep(0.1)
             assert unread.is_active()
-            next(stub.WatchStatistics(pb.WatchStatisticsRequest(model="models/colours"), timeout=10))
+            next(stub.WatchStatistics(pb.WatchStatisticsRequest(model="models/colours"), timeout=LIMIT_S))
             server.send_signal(signal.SIGTERM)
             assert server.wait() == 0
 
 
-def test_watchers_are_told_that_the_statistics_cannot_be_read(models: Path, tmp_path: Path) -> None:
+def test_watchers_get_an_error_when_the_statistics_cannot_be_read(models: Path, tmp_path: Path) -> None:
     file = tmp_path / "state" / "statistics.sqlite"
     with running_server(models, tmp_path / "state") as address, stub_of(address) as stub:
-        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30)
+        watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=LIMIT_S)
         next(watch)
         file.rename(file.with_name("aside"))
         with refused(grpc.StatusCode.UNAVAILABLE, "STATISTICS_UNAVAILABLE"):
             next(watch)
         file.with_name("aside").rename(file)
-        next(stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=30))
+        next(stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=LIMIT_S))

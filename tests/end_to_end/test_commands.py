@@ -194,7 +194,7 @@ def test_a_second_signal_stops_a_server_at_once(tmp_path: Path, images: Path) ->
     with observed_server(tmp_path, "--instances", 1, "--grace", 100) as server:
         predict = predict_slowly(server, images)
         server.process.send_signal(signal.SIGTERM)
-        server.process.wait_until(lambda: "stopping" in server.process.stderr)
+        server.process.wait_until(lambda: "a second signal" in server.process.stderr)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait() == 0
         assert predict.finish().returncode == 1  # not all images were classified first

@@ -96,8 +96,6 @@ def reference(fitted: Path) -> ParityReference:
     images, trained_NK = result.validation()
     return ParityReference(
         model=DeployedModel(result.load_classifier(), result.temperature).eval(),
-        crop=160,
-        classes=2,
         images=images,
         views_NHWC=load_views(images, result.preprocess),
         trained_NK=trained_NK,

@@ -182,14 +182,14 @@ def test_calibration_images_come_from_a_folder_if_one_is_named(fitted: Path, dra
 
 
 def test_calibration_images_are_spread_over_classes_and_always_the_same() -> None:
-    photos = [
+    images = [
         LabelledImage(Path(f"{label}/{number}.jpg"), label) for label in range(3) for number in range(10 + 20 * label)
     ]
-    chosen = choose_images(photos, 30)
-    assert [sum(photo.label == label for photo in chosen) for label in range(3)] == [10, 10, 10]
-    assert chosen == choose_images(photos, 30)
+    chosen = choose_images(images, 30)
+    assert [sum(image.label == label for image in chosen) for label in range(3)] == [10, 10, 10]
+    assert chosen == choose_images(images, 30)
     with pytest.raises(DataError, match="at least 16"):
-        choose_images(photos[:15], 30)
+        choose_images(images[:15], 30)
 
 
 def test_an_ensemble_is_one_graph_that_averages_predictions(fitted: Path) -> None:

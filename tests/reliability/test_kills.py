@@ -1,6 +1,6 @@
-"""kill -9, again and again, under load: what was acknowledged is kept, once; what was not sent is not there.
+"""SIGKILL under load, repeatedly: every acknowledged label is kept exactly once, and no others exist.
 
-PAWSERVE_KILL_ROUNDS is how often, PAWSERVE_KILL_SEED (0) what decides the moments and the calls.
+PAWSERVE_KILL_ROUNDS is the number of kills, PAWSERVE_KILL_SEED (0) the seed of their moments and of the calls.
 """
 
 import os
@@ -21,10 +21,10 @@ SEED = int(os.environ.get("PAWSERVE_KILL_SEED", "0"))
 
 
 @pytest.mark.timeout(300 + 60 * ROUNDS)
-def test_kills_under_load_lose_no_acknowledged_label_and_make_up_none(tmp_path: Path) -> None:
+def test_kills_under_load_lose_no_acknowledged_label_and_invent_none(tmp_path: Path) -> None:
     rng = random.Random(SEED)
     write_bundle(tmp_path / "models")
-    callers = [LabellingClient(rng.getrandbits(32)) for _ in range(3)]
+    clients = [LabellingClient(rng.getrandbits(32)) for _ in range(3)]
     kept = 0
     for number in range(ROUNDS):
         if number % 5 == 4:  # while it starts: it may be opening, or repairing, its database
@@ -33,17 +33,17 @@ def test_kills_under_load_lose_no_acknowledged_label_and_make_up_none(tmp_path: 
             starting.kill()
         server = KilledServer(tmp_path / "models", tmp_path / "state")
         server.wait_until_ready()
-        kept = check_labels(tmp_path / "state" / "statistics.sqlite", callers)
+        kept = check_labels(tmp_path / "state" / "statistics.sqlite", clients)
         if kept:
             with Client(server.address) as client:
                 assert client.statistics()[0].labels == kept
-        threads = start_all(callers, server.address)
+        threads = start_all(clients, server.address)
         time.sleep(rng.uniform(0.05, 0.6))
         server.kill()
         for thread in threads:
             thread.join(LIMIT_S)
             assert not thread.is_alive()
-    kept = check_labels(tmp_path / "state" / "statistics.sqlite", callers)
-    acknowledged = sum(len(caller.acknowledged) for caller in callers)
+    kept = check_labels(tmp_path / "state" / "statistics.sqlite", clients)
+    acknowledged = sum(len(client.acknowledged) for client in clients)
     print(f"\n{ROUNDS} kills; {acknowledged} predictions with acknowledged labels, {kept} with labels in the database")
     assert kept > 10 * ROUNDS

@@ -1,6 +1,6 @@
-"""Messages with any fields and values, and bytes that are no messages: each gets an answer, or a documented status.
+"""Messages with random fields and values, and random bytes: each gets a response or a documented status.
 
-PAWSERVE_FUZZ_EXAMPLES is how many of each kind.
+PAWSERVE_FUZZ_EXAMPLES is the number of each kind.
 """
 
 import os
@@ -28,6 +28,7 @@ from tests.support.bundles import COLOURS, write_bundle
 from tests.support.commands import ROOT
 from tests.support.images import encoded
 from tests.support.messages import any_message
+from tests.support.waiting import LIMIT_S
 
 EXAMPLES = int(os.environ.get("PAWSERVE_FUZZ_EXAMPLES", "60"))
 RED = encoded(Image.new("RGB", (8, 6), "red"), "PNG")
@@ -40,7 +41,7 @@ DOCUMENTED = {
     for reason in reason
     if reason
 }
-"""(code, reason); "none" for those that gRPC itself gives."""
+"""(code, reason); "none" for those of gRPC itself."""
 DOCUMENTED |= {("INVALID_ARGUMENT", reason) for reason in ("TENSOR_INVALID", "PARAMETER_INVALID")}
 # docs/open-inference.md
 
@@ -66,7 +67,7 @@ LIKELY = {
 
 @pytest.fixture(scope="module")
 def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
-    """To a server that is still whole after all of this, and had nothing to say about it."""
+    """A channel to a server that still works after all tests and has logged no stack trace."""
     folder = tmp_path_factory.mktemp("messages")
     write_bundle(folder / "models")
     command = [sys.executable, "-m", "serving", "serve", "--models", str(folder / "models")]
@@ -88,13 +89,13 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
                 assert result.classes[0][0] == "red"
         finally:
             server.terminate()
-            server.communicate(timeout=60)
+            server.communicate(timeout=LIMIT_S)
     assert server.returncode == 0
     assert "Traceback" not in log.read_text()
 
 
 def check_status(status: status_pb2.Status) -> None:
-    """Its code and reason are in docs/api.md, and it is not the server's fault, nor a shortage of its memory."""
+    """Check that code and reason are in docs/api.md, and are neither a server error nor out of memory."""
     info = error_details_pb2.ErrorInfo()
     reason = "none"
     for detail in status.details:
@@ -105,26 +106,26 @@ def check_status(status: status_pb2.Status) -> None:
     assert reason != "OUT_OF_MEMORY", status
 
 
-def check_refusal(error: grpc.RpcError, *, its_own_timeout: bool = False) -> None:
-    """As `check_status`; a call that took so long that its deadline passed did hang."""
+def check_error(error: grpc.RpcError, *, its_own_timeout: bool = False) -> None:
+    """As `check_status`; a call whose deadline has passed was stuck."""
     assert its_own_timeout or error.code() != grpc.StatusCode.DEADLINE_EXCEEDED
     status = rpc_status.from_call(error)
     check_status(status or status_pb2.Status(code=error.code().value[0], message=error.details()))
 
 
-def answer(call: grpc.UnaryUnaryMultiCallable, request: Message | bytes) -> Message | None:
-    """None for one that was refused as documented."""
+def response_of(call: grpc.UnaryUnaryMultiCallable, request: Message | bytes) -> Message | None:
+    """None for a documented error."""
     try:
-        return call(request, timeout=60)
+        return call(request, timeout=LIMIT_S)
     except grpc.RpcError as error:
-        check_refusal(error, its_own_timeout="timeout" in str(request))
+        check_error(error, its_own_timeout="timeout" in str(request))
         return None
 
 
 @fuzzed
 @given(any_message(pb.ClassifyRequest, LIKELY))
 def test_any_classify_request(channel: grpc.Channel, request: pb.ClassifyRequest) -> None:
-    response = answer(pb_grpc.ClassifierStub(channel).Classify, request)
+    response = response_of(pb_grpc.ClassifierStub(channel).Classify, request)
     if response is not None:
         assert len(response.results) == len(request.images)
         for result in response.results:
@@ -136,9 +137,9 @@ def test_any_classify_request(channel: grpc.Channel, request: pb.ClassifyRequest
 @given(st.lists(any_message(pb.ClassifyStreamRequest, LIKELY), max_size=6))
 def test_any_stream_of_requests(channel: grpc.Channel, requests: list[pb.ClassifyStreamRequest]) -> None:
     try:
-        answers = [*pb_grpc.ClassifierStub(channel).ClassifyStream(iter(requests), timeout=60)]
+        answers = [*pb_grpc.ClassifierStub(channel).ClassifyStream(iter(requests), timeout=LIMIT_S)]
     except grpc.RpcError as error:
-        check_refusal(error)
+        check_error(error)
         return
     assert sorted(each.id for each in answers) == sorted(each.id for each in requests)
     for each in answers:
@@ -154,7 +155,7 @@ def test_any_labels(channel: grpc.Channel, data: st.DataObject) -> None:
     near = st.integers(0, len(token) - 1).map(lambda at: token[:at] + "A" + token[at + 1 :])
     likely = {**LIKELY, "token": st.one_of(st.just(token), near, st.just(token + "="))}
     request = data.draw(any_message(pb.RecordLabelsRequest, likely))
-    response = answer(stub.RecordLabels, request)
+    response = response_of(stub.RecordLabels, request)
     if response is not None:
         for sent, result in zip(request.labels, response.results, strict=True):
             if result.HasField("error"):
@@ -166,17 +167,17 @@ def test_any_labels(channel: grpc.Channel, data: st.DataObject) -> None:
 @fuzzed
 @given(any_message(pb.GetStatisticsRequest, LIKELY))
 def test_any_request_for_statistics(channel: grpc.Channel, request: pb.GetStatisticsRequest) -> None:
-    answer(pb_grpc.ClassifierStub(channel).GetStatistics, request)
+    response_of(pb_grpc.ClassifierStub(channel).GetStatistics, request)
 
 
 @fuzzed
 @given(any_message(pb.WatchStatisticsRequest, LIKELY))
 def test_any_request_to_watch_the_statistics(channel: grpc.Channel, request: pb.WatchStatisticsRequest) -> None:
-    watch = pb_grpc.ClassifierStub(channel).WatchStatistics(request, timeout=60)
+    watch = pb_grpc.ClassifierStub(channel).WatchStatistics(request, timeout=LIMIT_S)
     try:
         assert next(watch)
     except grpc.RpcError as error:
-        check_refusal(error)
+        check_error(error)
     finally:
         watch.cancel()
 
@@ -184,7 +185,7 @@ def test_any_request_to_watch_the_statistics(channel: grpc.Channel, request: pb.
 @fuzzed
 @given(any_message(oip.ModelInferRequest, LIKELY))
 def test_any_request_of_the_open_inference_protocol(channel: grpc.Channel, request: oip.ModelInferRequest) -> None:
-    response = answer(oip_grpc.GRPCInferenceServiceStub(channel).ModelInfer, request)
+    response = response_of(oip_grpc.GRPCInferenceServiceStub(channel).ModelInfer, request)
     assert response is None or response.id == request.id
 
 
@@ -202,8 +203,8 @@ def test_any_request_of_the_open_inference_protocol(channel: grpc.Channel, reque
     ),
     st.binary(max_size=300),
 )
-def test_bytes_that_are_no_message(channel: grpc.Channel, method: str, content: bytes) -> None:
-    answer(channel.unary_unary(f"/{method}"), content)
+def test_bytes_that_are_not_a_message(channel: grpc.Channel, method: str, content: bytes) -> None:
+    response_of(channel.unary_unary(f"/{method}"), content)
 
 
 @fuzzed
@@ -217,12 +218,12 @@ def test_bytes_that_are_no_message(channel: grpc.Channel, method: str, content: 
     ),
     st.lists(st.binary(max_size=300), max_size=4),
 )
-def test_streams_of_bytes_that_are_no_messages(channel: grpc.Channel, method: str, contents: list[bytes]) -> None:
+def test_streams_of_bytes_that_are_not_messages(channel: grpc.Channel, method: str, contents: list[bytes]) -> None:
     try:
-        for _ in channel.stream_stream(f"/{method}")(iter(contents), timeout=60):
+        for _ in channel.stream_stream(f"/{method}")(iter(contents), timeout=LIMIT_S):
             pass
     except grpc.RpcError as error:
-        check_refusal(error)
+        check_error(error)
 
 
 @pytest.mark.parametrize(
@@ -233,9 +234,9 @@ def test_streams_of_bytes_that_are_no_messages(channel: grpc.Channel, method: st
         ("inference.GRPCInferenceService/ModelInfer", b"\x2a\x00"),
     ],
 )
-def test_millions_of_empty_entries_are_refused_before_they_are_read(
+def test_millions_of_empty_entries_are_rejected_before_they_are_parsed(
     channel: grpc.Channel, method: str, entry: bytes
 ) -> None:
     with pytest.raises(grpc.RpcError, match="more than 50,000 fields") as caught:
-        channel.unary_unary(f"/{method}")(entry * 4_000_000, timeout=60)
+        channel.unary_unary(f"/{method}")(entry * 4_000_000, timeout=LIMIT_S)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

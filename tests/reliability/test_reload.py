@@ -197,7 +197,7 @@ def test_a_version_whose_folder_is_removed_is_replaced_by_the_newest_that_is_the
         write_bundle(models, "shapes", 1)
         process.send_signal(signal.SIGHUP)
         assert eventually(lambda: states(client).get("models/shapes/versions/1") == "READY")
-        # two names are served now, so callers must name one
+        # two names are served now, so clients must name one
         assert client.classify([RED], model="models/colours").model == "models/colours/versions/1"
         assert client.classify([RED], model="models/shapes").model == "models/shapes/versions/1"
     assert {getattr(error, "reason", error) for error in load.failures} <= {"MODEL_AMBIGUOUS"}

@@ -183,3 +183,11 @@ def install(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (cuda, bindings, runtime, fake_tensorrt(gpu)):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(serving.engine.cuda, "DEVICE_FILES", (Path(__file__),))
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """A fake GPU with TensorRT, on any host."""
+    gpu = FakeGpu()
+    install(gpu, monkeypatch)
+    return gpu

@@ -10,16 +10,7 @@ from serving.batching.admission import Admission
 from serving.batching.batcher import DynamicBatcher
 from serving.batching.workers import WorkerOptions
 from tests.support.batching import GatedEngine
-from tests.support.fake_gpu import FakeGpu
-from tests.support.fake_tensorrt import install
-
-
-@pytest.fixture
-def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    """A host with a GPU that is not there."""
-    gpu = FakeGpu()
-    install(gpu, monkeypatch)
-    return gpu
+from tests.support.fake_tensorrt import fake_gpu  # noqa: F401 - pytest finds it here
 
 
 @pytest.fixture

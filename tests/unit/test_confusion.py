@@ -20,7 +20,7 @@ def class_names(count: int) -> tuple[str, ...]:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
-    """A number of classes, and what was true and predicted of 1 to 40 cases."""
+    """A number of classes, and labels and predictions of 1 to 40 cases."""
     class_count = draw(st.integers(1, 6))
     index = st.integers(0, class_count - 1)
     pairs = draw(st.lists(st.tuples(index, index), min_size=1, max_size=40))
@@ -70,7 +70,7 @@ def assert_same(ours: float | None, theirs: float) -> None:
         assert ours == pytest.approx(theirs)
 
 
-def test_rows_are_what_was_true_and_columns_what_was_predicted() -> None:
+def test_rows_are_labels_and_columns_predictions() -> None:
     matrix = ConfusionMatrix.from_pairs(CATS_AND_DOGS, actual_indices=[0, 0, 0, 1], predicted_indices=[0, 1, 1, 1])
 
     assert matrix.counts_KK.tolist() == [[1, 2], [0, 1]]
@@ -78,7 +78,7 @@ def test_rows_are_what_was_true_and_columns_what_was_predicted() -> None:
     assert value_of(matrix.recall(0)) == pytest.approx(1 / 3)
 
 
-def test_nothing_counted_has_no_rates() -> None:
+def test_an_empty_matrix_has_no_rates() -> None:
     matrix = ConfusionMatrix.from_pairs(CATS_AND_DOGS, [], [])
 
     assert matrix.total == 0
@@ -123,7 +123,7 @@ def test_intervals_take_numpy_integers_without_overflow() -> None:
 
 
 @pytest.mark.parametrize(("successes", "count"), [(0, 0), (2, 1), (-1, 5), (0, -1)])
-def test_impossible_proportions_are_refused(successes: int, count: int) -> None:
+def test_impossible_proportions_are_rejected(successes: int, count: int) -> None:
     with pytest.raises(ValueError, match="cases|at least 1 case"):
         wilson(successes, count)
 
@@ -141,7 +141,7 @@ def test_big_counts_stay_exact() -> None:
 
 
 def test_a_correlation_that_cancels_in_float64_is_found() -> None:
-    """Predictions that are independent of the truth but for one case among 10^18."""
+    """Predictions that are independent of the labels but for one case among 10^18."""
     half = 10**9 // 2
     counts_KK = np.array([[half * half + 1, half * half], [half * half, half * half]])
 
@@ -206,7 +206,7 @@ def test_matrices_are_equal_when_classes_and_counts_are() -> None:
         ([[MAX_TOTAL // 2, MAX_TOTAL // 2], [0, 0]], r"2\^62"),
     ],
 )
-def test_counts_that_are_no_matrix_are_refused(counts: list[list[int]], message: str) -> None:
+def test_invalid_counts_are_rejected(counts: list[list[int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ConfusionMatrix(CATS_AND_DOGS, np.array(counts))
 
@@ -214,13 +214,13 @@ def test_counts_that_are_no_matrix_are_refused(counts: list[list[int]], message:
 @pytest.mark.parametrize(
     ("actual", "predicted", "message"),
     [
-        ([0, 1, 2], [0, 0, 0], r"actual_indices\[2\] is 2; the indices of 2 classes are 0 to 1"),
+        ([0, 1, 2], [0, 0, 0], r"actual_indices\[2\] is 2; with 2 classes it must be 0 to 1"),
         ([0, 1], [0, -1], r"predicted_indices\[1\] is -1"),
         ([0, 1], [0], "2 actual_indices and 1 predicted_indices"),
         ([0.5], [0], "actual_indices is float64"),
         ([[0, 1]], [[0, 1]], r"shape \[1, 2\]"),
     ],
 )
-def test_pairs_that_cannot_be_counted_are_refused(actual: list[int], predicted: list[int], message: str) -> None:
+def test_invalid_pairs_are_rejected(actual: list[int], predicted: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ConfusionMatrix.from_pairs(CATS_AND_DOGS, actual, predicted)

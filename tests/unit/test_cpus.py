@@ -1,4 +1,4 @@
-"""How many CPUs a process may use, read from files as Linux writes them."""
+"""The number of CPUs a process may use, from files as Linux writes them."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_a_v1_quota_is_read(tmp_path: Path) -> None:
     assert cgroup_quota(root) == 3
 
 
-def test_the_smallest_quota_of_the_groups_above_counts(tmp_path: Path) -> None:
+def test_the_smallest_quota_of_a_group_and_its_parents_counts(tmp_path: Path) -> None:
     files = {
         "sys/fs/cgroup/pod/cpu.max": "200000 100000",
         "sys/fs/cgroup/pod/container/cpu.max": "max 100000",
@@ -41,7 +41,7 @@ def test_a_container_sees_its_own_group_at_the_mount(tmp_path: Path) -> None:
     assert cgroup_quota(root) == 2.5
 
 
-def test_both_kinds_at_once(tmp_path: Path) -> None:
+def test_v1_and_v2_quotas_are_read_together(tmp_path: Path) -> None:
     files = {
         "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "200000",
         "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "50000",
@@ -52,7 +52,7 @@ def test_both_kinds_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["max 100000\n", "", "garbage", "-1 100000", "100000 0", "100000"])
-def test_no_quota_where_none_can_be_read(tmp_path: Path, text: str) -> None:
+def test_unreadable_quotas_are_ignored(tmp_path: Path, text: str) -> None:
     assert cgroup_quota(machine(tmp_path, V2_MOUNT, "0::/\n", {"sys/fs/cgroup/cpu.max": text})) is None
 
 
@@ -69,7 +69,7 @@ def test_systems_without_these_files_have_no_quota(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [("50000", 1), ("100000", 1), ("250000", 2), ("9900000", 8), ("max", 8)])
-def test_the_quota_and_the_affinity_mask_both_bind(
+def test_the_quota_and_the_affinity_mask_both_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cpus: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))

@@ -1,4 +1,4 @@
-"""`export engine` and the engine that serves, over a fake GPU: every failure told, nothing half-built kept.
+"""`export engine` and the serving engine over a fake GPU: every failure is reported, nothing half-built is kept.
 
 The fake keeps the real API's return conventions; that it is the real API is what test_export_tensorrt_contract.py
 holds. Nothing here shows that an engine computes what it should: tests/gpu does, on a GPU.
@@ -7,6 +7,7 @@ holds. Nothing here shows that an engine computes what it should: tests/gpu does
 import json
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def break_parser(gpu: FakeGpu) -> None:
         (lambda gpu: setattr(gpu, "count_error", CudaCode.cudaErrorIllegalAddress), CudaError, "IllegalAddress"),
     ],
 )
-def test_every_failure_is_told_and_leaves_no_engine(
+def test_every_failure_is_reported_and_leaves_no_engine(
     bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu, change: object, kind: type[Exception], complaint: str
 ) -> None:
     change(fake_gpu)
@@ -121,13 +122,12 @@ def test_ctrl_c_stops_the_build_and_leaves_no_engine(bundle: Bundle, tmp_path: P
     fake_gpu.during_build, fake_gpu.steps = press, 200
     with pytest.raises(KeyboardInterrupt):
         build(bundle, tmp_path / "engines")
-    done = len(steps)
-    time.sleep(0.2)
-    assert len(steps) == done < 200, "the build went on"
+    assert len(steps) < 200
+    assert "tensorrt-build" not in "".join(thread.name for thread in threading.enumerate())
     assert folders(tmp_path / "engines") == []
 
 
-def test_without_tensorrt_the_package_and_where_its_index_is_named_are_told(
+def test_without_tensorrt_the_error_names_the_package_and_its_index(
     bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
@@ -145,7 +145,7 @@ def test_a_changed_onnx_file_is_not_built(bundle: Bundle, tmp_path: Path, fake_g
     assert fake_gpu.built == 0
 
 
-def test_a_plan_of_another_gpu_or_release_or_a_changed_one_is_refused(tmp_path: Path, fake_gpu: FakeGpu) -> None:
+def test_a_plan_of_another_gpu_or_release_or_a_changed_one_is_rejected(tmp_path: Path, fake_gpu: FakeGpu) -> None:
     folder = fake_gpu.write_engine(tmp_path, "0" * 64, "fp16", max_batch=4)
     here = {"gpu": NAME, "compute_capability": "9.0", "tensorrt": RELEASE}
     assert read_plan(folder, **here)[0] == fake_gpu.plan(4)
@@ -164,12 +164,12 @@ def test_a_plan_of_another_gpu_or_release_or_a_changed_one_is_refused(tmp_path: 
         read_plan(folder, **here)
 
 
-def test_a_plan_that_tensorrt_refuses_is_told_with_its_reason(fake_gpu: FakeGpu) -> None:
+def test_a_plan_that_tensorrt_rejects_is_reported_with_the_reason(fake_gpu: FakeGpu) -> None:
     with pytest.raises(EngineBuildError, match="serialization assertion failed"):
         LoadedPlan(b"garbage", GPU)
 
 
-def test_an_engine_answers_rows_in_order_and_refuses_what_is_outside_its_profile(fake_gpu: FakeGpu) -> None:
+def test_an_engine_computes_rows_in_order_and_rejects_what_is_outside_its_profile(fake_gpu: FakeGpu) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, CROP, CROP, 3), np.uint8)
     images[1] //= 4
     with TensorRTEngine(LoadedPlan(fake_gpu.plan(4), GPU)) as engine:
@@ -218,14 +218,14 @@ def test_the_instances_of_a_plan_take_its_batches_and_give_everything_back(fake_
     assert fake_gpu.allocated == {}
 
 
-def test_buffers_that_do_not_fit_are_told_and_freed(fake_gpu: FakeGpu) -> None:
+def test_buffers_that_do_not_fit_are_reported_and_freed(fake_gpu: FakeGpu) -> None:
     fake_gpu.memory, fake_gpu.context_bytes = 700, 100
     with pytest.raises(EngineBuildError, match="cudaMalloc|buffers cannot be allocated"):
         TensorRTEngine(LoadedPlan(fake_gpu.plan(4), GPU))
     assert fake_gpu.allocated == {}
 
 
-def test_a_gpu_that_is_not_there_is_refused_with_how_many_there_are(fake_gpu: FakeGpu) -> None:
+def test_a_gpu_that_does_not_exist_is_an_error_with_the_number_of_gpus(fake_gpu: FakeGpu) -> None:
     assert find_gpu() == GPU
     with pytest.raises(CudaError, match="no GPU 3; this host has 1"):
         find_gpu(3)
@@ -240,6 +240,6 @@ def test_a_gpu_that_is_not_there_is_refused_with_how_many_there_are(fake_gpu: Fa
         ({"optimization_level": 6}, "TensorRT has 0 to 5"),
     ],
 )
-def test_options_out_of_range_are_refused(wrong: dict[str, int], complaint: str) -> None:
+def test_options_out_of_range_are_rejected(wrong: dict[str, int], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         PlanOptions(**wrong)

@@ -1,4 +1,4 @@
-"""Columns of the picture become channels of the first convolution: the same answers, without copied windows."""
+"""Columns of the image become channels of the first convolution, which then computes the same values."""
 
 import numpy as np
 import onnx
@@ -11,10 +11,10 @@ from export.inference import open_session
 KERNELS = 8
 
 
-def quantised_graph(
+def quantized_graph(
     *, kernel: int, stride: int, pads: list[int], height: int, width: int, channels: int = 3, bias: bool = True
 ) -> bytes:
-    """Picture -> convolution -> its mean, with Q/DQ pairs and random weights, each kernel with a scale of its own."""
+    """Image -> convolution -> its mean, with Q/DQ pairs and random weights, each kernel with a scale of its own."""
     random = np.random.default_rng(kernel + stride)
     # 7 bits: on CPUs without instructions for it, sums of two larger products saturate, in an order of their own
     weight = random.integers(-63, 64, (KERNELS, channels, kernel, kernel)).astype(np.int8)
@@ -45,13 +45,13 @@ def quantised_graph(
         node("DequantizeLinear", ["bias", "bias_scale", "bias_zero"], ["bias_dq"], "bias_dq", axis=0),
         node("Conv", inputs, ["maps"], "stem", kernel_shape=[kernel, kernel], strides=[stride, stride], pads=pads),
         node("QuantizeLinear", ["maps", "out_scale", "out_zero"], ["maps_q"], "maps_q"),
-        node("DequantizeLinear", ["maps_q", "out_scale", "out_zero"], ["answers"], "maps_dq"),
+        node("DequantizeLinear", ["maps_q", "out_scale", "out_zero"], ["maps_out"], "maps_dq"),
     ]
     graph = helper.make_graph(
         nodes,
         "stem",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, channels])],
-        [helper.make_tensor_value_info("answers", TensorProto.FLOAT, ["N", KERNELS, "H", "W"])],
+        [helper.make_tensor_value_info("maps_out", TensorProto.FLOAT, ["N", KERNELS, "H", "W"])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -77,16 +77,16 @@ def stem_of(graph: bytes) -> list[int]:
 )
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (30, 36)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_folded_convolution_gives_the_same_answers(
+def test_a_folded_convolution_gives_the_same_values(
     kernel: int, stride: int, pads: list[int], folded: list[int], height: int, width: int, bias: bool
 ) -> None:
-    graph = quantised_graph(kernel=kernel, stride=stride, pads=pads, height=height, width=width, bias=bias)
+    graph = quantized_graph(kernel=kernel, stride=stride, pads=pads, height=height, width=width, bias=bias)
     changed = fold_columns(graph)
     assert stem_of(changed) == folded
     onnx.checker.check_model(onnx.load_from_string(changed), full_check=True)
     images = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), np.uint8)
     before, after = (open_session(each).run(None, {"images": images})[0] for each in (graph, changed))
-    assert len(np.unique(before)) > 100, "the answers say nothing"
+    assert len(np.unique(before)) > 100, "too few distinct values to compare"
     np.testing.assert_array_equal(after, before)
 
 
@@ -100,13 +100,13 @@ def test_a_folded_convolution_gives_the_same_answers(
         pytest.param({"pads": [0, 0, 0, 0]}, id="half as many columns less one"),
     ],
 )
-def test_what_cannot_be_folded_or_gains_nothing_stays(options: dict[str, int]) -> None:
+def test_a_convolution_that_folding_would_not_make_faster_stays(options: dict[str, int]) -> None:
     usual = {"kernel": 3, "stride": 2, "pads": [1, 1, 1, 1], "height": 32, "width": 32}
-    graph = quantised_graph(**(usual | options))  # type: ignore[arg-type]
+    graph = quantized_graph(**(usual | options))  # type: ignore[arg-type]
     assert stem_of(fold_columns(graph)) == stem_of(graph)
 
 
 def test_a_convolution_in_float_stays() -> None:
-    model = onnx.load_from_string(quantised_graph(kernel=3, stride=2, pads=[1, 1, 1, 1], height=32, width=32))
+    model = onnx.load_from_string(quantized_graph(kernel=3, stride=2, pads=[1, 1, 1, 1], height=32, width=32))
     next(node for node in model.graph.node if node.name == "stem").input[0] = "x"
     assert stem_of(fold_columns(model.SerializeToString())) == [KERNELS, 3, 3, 3]

@@ -1,4 +1,4 @@
-"""What a bundle says about itself is checked before anything believes it."""
+"""Manifests and files of bundles are checked before they are used."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,7 @@ def write(folder: Path, content: str | None = None) -> Path:
     return folder
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_a_written_bundle_is_read_again(tmp_path: Path) -> None:
     original = manifest(classes=("Hündin", "猫"))
     bundle = open_bundle(write(tmp_path, original.to_json()))
     assert bundle.manifest == original
@@ -50,7 +50,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert bundle.read(bundle.artifact("fp32")) == GRAPH
 
 
-def test_a_file_that_is_not_the_one_described_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_differs_from_the_manifest_is_rejected(tmp_path: Path) -> None:
     bundle = open_bundle(write(tmp_path))
     artifact = bundle.artifact("fp32")
     (tmp_path / "model.onnx").write_bytes(GRAPH[::-1])
@@ -64,7 +64,7 @@ def test_a_file_that_is_not_the_one_described_is_refused(tmp_path: Path) -> None
         bundle.read(artifact)
 
 
-def test_a_precision_that_is_missing_is_told_with_those_that_are_there(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_precision_lists_the_existing_ones(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="has no int8 artifact for onnxruntime; it has fp32"):
         open_bundle(write(tmp_path)).artifact("int8")
 
@@ -76,7 +76,7 @@ def test_a_precision_that_is_missing_is_told_with_those_that_are_there(tmp_path:
         ({"version": 0}, "versions count from 1"),
         ({"classes": ["cats"]}, "at least two different names"),
         ({"classes": ["cats", "cats"]}, "at least two different names"),
-        ({"artifacts": []}, "lists no artifact"),
+        ({"artifacts": []}, "artifacts is empty"),
         ({"format": 99}, "format is 99"),
         ({"surprise": 1}, "surprise"),
         ({"classes": None}, "classes|NoneType"),
@@ -86,14 +86,14 @@ def test_a_precision_that_is_missing_is_told_with_those_that_are_there(tmp_path:
         ({"metrics": {"accuracy": {"value": 99, "lower": 98, "upper": 100}}}, "each 0 to 1"),
     ],
 )
-def test_a_manifest_that_makes_no_sense_is_refused(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
+def test_an_invalid_manifest_is_rejected(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
     fields = {**json.loads(manifest().to_json()), **changes}
     with pytest.raises(BundleError, match=complaint):
         open_bundle(write(tmp_path, json.dumps(fields)))
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/b", ".hidden", ""])
-def test_an_artifact_cannot_lie_outside_its_bundle(name: str) -> None:
+def test_an_artifact_cannot_be_outside_its_bundle(name: str) -> None:
     with pytest.raises(ValueError, match="plain file name"):
         replace(manifest().artifacts[0], file=name)
 
@@ -107,18 +107,18 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "null", "1", '"x"', "\ufeff{}"])
-def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, content: str) -> None:
+def test_other_files_are_not_manifests(tmp_path: Path, content: str) -> None:
     with pytest.raises(BundleError):
         open_bundle(write(tmp_path, content))
 
 
-def test_pixels_of_another_version_are_refused(tmp_path: Path) -> None:
+def test_another_version_of_the_preprocessing_is_rejected(tmp_path: Path) -> None:
     fields = json.loads(manifest().to_json())
     fields["preprocess"]["pixels_version"] = PIXELS_VERSION + 1
     with pytest.raises(BundleError, match="the pixels would differ"):
         open_bundle(write(tmp_path, json.dumps(fields)))
 
 
-def test_a_folder_without_manifest_says_what_a_bundle_is(tmp_path: Path) -> None:
+def test_the_error_of_a_folder_without_manifest_says_what_a_bundle_is(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="models/NAME/VERSION written by"):
         open_bundle(tmp_path)

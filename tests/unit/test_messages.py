@@ -1,4 +1,4 @@
-"""Requests of millions of empty entries are told from large ones that mean something, before they take memory."""
+"""Messages with too many fields are detected before they are parsed, and the largest legitimate ones pass."""
 
 import pytest
 from google.protobuf.message import Message
@@ -23,9 +23,9 @@ Tensor = oip.ModelInferRequest.InferInputTensor
             inputs=[Tensor(contents=oip.InferTensorContents(uint_contents=[255] * MAX_TYPED_PIXELS))]
         ),
     ],
-    ids=["labels", "pictures", "raw contents", "typed contents", "a million numbers"],
+    ids=["labels", "images", "raw contents", "typed contents", "a million numbers"],
 )
-def test_the_largest_requests_that_mean_something_pass(request_: Message) -> None:
+def test_the_largest_legitimate_requests_pass(request_: Message) -> None:
     content = request_.SerializeToString()
     assert len(content) > 2 * MOST_FIELDS
     assert not has_too_many_fields(content, request_.DESCRIPTOR)
@@ -50,7 +50,7 @@ def test_the_largest_requests_that_mean_something_pass(request_: Message) -> Non
     ],
     ids=[
         "labels",
-        "pictures",
+        "images",
         "inputs",
         "raw contents",
         "contents of an input",
@@ -60,10 +60,10 @@ def test_the_largest_requests_that_mean_something_pass(request_: Message) -> Non
         "parameters of an input",
     ],
 )
-def test_more_entries_than_any_request_has_are_told(request_: Message) -> None:
+def test_more_entries_than_any_legitimate_request_has_are_detected(request_: Message) -> None:
     assert has_too_many_fields(request_.SerializeToString(), request_.DESCRIPTOR)
 
 
-def test_bytes_that_are_no_message_end() -> None:
+def test_the_scan_of_bytes_that_are_not_a_message_ends() -> None:
     for content in (b"\xff" * 200_000, b"\x80" * 200_000 + b"\x01", b"\x2a\xff\xff\xff\xff\x0f" + bytes(200_000)):
         has_too_many_fields(content, oip.ModelInferRequest.DESCRIPTOR)

@@ -1,4 +1,4 @@
-"""The pixels that every part of the project sees: pinned, and the same for the same bytes."""
+"""Preprocessing gives the pixels of the golden files."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_there_are_golden_files() -> None:
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.name)
-def test_the_pixels_are_those_that_were_pinned(path) -> None:
+def test_the_pixels_are_those_of_the_golden_files(path) -> None:
     """If this fails, raise PIXELS_VERSION: models in use were trained on the pinned pixels."""
     golden = np.load(f"{path}.npz", allow_pickle=False)
     canvas = PREPROCESS.canvas(path.read_bytes())
@@ -40,7 +40,7 @@ def test_the_canvas_is_the_middle_square_resized_as_pillow_resizes_it(
     assert difference.max() <= 12
 
 
-def test_a_picture_smaller_than_the_crop_is_enlarged() -> None:
+def test_an_image_smaller_than_the_crop_is_enlarged() -> None:
     assert Preprocess().canvas(encoded(Image.new("RGB", (3, 2), "red"), "PNG")).shape == (256, 256, 3)
 
 
@@ -60,6 +60,6 @@ def test_a_scaled_decode_changes_pixels_little() -> None:
         ({"pixels_version": PIXELS_VERSION + 1}, "the pixels would differ"),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused(fields: dict[str, object], complaint: str) -> None:
+def test_invalid_settings_are_rejected(fields: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         Preprocess(**fields)

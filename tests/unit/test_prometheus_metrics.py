@@ -1,4 +1,4 @@
-"""Metrics of versions that come and go: what is served is told without a fall, what is gone is forgotten in the end."""
+"""Metrics of model versions that come and go: counters of served versions never fall, other series are removed."""
 
 import asyncio
 from collections.abc import Iterator
@@ -42,10 +42,10 @@ class Serving:
         return load_model(open_version(self._models, ModelVersion("colours", version)), options)
 
     def serve(self, version: int) -> None:
-        """Instead of all that is served now; one picture is asked of it."""
+        """Replace the served versions by this one, and classify an image with it."""
         retired = [model.manifest.model_version for model in self.repository.models]
         self.repository.add(self.load(version), [key for key in retired if key.version != version])
-        asyncio.run(self.repository.find("colours", version).classifier.classify([RED, b"no picture"]))
+        asyncio.run(self.repository.find("colours", version).classifier.classify([RED, b"no image"]))
 
     def label(self, version: int) -> None:
         record = PredictionRecord(
@@ -57,12 +57,12 @@ class Serving:
         return str(generate_latest(self.metrics.registry).decode())
 
     def value(self, version: int) -> float | None:
-        """Rows that were computed."""
+        """The number of computed rows."""
         labels = {"model": "colours", "version": str(version)}
         return self.metrics.registry.get_sample_value("pawserve_rows_total", labels)
 
     def computed(self, version: int, rows: int) -> bool:
-        """Whether so many rows are told soon: they are counted just after their answer."""
+        """Whether so many rows are counted, which happens just after the response."""
         return eventually(lambda: self.value(version) == rows)
 
 
@@ -81,7 +81,7 @@ def only_ready(server: Serving) -> bool:
     return len(server.repository.statuses) == len(server.repository.models)
 
 
-def test_metrics_of_a_model_that_is_replaced_again_and_again_do_not_grow(server: Serving) -> None:
+def test_metrics_of_a_model_that_is_replaced_repeatedly_do_not_grow(server: Serving) -> None:
     keep(server, 0)
     sizes = []
     for version in range(10, 16):
@@ -95,14 +95,14 @@ def test_metrics_of_a_model_that_is_replaced_again_and_again_do_not_grow(server:
     assert 'version="14"' not in server.text()
 
 
-def test_series_outlive_their_version_for_scrapers_to_see_its_last_counts(server: Serving) -> None:
+def test_series_outlive_their_version_so_that_scrapers_see_its_last_counts(server: Serving) -> None:
     keep(server, 300)
     server.serve(1)
     server.serve(2)
     assert eventually(lambda: only_ready(server))
     assert server.computed(1, 1)
     assert server.computed(2, 1)
-    server.serve(1)  # back before it was forgotten: it goes on
+    server.serve(1)  # it returns before its series are removed, so they continue
     assert eventually(lambda: only_ready(server))
     assert server.computed(1, 2)
     keep(server, 0)
@@ -112,7 +112,7 @@ def test_series_outlive_their_version_for_scrapers_to_see_its_last_counts(server
     assert server.computed(2, 1)
 
 
-def test_a_label_of_an_old_prediction_is_told_for_as_long(server: Serving) -> None:
+def test_the_series_of_a_late_label_is_kept_for_as_long(server: Serving) -> None:
     keep(server, 300)
     server.serve(2)
     server.label(1)

@@ -1,4 +1,4 @@
-"""The views of test-time augmentation: a fixed list, the same for the same photo."""
+"""The views of test-time augmentation: a fixed list, the same for every image."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_v_views_are_the_first_v_of_more_views() -> None:
     np.testing.assert_array_equal(make_views(CANVAS, 56, first=3, count=4), many[3:7])
 
 
-def test_views_differ_but_show_the_same_picture() -> None:
+def test_views_differ_but_show_the_same_image() -> None:
     views = make_views(CANVAS, 56, count=MAX_VIEWS).astype(int)
     assert len({view.tobytes() for view in views}) == MAX_VIEWS
     unmirrored = np.stack([view[:, ::-1] if spec.mirror else view for view, spec in zip(views, VIEWS, strict=True)])
@@ -40,11 +40,11 @@ def test_views_stay_within_their_ranges_and_fill_them() -> None:
     assert [view.mirror for view in VIEWS[:6]] == [False, True] * 3
 
 
-def test_there_need_not_be_a_margin() -> None:
+def test_a_canvas_may_have_no_margin() -> None:
     assert make_views(CANVAS, 64, count=6).shape == (6, 64, 64, 3)
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 0), (-1, 1), (0, MAX_VIEWS + 1), (MAX_VIEWS, 1)])
-def test_views_outside_the_list_are_refused(first: int, count: int) -> None:
+def test_views_outside_the_list_are_rejected(first: int, count: int) -> None:
     with pytest.raises(ValueError, match=f"there are views 0 to {MAX_VIEWS - 1}"):
         make_views(CANVAS, 56, first=first, count=count)

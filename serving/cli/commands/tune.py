@@ -11,7 +11,7 @@ from serving.cli.options import DAY_S, number, seconds
 from serving.cli.serve_options import add_engine_options, add_model_options
 from serving.image.decode import Limits
 from serving.models.loader import ServingOptions
-from serving.models.tuning import Measurement, Result, TuningError, tune_model
+from serving.models.tuning import Result, TuningError, tune_model
 from serving.system.logs import configure
 
 
@@ -75,8 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print_result(result: Result) -> None:
     layout, outcome = result.layout, result.outcome
-    if not isinstance(outcome, Measurement):
-        figures = f"FAILED: {type(outcome).__name__}: {outcome}"
+    if isinstance(outcome, str):
+        figures = f"FAILED: {outcome}"
     elif outcome.rows_per_second is None:
         figures = f"not measured: a full batch takes {1000 * outcome.batch_s:.1f} ms, more than --latency-bound-ms"
     else:

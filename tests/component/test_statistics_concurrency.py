@@ -1,4 +1,4 @@
-"""Many callers, threads and processes at once lose nothing, and none waits without end."""
+"""Concurrent threads and processes: no label is lost or counted twice, and no request waits forever."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tests.support.statistics import CAT, CLASSES, DOG, PETS, label, locked, mat
 from tests.support.waiting import LIMIT_S, eventually
 
 
-def test_many_threads_lose_and_double_nothing(store: StatisticsStore) -> None:
+def test_labels_and_predictions_of_many_threads_count_once(store: StatisticsStore) -> None:
     threads, each = 16, 60
 
     def send(number: int) -> None:
@@ -26,7 +26,7 @@ def test_many_threads_lose_and_double_nothing(store: StatisticsStore) -> None:
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(send, range(threads)))
     assert matrix(store) == [[0, threads * each], [0, threads * each]]
-    assert predictions(store) == 2 * threads * each  # so many have labels, though only half of them were counted
+    assert predictions(store) == 2 * threads * each  # all of these have labels, though only half were counted
 
 
 def test_processes_that_start_together_share_a_new_file(path: Path) -> None:
@@ -47,17 +47,17 @@ def test_processes_that_start_together_share_a_new_file(path: Path) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in started:
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT_S)
     assert [process.returncode for process in started] == [0] * 4
     for number in range(5):
         assert rows(Path(f"{path}-{number}"), "SELECT count FROM predictions") == [(4,)]
 
 
-def test_labels_beyond_the_queue_are_refused_at_once(patient_store: StatisticsStore, path: Path) -> None:
+def test_labels_beyond_the_queue_limit_are_rejected(patient_store: StatisticsStore, path: Path) -> None:
     batch = [label(CAT)] * 10_000
     with locked(path):
-        in_hand = patient_store.record([label(DOG)])
-        assert eventually(in_hand.running)
+        running = patient_store.record([label(DOG)])
+        assert eventually(running.running)
         waiting = [patient_store.record(batch) for _ in range(10)]
         with pytest.raises(StatisticsUnavailable, match="100,000 labels are waiting"):
             patient_store.record([label(DOG)])
@@ -67,17 +67,17 @@ def test_labels_beyond_the_queue_are_refused_at_once(patient_store: StatisticsSt
     assert matrix(patient_store) == [[1, 0], [2, 0]]
 
 
-def test_a_caller_who_gives_up_in_time_is_not_recorded(patient_store: StatisticsStore, path: Path) -> None:
+def test_labels_that_are_cancelled_in_time_are_not_recorded(patient_store: StatisticsStore, path: Path) -> None:
     with locked(path):
-        in_hand = patient_store.record([label(CAT)])
-        assert eventually(in_hand.running)
+        running = patient_store.record([label(CAT)])
+        assert eventually(running.running)
         assert patient_store.record([label(DOG)]).cancel()
-        assert not in_hand.cancel()
+        assert not running.cancel()
     assert patient_store.record([label(CAT)]).result(LIMIT_S) == [None]
     assert matrix(patient_store) == [[2, 0], [0, 0]]
 
 
-def test_close_writes_what_waits_and_refuses_what_comes_later(store: StatisticsStore, path: Path) -> None:
+def test_close_writes_waiting_labels_and_rejects_later_ones(store: StatisticsStore, path: Path) -> None:
     futures = [store.record([label(DOG)]) for _ in range(50)]
     store.close()
     store.close()
