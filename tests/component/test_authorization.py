@@ -23,6 +23,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import run
 from tests.support.images import encoded
 from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 TOKENS = {name: f"{name}-{'x' * 40}" for name in ("camera", "labeller", "operator", "both")}
@@ -80,11 +81,13 @@ def test_the_role_predict_allows_to_list_models_but_not_to_unload_them(address: 
     metadata = [("authorization", f"Bearer {TOKENS['camera']}")]
     with grpc.insecure_channel(address) as channel:
         stub = inference_grpc.GRPCInferenceServiceStub(channel)
-        (model,) = stub.RepositoryIndex(inference_pb.RepositoryIndexRequest(), metadata=metadata, timeout=10).models
+        (model,) = stub.RepositoryIndex(
+            inference_pb.RepositoryIndexRequest(), metadata=metadata, timeout=LIMIT_S
+        ).models
         assert model.state == "READY"
         unload = inference_pb.RepositoryModelUnloadRequest(model_name=model.name)
         with pytest.raises(grpc.RpcError) as caught:
-            stub.RepositoryModelUnload(unload, metadata=metadata, timeout=10)
+            stub.RepositoryModelUnload(unload, metadata=metadata, timeout=LIMIT_S)
     assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -114,7 +117,7 @@ def test_a_call_without_valid_credentials_is_unauthenticated_for_every_kind_of_m
     with grpc.insecure_channel(address) as channel:
         call = channel.stream_stream(f"/pawserve.v1.Classifier/{method}")
         with pytest.raises(grpc.RpcError) as caught:
-            list(call(iter([b""]), metadata=metadata, timeout=10))
+            list(call(iter([b""]), metadata=metadata, timeout=LIMIT_S))
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
     assert reason in str(rpc_status.from_call(caught.value).details[0].value)
 
@@ -124,7 +127,7 @@ def test_a_large_request_of_an_unknown_client_is_rejected_before_it_is_read(addr
         stub = pb_grpc.ClassifierStub(channel)
         request = pb.ClassifyRequest(images=[pb.ImageInput(content=b"\0" * (33 * 2**20))])
         with pytest.raises(grpc.RpcError) as caught:
-            stub.Classify(request, timeout=20)
+            stub.Classify(request, timeout=LIMIT_S)
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED  # RESOURCE_EXHAUSTED if it were read
 
 
@@ -136,13 +139,13 @@ def test_the_health_command_needs_no_token(address: str) -> None:
 def test_health_needs_no_role_and_reflection_needs_admin(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        assert health.Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
-        assert next(health.Watch(health_pb2.HealthCheckRequest(), timeout=10)).status == 1
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S).status == 1
+        assert next(health.Watch(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)).status == 1
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     for name, code in (("camera", grpc.StatusCode.PERMISSION_DENIED), ("operator", None)):
         with grpc.insecure_channel(address) as channel:
             answers = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
-                iter([request]), timeout=10, metadata=[("authorization", f"Bearer {TOKENS[name]}")]
+                iter([request]), timeout=LIMIT_S, metadata=[("authorization", f"Bearer {TOKENS[name]}")]
             )
             if code is None:
                 assert next(answers).list_services_response.service
@@ -171,7 +174,7 @@ def test_a_changed_file_of_clients_takes_effect_without_a_restart_and_an_invalid
     path = write_clients(tmp_path / "clients", CLIENTS)
 
     def becomes(client: Client, code: str) -> bool:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
             try:
                 client.list_models()

@@ -15,6 +15,7 @@ import yaml
 from serving.cli.parser import build_parser
 from serving.cli.statistics_options import find_statistics
 from tests.support.commands import ROOT
+from tests.support.waiting import LIMIT_S
 
 
 def parse(command: list[str]) -> argparse.Namespace:
@@ -43,7 +44,7 @@ def test_it_is_valid_by_the_compose_specification() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=LIMIT_S,
     )
     assert finished.returncode == 0, finished.stdout
 
@@ -147,7 +148,7 @@ def test_the_commands_of_the_docs_make_the_secrets_that_it_reads(
 ) -> None:
     page = (ROOT / "docs" / "containers.md").read_text(encoding="utf-8")
     script = next(block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "secrets/" in block)
-    subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True, timeout=30)
+    subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True, timeout=LIMIT_S)
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
     for secret in compose["secrets"].values():
         path = tmp_path / secret["file"]

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.support.commands import ROOT
+from tests.support.waiting import LIMIT_S
 
 SHOWS = """
 import logging, resource, sys
@@ -33,7 +34,7 @@ def test_the_limit_is_raised_and_connections_fit_into_it(
 ) -> None:
     command = [sys.executable, "-c", SHOWS, str(soft), str(hard), str(wanted)]
     shown = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=LIMIT_S
     ).stdout.splitlines()
     assert shown[-2:] == [str(fits), str(limit)]
     warnings = shown[:-2]

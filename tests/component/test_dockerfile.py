@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.support.commands import ROOT
+from tests.support.waiting import LIMIT_S
 
 CHECK = re.compile(r'RUN python3 -c "(import sys; [^"]+)"')
 
@@ -21,7 +22,10 @@ def test_bases_with_another_python_are_refused_before_pip_speaks_of_tampering(ve
         numbers = tuple(map(int, version.split(".")))
         as_if = f"import sys; sys.version, sys.version_info = '{version} (main)', {numbers}; "
         finished = subprocess.run(
-            [sys.executable, "-c", check.replace("import sys; ", as_if, 1)], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", check.replace("import sys; ", as_if, 1)],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
         )
         assert finished.returncode == bool(said)
         assert said in finished.stderr

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.commands import ROOT
+from tests.support.waiting import LIMIT_S
 
 TENSORRT_FILES = ("export/tensorrt_plan.py", "serving/engine/tensorrt.py")
 CUDA_FILES = ("serving/engine/cuda.py", "serving/engine/tensorrt.py")
@@ -45,7 +46,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = folder / f"{library}.c"
         source.write_text("".join(f"void *{symbol}(void) {{ return 0; }}\n" for symbol in symbols))
         command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", str(folder / library), str(source)]
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=LIMIT_S)
     return folder
 
 
@@ -56,7 +57,7 @@ def walk(libraries: Path, *files: Path) -> dict[str, Any]:
         env={**os.environ, "LD_LIBRARY_PATH": str(libraries)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_S,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr

@@ -14,6 +14,7 @@ from serving.bundle.manifest import MANIFEST, Artifact, Bundle, BundleError, Man
 from serving.engine.cuda import CudaError
 from serving.image.preprocess import Preprocess
 from tests.support.fake_gpu import FakeGpu, sha256
+from tests.support.waiting import LIMIT_S
 
 # tritonclient registers the same protobuf symbols as the server's stubs, so it runs in a process of its own
 PARSE = """
@@ -76,7 +77,7 @@ def parse(config: Path) -> dict[str, object]:
     if find_spec("tritonclient") is None:
         pytest.skip("needs tritonclient")
     finished = subprocess.run(
-        [sys.executable, "-c", PARSE, str(config)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PARSE, str(config)], capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     assert finished.returncode == 0, finished.stderr
     result: dict[str, object] = json.loads(finished.stdout)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.support.commands import ROOT
 from tests.support.images import encoded
+from tests.support.waiting import LIMIT_S
 
 RED = base64.b64encode(encoded(Image.new("RGB", (60, 50), "red"), "JPEG")).decode()
 SCHEMAS = {
@@ -33,7 +34,7 @@ def curl(address: str, *arguments: str, method: str = "", body: object = None) -
         input=None if body is None else json.dumps(body),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_S,
         check=False,
     )
 

@@ -11,6 +11,7 @@ from serving.client import Client, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.statistics import RED, refused, stub_of, tokens
+from tests.support.waiting import LIMIT_S
 
 
 @pytest.fixture
@@ -35,16 +36,16 @@ def test_a_window_has_the_labels_of_the_predictions_made_in_it(client: Client, s
     # labelled later: the time of the prediction counts
     client.record_labels([(token, "red") for token in early] + [(token, "blue") for token in late[:4]])
 
-    [late_ones] = stub.GetStatistics(pb.GetStatisticsRequest(start_time=middle), timeout=10).models
+    [late_ones] = stub.GetStatistics(pb.GetStatisticsRequest(start_time=middle), timeout=LIMIT_S).models
     assert late_ones.labels == 4
     assert late_ones.accuracy.value == 0
-    [early_ones] = stub.GetStatistics(pb.GetStatisticsRequest(end_time=middle), timeout=10).models
+    [early_ones] = stub.GetStatistics(pb.GetStatisticsRequest(end_time=middle), timeout=LIMIT_S).models
     assert early_ones.labels == 3
     assert early_ones.accuracy.value == 1
-    [both] = stub.GetStatistics(pb.GetStatisticsRequest(start_time=now(-3600), end_time=end), timeout=10).models
+    [both] = stub.GetStatistics(pb.GetStatisticsRequest(start_time=now(-3600), end_time=end), timeout=LIMIT_S).models
     assert (both.predictions, both.labels, both.unlabelled) == (8, 7, 1)
-    assert not stub.GetStatistics(pb.GetStatisticsRequest(start_time=now(120)), timeout=10).models
-    assert not stub.GetStatistics(pb.GetStatisticsRequest(end_time=now(-3600)), timeout=10).models
+    assert not stub.GetStatistics(pb.GetStatisticsRequest(start_time=now(120)), timeout=LIMIT_S).models
+    assert not stub.GetStatistics(pb.GetStatisticsRequest(end_time=now(-3600)), timeout=LIMIT_S).models
 
 
 def test_calibration_bins_have_mean_probability_and_accuracy(client: Client, stub: pb_grpc.ClassifierStub) -> None:
@@ -55,7 +56,7 @@ def test_calibration_bins_have_mean_probability_and_accuracy(client: Client, stu
         if isinstance(result, Prediction)
     ]
     client.record_labels([(token, "red")])
-    [statistics] = stub.GetStatistics(pb.GetStatisticsRequest(start_time=start), timeout=10).models
+    [statistics] = stub.GetStatistics(pb.GetStatisticsRequest(start_time=start), timeout=LIMIT_S).models
     ends = [(each.lower, each.upper) for each in statistics.calibration_bins]
     assert ends == [(k / 10, (k + 1) / 10) for k in range(10)]
     [filled] = [each for each in statistics.calibration_bins if each.HasField("accuracy")]
@@ -78,7 +79,7 @@ def test_an_invalid_window_is_rejected(
     stub: pb_grpc.ClassifierStub, request_: pb.GetStatisticsRequest, field: str
 ) -> None:
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "TIME_WINDOW_INVALID", field):
-        stub.GetStatistics(request_, timeout=10)
+        stub.GetStatistics(request_, timeout=LIMIT_S)
 
 
 def test_the_longest_window_has_all_predictions(stub: pb_grpc.ClassifierStub, client: Client) -> None:
@@ -86,4 +87,4 @@ def test_the_longest_window_has_all_predictions(stub: pb_grpc.ClassifierStub, cl
     request = pb.GetStatisticsRequest(
         start_time=Timestamp(seconds=-62_135_596_800), end_time=Timestamp(seconds=253_402_300_799, nanos=999_999_999)
     )
-    assert stub.GetStatistics(request, timeout=10).models[0].predictions == client.statistics()[0].predictions
+    assert stub.GetStatistics(request, timeout=LIMIT_S).models[0].predictions == client.statistics()[0].predictions

@@ -23,6 +23,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
 from tests.support.kustomize import KUBERNETES, Manifest, build, load, one
 from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S
 
 VERSIONS = ("1.31", "1.37")
 """Of Kubernetes: the oldest that the manifests are written for, and the newest that has been looked at."""
@@ -162,7 +163,7 @@ def test_the_job_builds_engines_of_the_same_models_where_the_servers_look_for_th
         env={**os.environ, "PYTHONPATH": str(ROOT), "PAWSERVE_ENGINES": str(tmp_path / "engines")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_S,
     )
     assert (finished.returncode, "holds no model" in finished.stderr) == (1, True)  # it knows its arguments
     assert set(builder["args"][1:]) <= set(server(deployed)["args"])
@@ -237,7 +238,7 @@ def test_probes_are_answered_by_a_server_and_fail_for_one_with_a_bad_bundle(tmp_
     ):
         health = health_pb2_grpc.HealthStub(channel)
         for probe in probes(build(KUBERNETES / "cpu")):
-            answer = health.Check(health_pb2.HealthCheckRequest(service=probe.get("service", "")), timeout=10)
+            answer = health.Check(health_pb2.HealthCheckRequest(service=probe.get("service", "")), timeout=LIMIT_S)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
     write_bundle(tmp_path / "models", version=2, content=b"not what its manifest says")
     finished = run("serving", "serve", "--models", tmp_path / "models", "--state", tmp_path / "state")

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
 from tests.support.images import encoded
-from tests.support.servers import running_server, stoppable_server
-from tests.support.waiting import LIMIT_S
+from tests.support.servers import ObservedServer, observed_server, running_server, stoppable_server
+from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
@@ -38,24 +37,28 @@ def failed_start(*arguments: object) -> tuple[int, str]:
     return finished.returncode, finished.stderr
 
 
+def has_rows_in_flight(server: ObservedServer) -> bool:
+    return bool(server.metric("pawserve_rows_in_flight", model="colours", version="1"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_shutdown_answers_calls_in_flight_reports_not_serving_and_exits_with_0(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
+    with observed_server(tmp_path, "--instances", 1) as server:
         answers: list[object] = []
-        with Client(address) as client, grpc.insecure_channel(address) as channel:
+        with Client(server.address) as client, grpc.insecure_channel(server.address) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
             in_flight = threading.Thread(target=lambda: answers.append(client.classify([RED], views=4)))
             in_flight.start()
-            time.sleep(0.3)
-            server.send_signal(number)
+            assert eventually(lambda: has_rows_in_flight(server))
+            server.process.send_signal(number)
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            in_flight.join(30)
+            in_flight.join(LIMIT_S)
         assert len(answers) == 1
-        assert server.wait() == 0
+        assert server.process.wait() == 0
 
 
 def test_tokens_stay_valid_after_a_restart(models: Path, tmp_path: Path) -> None:
@@ -128,7 +131,7 @@ def test_reflection_lists_the_services(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, grpc.insecure_channel(address) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
-        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=10)
+        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=LIMIT_S)
         names = {service.name for service in answer.list_services_response.service}
     assert {"pawserve.v1.Classifier", "grpc.health.v1.Health"} <= names
 
@@ -144,10 +147,7 @@ def test_the_server_imports_neither_torch_nor_training_nor_export() -> None:
 
 def test_a_second_signal_ends_the_calls_in_flight(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 600) as (
-        server,
-        address,
-    ):
+    with observed_server(tmp_path, "--instances", 1, "--grace", 600) as server:
         failures: list[ClientError] = []
 
         def ask() -> None:
@@ -156,35 +156,32 @@ def test_a_second_signal_ends_the_calls_in_flight(tmp_path: Path) -> None:
             except ClientError as error:
                 failures.append(error)
 
-        with Client(address, timeout_s=120) as client:
+        with Client(server.address, timeout_s=LIMIT_S) as client:
             in_flight = threading.Thread(target=ask)
             in_flight.start()
-            time.sleep(0.5)
-            server.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
-            assert server.returncode is None  # it waits for the call
-            server.send_signal(signal.SIGTERM)
-            assert server.wait() == 0
-            in_flight.join(60)
+            assert eventually(lambda: has_rows_in_flight(server))
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait_until(lambda: "shutting down" in server.process.stderr)
+            assert server.process.returncode is None  # it waits for the call
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait() == 0
+            in_flight.join(LIMIT_S)
     assert [error.code for error in failures] == [grpc.StatusCode.UNAVAILABLE]
 
 
 def test_the_grace_period_ends_slow_calls_and_counts_are_kept(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
     with (
-        stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1, "--grace", 0.2) as (
-            server,
-            address,
-        ),
-        Client(address, timeout_s=120) as client,
+        observed_server(tmp_path, "--instances", 1, "--grace", 0.2) as server,
+        Client(server.address, timeout_s=LIMIT_S) as client,
     ):
         client.classify([RED])
         in_flight = threading.Thread(target=lambda: pytest.raises(ClientError, client.classify, [RED] * 64, views=4))
         in_flight.start()
-        time.sleep(0.3)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait() == 0
-        in_flight.join(60)
+        assert eventually(lambda: has_rows_in_flight(server))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait() == 0
+        in_flight.join(LIMIT_S)
     with stoppable_server(tmp_path / "models", tmp_path / "state") as (_, address), Client(address) as client:
         (statistics,) = client.statistics()
     assert statistics.predictions == 1
@@ -192,19 +189,24 @@ def test_the_grace_period_ends_slow_calls_and_counts_are_kept(tmp_path: Path) ->
 
 def test_a_new_call_during_the_shutdown_is_unavailable(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with stoppable_server(tmp_path / "models", tmp_path / "state", "--instances", 1) as (server, address):
-        with Client(address) as client, Client(address) as late:
+    with observed_server(tmp_path, "--instances", 1) as server:
+        with Client(server.address) as client, Client(server.address) as late:
             late.health()
             in_flight = threading.Thread(target=lambda: client.classify([RED] * 8))
             in_flight.start()
-            time.sleep(0.5)
-            server.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
-            with pytest.raises(ClientError) as caught:
-                late.classify([RED])
-            assert caught.value.code == grpc.StatusCode.UNAVAILABLE
-            in_flight.join(60)
-        assert server.wait() == 0
+            assert eventually(lambda: has_rows_in_flight(server))
+            server.process.send_signal(signal.SIGTERM)
+
+            def is_unavailable() -> bool:
+                try:
+                    late.classify([RED])
+                except ClientError as error:
+                    return error.code == grpc.StatusCode.UNAVAILABLE
+                return False
+
+            assert eventually(is_unavailable)
+            in_flight.join(LIMIT_S)
+        assert server.process.wait() == 0
 
 
 def test_reflection_can_be_disabled(models: Path, tmp_path: Path) -> None:
@@ -215,7 +217,7 @@ def test_reflection_can_be_disabled(models: Path, tmp_path: Path) -> None:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         with pytest.raises(grpc.RpcError) as caught:
-            list(stub.ServerReflectionInfo(iter([request]), timeout=10))
+            list(stub.ServerReflectionInfo(iter([request]), timeout=LIMIT_S))
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -243,18 +245,21 @@ def test_connections_are_renewed_after_their_maximum_age_and_no_call_is_lost(mod
         states: list[grpc.ChannelConnectivity] = []
         channel.subscribe(states.append)
         with Client(address) as client:
-            until = time.monotonic() + 4
-            while time.monotonic() < until:
+
+            def reconnected() -> bool:
                 client.classify([RED])
-                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
-        assert grpc.ChannelConnectivity.IDLE in states[states.index(grpc.ChannelConnectivity.READY) :]
+                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)
+                ready = grpc.ChannelConnectivity.READY
+                return ready in states and grpc.ChannelConnectivity.IDLE in states[states.index(ready) :]
+
+            assert eventually(reconnected)
 
 
 def test_connections_beyond_the_limit_are_closed_and_the_others_go_on(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state", "--max-connections", 2) as address, Client(address) as client:
         client.health()
         host, port = address.split(":")
-        crowd = [socket.create_connection((host, int(port)), timeout=10) for _ in range(5)]
+        crowd = [socket.create_connection((host, int(port)), timeout=LIMIT_S) for _ in range(5)]
         ends = [connection.recv(1) for connection in crowd[1:]]  # the first is one of the two
         assert ends == [b""] * 4
         assert client.health() == "SERVING"
@@ -275,7 +280,7 @@ def test_calls_that_a_shutdown_under_load_ends_are_unavailable_so_that_clients_r
                 stub = classifier_pb2_grpc.ClassifierStub(channel)
                 for number in range(100_000):
                     try:
-                        stub.ListModels(classifier_pb2.ListModelsRequest(), timeout=60)
+                        stub.ListModels(classifier_pb2.ListModelsRequest(), timeout=LIMIT_S)
                     except grpc.RpcError as error:
                         codes[error.code()] += 1
                         return

@@ -23,7 +23,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import run_cold
 from tests.support.images import encoded
 from tests.support.servers import ObservedServer, observed_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 CLASSIFY = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)], views=3)
@@ -87,16 +87,16 @@ def test_each_call_has_an_access_log_line_without_its_contents(tmp_path: Path) -
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--log-format", "json", "--access-log") as server:
         with stub_of(server.address) as stub:
-            answer, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", "web-17")], timeout=30)
+            answer, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", "web-17")], timeout=LIMIT_S)
             assert trailing(call)["x-request-id"] == "web-17"
             token = answer.results[0].prediction.token
             with pytest.raises(grpc.RpcError) as caught:
-                stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=30)
+                stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=LIMIT_S)
             refused = trailing(caught.value)
             assert "grpc-status-details-bin" in refused
             secret = ("authorization", "Bearer not-to-be-logged")
             label = pb.LabelInput(token=token, label="red")
-            stub.RecordLabels(pb.RecordLabelsRequest(labels=[label]), metadata=[secret], timeout=30)
+            stub.RecordLabels(pb.RecordLabelsRequest(labels=[label]), metadata=[secret], timeout=LIMIT_S)
         assert eventually(lambda: len(lines(server)) >= 3)
         first, second, third = (line for line in lines(server) if line["logger"] == "pawserve.access")
         text = server.process.stderr
@@ -115,21 +115,23 @@ def test_each_call_has_an_access_log_line_without_its_contents(tmp_path: Path) -
 def test_an_unsuitable_request_id_is_replaced(tmp_path: Path, given: str) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path) as server, stub_of(server.address) as stub:
-        _, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", given)], timeout=30)
-        _, other = stub.Classify.with_call(CLASSIFY, timeout=30)
+        _, call = stub.Classify.with_call(CLASSIFY, metadata=[("x-request-id", given)], timeout=LIMIT_S)
+        _, other = stub.Classify.with_call(CLASSIFY, timeout=LIMIT_S)
         assert trailing(call)["x-request-id"] not in (given, trailing(other)["x-request-id"])
 
 
 def test_an_error_is_logged_with_its_request_id_even_without_access_log(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--log-format", "json") as server, stub_of(server.address) as stub:
-        answer = stub.Classify(CLASSIFY, timeout=30)
+        answer = stub.Classify(CLASSIFY, timeout=LIMIT_S)
         for file in (tmp_path / "state").glob("statistics.sqlite*"):
             file.unlink()
         (tmp_path / "state" / "statistics.sqlite").mkdir()
         label = pb.LabelInput(token=answer.results[0].prediction.token, label="red")
         with pytest.raises(grpc.RpcError) as caught:
-            stub.RecordLabels(pb.RecordLabelsRequest(labels=[label]), metadata=[("x-request-id", "job-5")], timeout=30)
+            stub.RecordLabels(
+                pb.RecordLabelsRequest(labels=[label]), metadata=[("x-request-id", "job-5")], timeout=LIMIT_S
+            )
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert eventually(lambda: any(line.get("request_id") == "job-5" for line in lines(server)))
         assert all(line["logger"] != "pawserve.access" for line in lines(server))
@@ -161,7 +163,7 @@ def test_text_log_lines_end_with_the_request_id(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--access-log") as server:
         with stub_of(server.address) as stub:
-            stub.Classify(CLASSIFY, metadata=[("x-request-id", "web-18")], timeout=30)
+            stub.Classify(CLASSIFY, metadata=[("x-request-id", "web-18")], timeout=LIMIT_S)
         assert eventually(lambda: "Classify OK" in server.process.stderr)
         (line,) = (line for line in server.process.stderr.splitlines() if "web-18" in line)
         assert line.endswith("[web-18]")
@@ -180,9 +182,9 @@ def test_spans_are_children_of_the_client_s_span(tmp_path: Path, collector: tupl
     serving = observed_server(tmp_path, "--otlp-endpoint", endpoint, "--max-batch-size", 2)
     with serving as server, stub_of(server.address) as stub:
         parent = ("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01")
-        stub.Classify(CLASSIFY, metadata=[parent, ("x-request-id", "web-19")], timeout=30)
+        stub.Classify(CLASSIFY, metadata=[parent, ("x-request-id", "web-19")], timeout=LIMIT_S)
         with pytest.raises(grpc.RpcError):
-            stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=30)
+            stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=LIMIT_S)
     good, refused = kept.named(METHOD)
     assert (good.trace_id.hex(), good.parent_span_id.hex()) == (TRACE_ID, SPAN_ID)
     assert good.kind == Span.SPAN_KIND_SERVER
@@ -206,7 +208,7 @@ def test_a_client_s_decision_not_to_sample_is_kept(tmp_path: Path, collector: tu
     kept, endpoint = collector
     write_bundle(tmp_path / "models")
     with observed_server(tmp_path, "--otlp-endpoint", endpoint) as server, stub_of(server.address) as stub:
-        stub.Classify(CLASSIFY, metadata=[("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-00")], timeout=30)
+        stub.Classify(CLASSIFY, metadata=[("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-00")], timeout=LIMIT_S)
     assert not kept.spans
 
 

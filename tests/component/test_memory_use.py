@@ -10,6 +10,7 @@ from PIL import Image
 from serving.image.orientation import EXIF_ORIENTATION
 from tests.support.commands import ROOT
 from tests.support.images import encoded
+from tests.support.waiting import LIMIT_S
 
 # the blocks of an image: its bytes, its pixels, those of the square, and the canvas
 PROGRAM = """
@@ -33,7 +34,7 @@ print(work(100))
 def test_freed_memory_is_reused() -> None:
     def faults(how: str) -> int:
         command = [sys.executable, "-c", PROGRAM, how]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout)
 
     assert faults("kept") < faults("as it is") / 4
 
@@ -69,7 +70,12 @@ def test_a_large_image_needs_no_more_memory_than_its_decoder(
     file.write_bytes(encoded(image, format_, exif=exif, **options))
 
     measured = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(file)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", MEASURE, str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=True,
     )
 
     assert int(measured.stdout) * 1024 < bytes_per_pixel * side * side

@@ -122,7 +122,7 @@ def test_unknown_methods_share_one_series(server: ObservedServer) -> None:
     with grpc.insecure_channel(server.address) as channel:
         for number in range(5):
             with pytest.raises(grpc.RpcError):
-                channel.unary_unary(f"/invented/Method{number}")(b"", timeout=10)
+                channel.unary_unary(f"/invented/Method{number}")(b"", timeout=LIMIT_S)
     assert server.metric("pawserve_requests_total", method="unknown", code="UNIMPLEMENTED") == 5
     assert "invented" not in server.scrape()
 

@@ -18,6 +18,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import run_cold
 from tests.support.images import encoded
 from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S
 
 RED = encoded(Image.new("RGB", (60, 50), "red"), "JPEG")
 HUGE = 2**62
@@ -74,7 +75,7 @@ def raw_bytes(*contents: bytes) -> bytes:
 
 
 def test_typed_inputs_give_typed_outputs(stub: pb_grpc.GRPCInferenceServiceStub) -> None:
-    answer = stub.ModelInfer(images([RED, RED], id="x"), timeout=30)
+    answer = stub.ModelInfer(images([RED, RED], id="x"), timeout=LIMIT_S)
     assert not answer.raw_output_contents
     outputs = {output.name: output for output in answer.outputs}
     assert list(outputs["probabilities"].shape) == [2, 3]
@@ -89,7 +90,7 @@ def test_pixels_and_encoded_images_have_the_same_probabilities(stub: pb_grpc.GRP
     png = encoded(Image.fromarray(noise_HWC), "PNG")
     shape = [1, *noise_HWC.shape]
     answers = [
-        stub.ModelInfer(request, timeout=30)
+        stub.ModelInfer(request, timeout=LIMIT_S)
         for request in (
             tensor("images", "BYTES", [1], raw_bytes(png)),
             tensor("images", "BYTES", [1, 1], bytes_contents=[png]),
@@ -110,7 +111,7 @@ def test_pixels_and_encoded_images_have_the_same_probabilities(stub: pb_grpc.GRP
 def test_the_size_that_kserve_s_client_adds_to_raw_contents_is_accepted(stub: pb_grpc.GRPCInferenceServiceStub) -> None:
     request = tensor("pixels", "UINT8", [1, 1, 1, 3], b"\xff\0\0")
     request.inputs[0].parameters["binary_data_size"].int64_param = 3
-    assert stub.ModelInfer(request, timeout=30).outputs[0].name == "probabilities"
+    assert stub.ModelInfer(request, timeout=LIMIT_S).outputs[0].name == "probabilities"
 
 
 ONE = raw_bytes(RED)
@@ -208,7 +209,7 @@ def test_a_malformed_request_is_rejected_with_the_invalid_field(
     stub: pb_grpc.GRPCInferenceServiceStub, request_: pb.ModelInferRequest, field: str
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        stub.ModelInfer(request_, timeout=30)
+        stub.ModelInfer(request_, timeout=LIMIT_S)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert len(caught.value.details()) < 500
     details = {detail.TypeName(): detail for detail in rpc_status.from_call(caught.value).details}
@@ -217,7 +218,7 @@ def test_a_malformed_request_is_rejected_with_the_invalid_field(
     assert violation.field_violations[0].field == field
     # in a stream the error is the response to the request, and the next request succeeds
     request_.id = "bad"
-    answers = list(stub.ModelStreamInfer(iter([request_, images([RED], id="good")]), timeout=30))
+    answers = list(stub.ModelStreamInfer(iter([request_, images([RED], id="good")]), timeout=LIMIT_S))
     assert {answer.infer_response.id: bool(answer.error_message) for answer in answers} == {"bad": True, "good": False}
 
 
@@ -229,11 +230,11 @@ def test_a_model_that_is_not_served_is_not_found(stub: pb_grpc.GRPCInferenceServ
         (stub.ModelStatistics, pb.ModelStatisticsRequest(name="cars")),
     ):
         with pytest.raises(grpc.RpcError) as caught:
-            call(request_, timeout=30)
+            call(request_, timeout=LIMIT_S)
         assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 def test_the_request_s_own_timeout_applies(stub: pb_grpc.GRPCInferenceServiceStub) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        stub.ModelInfer(images([RED] * 64, parameters={"timeout": {"int64_param": 1}}), timeout=30)
+        stub.ModelInfer(images([RED] * 64, parameters={"timeout": {"int64_param": 1}}), timeout=LIMIT_S)
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED

@@ -17,6 +17,7 @@ from serving.image.headers import canvas_size
 from serving.system.memory import can_allocate, check_memory, is_out_of_memory
 from tests.support.commands import ROOT
 from tests.support.images import encoded, sample_image
+from tests.support.waiting import LIMIT_S
 
 SIDE = 1600
 KINDS: dict[str, tuple[str, str, dict[str, object]]] = {
@@ -81,7 +82,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     for name, (mode, format_, options) in KINDS.items():
         (folder / name).write_bytes(encoded(image.convert(mode), format_, **options))
     command = [sys.executable, "-m", "tests.component.test_out_of_memory", str(folder)]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert finished.returncode == 0, finished.stderr
     found: dict[str, list[str]] = json.loads(finished.stdout)
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import ROOT
+from tests.support.waiting import LIMIT_S
 
 CLASSIFIER = "pawserve/v1/classifier.proto"
 
@@ -32,7 +33,7 @@ def test_changes_that_break_callers_are_refused_and_additions_are_not(
     assert count == 1
     file.write_text(changed)
     check = [sys.executable, tmp_path / "proto" / "check.py"]
-    finished = subprocess.run(check, capture_output=True, text=True, timeout=120, check=False)
+    finished = subprocess.run(check, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     said = finished.stdout + finished.stderr
     assert (finished.returncode == 0) == (not complaint), said
     assert complaint in said

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 SCRIPT = ROOT / "deploy" / "containers" / "serve_gpu.py"
 
@@ -31,7 +31,7 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=LIMIT_S)
     assert "Traceback" not in errors
     return process.returncode, out, errors
 
@@ -120,7 +120,7 @@ def test_what_a_killed_builder_left_is_cleared_by_the_next_one(tmp_path: Path) -
         os.kill(int((engines / "seen").read_text()), signal.SIGKILL)
     finally:
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=LIMIT_S)
     assert (engines / ".engine.half").exists()
 
     _, out, _ = finish(start(*arguments, PYTHONPATH=path, PAWSERVE_ENGINES=str(engines)))

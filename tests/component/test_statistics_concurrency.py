@@ -47,7 +47,7 @@ def test_processes_that_start_together_share_a_new_file(path: Path) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in started:
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT_S)
     assert [process.returncode for process in started] == [0] * 4
     for number in range(5):
         assert rows(Path(f"{path}-{number}"), "SELECT count FROM predictions") == [(4,)]

@@ -110,7 +110,7 @@ def test_replicas_that_start_together_migrate_once(url: str) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in started:
-        process.communicate(timeout=60)
+        process.communicate(timeout=LIMIT_S)
     assert [process.returncode for process in started] == [0] * 3
     with StatisticsStore(url) as store:
         assert store.read()[0].predictions == 3

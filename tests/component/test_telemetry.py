@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import ROOT
+from tests.support.waiting import LIMIT_S
 
 PROGRAM = "import {package}, onnxruntime; onnxruntime.SessionOptions()"
 
@@ -18,5 +19,5 @@ def test_onnx_runtime_gives_this_machine_no_number_and_keeps_nothing_to_report(p
     unset = {"ORT_DISABLE_TELEMETRY", "CI", "ORT_RUNNING_UNIT_TESTS"}
     environment = {name: value for name, value in os.environ.items() if name not in unset} | elsewhere
     program = PROGRAM.format(package=package)
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, timeout=LIMIT_S)
     assert list(tmp_path.rglob("*")) == []

@@ -21,7 +21,7 @@ from tests.support.certificates import Authority, Pair
 from tests.support.commands import run
 from tests.support.images import encoded
 from tests.support.servers import cold_server, running_server, stoppable_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
@@ -39,7 +39,7 @@ def tls(pair: Pair) -> tuple[object, ...]:
 def served_certificate(address: str, authority: Authority) -> bytes:
     """SHA-256 of the certificate that a new connection gets."""
     host, port = address.split(":")
-    pem = ssl.get_server_certificate((host, int(port)), ca_certs=str(authority.path), timeout=10)
+    pem = ssl.get_server_certificate((host, int(port)), ca_certs=str(authority.path), timeout=LIMIT_S)
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).digest()
 
 
@@ -83,12 +83,12 @@ def test_handshakes_that_fail_leave_no_lines_that_are_not_json(models: Path, tmp
     options = (*tls(authority.issue("server")), "--tls-client-ca", authority.path, "--log-format", "json")
     with cold_server(models, tmp_path / "state", *options, stderr=subprocess.PIPE) as (server, address):
         host, _, port = address.partition(":")
-        with socket.create_connection((host, int(port)), timeout=30) as plaintext:
+        with socket.create_connection((host, int(port)), timeout=LIMIT_S) as plaintext:
             plaintext.sendall(b"GET / HTTP/1.1\r\n\r\n")
             while plaintext.recv(1024):  # until the server has closed it
                 pass
         server.terminate()
-        _, log = server.communicate(timeout=60)
+        _, log = server.communicate(timeout=LIMIT_S)
     assert log
     assert all(json.loads(line)["level"] in ("info", "warning") for line in log.splitlines())
 

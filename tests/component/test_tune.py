@@ -12,6 +12,7 @@ from serving.client import Client
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
 from tests.support.servers import cold_server
+from tests.support.waiting import LIMIT_S
 
 
 @pytest.fixture
@@ -76,5 +77,5 @@ def test_ctrl_c_ends_with_130_and_writes_nothing(models: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "models/colours/versions/1:\n"  # measuring begins
         process.send_signal(signal.SIGINT)
-        assert process.wait(300) == 130
+        assert process.wait(LIMIT_S) == 130
     assert not (models.parent / "state" / "layouts").exists()

@@ -84,9 +84,9 @@ def test_both_clients_have_the_same_methods_for_statistics(models: Path, tmp_pat
 
 def test_responses_keep_the_interval_and_the_last_one_is_up_to_date(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
+        began = time.monotonic()
         watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=Duration(seconds=1)), timeout=LIMIT_S)
         next(watch)
-        began = time.monotonic()
         for token in tokens(client, 20):
             client.record_labels([(token, "red")])
         answers = 0

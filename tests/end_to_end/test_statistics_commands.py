@@ -207,7 +207,7 @@ def test_an_export_to_a_full_disk_names_the_file_and_keeps_the_earlier_one(tmp_p
     with StatisticsStore(tmp_path / "statistics.sqlite") as store:
         store.register_version(ModelVersion("birds", 1), ["owl"])
         records = [PredictionRecord(os.urandom(16), "birds", 1, 0, 0.5, i) for i in range(5_000)]
-        store.record([Label(record, 0) for record in records]).result(30)
+        store.record([Label(record, 0) for record in records]).result(LIMIT_S)
     (tmp_path / name).write_text("earlier")
     # SQLite needs some for itself
     finished = run("serving", "export-labels", tmp_path / name, "--state", tmp_path, file_limit=60_000)
@@ -256,7 +256,7 @@ def test_class_names_are_exported_unchanged(tmp_path: Path) -> None:
     with StatisticsStore(tmp_path / "statistics.sqlite") as store:
         store.register_version(ModelVersion("birds", 1), names)
         records = [PredictionRecord(bytes((i,)) * 16, "birds", 1, i, 0.5, i) for i in range(len(names))]
-        store.record([Label(record, record.predicted) for record in records]).result(30)
+        store.record([Label(record, record.predicted) for record in records]).result(LIMIT_S)
     for out in (tmp_path / "labels.csv", tmp_path / "labels.parquet"):
         assert run("serving", "export-labels", out, "--state", tmp_path).returncode == 0
     with (tmp_path / "labels.csv").open(newline="", encoding="utf-8") as file:

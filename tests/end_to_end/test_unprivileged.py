@@ -18,6 +18,7 @@ from serving.client import Client
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
 from tests.support.images import encoded
+from tests.support.waiting import LIMIT_S
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 NOBODY = 65_534
@@ -108,7 +109,7 @@ def test_a_state_folder_that_only_root_may_write_to_is_said(folder: Path) -> Non
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": "/nonexistent"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_S,
         check=False,
     )
     assert finished.returncode == 1

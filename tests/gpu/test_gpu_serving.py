@@ -15,6 +15,7 @@ from serving.bundle.manifest import Bundle, Precision
 from serving.client import Client, Prediction
 from serving.engine.cuda import Gpu
 from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S
 
 pytestmark = pytest.mark.gpu
 
@@ -26,7 +27,7 @@ def ask(bundle: Bundle, state: Path, photos: Sequence[bytes], *options: object) 
     """For each photo the probability of the bundle's first class; photos a second; and the runtime that computed."""
     models, manifest = bundle.folder.parent.parent, bundle.manifest
     which = ("--model", f"{manifest.name}/{manifest.version}", *options)
-    with running_server(models, state, *which) as address, Client(address, timeout_s=120) as client:
+    with running_server(models, state, *which) as address, Client(address, timeout_s=LIMIT_S) as client:
         (model,) = client.list_models()
         list(client.classify_many(photos[:64]))
         begin = time.perf_counter()

@@ -19,6 +19,7 @@ from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import write_bundle
 from tests.support.images import encoded
 from tests.support.servers import CountedServer, counted_server
+from tests.support.waiting import LIMIT_S
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 HUGE = encoded(Image.new("RGB", (7000, 7000), "red"), "PNG")  # takes 200 MB and more
@@ -47,18 +48,20 @@ def statuses(address: str, kind: str) -> list[status_pb2.Status]:
     with grpc.insecure_channel(address) as channel:
         if kind == "Classify":
             request = pb.ClassifyRequest(images=[pb.ImageInput(content=content) for content in (HUGE, RED)])
-            return [result.error for result in pb_grpc.ClassifierStub(channel).Classify(request, timeout=60).results]
+            return [
+                result.error for result in pb_grpc.ClassifierStub(channel).Classify(request, timeout=LIMIT_S).results
+            ]
         if kind == "ClassifyStream":
             requests = [pb.ClassifyStreamRequest(image=pb.ImageInput(content=content)) for content in (HUGE, RED)]
             for number, each in enumerate(requests):
                 each.id = str(number)
-            answers = pb_grpc.ClassifierStub(channel).ClassifyStream(iter(requests), timeout=60)
+            answers = pb_grpc.ClassifierStub(channel).ClassifyStream(iter(requests), timeout=LIMIT_S)
             return [answer.result.error for answer in sorted(answers, key=lambda answer: answer.id)]
         request = oip.ModelInferRequest(model_name="colours")
         tensor = request.inputs.add(name="images", datatype="BYTES", shape=[1])
         tensor.contents.bytes_contents.append(HUGE)
         try:
-            oip_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=60)
+            oip_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=LIMIT_S)
         except grpc.RpcError as error:
             return [rpc_status.from_call(error)]
         return [status_pb2.Status()]

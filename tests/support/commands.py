@@ -4,22 +4,25 @@ Most are forked from a process that has already loaded the libraries: loading ta
 for the server. tests/reliability, the README's commands and the demo start commands as a user does.
 """
 
+import atexit
 import importlib.util
 import io
 import multiprocessing
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -56,6 +59,14 @@ def main_of(package: str, *arguments: object) -> int:
     return int(importlib.import_module(f"{package}.__main__").main([str(argument) for argument in arguments]))
 
 
+@cache
+def _outputs() -> Path:
+    """The folder of what processes print. It goes with this process, even if a test fails before it ends its own."""
+    folder = Path(tempfile.mkdtemp(prefix="pawserve-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 class WarmProcess:
     """`sys.exit(function(*arguments))` in a process forked from one that has loaded the libraries.
 
@@ -79,8 +90,7 @@ class WarmProcess:
     ) -> None:
         if function is main_of and arguments[0] in ("training", "export"):
             importlib.util.find_spec("torch")  # skips the test where torch is absent; see tests/conftest.py
-        self._folder = TemporaryDirectory()
-        self._output = Path(self._folder.name)
+        self._output = Path(tempfile.mkdtemp(dir=_outputs()))
         self._finished: Finished | None = None
         for name in ("stdout", "stderr"):
             (self._output / name).touch()
@@ -141,7 +151,7 @@ class WarmProcess:
             finally:
                 self._process.join()
             self._finished = Finished(returncode, self.stdout, self.stderr)
-            self._folder.cleanup()
+            shutil.rmtree(self._output)
         return self._finished
 
     def close(self) -> None:

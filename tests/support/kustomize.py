@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tests.support.commands import ROOT
+from tests.support.waiting import LIMIT_S
 
 KUBERNETES = ROOT / "deploy/kubernetes"
 KUBECTL = Path(sys.executable).with_name("kubectl")
@@ -17,7 +18,7 @@ Manifest = dict[str, Any]
 
 def build(folder: Path) -> list[Manifest]:
     """What `kubectl apply -k` would send."""
-    built = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, timeout=60, check=True)
+    built = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, timeout=LIMIT_S, check=True)
     return [manifest for manifest in yaml.safe_load_all(built.stdout) if manifest]
 
 

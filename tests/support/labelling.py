@@ -17,6 +17,7 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import COLOURS
 from tests.support.statistics import RED
+from tests.support.waiting import LIMIT_S
 
 
 def id_of(token: str) -> bytes:
@@ -56,7 +57,7 @@ class LabellingClient:
         sent = sum(map(bool, labels))
         self.labels_of_lost_answers += sent
         images = [pb.ImageInput(content=RED, label=label) for label in labels]
-        answer = stub.Classify(pb.ClassifyRequest(images=images), timeout=60)
+        answer = stub.Classify(pb.ClassifyRequest(images=images), timeout=LIMIT_S)
         self.labels_of_lost_answers -= sent
         for label, result in zip(labels, answer.results, strict=True):
             token = result.prediction.token
@@ -83,7 +84,7 @@ class LabellingClient:
         for token, label in labels.items():
             self.possible.setdefault(token, set()).add(label)
         inputs = [pb.LabelInput(token=token, label=label) for token, label in labels.items()]
-        answer = stub.RecordLabels(pb.RecordLabelsRequest(labels=inputs), timeout=60)
+        answer = stub.RecordLabels(pb.RecordLabelsRequest(labels=inputs), timeout=LIMIT_S)
         for (token, label), result in zip(labels.items(), answer.results, strict=True):
             assert result.recorded.label == label, result.error
             self.possible[token] = {label}

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import LIMIT_S
+
 USER, PASSWORD = "pawserve", "correct-horse"
 STARTUP_S = 60
 
@@ -64,7 +66,9 @@ class Postgresql:
             command = ["runuser", "-u", self._owner, "--", *command]
         # not captured: the server that pg_ctl leaves behind would hold the pipe open
         with (self._folder / "output").open("w+") as output:
-            finished = subprocess.run(command, cwd=self._folder, stdout=output, stderr=output, timeout=120, check=False)
+            finished = subprocess.run(
+                command, cwd=self._folder, stdout=output, stderr=output, timeout=LIMIT_S, check=False
+            )
             output.seek(0)
             assert finished.returncode == 0, output.read()
 

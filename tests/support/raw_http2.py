@@ -3,6 +3,8 @@
 import socket
 import struct
 
+from tests.support.waiting import LIMIT_S
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, SETTINGS, PING = 0x0, 0x1, 0x4, 0x6
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
@@ -34,7 +36,7 @@ class RawClient:
 
     def __init__(self, address: str, *, window: int = 65_535) -> None:
         host, port = address.split(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=10)
+        self.socket = socket.create_connection((host, int(port)), timeout=LIMIT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         settings = struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings) + frame(SETTINGS, ACK, 0, b""))

@@ -13,6 +13,7 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.rpc.api_errors import ApiError, Code
 from serving.rpc.errors import to_status
+from tests.support.waiting import LIMIT_S
 
 MODEL = "models/colours/versions/1"
 Answer = Callable[[Any, grpc.ServicerContext], Any]
@@ -75,7 +76,7 @@ class ScriptedServer(pb_grpc.ClassifierServicer):
         ended = threading.Event()
         context.add_callback(ended.set)
         yield pb.WatchStatisticsResponse()
-        ended.wait(240)
+        ended.wait(LIMIT_S)
 
     def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=[pb.Model(name=MODEL)])

@@ -26,6 +26,7 @@ from serving.__main__ import main
 from serving.client import Client
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, WarmProcess, main_of
+from tests.support.waiting import LIMIT_S
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ class ObservedServer:
     def scrape(self, accept: str = "text/plain") -> str:
         """All metrics, in the format named by the HTTP header Accept."""
         request = urllib.request.Request(self.metrics_url, headers={"Accept": accept})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
             return str(answer.read().decode())
 
     def metric(self, name: str, **labels: str) -> float | None:

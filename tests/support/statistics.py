@@ -106,7 +106,7 @@ def stub_of(address: str) -> Iterator[pb_grpc.ClassifierStub]:
 def record(stub: pb_grpc.ClassifierStub, labels: Sequence[tuple[str, str]]) -> None:
     """Send labels once, however the call ends: other than `Client`, which may try again."""
     inputs = [pb.LabelInput(token=token, label=label) for token, label in labels]
-    stub.RecordLabels(pb.RecordLabelsRequest(labels=inputs), timeout=30)
+    stub.RecordLabels(pb.RecordLabelsRequest(labels=inputs), timeout=LIMIT_S)
 
 
 @contextmanager

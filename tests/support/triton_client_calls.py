@@ -18,6 +18,8 @@ import tritonclient.grpc.aio as triton_aio
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
+from tests.support.waiting import LIMIT_S
+
 COLOURS = ("blue", "green", "red")
 SEEN = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -169,18 +171,18 @@ def stream(address: str) -> None:
             )
         left = set(range(len(colours)))
         while left:
-            result, error = answers.get(timeout=60)
+            result, error = answers.get(timeout=LIMIT_S)
             assert error is None, error
             i = int(result.get_response().id)
             left.remove(i)
             assert result.as_numpy("labels")[0, 0].decode() == colours[i]
             assert result.get_response().parameters["triton_final_response"].bool_param
         client.async_stream_infer("colours", images(b"I am a cat"), request_id="bad")
-        result, error = answers.get(timeout=60)
+        result, error = answers.get(timeout=LIMIT_S)
         assert result is None
         assert "NOT_AN_IMAGE" in error.message()
         client.async_stream_infer("colours", images(encoded("red")), request_id="good")
-        result, error = answers.get(timeout=60)
+        result, error = answers.get(timeout=LIMIT_S)
         assert error is None, "one request's error must not end the stream"
         assert result.as_numpy("labels")[0, 0] == b"red"
         client.stop_stream()
