@@ -179,7 +179,7 @@ def _adaptive(exported: list[Exported], run: Run, reference: ParityReference) ->
     graph = next((by_precision[p] for p in CPU_PRECISIONS if p in by_precision), exported[0][1])
     with progress("choosing the adaptive threshold") as on_progress:
         return choose_threshold(
-            open_session(graph), reference.images, run.preprocess, reference.trained_NK, on_progress
+            open_session(graph), reference.images, run.preprocess, reference.confidence_N, on_progress
         )
 
 

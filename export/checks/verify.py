@@ -70,9 +70,14 @@ class ParityReference:
         """The correct class of each image."""
         return labels_of(self.images)
 
+    @property
+    def confidence_N(self) -> NDArray[np.float32]:
+        """The highest probability of each image. Low ones are NaN where the run has more than 100 classes."""
+        return np.asarray(np.nanmax(self.trained_NK, 1))
+
     def least_confident(self, count: int) -> NDArray[np.int64]:
         """Rows of the images of lowest confidence, where a difference shows first; a smaller set is repeated."""
-        order_N = np.argsort(np.nanmax(self.trained_NK, 1), kind="stable")
+        order_N = np.argsort(self.confidence_N, kind="stable")
         return order_N[np.arange(count) % len(order_N)]
 
 

@@ -131,6 +131,7 @@ def test_int8_for_a_cpu_has_unsigned_activations_and_per_channel_weights(bundle:
             images, weights = (producers[name] for name in node.input[:2])
             assert constants[images.input[2]].dtype == np.uint8
             assert constants[weights.input[0]].dtype == np.int8
+            assert np.abs(constants[weights.input[0]].astype(int)).max() <= 64, "products must not saturate 16 bits"
             assert len(constants[weights.input[1]]) == len(constants[weights.input[0]])
     (shift,) = (node for node in graph.node if node.op_type == "Sub")
     assert producers[shift.input[0]].op_type == "Transpose", "normalisation stays in float"

@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from export.adaptive import lowest_threshold
 from export.checks.checks import CheckError, ParityError, Tolerances, check_agreement, compare
+from export.checks.verify import ParityReference
+from export.graphs.onnx import DeployedModel
 from export.mixed_precision import convert_until_passed
 from serving.bundle.manifest import Precision
 
@@ -62,6 +65,14 @@ def test_probabilities_that_were_not_recorded_are_not_compared() -> None:
     found = compare(np.float32([[0.7, 0.0, 0.3], [0.0, 0.5, 0.4]]), expected_NK, np.array([0, 1]))
     assert found.max_abs_diff == pytest.approx(0.1)
     assert (found.agreement, found.correct, found.worst) == (1.0, 2, 1)
+
+
+def test_the_least_certain_images_are_found_where_low_probabilities_were_not_recorded() -> None:
+    trained_NK = np.float32([[0.9, np.nan, 0.05], [np.nan, 0.4, 0.35], [0.6, np.nan, 0.3]])
+    views_NHWC = np.zeros((3, 8, 8, 3), np.uint8)
+    reference = ParityReference(DeployedModel(nn.Identity(), 1.0), [], views_NHWC, trained_NK, Tolerances())
+    assert reference.confidence_N.tolist() == pytest.approx([0.9, 0.4, 0.6])
+    assert reference.least_confident(4).tolist() == [1, 2, 0, 1]
 
 
 SENSITIVITIES = {f"layer {row}": 1.0 / (row + 1) for row in range(20)}
