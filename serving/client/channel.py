@@ -92,9 +92,7 @@ def _options(target: str) -> list[tuple[str, Any]]:
 
 def is_this_machine(target: str) -> bool:
     """Whether a server of a target is on this machine: loopback addresses, 0.0.0.0 and [::], and Unix sockets."""
-    return any(
-        is_local(each) or each.rpartition(":")[0] in ("0.0.0.0", "[::]") for each in _addresses(target)
-    )
+    return any(is_local(each) or each.rpartition(":")[0] in ("0.0.0.0", "[::]") for each in _addresses(target))
 
 
 def describe_proxy(target: str) -> str:
