@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,8 +19,9 @@ KEEPALIVE_MS = 30_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 _SEVERAL = ("dns:", "ipv4:", "ipv6:")
 """Schemes of targets that may stand for several servers."""
-_PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
-"""In the order in which gRPC reads them; it uses the first one that is not empty."""
+_PROXY = ("grpc_proxy", "https_proxy", "http_proxy")
+_NO_PROXY = ("no_grpc_proxy", "no_proxy")
+"""Environment variables in the order in which gRPC reads them; it uses the first one that is not empty."""
 _HEALTH_SERVICE = "pawserve.v1.Classifier"
 
 
@@ -97,11 +99,16 @@ def is_this_machine(target: str) -> bool:
 
 def describe_proxy(target: str) -> str:
     """The HTTP proxy through which gRPC reaches a target, without its password; empty if there is none."""
-    name = next((name for name in _PROXY_VARIABLES if os.environ.get(name)), None)
-    if name is None or is_this_machine(target) or any(map(_bypasses_proxy, _addresses(target))):
+    name, url = _first_set(_PROXY)
+    if not url or is_this_machine(target) or any(map(_bypasses_proxy, _addresses(target))):
         return ""
-    proxy = urlsplit(os.environ[name])
+    proxy = urlsplit(url)
     return f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]} (environment variable {name})"
+
+
+def _first_set(variables: Sequence[str]) -> tuple[str, str]:
+    """The first environment variable that is not empty, and its value."""
+    return next(((name, value) for name in variables if (value := os.environ.get(name))), ("", ""))
 
 
 def _addresses(target: str) -> list[str]:
@@ -113,7 +120,7 @@ def _addresses(target: str) -> list[str]:
 def _bypasses_proxy(address: str) -> bool:
     """Whether no_grpc_proxy or no_proxy names an address: as the end of its name, or as a network that it is in."""
     host = address.rpartition(":")[0].strip("[]").lower()
-    for name in (os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy", "")).lower().split(","):
+    for name in _first_set(_NO_PROXY)[1].lower().split(","):
         if name.strip() and host.endswith(name.strip()):
             return True
         try:
