@@ -1,11 +1,14 @@
-"""A bundle in; predictions over gRPC out."""
+"""Serve image classifiers over gRPC, and measure how accurate they are in production.
+
+docs/design/rooms.md lists the rooms of this package in the order of their imports.
+"""
 
 import os
 
-# From its release 1.29 on, ONNX Runtime tells its makers the names and hashes of the models that it loads, unless this
-# is set when it is imported. Whoever wants that sets it to 0.
+# ONNX Runtime, from its release 1.29 on, reports names and hashes of the models that it loads to its makers, unless
+# this is set before it is imported. Set it to 0 to allow that.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# gRPC's core writes a line for each handshake that fails, unless this is set when it is imported: whoever scans ports
-# would fill the log, and with lines that are no JSON. What it calls an error it still writes.
+# gRPC's core logs each failed handshake, unless this is set before it is imported: a port scan would fill the log with
+# lines that are not JSON. Its errors are still logged.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

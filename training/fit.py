@@ -43,13 +43,7 @@ class Stopwatch:
 
 
 def fit(
-    data: Path,
-    run: Path,
-    recipe: Recipe,
-    cache: Path,
-    *,
-    resume: bool = False,
-    checkpoint_every_s: float = 20.0,
+    data: Path, run: Path, recipe: Recipe, cache: Path, *, resume: bool = False, checkpoint_every_s: float = 20.0
 ) -> Evaluation:
     """Train a classifier and write a run; every process that torchrun started calls this.
 

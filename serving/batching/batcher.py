@@ -34,7 +34,7 @@ class DynamicBatcher:
         Args:
             engines: instances of one model.
             admission: bounds the rows in flight; not shared with another batcher.
-            observer: is told of every batch.
+            observer: is notified of every batch.
         """
         self._admission = admission
         self._workers = Workers(engines, workers, observer)

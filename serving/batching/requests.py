@@ -100,7 +100,7 @@ def join_rows(batch: Sequence[RowSlice]) -> NDArray[np.uint8]:
 
 
 class BatchObserver(Protocol):
-    """Is told of every batch, in a worker thread. Its methods take microseconds and do not raise."""
+    """Is notified of every batch, in a worker thread. Its methods take microseconds and do not raise."""
 
     def computed(self, batch: Sequence[RowSlice], began: float, ended: float) -> None:
         """An engine call with these rows has succeeded; times are of time.monotonic(), in seconds."""

@@ -61,7 +61,7 @@ class Workers:
 
         Args:
             engines: instances of one model.
-            observer: is told of every batch.
+            observer: is notified of every batch.
         """
         self.engine_calls = 0
         self._observer = observer

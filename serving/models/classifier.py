@@ -66,7 +66,7 @@ class Classifier:
         Args:
             adaptive_threshold: adaptive requests compute one view only if its highest probability is at least this;
                 None if the bundle has no threshold: they then compute all views.
-            observer: is told of every request.
+            observer: is notified of every request.
         """
         self._preprocess = preprocess
         self._batcher = batcher

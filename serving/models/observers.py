@@ -8,7 +8,7 @@ from serving.bundle.manifest import Manifest
 
 
 class ModelObserver(BatchObserver, Protocol):
-    """Is told of the work of one model version. Its methods take microseconds and do not raise."""
+    """Is notified of the work of one model version. Its methods take microseconds and do not raise."""
 
     def answered(self, outcomes: Sequence[object]) -> None:
         """A request was answered: for each image an exception, or its classification."""

@@ -30,7 +30,7 @@ access_logger = logging.getLogger("pawserve.access")
 
 
 class CallObserver(Protocol):
-    """Is told of every call, in the event loop."""
+    """Is notified of every call, in the event loop."""
 
     def began(self, call: Call, metadata: dict[str, str | bytes]) -> None:
         """A call was received, with the client's metadata."""

@@ -11,7 +11,7 @@ import pytest
 
 from serving.cli.parser import COMMANDS, build_parser
 from tests.support.commands import ROOT
-from tests.support.pages import DOCS, PAGES, README, anchors, blocks, prose
+from tests.support.pages import DOCS, PACKAGES, PAGES, README, anchors, blocks, prose
 
 COMMENTED = [
     path
@@ -141,6 +141,13 @@ def options_in_sources() -> set[str]:
                     fields = [each.target for each in node.body if isinstance(each, ast.AnnAssign)]
                     found |= {f"--{each.id.replace('_', '-')}" for each in fields if isinstance(each, ast.Name)}
     return found | {"--recipe"}
+
+
+def test_every_room_is_described() -> None:
+    described = (ROOT / "docs/design/rooms.md").read_text(encoding="utf-8")
+    rooms = {file.parent for package in PACKAGES for file in (ROOT / package).glob("*/__init__.py")}
+    missing = [name(room) for room in rooms if not re.search(rf"`({name(room)}|{room.name})`", described)]
+    assert missing == []
 
 
 def test_every_language_of_a_block_has_a_meaning() -> None:

@@ -88,7 +88,7 @@ class Split:
         return digest.hexdigest()
 
     def check(self) -> None:
-        """Check that every class can be learned.
+        """Check that every class can be trained and validated.
 
         Raises:
             DataError: if there are fewer than two classes, or one has no training or no validation image.

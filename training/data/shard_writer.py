@@ -105,7 +105,7 @@ class _ShardWriter:
     data: Path
     shard_bytes: int
     shards: list[dict[str, Any]] = field(default_factory=list)
-    """What the index says of those written."""
+    """Their entries in the index."""
     count: int = 0
     members: list[tuple[str, int, str, int, int, str]] = field(default_factory=list)
     buffer: io.BytesIO = field(default_factory=io.BytesIO)

@@ -68,7 +68,7 @@ def _derivatives(logits_NK: NDArray[np.float32], labels_N: NDArray[np.int64], in
 
 
 def _blocks(logits_NK: NDArray[np.float32]) -> Iterator[slice]:
-    """Blocks of rows, so that float64 arrays take megabytes whatever the number of classes."""
+    """Blocks of rows, so that float64 arrays take megabytes with any number of classes."""
     rows = max(BLOCK_LOGITS // logits_NK.shape[1], 1)
     return (slice(start, start + rows) for start in range(0, len(logits_NK), rows))
 
