@@ -23,7 +23,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.image.headers import MAX_PARTS, canvas_size, has_too_many_parts, plain_size, tiling
+from serving.image.headers import MAX_PARTS, canvas_size, count_scans, has_too_many_parts, plain_size, tiling
 from serving.image.orientation import is_supported, orientation_of, turn_upright, upright_rgb
 from serving.system.memory import can_allocate, is_out_of_memory
 
@@ -241,9 +241,8 @@ def _check_parts(data: bytes) -> None:
 
 def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
     _check_pixels(image.size, limits)
-    # 0xFFDA cannot occur inside compressed JPEG data, where 0xFF is escaped: the count is at least that of the scans
     if image.format in ("JPEG", "MPO"):
-        scans = data.count(b"\xff\xda")
+        scans = count_scans(data)
         most = min(MAX_JPEG_SCANS, MAX_SCANNED_PIXELS // (image.width * image.height))
         if scans > most:
             message = f"the JPEG has {scans} scans; at this size, at most {most} are allowed"

@@ -42,6 +42,9 @@ def seeds() -> dict[str, bytes]:
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
         made[f"{compression}.tiff"] = encoded(image, "TIFF", compression=compression)
     made["group4.tiff"] = encoded(image.convert("1"), "TIFF", compression="group4")
+    made["motion.jpg"] = made["exif.jpg"] + b"\0\0\0\x18ftypmp42" + b"\xff\xda\xff\xd8" * 200
+    made["appended.jpg"] = made["progressive.jpg"] + made["progressive.jpg"]
+    made["appended.png"] = made["rgb.png"] + bytes(300)
     made["huge.jpg"] = with_jpeg_size(made["plain.jpg"], 65_535, 65_535)
     return made
 

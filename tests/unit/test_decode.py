@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from serving.image.decode import MAX_RLE, ImageError, Limits, Reason, decode
+from serving.image.headers import count_scans
 from tests.support.images import encoded, png_header, sample_image
 
 IMAGE = sample_image()
@@ -208,6 +209,36 @@ def test_the_number_of_scans_is_limited_by_the_image_size() -> None:
     error = rejection(data[:-2] + data[last_scan:-2] * 60 + b"\xff\xd9")
     assert error.reason == Reason.UNSUPPORTED
     assert "at this size, at most 40 are allowed" in str(error)
+
+
+SCAN = b"\xff\xda"
+MARKERS = {
+    "in a video behind the image": lambda data: data + b"\0\0\0\x18ftypmp42" + SCAN * 3000,
+    "in an image behind the image": lambda data: data + (SCAN + b"\xff\xd8\xff\xd9") * 3000,
+    "in a comment": lambda data: data[:2] + b"\xff\xfe\x17\x72" + SCAN * 3000 + data[2:],
+    "in EXIF": lambda data: data[:2] + b"\xff\xe1\x17\x78Exif\0\0" + SCAN * 3000 + data[2:],
+}
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("place", MARKERS)
+def test_scan_markers_that_no_decoder_reads_do_not_count_as_scans(place: str, progressive: bool) -> None:
+    data = encoded(IMAGE, "JPEG", progressive=progressive, exif=Image.Exif(), xmp=b"<x:xmpmeta/>")
+    np.testing.assert_array_equal(decode(MARKERS[place](data)), decode(data))
+
+
+def test_scans_are_counted_up_to_the_end_of_the_image() -> None:
+    data = encoded(IMAGE, "JPEG", progressive=True)
+    assert count_scans(data) == count_scans(data + data) == 10  # of libjpeg's script for three components
+    last = data[data.rindex(SCAN) : -2]
+    assert count_scans(data[:-2] + b"\xff" + last + b"\xff\xd0" + last + b"junk" + last) == 13
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("appended", [bytes(200_000), bytes(range(256)) * 800, SCAN * 100_000], ids=["0", "any", "SOS"])
+def test_data_behind_an_image_does_not_matter(format_: str, appended: bytes) -> None:
+    data = encoded(IMAGE, format_, exif=Image.Exif(), **LOSSLESS.get(format_, {}))
+    np.testing.assert_array_equal(decode(data + appended), decode(data))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
