@@ -25,7 +25,7 @@ _NOT_PLAIN = frozenset({_STRAY, 0x00, 0xD8, *_OTHER_FRAMES})
 _NOT_PLAIN_OR_EXIF = _NOT_PLAIN | {_EXIF_OR_XMP}
 _WITHOUT_SEGMENT = frozenset({_STRAY, _FILL, *_STANDALONE})
 _AFTER_SCAN = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
-"""A marker that ends the data of a scan; data bytes of 0xFF are followed by 0x00, and restarts (0xD0 to 0xD7) are data."""
+"""A marker that ends the data of a scan: in it 0x00 follows each 0xFF of the data, and 0xD0 to 0xD7 are restarts."""
 
 
 def has_too_many_parts(data: bytes) -> bool:
@@ -108,6 +108,19 @@ def _jpeg_parts(data: bytes) -> Iterator[tuple[int, int]]:
             at = found.start()
 
 
+def png_significant_bits(data: bytes) -> int | None:
+    """The most significant bits of a channel that a PNG declares (sBIT); None without, and for other files."""
+    if data[:4] != b"\x89PNG":
+        return None
+    for at in islice(_png_chunks(data), MAX_PARTS):
+        kind = data[at + 4 : at + 8]
+        if kind == b"sBIT":
+            return max(data[at + 8 : at + 8 + min(int.from_bytes(data[at : at + 4]), 4)], default=None)
+        if kind == b"IDAT":
+            return None
+    return None
+
+
 def _png_chunks(data: bytes) -> Iterator[int]:
     """Positions of the chunks up to IEND, including those after the pixels."""
     at = 8
@@ -156,6 +169,7 @@ def tiling(data: bytes) -> tuple[int, int]:
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
     offset_format, count_format, entry_size = ("Q", "Q", 20) if big else ("I", "H", 12)
     (at,) = struct.unpack_from(order + offset_format, data, 8 if big else 4)
+    at = min(at, len(data))  # `struct` takes no offset of 64 bits
     (count,) = struct.unpack_from(order + count_format, data, at)
     at += struct.calcsize(count_format)
     largest = {_TILE_WIDTH: 0, _TILE_LENGTH: 0}
