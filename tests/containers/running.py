@@ -1,4 +1,4 @@
-"""An image and its options in; a container that runs, and how it ended, out."""
+"""Runs containers of an image, and reports how they ended."""
 
 import secrets
 import signal

@@ -1,4 +1,4 @@
-"""A folder in; images that buildah builds and containers that podman runs, all of them kept in that folder, out."""
+"""Builds images with buildah and runs containers with podman, all kept in one folder."""
 
 import json
 import os

@@ -3,7 +3,7 @@
     python -m tests.fuzz.decoder FOLDER SECONDS SEED
 
 What is found to be interesting is kept in FOLDER, where the next run begins. An input that breaks a rule is written
-there as crash-*, timeout-* or oom-*, and the exit code is not 0. The rules: a picture or an ImageError, in bounded time
+there as crash-*, timeout-* or oom-*, and the exit code is not 0. The rules: an image or an ImageError, in bounded time
 and memory, the size of a plain JPEG is the one that Pillow reads, and no bytes make a process that has enough memory
 believe that it has too little: a MemoryError breaks a rule.
 """

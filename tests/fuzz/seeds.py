@@ -1,4 +1,4 @@
-"""Small pictures of every kind that is read, and hostile ones: what fuzzing begins with."""
+"""The seeds of fuzzing: small images of every supported kind, and hostile ones."""
 
 import struct
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.support.images import encoded, grey12_tiff, grey16_png, sample_image
 
 
 def seeds() -> dict[str, bytes]:
-    """Encoded pictures by name, each a few hundred bytes to a few thousand."""
+    """Encoded images by name, each of a few hundred to a few thousand bytes."""
     image = sample_image().resize((24, 18))
     grey, animation = image.convert("L"), [image, image.rotate(90)]
     exif = Image.Exif()

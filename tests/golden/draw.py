@@ -1,4 +1,4 @@
-"""Draws the files of this folder: one picture in several formats, and the pixels that they are decoded to.
+"""Draws the files of this folder: one image in several formats, and the pixels that they are decoded to.
 
 Run `python -m tests.golden.draw` only when the pixels are meant to change, together with PIXELS_VERSION.
 """

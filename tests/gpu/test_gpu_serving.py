@@ -20,7 +20,7 @@ from tests.support.waiting import LIMIT_S
 pytestmark = pytest.mark.gpu
 
 BATCHES = (1, 8, 32)
-PICTURES = 2_000
+IMAGES = 2_000
 
 
 def ask(bundle: Bundle, state: Path, photos: Sequence[bytes], *options: object) -> tuple[list[float], float, str]:
@@ -65,7 +65,7 @@ def test_a_server_on_the_gpu_answers_as_one_on_the_cpu(
     expected, _, _ = ask(bundle, tmp_path / "cpu", photos, "--engine", "cpu", "--precision", "fp32")
     rates = {}
     for batch in BATCHES:
-        many = (photos * (PICTURES // len(photos) + 1))[:PICTURES]
+        many = (photos * (IMAGES // len(photos) + 1))[:IMAGES]
         options = ("--engine", engine, "--precision", precision, "--max-batch-size", batch)
         found, rate, runtime = ask(bundle, tmp_path / f"gpu {batch}", many, *options)
         assert runtime.endswith(engine), "it computes elsewhere than it was told to"

@@ -2,7 +2,7 @@
 
 They keep the real return conventions (checked against the real bindings elsewhere): None, False and -1 instead of
 exceptions, tuples that start with an error code, host memory behind integer pointers. The "engine" answers with a
-fixed softmax of each picture's mean, so that tests see which rows came back.
+fixed softmax of each image's mean, so that tests see which rows came back.
 """
 
 import ctypes

@@ -24,7 +24,7 @@ def sample_image() -> Image.Image:
 
 
 def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
-    """The bytes of a picture in some format."""
+    """The bytes of an image in a format."""
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Kustomizations of deploy/kubernetes, or on top of them, in; the manifests that a cluster would get, out."""
+"""Builds the manifests that a cluster would get from kustomizations of deploy/kubernetes, or from overlays on them."""
 
 import subprocess
 import sys

@@ -38,7 +38,7 @@ class LabellingClient:
         self.possible: dict[str, set[str]] = {}
         self.acknowledged: set[str] = set()
         self.labels_of_lost_answers = 0
-        """Labels sent with pictures whose answer never came: they may be recorded under tokens that nobody knows."""
+        """Labels sent with images that got no response: they may be recorded, under tokens that nobody has."""
 
     def call_until_it_is_gone(self, address: str) -> None:
         """Returns when the server no longer answers; any other failure is raised."""

@@ -117,7 +117,7 @@ def sync(address: str) -> None:
         assert 5 <= int(statistics["execution_count"]) <= 20
 
         good = images(encoded("red"))
-        refused(lambda: client.infer("colours", images(encoded("red"), b"I am a cat")), "image 1", "no picture")
+        refused(lambda: client.infer("colours", images(encoded("red"), b"I am a cat")), "image 1", "not an image")
         refused(lambda: client.infer("colours", good, parameters={"views": 1000}), "views is 1000")
         refused(lambda: client.infer("colours", good, parameters={"purpose": "none"}), "purpose", "top_k")
         refused(lambda: client.infer("cars", good), "models/cars", status="StatusCode.NOT_FOUND")

@@ -60,7 +60,28 @@ TRAINING_ROOMS = (
     "command",
     "cli",
 )
-ROOMS = {"serving": SERVING_ROOMS, "training": TRAINING_ROOMS}
+EXPORT_ROOMS = (
+    "inference",
+    "graphs",
+    "checks",
+    "mixed_precision",
+    "calibrate",
+    "adaptive",
+    "page",
+    "tensorrt_plan",
+    "options",
+    "bundle",
+    "engine",
+    "inspection",
+    "triton",
+)
+BENCHMARK_ROOMS = ("common", "capacity", "serving", "peers", "training", "export")
+ROOMS = {
+    "serving": SERVING_ROOMS,
+    "training": TRAINING_ROOMS,
+    "export": EXPORT_ROOMS,
+    "benchmarks": BENCHMARK_ROOMS,
+}
 """Rooms and top modules of a package, lowest first: each imports only those before it."""
 CLIENT_MAY_IMPORT = {"client", "system", "pb"}
 MOST_MODULES = 16
