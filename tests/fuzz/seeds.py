@@ -3,9 +3,10 @@
 import struct
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from tests.support.images import encoded, sample_image
+from tests.support.images import encoded, grey12_tiff, grey16_png, sample_image
 
 
 def seeds() -> dict[str, bytes]:
@@ -29,6 +30,8 @@ def seeds() -> dict[str, bytes]:
         "rgba.png": encoded(image.convert("RGBA"), "PNG"),
         "palette.png": encoded(image.quantize(8), "PNG", transparency=1),
         "grey16.png": encoded(grey.convert("I;16"), "PNG"),
+        "grey12.png": grey16_png(np.asarray(grey, np.uint16) << 4, significant_bits=12),
+        "grey12.tiff": grey12_tiff(np.asarray(grey, np.uint16) << 4),
         "moving.png": encoded(image, "PNG", save_all=True, append_images=animation[1:]),
         "lossy.webp": encoded(image, "WEBP"),
         "lossless.webp": encoded(image.convert("RGBA"), "WEBP", lossless=True),
@@ -42,6 +45,9 @@ def seeds() -> dict[str, bytes]:
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
         made[f"{compression}.tiff"] = encoded(image, "TIFF", compression=compression)
     made["group4.tiff"] = encoded(image.convert("1"), "TIFF", compression="group4")
+    made["motion.jpg"] = made["exif.jpg"] + b"\0\0\0\x18ftypmp42" + b"\xff\xda\xff\xd8" * 200
+    made["appended.jpg"] = made["progressive.jpg"] + made["progressive.jpg"]
+    made["appended.png"] = made["rgb.png"] + bytes(300)
     made["huge.jpg"] = with_jpeg_size(made["plain.jpg"], 65_535, 65_535)
     return made
 
