@@ -1,4 +1,4 @@
-"""Serving on a GPU, through a server of its own: answers as on the CPU, and how many by batch size."""
+"""Serving on a GPU gives the predictions of the CPU; throughput by batch size is reported."""
 
 import time
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from tests.support.waiting import LIMIT_S
 pytestmark = pytest.mark.gpu
 
 BATCHES = (1, 8, 32)
-PICTURES = 2_000
+IMAGES = 2_000
 
 
 def ask(bundle: Bundle, state: Path, photos: Sequence[bytes], *options: object) -> tuple[list[float], float, str]:
-    """For each photo the probability of the bundle's first class; photos a second; and the runtime that computed."""
+    """The probability of the first class for each image, images per second, and the runtime."""
     models, manifest = bundle.folder.parent.parent, bundle.manifest
     which = ("--model", f"{manifest.name}/{manifest.version}", *options)
     with running_server(models, state, *which) as address, Client(address, timeout_s=LIMIT_S) as client:
@@ -43,7 +43,7 @@ def ask(bundle: Bundle, state: Path, photos: Sequence[bytes], *options: object) 
 @pytest.mark.parametrize(
     ("engine", "precision"), [("cuda", "fp32"), ("cuda", "fp16"), ("tensorrt", "fp16"), ("tensorrt", "int8")]
 )
-def test_a_server_on_the_gpu_answers_as_one_on_the_cpu(
+def test_a_server_on_the_gpu_agrees_with_one_on_the_cpu(
     gpu: Gpu,
     bundle: Bundle,
     drawings: Path,
@@ -65,7 +65,7 @@ def test_a_server_on_the_gpu_answers_as_one_on_the_cpu(
     expected, _, _ = ask(bundle, tmp_path / "cpu", photos, "--engine", "cpu", "--precision", "fp32")
     rates = {}
     for batch in BATCHES:
-        many = (photos * (PICTURES // len(photos) + 1))[:PICTURES]
+        many = (photos * (IMAGES // len(photos) + 1))[:IMAGES]
         options = ("--engine", engine, "--precision", precision, "--max-batch-size", batch)
         found, rate, runtime = ask(bundle, tmp_path / f"gpu {batch}", many, *options)
         assert runtime.endswith(engine), "it computes elsewhere than it was told to"

@@ -1,4 +1,4 @@
-"""Source files that use TensorRT in; every use that the real bindings do not know, and what each call returns, out.
+"""Checks source files that use TensorRT by the real bindings: unknown names, and what each call returns.
 
 Run in a process of its own, where `tensorrt_bindings` imports over stub libraries. Types are followed through
 assignments with the help of the signatures in the bindings' docstrings: `builder = trt.Builder(...)` makes `builder` a
