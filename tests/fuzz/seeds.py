@@ -53,13 +53,13 @@ def seeds() -> dict[str, bytes]:
 
 
 def with_jpeg_size(data: bytes, width: int, height: int) -> bytes:
-    """The same JPEG, saying that it has another size: in the frame header (ITU-T T.81, B.2.2)."""
+    """The same JPEG with another size in its frame header (ITU-T T.81, B.2.2)."""
     frame = next(at for marker in (b"\xff\xc0", b"\xff\xc2") if (at := data.find(marker)) >= 0)
     return data[: frame + 5] + struct.pack(">HH", height, width) + data[frame + 9 :]
 
 
 def write_seeds(folder: Path) -> None:
-    """A file each."""
+    """Write each seed to a file."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in seeds().items():
         (folder / name).write_bytes(data)

@@ -12,7 +12,7 @@ SIZE = (150, 110)
 
 
 def sample_image() -> Image.Image:
-    """Edges, gradients and corners that differ: a wrong turn, channel order or resize shows."""
+    """An image with edges, gradients and different corners, so that a wrong rotation, channel order or size shows."""
     x, y = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
     pixels = np.stack([x * 255 // SIZE[0], y * 255 // SIZE[1], (x + y) % 64 * 3], 2).astype(np.uint8)
     image = Image.fromarray(pixels)
