@@ -3,7 +3,9 @@
 - EXIF (or XMP) orientation is applied.
 - Grey becomes three equal channels; palettes are looked up; CMYK and YCbCr are converted by Pillow.
 - Transparent pixels (an alpha channel or a transparent colour) are composited on white.
-- Of 16 bits a channel the high byte is kept. 32-bit and floating-point pixels have no agreed white: unsupported.
+- Of 16 bits a channel the high byte is kept; of fewer significant bits, if a grey PNG (sBIT) or TIFF (BitsPerSample,
+  MaxSampleValue) declares them and its values are no larger, the highest 8.
+- 32-bit and floating-point pixels have no agreed white: unsupported.
 - Of an animation or a multi-page file, the first frame is decoded.
 
 This module changes no setting of Pillow. A process that decodes images of strangers calls `ignore_pillow_warnings`.
@@ -23,7 +25,15 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.image.headers import MAX_PARTS, canvas_size, has_too_many_parts, plain_size, tiling
+from serving.image.headers import (
+    MAX_PARTS,
+    canvas_size,
+    count_scans,
+    has_too_many_parts,
+    plain_size,
+    png_significant_bits,
+    tiling,
+)
 from serving.image.orientation import is_supported, orientation_of, turn_upright, upright_rgb
 from serving.system.memory import can_allocate, is_out_of_memory
 
@@ -185,7 +195,7 @@ def decode(
                     image.draft(None, (min_side, min_side))
             if not reserved:
                 held.enter_context(_BUDGET.take(image.width * image.height, limits.max_pixels))
-            return upright_rgb(image)
+            return upright_rgb(image, png_bits=png_significant_bits(data))
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # a later frame or part that is larger than the header says
@@ -241,9 +251,8 @@ def _check_parts(data: bytes) -> None:
 
 def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
     _check_pixels(image.size, limits)
-    # 0xFFDA cannot occur inside compressed JPEG data, where 0xFF is escaped: the count is at least that of the scans
     if image.format in ("JPEG", "MPO"):
-        scans = data.count(b"\xff\xda")
+        scans = count_scans(data)
         most = min(MAX_JPEG_SCANS, MAX_SCANNED_PIXELS // (image.width * image.height))
         if scans > most:
             message = f"the JPEG has {scans} scans; at this size, at most {most} are allowed"

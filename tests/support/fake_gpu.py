@@ -1,4 +1,4 @@
-"""A host with a GPU that is not there: fakes of `tensorrt` and `cuda.bindings.runtime` for tests of control flow.
+"""A fake GPU: a fake of `cuda.bindings.runtime` for tests of control flow; fake_tensorrt.py fakes `tensorrt`.
 
 They keep the real return conventions (checked against the real bindings elsewhere): None, False and -1 instead of
 exceptions, tuples that start with an error code, host memory behind integer pointers. The "engine" answers with a
@@ -28,7 +28,7 @@ def sha256(content: bytes) -> str:
 
 
 class CudaCode(IntEnum):
-    """The error codes that the code knows, and two that it only quotes."""
+    """The error codes that the code handles, and two that it only prints."""
 
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
@@ -49,7 +49,7 @@ class CaptureMode(IntEnum):
 
 @dataclass
 class FakeGpu:
-    """What happens on the fake host; tests set what is to go wrong."""
+    """The state of the fake host; tests set which calls fail."""
 
     count_error: CudaCode = CudaCode.cudaSuccess
     devices: int = 1
@@ -84,7 +84,7 @@ class FakeGpu:
         return json.dumps({"min": 1, "max": max_batch}).encode()
 
     def write_engine(self, engines: Path, onnx_sha256: str, precision: Precision, *, max_batch: int) -> Path:
-        """An engine in the cache, as a build on this host leaves it."""
+        """Write an engine to the cache, as a build on this host does."""
         plan = self.plan(max_batch)
         sidecar = Sidecar(
             onnx_sha256=onnx_sha256,

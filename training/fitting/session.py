@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from training.console import progress, say
+from training.data.dark import say_dark
 from training.data.images import Skipped, Split, decodable, listed, read_split, say_skipped
 from training.data.shards import ShardImage, is_sharded, load_index
 from training.distributed import ProcessGroup
@@ -103,6 +104,8 @@ def set_up(
     with stage("activations"):
         session = _without_unreadable(session)
     say_skipped(session.skipped)
+    if processes.first and not is_sharded(data):  # `shard` warns of what it packs
+        say_dark(session.split)
     if shared := session.split.shared():
         train, valid = shared[0]
         say(
