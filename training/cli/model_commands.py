@@ -4,6 +4,7 @@ import json
 import os
 
 from serving.system.files import write_atomically
+from serving.system.output import print_json
 from training.cli import program
 from training.console import say
 from training.evaluate import evaluate_run
@@ -38,7 +39,7 @@ def fit(options: program.Fit) -> None:
     say_accuracy(evaluation)
     facts = json.loads((options.run / RUN_FILE).read_text(encoding="utf-8"))
     if options.json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print_json(facts)
     say(f"run written in {facts['seconds']['total']:.1f} s; open {options.run / 'report.html'}")
 
 
@@ -50,7 +51,7 @@ def find_lr(options: program.FindLr) -> None:
     write_atomically(options.plot, plot_lr_curve(curve))
     say(f"plotted in {options.plot}")
     if options.json:
-        print(json.dumps(vars(curve) | {"suggestions": curve.suggestions()}, ensure_ascii=False))
+        print_json(vars(curve) | {"suggestions": curve.suggestions()})
 
 
 def evaluate(options: program.Evaluate) -> None:
@@ -59,7 +60,7 @@ def evaluate(options: program.Evaluate) -> None:
     say_accuracy(evaluation)
     if options.json:
         facts = evaluation.to_json() | {"skipped": [file.to_json() for file in skipped]}
-        print(json.dumps(facts, ensure_ascii=False))
+        print_json(facts)
 
 
 def say_accuracy(evaluation: Evaluation) -> None:

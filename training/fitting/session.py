@@ -11,6 +11,7 @@ import torch
 from serving.image.decode import Limits
 from serving.image.folders import Skipped
 from training.console import progress, say
+from training.data.dark import say_dark
 from training.data.images import ImageSet, Split, decodable, read_images, say_skipped
 from training.data.layout import listed
 from training.data.shards import ShardImage, is_sharded, load_index
@@ -113,6 +114,8 @@ def set_up(
     with stage("activations"):
         session = _without_unreadable(session, images)
     say_skipped(session.skipped)
+    if processes.first and not is_sharded(data):  # `shard` warns of what it packs
+        say_dark(session.split)
     if shared := session.split.shared():
         train, valid = shared[0]
         say(

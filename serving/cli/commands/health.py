@@ -1,7 +1,6 @@
 """`health`: check whether a server is ready."""
 
 import argparse
-import json
 
 import grpc
 
@@ -9,6 +8,7 @@ from serving.cli.connection import add_client_options, open_client
 from serving.cli.errors import DONE, FAILED
 from serving.client import Client, ClientError
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.system.output import print_json
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
         status = client.health()
         models = _list_models(client) if status == "SERVING" else []
     if arguments.json:
-        print(json.dumps({"status": status, "models": [model.name for model in models]}, ensure_ascii=False))
+        print_json({"status": status, "models": [model.name for model in models]})
     else:
         print(status, *(f"{model.name} ({model.engine})" for model in models), sep="\n  ")
     return DONE if status == "SERVING" else FAILED
