@@ -3,7 +3,6 @@
 import os
 import signal
 import sqlite3
-import threading
 from pathlib import Path
 
 import grpc
