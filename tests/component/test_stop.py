@@ -46,9 +46,11 @@ def test_a_stop_ends_while_a_model_is_loaded(tmp_path: Path, grace_s: float, sig
             server.send_signal(signal.SIGTERM)
         assert server.wait() == 0
         assert "such as the load of a model" in server.stderr
-    with stoppable_server(tmp_path / "models", tmp_path / "state", "--model", "colours/1") as (_, address):
-        with Client(address) as client:
-            (statistics,) = client.statistics()
+    with (
+        stoppable_server(tmp_path / "models", tmp_path / "state", "--model", "colours/1") as (_, address),
+        Client(address) as client,
+    ):
+        (statistics,) = client.statistics()
     assert statistics.predictions == 1
 
 
@@ -68,12 +70,15 @@ def test_a_stop_ends_during_the_start(tmp_path: Path) -> None:
 def test_a_stop_ends_while_the_statistics_cannot_be_written_and_says_so(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     options = ("--grace", 0.1, "--statistics", tmp_path / "statistics.sqlite")
-    with stoppable_server(tmp_path / "models", tmp_path / "state", *options) as (server, address):
-        with Client(address) as client, sqlite3.connect(tmp_path / "statistics.sqlite") as other:
-            other.execute("BEGIN IMMEDIATE")
-            client.classify([RED])
-            server.send_signal(signal.SIGTERM)
-            assert server.wait() == 1
+    with (
+        stoppable_server(tmp_path / "models", tmp_path / "state", *options) as (server, address),
+        Client(address) as client,
+        sqlite3.connect(tmp_path / "statistics.sqlite") as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        client.classify([RED])
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 1
 
 
 def serve_on_a_lost_gpu(*arguments: object) -> int:
