@@ -9,7 +9,7 @@ import sys
 import uvloop
 
 from serving.image.decode import ignore_pillow_warnings
-from serving.server import Server
+from serving.server import Server, ServerFailed
 from serving.settings import Settings
 from serving.system.memory import keep_freed_memory
 
@@ -24,6 +24,7 @@ def run(settings: Settings) -> None:
 
     Raises:
         StartupError: if the server cannot start.
+        ServerFailed: if it cannot serve any more, and has shut down.
     """
     uvloop.run(_run(settings))
 
@@ -42,6 +43,8 @@ async def _run(settings: Settings) -> None:
     await server.serve()
     logger.info("shutting down after the requests in flight; a second signal ends them at once")
     await server.shutdown()
+    if server.failure:
+        raise ServerFailed(server.failure)
 
 
 def tune_interpreter() -> None:

@@ -38,6 +38,10 @@ class StartupError(Exception):
     """The server cannot start; the message says why and what to change."""
 
 
+class ServerFailed(Exception):
+    """The server cannot serve any more; the message says why."""
+
+
 class Server:
     """One server: `startup`, then `serve` until a signal or `stop`, then `shutdown`.
 
@@ -49,6 +53,8 @@ class Server:
         self.settings = settings
         self.address = ""
         """HOST:PORT or unix:PATH that it listens on, once it has started."""
+        self.failure = ""
+        """Why it cannot serve any more; empty while it can."""
         self._stopping = asyncio.Event()
         self._cut_short = asyncio.Event()
         self._cleanup = ExitStack()
@@ -86,7 +92,11 @@ class Server:
         """
         with self._startup_errors():
             self._observability = Observability(self.settings.observability)
-            self._options = replace(self.settings.options, make_observer=self._observability.make_observer)
+            self._options = replace(
+                self.settings.options,
+                make_observer=self._observability.make_observer,
+                on_device_lost=partial(_call_in_loop, asyncio.get_running_loop(), self._fail),
+            )
             await asyncio.to_thread(self._load_models)
             await asyncio.to_thread(self._open_state)
             self._start_observability()
@@ -96,6 +106,14 @@ class Server:
         """Report the services as healthy, and check for new model versions from now on."""
         self.health.set_serving()
         self._watching = asyncio.create_task(self.watcher.watch(self.settings.poll_s))
+
+    def _fail(self, reason: str) -> None:
+        """Report the services as not serving, and end `serve`: only a new process can serve again."""
+        if not self.failure:
+            logger.critical("%s: the server stops, since only a restart helps", reason)
+            self.failure = reason
+            self.health.stop()
+            self._stopping.set()
 
     def mark_stopping(self) -> None:
         """Report the services as not serving, and end the calls that have no end of their own."""
@@ -228,6 +246,6 @@ class Server:
             self.address = format_address(parse_address(settings.listen)[0], port)
 
 
-def _call_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+def _call_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:
     with suppress(RuntimeError):  # the loop has ended, while retired models still finish their calls
-        loop.call_soon_threadsafe(function)
+        loop.call_soon_threadsafe(function, *arguments)

@@ -1,8 +1,7 @@
 """The interceptor that identifies and observes calls."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -10,7 +9,7 @@ import grpc
 
 from serving.context import CURRENT_CALL, Call, choose_request_id
 from serving.observability.observers import CallObserver
-from serving.rpc.handlers import Handler, StreamBehaviour, UnaryBehaviour, wrap_handler
+from serving.rpc.handlers import Behaviour, Handler, wrap_handler
 
 REQUEST_ID_KEY = "x-request-id"
 MAX_HANDLERS = 256
@@ -40,35 +39,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return None
 
     def _wrap_uncached(self, handler: Handler, method: str) -> Handler:
-        return wrap_handler(
-            handler,
-            partial(self._observe_unary, method),
-            partial(self._observe_stream, method),
-            handler.request_deserializer,
-        )
+        return wrap_handler(handler, partial(self._observe, method), handler.request_deserializer)
 
-    def _observe_unary(self, method: str, behaviour: UnaryBehaviour) -> UnaryBehaviour:
+    def _observe(self, method: str, behaviour: Behaviour) -> Behaviour:
         async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
             call = self._begin(method, context)
             raised: BaseException | None = None
             try:
                 return await behaviour(request, context)
-            except BaseException as error:
-                raised = error
-                raise
-            finally:
-                self._end(call, context, raised)
-
-        return call
-
-    def _observe_stream(self, method: str, behaviour: StreamBehaviour) -> Callable[..., AsyncIterator[Any]]:
-        async def call(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-            call = self._begin(method, context)
-            raised: BaseException | None = None
-            try:
-                async with aclosing(behaviour(request, context)) as responses:
-                    async for response in responses:
-                        yield response
             except BaseException as error:
                 raised = error
                 raise
@@ -88,7 +66,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def _end(self, call: Call, context: grpc.aio.ServicerContext, raised: BaseException | None) -> None:
         code = context.code()  # a number, a grpc.StatusCode, or None if no status was set
-        if isinstance(raised, asyncio.CancelledError | GeneratorExit):
+        if isinstance(raised, asyncio.CancelledError):
             remaining = context.time_remaining()
             name = "CANCELLED" if remaining is None or remaining > 0 else "DEADLINE_EXCEEDED"
         elif raised is not None and not code:
