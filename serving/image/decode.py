@@ -81,11 +81,19 @@ class Limits:
     """Size of the encoded image in bytes."""
     max_pixels: int = 50_000_000
     """Width times height, as in the file's header."""
+    pixels_at_once: int | None = None
+    """Of the images that are decoded at full size at the same time; a larger image is decoded alone. None for
+    `max_pixels`."""
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    @property
+    def budget(self) -> int:
+        """Pixels that are decoded at the same time."""
+        return self.pixels_at_once or self.max_pixels
 
 
 DEFAULT_LIMITS = Limits()
@@ -163,21 +171,21 @@ def decode(
         with ExitStack() as own:
             held = own if reservation is None else reservation
             if size:  # of WebP, whose decoder allocates memory when it is opened
-                held.enter_context(_BUDGET.take(size[0] * size[1], limits.max_pixels))
+                held.enter_context(_BUDGET.take(size[0] * size[1], limits.budget))
             image = own.enter_context(_open(data))
             reserved, size = bool(size), image.size
             _check_header(image, data, limits)
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
                 if not plain_size(data, allow_exif=True):  # the decoder keeps all coefficients, at any scale
                     reserved = True
-                    held.enter_context(_BUDGET.take(image.width * image.height, limits.max_pixels))
+                    held.enter_context(_BUDGET.take(image.width * image.height, limits.budget))
                 pixels = _decode_jpeg(data, image.size, min_side)
                 if pixels is not None:
                     return turn_upright(pixels, orientation_of(image))
                 if min_side:
                     image.draft(None, (min_side, min_side))
             if not reserved:
-                held.enter_context(_BUDGET.take(image.width * image.height, limits.max_pixels))
+                held.enter_context(_BUDGET.take(image.width * image.height, limits.budget))
             return upright_rgb(image, png_bits=png_significant_bits(data))
     except (ImageError, MemoryError):
         raise
