@@ -29,7 +29,8 @@ from serving.bundle.model_version import check_name
 from serving.engine.onnx import CPU_PRECISIONS
 from serving.system.files import new_folder, sync_folder
 from training.console import progress, say
-from training.data.images import DataError, LabelledImage
+from training.data.images import LabelledImage
+from training.data.layout import DataError
 from training.data.shards import ShardImage
 from training.networks.model import Classifier, Network
 from training.runs.run import Run, open_run

@@ -19,7 +19,7 @@ from export.graphs.onnx import DeployedModel
 from export.inference import load_views
 from serving.bundle.manifest import open_bundle
 from tests.support.commands import ROOT, Finished, WarmProcess, main_of, run_here
-from training.data.images import DataError
+from training.data.layout import DataError
 from training.runs.run import open_run
 
 
