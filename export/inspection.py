@@ -8,7 +8,8 @@ from rich.table import Table
 
 from export.options import InspectOptions
 from export.page import PARITY_COLUMNS, describe_accuracy, describe_model, parity_row
-from serving.bundle.manifest import Bundle, open_bundle
+from serving.bundle.folder import open_newest
+from serving.bundle.manifest import Bundle
 from serving.engine.tensorrt_cache import Sidecar, default_engines, find_engines
 from serving.system.output import print_json
 
@@ -23,7 +24,7 @@ def run(options: InspectOptions) -> None:
     Raises:
         BundleError: if a file is missing or was changed.
     """
-    bundle = open_bundle(options.bundle)
+    bundle = open_newest(options.bundle)
     for artifact in bundle.manifest.artifacts:
         bundle.read(artifact)
     hashes = {artifact.sha256 for artifact in bundle.manifest.artifacts}
