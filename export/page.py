@@ -12,7 +12,7 @@ h1{font-size:1.6rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2rem 0 .5rem;borde
 .lead{font-size:1.1rem}.note{opacity:.75;font-size:.9rem}.table{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-td{overflow-wrap:anywhere}
+td{overflow-wrap:break-word}.files td{white-space:nowrap}
 """
 
 
@@ -35,7 +35,7 @@ def render_page(manifest: Manifest) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"
         f'<p class="lead">Accuracy of the trained network: {describe_accuracy(manifest)}.</p>'
-        f'<h2>Files and their parity</h2><div class="table"><table><tr>{header}</tr>{rows}</table></div>'
+        f'<h2>Files and their parity</h2><div class="table files"><table><tr>{header}</tr>{rows}</table></div>'
         '<p class="note">Each file was run in ONNX Runtime on the validation images and compared with the trained '
         "network: agreement is the part of the images with the same predicted class, |Δp| the difference of a "
         "probability. The cross-check runs the same file in OpenVINO and compares it with ONNX Runtime.</p>"
