@@ -140,7 +140,8 @@ def check_agreement(
         1 - tolerances.min_agreement,
         found.photos,
         f"{what} has an agreement of {100 * found.agreement:.2f}% with {reference} on {found.photos:,} images (needed: "
-        f"{100 * tolerances.min_agreement:.2f}%)",
+        f"{100 * tolerances.min_agreement:.2f}%)"
+        + (f", {found.fixed:,} of the others corrected, which count as agreement" if found.fixed else ""),
     )
     lost = found.broken - found.fixed
     _check_part(
