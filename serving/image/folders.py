@@ -150,7 +150,8 @@ def describe_skipped(skipped: Sequence[Skipped]) -> list[str]:
     if not skipped:
         return []
     lines = [f"left out: {len(skipped):,} {'file or folder' if len(skipped) == 1 else 'files or folders'}"]
-    lines += [f"  {each.path}: {each.reason}" for each in skipped[:MAX_LISTED]]
+    first = sorted(skipped, key=lambda each: each.path)[:MAX_LISTED]
+    lines += [f"  {each.path}: {each.reason}" for each in first]
     return lines + [f"  and {len(skipped) - MAX_LISTED:,} more"] * (len(skipped) > MAX_LISTED)
 
 

@@ -44,7 +44,7 @@ def test_predict_shows_each_image_and_fails_if_one_did(address: str, images: Pat
     ]
     assert "100.0% green" in lines[0]
     assert "100.0% red" in lines[1]
-    assert "send JPEG" in lines[2]
+    assert "supported are JPEG" in lines[2]
     assert "No such file" in lines[3]
     assert not finished.stderr
 
