@@ -28,7 +28,7 @@ from serving.settings import Settings
 from serving.statistics.feedback import Feedback
 from serving.statistics.retention import Retention
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
-from serving.system.network import format_address, parse_address
+from serving.system.network import UNIX, format_address, parse_address
 from serving.tokens.keyring import Keyring
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.address = ""
-        """HOST:PORT that it listens on, once it has started."""
+        """HOST:PORT or unix:PATH that it listens on, once it has started."""
         self.failure = ""
         """Why it cannot serve any more; empty while it can."""
         self._stopping = asyncio.Event()
@@ -235,12 +235,15 @@ class Server:
         )
         try:
             port = await self._grpc.listen(settings.listen, settings.security.tls)
-        except RuntimeError as error:
+        except OSError as error:
+            part = f" ({error.filename})" if error.filename not in (None, settings.listen) else ""
             raise StartupError(
-                f"cannot listen on {settings.listen}: the port is in use, or the address is not one of this machine's; "
-                "stop the other server, or choose another address with --listen"
+                f"cannot listen on {settings.listen}{part}: {error.strerror}; stop the other server, or choose another "
+                "address with --listen"
             ) from error
-        self.address = format_address(parse_address(settings.listen)[0], port)
+        self.address = settings.listen
+        if not self.address.startswith(UNIX):
+            self.address = format_address(parse_address(settings.listen)[0], port)
 
 
 def _call_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:
