@@ -34,7 +34,7 @@ def load_weights(body: nn.Module, arch: str, weights: str) -> None:
     if weights == "none":
         return
     if weights != "pretrained":
-        state = _read_file(Path(weights))
+        state = _read_file(Path(weights).expanduser())
     elif arch == "tf_efficientnet_lite0":
         state = _lite0_state()
     else:
