@@ -1,10 +1,15 @@
 """The process of a server, from its start to SIGTERM or SIGINT."""
 
 import asyncio
+import faulthandler
 import gc
 import logging
+import os
 import signal
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import uvloop
 
@@ -15,6 +20,9 @@ from serving.system.memory import keep_freed_memory
 
 GC_THRESHOLDS = (20_000, 20, 20)
 SWITCH_INTERVAL_S = 0.001
+STOP_S = 2.0
+"""How long a stop takes at most, beyond the grace period or after a second signal, whatever is in progress."""
+THREADS = "server-thread"
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +42,31 @@ async def _run(settings: Settings) -> None:
     ignore_pillow_warnings()
     server = Server(settings)
     loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor(thread_name_prefix=THREADS)
+    loop.set_default_executor(executor)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     loop.add_signal_handler(signal.SIGHUP, server.check_models)
+    life = asyncio.create_task(_live(server))
+    stop = asyncio.create_task(server.serve())
+    await asyncio.wait((life, stop), return_when=asyncio.FIRST_COMPLETED)
+    if stop.done():
+        with suppress(OSError, RuntimeError, ValueError):  # standard error is no file
+            # for code that keeps the interpreter's lock, so that nothing below runs
+            faulthandler.dump_traceback_later(settings.grace_s + STOP_S, exit=True)
+        if server.address:
+            await _wait_for_shutdown(life, server)
+        executor.shutdown(wait=False)
+        if not life.done() or await _is_working(executor):
+            logger.warning("the process ends without waiting for what is in progress, such as the load of a model")
+            logging.shutdown()
+            os._exit(0 if server.closed_state or not server.address else 1)  # a thread cannot be interrupted
+    else:
+        stop.cancel()
+    await life
+
+
+async def _live(server: Server) -> None:
     await server.startup()
     tune_interpreter()
     print(f"pawserve ready on {server.describe()}", flush=True)
@@ -45,6 +75,25 @@ async def _run(settings: Settings) -> None:
     await server.shutdown()
     if server.failure:
         raise ServerFailed(server.failure)
+
+
+async def _wait_for_shutdown(life: asyncio.Task[None], server: Server) -> None:
+    """Wait until the server has shut down, or had the grace period and a second for it."""
+    cut_short = asyncio.create_task(server.cut_short.wait())
+    limit_s = server.settings.grace_s + STOP_S / 2
+    await asyncio.wait((life, cut_short), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+    if cut_short.done():
+        await asyncio.wait((life,), timeout=STOP_S / 2)
+    cut_short.cancel()
+
+
+async def _is_working(executor: ThreadPoolExecutor) -> bool:
+    """Whether a thread of an executor that is shut down still works; idle ones end in a moment."""
+    for _ in range(20):
+        if not any(thread.name.startswith(THREADS) for thread in threading.enumerate()):
+            return False
+        await asyncio.sleep(STOP_S / 80)
+    return True
 
 
 def tune_interpreter() -> None:

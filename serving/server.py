@@ -55,8 +55,11 @@ class Server:
         """HOST:PORT or unix:PATH that it listens on, once it has started."""
         self.failure = ""
         """Why it cannot serve any more; empty while it can."""
+        self.closed_state = False
+        """Whether the statistics were written and closed."""
+        self.cut_short = asyncio.Event()
+        """Set when the grace period of `shutdown` is over."""
         self._stopping = asyncio.Event()
-        self._cut_short = asyncio.Event()
         self._cleanup = ExitStack()
 
     async def startup(self) -> None:
@@ -77,12 +80,12 @@ class Server:
     async def shutdown(self) -> None:
         """Finish the calls in flight, within the grace period, then `close`."""
         self.mark_stopping()
-        await self._grpc.drain(self.settings.grace_s, self._cut_short)
+        await self._grpc.drain(self.settings.grace_s, self.cut_short)
         await self.close()
 
     def stop(self) -> None:
         """End `serve`; a second call ends the grace period of `shutdown`."""
-        (self._cut_short if self._stopping.is_set() else self._stopping).set()
+        (self.cut_short if self._stopping.is_set() else self._stopping).set()
 
     async def prepare(self) -> None:
         """Do everything of `startup` but listening.
@@ -152,6 +155,7 @@ class Server:
     def _load_models(self) -> None:
         self.repository = ModelRepository()
         self._cleanup.callback(self.repository.close)
+        self._cleanup.callback(setattr, self, "closed_state", True)  # all that is closed before the repository
         settings = self.settings
         models: dict[str, ServedModel] = {}
         for bundle in find_bundles(settings.models, settings.wanted, settings.keep_versions):
