@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from serving.image.folders import Skipped
 from serving.image.preprocess import Preprocess
 from serving.image.views import VIEWS, View, make_views
-from training.data.images import LabelledImage, labels_of, or_reason
+from training.data.images import TRAINING_LIMITS, LabelledImage, labels_of, or_reason
 from training.data.shards import contents
 from training.data.sources import Batch, Rows, Source
 from training.features.extract import Extract
@@ -108,9 +108,15 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pawserve"
 
 
-def store_folder(cache: Path, *, weights: str, preprocess: Preprocess) -> Path:
-    """Where one network's activations are kept: named by everything they depend on but the image and the view."""
-    key = json.dumps({"weights": weights, "preprocess": asdict(preprocess)}, sort_keys=True)
+def store_folder(cache: Path, *, weights: str, preprocess: Preprocess, max_pixels: int) -> Path:
+    """Where one network's activations are kept: named by everything they depend on but the image and the view.
+
+    A lower limit of pixels than the default has a store of its own, so that images that are too large are not found.
+    """
+    facts = {"weights": weights, "preprocess": asdict(preprocess)}
+    if max_pixels < TRAINING_LIMITS.max_pixels:
+        facts["max_pixels"] = max_pixels
+    key = json.dumps(facts, sort_keys=True)
     return cache / "activations" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 

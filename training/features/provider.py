@@ -47,7 +47,12 @@ class ActivationProvider:
 
         Several processes compute a part each; each process finds all unreadable images.
         """
-        folder = store_folder(self.cache, weights=self.weights_sha256, preprocess=self.preprocess)
+        folder = store_folder(
+            self.cache,
+            weights=self.weights_sha256,
+            preprocess=self.preprocess,
+            max_pixels=min(image.limits.max_pixels for image in images),
+        )
         width = count_features(self.body, self.preprocess.crop)
         graph = folder / "body.onnx"
         on_gpu = self.hardware.device.type == "cuda"
