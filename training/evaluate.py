@@ -28,11 +28,13 @@ MAX_LISTED = 50
 """Classes in a message."""
 
 
-def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Skipped]]:
+def evaluate_run(run: Run, data: Path, views: int, cache: Path | None = None) -> tuple[Evaluation, list[Skipped]]:
     """Evaluate with the run's own temperature.
 
     Args:
         data: `CLASS/*`, `valid/CLASS/*` or the validation part of shards, with exactly the run's classes.
+
+        cache: where activations are kept; None keeps them for this evaluation only.
 
     Returns:
         The evaluation, and the files that could not be read.
@@ -63,11 +65,19 @@ def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Ski
         raise DataError(f"{folder} holds no images that can be read")
     network = run.load_classifier()
     hardware = choose_hardware()
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as temporary:
 
         def provider(member: Classifier) -> ActivationProvider:
             sha256 = fingerprint(member.body.network.state_dict())
-            return ActivationProvider(member.body, run.preprocess, sha256, Path(cache), hardware, ProcessGroup())
+            return ActivationProvider(
+                member.body,
+                run.preprocess,
+                sha256,
+                cache or Path(temporary),
+                hardware,
+                ProcessGroup(),
+                len(images) * views,
+            )
 
         logits_VNK, known, skipped = view_logits(network, images, views=views, provider=provider)
     skipped = unreadable + skipped

@@ -1,5 +1,6 @@
 """Chooses the device, number format and worker processes, and makes torch deterministic."""
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from serving.system.cpus import available_cpus
+from training.console import say
 
 MAX_WORKERS = 16
 
@@ -50,7 +52,20 @@ def choose_hardware() -> Hardware:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     autocast = torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    return Hardware(device, autocast, min(max(available_cpus() // processes, 1), MAX_WORKERS))
+    return Hardware(device, autocast, min(max(available_cpus() // processes, 1), MAX_WORKERS) * workers_can_start())
+
+
+def workers_can_start() -> bool:
+    """Whether this machine has what worker processes need: a /dev/shm for their semaphores, of any size."""
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        say(
+            f"/dev/shm cannot be used ({error.strerror or error}), so images are decoded between the steps, not by "
+            "worker processes; in Docker, leave --shm-size out or give --shm-size 64m"
+        )
+        return False
+    return True
 
 
 @contextmanager

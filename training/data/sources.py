@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from serving.image.preprocess import Preprocess
 from training.data.augment import View, augmentation
@@ -82,26 +82,30 @@ class ImageSource(Source):
                     views = pool.map(lambda row: self._view(view, row, seed), batch.tolist())
                     yield torch.from_numpy(np.stack(list(views))), torch.from_numpy(labels[batch])
             return
-        yield from DataLoader(
+        loader = DataLoader(
             _ImageDataset(self, view, seed),
             batch_sampler=[batch.tolist() for batch in rows],
             num_workers=min(self.workers, sum(map(len, rows)) // self.images_per_worker),
-            pin_memory=self.pinned,
+            collate_fn=_stacked,
             generator=torch.Generator().manual_seed(seed),  # otherwise it would draw from the dropout's numbers
         )
+        for views_NSSC, labels_N in loader:
+            inputs, labels_of_batch = torch.from_numpy(views_NSSC), torch.from_numpy(labels_N)
+            yield (inputs.pin_memory(), labels_of_batch.pin_memory()) if self.pinned else (inputs, labels_of_batch)
 
     def _view(self, view: View, row: int, seed: int) -> NDArray[np.uint8]:
         canvas_SSC = self._canvases.get(row)
         if canvas_SSC is None:
             canvas_SSC = self.preprocess.canvas(self.images[row].read())
-            if len(self._canvases) < self.max_kept_bytes // canvas_SSC.nbytes:
+            # not in a worker process, which ends with the epoch
+            if get_worker_info() is None and len(self._canvases) < self.max_kept_bytes // canvas_SSC.nbytes:
                 self._canvases[row] = canvas_SSC
         # seeded by the image, so that it does not matter which worker has it
         return view(canvas_SSC, derived_seed(seed, row))
 
 
 @dataclass(frozen=True)
-class _ImageDataset(Dataset[tuple[Tensor, int]]):
+class _ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
     source: ImageSource
     view: View
     seed: int
@@ -109,8 +113,17 @@ class _ImageDataset(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.source.images)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        return torch.from_numpy(self.source._view(self.view, row, self.seed)), self.source.images[row].label
+    def __getitem__(self, row: int) -> tuple[NDArray[np.uint8], int]:
+        return self.source._view(self.view, row, self.seed), self.source.images[row].label
+
+
+def _stacked(examples: Sequence[tuple[NDArray[np.uint8], int]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """A batch as arrays, which come from a worker through a pipe.
+
+    Tensors would come through shared memory, of which a container has 64 MiB: less than the batches of a few workers.
+    """
+    views, labels = zip(*examples, strict=True)
+    return np.stack(views), np.array(labels, np.int64)
 
 
 def random_batches(count: int, batch_size: int, seed: int, *, smallest: int = 2) -> list[Rows]:

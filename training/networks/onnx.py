@@ -20,21 +20,30 @@ def export_graph(module: nn.Module, crop: int, *, output_name: str) -> bytes:
 
     Returns:
         A serialised ModelProto, weights inside, whose input `images` has the symbolic batch dimension `N`.
+
+    Raises:
+        ValueError: if the network cannot be expressed in ONNX.
     """
     example = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations; the graph is checked afterwards
-        program = torch.onnx.export(
-            module.eval(),
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("N")},),
-            input_names=[INPUT_NAME],
-            output_names=[output_name],
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("N")},),
+                input_names=[INPUT_NAME],
+                output_names=[output_name],
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().partition("\n")[0]
+            raise ValueError(
+                f"this network cannot be expressed in ONNX, which serving needs ({reason}); choose another --arch"
+            ) from error
     assert program is not None
     model = program.model_proto
     # The exporter records for every node the source line and file on this machine: a quarter of a megabyte that no
