@@ -1,7 +1,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := training export serving
 DATA ?=
 # One more than there are CPUs, because many tests wait for deadlines and idle connections.
 WORKERS ?= $(shell expr $$(nproc) + 1)
@@ -23,8 +22,8 @@ demo: $(VENV)/installed  ## train, export, serve, predict, label, statistics; DA
 test: $(VENV)/installed  ## all tests; PAWSERVE_PHOTOS=DIR adds those on real images
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-fast: $(VENV)/installed  ## the unit tests: one process, no server, no database
-	$(BIN)/python -m pytest tests/unit
+test-fast: $(VENV)/installed  ## the unit tests, which start no process, no server and no database
+	$(BIN)/python -m pytest --numprocesses $(shell nproc) --dist loadfile tests/unit
 
 fuzz: $(VENV)/installed  ## fuzz the decoder for SECONDS (60); inputs that fail are kept in fuzz/
 	$(BIN)/python -m tests.fuzz.decoder fuzz $(or $(SECONDS),60) $(or $(SEED),0)

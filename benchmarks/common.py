@@ -1,17 +1,21 @@
-"""What benchmarks share: facts about the machine, images, processes, result files and tables."""
+"""What benchmarks share: options, facts about the machine, images, processes, result files and tables."""
 
+import argparse
 import json
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from serving.system.cpus import available_cpus
 
@@ -21,6 +25,41 @@ SERVING_LIBRARIES = ("grpcio", "numpy", "onnxruntime", "protobuf", "simplejpeg")
 ANY_PORT = "127.0.0.1:0"
 STOP_TIMEOUT_S = 30
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FOLDERS = {
+    "models": "contains NAME/VERSION/model.json, of one NAME",
+    "bundle": "MODELS/NAME/VERSION, with an INT8 graph",
+    "photos": "a folder of JPEGs",
+}
+_NUMBERS: dict[str, dict[str, Any]] = {
+    "clients": {"type": int, "nargs": "+", "help": "numbers of clients (%(default)s)"},
+    "rounds": {"type": int, "help": "medians of so many are reported (%(default)s)"},
+    "seconds": {"type": float, "help": "how long each measurement takes (%(default)s)"},
+}
+
+
+def make_parser(doc: str | None, *folders: str, **numbers: object) -> argparse.ArgumentParser:
+    """A parser with options that several benchmarks have.
+
+    Args:
+        doc: the benchmark's docstring, for the help.
+        folders: names of required options: models, bundle or photos.
+        numbers: default values of the options clients, rounds and seconds.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in folders:
+        parser.add_argument(f"--{name}", type=absolute_path, required=True, help=_FOLDERS[name])
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", default=default, **_NUMBERS[name])
+    return parser
+
+
+def absolute_path(text: str) -> Path:
+    """The type of options that are paths; absolute, since processes of a benchmark run in the repository."""
+    return Path(text).resolve()
+
 
 def cpu_name() -> str:
     """The processor as Linux names it."""
@@ -29,12 +68,19 @@ def cpu_name() -> str:
     return match[1] if match else platform.processor() or "an unknown processor"
 
 
-def circumstances(what: str, command: str, libraries: Iterable[str] = ()) -> dict[str, Any]:
+def given_command() -> str:
+    """The command line of this process; the option's name stands for a path with several parts."""
+    spec = sys.modules["__main__"].__spec__
+    words = ["python", "-m", spec.name.removesuffix(".__main__") if spec else sys.argv[0], *sys.argv[1:]]
+    return " ".join(option[2:].upper() if "/" in word else word for option, word in pairwise(["", *words]))
+
+
+def circumstances(what: str, libraries: Iterable[str] = ()) -> dict[str, Any]:
     """What was measured, when, by which command, and on which machine; the first fields of all results."""
     return {
         "what": what,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
+        "command": given_command(),
         "machine": {"cpu": cpu_name(), "cpus": available_cpus(), "python": platform.python_version()},
         "versions": {name: version(name) for name in libraries},
     }
@@ -65,13 +111,23 @@ def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]
     return [lines[0], "|---" * len(head) + "|", *lines[1:]]
 
 
-def write_results(results: dict[str, Any], page: str, folder: Path = RESULTS) -> None:
-    """Write `DATE-WHAT.json` and `DATE-WHAT.md`, and print the page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{results['date'][:10]}-{results['what']}"
-    path.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(page, encoding="utf-8")
+def results_of_today(now: dict[str, Any]) -> dict[str, Any]:
+    """The parts that were measured earlier on this day, with the circumstances of now."""
+    path = _results_path(now, ".json")
+    return (json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}) | now
+
+
+def write_results(results: dict[str, Any], lines: Iterable[str]) -> None:
+    """Write `DATE-WHAT.json` and, with the lines of the page, `DATE-WHAT.md`; print the page."""
+    page = "\n".join(lines) + "\n"
+    RESULTS.mkdir(exist_ok=True)
+    _results_path(results, ".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    _results_path(results, ".md").write_text(page, encoding="utf-8")
     print(page)
+
+
+def _results_path(results: dict[str, Any], suffix: str) -> Path:
+    return RESULTS / f"{results['date'][:10]}-{results['what']}{suffix}"
 
 
 def images_of(folder: Path, count: int) -> list[bytes]:
@@ -86,11 +142,10 @@ def images_of(folder: Path, count: int) -> list[bytes]:
     return [path.read_bytes() for path in paths[:: max(1, len(paths) // count)][:count]]
 
 
-def run_json(module: str, *arguments: object, timeout_s: float = 300) -> Any:
-    """Run `python -m module arguments…` and parse the JSON that it prints."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    finished = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, check=True, timeout=timeout_s)
-    return json.loads(finished.stdout)
+def call_in_process(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """Call a module's function in a process of its own, so that it shares no interpreter with anything else."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(function, *arguments, **options).result()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from serving.engine.cuda import Gpu, find_gpu
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine, load_tensorrt
 from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineBuildError, Sidecar, default_engines, read_plan
 from serving.system.files import new_folder, sync_folder, write_atomically
+from serving.system.output import print_json
 from training.console import progress, say
 from training.data.images import labels_of
 
@@ -34,7 +35,7 @@ def run(options: EngineOptions) -> None:
     bundle, engines = open_bundle(options.bundle), options.engines or default_engines()
     result = build_and_check(bundle, options.precision, options.plan, engines, options.photos)
     if options.json:
-        print(json.dumps(result))
+        print_json(result)
 
 
 def build_and_check(

@@ -1,6 +1,5 @@
 """`python -m export inspect`: what a bundle contains, whether its files are intact, and this host's engines of it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -11,6 +10,7 @@ from export.options import InspectOptions
 from export.page import PARITY_COLUMNS, describe_accuracy, describe_model, parity_row
 from serving.bundle.manifest import Bundle, open_bundle
 from serving.engine.tensorrt_cache import Sidecar, default_engines, find_engines
+from serving.system.output import print_json
 
 
 def run(options: InspectOptions) -> None:
@@ -26,7 +26,7 @@ def run(options: InspectOptions) -> None:
     engines = [sidecar for _, sidecar in find_engines(options.engines or default_engines(), hashes)]
     if options.json:
         facts = asdict(bundle.manifest) | {"engines": [asdict(engine) for engine in engines]}
-        print(json.dumps(facts, ensure_ascii=False))
+        print_json(facts)
     else:
         print_bundle(bundle, engines)
 

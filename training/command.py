@@ -21,10 +21,13 @@ import tyro
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
     StructConstructorSpec,
     StructFieldSpec,
     StructTypeInfo,
 )
+
+from serving.system.output import accept_any_text, discard_output, flush_output
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -45,6 +48,7 @@ class Command:
 
 def run_command(program: str, about: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> int:
     """Run `program NAME OPTIONS…` and return its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    accept_any_text()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: {program} COMMAND [OPTIONS]\n\n{about}\n\ncommands (each takes --help):")
         width = shutil.get_terminal_size().columns
@@ -71,10 +75,13 @@ def run_command(program: str, about: str, commands: Mapping[str, Command], argum
             module, _, function = main.partition(":")
             main = getattr(importlib.import_module(module), function)
         main(options)
+        flush_output()
     except KeyboardInterrupt as error:
         code = settle_interrupt()
         return _fail(program, name, f"interrupted; {_notes(error) or command.interrupted}", code)
     except OSError as error:
+        if error.filename is None:  # standard output, perhaps
+            discard_output()
         where = f" ({error.filename})" if error.filename else ""
         return _fail(program, name, f"{error.strerror or error}{where}\n{_notes(error)}", FAILED)
     except (ValueError, RuntimeError) as error:
@@ -109,6 +116,20 @@ _SIZES = PrimitiveConstructorSpec(
     is_instance=lambda value: isinstance(value, tuple),
     str_from_instance=lambda sizes: [",".join(map(str, sizes))],
 )
+
+
+@_registry.primitive_rule
+def _path_option(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """A path, with `~` expanded where the shell has not done it, as in `--data=~/images`."""
+    if info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: Path(words[0]).expanduser(),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
 
 
 @_registry.struct_rule

@@ -10,7 +10,6 @@ slowest one's capacity. `--parts` and `--peers` measure less at a time; the day'
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -19,9 +18,13 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
-from benchmarks.common import RESULTS, circumstances, run_json, write_results
+import grpc
+
+from benchmarks.common import absolute_path, circumstances, make_parser, results_of_today, write_results
+from benchmarks.peers.limit import measure_limit
 from benchmarks.peers.report import to_markdown
 from benchmarks.peers.servers import SETTINGS, RunningPeer, Setting, describe, running_peer
+from benchmarks.serving.load import run_load
 from serving.bundle.manifest import open_bundle
 
 PEERS = [name for name in SETTINGS if name != "pawserve"]
@@ -32,34 +35,23 @@ READY_TIMEOUT_S = 30
 
 def main() -> None:
     """Parse the arguments, measure the chosen parts, and write the result page after each."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = make_parser(__doc__, "bundle", "photos", clients=[1, 16, 64], rounds=5, seconds=2.0)
+    parser.add_argument(
+        "--peers-dir", type=absolute_path, required=True, help="where benchmarks.peers.install put them"
     )
-    parser.add_argument("--bundle", type=Path, required=True, help="MODELS/NAME/VERSION, with an INT8 graph")
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEGs")
-    parser.add_argument("--peers-dir", type=Path, required=True, help="where benchmarks.peers.install put them")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--clients", "--callers", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--rounds", type=int, default=5, help="medians of so many are reported (5)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long each measurement takes (2)")
     arguments = parser.parse_args()
-    for name in ("bundle", "photos", "peers_dir"):
-        setattr(arguments, name, getattr(arguments, name).resolve())
-    now = circumstances("peers", "") | {
+    now = circumstances("peers") | {
         "rounds": arguments.rounds,
         "versions": _versions(arguments.peers_dir),
         "model": f"{open_bundle(arguments.bundle).manifest.arch} in int8",
     }
-    path = RESULTS / f"{now['date'][:10]}-peers.json"
-    results = (json.loads(path.read_text()) if path.exists() else {}) | now
+    results = results_of_today(now)
     for part in arguments.parts:
         PARTS[part](arguments, results)
         # each part may have been measured by a command of its own
-        results.setdefault("commands", {})[part] = (
-            "python -m benchmarks.peers --bundle MODELS/NAME/VERSION --photos PHOTOS --peers-dir PEERS "
-            f"--rounds {arguments.rounds} --parts {part} --seconds {arguments.seconds:g}"
-        )
+        results.setdefault("commands", {})[part] = now["command"]
         write_results(results, to_markdown(results))
 
 
@@ -88,8 +80,7 @@ def measure_throughput(arguments: argparse.Namespace, results: dict[str, Any]) -
             rounds: dict[str, dict[str, list[dict[str, float]]]] = {}
             limits = []
             for number in range(arguments.rounds):
-                limit = ("--bundle", arguments.bundle, "--photos", arguments.photos, "--seconds", arguments.seconds)
-                limits.append(run_json("benchmarks.peers.limit", *limit)["images_per_s"])
+                limits.append(measure_limit(arguments.bundle, arguments.photos, arguments.seconds))
                 for clients in arguments.clients:
                     for name in servers if number % 2 == 0 else reversed(servers):  # which is first alternates
                         measured = _load(arguments, servers[name], clients=clients)
@@ -132,11 +123,8 @@ def _start_best(
 
 def _load(arguments: argparse.Namespace, server: RunningPeer, **load: float) -> Any:
     """One measurement, by a process of its own."""
-    options: list[object] = ["--server", server.peer, "--address", server.address, "--photos", arguments.photos]
-    options += ["--setting", json.dumps(dict(server.setting)), "--seconds", arguments.seconds]
-    for name, value in load.items():
-        options += [f"--{name}", value]
-    return run_json("benchmarks.serving.load", *options)
+    more = {"setting": server.setting, "seconds": arguments.seconds, **load}
+    return run_load(server.peer, server.address, arguments.photos, **more)
 
 
 def _check_predictions(arguments: argparse.Namespace, servers: dict[str, RunningPeer]) -> None:
@@ -158,7 +146,7 @@ def _first_predictions(arguments: argparse.Namespace, server: RunningPeer) -> li
         try:
             predictions: list[list[float]] = _load(arguments, server, answers=COMPARED_IMAGES)
             return predictions
-        except subprocess.CalledProcessError:
+        except (grpc.RpcError, OSError, RuntimeError):
             if time.monotonic() > until:
                 raise
 

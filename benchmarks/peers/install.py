@@ -6,13 +6,12 @@ Triton's binary comes with nvidia-pytriton. Its Python backend embeds the Python
 numpy 1, so its environment is made by /usr/bin/python3.11 (`--triton-python` names another).
 """
 
-import argparse
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
-from benchmarks.common import REPOSITORY
+from benchmarks.common import REPOSITORY, make_parser
 
 PEERS = {
     # without its dependencies, which only the Python wrapper needs
@@ -24,7 +23,7 @@ PEERS = {
 
 def main() -> None:
     """Parse the arguments and install."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--peers-dir", type=Path, required=True)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--triton-python", default="/usr/bin/python3.11", help="with a shared libpython (%(default)s)")

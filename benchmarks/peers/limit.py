@@ -1,13 +1,10 @@
-"""Print, as JSON, how many images a second this machine decodes and computes without a server.
+"""How many images a second this machine decodes and computes without a server.
 
 A process for each CPU, bound to it, with a single-threaded session and nothing to wait for: no server around the same
 engine and the same decoding can be faster.
 """
 
-import argparse
-import json
 import os
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -22,18 +19,13 @@ IMAGES = 250
 WARM_UP_S = 0.3
 
 
-def main() -> None:
-    """Parse the arguments, measure, and print the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    arguments = parser.parse_args()
+def measure_limit(bundle: Path, photos: Path, seconds: float) -> float:
+    """Images a second of all CPUs together."""
     cpus = sorted(os.sched_getaffinity(0))
     with ProcessPoolExecutor(len(cpus), mp_context=get_context("forkserver")) as processes:
         begin = time.monotonic() + 2.0  # all have loaded by then
-        measure = partial(_measure, arguments.bundle, arguments.photos, begin=begin, seconds=arguments.seconds)
-        json.dump({"images_per_s": sum(processes.map(measure, cpus))}, sys.stdout)
+        measure = partial(_measure, bundle, photos, begin=begin, seconds=seconds)
+        return sum(processes.map(measure, cpus))
 
 
 def _measure(bundle: Path, photos: Path, cpu: int, *, begin: float, seconds: float) -> float:
@@ -52,7 +44,3 @@ def _measure(bundle: Path, photos: Path, cpu: int, *, begin: float, seconds: flo
             images += BATCH
             elapsed = now - begin - WARM_UP_S
     return images / elapsed
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,12 @@
 """A LitServe server: the body of POST /predict is an encoded image, the response JSON with its probabilities."""
 
 import argparse
-import base64
 from pathlib import Path
 from typing import Annotated, Any
 
 import litserve
 import numpy as np
-from fastapi import Body, Request
+from fastapi import Body
 
 from benchmarks.peers.classifier import PeerClassifier
 
@@ -22,6 +21,9 @@ class Classify(litserve.LitAPI):  # type: ignore[misc]  # the library is not ins
     def setup(self, device: str) -> None:
         self._classifier = PeerClassifier(self._folder)
 
+    def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> Any:
+        return self._classifier.decode(request)
+
     def batch(self, inputs: list[Any]) -> list[Any]:
         return list(inputs)
 
@@ -35,34 +37,17 @@ class Classify(litserve.LitAPI):  # type: ignore[misc]  # the library is not ins
         return {"probabilities": np.ravel(output).tolist()}
 
 
-class ClassifyBody(Classify):
-    """The image is the request's body."""
-
-    def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> Any:
-        return self._classifier.decode(request)
-
-
-class ClassifyJson(Classify):
-    """The image is base64 in JSON, as in LitServe's examples."""
-
-    def decode_request(self, request: Request) -> Any:
-        return self._classifier.decode(base64.b64decode(request["image"]))
-
-
 def main() -> None:
     """Parse the arguments and serve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--body", choices=("raw", "json"), required=True)
     for name in ("workers", "max-batch-size", "api-servers"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--batch-timeout", type=float, default=0.0)
     parser.add_argument("--fast-queue", action="store_true")
     arguments = parser.parse_args()
-    api = (ClassifyBody if arguments.body == "raw" else ClassifyJson)(
-        arguments.bundle, max_batch_size=arguments.max_batch_size, batch_timeout=arguments.batch_timeout
-    )
+    api = Classify(arguments.bundle, max_batch_size=arguments.max_batch_size, batch_timeout=arguments.batch_timeout)
     server = litserve.LitServer(
         api, accelerator="cpu", workers_per_device=arguments.workers, fast_queue=arguments.fast_queue
     )

@@ -10,10 +10,10 @@ from benchmarks.peers.servers import describe
 Round = dict[str, float]
 
 
-def to_markdown(results: dict[str, Any]) -> str:
-    """The parts that have been measured so far."""
+def to_markdown(results: dict[str, Any]) -> list[str]:
+    """The lines of the parts that have been measured so far."""
     facts = f"Server and load share the CPUs. {results['model']}: the same graph and the same decoding for all."
-    commands = "\n    ".join(results["commands"].values())
+    commands = "\n    ".join(dict.fromkeys(results["commands"].values()))
     lines = heading("pawserve and its peers", results | {"command": commands}, facts)
     if "settings" in results:
         lines += _settings(results["settings"])
@@ -21,7 +21,7 @@ def to_markdown(results: dict[str, Any]) -> str:
         lines += _throughput(results["throughput"]) + _limits(results["throughput"], results["limit"])
     if "latency" in results:
         lines += _latency(results["latency"])
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _settings(settings: dict[str, Any]) -> list[str]:

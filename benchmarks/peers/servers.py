@@ -32,11 +32,10 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         {"instances": "1", "batch": "8", "threads": "2"},
     ),
     "litserve": (
-        {"workers": "2", "max-batch-size": "1", "body": "raw", "api-servers": "1"},
-        {"workers": "2", "max-batch-size": "1", "body": "json", "api-servers": "1"},
-        {"workers": "2", "max-batch-size": "4", "body": "raw", "api-servers": "1", "batch-timeout": "0.002"},
-        {"workers": "2", "max-batch-size": "1", "body": "raw", "api-servers": "1", "fast-queue": ""},
-        {"workers": "2", "max-batch-size": "1", "body": "raw", "api-servers": "2", "fast-queue": ""},
+        {"workers": "2", "max-batch-size": "1", "api-servers": "1"},
+        {"workers": "2", "max-batch-size": "4", "api-servers": "1", "batch-timeout": "0.002"},
+        {"workers": "2", "max-batch-size": "1", "api-servers": "1", "fast-queue": ""},
+        {"workers": "2", "max-batch-size": "1", "api-servers": "2", "fast-queue": ""},
     ),
     "bentoml": (
         {"WORKERS": "1", "THREADS": "2", "MAX_BATCH_SIZE": "1"},

@@ -4,19 +4,17 @@ It takes an encoded image and returns JSON. It decodes and computes as pawserve 
 needs: no messages, checks, limits, tokens, statistics, cancellation or errors.
 """
 
-import argparse
 import asyncio
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import ANY_PORT
+from benchmarks.common import ANY_PORT, make_parser
 from serving.bundle.manifest import Bundle, open_bundle
 from serving.engine.base import EngineLayout
 from serving.engine.onnx import OnnxEngine, choose_precision, load_engines
@@ -25,8 +23,7 @@ from serving.image.views import make_views
 
 def main() -> None:
     """Parse the arguments and serve."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True)
+    parser = make_parser(__doc__, "bundle")
     for name in ("instances", "threads", "max-batch-size"):
         parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()

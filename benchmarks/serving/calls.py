@@ -6,7 +6,6 @@ They cost little: requests are serialised before the clock starts, and responses
 import asyncio
 import json
 import struct
-from base64 import b64encode
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -130,8 +129,6 @@ def to_request(server: str, setting: Mapping[str, str], image: bytes) -> bytes:
         request.raw_input_contents.append(struct.pack("<I", len(image)) + image)
         return bytes(request.SerializeToString())
     if server == "litserve":
-        if setting["body"] == "json":
-            return _post("/predict", "application/json", json.dumps({"image": b64encode(image).decode()}).encode())
         return _post("/predict", "image/jpeg", image)
     if setting["MAX_BATCH_SIZE"] == "1":
         return _post("/classify", "image/jpeg", image)

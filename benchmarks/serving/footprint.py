@@ -7,7 +7,6 @@ before and after 64 clients put load on it, and its peak. `--installation`: what
 environment, which needs a package index and a minute.
 """
 
-import argparse
 import re
 import statistics
 import subprocess
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ANY_PORT, REPOSITORY, circumstances, heading, running, table, write_results
+from benchmarks.common import ANY_PORT, REPOSITORY, circumstances, heading, make_parser, running, table, write_results
 from benchmarks.serving.load import run_load
 
 CLIENTS = 64
@@ -26,16 +25,11 @@ MIB = 2**20
 
 def main() -> None:
     """Parse the arguments, measure, and write the result page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, required=True, help="contains NAME/VERSION/model.json, of one NAME")
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEGs")
+    parser = make_parser(__doc__, "models", "photos", seconds=10.0)
     parser.add_argument("--starts", type=int, default=5, help="how often the start is measured (5)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of load, before memory is read (10)")
     parser.add_argument("--installation", action="store_true", help="also install the serving extra, and measure it")
     arguments = parser.parse_args()
-    command = "python -m benchmarks.serving.footprint --models MODELS --photos PHOTOS"
-    command += " --installation" * arguments.installation
-    results = circumstances("footprint", command)
+    results = circumstances("footprint")
     results["start_s"] = [measure_start(arguments.models) for _ in range(arguments.starts)]
     results["memory"] = measure_memory(arguments.models, arguments.photos, arguments.seconds)
     if arguments.installation:
@@ -83,8 +77,8 @@ def measure_installation() -> dict[str, Any]:
     }
 
 
-def to_markdown(results: dict[str, Any]) -> str:
-    """The result page."""
+def to_markdown(results: dict[str, Any]) -> list[str]:
+    """The lines of the result page."""
     starts, memory = results["start_s"], results["memory"]
     after_load = f"{memory['after_load_mib']:.0f} MiB (peak {memory['peak_mib']:.0f})"
     rows = [
@@ -97,7 +91,7 @@ def to_markdown(results: dict[str, Any]) -> str:
         largest = ", ".join(f"{name} {size:.0f}" for name, size in installed["largest"].items())
         torch = "with torch" if installed["torch"] else "no torch"
         rows.append(("serving extra, installed", f"{installed['megabytes']:.0f} MB ({torch}; {largest})"))
-    return "\n".join([*heading("Footprint", results), *table(("", ""), rows)]) + "\n"
+    return [*heading("Footprint", results), *table(("", ""), rows)]
 
 
 def _resident_mib(pid: int, name: str) -> float:

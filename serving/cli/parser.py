@@ -5,7 +5,6 @@ the others, such as ONNX Runtime.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from importlib import import_module
 
 from serving.cli.environment import check_environment
 from serving.cli.errors import FAILED, INTERRUPTED, CommandError
+from serving.system.output import accept_any_text, discard_output, flush_output
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ COMMANDS = {
     "stats": Command("serving.cli.commands.stats", "show the confusion matrix and the rates derived from it"),
     "export-labels": Command("serving.cli.commands.export_labels", "write the labels to a CSV or Parquet file"),
     "health": Command("serving.cli.commands.health", "check whether a server is ready"),
+    "models": Command("serving.cli.commands.models", "list the model versions of a server and their states"),
+    "dev-certificate": Command("serving.cli.commands.dev_certificate", "make certificates for trying TLS"),
     "new-token": Command("serving.cli.commands.new_token", "make a bearer token for a client"),
     "rotate-key": Command("serving.cli.commands.rotate_key", "replace the key that signs prediction tokens"),
 }
@@ -43,17 +45,25 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         Its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted.
     """
+    accept_any_text()
     options = build_parser(arguments[0] if arguments else "").parse_args(arguments)
     try:
         check_environment()
-        return int(options.run(options))
+        code = int(options.run(options))
+        flush_output()
+        return code
     except CommandError as error:
         print(f"pawserve: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
+        return FAILED
+    except OSError as error:
+        if error.filename is None:
+            discard_output()
+        print(f"pawserve: {error.filename or 'the output'} cannot be used: {error.strerror}", file=sys.stderr)
         return FAILED
 
 

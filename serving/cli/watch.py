@@ -1,6 +1,5 @@
 """The statistics of a server, shown whenever they change."""
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from serving.cli.tables import statistics_to_dict, statistics_view
 from serving.client import Client, ClientError
 from serving.client.retries import is_retryable
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.system.output import print_json
 
 RETRY_S = 1.0
 
@@ -88,4 +88,4 @@ class _Pages(_Lines):
 
 class _JsonLines(_Lines):
     def show(self, models: Sequence[pb.ModelStatistics]) -> None:
-        print(json.dumps({"models": [statistics_to_dict(model) for model in models]}, ensure_ascii=False), flush=True)
+        print_json({"models": [statistics_to_dict(model) for model in models]})

@@ -1,13 +1,16 @@
-"""gRPC channels to one server or several: target names, options and the bearer token."""
+"""gRPC channels to one server or several: target names, options, proxies and the bearer token."""
 
 import ipaddress
 import json
+import os
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 
 from serving.client.credentials import ANONYMOUS, Credentials
-from serving.system.network import parse_address
+from serving.system.network import is_local, parse_address
 
 MAX_MESSAGE_BYTES = 32 * 2**20
 RECONNECT_MS = 100
@@ -16,6 +19,9 @@ KEEPALIVE_MS = 30_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 _SEVERAL = ("dns:", "ipv4:", "ipv6:")
 """Schemes of targets that may stand for several servers."""
+_PROXY = ("grpc_proxy", "https_proxy", "http_proxy")
+_NO_PROXY = ("no_grpc_proxy", "no_proxy")
+"""Environment variables in the order in which gRPC reads them; it uses the first one that is not empty."""
 _HEALTH_SERVICE = "pawserve.v1.Classifier"
 
 
@@ -76,12 +82,53 @@ def _options(target: str) -> list[tuple[str, Any]]:
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ]
+    if is_this_machine(target):
+        options.append(("grpc.enable_http_proxy", 0))
     if target.startswith(_SEVERAL):
         config = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": _HEALTH_SERVICE}}
         options.append(("grpc.service_config", json.dumps(config)))
         # otherwise a service config from DNS replaces ours
         options.append(("grpc.service_config_disable_resolution", 1))
     return options
+
+
+def is_this_machine(target: str) -> bool:
+    """Whether a server of a target is on this machine: loopback addresses, 0.0.0.0 and [::], and Unix sockets."""
+    return any(is_local(each) or each.rpartition(":")[0] in ("0.0.0.0", "[::]") for each in _addresses(target))
+
+
+def describe_proxy(target: str) -> str:
+    """The HTTP proxy through which gRPC reaches a target, without its password; empty if there is none."""
+    name, url = _first_set(_PROXY)
+    if not url or is_this_machine(target) or any(map(_bypasses_proxy, _addresses(target))):
+        return ""
+    proxy = urlsplit(url)
+    return f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]} (environment variable {name})"
+
+
+def _first_set(variables: Sequence[str]) -> tuple[str, str]:
+    """The first environment variable that is not empty, and its value."""
+    return next(((name, value) for name in variables if (value := os.environ.get(name))), ("", ""))
+
+
+def _addresses(target: str) -> list[str]:
+    """The addresses in a target, such as HOST:PORT."""
+    scheme, _, addresses = target.partition(":")
+    return addresses.rpartition("/")[2].split(",") if f"{scheme}:" in _SEVERAL else [target]
+
+
+def _bypasses_proxy(address: str) -> bool:
+    """Whether no_grpc_proxy or no_proxy names an address: as the end of its name, or as a network that it is in."""
+    host = address.rpartition(":")[0].strip("[]").lower()
+    for name in _first_set(_NO_PROXY)[1].lower().split(","):
+        if name.strip() and host.endswith(name.strip()):
+            return True
+        try:
+            if ipaddress.ip_address(host) in ipaddress.ip_network(name.strip(), strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
 
 
 def _ip_version(address: str) -> int | None:

@@ -7,9 +7,28 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from serving.client.channel import describe_proxy, to_target
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+_CONNECTION_FAILURES = (
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "its TLS certificate is not trusted{reason}; give the authority that issued it with --tls-ca, or "
+        "Credentials(ca=…)",
+    ),
+    (
+        "Hostname Verification Check failed",
+        "its TLS certificate is not for this name; use a name or address that the certificate has",
+    ),
+    ("WRONG_VERSION_NUMBER", "it does not use TLS; leave out --tls and --tls-ca, or tls and ca of Credentials"),
+    (
+        "Socket closed",
+        "it closed the connection at once: if it uses TLS, give --tls-ca, or Credentials(ca=…); if it requires client "
+        "certificates, --tls-cert and --tls-key too",
+    ),
+)
+"""Parts of gRPC's messages of failed connections, and what they mean."""
 
 
 class ClientError(Exception):
@@ -112,9 +131,21 @@ def to_client_error(error: Any, address: str) -> ClientError:
                 break
     code, details = error.code(), error.details() or ""
     if code == grpc.StatusCode.UNAVAILABLE:
-        # gRPC lists all layers that the error passed through; the last one is the cause
-        return ClientError(code, "", f"no pawserve answers at {address} ({details.rpartition(': ')[2]})")
+        return ClientError(code, "", f"no pawserve answers at {address}{_describe_failure(details, address)}")
     return ClientError(code, "", f"{code.name}: {details}")
+
+
+def _describe_failure(details: str, address: str) -> str:
+    """Why no connection was made, and through which proxy."""
+    proxy = describe_proxy(to_target(address))
+    through = f" through the proxy {proxy}; name the server in no_proxy to connect directly" if proxy else ""
+    for part, meaning in _CONNECTION_FAILURES:
+        if part in details:
+            # "…CERTIFICATE_VERIFY_FAILED: certificate has expired: OK"
+            reason = details.partition(f"{part}: ")[2].removesuffix(": OK")
+            return f"{through}: {meaning.format(reason=f' ({reason})' if reason else '')}"
+    # gRPC lists all layers that the error passed through; the last one is the cause
+    return f" ({details.rpartition(': ')[2]}){through}"
 
 
 def client_closed() -> ClientError:

@@ -5,6 +5,7 @@ keep a worker and the interpreter busy for many seconds. Real files have some hu
 header parsing takes a tenth of the decoding time, which `plain_size` saves.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from itertools import islice
@@ -14,13 +15,17 @@ MAX_PARTS = 10_000
 # JPEG markers (ITU-T T.81, table B.1)
 _STRAY = -1  # not a marker: a byte between segments
 _FILL = 0xFF
-_STANDALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # without a segment; 0x00 and SOI (0xD8) occur in malformed files only
-_EXIF_OR_XMP, _START_OF_SCAN = 0xE1, 0xDA
+_END_OF_IMAGE, _START_OF_SCAN, _EXIF_OR_XMP = 0xD9, 0xDA, 0xE1
+# Markers without a segment, and those of malformed files whose segment Pillow reads byte by byte: 0x00, SOI (0xD8),
+# EOI before any scan, and the extensions 0xC8 and 0xF0 to 0xFD
+_STANDALONE = {0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)}
 _SEQUENTIAL = {0xC0, 0xC1}  # SOF0, SOF1: Huffman-coded frames, not progressive
 _OTHER_FRAMES = {*range(0xC2, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _NOT_PLAIN = frozenset({_STRAY, 0x00, 0xD8, *_OTHER_FRAMES})
 _NOT_PLAIN_OR_EXIF = _NOT_PLAIN | {_EXIF_OR_XMP}
 _WITHOUT_SEGMENT = frozenset({_STRAY, _FILL, *_STANDALONE})
+_AFTER_SCAN = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+"""A marker that ends the data of a scan: in it 0x00 follows each 0xFF of the data, and 0xD0 to 0xD7 are restarts."""
 
 
 def has_too_many_parts(data: bytes) -> bool:
@@ -55,7 +60,7 @@ def plain_size(data: bytes, *, allow_exif: bool = False) -> tuple[int, int] | No
     components = 0
     rejected = _NOT_PLAIN if allow_exif else _NOT_PLAIN_OR_EXIF
     for marker, body in islice(_jpeg_parts(data), MAX_PARTS):
-        if marker == _START_OF_SCAN:
+        if marker == _START_OF_SCAN:  # the first one
             return size if body < len(data) and data[body] == components else None
         if marker in rejected:
             return None
@@ -70,25 +75,59 @@ def plain_size(data: bytes, *, allow_exif: bool = False) -> tuple[int, int] | No
     return None
 
 
+def count_scans(data: bytes) -> int:
+    """Scans of a JPEG, each of which a decoder adds to all pixels; those of MAX_PARTS parts at most.
+
+    Markers inside segments, such as those of a thumbnail, and behind the end of the image are not counted: a phone
+    appends a video or further images there.
+    """
+    return sum(marker == _START_OF_SCAN for marker, _ in islice(_jpeg_parts(data), MAX_PARTS))
+
+
 def _jpeg_parts(data: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and position of the body of each part up to the first scan; stray and fill bytes are parts too."""
+    """Marker and position of the body of each part, up to the end of the image.
+
+    Up to the first scan, where Pillow reads, stray and fill bytes are parts too, and so is an end of the image.
+    """
     at = 2
+    scanned = False
     while at + 4 <= len(data):
         marker = data[at + 1] if data[at] == 0xFF else _STRAY
-        yield marker, at + 4
-        if marker == _START_OF_SCAN:
+        if scanned and marker == _END_OF_IMAGE:
             return
+        yield marker, at + 4
         if marker in _WITHOUT_SEGMENT:
             at += 2 if marker in _STANDALONE else 1
         else:
             at += 2 + max(2, data[at + 2] << 8 | data[at + 3])
+        scanned = scanned or marker == _START_OF_SCAN
+        if scanned:
+            found = _AFTER_SCAN.search(data, at)
+            if found is None:
+                return
+            at = found.start()
+
+
+def png_significant_bits(data: bytes) -> int | None:
+    """The most significant bits of a channel that a PNG declares (sBIT); None without, and for other files."""
+    if data[:4] != b"\x89PNG":
+        return None
+    for at in islice(_png_chunks(data), MAX_PARTS):
+        kind = data[at + 4 : at + 8]
+        if kind == b"sBIT":
+            return max(data[at + 8 : at + 8 + min(int.from_bytes(data[at : at + 4]), 4)], default=None)
+        if kind == b"IDAT":
+            return None
+    return None
 
 
 def _png_chunks(data: bytes) -> Iterator[int]:
-    """Positions of the chunks, including those after the pixels."""
+    """Positions of the chunks up to IEND, including those after the pixels."""
     at = 8
     while at + 8 <= len(data):
         yield at
+        if data[at + 4 : at + 8] == b"IEND":
+            return
         at += 12 + int.from_bytes(data[at : at + 4])
 
 
@@ -130,6 +169,7 @@ def tiling(data: bytes) -> tuple[int, int]:
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
     offset_format, count_format, entry_size = ("Q", "Q", 20) if big else ("I", "H", 12)
     (at,) = struct.unpack_from(order + offset_format, data, 8 if big else 4)
+    at = min(at, len(data))  # `struct` takes no offset of 64 bits
     (count,) = struct.unpack_from(order + count_format, data, at)
     at += struct.calcsize(count_format)
     largest = {_TILE_WIDTH: 0, _TILE_LENGTH: 0}

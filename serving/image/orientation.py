@@ -13,6 +13,8 @@ from PIL import Image
 EXIF_ORIENTATION = 0x0112
 BAND_PIXELS = 2**20
 _SIXTEEN_BIT = "I;16"
+_TWELVE = 12
+_BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281  # TIFF 6.0
 _OPAQUE = ("RGB", "L", "1", "P", "CMYK", "YCbCr")
 _TRANSPARENT = ("RGBA", "RGBa", "LA", "La", "PA")
 
@@ -22,11 +24,14 @@ def is_supported(mode: str) -> bool:
     return mode in _OPAQUE + _TRANSPARENT or mode.startswith(_SIXTEEN_BIT)
 
 
-def upright_rgb(image: Image.Image, band_pixels: int = BAND_PIXELS) -> NDArray[np.uint8]:
+def upright_rgb(
+    image: Image.Image, *, png_bits: int | None = None, band_pixels: int = BAND_PIXELS
+) -> NDArray[np.uint8]:
     """Decode an opened image to upright RGB.
 
     Args:
         image: as Pillow opened it.
+        png_bits: significant bits that a PNG of 16 bits a channel declares; None if it declares none.
         band_pixels: about how many pixels to convert at a time.
 
     Returns:
@@ -40,8 +45,9 @@ def upright_rgb(image: Image.Image, band_pixels: int = BAND_PIXELS) -> NDArray[n
     rows = max(1, band_pixels // width)
     orientation = orientation_of(image)  # some formats reveal it only after loading
     pixels_HWC, stored_HWC = _empty(height, width, orientation)
+    shift = _shift_to_8_bits(image, rows, png_bits) if image.mode.startswith(_SIXTEEN_BIT) else 0
     for top, band in zip(range(0, height, rows), _bands(image, rows), strict=True):
-        stored_HWC[top : top + rows] = np.asarray(_to_rgb(band))
+        stored_HWC[top : top + rows] = np.asarray(_to_rgb(band, shift))
     return pixels_HWC
 
 
@@ -95,11 +101,34 @@ def _bands(image: Image.Image, rows: int) -> Iterator[Image.Image]:
     return (image.crop((0, top, width, min(top + rows, height))) for top in range(0, height, rows))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _shift_to_8_bits(image: Image.Image, rows: int, png_bits: int | None) -> int:
+    """By how many bits to shift the values of a loaded 16-bit image to the right.
+
+    Cameras and scanners store 10, 12 or 14 bits in files of 16. That counts only where the file says so and no value is
+    larger. A PNG's values should fill 16 bits whatever it declares (the PNG specification, sBIT), which many writers
+    disregard: values that do fill them have lowest bits of 0 or 1 if they are as small as the declared bits allow.
+    """
+    bits = png_bits or 16
+    if tags := getattr(image, "tag_v2", None):
+        if tags.get(_BITS_PER_SAMPLE) == (_TWELVE,):  # Pillow leaves them as they are
+            return _TWELVE - 8
+        # not a number of bits: the largest value that occurs, as some programs write
+        bits = {((1 << bits) - 1,): bits for bits in range(8, 16)}.get(tags.get(_MAX_SAMPLE_VALUE), 16)
+    if not 8 <= bits < 16:
+        return 8
+    highest = lowest_bits = 0
+    for band in _bands(image, rows):
+        values = np.asarray(band)
+        highest = max(highest, int(values.max()))
+        lowest_bits = max(lowest_bits, int((values & ((1 << (16 - bits)) - 1)).max()))
+    fills_16_bits = highest >> bits or (png_bits is not None and lowest_bits <= 1)
+    return 8 if fills_16_bits else bits - 8
+
+
+def _to_rgb(image: Image.Image, shift: int) -> Image.Image:
     mode = image.mode
     if mode.startswith(_SIXTEEN_BIT):
-        high_byte = (np.asarray(image) >> 8).astype(np.uint8)
-        return Image.fromarray(high_byte).convert("RGB")
+        return Image.fromarray((np.asarray(image) >> shift).astype(np.uint8)).convert("RGB")
     if mode in _TRANSPARENT or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

@@ -83,11 +83,11 @@ class ModelRepository:
 
     def mark(self, version: ModelVersion, state: State, reason: str) -> None:
         """Set the state of a version; if it is served, only the reason is set."""
-        if state is State.FAILED:
-            self.failed[version.name] += 1
         old = self._view.statuses.get(version)
         new = replace(old, reason=reason) if old and old.model else VersionStatus(version, state, reason)
         if new != old:
+            if state is State.FAILED:
+                self.failed[version.name] += 1
             self._change({version: new})
 
     def forget(self, version: ModelVersion, state: State) -> None:

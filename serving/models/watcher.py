@@ -1,18 +1,32 @@
 """Replacement of model versions while the server serves, as the model folder changes.
 
-A new version is verified and loaded, and then replaces the old one. A version that fails to load is reported with the
-reason, and the old one stays; it is tried again when its files change, as they do until a copy is complete. If the
-folder of a served version is removed, the newest version of the same name that is there replaces it; if there is none,
-it stays in service, so that a file system that fails takes no model away.
+The repository serves what a server that is started on the same folder would serve. Where that one would not start, the
+versions that are served stay:
+
+- A new version is verified and loaded, and then replaces the old one. One that fails to load is reported with the
+  reason, and the old one stays. It is tried again when its files change, as they do until a copy is complete, and after
+  pauses that grow, since the reason may be outside its files.
+- If the folder of a served version is removed, the newest version of the same name that is there replaces it. A name
+  without versions is no longer served. If the folder holds no version of any name, all stay in service, so that a file
+  system that fails takes no model away.
 """
 
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from serving.bundle.folder import Fingerprint, fingerprint, list_names, list_versions, open_version
+from serving.bundle.folder import (
+    Fingerprint,
+    describe_unserved,
+    fingerprint,
+    list_names,
+    list_versions,
+    open_version,
+)
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import ModelVersion, parse_short_name, resource_name
 from serving.models.loader import ServedModel, ServingOptions, load_model
@@ -21,8 +35,20 @@ from serving.statistics.store import StatisticsUnavailable
 from serving.system.logs import RateLimitedLogger
 
 REMOVED = "its folder was removed: it is served from memory until it is unloaded or the server stops"
+FIRST_RETRY_S, MAX_RETRY_S = 10.0, 300.0
+"""How long after a failure a version is tried again, if its files do not change; the pause doubles each time."""
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """The last attempt to load a version."""
+
+    found: Fingerprint
+    reason: str
+    pause_s: float
+    retry_at: float
 
 
 class ModelWatcher:
@@ -36,6 +62,7 @@ class ModelWatcher:
         options: ServingOptions,
         register: Callable[[Manifest], None],
         keep: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin with the versions that the repository serves.
 
@@ -45,6 +72,7 @@ class ModelWatcher:
                 Raises ValueError if they differ from those that are registered, StatisticsUnavailable if they cannot
                 be written.
             keep: number of newest versions of a name to serve if no version is named.
+            clock: returns seconds.
         """
         self._repository = repository
         self._folder = folder
@@ -55,15 +83,19 @@ class ModelWatcher:
         self._options = options
         self._register = register
         self._keep = keep
-        self._seen: dict[ModelVersion, Fingerprint] = {
+        self._clock = clock
+        self._loaded: dict[ModelVersion, Fingerprint] = {
             key: fingerprint(folder / str(key)) for key in map(_key, repository.models)
         }
+        self._failures: dict[ModelVersion, _Failure] = {}
+        self._unserved: set[str] = set()
+        """What was last reported of the folder's entries."""
         self._busy = asyncio.Lock()
         self._requested = asyncio.Event()
-        self._statistics_log = RateLimitedLogger(logger, logging.ERROR)
+        self._log = RateLimitedLogger(logger, logging.WARNING)
 
     def request_scan(self) -> None:
-        """Make `watch` scan the folder now."""
+        """Make `watch` scan the folder now, and try versions again that failed to load."""
         self._requested.set()
 
     async def watch(self, poll_s: float) -> None:
@@ -72,56 +104,69 @@ class ModelWatcher:
         Args:
             poll_s: seconds between two scans; 0 for scans on request only.
         """
+        await self._report_unserved()
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._requested.wait(), poll_s or None)
+            retry = self._requested.is_set()
             self._requested.clear()
             try:
-                await self.scan()
+                await self.scan(retry=retry)
             except OSError as error:
-                logger.warning(
-                    "%s cannot be read (%s): the loaded models stay in service", self._folder, error.strerror
-                )
-            except Exception:
-                logger.exception("the model folder could not be scanned")
+                self._log_unreadable(self._folder, error)
+            except Exception as error:
+                self._log.log(f"{self._folder} could not be scanned: {error!r}")
+                logger.debug("the scan failed", exc_info=True)
 
-    async def scan(self) -> None:
+    async def scan(self, *, retry: bool = False) -> None:
         """Scan the folder once, and load what is new.
+
+        Args:
+            retry: try versions again that failed to load, without a pause.
 
         Raises:
             OSError: if the folder cannot be read.
         """
         async with self._busy:
-            names = set(await asyncio.to_thread(list_names, self._folder)) if self._all else set()
+            names = set(self._floating)
+            if self._all:
+                names |= set(await asyncio.to_thread(list_names, self._folder))
+                names |= {status.version.name for status in self._repository.statuses}
             for key in sorted(self._pinned):
                 if key.name not in self._unloaded:
-                    await self._update(key)
-            for name in sorted((names | self._floating) - self._unloaded):
-                await self._renew(name)
+                    await self._update(key, retry=retry)
+            empty = [name for name in sorted(names - self._unloaded) if not await self._renew(name, retry=retry)]
+            if self._all and len(empty) < len(names):
+                for name in empty:
+                    self._repository.retire(self._newest_served(name), "its folder was removed")
+            await self._report_unserved()
+            self._loaded = {key: found for key, found in self._loaded.items() if self._served(key)}
 
     async def load(self, name: str) -> None:
         """Serve "NAME" in its newest version, or "NAME/VERSION", if it is not served yet; its folder is then watched.
+
+        If the task is cancelled, the version is loaded nevertheless.
 
         Raises:
             ModelNotFound: if the folder has no such model.
             BundleError: if that version fails to load.
             ValueError: if `name` is neither.
         """
-        name, number = parse_short_name(name)
+        await asyncio.shield(asyncio.create_task(self._load(*parse_short_name(name))))
+
+    async def _load(self, name: str, number: int | None) -> None:
         async with self._busy:
             versions = await asyncio.to_thread(list_versions, self._folder / name)
             if not versions or (number and number not in versions):
                 raise ModelNotFound(f"{self._folder} holds no {f'version {number}' if number else 'version'} of {name}")
             key = ModelVersion(name, number or versions[-1])
-            if self._served(key) is None:
-                self._seen.pop(key, None)  # a version that failed to load is tried again
             self._unloaded.discard(name)
             if number:
                 self._pinned.add(key)
-                await self._update(key)
+                await self._update(key, retry=True)
             else:
                 self._floating.add(name)
-                await self._renew(name)
+                await self._renew(name, retry=True)
             for status in self._repository.statuses:
                 if status.version == key and status.state is State.FAILED:
                     raise BundleError(status.reason)
@@ -142,16 +187,18 @@ class ModelWatcher:
             self._repository.find(name, None)
             keys = [key for key in map(_key, self._repository.models) if key.name == name]
             self._unloaded.add(name)
-            for key in keys:
-                self._seen.pop(key, None)
             self._repository.retire(keys, "unloaded")
             logger.info("%s was unloaded", resource_name(name))
 
-    async def _renew(self, name: str) -> None:
-        """Serve the newest versions of one name that load."""
-        versions = await asyncio.to_thread(list_versions, self._folder / name)
-        for key in [key for key in self._seen if key.name == name and key.version not in versions]:
-            self._repository.forget(key, State.FAILED)
+    async def _renew(self, name: str, *, retry: bool = False) -> bool:
+        """Serve the newest versions of one name that load; return whether there are versions, or may be."""
+        try:
+            versions = await asyncio.to_thread(list_versions, self._folder / name)
+        except OSError as error:
+            self._log_unreadable(self._folder / name, error)
+            return True
+        for key in [key for key in self._failures if key.name == name and key.version not in versions]:
+            self._forget_failure(key)
         good: list[ModelVersion] = []
         # an older version replaces one that was removed, never one that failed to load
         candidates = versions if self._newest_served(name) else versions[-self._keep :]
@@ -161,61 +208,93 @@ class ModelWatcher:
             others = [key for key in self._newest_served(name) if key not in good]
             others.sort(key=lambda key: key.version not in versions)  # removed ones are replaced first
             key = ModelVersion(name, number)
-            if await self._update(key, instead_of=others[self._keep - 1 - len(good) :]):
+            if await self._update(key, instead_of=others[self._keep - 1 - len(good) :], retry=retry):
                 good.append(key)
         surplus = [key for key in self._newest_served(name) if key not in good]
         if good:
             self._repository.retire(surplus, f"replaced by version {good[0].version}")
-        for key in surplus:
-            if good:
-                self._seen.pop(key, None)
-            else:
+        else:
+            for key in surplus:
                 self._repository.mark(key, State.READY, REMOVED)
+        return bool(versions)
 
     def _newest_served(self, name: str) -> list[ModelVersion]:
         """The versions of a name that are served because they are the newest, the newest first."""
         keys = [key for key in map(_key, self._repository.models) if key.name == name and key not in self._pinned]
         return keys[::-1]
 
-    async def _update(self, key: ModelVersion, instead_of: Sequence[ModelVersion] = ()) -> bool:
-        """Load a version, if its files have changed, and serve it `instead_of` others; return whether it is served."""
+    async def _update(self, key: ModelVersion, instead_of: Sequence[ModelVersion] = (), *, retry: bool = False) -> bool:
+        """Load a version, if that is due, and serve it `instead_of` others; return whether it is served.
+
+        A version that failed to load is due if its files have changed, its pause is over, or with `retry`.
+        """
         folder = self._folder / str(key)
         found = await asyncio.to_thread(fingerprint, folder)
         served = self._served(key)
         if not found:
+            self._forget_failure(key)
             if served:
                 self._repository.mark(key, State.READY, REMOVED)
             return served is not None
-        if self._seen.get(key) == found:
+        if served and self._loaded.get(key) == found:
+            self._forget_failure(key)
+            self._repository.mark(key, State.READY, "")
+            return True
+        failure = self._failures.get(key)
+        if failure and failure.found != found:
+            failure = None
+        if failure and not retry and self._clock() < failure.retry_at:
             return served is not None
-        self._seen[key] = found
+        if not served and (retry or not failure):
+            self._repository.mark(key, State.LOADING, "")
         previous = served or next(
             iter(model for model in self._repository.models if model.manifest.name == key.name), None
         )
         model = None
         try:
             bundle = await asyncio.to_thread(open_version, self._folder, key)
-            if served and bundle.manifest == served.manifest:
-                self._repository.mark(key, State.READY, "")
-                return True
-            if not served:
-                self._repository.mark(key, State.LOADING, "")
-            model = await asyncio.to_thread(load_model, bundle, self._options, previous=previous)
-            await asyncio.to_thread(self._register, bundle.manifest)
+            if not (served and bundle.manifest == served.manifest):
+                model = await asyncio.to_thread(load_model, bundle, self._options, previous=previous)
+                await asyncio.to_thread(self._register, bundle.manifest)
         except Exception as error:
             if model is not None:
                 await asyncio.to_thread(model.close)
-            if isinstance(error, StatisticsUnavailable):
-                del self._seen[key]  # the version may be good: it is tried again by the next scan
-                self._statistics_log.log(f"{key.resource} is not served yet: {error}")
-            else:
-                if not isinstance(error, ValueError):
-                    logger.exception("unexpected error while %s was loaded", folder)
-                logger.error("%s failed to load: %s", key.resource, error)
-            self._repository.mark(key, State.FAILED, str(error))
+            self._fail(key, found, error, failure)
             return served is not None
-        self._repository.add(model, instead_of)
+        self._failures.pop(key, None)
+        self._loaded[key] = found
+        if model:
+            self._repository.add(model, instead_of)
+        else:
+            self._repository.mark(key, State.READY, "")
         return True
+
+    def _fail(self, key: ModelVersion, found: Fingerprint, error: Exception, last: _Failure | None) -> None:
+        """Report that a version failed to load; `last` is the previous failure with the same files."""
+        reason = str(error) or type(error).__name__
+        pause_s = min(2 * last.pause_s, MAX_RETRY_S) if last else FIRST_RETRY_S
+        self._failures[key] = _Failure(found, reason, pause_s, self._clock() + pause_s)
+        if last is None or reason != last.reason:
+            if not isinstance(error, ValueError | StatisticsUnavailable):
+                logger.error("unexpected error while %s was loaded", key.resource, exc_info=error)
+            logger.error("%s failed to load: %s", key.resource, reason)
+        self._repository.mark(key, State.FAILED, reason)
+
+    def _forget_failure(self, key: ModelVersion) -> None:
+        if self._failures.pop(key, None):
+            self._repository.forget(key, State.FAILED)
+
+    async def _report_unserved(self) -> None:
+        """Log entries of the folder that are never served, each once."""
+        names = None if self._all else self._floating
+        with contextlib.suppress(OSError):
+            unserved = set(await asyncio.to_thread(describe_unserved, self._folder, names))
+            for each in sorted(unserved - self._unserved):
+                logger.warning("%s", each)
+            self._unserved = unserved
+
+    def _log_unreadable(self, path: Path, error: OSError) -> None:
+        self._log.log(f"{path} cannot be read ({error.strerror}): the loaded models stay in service")
 
     def _served(self, key: ModelVersion) -> ServedModel | None:
         try:

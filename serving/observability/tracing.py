@@ -8,6 +8,8 @@ such as OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES and OTEL_EXPORTER_OTLP_HEA
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -19,6 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from serving.batching.requests import RowSlice
 from serving.context import Call
+from serving.system.network import is_local
 
 SERVER_ERRORS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 """Status codes that make a server span an error: OpenTelemetry's semantic conventions for gRPC."""
@@ -35,7 +38,10 @@ class Tracing:
     def __init__(self, endpoint: str) -> None:
         attributes = {} if "OTEL_SERVICE_NAME" in os.environ else {SERVICE_NAME: "pawserve"}
         self._provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint, timeout=EXPORT_TIMEOUT_S)))
+        # a proxy cannot reach a collector on this machine
+        options: Any = (("grpc.enable_http_proxy", 0),) if is_local(urlsplit(endpoint).netloc) else ()
+        exporter = OTLPSpanExporter(endpoint, timeout=EXPORT_TIMEOUT_S, channel_options=options)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("pawserve")
         self._propagator = TraceContextTextMapPropagator()
         self._monotonic_to_unix_ns = time.time_ns() - time.monotonic_ns()

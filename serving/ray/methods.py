@@ -4,9 +4,8 @@ So request IDs, roles, invalid messages and error details are handled as in the 
 """
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import grpc
@@ -14,10 +13,6 @@ import grpc
 from serving.rpc.handlers import behaviour_of
 
 Metadata = Sequence[tuple[str, str | bytes]]
-
-
-class StatusSet(Exception):
-    """Ends a call with the status that was set on its context."""
 
 
 class NoMessage:
@@ -58,14 +53,6 @@ class CallContext:
         """Set the trailing metadata, to which Ray adds its own request ID."""
         self._trailing = tuple(metadata)
         self._ray.set_trailing_metadata(list(metadata))
-
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> None:
-        """End the call with a status, by raising StatusSet."""
-        self._ray.set_code(code)
-        self._ray.set_details(details)
-        if trailing_metadata:
-            self.set_trailing_metadata(trailing_metadata)
-        raise StatusSet
 
 
 class StreamContext(CallContext):
@@ -111,7 +98,7 @@ class Methods:
         add(self)
         find: Callable[[Details], Awaitable[Any]] = self._find_handler
         for interceptor in reversed(interceptors):
-            find = _behind(find, interceptor)
+            find = partial(interceptor.intercept_service, find)
         self._find = find
 
     def add_generic_rpc_handlers(self, handlers: Sequence[object]) -> None:
@@ -123,22 +110,18 @@ class Methods:
 
     async def answer(self, method: str, request: bytes, ray_context: Any) -> Any:
         """The response to a call of one request; NoMessage if the call failed."""
-        context = CallContext(ray_context)
-        with suppress(StatusSet):
-            behaviour = behaviour_of(await self._find(Details(method, context.invocation_metadata())))
-            response = await behaviour(request, context)
-            return NoMessage() if response is None else response
-        return NoMessage()
+        handler = await self._find(Details(method, ray_context.invocation_metadata()))
+        response = await behaviour_of(handler)(request, CallContext(ray_context))
+        return NoMessage() if response is None else response
 
     async def answers(
         self, method: str, requests: bytes | AsyncIterator[bytes], ray_context: Any
     ) -> AsyncIterator[Any]:
         """The responses of a streaming call, as they come."""
-        details = Details(method, tuple(ray_context.invocation_metadata()))
-        handler = await self._find(details)
+        handler = await self._find(Details(method, ray_context.invocation_metadata()))
         single, several = (requests, None) if isinstance(requests, bytes) else (None, requests)
         context = StreamContext(ray_context, several, handler.request_deserializer)
-        running = asyncio.create_task(_run(behaviour_of(handler), single, context))
+        running = asyncio.ensure_future(behaviour_of(handler)(single, context))
         try:
             while not running.done() or not context.responses.empty():
                 response = asyncio.create_task(context.responses.get())
@@ -154,23 +137,3 @@ class Methods:
 
     async def _find_handler(self, details: Details) -> Any:
         return self._handlers[details.method]
-
-
-async def _run(behaviour: Callable[..., Any], request: Any, context: StreamContext) -> None:
-    """Run a method that writes its responses to the context."""
-    with suppress(StatusSet):
-        if inspect.isasyncgenfunction(behaviour):
-            async with aclosing(behaviour(request, context)) as responses:
-                async for response in responses:
-                    await context.write(response)
-        else:
-            await behaviour(request, context)
-
-
-def _behind(
-    find: Callable[[Details], Awaitable[Any]], interceptor: grpc.aio.ServerInterceptor
-) -> Callable[[Details], Awaitable[Any]]:
-    async def intercepted(details: Details) -> Any:
-        return await interceptor.intercept_service(find, details)
-
-    return intercepted

@@ -21,6 +21,7 @@ from serving.bundle.model_version import ModelVersion, parse_resource, parse_sho
 from serving.models.repository import ModelNotFound, ModelRepository, State
 from serving.models.watcher import ModelWatcher
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.rpc.handlers import Behaviour, wrap_handler
 
 logger = logging.getLogger(__name__)
 
@@ -107,24 +108,18 @@ class LoadNamedVersions(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         """The handler, which loads the version first."""
         handler = await continuation(details)
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(
-                partial(self._call, handler.unary_unary), handler.request_deserializer, handler.response_serializer
-            )
-        if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(
-                partial(self._call_stream, handler.stream_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return handler
+        wrap = self._load_before_each if handler.request_streaming else self._load_before
+        return wrap_handler(handler, wrap, handler.request_deserializer)
 
-    async def _call(self, behaviour: Callable[..., Awaitable[Any]], request: Any, context: Any) -> Any:
-        await self._load_named(request)
-        return await behaviour(request, context)
+    def _load_before(self, behaviour: Behaviour) -> Behaviour:
+        async def call(request: Any, context: Any) -> Any:
+            await self._load_named(request)
+            return await behaviour(request, context)
 
-    async def _call_stream(self, behaviour: Callable[..., Awaitable[Any]], requests: Any, context: Any) -> Any:
-        return await behaviour(requests, _ReadContext(context, self._load_named))
+        return call
+
+    def _load_before_each(self, behaviour: Behaviour) -> Behaviour:
+        return lambda requests, context: behaviour(requests, _ReadContext(context, self._load_named))
 
     async def _load_named(self, request: Any) -> None:
         if isinstance(request, pb.ClassifyRequest | pb.ClassifyStreamRequest):

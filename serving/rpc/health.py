@@ -54,11 +54,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         not_serving: int = HealthCheckResponse.NOT_SERVING
         return not_serving if service in self._models else None
 
-    async def Check(self, request: HealthCheckRequest, context: grpc.aio.ServicerContext) -> HealthCheckResponse:
+    async def Check(self, request: HealthCheckRequest, context: grpc.aio.ServicerContext) -> HealthCheckResponse | None:
         """The current status; NOT_FOUND for an unknown service."""
         status = self._status_of(request.service)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:100]!r}")
+            context.set_code(grpc.StatusCode.NOT_FOUND)
+            context.set_details(f"there is no service {request.service[:100]!r}")
+            return None
         return HealthCheckResponse(status=status)
 
     async def Watch(

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import Literal
 
+from serving.system.output import is_utf8
+
 LogFormat = Literal["text", "json"]
 LEVELS = ("debug", "info", "warning", "error")
 REQUEST_ID = "request_id"
@@ -32,7 +34,7 @@ class JsonFormatter(logging.Formatter):
         line |= getattr(record, FIELDS, {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line, ensure_ascii=not is_utf8(sys.stderr))
 
 
 class TextFormatter(logging.Formatter):

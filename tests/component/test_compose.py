@@ -1,4 +1,4 @@
-"""compose.yaml: valid, and in agreement with the server's options, the scraped address and the dashboard's place."""
+"""compose.yaml is valid and agrees with the server's options, the scraped address and the dashboard's path."""
 
 import argparse
 import json
@@ -33,11 +33,11 @@ def compose() -> dict[str, Any]:
 
 
 def mounts(service: dict[str, Any]) -> dict[str, str]:
-    """Place in the container -> source."""
+    """Path in the container -> source."""
     return {each.split(":")[1]: each.split(":")[0] for each in service["volumes"]}
 
 
-def test_it_is_valid_by_the_compose_specification() -> None:
+def test_compose_yaml_follows_the_compose_specification() -> None:
     tool = Path(sys.executable).with_name("check-jsonschema")
     finished = subprocess.run(
         [tool, "--builtin-schema", "vendor.compose-spec", ROOT / "compose.yaml"],
@@ -49,7 +49,7 @@ def test_it_is_valid_by_the_compose_specification() -> None:
     assert finished.returncode == 0, finished.stdout
 
 
-def test_the_server_s_command_and_health_check_are_what_the_server_takes(compose: dict[str, Any]) -> None:
+def test_the_command_and_the_health_check_parse(compose: dict[str, Any]) -> None:
     server = compose["services"]["server"]
     serve = parse(server["command"])
     assert (serve.listen, serve.metrics) == ("0.0.0.0:50051", "0.0.0.0:9464")
@@ -63,7 +63,7 @@ def test_the_server_s_command_and_health_check_are_what_the_server_takes(compose
     assert serve.grace < float(server["stop_grace_period"].rstrip("s"))
 
 
-def test_the_image_is_a_target_of_the_dockerfile_with_the_same_ports_and_places(compose: dict[str, Any]) -> None:
+def test_the_image_is_a_target_of_the_dockerfile_with_the_same_ports_and_paths(compose: dict[str, Any]) -> None:
     server = compose["services"]["server"]
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     target = re.search(rf"^FROM \S+ AS {server['build']['target']}$(.*?)(?=^FROM|\Z)", dockerfile, re.M | re.S)
@@ -83,7 +83,7 @@ def test_every_image_command_of_the_dockerfile_parses() -> None:
         assert parse(check[3:]).server == "127.0.0.1:50051"
 
 
-def test_only_this_machine_reaches_what_is_published(compose: dict[str, Any]) -> None:
+def test_published_ports_are_reachable_from_this_machine_only(compose: dict[str, Any]) -> None:
     published = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert len(published) == 3
     assert all(port.startswith("127.0.0.1:") for port in published)
@@ -99,7 +99,7 @@ def test_each_service_has_a_health_check_and_waits_for_those_it_needs(compose: d
             assert how == {"condition": "service_healthy"}
 
 
-def test_secrets_are_files_and_no_environment_holds_one(compose: dict[str, Any]) -> None:
+def test_secrets_are_files_and_not_environment_variables(compose: dict[str, Any]) -> None:
     declared = compose["secrets"]
     assert all(secret["file"].startswith("./secrets/") for secret in declared.values())
     used = set()
@@ -143,7 +143,7 @@ def test_grafana_finds_prometheus_and_the_dashboard(compose: dict[str, Any]) -> 
     assert [each["type"] for each in dashboard["templating"]["list"]][0] == "datasource"
 
 
-def test_the_commands_of_the_docs_make_the_secrets_that_it_reads(
+def test_the_commands_of_the_docs_create_the_secrets(
     compose: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (ROOT / "docs" / "containers.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the Dockerfile says of a base that it cannot use; make container-check builds on one that it can."""
+"""The Dockerfile rejects base images with an unsupported Python; make container-check builds on a supported one."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ CHECK = re.compile(r'RUN python3 -c "(import sys; [^"]+)"')
 
 
 @pytest.mark.parametrize(("version", "said"), [("3.11.2", ""), ("3.12.1", "_IMAGE has Python 3.12.1; ")])
-def test_bases_with_another_python_are_refused_before_pip_speaks_of_tampering(version: str, said: str) -> None:
+def test_base_images_with_another_python_are_rejected_before_pip_runs(version: str, said: str) -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     bases = re.findall(r"^FROM \$\{(\w+)\} AS (?:wheels|gpu-runtime)$", dockerfile, re.MULTILINE)
     checks = CHECK.findall(dockerfile.replace("\\\n", ""))

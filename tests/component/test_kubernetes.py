@@ -1,4 +1,4 @@
-"""The manifests of deploy/kubernetes, against Kubernetes's own schemas and against what the server really is."""
+"""The manifests of deploy/kubernetes follow Kubernetes's schemas and agree with the server."""
 
 import argparse
 import os
@@ -31,7 +31,7 @@ VERSIONS = ("1.31", "1.37")
 
 @pytest.fixture(scope="module", params=["cpu", "gpu"])
 def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
-    """All that is applied for servers of one kind."""
+    """All manifests of one overlay."""
     engines = build(KUBERNETES / "engines") if request.param == "gpu" else []
     return [
         *build(KUBERNETES / "namespace"),
@@ -55,7 +55,7 @@ def server(manifests: list[Manifest]) -> Manifest:
 
 
 def settings_of(manifests: list[Manifest]) -> Settings:
-    """What the server makes of the deployment's arguments."""
+    """The settings that the server parses from the deployment's arguments."""
     command, *flags = server(manifests)["args"]
     assert command == "serve"
     parser = argparse.ArgumentParser()
@@ -69,7 +69,7 @@ def test_every_manifest_follows_the_published_schemas(manifests: list[Manifest])
             kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_the_server_takes_the_arguments_and_listens_where_the_ports_say(manifests: list[Manifest]) -> None:
+def test_the_server_accepts_the_arguments_and_listens_on_the_ports_of_the_manifests(manifests: list[Manifest]) -> None:
     settings = settings_of(manifests)
     ports = {port["name"]: port["containerPort"] for port in server(manifests)["ports"]}
     assert settings.listen == f"0.0.0.0:{ports['grpc']}"
@@ -82,14 +82,14 @@ def test_the_server_takes_the_arguments_and_listens_where_the_ports_say(manifest
     assert allowed == list(ports)
 
 
-def test_a_stop_has_time_to_answer_what_is_in_flight(manifests: list[Manifest]) -> None:
+def test_pods_have_time_to_finish_requests_in_flight(manifests: list[Manifest]) -> None:
     settings = settings_of(manifests)
     waits = server(manifests)["lifecycle"]["preStop"]["sleep"]["seconds"] + settings.grace_s
     pod = one(manifests, "Deployment")["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] > waits
 
 
-def test_what_is_written_is_mounted_writable_and_the_rest_is_not(manifests: list[Manifest]) -> None:
+def test_only_folders_that_the_server_writes_are_mounted_writable(manifests: list[Manifest]) -> None:
     settings = settings_of(manifests)
     mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in server(manifests)["volumeMounts"]}
     assert mounts[str(settings.models)]
@@ -101,7 +101,7 @@ def test_what_is_written_is_mounted_writable_and_the_rest_is_not(manifests: list
         assert {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]} == volumes
 
 
-def test_pods_are_as_the_restricted_standard_wants_them(manifests: list[Manifest]) -> None:
+def test_pods_follow_the_restricted_security_standard(manifests: list[Manifest]) -> None:
     for pod in pods(manifests):
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -125,7 +125,7 @@ def test_pods_run_as_the_user_of_the_image(manifests: list[Manifest]) -> None:
         assert users == {(str(context["runAsUser"]), str(context["runAsGroup"]))}
 
 
-def test_selectors_find_the_pods(manifests: list[Manifest]) -> None:
+def test_selectors_match_the_pods(manifests: list[Manifest]) -> None:
     labels = one(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
     selectors = [
         one(manifests, "Deployment")["spec"]["selector"]["matchLabels"],
@@ -138,13 +138,13 @@ def test_selectors_find_the_pods(manifests: list[Manifest]) -> None:
     assert "replicas" not in one(manifests, "Deployment")["spec"]  # or each apply would undo the autoscaler's work
 
 
-def test_a_rollout_takes_no_pod_away_before_a_new_one_is_ready(manifests: list[Manifest]) -> None:
+def test_a_rollout_keeps_each_pod_until_a_new_one_is_ready(manifests: list[Manifest]) -> None:
     strategy = one(manifests, "Deployment")["spec"]["strategy"]
     assert strategy["type"] == "RollingUpdate"
     assert strategy["rollingUpdate"]["maxUnavailable"] == 0
 
 
-def test_only_the_gpu_overlay_asks_for_gpus() -> None:
+def test_only_the_gpu_overlay_requests_gpus() -> None:
     limits = {
         name: [each["resources"]["limits"] for pod in pods(build(KUBERNETES / name)) for each in pod["containers"]]
         for name in ("cpu", "gpu")
@@ -153,7 +153,7 @@ def test_only_the_gpu_overlay_asks_for_gpus() -> None:
     assert [each["nvidia.com/gpu"] for each in limits["gpu"]] == ["1"]
 
 
-def test_the_job_builds_engines_of_the_same_models_where_the_servers_look_for_them(tmp_path: Path) -> None:
+def test_the_job_builds_engines_of_the_same_models_in_the_folder_of_the_servers(tmp_path: Path) -> None:
     deployed, jobs = build(KUBERNETES / "gpu"), build(KUBERNETES / "engines")
     template = one(jobs, "Job", "pawserve-engines")["spec"]["template"]
     [builder] = template["spec"]["containers"]
@@ -177,7 +177,7 @@ def test_the_job_builds_engines_of_the_same_models_where_the_servers_look_for_th
     }
 
 
-def test_the_autoscalers_metric_comes_from_one_that_the_server_has(manifests: list[Manifest]) -> None:
+def test_the_autoscaler_s_metric_is_derived_from_a_metric_of_the_server(manifests: list[Manifest]) -> None:
     wanted = one(manifests, "HorizontalPodAutoscaler")["spec"]["metrics"][0]["pods"]["metric"]["name"]
     [rule] = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
     assert rule["name"]["as"] == wanted
@@ -186,7 +186,7 @@ def test_the_autoscalers_metric_comes_from_one_that_the_server_has(manifests: li
     assert series.removesuffix("_sum") in {metric.name for metric in Metrics().registry.collect()}
 
 
-def test_the_operators_monitor_finds_the_port_of_the_pods(manifests: list[Manifest]) -> None:
+def test_the_operator_s_monitor_names_the_port_of_the_pods(manifests: list[Manifest]) -> None:
     [monitor] = load(KUBERNETES / "podmonitor.yaml")
     labels = one(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
@@ -195,7 +195,7 @@ def test_the_operators_monitor_finds_the_port_of_the_pods(manifests: list[Manife
     assert endpoint["port"] in {port["name"] for port in server(manifests)["ports"]}
 
 
-def test_a_key_made_as_the_secret_says_signs_tokens(tmp_path: Path) -> None:
+def test_a_key_created_as_the_secret_describes_signs_tokens(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     shutil.copytree(KUBERNETES / "secrets", folder)
     text = (folder / "kustomization.yaml").read_text()
@@ -225,12 +225,12 @@ def probes(manifests: list[Manifest]) -> list[Manifest]:
     return [server(manifests)[name]["grpc"] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
 
 
-def test_probes_ask_at_the_servers_port(manifests: list[Manifest]) -> None:
+def test_probes_use_the_server_s_port(manifests: list[Manifest]) -> None:
     assert {probe["port"] for probe in probes(manifests)} == {server(manifests)["ports"][0]["containerPort"]}
 
 
-def test_probes_are_answered_by_a_server_and_fail_for_one_with_a_bad_bundle(tmp_path: Path) -> None:
-    """What a rollout to a bad bundle meets: the new pod's process ends, so its probes never succeed."""
+def test_probes_succeed_for_a_server_and_fail_for_one_with_a_bad_bundle(tmp_path: Path) -> None:
+    """With a bad bundle the new pod's process ends, so its probes never succeed."""
     write_bundle(tmp_path / "models")
     with (
         running_server(tmp_path / "models", tmp_path / "state") as address,

@@ -1,4 +1,4 @@
-"""What users put on top of deploy/kubernetes: several installations in a namespace, names, images, other namespaces."""
+"""Overlays on deploy/kubernetes: several installations in a namespace, names, images, other namespaces."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ Labels = dict[str, str]
 
 @pytest.fixture(scope="module")
 def above(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a copy of deploy/kubernetes, with secrets in it, where overlays can be written beside it."""
+    """A folder that holds a copy of deploy/kubernetes with secrets; overlays are written beside the copy."""
     folder = tmp_path_factory.mktemp("overlays")
     shutil.copytree(KUBERNETES, folder / "deploy/kubernetes")
     for name in ("token.key", "statistics-url"):
@@ -26,7 +26,7 @@ def above(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def overlay(above: Path, name: str, *resources: str, **fields: Any) -> list[Manifest]:
-    """What a kustomization of one's own makes of these parts."""
+    """The manifests of a kustomization with these parts."""
     folder = above / name
     folder.mkdir()
     paths = [f"../deploy/kubernetes/{each}" for each in resources]
@@ -36,7 +36,7 @@ def overlay(above: Path, name: str, *resources: str, **fields: Any) -> list[Mani
 
 
 def pods(manifests: list[Manifest]) -> Iterator[tuple[Labels, Manifest]]:
-    """Labels and spec of each pod that there will be."""
+    """Labels and spec of each pod."""
     for manifest in manifests:
         if manifest["kind"] in ("Deployment", "Job"):
             template = manifest["spec"]["template"]
@@ -44,7 +44,7 @@ def pods(manifests: list[Manifest]) -> Iterator[tuple[Labels, Manifest]]:
 
 
 def selectors(manifests: list[Manifest]) -> Iterator[tuple[str, Labels]]:
-    """Whatever says by labels which pods it is about."""
+    """All label selectors."""
     for manifest in manifests:
         kind, spec = manifest["kind"], manifest.get("spec", {})
         if kind == "Deployment":
@@ -60,7 +60,7 @@ def selectors(manifests: list[Manifest]) -> Iterator[tuple[str, Labels]]:
 
 
 def assert_apart(installations: dict[str, list[Manifest]]) -> None:
-    """Every selector finds the server's pods of its own installation, and none of another."""
+    """Assert that every selector matches the pods of its own installation and no others."""
     for name, manifests in installations.items():
         kinds = {kind for kind, _ in selectors(manifests)}
         assert {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy", "topologySpreadConstraints"} <= kinds
@@ -101,7 +101,7 @@ def test_installations_in_one_namespace_do_not_select_each_others_pods(above: Pa
     assert not [kind for kind, selector in selectors(twice) if selector.items() <= loader["metadata"]["labels"].items()]
 
 
-def test_names_of_volumes_and_secrets_follow_a_prefix_where_they_are_part_of_it(above: Path) -> None:
+def test_names_of_volumes_and_secrets_get_the_prefix(above: Path) -> None:
     parts = ("namespace", "secrets", "engines", "gpu")
     for manifests in (overlay(above, "whole", *parts, namePrefix="pets-"), overlay(above, "apart", *parts)):
         there = {(each["kind"], each["metadata"]["name"]) for each in manifests}
@@ -115,7 +115,7 @@ def test_names_of_volumes_and_secrets_follow_a_prefix_where_they_are_part_of_it(
         assert ("Deployment", scaled["spec"]["scaleTargetRef"]["name"]) in there
 
 
-def test_another_namespace_holds_all_of_it(above: Path) -> None:
+def test_another_namespace_holds_all_resources(above: Path) -> None:
     for manifest in overlay(above, "elsewhere", "namespace", "secrets", "engines", "gpu"):
         metadata = manifest["metadata"]
         assert (metadata["name"] if manifest["kind"] == "Namespace" else metadata["namespace"]) == "vision"
@@ -130,13 +130,13 @@ def test_images_can_be_pinned_by_digest_and_replicas_by_number(above: Path) -> N
     assert one(manifests, "Deployment")["spec"]["replicas"] == 3
 
 
-def test_a_deleted_installation_takes_no_models_and_no_namespace_along() -> None:
+def test_deleting_an_installation_keeps_the_models_and_the_namespace() -> None:
     for name in ("cpu", "gpu"):
         kinds = {manifest["kind"] for manifest in build(KUBERNETES / name)}
         assert not kinds & {"Namespace", "PersistentVolumeClaim", "Secret", "Job"}
 
 
-def test_the_overlay_of_the_docs_does_what_they_say(above: Path) -> None:
+def test_the_overlay_of_the_docs_works_as_described(above: Path) -> None:
     docs = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
     [text] = [block.split("```")[0] for block in docs.split("```yaml\n")[1:]]
     (above / "pets").mkdir()

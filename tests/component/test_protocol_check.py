@@ -1,4 +1,4 @@
-"""What `make check` says of changes to proto/ that callers would not survive, and of those that they do."""
+"""`make check` rejects changes to proto/ that break clients, and accepts additions."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ CLASSIFIER = "pawserve/v1/classifier.proto"
         (r"string token = (\d+);", r"string token = \1;\n  string colour_of_fur = 99;", ""),
     ],
 )
-def test_changes_that_break_callers_are_refused_and_additions_are_not(
+def test_changes_that_break_clients_are_rejected_and_additions_are_accepted(
     tmp_path: Path, pattern: str, replacement: str, complaint: str
 ) -> None:
     shutil.copytree(ROOT / "proto", tmp_path / "proto")

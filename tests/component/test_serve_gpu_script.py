@@ -1,4 +1,4 @@
-"""How the serving-gpu image starts: engines first, one builder at a time, nothing left by one that was killed."""
+"""The serving-gpu image builds engines first, one builder at a time, and clears what a killed builder left."""
 
 import fcntl
 import os
@@ -37,14 +37,14 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def stand_in(folder: Path, body: str) -> str:
-    """A PYTHONPATH whose `export` is a program of the test's own, in place of the one that needs a GPU."""
+    """A PYTHONPATH with a fake `export` package, because the real one needs a GPU."""
     (folder / "export").mkdir()
     (folder / "export" / "__init__.py").touch()
     (folder / "export" / "__main__.py").write_text(body)
     return f"{folder}:{ROOT}"
 
 
-def test_other_commands_and_other_engines_go_to_the_server_as_they_are(tmp_path: Path) -> None:
+def test_other_commands_and_other_engines_are_passed_to_the_server(tmp_path: Path) -> None:
     code, out, _ = finish(start("health", "--help", PAWSERVE_ENGINES=str(tmp_path / "engines")))
     assert (code, "usage: python -m serving health" in out) == (0, True)
     arguments = ("serve", "--engine", "cpu", "--models", tmp_path, "--state", tmp_path / "state")
@@ -54,7 +54,7 @@ def test_other_commands_and_other_engines_go_to_the_server_as_they_are(tmp_path:
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="a GPU is there")
-def test_a_host_without_a_usable_driver_is_said_before_the_server_starts(tmp_path: Path) -> None:
+def test_a_missing_driver_is_reported_before_the_server_starts(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     engines = tmp_path / "engines"
     code, _, errors = finish(start("serve", "--models", tmp_path / "models", PAWSERVE_ENGINES=str(engines)))
@@ -63,7 +63,7 @@ def test_a_host_without_a_usable_driver_is_said_before_the_server_starts(tmp_pat
     assert [path.name for path in engines.iterdir()] == [".lock"]
 
 
-def test_each_bundle_that_is_served_gets_its_engine_and_then_the_server_takes_over(tmp_path: Path) -> None:
+def test_an_engine_is_built_for_each_served_bundle_before_the_server_starts(tmp_path: Path) -> None:
     for name, version in (("cats", 1), ("cats", 2), ("dogs", 7)):
         write_bundle(tmp_path / "models", name, version)
     path = stand_in(tmp_path, "import sys\nprint(*sys.argv[1:], flush=True)\n")
@@ -87,7 +87,7 @@ def test_engines_are_built_before_servers_need_them(tmp_path: Path) -> None:
     assert (code, errors) == (0, "")
 
 
-def test_a_wrong_option_of_engines_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_option_of_engines_is_rejected(tmp_path: Path) -> None:
     code, _, errors = finish(start("engines", "--modells", tmp_path, PAWSERVE_ENGINES=str(tmp_path / "engines")))
     assert (code, "--modells" in errors) == (2, True)
     assert not (tmp_path / "engines").exists()
@@ -100,7 +100,7 @@ def test_a_failed_build_ends_the_start_with_its_exit_code(tmp_path: Path) -> Non
     assert finish(process)[0] == 3
 
 
-def test_what_a_killed_builder_left_is_cleared_by_the_next_one(tmp_path: Path) -> None:
+def test_the_next_builder_clears_the_files_of_a_killed_one(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     engines = tmp_path / "engines"
     path = stand_in(

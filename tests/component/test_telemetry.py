@@ -1,4 +1,4 @@
-"""Nothing is reported to anybody about what users train and serve."""
+"""No telemetry: nothing about training and serving is reported."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ PROGRAM = "import {package}, onnxruntime; onnxruntime.SessionOptions()"
 
 
 @pytest.mark.parametrize("package", ["serving", "training", "export"])
-def test_onnx_runtime_gives_this_machine_no_number_and_keeps_nothing_to_report(package: str, tmp_path: Path) -> None:
+def test_onnx_runtime_creates_no_device_identifier_and_stores_no_reports(package: str, tmp_path: Path) -> None:
     elsewhere = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     unset = {"ORT_DISABLE_TELEMETRY", "CI", "ORT_RUNNING_UNIT_TESTS"}
     environment = {name: value for name, value in os.environ.items() if name not in unset} | elsewhere

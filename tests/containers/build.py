@@ -57,10 +57,10 @@ def make_context(folder: Path) -> Path:
 
 
 def build(storage: Storage, context: Path, secrets: Path) -> str:
-    """Build the target serving-cpu; returns the image's name.
+    """Build the target serving-cpu; return the image's name.
 
     Args:
-        secrets: folder for what pip needs to know of this host: it is mounted while pip runs, and is in no layer.
+        secrets: a folder for pip's configuration; it is mounted while pip runs and is in no layer.
     """
     (secrets / "pip.conf").write_text(_pip_conf(), encoding="utf-8")
     image = "localhost/pawserve:serving-cpu"
@@ -75,7 +75,7 @@ def build(storage: Storage, context: Path, secrets: Path) -> str:
 
 
 def build_demo(storage: Storage, context: Path, serving_cpu: str) -> str:
-    """Build the Dockerfile's last stage, the demo, on the image that it would build anew; returns the image's name."""
+    """Build the Dockerfile's last stage, the demo, on the image that `build` made; return the image's name."""
     dockerfile = (context / "Dockerfile").read_text(encoding="utf-8")
     last = context / "Dockerfile.demo"
     last.write_text(dockerfile[dockerfile.index("FROM serving-cpu AS serving-cpu-demo") :], encoding="utf-8")
@@ -86,7 +86,7 @@ def build_demo(storage: Storage, context: Path, serving_cpu: str) -> str:
 
 
 def _pip_conf() -> str:
-    """Packages come from where this host's pip takes them, which may be a mirror with a certificate of its own."""
+    """Configure pip as on this host, which may use a mirror with its own certificate."""
     index = subprocess.run(
         [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True, check=False
     ).stdout.strip()

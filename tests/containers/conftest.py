@@ -1,4 +1,4 @@
-"""What container tests share: the tools or a reason to skip, and the built images."""
+"""Fixtures of container tests: the built images. The tests are skipped where the tools are missing."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def work() -> Iterator[Path]:
-    """A folder that every user can reach, unlike pytest's; gigabytes go into it, and go with it."""
+    """A folder that every user can read, unlike pytest's. It takes gigabytes and is removed at the end."""
     if not os.environ.get(ASKED):
         pytest.skip("builds images: make container-check")
     if missing := missing_tools():
@@ -42,7 +42,7 @@ def work() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def storage(work: Path) -> Iterator[Storage]:
-    """Images and containers, among them the base."""
+    """The storage of images and containers; it holds the base image."""
     kept = os.environ.get(KEPT)
     folder = Path(kept) if kept else work / "storage"
     folder.mkdir(exist_ok=True)
@@ -64,12 +64,12 @@ def images(work: Path, storage: Storage) -> Images:
 
 @pytest.fixture(scope="session")
 def base() -> str:
-    """The image that the others were built on."""
+    """The name of the base image."""
     return BASE
 
 
 @pytest.fixture(scope="session")
 def models(work: Path) -> Path:
-    """A folder of one model, that anybody may read."""
+    """A model folder that every user can read."""
     write_bundle(work / "models")
     return work / "models"

@@ -1,4 +1,4 @@
-"""Prometheus's configuration for tests."""
+"""The configuration of Prometheus in tests."""
 
 import shutil
 import urllib.parse
@@ -11,7 +11,7 @@ from tests.support.servers import ObservedServer
 
 
 def write_configuration(path: Path, server: ObservedServer) -> Path:
-    """deploy/prometheus/prometheus.yml, for a server that Docker's name service does not know."""
+    """Write deploy/prometheus/prometheus.yml with a fixed target instead of Docker's name service."""
     configuration = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))
     configuration["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s"}
     [job] = configuration["scrape_configs"]

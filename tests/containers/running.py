@@ -18,7 +18,7 @@ STARTED_S = 60
 
 @dataclass
 class Container:
-    """One that has said that it is ready."""
+    """A container whose server is ready."""
 
     storage: Storage
     name: str
@@ -28,7 +28,7 @@ class Container:
     """From `podman run` to the line that says so."""
 
     def health(self) -> int:
-        """Run the image's HEALTHCHECK in it; returns its exit code: 0 for healthy."""
+        """Run the image's HEALTHCHECK; return its exit code, 0 for healthy."""
         command = [*self.storage.podman_command(), "healthcheck", "run", self.name]
         return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode
 
@@ -37,12 +37,12 @@ class Container:
         self.storage.podman("kill", "--signal", number.name, self.name)
 
     def wait(self, timeout_s: float = 60) -> int:
-        """Its exit code, once it has ended."""
+        """Wait until it has ended; return its exit code."""
         self.process.communicate(timeout=timeout_s)
         return self.process.returncode
 
     def execute(self, *command: object) -> Finished:
-        """Run something in it, as its user."""
+        """Run a command in the container as its user."""
         finished = subprocess.run(
             [*self.storage.podman_command(), "exec", self.name, *map(str, command)],
             capture_output=True,
@@ -57,7 +57,7 @@ class Container:
 def running(
     storage: Storage, image: str, models: Path, *options: object, serve: tuple[object, ...] = ()
 ) -> Iterator[Container]:
-    """A server that is ready, on a free port of the loopback address; it is killed in the end, if it still runs.
+    """Run a server on a free port of the loopback address; yield when it is ready; kill it if it still runs at the end.
 
     Args:
         options: of `podman run`.
@@ -84,13 +84,13 @@ def running(
 
 
 def _kill(storage: Storage, name: str, process: subprocess.Popen[str]) -> None:
-    """Kill a container that a test left."""
+    """Kill a container that is still running."""
     subprocess.run([*storage.podman_command(), "kill", name], capture_output=True, check=False, timeout=60)
     process.communicate(timeout=60)
 
 
 def refused(storage: Storage, image: str, *options: object, serve: tuple[object, ...] = ()) -> Finished:
-    """How a container ends that cannot start."""
+    """Run a container that cannot start, until it has ended."""
     listen = serve or ("serve", "--models", "/models", "--state", "/state", "--listen", "127.0.0.1:0")
     command = storage.run_command(*options, image, *listen)
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=STARTED_S)

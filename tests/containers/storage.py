@@ -18,24 +18,24 @@ DRIVER = "PAWSERVE_CONTAINERS_DRIVER"
 
 @dataclass(frozen=True)
 class Storage:
-    """Images and containers of the tests' own, beside those of the machine."""
+    """A folder of images and containers, apart from the machine's own."""
 
     folder: Path
 
     def buildah(self, *arguments: object) -> str:
-        """Run buildah; returns what it printed. Chroot isolation needs neither namespaces nor a daemon."""
+        """Run buildah; return its output. Chroot isolation needs neither namespaces nor a daemon."""
         return _run(["buildah", *self._where(), *map(str, arguments)])
 
     def podman(self, *arguments: object) -> str:
-        """Run podman; returns what it printed."""
+        """Run podman; return its output."""
         return _run([*self.podman_command(), *map(str, arguments)])
 
     def podman_command(self) -> list[str]:
-        """podman on this storage, before its subcommand."""
+        """The command podman with the options for this storage."""
         return ["podman", *self._where(), "--cgroup-manager", "cgroupfs", "--runtime", "runc"]
 
     def run_command(self, *options: object) -> list[str]:
-        """`podman run`, as strict as an operator may make it: nothing of the image can be written to, no capabilities,
+        """`podman run` with strict options: a read-only image, no capabilities,
         no new privileges. It shares the host's network, so that the tests reach it on the loopback address."""
         strict = ["--network", "host", "--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges"]
         return [*self.podman_command(), "run", "--rm", *self.limits(), *strict, *map(str, options)]
@@ -49,12 +49,12 @@ class Storage:
         return limits
 
     def inspect(self, image: str) -> dict[str, Any]:
-        """What an image says of itself."""
+        """The metadata of an image."""
         [described] = json.loads(self.podman("image", "inspect", image))
         return dict(described)
 
     def remove(self, *, images: bool) -> None:
-        """Remove the containers with their volumes, and the images too if that is asked for."""
+        """Remove the containers with their volumes, and optionally the images."""
         for command in ("rm", "--all", "--force"), ("volume", "rm", "--all", "--force"):
             subprocess.run([*self.podman_command(), *command], capture_output=True, check=False, timeout=120)
         if images:
@@ -66,7 +66,7 @@ class Storage:
 
 
 def missing_tools() -> list[str]:
-    """Those of TOOLS that are not installed."""
+    """The tools that are not installed."""
     return [tool for tool in TOOLS if shutil.which(tool) is None and not Path("/usr/sbin", tool).exists()]
 
 

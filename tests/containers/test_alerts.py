@@ -1,4 +1,4 @@
-"""The alert rules: by promtool, and one of them from a real server through Prometheus to a real Alertmanager."""
+"""The alert rules, tested by promtool; one alert goes from a real server through Prometheus to Alertmanager."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One that holds the rules."""
+    """A folder that holds the rules."""
     for name in ("prometheus", "promtool"):
         if shutil.which(name) is None:
             pytest.skip(f"needs {name}: apt-get install prometheus")
@@ -42,9 +42,7 @@ def alerts() -> set[str]:
     }
 
 
-def test_each_alert_fires_at_what_it_is_for_and_at_nothing_else(
-    folder: Path, measured: list[dict[str, object]]
-) -> None:
+def test_each_alert_fires_for_its_cause_only(folder: Path, measured: list[dict[str, object]]) -> None:
     told = Path(shutil.copy(HERE / "alerts.test.yml", folder))
     tests = yaml.safe_load(told.read_text())["tests"]
     fired = {each["alertname"] for test in tests for each in test["alert_rule_test"] if each.get("exp_alerts")}
@@ -59,7 +57,7 @@ def test_each_alert_fires_at_what_it_is_for_and_at_nothing_else(
     )
 
 
-def test_what_a_server_refuses_reaches_whom_alertmanager_tells(folder: Path) -> None:
+def test_the_alert_on_a_failed_version_reaches_alertmanager_s_receiver(folder: Path) -> None:
     if shutil.which("prometheus-alertmanager") is None:
         pytest.skip("needs Alertmanager: apt-get install prometheus-alertmanager")
     write_bundle(folder / "models")

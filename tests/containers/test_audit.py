@@ -1,4 +1,4 @@
-"""Known vulnerabilities of the packages in the images, as far as somebody can be asked."""
+"""Known vulnerabilities of the packages in the images."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Containers that cannot start say why in one line, and end with 1."""
+"""Containers that cannot start print the reason in one line and end with exit code 1."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ def assert_said(finished: Finished, *words: str) -> None:
         assert word in message[0]
 
 
-def test_no_model(images: Images) -> None:
+def test_a_missing_model(images: Images) -> None:
     assert_said(refused(images.storage, images.cpu), "/models holds no model")
 
 
@@ -52,7 +52,7 @@ def test_a_port_in_use(images: Images, models: Path) -> None:
         assert_said(refused(images.storage, images.cpu, *mounts, serve=(*SERVE, address)), address, "port is taken")
 
 
-def test_a_gpu_that_is_asked_for_and_not_there(images: Images, models: Path) -> None:
+def test_a_requested_gpu_that_is_missing(images: Images, models: Path) -> None:
     mounts = ("--volume", f"{models}:/models:ro")
     gpu = (*SERVE, "127.0.0.1:0", "--engine", "tensorrt")
     assert_said(refused(images.storage, images.cpu, *mounts, serve=gpu), "--engine tensorrt cannot be used")

@@ -1,4 +1,4 @@
-"""What is in the serving-cpu image, what is not, and what it says of itself."""
+"""The contents and the metadata of the serving-cpu image."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ def execute(storage: Storage, image: str, *command: str) -> subprocess.Completed
     return subprocess.run(options, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_it_is_small(images: Images, base: str, measured: list[dict[str, object]]) -> None:
+def test_the_image_is_small(images: Images, base: str, measured: list[dict[str, object]]) -> None:
     size, base_size = (int(images.storage.inspect(name)["Size"]) / 1e6 for name in (images.cpu, base))
     measured.append(
         {"what": "serving-cpu", "MB above its base": round(size - base_size), "MB of the base": round(base_size)}
@@ -27,7 +27,7 @@ def test_it_is_small(images: Images, base: str, measured: list[dict[str, object]
     assert size - base_size <= LIMIT_MB
 
 
-def test_it_says_what_it_is_who_runs_it_and_how_its_health_is_checked(images: Images) -> None:
+def test_the_metadata_names_the_version_the_user_and_the_health_check(images: Images) -> None:
     described = images.storage.inspect(images.cpu)
     configuration = described["Config"]
     assert configuration["User"] == "65532:65532"
@@ -39,7 +39,7 @@ def test_it_says_what_it_is_who_runs_it_and_how_its_health_is_checked(images: Im
     assert set(configuration["ExposedPorts"]) == {"50051/tcp"}
 
 
-def test_neither_compilers_nor_caches_nor_secrets_of_the_build_are_left_in_it(images: Images) -> None:
+def test_the_image_has_no_compilers_caches_or_build_secrets(images: Images) -> None:
     script = (
         "command -v cc gcc g++ make /opt/pawserve/bin/pip; "
         "find / -xdev \\( -name '.cache' -o -name '*.whl' -o -name 'pip.conf' -o -name 'torch' "
@@ -53,7 +53,7 @@ def test_neither_compilers_nor_caches_nor_secrets_of_the_build_are_left_in_it(im
     assert "http" not in history.replace("https://pypi.nvidia.com", "")
 
 
-def test_its_user_can_write_to_nothing_in_it_but_the_state_folder(images: Images) -> None:
+def test_the_user_can_write_to_the_state_folder_only(images: Images) -> None:
     find = (
         "find",
         "/",
@@ -80,7 +80,7 @@ def test_its_user_can_write_to_nothing_in_it_but_the_state_folder(images: Images
 
 
 def test_every_module_is_compiled(images: Images) -> None:
-    """With a read-only file system it would be compiled at each start."""
+    """A module without bytecode would be compiled at each start, because the file system is read-only."""
     program = (
         "import importlib.util, pathlib, sys; "
         "sources = list(pathlib.Path(sys.prefix, 'lib').rglob('site-packages/serving/**/*.py')); "
@@ -91,7 +91,7 @@ def test_every_module_is_compiled(images: Images) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("serve", "--help"), ("health", "--help")])
-def test_it_takes_the_server_s_commands(images: Images, arguments: tuple[str, ...]) -> None:
+def test_the_entry_point_accepts_the_server_s_commands(images: Images, arguments: tuple[str, ...]) -> None:
     finished = refused(images.storage, images.cpu, serve=arguments)
     assert finished.returncode == 0
     assert "usage: python -m serving" in finished.stdout

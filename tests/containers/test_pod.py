@@ -1,4 +1,4 @@
-"""The pod of deploy/kubernetes, run by podman with what a node would give it: user, volumes, secrets, probes."""
+"""The pod of deploy/kubernetes, run by podman with the user, volumes, secrets and probes that a node would provide."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
 
 def mounts(pod: dict[str, Any], container: dict[str, Any], models: Path, secrets: Path, work: Path) -> list[str]:
-    """`podman run`'s volumes, owned and closed as the kubelet makes them."""
+    """The volumes of `podman run`, with the owner and mode that the kubelet gives them."""
     group = pod["securityContext"]["fsGroup"]
     options = []
     for mount in container["volumeMounts"]:
@@ -45,7 +45,7 @@ def mounts(pod: dict[str, Any], container: dict[str, Any], models: Path, secrets
 
 
 def probe(address: str, asked: dict[str, Any]) -> str:
-    """What a node's gRPC probe is told."""
+    """The status that a node's gRPC probe receives."""
     with grpc.insecure_channel(address) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=asked["grpc"].get("service", ""))

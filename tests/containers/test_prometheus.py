@@ -32,7 +32,7 @@ RATE_INTERVAL = "6s"
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of one that scrapes a server with callers, a bad request now and then, and a version that it refuses."""
+    """The URL of a Prometheus that scrapes a server with clients, bad requests and a version that failed to load."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("needs Prometheus: apt-get install prometheus")
@@ -57,7 +57,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @contextmanager
 def asking(address: str) -> Iterator[None]:
-    """Somebody asks, labels, and errs, all the time."""
+    """Send predictions, labels and bad requests all the time."""
     stopping = threading.Event()
 
     def ask() -> None:
@@ -69,24 +69,24 @@ def asking(address: str) -> Iterator[None]:
                 with pytest.raises(ClientError):
                     client.classify([RED], views=99)
 
-    caller = threading.Thread(target=ask)
-    caller.start()
+    client_thread = threading.Thread(target=ask)
+    client_thread.start()
     try:
         yield
     finally:
         stopping.set()
-        caller.join()
+        client_thread.join()
 
 
 def query(prometheus: str, expression: str) -> list[dict[str, Any]]:
-    """The series that an expression has now."""
+    """The current series of an expression."""
     address = f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
     with urllib.request.urlopen(address, timeout=10) as answer:
         return list(json.load(answer)["data"]["result"])
 
 
 def values(prometheus: str, expression: str) -> list[float]:
-    """Those of its values that can be drawn."""
+    """The finite values of an expression."""
     try:
         numbers = [float(series["value"][1]) for series in query(prometheus, expression)]
     except OSError:  # it is not up yet
@@ -99,7 +99,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def test_every_panel_of_the_dashboard_has_data(prometheus: str, measured: list[dict[str, object]]) -> None:
-    """With something chosen in its variables, and with the labels that its legends name."""
+    """The variables have a value, and series have the labels that the legends name."""
     panels = {
         (panel["title"], target["expr"]): set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
         for panel in dashboard()["panels"]
@@ -131,7 +131,7 @@ def test_the_dashboard_s_variables_have_choices(prometheus: str) -> None:
             assert {each["metric"][label] for each in query(prometheus, series)} <= {"pawserve", "colours"}
 
 
-def test_what_the_docs_ask_and_the_autoscaler_asks_for_has_an_answer(prometheus: str) -> None:
+def test_the_queries_of_the_docs_and_the_autoscaler_return_data(prometheus: str) -> None:
     docs = (ROOT / "docs/observability.md").read_text(encoding="utf-8")
     block = docs[docs.index("Some questions") :].split("```")[1]
     asked = [line.replace("5m", RATE_INTERVAL) for line in block.splitlines() if line and not line.startswith("#")]

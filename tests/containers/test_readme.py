@@ -1,4 +1,4 @@
-"""The README's container commands work in their order, with podman in Docker's place."""
+"""The README's container commands work in their order, with podman instead of Docker."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Containers of the serving-cpu image: read-only, without rights, asked over gRPC from outside."""
+"""Containers of the serving-cpu image, read-only and without capabilities, serve gRPC clients."""
 
 import signal
 import subprocess
@@ -20,7 +20,9 @@ RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 READY_S = 3.0
 
 
-def test_it_is_ready_soon_and_predicts(images: Images, models: Path, measured: list[dict[str, object]]) -> None:
+def test_a_container_becomes_ready_and_predicts(
+    images: Images, models: Path, measured: list[dict[str, object]]
+) -> None:
     with running(images.storage, images.cpu, models, "--volume", "first:/state") as container:
         with Client(container.address) as client:
             (result,) = client.classify([RED]).results
@@ -46,7 +48,7 @@ def test_the_demo_image_brings_a_model(images: Images, tmp_path: Path) -> None:
         assert process.wait(60) == 0
 
 
-def test_sigterm_answers_what_is_in_flight_and_labels_outlive_the_container(images: Images, work: Path) -> None:
+def test_sigterm_finishes_requests_in_flight_and_labels_outlive_the_container(images: Images, work: Path) -> None:
     slow = work / "slow"
     write_bundle(slow, slowness=20)
     volume = ("--volume", "labels:/state")
@@ -80,8 +82,8 @@ def test_a_killed_container_loses_no_acknowledged_label(images: Images, models: 
         assert statistics.labels == 5
 
 
-def test_sigterm_while_it_starts_ends_it_at_once(images: Images, models: Path) -> None:
-    """The kernel keeps signals from a first process that has no handler yet: dumb-init has."""
+def test_sigterm_during_the_start_ends_the_container(images: Images, models: Path) -> None:
+    """The kernel drops signals to a first process that has no handler yet; dumb-init has one."""
     mounts = ("--volume", f"{models}:/models:ro", "--name", "starting")
     serve = ("serve", "--models", "/models", "--state", "/state", "--listen", "127.0.0.1:0")
     command = images.storage.run_command(*mounts, images.cpu, *serve)
@@ -110,11 +112,11 @@ def test_statistics_go_to_the_database_that_a_mounted_secret_names(
 
 
 def test_health_needs_no_credentials(images: Images, work: Path, models: Path) -> None:
-    callers = work / "callers.txt"
-    callers.write_text(f"predict camera sha256:{'0' * 64}\n")
-    callers.chmod(0o644)
-    volume = ("--volume", f"{callers}:/callers.txt:ro")
-    with running(images.storage, images.cpu, models, *volume, serve=("--auth-tokens", "/callers.txt")) as container:
+    clients = work / "clients.txt"
+    clients.write_text(f"predict camera sha256:{'0' * 64}\n")
+    clients.chmod(0o644)
+    volume = ("--volume", f"{clients}:/clients.txt:ro")
+    with running(images.storage, images.cpu, models, *volume, serve=("--auth-tokens", "/clients.txt")) as container:
         assert container.health() == 0
         finished = container.execute("python", "-m", "serving", "health")
         assert (finished.returncode, finished.stdout.split()) == (0, ["SERVING"]), finished.stderr

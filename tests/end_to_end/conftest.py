@@ -1,4 +1,4 @@
-"""What the tests of commands share: a run, and a server with its client."""
+"""Fixtures of tests of commands: a training run, and a server with its client."""
 
 from pathlib import Path
 

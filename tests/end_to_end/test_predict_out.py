@@ -264,3 +264,22 @@ def test_a_full_disk_is_reported_and_the_results_are_kept(address: str, images: 
     assert out.stat().st_size == 2000
     assert run(*arguments, "--resume").returncode == 0
     assert Counter(Path(row["file"]).name for row in rows(out)) == {file.name: 1 for file in images.glob("*.png")}
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_standard_output_that_is_full_or_not_utf_8_ends_nothing_early(
+    address: str, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """With results still to come: an exception must not leave the command waiting for its own streams."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(100):
+        (images / f"赤{number}.png").write_bytes(encoded(Image.new("RGB", (64, 64), "red"), "PNG"))
+    command = [sys.executable, "-m", "serving", "predict", str(images), "--server", address, *options]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(b"\\u8d64") == 100
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"pawserve: the output cannot be used: No space left on device\n")

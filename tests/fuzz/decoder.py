@@ -2,7 +2,7 @@
 
     python -m tests.fuzz.decoder FOLDER SECONDS SEED
 
-What is found to be interesting is kept in FOLDER, where the next run begins. An input that breaks a rule is written
+Interesting inputs are kept in FOLDER, where the next run begins. An input that breaks a rule is written
 there as crash-*, timeout-* or oom-*, and the exit code is not 0. The rules: an image or an ImageError, in bounded time
 and memory, the size of a plain JPEG is the one that Pillow reads, and no bytes make a process that has enough memory
 believe that it has too little: a MemoryError breaks a rule.
@@ -27,7 +27,7 @@ MAX_BYTES = 2**14
 
 
 def decode_one(data: bytes) -> None:
-    """Decode it as the server would. Raises on a broken rule."""
+    """Decode bytes as the server does; raise an error if a rule is broken."""
     from PIL import Image
 
     from serving.image.decode import ImageError, Limits, decode
@@ -49,7 +49,7 @@ def decode_one(data: bytes) -> None:
 
 
 def fuzz(folder: Path, seconds: int, seed: int) -> "subprocess.CompletedProcess[str]":
-    """Fuzz for so long, in a process of its own that may die of what it finds."""
+    """Fuzz for a number of seconds in a process of its own, because an input may kill it."""
     # By way of a shell, since a process takes over the peak of memory of the one that made it: a caller of a gigabyte
     # would pass for an input that takes one.
     command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-m", "tests.fuzz.decoder", folder, seconds, seed]

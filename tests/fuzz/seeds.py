@@ -3,9 +3,10 @@
 import struct
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from tests.support.images import encoded, sample_image
+from tests.support.images import encoded, grey12_tiff, grey16_png, sample_image
 
 
 def seeds() -> dict[str, bytes]:
@@ -29,6 +30,8 @@ def seeds() -> dict[str, bytes]:
         "rgba.png": encoded(image.convert("RGBA"), "PNG"),
         "palette.png": encoded(image.quantize(8), "PNG", transparency=1),
         "grey16.png": encoded(grey.convert("I;16"), "PNG"),
+        "grey12.png": grey16_png(np.asarray(grey, np.uint16) << 4, significant_bits=12),
+        "grey12.tiff": grey12_tiff(np.asarray(grey, np.uint16) << 4),
         "moving.png": encoded(image, "PNG", save_all=True, append_images=animation[1:]),
         "lossy.webp": encoded(image, "WEBP"),
         "lossless.webp": encoded(image.convert("RGBA"), "WEBP", lossless=True),
@@ -42,18 +45,21 @@ def seeds() -> dict[str, bytes]:
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
         made[f"{compression}.tiff"] = encoded(image, "TIFF", compression=compression)
     made["group4.tiff"] = encoded(image.convert("1"), "TIFF", compression="group4")
+    made["motion.jpg"] = made["exif.jpg"] + b"\0\0\0\x18ftypmp42" + b"\xff\xda\xff\xd8" * 200
+    made["appended.jpg"] = made["progressive.jpg"] + made["progressive.jpg"]
+    made["appended.png"] = made["rgb.png"] + bytes(300)
     made["huge.jpg"] = with_jpeg_size(made["plain.jpg"], 65_535, 65_535)
     return made
 
 
 def with_jpeg_size(data: bytes, width: int, height: int) -> bytes:
-    """The same JPEG, saying that it has another size: in the frame header (ITU-T T.81, B.2.2)."""
+    """The same JPEG with another size in its frame header (ITU-T T.81, B.2.2)."""
     frame = next(at for marker in (b"\xff\xc0", b"\xff\xc2") if (at := data.find(marker)) >= 0)
     return data[: frame + 5] + struct.pack(">HH", height, width) + data[frame + 9 :]
 
 
 def write_seeds(folder: Path) -> None:
-    """A file each."""
+    """Write each seed to a file."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in seeds().items():
         (folder / name).write_bytes(data)

@@ -1,6 +1,6 @@
-"""The decoder fuzzed for a while, steered by coverage; and files made to be worse than chance would make them.
+"""Coverage-guided fuzzing of the decoder, and files that are built to be hostile.
 
-PAWSERVE_FUZZ_S is how long, in seconds; PAWSERVE_FUZZ_SEED (0) is where it begins.
+PAWSERVE_FUZZ_S is the duration in seconds; PAWSERVE_FUZZ_SEED (0) is the seed.
 """
 
 import os
@@ -18,7 +18,7 @@ SEEDS = seeds()
 
 
 @pytest.mark.timeout(SECONDS + 120)
-def test_nothing_that_is_found_breaks_a_rule(tmp_path: Path) -> None:
+def test_no_input_found_by_fuzzing_breaks_a_rule(tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="needs the fuzzer: pip install atheris; it is built for Linux")
     finished = fuzz(tmp_path, SECONDS, SEED)
     assert finished.returncode == 0, finished.stderr[-4000:]
@@ -28,7 +28,7 @@ def test_nothing_that_is_found_breaks_a_rule(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["plain.jpg", "grey.jpg", "progressive.jpg", "cmyk.jpg"])
 @pytest.mark.parametrize("size", [(65_535, 65_535), (65_535, 1000), (0, 10), (10, 0), (0, 0)])
-def test_a_jpeg_that_lies_about_its_size_is_refused(name: str, size: tuple[int, int]) -> None:
+def test_a_jpeg_with_a_false_size_is_rejected(name: str, size: tuple[int, int]) -> None:
     with pytest.raises(ImageError) as caught:
         decode(with_jpeg_size(SEEDS[name], *size))
     large = size[0] * size[1] > Limits().max_pixels
@@ -36,6 +36,6 @@ def test_a_jpeg_that_lies_about_its_size_is_refused(name: str, size: tuple[int, 
 
 
 @pytest.mark.parametrize("cut", range(2, len(SEEDS["plain.jpg"]), 7))
-def test_a_plain_jpeg_that_ends_anywhere_is_refused(cut: int) -> None:
+def test_a_truncated_jpeg_is_rejected(cut: int) -> None:
     with pytest.raises(ImageError):
         decode(SEEDS["plain.jpg"][:cut])

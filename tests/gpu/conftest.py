@@ -1,4 +1,4 @@
-"""What GPU tests share: a GPU or a reason to skip, and a bundle to work on."""
+"""Fixtures of GPU tests: the GPU and a bundle. The tests are skipped where there is no GPU."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ def gpu() -> Gpu:
 
 @pytest.fixture(scope="session")
 def bundle(gpu: Gpu, drawings: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """All precisions: the bundle that PAWSERVE_BUNDLE names, or one of a small network on drawings."""
+    """A bundle with all precisions: the one that PAWSERVE_BUNDLE names, or that of a small network on drawings."""
     if given := os.environ.get("PAWSERVE_BUNDLE"):
         return open_bundle(Path(given))
     folder = tmp_path_factory.mktemp("gpu")

@@ -1,4 +1,4 @@
-"""What only a GPU can show: `make gpu-check` on a GPU host. Elsewhere each test skips and says why."""
+"""Training, export and inference on a GPU: `make gpu-check`. The tests are skipped where there is no GPU."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_training_in_mixed_precision_learns(gpu: Gpu, measured: list[dict[str, o
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_onnx_runtime_on_cuda_answers_as_on_the_cpu(
+def test_onnx_runtime_on_cuda_agrees_with_the_cpu(
     bundle: Bundle, measured: list[dict[str, object]], precision: Precision
 ) -> None:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
@@ -64,7 +64,7 @@ def test_onnx_runtime_on_cuda_answers_as_on_the_cpu(
 
 @pytest.mark.tensorrt
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_an_engine_is_built_and_answers_as_onnx_runtime_does(
+def test_a_tensorrt_engine_is_built_and_agrees_with_onnx_runtime(
     bundle: Bundle,
     drawings: Path,
     measured: list[dict[str, object]],

@@ -1,4 +1,4 @@
-"""Serving on a GPU, through a server of its own: answers as on the CPU, and how many by batch size."""
+"""Serving on a GPU gives the predictions of the CPU; throughput by batch size is reported."""
 
 import time
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ IMAGES = 2_000
 
 
 def ask(bundle: Bundle, state: Path, photos: Sequence[bytes], *options: object) -> tuple[list[float], float, str]:
-    """For each photo the probability of the bundle's first class; photos a second; and the runtime that computed."""
+    """The probability of the first class for each image, images per second, and the runtime."""
     models, manifest = bundle.folder.parent.parent, bundle.manifest
     which = ("--model", f"{manifest.name}/{manifest.version}", *options)
     with running_server(models, state, *which) as address, Client(address, timeout_s=LIMIT_S) as client:
@@ -43,7 +43,7 @@ def ask(bundle: Bundle, state: Path, photos: Sequence[bytes], *options: object) 
 @pytest.mark.parametrize(
     ("engine", "precision"), [("cuda", "fp32"), ("cuda", "fp16"), ("tensorrt", "fp16"), ("tensorrt", "int8")]
 )
-def test_a_server_on_the_gpu_answers_as_one_on_the_cpu(
+def test_a_server_on_the_gpu_agrees_with_one_on_the_cpu(
     gpu: Gpu,
     bundle: Bundle,
     drawings: Path,

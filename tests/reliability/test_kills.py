@@ -12,7 +12,7 @@ import pytest
 
 from serving.client import Client
 from tests.support.bundles import write_bundle
-from tests.support.labelling import LabellingClient, check_labels, start_all
+from tests.support.labelling import LabellingClient, check_labels, start_clients
 from tests.support.servers import KilledServer
 from tests.support.waiting import LIMIT_S
 
@@ -37,7 +37,7 @@ def test_kills_under_load_lose_no_acknowledged_label_and_invent_none(tmp_path: P
         if kept:
             with Client(server.address) as client:
                 assert client.statistics()[0].labels == kept
-        threads = start_all(clients, server.address)
+        threads = start_clients(clients, server.address)
         time.sleep(rng.uniform(0.05, 0.6))
         server.kill()
         for thread in threads:

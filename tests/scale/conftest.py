@@ -1,4 +1,4 @@
-"""Training with several processes, many times or for long: run by `make scale-check`, skipped otherwise."""
+"""Tests of training with several processes run under `make scale-check` and are skipped otherwise."""
 
 import os
 from pathlib import Path

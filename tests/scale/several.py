@@ -1,4 +1,4 @@
-"""Starts Python under torchrun, as docs/distributed-training.md says."""
+"""Runs Python under torchrun, as docs/distributed-training.md describes."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ def agent_command(*arguments: object, endpoint: str = "127.0.0.1:0", nodes: str 
 
 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Two processes on this machine, until they have ended."""
+    """Run two processes on this machine until they have ended."""
     return subprocess.run(
         agent_command(*arguments), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
     )

@@ -1,4 +1,4 @@
-"""Processes that have trained together end well, every time: none is aborted by a thread that outlives Python."""
+"""Processes that have trained together end with exit code 0: none is aborted by a thread that outlives Python."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One of two processes of a node is lost: the other ends too, and both can go on."""
+"""If one of two processes of a node is lost, the other ends too, and both can resume."""
 
 from pathlib import Path
 
@@ -32,9 +32,7 @@ sys.exit(main(given[1:]))
 """
 
 
-def test_when_one_of_two_processes_is_killed_the_other_ends_too_and_both_can_go_on(
-    drawings: Path, tmp_path: Path
-) -> None:
+def test_when_one_of_two_processes_is_killed_the_other_ends_and_both_can_resume(drawings: Path, tmp_path: Path) -> None:
     RECIPE.save(tmp_path / "recipe.yaml")
     named = {"recipe": tmp_path / "recipe.yaml", "data": drawings, "run": tmp_path / "run", "cache": tmp_path / "cache"}
     arguments = ["fit", *(word for name, value in named.items() for word in (f"--{name}", str(value)))]

@@ -1,4 +1,4 @@
-"""Two nodes on this machine, each with a torchrun: what is lost is started again, from the last checkpoint."""
+"""Two nodes on this machine, each with a torchrun: lost processes resume from the last checkpoint."""
 
 import json
 import os
@@ -35,7 +35,7 @@ Node = tuple["subprocess.Popen[str]", Path]
 
 @pytest.fixture
 def launch(drawings: Path, tmp_path: Path) -> Iterator[Callable[..., list[Node]]]:
-    """Starts two nodes of one process each; whatever is left of them is ended."""
+    """Starts two nodes of one process each, and ends their remaining processes after the test."""
     RECIPE.save(tmp_path / "recipe.yaml")
     with ExitStack() as ending:
 
@@ -74,7 +74,7 @@ def listens(port: int) -> bool:
 
 
 def workers(node: "subprocess.Popen[str]") -> list[int]:
-    """The training processes that a torchrun has started."""
+    """The training processes of a torchrun."""
     children = Path(f"/proc/{node.pid}/task/{node.pid}/children")
     return [int(child) for child in children.read_text().split()] if children.exists() else []
 
@@ -93,7 +93,7 @@ def check_whole(run: Path, log: str) -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["at once", "the other one notices late"])
-def test_a_lost_process_is_started_again_and_both_nodes_go_on(
+def test_a_lost_process_is_restarted_and_both_nodes_continue(
     launch: Callable[..., list[Node]], tmp_path: Path, busy: bool
 ) -> None:
     (first, log), (second, _) = launch("2")
@@ -108,7 +108,7 @@ def test_a_lost_process_is_started_again_and_both_nodes_go_on(
     assert open_run(tmp_path / "run").facts["processes"] == 2
 
 
-def test_a_lost_node_is_done_without(launch: Callable[..., list[Node]], tmp_path: Path) -> None:
+def test_training_continues_without_a_lost_node(launch: Callable[..., list[Node]], tmp_path: Path) -> None:
     (first, log), (second, _) = launch("1:2")
     assert eventually(lambda: epochs_done(tmp_path / "run") >= 4), log.read_text()
     assert len(workers(second)) == 1
@@ -118,7 +118,7 @@ def test_a_lost_node_is_done_without(launch: Callable[..., list[Node]], tmp_path
     assert open_run(tmp_path / "run").facts["processes"] == 1
 
 
-def test_a_node_without_a_gpu_is_told_to_say_how_many_processes() -> None:
+def test_a_node_without_a_gpu_needs_the_number_of_processes() -> None:
     environment = {
         **ENVIRONMENT,
         "NODES": "1",

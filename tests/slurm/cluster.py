@@ -1,4 +1,4 @@
-"""A Slurm cluster of two nodes on this machine: munged, slurmctld and two slurmd, and commands given to them."""
+"""A Slurm cluster of two nodes on this machine: munged, slurmctld, two slurmd, and Slurm's commands."""
 
 import os
 import re
@@ -51,7 +51,7 @@ PartitionName=urgent Nodes=node[1-2] MaxTime=60 State=UP PriorityTier=2
 
 @dataclass
 class Cluster:
-    """What runs, and where."""
+    """A running cluster."""
 
     tools: Tools
     folder: Path
@@ -61,7 +61,7 @@ class Cluster:
     nodes: dict[str, Node] = field(default_factory=dict)
 
     def slurm(self, name: str, *arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """One of Slurm's commands, given on the controller; the job gets the environment too."""
+        """Run one of Slurm's commands on the controller; the job inherits the environment."""
         return subprocess.run(
             self.controller.command(self.tools.programs[name], *arguments),
             env=self.environment() | environment,
@@ -72,24 +72,24 @@ class Cluster:
         )
 
     def environment(self) -> dict[str, str]:
-        """Of everything that runs in the cluster."""
+        """The environment of all processes in the cluster."""
         path = os.pathsep.join([str(self.tools.programs["srun"].parent), os.environ["PATH"]])
         ours = {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path, "PYTHONPATH": str(ROOT)}
         return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **self.tools.environment, **ours}
 
     def job(self, number: str) -> dict[str, str]:
-        """What Slurm says of a job, such as JobState."""
+        """Slurm's fields of a job, such as JobState."""
         told = self.slurm("scontrol", "show", "job", number)
         assert told.returncode == 0, told.stderr
         return dict(re.findall(r"(\w+)=(\S*)", told.stdout))
 
     def idle(self) -> bool:
-        """Whether both nodes wait for work."""
+        """Whether both nodes are idle."""
         told = self.slurm("sinfo", "--noheader", "--Node", "--partition=work", "--format=%N %t")
         return sorted(told.stdout.split("\n")[:-1]) == [f"{name} idle" for name in NODES]
 
     def join(self, name: str) -> None:
-        """Switch a node on; one that was lost is replaced by a new one."""
+        """Start a node; a lost node is replaced by a new one."""
         shutil.rmtree(self.folder / f"spool-{name}", ignore_errors=True)
         node = self.running.enter_context(machine(name, self.folder / "hosts"))
         connect(node, self.controller, f"10.77.0.{1 + NODES.index(name)}")
@@ -101,11 +101,11 @@ class Cluster:
 
 @contextmanager
 def running_cluster(tools: Tools, folder: Path) -> Iterator[Cluster]:
-    """Two idle nodes.
+    """Start a cluster and yield it when both nodes are idle.
 
     Args:
         tools: Slurm's programs.
-        folder: for its configuration, state and logs; all users may read it.
+        folder: a folder for its configuration, state and logs, readable by all users.
     """
     (folder / "hosts").write_text(
         "127.0.0.1 localhost\n10.77.0.254 controller\n10.77.0.1 node1\n10.77.0.2 node2\n", encoding="utf-8"

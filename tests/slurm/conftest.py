@@ -1,4 +1,4 @@
-"""What the tests under Slurm share: the cluster, or the reason why there is none."""
+"""The cluster of the Slurm tests. They are skipped where Slurm is missing."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ ASKED = "PAWSERVE_SLURM_CHECK"
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes; who loses one puts another in its place."""
+    """A cluster of two nodes. Tests that lose a node replace it."""
     if not os.environ.get(ASKED):
         pytest.skip("trains on a Slurm cluster: make slurm-check")
     tools = find_tools()

@@ -1,4 +1,4 @@
-"""A machine of a small cluster on this one: its own host name, network address and processes, and the same disk."""
+"""A simulated machine with its own host name, network address and processes; it shares the disk."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ FIRST_PROCESS = "echo started; sleep infinity & wait"
 
 @dataclass(frozen=True)
 class Node:
-    """One machine."""
+    """A simulated machine."""
 
     name: str
     unshared: "subprocess.Popen[str]"
@@ -25,22 +25,22 @@ class Node:
     started: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
 
     def command(self, *arguments: object) -> list[str]:
-        """What runs `arguments` there, in the project's folder."""
+        """The command that runs `arguments` on the machine, in the project's folder."""
         where = ["nsenter", "--target", str(self.first), "--mount", "--net", "--uts", "--pid", f"--wdns={ROOT}", "--"]
         return [*where, *map(str, arguments)]
 
     def run(self, *arguments: object) -> None:
-        """A command that must go well."""
+        """Run a command; raise an error if it fails."""
         subprocess.run(self.command(*arguments), check=True, timeout=60)
 
     def start(self, output: Path, environment: dict[str, str], *arguments: object) -> None:
-        """A program that runs as long as the machine does."""
+        """Start a program that runs as long as the machine does."""
         with output.open("a") as file:
             command = self.command(*arguments)
             self.started.append(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
 
     def processes(self, words: bytes) -> list[int]:
-        """Those of its processes whose command line has these words in it, each of which a zero byte ends."""
+        """Its processes whose command line contains these words."""
         space = os.readlink(f"/proc/{self.first}/ns/pid")
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
@@ -50,7 +50,7 @@ class Node:
         return found
 
     def lose(self) -> None:
-        """As if its power were cut: every process of it ends at once."""
+        """Kill all of its processes at once, as a power failure does."""
         os.kill(self.first, signal.SIGKILL)
         for process in (self.unshared, *self.started):
             process.wait(timeout=60)
@@ -58,7 +58,7 @@ class Node:
 
 @contextmanager
 def machine(name: str, hosts: Path) -> Iterator[Node]:
-    """A machine that is not connected yet.
+    """Start a machine that is not connected yet.
 
     Args:
         name: its host name.
@@ -84,7 +84,7 @@ def machine(name: str, hosts: Path) -> Iterator[Node]:
 
 
 def connect(node: Node, hub: Node, address: str) -> None:
-    """Lay a cable from a node to the hub's bridge."""
+    """Connect a node to the hub's bridge."""
     here, there = f"eth0 netns {node.first}".split(), f"{node.name} netns {hub.first}".split()
     subprocess.run(["ip", "link", "add", *here, "type", "veth", "peer", "name", *there], check=True, timeout=60)
     hub.run("ip", "link", "set", node.name, "master", "bridge", "up")

@@ -1,4 +1,4 @@
-"""deploy/slurm/train.sbatch on a real Slurm: it trains as without it, and what is lost is gone on with."""
+"""deploy/slurm/train.sbatch on a real Slurm: the result is that of a run without Slurm, and lost jobs resume."""
 
 import json
 import os
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @dataclass(frozen=True)
 class Job:
-    """One that was submitted, and its log."""
+    """A submitted job and its log."""
 
     cluster: Cluster
     number: str
@@ -51,18 +51,18 @@ class Job:
         return len(history.read_text().splitlines()) if history.exists() else 0
 
     def goes_on(self, epochs: int) -> None:
-        """Wait until it has learned for some epochs more."""
+        """Wait until some more epochs are done."""
         before = self.epochs_done()
         assert eventually(lambda: self.epochs_done() >= before + epochs), self.log
 
     def ends(self) -> str:
-        """Its state in the end."""
+        """Wait until it has ended; return its state."""
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
         assert eventually(lambda: self.state in ended), self.log
         return self.state
 
     def starts_again(self) -> None:
-        """Wait until it is in the queue, and let it start; Slurm would wait for two minutes."""
+        """Wait until it is queued again, and start it at once, because Slurm would wait for two minutes."""
         assert eventually(lambda: self.state == "PENDING"), self.log
         assert eventually(self.cluster.idle)
         let = self.cluster.slurm("scontrol", "update", f"JobId={self.number}", "StartTime=now")
@@ -72,7 +72,7 @@ class Job:
 
 @pytest.fixture
 def arguments(drawings: Path, tmp_path: Path) -> list[object]:
-    """Of `fit`."""
+    """The arguments of `fit`."""
     recipe = Recipe(
         arch="test_resnet",
         weights="none",
@@ -87,7 +87,7 @@ def arguments(drawings: Path, tmp_path: Path) -> list[object]:
 
 @pytest.fixture
 def submit(cluster: Cluster, arguments: list[object], tmp_path: Path) -> Callable[..., Job]:
-    """Submits the script, to train into a folder."""
+    """Submit the script with a folder for the run."""
 
     def submit(run: Path, *options: object) -> Job:
         log = tmp_path / "job.log"
@@ -104,7 +104,7 @@ def history(run: Path) -> list[dict[str, float]]:
 
 
 def check_whole(job: Job, restarts: int) -> None:
-    """Each epoch was learned once, whatever happened; two processes took part."""
+    """Assert that each epoch was trained once by two processes."""
     assert job.ends() == "COMPLETED", job.log
     assert [epoch["epoch"] for epoch in history(job.run)] == list(range(1, EPOCHS + 1))
     assert open_run(job.run).facts["processes"] == 2
@@ -115,7 +115,7 @@ def cluster_restarts(job: Job) -> int:
     return int(job.cluster.job(job.number)["Restarts"])
 
 
-def test_two_nodes_under_slurm_learn_what_two_processes_without_it_learn(
+def test_two_nodes_under_slurm_train_the_same_network_as_two_processes_without_slurm(
     submit: Callable[..., Job], arguments: list[object], tmp_path: Path
 ) -> None:
     job = submit(tmp_path / "run")
@@ -130,7 +130,7 @@ def test_two_nodes_under_slurm_learn_what_two_processes_without_it_learn(
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_a_lost_process_is_started_again_within_the_job(submit: Callable[..., Job], tmp_path: Path) -> None:
+def test_a_lost_process_is_restarted_within_the_job(submit: Callable[..., Job], tmp_path: Path) -> None:
     job = submit(tmp_path / "run")
     job.goes_on(4)
     [worker] = job.cluster.nodes["node2"].processes(TRAINING)
@@ -139,7 +139,7 @@ def test_a_lost_process_is_started_again_within_the_job(submit: Callable[..., Jo
     assert "resuming after" in job.log
 
 
-def test_a_job_that_runs_out_of_time_makes_room_and_loses_its_nodes_goes_on_each_time(
+def test_a_job_resumes_after_its_time_limit_a_preemption_and_the_loss_of_its_nodes(
     submit: Callable[..., Job], cluster: Cluster, tmp_path: Path
 ) -> None:
     job = submit(tmp_path / "run")
@@ -166,7 +166,7 @@ def test_a_job_that_runs_out_of_time_makes_room_and_loses_its_nodes_goes_on_each
     assert went_on == sorted(set(went_on))  # further each time
 
 
-def test_the_same_submitted_again_goes_on_from_the_last_checkpoint(
+def test_a_resubmitted_job_resumes_from_the_last_checkpoint(
     submit: Callable[..., Job], cluster: Cluster, tmp_path: Path
 ) -> None:
     cancelled = submit(tmp_path / "run")
@@ -179,7 +179,7 @@ def test_the_same_submitted_again_goes_on_from_the_last_checkpoint(
     assert f"resuming after {done} of {EPOCHS} epochs" in again.log
 
 
-def test_a_folder_that_cannot_be_written_ends_the_job_and_is_named(
+def test_a_folder_that_cannot_be_written_ends_the_job_with_an_error_that_names_it(
     submit: Callable[..., Job], cluster: Cluster, tmp_path: Path
 ) -> None:
     folder = tmp_path / "read-only"
@@ -193,7 +193,7 @@ def test_a_folder_that_cannot_be_written_ends_the_job_and_is_named(
     assert f"python -m training fit: Read-only file system ({folder / '.run.partial'})" in job.log
 
 
-def test_a_job_submitted_from_another_folder_says_where_from(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_job_submitted_from_another_folder_prints_where_to_submit_it(cluster: Cluster, tmp_path: Path) -> None:
     command = cluster.controller.command(
         "env",
         f"--chdir={tmp_path}",

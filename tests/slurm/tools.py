@@ -1,4 +1,4 @@
-"""Where Slurm and munge are: installed, or unpacked from Debian's packages into a folder of their own."""
+"""Finds Slurm and munge: installed, or unpacked from Debian's packages into a folder."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ NAMESPACES = ("unshare", "nsenter", "ip", "mount")
 
 @dataclass(frozen=True)
 class Tools:
-    """Slurm's programs by name, and what they need to run."""
+    """Slurm's programs by name, and the environment that they need."""
 
     programs: dict[str, Path]
     plugins: Path

@@ -1,1 +1,1 @@
-"""What tests share."""
+"""Support code of the tests."""

@@ -17,7 +17,7 @@ Batchers = Callable[..., DynamicBatcher]
 
 
 class GatedEngine:
-    """Doubles the first pixel of each row, one call for each `release`; remembers the rows of each call."""
+    """An engine that returns the first pixel of each row and its double. Each `release` lets one call compute."""
 
     def __init__(self, max_batch_size: int = 4, *, open_: bool = False) -> None:
         self.max_batch_size = max_batch_size
@@ -43,7 +43,7 @@ class GatedEngine:
 
 
 def prepare_rows(value: int, rows: int = 1) -> Prepare:
-    """Rows with the values value, value + 1, …"""
+    """A function that prepares rows with the values value, value + 1, …"""
     return lambda: np.arange(value, value + rows, dtype=np.uint8).reshape(rows, 1, 1, 1).repeat(3, axis=3)
 
 
@@ -57,11 +57,11 @@ def run(test: Awaitable[None]) -> None:
 
 
 async def begun(engine: GatedEngine) -> list[int]:
-    """The rows of the engine's next call, as soon as it has begun."""
+    """Wait until the engine's next call has begun; return its rows."""
     return await asyncio.to_thread(engine.begun.get, True, LIMIT_S)
 
 
 async def prepared(batcher: DynamicBatcher, rows: int) -> None:
-    """Wait until so many rows are prepared and wait for an engine."""
+    """Wait until a number of rows are prepared."""
     while batcher._workers.ready_rows < rows:
         await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority, and what it signs for servers and clients on this machine."""
+"""Certificates for tests: an authority that signs for servers and clients on this machine."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates; `path` is the file of its own."""
+    """A certificate authority; `path` is the file of its own certificate."""
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
         self._folder = folder
@@ -41,14 +41,12 @@ class Authority:
         days: float = 90,
         names: tuple[str, ...] = (),
         key: Key | None = None,
+        for_this_machine: bool = True,
     ) -> Pair:
-        """Write FILE.pem and FILE.key; for this machine, and for further names. Existing files are replaced whole."""
+        """Write FILE.pem and FILE.key for this machine and for further names. Existing files are replaced whole."""
         key = key or ec.generate_private_key(ec.SECP256R1())
-        alternatives = [
-            x509.DNSName("localhost"),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-            *map(x509.DNSName, names),
-        ]
+        this_machine = x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        alternatives = [*(this_machine if for_this_machine else ()), *map(x509.DNSName, names)]
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         certificate = self._sign(key, subject, days=days, authority=False, names=alternatives)
         pair = Pair(self._folder / f"{file}.pem", self._folder / f"{file}.key")

@@ -11,7 +11,7 @@ OTHER_MOUNTS = (
 
 
 def machine(root: Path, mounts: str, group: str, files: dict[str, str]) -> Path:
-    """A root folder with a process's mounts, its cgroups, and the cgroups' files."""
+    """Write a root folder with a process's mounts, its cgroups and the cgroups' files."""
     for name, text in {"proc/self/mountinfo": OTHER_MOUNTS + mounts, "proc/self/cgroup": group, **files}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)

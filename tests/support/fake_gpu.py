@@ -1,4 +1,4 @@
-"""A host with a GPU that is not there: fakes of `tensorrt` and `cuda.bindings.runtime` for tests of control flow.
+"""A fake GPU: a fake of `cuda.bindings.runtime` for tests of control flow; fake_tensorrt.py fakes `tensorrt`.
 
 They keep the real return conventions (checked against the real bindings elsewhere): None, False and -1 instead of
 exceptions, tuples that start with an error code, host memory behind integer pointers. The "engine" answers with a
@@ -28,7 +28,7 @@ def sha256(content: bytes) -> str:
 
 
 class CudaCode(IntEnum):
-    """The error codes that the code knows, and two that it only quotes."""
+    """The error codes that the code handles, and two that it only prints."""
 
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
@@ -49,7 +49,7 @@ class CaptureMode(IntEnum):
 
 @dataclass
 class FakeGpu:
-    """What happens on the fake host; tests set what is to go wrong."""
+    """The state of the fake host; tests set which calls fail."""
 
     count_error: CudaCode = CudaCode.cudaSuccess
     devices: int = 1
@@ -69,6 +69,8 @@ class FakeGpu:
     bias: float = 0.0
     """Added to a logit: an engine that answers wrongly."""
     capture_fails: bool = False
+    lost: bool = False
+    """Whether every call that computes fails, as after an invalid memory access."""
     captured: int = 0
     launched: int = 0
     log: list[str] = field(default_factory=list)
@@ -82,7 +84,7 @@ class FakeGpu:
         return json.dumps({"min": 1, "max": max_batch}).encode()
 
     def write_engine(self, engines: Path, onnx_sha256: str, precision: Precision, *, max_batch: int) -> Path:
-        """An engine in the cache, as a build on this host leaves it."""
+        """Write an engine to the cache, as a build on this host does."""
         plan = self.plan(max_batch)
         sidecar = Sidecar(
             onnx_sha256=onnx_sha256,
@@ -164,6 +166,9 @@ def fake_cudart(gpu: FakeGpu) -> types.ModuleType:
             ctypes.memmove(target, source, size)
         return (ok,)
 
+    def state() -> CudaCode:
+        return CudaCode.cudaErrorIllegalAddress if gpu.lost else ok
+
     functions = {
         "cudaGetDeviceCount": lambda: (gpu.count_error, None if gpu.count_error else gpu.devices),
         "cudaGetDeviceProperties": lambda index: (
@@ -174,7 +179,9 @@ def fake_cudart(gpu: FakeGpu) -> types.ModuleType:
         "cudaSetDevice": lambda index: (ok,),
         "cudaStreamCreateWithFlags": lambda flags: allocate(1),
         "cudaStreamDestroy": free,
-        "cudaStreamSynchronize": lambda stream: (ok,),
+        "cudaGetLastError": lambda: (state(),),
+        "cudaDeviceSynchronize": lambda: (state(),),
+        "cudaStreamSynchronize": lambda stream: (state(),),
         "cudaMalloc": allocate,
         "cudaMallocHost": allocate,
         "cudaFree": free,

@@ -5,13 +5,14 @@ import struct
 import zlib
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 SIZE = (150, 110)
 
 
 def sample_image() -> Image.Image:
-    """Edges, gradients and corners that differ: a wrong turn, channel order or resize shows."""
+    """An image with edges, gradients and different corners, so that a wrong rotation, channel order or size shows."""
     x, y = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
     pixels = np.stack([x * 255 // SIZE[0], y * 255 // SIZE[1], (x + y) % 64 * 3], 2).astype(np.uint8)
     image = Image.fromarray(pixels)
@@ -27,6 +28,29 @@ def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
     return buffer.getvalue()
+
+
+def grey16_png(values_HW: NDArray[np.uint16], significant_bits: int | None = None) -> bytes:
+    """A grey PNG with 16 bits a pixel, which may declare how many of them are significant (sBIT)."""
+    height, width = values_HW.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values_HW)
+    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)]
+    chunks += [b"sBIT" + bytes([significant_bits])] if significant_bits else []
+    chunks += [b"IDAT" + zlib.compress(rows), b"IEND"]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each)) for each in chunks
+    )
+
+
+def grey12_tiff(values_HW: NDArray[np.uint16]) -> bytes:
+    """A grey TIFF with 12 bits a pixel, two pixels in three bytes; the width is even."""
+    height, width = values_HW.shape
+    first, second = values_HW[:, ::2], values_HW[:, 1::2]
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 2).astype(np.uint8).tobytes()
+    tags = [(256, width), (257, height), (258, 12), (259, 1), (262, 1), (273, 8 + 2 + 12 * 9 + 4), (277, 1)]
+    tags += [(278, height), (279, len(packed))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + packed
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -17,17 +17,17 @@ Manifest = dict[str, Any]
 
 
 def build(folder: Path) -> list[Manifest]:
-    """What `kubectl apply -k` would send."""
+    """The manifests that `kubectl apply -k` sends."""
     built = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, timeout=LIMIT_S, check=True)
     return [manifest for manifest in yaml.safe_load_all(built.stdout) if manifest]
 
 
 def load(path: Path) -> list[Manifest]:
-    """What `kubectl apply -f` would send."""
+    """The manifests that `kubectl apply -f` sends."""
     return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
 
 
 def one(manifests: list[Manifest], kind: str, name: str = "pawserve") -> Manifest:
-    """The one of that kind and name."""
+    """The manifest with this kind and name."""
     [found] = [each for each in manifests if each["kind"] == kind and each["metadata"]["name"] == name]
     return found

@@ -1,6 +1,6 @@
-"""Callers that label without end, and remember what was sent and what was acknowledged, whatever becomes of the server.
+"""Clients that record labels until the server is gone, and remember which labels were sent and acknowledged.
 
-What a database may then hold is known exactly: `check_labels` holds it against that.
+`check_labels` compares a database with them.
 """
 
 import random
@@ -20,13 +20,13 @@ from tests.support.statistics import RED
 from tests.support.waiting import LIMIT_S
 
 
-def id_of(token: str) -> bytes:
-    """What the database knows a prediction by: bytes 1 to 16 of its token."""
+def prediction_id(token: str) -> bytes:
+    """The database's ID of a prediction: bytes 1 to 16 of its token."""
     return urlsafe_b64decode(token + "=" * (-len(token) % 4))[1:17]
 
 
 class LabellingClient:
-    """Predicts, labels, corrects and sends again; one thread's. Seeded.
+    """A seeded client that predicts, labels, corrects and repeats labels, in one thread.
 
     `possible` has, for each token whose label was sent, the labels that may have been recorded for it: the last one
     acknowledged, and those sent since.
@@ -40,8 +40,8 @@ class LabellingClient:
         self.labels_of_lost_answers = 0
         """Labels sent with images that got no response: they may be recorded, under tokens that nobody has."""
 
-    def call_until_it_is_gone(self, address: str) -> None:
-        """Returns when the server no longer answers; any other failure is raised."""
+    def call_until_gone(self, address: str) -> None:
+        """Send requests until the server no longer answers; raise any other error."""
         with grpc.insecure_channel(address) as channel:
             stub = pb_grpc.ClassifierStub(channel)
             try:
@@ -74,7 +74,7 @@ class LabellingClient:
         self._record(stub, {token: self._random.choice(COLOURS) for token in chosen})
 
     def _label_again(self, stub: pb_grpc.ClassifierStub) -> None:
-        """What was sent before, acknowledged or not: the same, or a correction."""
+        """Record labels again that were sent before, acknowledged or not: the same labels or corrections."""
         chosen = self._random.sample(list(self.possible), min(len(self.possible), 10))
         self._record(stub, {token: self._random.choice(COLOURS) for token in chosen})
 
@@ -91,16 +91,16 @@ class LabellingClient:
             self.acknowledged.add(token)
 
 
-def start_all(callers: list[LabellingClient], address: str) -> list[threading.Thread]:
-    """Let them all call, until the server is gone."""
-    threads = [threading.Thread(target=caller.call_until_it_is_gone, args=(address,)) for caller in callers]
+def start_clients(clients: list[LabellingClient], address: str) -> list[threading.Thread]:
+    """Start a thread for each client, which ends when the server is gone."""
+    threads = [threading.Thread(target=client.call_until_gone, args=(address,)) for client in clients]
     for thread in threads:
         thread.start()
     return threads
 
 
-def check_labels(database: Path, callers: list[LabellingClient]) -> int:
-    """Every acknowledged label is there once, and none that was not sent; returns how many labels there are."""
+def check_labels(database: Path, clients: list[LabellingClient]) -> int:
+    """Assert that a database has each acknowledged label once and no unsent one; return the number of labels."""
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute("SELECT id, actual FROM labels").fetchall()
         counted = dict(connection.execute("SELECT actual, sum(count) FROM outcomes GROUP BY actual"))
@@ -109,11 +109,11 @@ def check_labels(database: Path, callers: list[LabellingClient]) -> int:
     # what was counted is what was recorded
     assert {actual: count for actual, count in counted.items() if count} == Counter(actual for _, actual in rows)
     known: set[bytes] = set()
-    for caller in callers:
-        for token, labels in caller.possible.items():
-            known.add(id_of(token))
-            if token in caller.acknowledged:
-                assert id_of(token) in kept, "an acknowledged label is lost"
-            assert kept.get(id_of(token), next(iter(labels))) in labels, "another label than any that was sent"
-    assert len(kept.keys() - known) <= sum(caller.labels_of_lost_answers for caller in callers)
+    for client in clients:
+        for token, labels in client.possible.items():
+            known.add(prediction_id(token))
+            if token in client.acknowledged:
+                assert prediction_id(token) in kept, "an acknowledged label is lost"
+            assert kept.get(prediction_id(token), next(iter(labels))) in labels, "another label than any that was sent"
+    assert len(kept.keys() - known) <= sum(client.labels_of_lost_answers for client in clients)
     return len(kept)

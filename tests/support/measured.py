@@ -1,4 +1,4 @@
-"""Figures that tests measured: printed when all have ended, and written to the file that PAWSERVE_REPORT names."""
+"""Measurements of tests, printed at the end and written to the file that PAWSERVE_REPORT names."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Strategies for protobuf messages: any fields, any values, and often enough what means something."""
+"""Hypothesis strategies for protobuf messages: arbitrary fields and values, and often likely values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,7 +34,7 @@ def any_message(kind: type[Message], likely: Mapping[str, SearchStrategy[Any]]) 
     """Messages of one kind.
 
     Args:
-        likely: for names of fields, wherever they are in the message, values that are drawn beside arbitrary ones;
+        likely: field name -> values that are drawn beside arbitrary ones, wherever the field is in the message;
             whole messages as dictionaries of their fields.
     """
     return _fields(kind.DESCRIPTOR, likely).map(lambda fields: kind(**fields))

@@ -1,4 +1,4 @@
-"""A real PostgreSQL of the tests' own: from the operating system's package, on a free port of this machine only."""
+"""A PostgreSQL server for tests, from the operating system's package, on a free port of the loopback address."""
 
 import os
 import pwd
@@ -19,7 +19,7 @@ STARTUP_S = 60
 
 
 class Postgresql:
-    """One database server, its files in a folder that goes with it. Root may not run it, so root lets nobody do so."""
+    """A database server with its files in a folder. Root may not run PostgreSQL, so root runs it as the user nobody."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -37,12 +37,12 @@ class Postgresql:
         self.start()
 
     def start(self) -> None:
-        """Start, and wait until it takes connections."""
+        """Start it, and wait until it accepts connections."""
         options = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories= -c fsync=off"
         self._run("pg_ctl", "start", "-w", "-t", str(STARTUP_S), "-l", str(self._folder / "log"), "-o", options)
 
     def stop(self, mode: str = "immediate") -> None:
-        """Stop: at once and without a word to anyone, as a crash does, unless another mode is asked for."""
+        """Stop it: by default at once, as a crash does."""
         self._run("pg_ctl", "stop", "-w", "-m", mode)
 
     def create(self, encoding: str = "UTF8") -> str:
@@ -56,7 +56,7 @@ class Postgresql:
         return self.url(name)
 
     def url(self, database: str) -> str:
-        """Of a database of this server."""
+        """The URL of a database of this server."""
         return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -75,7 +75,7 @@ class Postgresql:
 
 @contextmanager
 def running_postgresql() -> Iterator[Postgresql]:
-    """A server that stops with the block; skips the test where the operating system has none."""
+    """Run a server; skip the test where PostgreSQL is not installed."""
     if _program("initdb") == "":
         pytest.skip("needs PostgreSQL's server programs: apt-get install postgresql")
     pytest.importorskip("psycopg", reason="needs the driver: pip install 'pawserve[postgres]'")
@@ -93,6 +93,6 @@ def running_postgresql() -> Iterator[Postgresql]:
 
 
 def _program(name: str) -> str:
-    """Debian keeps the server's programs off the path."""
+    """The path of a server program, which Debian does not put on PATH; "" if it is not installed."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
     return shutil.which(name, path=os.pathsep.join([*map(str, reversed(folders)), os.environ.get("PATH", "")])) or ""

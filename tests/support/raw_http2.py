@@ -1,4 +1,4 @@
-"""A gRPC client that misbehaves: HTTP/2 frames written by hand (RFC 9113), so that it may stop anywhere."""
+"""A gRPC client that writes HTTP/2 frames itself (RFC 9113), so that it can stop at any byte."""
 
 import socket
 import struct
@@ -32,7 +32,7 @@ def headers(method: str) -> bytes:
 
 
 class RawClient:
-    """One connection to HOST:PORT. With `window` 0 the server may send no answers."""
+    """A connection to HOST:PORT. With `window` 0 the server may send no responses."""
 
     def __init__(self, address: str, *, window: int = 65_535) -> None:
         host, port = address.split(":")
@@ -42,7 +42,7 @@ class RawClient:
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings) + frame(SETTINGS, ACK, 0, b""))
 
     def call(self, method: str, message: bytes, *, sent: float = 1.0, stream: int = 1) -> None:
-        """Begin a call, and send the message, or only a part of it (0 to 1). At most 16 kB."""
+        """Begin a call and send a message of at most 16 kB, or the fraction `sent` of it."""
         content = b"\0" + struct.pack(">I", len(message)) + message
         self.socket.sendall(frame(HEADERS, END_HEADERS, stream, headers(method)))
         part = content[: int(len(content) * sent)]
@@ -50,6 +50,6 @@ class RawClient:
             self.socket.sendall(frame(DATA, END_STREAM if sent == 1.0 else 0, stream, part))
 
     def vanish(self) -> None:
-        """Go without a word: the other end sees a reset."""
+        """Close the connection so that the server sees a reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()

@@ -1,4 +1,4 @@
-"""A gRPC server that answers as a test says: what a client must cope with, but a good server seldom does."""
+"""A gRPC server that responds as a test says, for errors that a real server seldom has."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ def refusal(code: grpc.StatusCode, reason: str = "", retry_after_s: float | None
 
 
 def abort(context: grpc.ServicerContext, error: ApiError) -> None:
-    """End a call as a pawserve does; without a reason, as gRPC itself does."""
+    """End a call with an error as pawserve does; without a reason, as gRPC itself does."""
     if error.reason:
         details = to_status(error).SerializeToString()
         context.set_trailing_metadata((("grpc-status-details-bin", details),))
@@ -32,7 +32,7 @@ def abort(context: grpc.ServicerContext, error: ApiError) -> None:
 
 
 def predicted(content: bytes) -> pb.ImageResult:
-    """A prediction whose class is the content."""
+    """A prediction whose class is the image's content."""
     classes = [pb.ClassProbability(label=content.decode(), probability=1)]
     return pb.ImageResult(prediction=pb.Prediction(classes=classes, token=f"token of {content.decode()}", views=1))
 
@@ -93,7 +93,7 @@ def answer_stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Ite
 
 @contextmanager
 def scripted_server(*options: tuple[str, int]) -> Iterator[tuple[ScriptedServer, str]]:
-    """A running one, and its address."""
+    """Run a server; yield it and its address."""
     script = ScriptedServer()
     server = grpc.server(ThreadPoolExecutor(8), options=options)
     pb_grpc.add_ClassifierServicer_to_server(script, server)  # type: ignore[no-untyped-call]

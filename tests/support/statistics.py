@@ -91,27 +91,27 @@ def fails(future: Future[Any], message: str) -> None:
 
 
 def tokens(client: Client, count: int = 1) -> list[str]:
-    """Of so many predictions; each predicted red."""
+    """The tokens of `count` predictions of red."""
     results = client.classify([RED] * count).results
     return [result.token for result in results if isinstance(result, Prediction)]
 
 
 @contextmanager
 def stub_of(address: str) -> Iterator[pb_grpc.ClassifierStub]:
-    """The calls themselves."""
+    """A stub of the server at an address."""
     with grpc.insecure_channel(address) as channel:
         yield pb_grpc.ClassifierStub(channel)
 
 
 def record(stub: pb_grpc.ClassifierStub, labels: Sequence[tuple[str, str]]) -> None:
-    """Send labels once, however the call ends: other than `Client`, which may try again."""
+    """Record labels with one call; unlike `Client`, it is never repeated."""
     inputs = [pb.LabelInput(token=token, label=label) for token, label in labels]
     stub.RecordLabels(pb.RecordLabelsRequest(labels=inputs), timeout=LIMIT_S)
 
 
 @contextmanager
 def refused(code: grpc.StatusCode, reason: str, field: str = "") -> Iterator[None]:
-    """A call fails as a whole, with its documented code, reason and field."""
+    """Assert that a call fails with its documented code, reason and field."""
     with pytest.raises(grpc.RpcError) as caught:
         yield
     assert caught.value.code() == code

@@ -1,8 +1,8 @@
-"""What Triton's own client says to a server, in a process of its own: its stubs have the same names as ours.
+"""Calls of Triton's own client to a server, in a process of their own because its stubs have the names of ours.
 
     python -m tests.support.triton_client_calls sync|asyncio|stream ADDRESS
 
-Ends with 0 if all was answered as it should be.
+Ends with exit code 0 if all responses were as expected.
 """
 
 import asyncio
@@ -97,7 +97,7 @@ def sync(address: str) -> None:
             np.testing.assert_array_equal(result.as_numpy("scores")[:, 0], probabilities.max(1))
             assert result.as_numpy("views").tolist() == [3, 3]
             assert len(set(result.as_numpy("tokens").tolist())) == 2
-        print(result.as_numpy("tokens")[0].decode())  # for whoever started us to label
+        print(result.as_numpy("tokens")[0].decode())  # the parent process records a label for it
 
         wanted = [triton.InferRequestedOutput("probabilities", class_count=2), triton.InferRequestedOutput("views")]
         result = client.infer("colours", images(encoded("green")), outputs=wanted, parameters={"adaptive": True})

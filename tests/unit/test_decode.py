@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from serving.image.decode import MAX_RLE, ImageError, Limits, Reason, decode
-from tests.support.images import encoded, png_header, sample_image
+from serving.image.headers import count_scans
+from tests.support.images import encoded, grey12_tiff, grey16_png, png_header, sample_image
 
 IMAGE = sample_image()
 PIXELS = np.asarray(IMAGE)
@@ -92,6 +94,51 @@ def test_every_kind_of_pixel_becomes_rgb(data: bytes, expected: Image.Image | No
         np.testing.assert_array_equal(pixels, np.asarray(expected))
 
 
+def ramp(bits: int) -> NDArray[np.uint16]:
+    """Values of so many bits, the least and the largest included; uint16 `[32, 32]`."""
+    return np.linspace(0, (1 << bits) - 1, 1024).astype(np.uint16).reshape(32, 32)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_values_of_fewer_bits_than_16_keep_the_brightness_that_the_file_declares(bits: int) -> None:
+    values = ramp(bits)
+    expected = np.stack([values >> bits - 8] * 3, 2)
+    assert expected.max() == 255
+    np.testing.assert_array_equal(decode(grey16_png(values, bits)), expected)
+    tiff = encoded(Image.fromarray(values), "TIFF", tiffinfo={281: (1 << bits) - 1})  # MaxSampleValue
+    np.testing.assert_array_equal(decode(tiff), expected)
+
+
+def test_a_tiff_of_12_bits_is_as_bright_as_it_says() -> None:
+    values = ramp(12) & 0xFF0  # as if they filled 16 bits
+    np.testing.assert_array_equal(decode(grey12_tiff(values)), np.stack([values >> 4] * 3, 2))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("scaling", ["shifted", "repeated", "rounded"])
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_png_whose_values_fill_16_bits_stays_as_it_was(bits: int, scaling: str, dark: bool) -> None:
+    """As PNG prescribes for fewer significant bits; a dark image is not made brighter."""
+    values = np.arange(1 << (2 * bits - 16 if dark else bits), dtype=np.uint32)[None]
+    if scaling == "rounded":
+        filled = np.round(values * 65535 / ((1 << bits) - 1))
+    else:
+        filled = values << 16 - bits | (values >> 2 * bits - 16 if scaling == "repeated" else 0)
+    assert (filled.max() < 1 << bits) == dark
+    pixels = decode(grey16_png(filled.astype(np.uint16), bits))
+    np.testing.assert_array_equal(pixels[..., 0], filled.astype(np.uint16) >> 8)
+
+
+def test_values_of_16_bits_keep_their_high_byte_whatever_a_file_declares() -> None:
+    values = ramp(12)
+    high_byte = np.stack([values >> 8] * 3, 2)
+    np.testing.assert_array_equal(decode(grey16_png(values)), high_byte)
+    np.testing.assert_array_equal(decode(grey16_png(values, 10)), high_byte)  # larger than declared
+    for highest in (None, 1023, 3999, 0):  # none, too few, the largest value that occurs, nonsense
+        options = {} if highest is None else {"tiffinfo": {281: highest}}
+        np.testing.assert_array_equal(decode(encoded(Image.fromarray(values), "TIFF", **options)), high_byte)
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparent_pixels_are_white(mode: str) -> None:
     image = Image.new(mode, (4, 4), (10, 20, 30, 0) if mode == "RGBA" else (10, 0))
@@ -139,13 +186,6 @@ def test_pixels_without_an_agreed_white_are_unsupported() -> None:
 )
 def test_other_bytes_are_not_an_image(data: bytes) -> None:
     assert rejection(data).reason == Reason.NOT_AN_IMAGE
-
-
-@pytest.mark.parametrize("data", [b"\0\0\0\x20ftypheic" + b"\0" * 50, b"8BPS\0\1", b"<svg xmlns='x'/>"])
-def test_unsupported_formats_are_named(data: bytes) -> None:
-    error = rejection(data)
-    assert error.reason == Reason.UNSUPPORTED
-    assert "send JPEG, PNG" in str(error)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -208,6 +248,36 @@ def test_the_number_of_scans_is_limited_by_the_image_size() -> None:
     error = rejection(data[:-2] + data[last_scan:-2] * 60 + b"\xff\xd9")
     assert error.reason == Reason.UNSUPPORTED
     assert "at this size, at most 40 are allowed" in str(error)
+
+
+SCAN = b"\xff\xda"
+MARKERS = {
+    "in a video behind the image": lambda data: data + b"\0\0\0\x18ftypmp42" + SCAN * 3000,
+    "in an image behind the image": lambda data: data + (SCAN + b"\xff\xd8\xff\xd9") * 3000,
+    "in a comment": lambda data: data[:2] + b"\xff\xfe\x17\x72" + SCAN * 3000 + data[2:],
+    "in EXIF": lambda data: data[:2] + b"\xff\xe1\x17\x78Exif\0\0" + SCAN * 3000 + data[2:],
+}
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("place", MARKERS)
+def test_scan_markers_that_no_decoder_reads_do_not_count_as_scans(place: str, progressive: bool) -> None:
+    data = encoded(IMAGE, "JPEG", progressive=progressive, exif=Image.Exif(), xmp=b"<x:xmpmeta/>")
+    np.testing.assert_array_equal(decode(MARKERS[place](data)), decode(data))
+
+
+def test_scans_are_counted_up_to_the_end_of_the_image() -> None:
+    data = encoded(IMAGE, "JPEG", progressive=True)
+    assert count_scans(data) == count_scans(data + data) == 10  # of libjpeg's script for three components
+    last = data[data.rindex(SCAN) : -2]
+    assert count_scans(data[:-2] + b"\xff" + last + b"\xff\xd0" + last + b"junk" + last) == 13
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("appended", [bytes(200_000), bytes(range(256)) * 800, SCAN * 100_000], ids=["0", "any", "SOS"])
+def test_data_behind_an_image_does_not_matter(format_: str, appended: bytes) -> None:
+    data = encoded(IMAGE, format_, exif=Image.Exif(), **LOSSLESS.get(format_, {}))
+    np.testing.assert_array_equal(decode(data + appended), decode(data))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])

@@ -16,6 +16,7 @@ from tests.support.waiting import LIMIT_S
 
 IMAGE = sample_image()
 JPEG, GIF = encoded(IMAGE, "JPEG"), encoded(IMAGE, "GIF")
+PROGRESSIVE = encoded(IMAGE, "JPEG", progressive=True)
 FRAME = GIF.index(b",", 13 + 3 * 256)
 MANY = 300_000
 
@@ -45,6 +46,9 @@ HOSTILE = {
     "JPEG, EXIF segments": b"\xff\xd8" + b"\xff\xe1\x00\x08Exif\0\0" * MANY + JPEG[2:],
     "JPEG, comments": b"\xff\xd8" + b"\xff\xfe\x00\x03a" * MANY + JPEG[2:],
     "JPEG, fill bytes": b"\xff\xd8" + b"\xff" * MANY + JPEG[2:],
+    "JPEG, ends of images": b"\xff\xd8" + b"\xff\xd9" * MANY + JPEG[2:],
+    "JPEG, extensions": b"\xff\xd8" + b"\xff\xf0\x7f\x00" + b"a" * 0x7F00 + JPEG[2:],
+    "JPEG, segments between scans": PROGRESSIVE[:-2] + b"\xff\xfe\x00\x02" * MANY + PROGRESSIVE[-2:],
     "JPEG, bytes between segments": b"\xff\xd8\xff\xfe\x00\x02" + b"a" * MANY + JPEG[2:],
     "PNG, texts": png(*[(b"tEXt", b"k\0v")] * 20_000),
     "GIF, comments": GIF[:FRAME] + b"!\xfe\x01a\0" * MANY + GIF[FRAME:],

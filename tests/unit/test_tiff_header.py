@@ -48,3 +48,9 @@ def test_files_without_tiles_have_none(big: bool) -> None:
     assert decode(file.getvalue()).shape == np.asarray(sample_image()).shape
     with Image.open(io.BytesIO(encoded(sample_image(), "TIFF"))) as image:
         assert image.format == "TIFF"
+
+
+@pytest.mark.parametrize("at", [100, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_directory_behind_the_end_is_reported(at: int) -> None:
+    with pytest.raises(ImageError):
+        decode(b"II+\0" + struct.pack("<HHQ", 8, 0, at) + bytes(20))

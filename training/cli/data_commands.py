@@ -2,6 +2,7 @@
 
 from training.cli import program
 from training.console import progress, say
+from training.data.dark import say_dark
 from training.data.images import say_skipped
 from training.data.shard_writer import write_shards
 from training.samples.sample import write_sample
@@ -16,8 +17,10 @@ def shard(options: program.Shard) -> None:
         valid_fraction=options.valid_fraction,
         seed=options.seed,
         url=options.url,
+        limits=options.size.limits(),
     )
     say_skipped(skipped)
+    say_dark(split)
     say(
         f"{len(split.train):,} training images and {len(split.valid):,} validation images of {len(split.classes):,} "
         f"classes, in {count:,} shards in {options.out}"

@@ -4,6 +4,7 @@ import json
 import os
 
 from serving.system.files import write_atomically
+from serving.system.output import print_json
 from training.cli import program
 from training.console import say
 from training.evaluate import evaluate_run
@@ -29,6 +30,7 @@ def fit(options: program.Fit) -> None:
         options.run,
         recipe,
         options.cache or default_cache(),
+        limits=options.size.limits(),
         resume=options.resume or (options.auto_resume and can_resume(options.run)),
         checkpoint_every_s=options.checkpoint_every,
     )
@@ -37,27 +39,30 @@ def fit(options: program.Fit) -> None:
     say_accuracy(evaluation)
     facts = json.loads((options.run / RUN_FILE).read_text(encoding="utf-8"))
     if options.json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print_json(facts)
     say(f"run written in {facts['seconds']['total']:.1f} s; open {options.run / 'report.html'}")
 
 
 def find_lr(options: program.FindLr) -> None:
     """Run the range test and plot it."""
     stage = options.stage or next(iter(options.settings.stages))
-    curve = find_lr_for_stage(options.data, options.settings, stage, options.cache or default_cache())
+    cache = options.cache or default_cache()
+    curve = find_lr_for_stage(options.data, options.settings, stage, cache, limits=options.size.limits())
     write_atomically(options.plot, plot_lr_curve(curve))
     say(f"plotted in {options.plot}")
     if options.json:
-        print(json.dumps(vars(curve) | {"suggestions": curve.suggestions()}, ensure_ascii=False))
+        print_json(vars(curve) | {"suggestions": curve.suggestions()})
 
 
 def evaluate(options: program.Evaluate) -> None:
     """Evaluate a run and report its accuracy."""
-    evaluation, skipped = evaluate_run(open_run(options.run), options.data, options.views, options.cache)
+    evaluation, skipped = evaluate_run(
+        open_run(options.run), options.data, options.views, cache=options.cache, limits=options.size.limits()
+    )
     say_accuracy(evaluation)
     if options.json:
         facts = evaluation.to_json() | {"skipped": [file.to_json() for file in skipped]}
-        print(json.dumps(facts, ensure_ascii=False))
+        print_json(facts)
 
 
 def say_accuracy(evaluation: Evaluation) -> None:

@@ -96,7 +96,7 @@ class ImageSource(Source):
     def _view(self, view: View, row: int, seed: int) -> NDArray[np.uint8]:
         canvas_SSC = self._canvases.get(row)
         if canvas_SSC is None:
-            canvas_SSC = self.preprocess.canvas(self.images[row].read())
+            canvas_SSC = self.images[row].canvas(self.preprocess)
             # not in a worker process, which ends with the epoch
             if get_worker_info() is None and len(self._canvases) < self.max_kept_bytes // canvas_SSC.nbytes:
                 self._canvases[row] = canvas_SSC

@@ -1,11 +1,11 @@
 """`label`: record the label of one prediction."""
 
 import argparse
-import json
 
 from serving.cli.connection import add_client_options, open_client
 from serving.cli.errors import DONE
 from serving.client import ClientError
+from serving.system.output import print_json
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
             "label": result.label,
             "previous_label": previous,
         }
-        print(json.dumps(document, ensure_ascii=False))
+        print_json(document)
         return DONE
     verdict = "correct" if result.predicted == result.label else "incorrect"
     replaced = f"; it replaces the label {previous}" if previous not in (None, result.label) else ""

@@ -1,7 +1,6 @@
 """`predict`: classify image files."""
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from serving.cli.options import model_resource, positive
 from serving.cli.results import ResultsFile, to_dict
 from serving.cli.signals import deferred_interrupt
 from serving.client import Client, ClientError, Prediction
+from serving.system.output import print_json
 
 CLASSES_ON_TERMINAL = 3
 BAR_WIDTH = 20
@@ -83,7 +83,7 @@ def _classify(client: Client, files: list[Path], arguments: argparse.Namespace) 
 def _print_json(results: Iterator[FileResult]) -> int:
     all_results = list(results)
     model = next((result.model for result in all_results if result.model), None)
-    print(json.dumps({"model": model, "results": [to_dict(result) for result in all_results]}, indent=2))
+    print_json({"model": model, "results": [to_dict(result) for result in all_results]}, indent=2)
     return FAILED if any(not isinstance(result.outcome, Prediction) for result in all_results) else DONE
 
 

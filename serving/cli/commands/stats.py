@@ -1,7 +1,6 @@
 """`stats`: show the statistics of a server."""
 
 import argparse
-import json
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +13,7 @@ from serving.cli.statistics_options import add_window_options
 from serving.cli.tables import statistics_to_dict, statistics_view
 from serving.cli.watch import watch_statistics
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.system.output import print_json
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         _plot(models, arguments.plot)
     if arguments.json:
-        print(json.dumps({"models": [statistics_to_dict(model) for model in models]}, ensure_ascii=False, indent=2))
+        print_json({"models": [statistics_to_dict(model) for model in models]}, indent=2)
     else:
         Console().print(statistics_view(models))
     return DONE
