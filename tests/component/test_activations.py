@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from serving.image.preprocess import Preprocess
-from training.data.images import LabelledImage, class_names, hash_images, list_images
+from training.data.images import LabelledImage, read_images
 from training.distributed import ProcessGroup
 from training.features.activations import Activations
 from training.features.provider import ActivationProvider
@@ -28,8 +28,7 @@ def body() -> Body:
 
 @pytest.fixture
 def images(drawings: Path) -> list[LabelledImage]:
-    folder = drawings / "valid"
-    return hash_images(list_images(folder, class_names(folder)), lambda done, total: None)[0][:4]
+    return read_images(drawings).train[:4]
 
 
 def activations(body: Body, images: list[LabelledImage], cache: Path, max_views: int) -> Activations:

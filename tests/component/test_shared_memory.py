@@ -27,11 +27,11 @@ import sys
 from pathlib import Path
 import numpy as np
 from serving.image.preprocess import Preprocess
-from training.data.images import hash_images, list_images
+from training.data.images import read_images
 from training.data.sources import ImageSource
 from training.hardware import workers_can_start
 assert workers_can_start()
-images, _ = hash_images(list_images(Path(sys.argv[1]) / "train", ["cats", "dogs"]), None)
+images = read_images(Path(sys.argv[1])).train
 source = ImageSource(images, Preprocess(crop=224, resize=256), "none", workers=2, images_per_worker=1)
 rows = np.arange(20)
 for inputs, labels in source.batches([rows] * 4, 0):  # 3 MB each

@@ -76,3 +76,12 @@ def test_a_model_of_each_family_works_or_is_rejected_with_a_reason(arch: str) ->
     assert sum(group.size for group in groups) == sum(weight.numel() for weight in classifier.parameters())
     assert features // 2 in (body.network.num_features, getattr(body.network, "head_hidden_size", None))
     print(f"works: {arch}: {features} features")
+
+
+@pytest.mark.parametrize("arch", ["caformer_s18", "rdnet_tiny"])
+def test_a_backbone_without_timm_s_groups_is_divided_by_the_names_of_its_layers(arch: str) -> None:
+    with torch.device("meta"):
+        classifier = Classifier(Body(describe_backbone(arch)), Head(8, 2, width=16))
+    groups = layer_groups(classifier, 3)
+    assert all(group.size for group in groups)
+    assert sum(group.size for group in groups) == sum(weight.numel() for weight in classifier.parameters())

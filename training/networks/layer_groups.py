@@ -5,8 +5,10 @@ the remainder; the head is the last group. For resnet34 and three groups that is
 layer2; layer3, layer4; head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from timm.models._manipulate import group_with_matcher
@@ -137,9 +139,10 @@ def group_rows(
 
 
 def _layers(network: nn.Module) -> list[list[str]]:
-    """The parameters of each layer, by timm's own division if the network has one."""
-    if matcher := getattr(network, "group_matcher", None):
-        return list(group_with_matcher(network.named_parameters(), matcher(coarse=True)).values())
+    """The parameters of each layer, by timm's own division if the network has one, otherwise by name."""
+    with suppress(AttributeError, AssertionError):  # some networks have no such method, others only a finer division
+        matcher = cast(Callable[..., Any], network.group_matcher)(coarse=True)
+        return list(group_with_matcher(network.named_parameters(), matcher).values())
     layers: dict[str, list[str]] = {}
     for name, _ in network.named_parameters():
         layers.setdefault(_layer(name), []).append(name)
