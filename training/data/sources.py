@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import torch
@@ -86,12 +87,12 @@ class ImageSource(Source):
             _ImageDataset(self, view, seed),
             batch_sampler=[batch.tolist() for batch in rows],
             num_workers=min(self.workers, sum(map(len, rows)) // self.images_per_worker),
-            collate_fn=_stacked,
+            collate_fn=_ArrayBatch.of,
+            pin_memory=self.pinned,
             generator=torch.Generator().manual_seed(seed),  # otherwise it would draw from the dropout's numbers
         )
-        for views_NSSC, labels_N in loader:
-            inputs, labels_of_batch = torch.from_numpy(views_NSSC), torch.from_numpy(labels_N)
-            yield (inputs.pin_memory(), labels_of_batch.pin_memory()) if self.pinned else (inputs, labels_of_batch)
+        for arrays_or_pinned in loader:
+            yield arrays_or_pinned.tensors() if isinstance(arrays_or_pinned, _ArrayBatch) else arrays_or_pinned
 
     def _view(self, view: View, row: int, seed: int) -> NDArray[np.uint8]:
         canvas_SSC = self._canvases.get(row)
@@ -117,13 +118,28 @@ class _ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
         return self.source._view(self.view, row, self.seed), self.source.images[row].label
 
 
-def _stacked(examples: Sequence[tuple[NDArray[np.uint8], int]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+@dataclass(frozen=True)
+class _ArrayBatch:
     """A batch as arrays, which come from a worker through a pipe.
 
     Tensors would come through shared memory, of which a container has 64 MiB: less than the batches of a few workers.
     """
-    views, labels = zip(*examples, strict=True)
-    return np.stack(views), np.array(labels, np.int64)
+
+    views_NSSC: NDArray[np.uint8]
+    labels_N: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, examples: Sequence[tuple[NDArray[np.uint8], int]]) -> Self:
+        views, labels = zip(*examples, strict=True)
+        return cls(np.stack(views), np.array(labels, np.int64))
+
+    def tensors(self) -> Batch:
+        return torch.from_numpy(self.views_NSSC), torch.from_numpy(self.labels_N)
+
+    def pin_memory(self) -> Batch:
+        """The tensors in page-locked memory: `DataLoader` calls this in a thread of its own."""
+        inputs, labels = self.tensors()
+        return inputs.pin_memory(), labels.pin_memory()
 
 
 def random_batches(count: int, batch_size: int, seed: int, *, smallest: int = 2) -> list[Rows]:
