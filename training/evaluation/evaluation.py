@@ -82,9 +82,8 @@ class Evaluation:
         if accuracy.lower <= share:
             name = self.confusion.classes[int(counts.argmax())]
             found.append(
-                f"accuracy {100 * accuracy.value:.2f}% (from {100 * accuracy.lower:.2f}%) is not clearly above "
-                f"{100 * share:.2f}%, what always answering {name!r}, the most common class, gives: check the labels, "
-                "the learning rate, and whether there are enough images"
+                f"accuracy {100 * accuracy.value:.2f}% is not clearly above {100 * share:.2f}%, the share of {name!r}: "
+                "check the labels, the learning rate and the number of images"
             )
         if not 1.001 * LOWEST < self.temperature < 0.999 * HIGHEST:
             why = (
