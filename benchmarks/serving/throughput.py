@@ -26,13 +26,12 @@ from benchmarks.common import (
     table,
     write_results,
 )
+from benchmarks.in_process import InProcessClassifier
 from benchmarks.serving.load import run_load
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import Bundle
 from serving.client import Client
-from serving.engine.base import EngineLayout
-from serving.engine.onnx import choose_precision, load_engines
-from serving.image.views import make_views
+from serving.engine.onnx import choose_precision
 from serving.system.cpus import available_cpus
 
 WARM_UP_IMAGES = 10
@@ -79,12 +78,10 @@ def main() -> None:
 
 def measure_latency(bundle: Bundle, address: str, images: list[bytes]) -> dict[str, float]:
     """Medians in milliseconds, over gRPC and in this process, with an engine of one thread and one of all CPUs."""
-    preprocess = bundle.manifest.preprocess
 
     def in_process(threads: int) -> Callable[[bytes], object]:
-        layout = EngineLayout(instances=1, threads=threads, max_batch_size=1)
-        (engine,) = load_engines(bundle, choose_precision(bundle.manifest), layout)
-        return lambda image: engine.run(make_views(preprocess.canvas(image), preprocess.crop))
+        classifier = InProcessClassifier(bundle.folder, choose_precision(bundle.manifest), threads=threads)
+        return lambda image: classifier.classify([classifier.decode(image)])
 
     with Client(address) as client:
         ways: dict[str, Callable[[bytes], object]] = {
