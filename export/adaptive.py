@@ -50,7 +50,7 @@ def choose_threshold(
     order_N = np.argsort(trained_NK.max(1), kind="stable")[:count]
 
     def predict_views(row: int) -> NDArray[np.float32]:
-        canvas = preprocess.canvas(images[row].read())
+        canvas = images[row].canvas(preprocess)
         return predict(session, make_views(canvas, preprocess.crop, count=VIEWS))
 
     probabilities_NVK = np.stack(map_in_threads(predict_views, order_N.tolist(), on_progress))

@@ -13,7 +13,8 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
 from export.inference import Progress, no_progress
 from serving.bundle.manifest import INPUT_NAME
-from training.data.images import DataError, LabelledImage, class_names, list_images
+from training.data.images import LabelledImage, list_images
+from training.data.layout import DataError, class_folders
 
 METHOD = "mean over images of each activation's smallest and largest value"
 """Recorded in the bundle. Means of extremes are narrower than the extremes: rare outliers are clipped, and the other
@@ -50,7 +51,7 @@ def list_folder(folder: Path) -> list[LabelledImage]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one with images like those to be served")
-    images = list_images(folder, class_names(folder) or (".",))
+    images, _ = list_images(class_folders(folder)[0] or {"": [folder]})
     return [replace(image, sha256=hashlib.sha256(image.path.read_bytes()).digest()) for image in images]
 
 

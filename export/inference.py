@@ -61,7 +61,7 @@ def load_views(
     views_NHWC = np.empty((len(images), preprocess.crop, preprocess.crop, 3), np.uint8)
 
     def load(row: int) -> None:
-        views_NHWC[row] = make_views(preprocess.canvas(images[row].read()), preprocess.crop)[0]
+        views_NHWC[row] = make_views(images[row].canvas(preprocess), preprocess.crop)[0]
 
     map_in_threads(load, range(len(images)), on_progress)
     return views_NHWC

@@ -1,20 +1,28 @@
 """The process of a server, from its start to SIGTERM or SIGINT."""
 
 import asyncio
+import faulthandler
 import gc
 import logging
+import os
 import signal
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import uvloop
 
 from serving.image.decode import ignore_pillow_warnings
-from serving.server import Server
+from serving.server import Server, ServerFailed
 from serving.settings import Settings
 from serving.system.memory import keep_freed_memory
 
 GC_THRESHOLDS = (20_000, 20, 20)
 SWITCH_INTERVAL_S = 0.001
+STOP_S = 2.0
+"""How long a stop takes at most, beyond the grace period or after a second signal, whatever is in progress."""
+THREADS = "server-thread"
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +32,7 @@ def run(settings: Settings) -> None:
 
     Raises:
         StartupError: if the server cannot start.
+        ServerFailed: if it cannot serve any more, and has shut down.
     """
     uvloop.run(_run(settings))
 
@@ -33,15 +42,58 @@ async def _run(settings: Settings) -> None:
     ignore_pillow_warnings()
     server = Server(settings)
     loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor(thread_name_prefix=THREADS)
+    loop.set_default_executor(executor)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     loop.add_signal_handler(signal.SIGHUP, server.check_models)
+    life = asyncio.create_task(_live(server))
+    stop = asyncio.create_task(server.serve())
+    await asyncio.wait((life, stop), return_when=asyncio.FIRST_COMPLETED)
+    if stop.done():
+        with suppress(OSError, RuntimeError, ValueError):  # standard error is no file
+            # for code that keeps the interpreter's lock, so that nothing below runs
+            faulthandler.dump_traceback_later(settings.grace_s + STOP_S, exit=True)
+        if server.address:
+            await _wait_for_shutdown(life, server)
+        executor.shutdown(wait=False)
+        if not life.done() or await _is_working(executor):
+            logger.warning("the process ends without waiting for what is in progress, such as the load of a model")
+            logging.shutdown()
+            os._exit(0 if server.closed_state or not server.address else 1)  # a thread cannot be interrupted
+    else:
+        stop.cancel()
+    await life
+
+
+async def _live(server: Server) -> None:
     await server.startup()
     tune_interpreter()
     print(f"pawserve ready on {server.describe()}", flush=True)
     await server.serve()
     logger.info("shutting down after the requests in flight; a second signal ends them at once")
     await server.shutdown()
+    if server.failure:
+        raise ServerFailed(server.failure)
+
+
+async def _wait_for_shutdown(life: asyncio.Task[None], server: Server) -> None:
+    """Wait until the server has shut down, or had the grace period and a second for it."""
+    cut_short = asyncio.create_task(server.cut_short.wait())
+    limit_s = server.settings.grace_s + STOP_S / 2
+    await asyncio.wait((life, cut_short), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+    if cut_short.done():
+        await asyncio.wait((life,), timeout=STOP_S / 2)
+    cut_short.cancel()
+
+
+async def _is_working(executor: ThreadPoolExecutor) -> bool:
+    """Whether a thread of an executor that is shut down still works; idle ones end in a moment."""
+    for _ in range(20):
+        if not any(thread.name.startswith(THREADS) for thread in threading.enumerate()):
+            return False
+        await asyncio.sleep(STOP_S / 80)
+    return True
 
 
 def tune_interpreter() -> None:

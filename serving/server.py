@@ -28,7 +28,7 @@ from serving.settings import Settings
 from serving.statistics.feedback import Feedback
 from serving.statistics.retention import Retention
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
-from serving.system.network import format_address, parse_address
+from serving.system.network import UNIX, format_address, parse_address
 from serving.tokens.keyring import Keyring
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 class StartupError(Exception):
     """The server cannot start; the message says why and what to change."""
+
+
+class ServerFailed(Exception):
+    """The server cannot serve any more; the message says why."""
 
 
 class Server:
@@ -48,9 +52,14 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.address = ""
-        """HOST:PORT that it listens on, once it has started."""
+        """HOST:PORT or unix:PATH that it listens on, once it has started."""
+        self.failure = ""
+        """Why it cannot serve any more; empty while it can."""
+        self.closed_state = False
+        """Whether the statistics were written and closed."""
+        self.cut_short = asyncio.Event()
+        """Set when the grace period of `shutdown` is over."""
         self._stopping = asyncio.Event()
-        self._cut_short = asyncio.Event()
         self._cleanup = ExitStack()
 
     async def startup(self) -> None:
@@ -71,12 +80,12 @@ class Server:
     async def shutdown(self) -> None:
         """Finish the calls in flight, within the grace period, then `close`."""
         self.mark_stopping()
-        await self._grpc.drain(self.settings.grace_s, self._cut_short)
+        await self._grpc.drain(self.settings.grace_s, self.cut_short)
         await self.close()
 
     def stop(self) -> None:
         """End `serve`; a second call ends the grace period of `shutdown`."""
-        (self._cut_short if self._stopping.is_set() else self._stopping).set()
+        (self.cut_short if self._stopping.is_set() else self._stopping).set()
 
     async def prepare(self) -> None:
         """Do everything of `startup` but listening.
@@ -86,7 +95,11 @@ class Server:
         """
         with self._startup_errors():
             self._observability = Observability(self.settings.observability)
-            self._options = replace(self.settings.options, make_observer=self._observability.make_observer)
+            self._options = replace(
+                self.settings.options,
+                make_observer=self._observability.make_observer,
+                on_device_lost=partial(_call_in_loop, asyncio.get_running_loop(), self._fail),
+            )
             await asyncio.to_thread(self._load_models)
             await asyncio.to_thread(self._open_state)
             self._start_observability()
@@ -96,6 +109,14 @@ class Server:
         """Report the services as healthy, and check for new model versions from now on."""
         self.health.set_serving()
         self._watching = asyncio.create_task(self.watcher.watch(self.settings.poll_s))
+
+    def _fail(self, reason: str) -> None:
+        """Report the services as not serving, and end `serve`: only a new process can serve again."""
+        if not self.failure:
+            logger.critical("%s: the server stops, since only a restart helps", reason)
+            self.failure = reason
+            self.health.stop()
+            self._stopping.set()
 
     def mark_stopping(self) -> None:
         """Report the services as not serving, and end the calls that have no end of their own."""
@@ -134,6 +155,7 @@ class Server:
     def _load_models(self) -> None:
         self.repository = ModelRepository()
         self._cleanup.callback(self.repository.close)
+        self._cleanup.callback(setattr, self, "closed_state", True)  # all that is closed before the repository
         settings = self.settings
         models: dict[str, ServedModel] = {}
         for bundle in find_bundles(settings.models, settings.wanted, settings.keep_versions):
@@ -217,14 +239,17 @@ class Server:
         )
         try:
             port = await self._grpc.listen(settings.listen, settings.security.tls)
-        except RuntimeError as error:
+        except OSError as error:
+            part = f" ({error.filename})" if error.filename not in (None, settings.listen) else ""
             raise StartupError(
-                f"cannot listen on {settings.listen}: the port is in use, or the address is not one of this machine's; "
-                "stop the other server, or choose another address with --listen"
+                f"cannot listen on {settings.listen}{part}: {error.strerror}; stop the other server, or choose another "
+                "address with --listen"
             ) from error
-        self.address = format_address(parse_address(settings.listen)[0], port)
+        self.address = settings.listen
+        if not self.address.startswith(UNIX):
+            self.address = format_address(parse_address(settings.listen)[0], port)
 
 
-def _call_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+def _call_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:
     with suppress(RuntimeError):  # the loop has ended, while retired models still finish their calls
-        loop.call_soon_threadsafe(function)
+        loop.call_soon_threadsafe(function, *arguments)

@@ -14,7 +14,6 @@ from serving.security.settings import Security
 if TYPE_CHECKING:  # its module loads the inference libraries
     from serving.models.loader import ServingOptions
 
-MIN_PING_INTERVAL_MS = 10_000
 LOOKAHEAD_BYTES = 4 * 2**20
 RESERVED_FILES = 256
 """File descriptors for everything but connections: models, statistics, logs, libraries."""
@@ -36,6 +35,9 @@ class ConnectionLimits:
     """Idle time after which the server pings a client."""
     keepalive_timeout_s: float = 20.0
     """Time to wait for the reply to a ping, and for a new connection's handshake, before the connection is closed."""
+    min_ping_interval_s: float = 4.0
+    """Least time between two pings of a client that has no call; clients that ping more often are disconnected
+    (too_many_pings). Less than the 5 s of the most eager common clients, since pings may arrive early."""
     max_age_s: float = 3600.0
     """Age at which a client is asked to reconnect, so that load spreads to new replicas; 0 for never."""
     max_age_grace_s: float = 60.0
@@ -43,7 +45,7 @@ class ConnectionLimits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            minimum = 0 if name.startswith("max_age") else 1
+            minimum = 0 if name.startswith(("max_age", "min_ping")) else 1
             if value < minimum:
                 raise ValueError(f"{name} is {value}; it must be at least {minimum}")
 
@@ -79,13 +81,13 @@ class ConnectionLimits:
             ("grpc.max_send_message_length", self.max_message_bytes),
             # without this a second server on the same port would silently take half of the calls
             ("grpc.so_reuseport", 0),
-            # detect clients that vanished, and allow clients to ping the server as often
+            # detect clients that vanished, and allow clients to detect a server that did
             ("grpc.keepalive_time_ms", round(self.keepalive_s * 1000)),
             ("grpc.keepalive_timeout_ms", round(self.keepalive_timeout_s * 1000)),
             ("grpc.http2.ping_timeout_ms", round(self.keepalive_timeout_s * 1000)),  # the default is a minute
             # close connections that never complete a handshake
             ("grpc.server_handshake_timeout_ms", round(self.keepalive_timeout_s * 1000)),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+            ("grpc.http2.min_ping_interval_without_data_ms", round(self.min_ping_interval_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.max_allowed_incoming_connections", self.max_connections),
             ("grpc.max_concurrent_streams", self.max_concurrent_streams),
@@ -113,7 +115,7 @@ class Settings:
     poll_s: float = 5.0
     """Seconds between two checks for new versions; 0 to check only on request."""
     listen: str = "127.0.0.1:50051"
-    """HOST:PORT; port 0 takes a free one."""
+    """HOST:PORT, where port 0 takes a free one, or unix:PATH."""
     state: Path = Path("state")
     """Folder of the statistics and the key that signs tokens; created if it does not exist."""
     statistics: str = field(default="", repr=False)

@@ -21,6 +21,7 @@ import tyro
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
     StructConstructorSpec,
     StructFieldSpec,
     StructTypeInfo,
@@ -115,6 +116,20 @@ _SIZES = PrimitiveConstructorSpec(
     is_instance=lambda value: isinstance(value, tuple),
     str_from_instance=lambda sizes: [",".join(map(str, sizes))],
 )
+
+
+@_registry.primitive_rule
+def _path_option(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """A path, with `~` expanded where the shell has not done it, as in `--data=~/images`."""
+    if info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: Path(words[0]).expanduser(),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
 
 
 @_registry.struct_rule

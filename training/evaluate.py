@@ -1,20 +1,14 @@
 """`python -m training evaluate`: a finished run on a folder of labelled images."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from training.console import progress
-from training.data.images import (
-    VALID,
-    DataError,
-    Skipped,
-    class_names,
-    hash_images,
-    labels_of,
-    list_images,
-    listed,
-    say_skipped,
-)
+from serving.image.decode import Limits
+from serving.image.folders import Skipped
+from training.console import progress, say
+from training.data.images import TRAINING_LIMITS, LabelledImage, hash_images, labels_of, list_images, say_skipped
+from training.data.layout import DataError, evaluation_folders, listed
 from training.data.shards import is_sharded, load_index
 from training.distributed import ProcessGroup
 from training.evaluation.evaluation import Evaluation, evaluate
@@ -28,39 +22,24 @@ MAX_LISTED = 50
 """Classes in a message."""
 
 
-def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Skipped]]:
+def evaluate_run(
+    run: Run, data: Path, views: int, *, limits: Limits = TRAINING_LIMITS
+) -> tuple[Evaluation, list[Skipped]]:
     """Evaluate with the run's own temperature.
 
     Args:
-        data: `CLASS/*`, `valid/CLASS/*` or the validation part of shards, with exactly the run's classes.
+        data: `CLASS/*`, `valid/CLASS/*` or the validation part of shards. Its classes must be some of the run's, or all
+            of them; the metrics are over the images there are.
+        limits: larger images are left out.
 
     Returns:
-        The evaluation, and the files that could not be read.
+        The evaluation, and the files and folders left out.
 
     Raises:
-        DataError: if the classes are others, with both lists, or no image can be read.
+        DataError: if there are other classes, with both lists, or no image can be read.
         RunError: if the run is incomplete.
     """
-    sharded = is_sharded(data)
-    folder = data / VALID if (data / VALID).is_dir() and not sharded else data
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give one with CLASS/* or valid/CLASS/*")
-    if (classes := load_index(data).classes if sharded else class_names(folder)) != run.classes:
-        raise DataError(
-            "the classes differ, so predictions cannot be compared with labels.\n"
-            f"  run:  {listed(run.classes, MAX_LISTED)}\n  data: {listed(classes, MAX_LISTED)}\n"
-            f"  only in the run: {listed(set(run.classes) - set(classes))}; "
-            f"only in the data: {listed(set(classes) - set(run.classes))}\n"
-            f"the classes of {folder} must have the run's names"
-        )
-    unreadable: list[Skipped] = []
-    if sharded:
-        images = load_index(data).split().valid
-    else:
-        with progress("reading images") as on_progress:
-            images, unreadable = hash_images(list_images(folder, classes), on_progress)
-    if not images:
-        raise DataError(f"{folder} holds no images that can be read")
+    images, left_out = _read(run, data, limits)
     network = run.load_classifier()
     hardware = choose_hardware()
     with tempfile.TemporaryDirectory() as cache:
@@ -69,9 +48,40 @@ def evaluate_run(run: Run, data: Path, views: int) -> tuple[Evaluation, list[Ski
             sha256 = fingerprint(member.body.network.state_dict())
             return ActivationProvider(member.body, run.preprocess, sha256, Path(cache), hardware, ProcessGroup())
 
-        logits_VNK, known, skipped = view_logits(network, images, views=views, provider=provider)
-    skipped = unreadable + skipped
-    say_skipped(skipped)
-    if not known:
-        raise DataError(f"{folder} holds no images that can be read; the first is {skipped[0].path}")
-    return evaluate(logits_VNK, labels_of(known), run.classes, run.temperature), skipped
+        logits_VNK, known, unreadable = view_logits(network, images, views=views, provider=provider)
+    left_out = left_out + unreadable
+    say_skipped(left_out)
+    labels_N = labels_of(known)
+    present = [run.classes[label] for label in sorted(set(labels_N.tolist()))]
+    if len(present) < len(run.classes):
+        say(
+            f"images of {len(present):,} of the run's {len(run.classes):,} classes, and the metrics are of these: "
+            f"{listed(present)}; there are none of {listed(set(run.classes) - set(present))}"
+        )
+    return evaluate(logits_VNK, labels_N, run.classes, run.temperature), left_out
+
+
+def _read(run: Run, data: Path, limits: Limits) -> tuple[list[LabelledImage], list[Skipped]]:
+    """The images, labelled by the run's classes, and what is left out."""
+    if is_sharded(data):
+        index = load_index(data)
+        _check_classes(run, data, index.classes)
+        return [
+            replace(image, label=run.classes.index(index.classes[image.label])) for image in index.split().valid
+        ], []
+    folders, left_out = evaluation_folders(data, run.classes)
+    _check_classes(run, data, tuple(folders))
+    listed_images, unread = list_images({name: folders.get(name, []) for name in run.classes}, limits)
+    with progress("reading images") as on_progress:
+        images, unreadable = hash_images(listed_images, on_progress)
+    return images, left_out + unread + unreadable
+
+
+def _check_classes(run: Run, data: Path, classes: tuple[str, ...]) -> None:
+    if not classes or not set(classes) <= set(run.classes):
+        raise DataError(
+            "the classes differ, so predictions cannot be compared with labels.\n"
+            f"  run:  {listed(run.classes, MAX_LISTED)}\n  data: {listed(classes, MAX_LISTED)}\n"
+            f"  only in the data: {listed(set(classes) - set(run.classes))}\n"
+            f"the classes of {data} must have names of the run's classes; some may be missing"
+        )

@@ -4,7 +4,9 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
+from serving.image.decode import Limits
 from training.console import say
+from training.data.images import TRAINING_LIMITS
 from training.data.sources import derived_seed
 from training.distributed import ProcessGroup
 from training.fitting.lr_finder import LrCurve
@@ -15,7 +17,9 @@ from training.networks.layer_groups import broadcast_rates, describe_groups
 from training.recipes.recipe import Recipe
 
 
-def find_lr_for_stage(data: Path, recipe: Recipe, stage: str, cache: Path) -> LrCurve:
+def find_lr_for_stage(
+    data: Path, recipe: Recipe, stage: str, cache: Path, *, limits: Limits = TRAINING_LIMITS
+) -> LrCurve:
     """Run the range test as if the stage were the recipe's first.
 
     Raises:
@@ -27,6 +31,8 @@ def find_lr_for_stage(data: Path, recipe: Recipe, stage: str, cache: Path) -> Lr
             data.resolve(),
             recipe,
             cache,
+            limits=limits,
+            targets=(cache.resolve(),),
             folder=Path(folder),
             hardware=choose_hardware(),
             processes=ProcessGroup(),

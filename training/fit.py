@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from serving.image.decode import Limits
 from serving.system.files import write_atomically
 from training.console import say
-from training.data.images import labels_of
+from training.data.images import TRAINING_LIMITS, labels_of
 from training.distributed import joined_processes
 from training.evaluation.evaluation import Evaluation, evaluate
 from training.features.provider import view_logits
@@ -43,7 +44,14 @@ class Stopwatch:
 
 
 def fit(
-    data: Path, run: Path, recipe: Recipe, cache: Path, *, resume: bool = False, checkpoint_every_s: float = 20.0
+    data: Path,
+    run: Path,
+    recipe: Recipe,
+    cache: Path,
+    *,
+    limits: Limits = TRAINING_LIMITS,
+    resume: bool = False,
+    checkpoint_every_s: float = 20.0,
 ) -> Evaluation:
     """Train a classifier and write a run; every process that torchrun started calls this.
 
@@ -51,6 +59,7 @@ def fit(
         data: folder of images, as `training.data.images` reads it, or of shards.
         run: folder to write; a finished run there is kept as NAME.previous once the new one is whole.
         cache: where activations are kept between runs.
+        limits: larger images are left out.
         resume: continue from the checkpoint of a run that did not finish.
         checkpoint_every_s: seconds between checkpoints, which are written at the ends of epochs.
 
@@ -77,16 +86,18 @@ def fit(
                 data.resolve(),
                 recipe,
                 cache,
+                limits=limits,
+                targets=(run.resolve(), cache.resolve()),
                 folder=folder,
                 hardware=hardware,
                 processes=processes,
                 checkpoint_every_s=checkpoint_every_s,
                 stage=watch.stage,
             )
-            return _fit(session, data.resolve(), watch, resume=resume)
+            return _fit(session, data.resolve(), limits, watch, resume=resume)
 
 
-def _fit(session: FitSession, data: Path, watch: Stopwatch, *, resume: bool) -> Evaluation:
+def _fit(session: FitSession, data: Path, limits: Limits, watch: Stopwatch, *, resume: bool) -> Evaluation:
     recipe, split, processes, folder = session.recipe, session.split, session.processes, session.folder
     state = session.checkpoints.load(session.hardware.device)
     if resume:
@@ -116,6 +127,7 @@ def _fit(session: FitSession, data: Path, watch: Stopwatch, *, resume: bool) -> 
             write_image_lists(folder, split, evaluation.probabilities_NK, data)
             shutil.rmtree(folder / "activations", ignore_errors=True)  # of bodies that no other run has
         facts = _facts(session, evaluation, data, watch.seconds)
+        facts["data"]["limits"] = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
         facts["steps"] = steps
         facts["lr_finder"] = [{"stage": curve.name, **curve.suggestions()} for curve in state.curves]
         facts |= _activation_facts(session)
@@ -151,6 +163,7 @@ def _facts(session: FitSession, evaluation: Evaluation, data: Path, seconds: dic
             "valid": len(split.valid),
             "skipped": [file.to_json() for file in session.skipped],
             "in_train_and_valid": len(split.shared()),
+            "in_two_classes": len(split.contradictory()),
         },
         "seconds": seconds | {"total": round(sum(seconds.values()), 3)},
         "fingerprints": {

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.training.engines import ARCH, pretrained_body
-from training.data.images import read_split
+from training.data.images import read_images
 from training.data.sources import ImageSource, random_batches
 from training.distributed import ProcessGroup
 from training.fitting.trainer import Trainer
@@ -45,7 +45,7 @@ def measure_epochs(data: Path, size: int) -> dict[str, Any]:
         hardware=hardware,
         processes=ProcessGroup(),
     )
-    split, _ = read_split(data, valid_fraction=0.2, seed=0)
+    split = read_images(data).split(valid_fraction=0.2, seed=0)
     images = split.train[:: max(len(split.train) // (BATCHES * BATCH_SIZE), 1)][: BATCHES * BATCH_SIZE]
     preprocess = describe_backbone(ARCH).preprocess_at(size)
     random_batch = torch.randint(256, (BATCH_SIZE, size, size, 3), dtype=torch.uint8)

@@ -6,7 +6,7 @@ workers.py describes how rows become batches.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
 import numpy as np
@@ -28,6 +28,7 @@ class DynamicBatcher:
         admission: Admission,
         workers: WorkerOptions,
         observer: BatchObserver | None = None,
+        on_device_lost: Callable[[str], None] | None = None,
     ) -> None:
         """Start the worker threads.
 
@@ -35,9 +36,10 @@ class DynamicBatcher:
             engines: instances of one model.
             admission: bounds the rows in flight; not shared with another batcher.
             observer: is notified of every batch.
+            on_device_lost: is called with the reason, in any thread, if an engine raises DeviceLost.
         """
         self._admission = admission
-        self._workers = Workers(engines, workers, observer)
+        self._workers = Workers(engines, workers, observer, on_device_lost)
 
     @property
     def max_rows(self) -> int:
@@ -48,6 +50,11 @@ class DynamicBatcher:
     def engine_calls(self) -> int:
         """Number of batches that were computed."""
         return self._workers.engine_calls
+
+    @property
+    def worker_failures(self) -> int:
+        """Number of unexpected exceptions in worker threads."""
+        return self._workers.failures
 
     @property
     def rows_in_flight(self) -> int:

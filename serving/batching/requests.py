@@ -28,9 +28,9 @@ class QueueFull(RuntimeError):
         self.retry_after_s = retry_after_s
 
 
-def to_inference_error(error: Exception) -> InferenceError | MemoryError:
+def to_inference_error(error: BaseException) -> InferenceError | MemoryError:
     """Return the outcome of the rows of an engine call that raised `error`."""
-    if is_out_of_memory(error):
+    if isinstance(error, Exception) and is_out_of_memory(error):
         return MemoryError("the engine had too little memory for a batch")
     return InferenceError(f"the engine failed on this batch: {type(error).__name__}")
 

@@ -3,12 +3,15 @@
 A worker takes an image, in an order that is fair to the clients, and prepares its rows (decode, resize, cut the views).
 If an engine is idle then, the worker computes the rows, and goes on until no row is left. No timer delays a row: rows
 gather only while all engines are busy. One thread handles an image between its arrival and its answer.
+
+No exception ends a worker: the images that it concerns fail, and the worker goes on.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import ceil
@@ -22,7 +25,7 @@ from serving.batching.affinity import LEAST_SHARE, CpuAffinity
 from serving.batching.fair_queue import FairQueue
 from serving.batching.ready_rows import ReadyRows
 from serving.batching.requests import BatchObserver, Job, Request, RowSlice, join_rows, to_inference_error
-from serving.engine.base import Engine
+from serving.engine.base import DeviceLost, Engine
 
 EXPIRED = "the deadline passed while the image waited"
 
@@ -56,14 +59,24 @@ class _Order(Enum):
 class Workers:
     """Threads that prepare images and run the engines of one model."""
 
-    def __init__(self, engines: Sequence[Engine], options: WorkerOptions, observer: BatchObserver | None) -> None:
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        options: WorkerOptions,
+        observer: BatchObserver | None,
+        on_device_lost: Callable[[str], None] | None = None,
+    ) -> None:
         """Start the threads.
 
         Args:
             engines: instances of one model.
             observer: is notified of every batch.
+            on_device_lost: is called with the reason, in a worker thread, if an engine raises DeviceLost.
         """
         self.engine_calls = 0
+        self.failures = 0
+        """Exceptions that neither an engine nor the preparation of an image raised."""
+        self._on_device_lost = on_device_lost
         self._observer = observer
         self._max_batch_size = engines[0].max_batch_size
         self._max_gathered_rows = options.max_gathered_rows
@@ -110,13 +123,30 @@ class Workers:
     def _work(self, cpu: int | None) -> None:
         affinity = CpuAffinity(cpu, self._least_cpu_share)
         while (order := self._next_order()) is not _Order.STOP:
+            try:
+                if isinstance(order, Job):
+                    affinity.begin(queueing=self.queueing)
+                    self._gather(order)
+                    self._compute()
+                    affinity.end()
+                else:
+                    self._compute()
+            except BaseException as error:  # an ended thread would leave requests without an answer
+                self._fail(order, error)
+
+    def _fail(self, order: Job | _Order, error: BaseException) -> None:
+        """Count an unexpected exception, and fail the image that the worker had begun with."""
+        self._count_failure(error)
+        with self._lock:
             if isinstance(order, Job):
-                affinity.begin(queueing=self.queueing)
-                self._gather(order)
-                self._compute()
-                affinity.end()
-            else:
-                self._compute()
+                self._settle(order, error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        self._deliver()
+        self._orders.signal(_Order.COMPUTE)  # rows may be ready
+
+    def _count_failure(self, error: BaseException) -> None:
+        logger.error("a worker failed, and goes on", exc_info=error)
+        with self._lock:
+            self.failures += 1
 
     def _next_order(self) -> Job | _Order:
         try:
@@ -128,11 +158,13 @@ class Workers:
         """Prepare an image and, if many wait, a share of the others."""
         with self._lock:
             share = self._ready.begin_share()
-        for job in self._next_jobs(first, share.until):
-            if self._prepare(job):
-                share.jobs.append(job)
-        with self._lock:
-            self._ready.complete(share)
+        try:
+            for job in self._next_jobs(first, share.until):
+                if self._prepare(job):
+                    share.jobs.append(job)
+        finally:
+            with self._lock:
+                self._ready.complete(share)
 
     def _next_jobs(self, first: Job, until: float) -> Iterator[Job]:
         """One image, and more if many wait: one engine call and one wake-up of the event loop then serve several."""
@@ -159,9 +191,9 @@ class Workers:
             job.prepare_began = time.monotonic()
             job.images_VHWC = job.prepare()
             job.prepare_ended = time.monotonic()
-        except Exception as error:
+        except BaseException as error:  # extension modules may raise others than Exception
             with self._lock:
-                self._settle(job, error)
+                self._settle(job, error if isinstance(error, Exception) else RuntimeError(repr(error)))
             self._deliver()
             return False
         return True
@@ -198,30 +230,38 @@ class Workers:
         began = time.monotonic()
         try:
             probabilities_NK = engine.run(join_rows(batch))
-        except Exception as error:
-            logger.exception(
-                "the engine could not compute a batch of %d rows", sum(last - first for _, first, last in batch)
-            )
+            ended = time.monotonic()
+            with self._lock:
+                self._store(batch, probabilities_NK)
+        except BaseException as error:
+            rows = sum(last - first for _, first, last in batch)
+            logger.error("the engine could not compute a batch of %d rows", rows, exc_info=error)
             with self._lock:
                 for job, _, _ in batch:
                     self._settle(job, to_inference_error(error))
             self._deliver()
+            if isinstance(error, DeviceLost) and self._on_device_lost:
+                self._on_device_lost(str(error))
             return
-        ended = time.monotonic()
-        row = 0
-        with self._lock:
-            self.engine_calls += 1
-            for job, first, last in batch:
-                if job.uncomputed == job.rows:
-                    job.probabilities_VK = np.empty((job.rows, probabilities_NK.shape[1]), np.float32)
-                job.probabilities_VK[first:last] = probabilities_NK[row : row + last - first]
-                row += last - first
-                job.uncomputed -= last - first
-                if job.uncomputed == 0:
-                    self._settle(job, job.probabilities_VK)
         self._deliver()
         if self._observer:
-            self._observer.computed(batch, began, ended)
+            try:
+                self._observer.computed(batch, began, ended)
+            except Exception as error:  # the results are delivered
+                self._count_failure(error)
+
+    def _store(self, batch: list[RowSlice], probabilities_NK: NDArray[np.float32]) -> None:
+        """Store the results of an engine call; with the lock held."""
+        self.engine_calls += 1
+        row = 0
+        for job, first, last in batch:
+            if job.uncomputed == job.rows:
+                job.probabilities_VK = np.empty((job.rows, probabilities_NK.shape[1]), np.float32)
+            job.probabilities_VK[first:last] = probabilities_NK[row : row + last - first]
+            row += last - first
+            job.uncomputed -= last - first
+            if job.uncomputed == 0:
+                self._settle(job, job.probabilities_VK)
 
     def _settle(self, job: Job, outcome: NDArray[np.float32] | Exception) -> None:
         """Give a job its outcome, unless it has one; with the lock held."""
@@ -237,7 +277,8 @@ class Workers:
             wanted = [request.done for request in self._settled if not request.abandoned]
             self._settled.clear()
         if wanted:
-            wanted[0].get_loop().call_soon_threadsafe(_resolve, wanted)
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits
+                wanted[0].get_loop().call_soon_threadsafe(_resolve, wanted)
 
 
 def _resolve(futures: list[asyncio.Future[None]]) -> None:

@@ -20,7 +20,7 @@ def add_client_options(parser: argparse.ArgumentParser) -> None:
         "--server",
         default=os.environ.get("PAWSERVE_SERVER", DEFAULT_ADDRESS),
         metavar="HOST:PORT",
-        help="the server; several as IP:PORT,IP:PORT or dns:///NAME:PORT ($PAWSERVE_SERVER, otherwise "
+        help="the server, or unix:PATH; several as IP:PORT,IP:PORT or dns:///NAME:PORT ($PAWSERVE_SERVER, otherwise "
         f"{DEFAULT_ADDRESS})",
     )
     timeout = ("--timeout", seconds, DEFAULT_TIMEOUT_S, "S", "time for each request, retries included")

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
-from serving.system.network import parse_address
+from serving.system.network import parse_address, parse_listen_address
 from serving.system.times import parse_time
 
 Numbers = Iterable[tuple[str, Callable[[str], float], float, str, str]]
@@ -82,6 +82,14 @@ def address(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def listen_address(text: str) -> str:
+    """HOST:PORT or unix:PATH."""
+    try:
+        return parse_listen_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def http_url(text: str) -> str:

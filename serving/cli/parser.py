@@ -32,6 +32,8 @@ COMMANDS = {
     "stats": Command("serving.cli.commands.stats", "show the confusion matrix and the rates derived from it"),
     "export-labels": Command("serving.cli.commands.export_labels", "write the labels to a CSV or Parquet file"),
     "health": Command("serving.cli.commands.health", "check whether a server is ready"),
+    "models": Command("serving.cli.commands.models", "list the model versions of a server and their states"),
+    "dev-certificate": Command("serving.cli.commands.dev_certificate", "make certificates for trying TLS"),
     "new-token": Command("serving.cli.commands.new_token", "make a bearer token for a client"),
     "rotate-key": Command("serving.cli.commands.rotate_key", "replace the key that signs prediction tokens"),
 }

@@ -4,7 +4,17 @@ import argparse
 from pathlib import Path
 
 from serving.cli.limit_options import add_limit_options, to_connection_limits, to_image_limits, to_max_views
-from serving.cli.options import Numbers, add_numbers, address, http_url, number, positive, seconds, whole
+from serving.cli.options import (
+    Numbers,
+    add_numbers,
+    address,
+    http_url,
+    listen_address,
+    number,
+    positive,
+    seconds,
+    whole,
+)
 from serving.cli.security_options import add_security_options, to_security
 from serving.cli.statistics_options import add_database_options, find_statistics
 from serving.models.layout import LayoutOptions
@@ -34,10 +44,10 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     add(
         "--listen",
-        type=address,
+        type=listen_address,
         default=DEFAULT_ADDRESS,
         metavar="HOST:PORT",
-        help="address to listen on; port 0 takes a free port (%(default)s)",
+        help="address to listen on, or unix:PATH; port 0 takes a free port (%(default)s)",
     )
     add_database_options(parser)
     add(

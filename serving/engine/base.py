@@ -13,6 +13,13 @@ class InferenceError(RuntimeError):
     """The engine could not compute a batch."""
 
 
+class DeviceLost(InferenceError):
+    """The device fails every further call of this process, as a GPU does after an invalid memory access.
+
+    Only a new process can use it again. The message names the cause.
+    """
+
+
 class Engine(Protocol):
     """One instance of a model, which computes one batch at a time. `run` is called by one thread at a time."""
 
@@ -30,7 +37,8 @@ class Engine(Protocol):
             float32 `[N, K]`: the probabilities of the K classes.
 
         Raises:
-            Exception: what the runtime raises, if the batch cannot be computed.
+            DeviceLost: if no batch can be computed any more.
+            Exception: what the runtime raises, if this batch cannot be computed.
         """
 
     def close(self) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.engine.base import DeviceLost
+
 _NO_DEVICE, _OLD_DRIVER = 100, 35
 DEVICE_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/nvhost-ctrl"))
 """A host with a driver has one of them: on Linux, in the Windows Subsystem for Linux, on a Jetson."""
@@ -90,6 +92,20 @@ def free_memory() -> int:
     """Bytes of the current GPU's memory that are free."""
     free, _ = call(load_cudart().cudaMemGetInfo)
     return int(free)
+
+
+def raise_if_lost() -> None:
+    """Check the GPU after an error.
+
+    Raises:
+        DeviceLost: if the GPU fails every further call of this process ("sticky" errors).
+    """
+    cudart = load_cudart()
+    cudart.cudaGetLastError()  # removes the error of a single call; that of a lost GPU stays
+    try:
+        call(cudart.cudaDeviceSynchronize)
+    except CudaError as error:
+        raise DeviceLost(f"the GPU fails all further calls of this process ({error})") from error
 
 
 class CudaGraph:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact, Bundle, BundleError, Manifest, Precision
 from serving.engine.base import Device, EngineLayout
+from serving.engine.cuda import raise_if_lost
 
 ort.set_default_logger_severity(3)  # errors only: warnings about a graph are for its export
 
@@ -17,16 +18,22 @@ CUDA_PROVIDER = "CUDAExecutionProvider"
 
 
 class OnnxEngine:
-    """One instance of a model in ONNX Runtime; an `Engine`. `run` raises what ONNX Runtime raises."""
+    """One instance of a model in ONNX Runtime; an `Engine`. `run` raises DeviceLost, or what ONNX Runtime raises."""
 
-    def __init__(self, session: ort.InferenceSession, max_batch_size: int) -> None:
+    def __init__(self, session: ort.InferenceSession, max_batch_size: int, device: Device = "cpu") -> None:
         self._session: ort.InferenceSession | None = session
+        self._device = device
         self.max_batch_size = max_batch_size
 
     def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute one batch; see Engine.run."""
         assert self._session is not None, "a closed engine was run"
-        probabilities_NK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
+        try:
+            probabilities_NK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
+        except Exception:
+            if self._device == "cuda":
+                raise_if_lost()
+            raise
         return probabilities_NK
 
     def close(self) -> None:
@@ -86,7 +93,10 @@ class OnnxModel:
             _check_graph(sessions[0], self._manifest)
         except BundleError as error:
             raise BundleError(f"{self._path} does not fit its manifest: {error}") from error
-        return [OnnxEngine(sessions[i % len(sessions)], layout.max_batch_size) for i in range(layout.instances)]
+        return [
+            OnnxEngine(sessions[i % len(sessions)], layout.max_batch_size, self._device)
+            for i in range(layout.instances)
+        ]
 
     def make_single_row_engine(self, threads: int, cpus: Sequence[int]) -> OnnxEngine:
         """Make one instance that computes one row at a time on several CPUs.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from serving.engine.base import EngineLayout
-from serving.engine.cuda import CudaError, CudaGraph, Gpu, call, free_memory, load_cudart
+from serving.engine.cuda import CudaError, CudaGraph, Gpu, call, free_memory, load_cudart, raise_if_lost
 from serving.engine.tensorrt_cache import EngineBuildError
 
 TENSORRT = "11.4"
@@ -190,6 +190,7 @@ class TensorRTEngine:
         Raises:
             EngineBuildError: for a batch outside of that, or if TensorRT fails.
             CudaError: if a copy or the GPU fails.
+            DeviceLost: if the GPU fails every further call too.
         """
         count = len(images_NHWC)
         plan, cudart = self._plan, self._cudart
@@ -198,14 +199,18 @@ class TensorRTEngine:
                 f"a batch of shape {images_NHWC.shape} was given; the engine takes 1 to {self.max_batch_size} of "
                 f"{plan.input_shape}"
             )
-        call(cudart.cudaSetDevice, plan.gpu.index)  # each thread has a current device of its own
         bucket = next(bucket for bucket in self._buckets if bucket.rows >= count)
         self._images[:count] = images_NHWC  # the rows after them are of an earlier batch; their results are not used
-        if bucket.graph is not None:
-            bucket.graph.launch()
-        else:
-            self._enqueue(bucket)
-        call(cudart.cudaStreamSynchronize, self._stream)
+        try:
+            call(cudart.cudaSetDevice, plan.gpu.index)  # each thread has a current device of its own
+            if bucket.graph is not None:
+                bucket.graph.launch()
+            else:
+                self._enqueue(bucket)
+            call(cudart.cudaStreamSynchronize, self._stream)
+        except Exception:
+            raise_if_lost()
+            raise
         return self._probabilities[:count].copy()
 
     def close(self) -> None:

@@ -34,6 +34,7 @@ from serving.image.headers import (
     png_significant_bits,
     tiling,
 )
+from serving.image.kinds import explain, supported_format, unsupported_format
 from serving.image.orientation import is_supported, orientation_of, turn_upright, upright_rgb
 from serving.system.memory import can_allocate, is_out_of_memory
 
@@ -49,25 +50,7 @@ MAX_SCANNED_PIXELS = 1_000_000_000  # about two seconds
 MAX_RLE = 4_000_000  # pixels and bytes of a compressed BMP: Pillow decodes these in Python, pixel by pixel
 DECODER_BYTES_PER_PIXEL = 16  # the most that a decoder needs (lossless WebP) before it fails without a reason
 
-_SIGNATURES = {
-    "JPEG": (0, b"\xff\xd8\xff"),
-    "PNG": (0, b"\x89PNG\r\n\x1a\n"),
-    "GIF": (0, b"GIF8"),
-    "WEBP": (8, b"WEBP"),
-    "TIFF (little-endian)": (0, b"II*\x00"),
-    "TIFF (big-endian)": (0, b"MM\x00*"),
-}
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_UNSUPPORTED_SIGNATURES = {
-    "HEIC": (4, b"ftyphei"),
-    "HEIF": (4, b"ftypmif1"),
-    "AVIF": (4, b"ftypavi"),
-    "JPEG 2000": (0, b"\x00\x00\x00\x0cjP  "),
-    "JPEG XL": (0, b"\x00\x00\x00\x0cJXL "),
-    "Photoshop": (0, b"8BPS"),
-    "PDF": (0, b"%PDF-"),
-    "SVG": (0, b"<svg"),
-}
 _SUPPORTED = "send JPEG, PNG, WebP, GIF, BMP or TIFF"
 _SIGNATURE_BYTES = 16
 
@@ -98,11 +81,19 @@ class Limits:
     """Size of the encoded image in bytes."""
     max_pixels: int = 50_000_000
     """Width times height, as in the file's header."""
+    pixels_at_once: int | None = None
+    """Of the images that are decoded at full size at the same time; a larger image is decoded alone. None for
+    `max_pixels`."""
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    @property
+    def budget(self) -> int:
+        """Pixels that are decoded at the same time."""
+        return self.pixels_at_once or self.max_pixels
 
 
 DEFAULT_LIMITS = Limits()
@@ -180,21 +171,21 @@ def decode(
         with ExitStack() as own:
             held = own if reservation is None else reservation
             if size:  # of WebP, whose decoder allocates memory when it is opened
-                held.enter_context(_BUDGET.take(size[0] * size[1], limits.max_pixels))
+                held.enter_context(_BUDGET.take(size[0] * size[1], limits.budget))
             image = own.enter_context(_open(data))
             reserved, size = bool(size), image.size
             _check_header(image, data, limits)
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
                 if not plain_size(data, allow_exif=True):  # the decoder keeps all coefficients, at any scale
                     reserved = True
-                    held.enter_context(_BUDGET.take(image.width * image.height, limits.max_pixels))
+                    held.enter_context(_BUDGET.take(image.width * image.height, limits.budget))
                 pixels = _decode_jpeg(data, image.size, min_side)
                 if pixels is not None:
                     return turn_upright(pixels, orientation_of(image))
                 if min_side:
                     image.draft(None, (min_side, min_side))
             if not reserved:
-                held.enter_context(_BUDGET.take(image.width * image.height, limits.max_pixels))
+                held.enter_context(_BUDGET.take(image.width * image.height, limits.budget))
             return upright_rgb(image, png_bits=png_significant_bits(data))
     except (ImageError, MemoryError):
         raise
@@ -218,15 +209,12 @@ def _open(data: bytes) -> Image.Image:
                 return factory(io.BytesIO(data), "")
     if not data:
         raise ImageError(Reason.NOT_AN_IMAGE, "the image has 0 bytes")
-    if name := _find_signature(data, _UNSUPPORTED_SIGNATURES):
+    if name := unsupported_format(data):
         raise ImageError(Reason.UNSUPPORTED, f"{name} is not supported; {_SUPPORTED}")
-    if name := _find_signature(data, _SIGNATURES):
+    if name := supported_format(data):
         raise ImageError(Reason.TRUNCATED, f"begins as {name}, but its header ends early or is damaged")
-    raise ImageError(Reason.NOT_AN_IMAGE, f"the {len(data):,} bytes are not an image; {_SUPPORTED}")
-
-
-def _find_signature(data: bytes, signatures: dict[str, tuple[int, bytes]]) -> str:
-    return next((name for name, (at, magic) in signatures.items() if data.startswith(magic, at)), "")
+    looks = f"they look like {explained}" if (explained := explain(data)) else _SUPPORTED
+    raise ImageError(Reason.NOT_AN_IMAGE, f"the {len(data):,} bytes are not an image; {looks}")
 
 
 def _check_pixels(size: tuple[int, int], limits: Limits) -> None:

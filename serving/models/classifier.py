@@ -87,6 +87,11 @@ class Classifier:
         return self._batcher.rows_in_flight
 
     @property
+    def worker_failures(self) -> int:
+        """Unexpected exceptions in worker threads."""
+        return self._batcher.worker_failures
+
+    @property
     def max_rows(self) -> int:
         """Most views in flight."""
         return self._batcher.max_rows

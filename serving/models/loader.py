@@ -1,7 +1,7 @@
 """Loading of a bundle: choice of the engine and its layout, and a first run of each engine."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,8 @@ class ServingOptions:
     limits: Limits
     make_observer: ObserverFactory | None = None
     """Makes the observer of each version; None for no observer."""
+    on_device_lost: Callable[[str], None] | None = None
+    """Is called with the reason, in any thread, when a device fails every further call of this process."""
     cpu_limit: float | None = None
     """CPUs that a scheduler has reserved for this process without enforcing it; None for no limit."""
 
@@ -121,7 +123,7 @@ def load_model(bundle: Bundle, options: ServingOptions, *, previous: ServedModel
         engine=f"{choice.variant}, {choice.runtime.replace('-', ' ')}, {layout}",
         classifier=Classifier(
             manifest.preprocess,
-            DynamicBatcher(engines, admission, workers, observer),
+            DynamicBatcher(engines, admission, workers, observer, options.on_device_lost),
             options.limits,
             adaptive_threshold=manifest.adaptive_threshold,
             observer=observer,

@@ -59,6 +59,9 @@ class ModelCollector(Collector):
         )
         rows = _gauge("rows_in_flight", "Rows that were admitted and are not finished.")
         limit = _gauge("rows_in_flight_limit", "Most rows in flight; requests beyond it are rejected.")
+        faults = CounterMetricFamily(
+            "pawserve_worker_failures", "Unexpected exceptions in worker threads, which went on.", labels=MODEL
+        )
         validated = _gauge("validation_accuracy_ratio", "Accuracy on the validation set when the version was exported.")
         lower = _gauge("validation_accuracy_lower_ratio", "Lower end of that accuracy's 95% interval.")
         for model in self._repository.models:
@@ -67,10 +70,11 @@ class ModelCollector(Collector):
             info.add_metric([*key, manifest.arch, model.engine, model.runtime, model.precision], 1)
             rows.add_metric(key, model.classifier.rows_in_flight)
             limit.add_metric(key, model.classifier.max_rows)
+            faults.add_metric(key, model.classifier.worker_failures)
             if accuracy := manifest.metrics.get("accuracy"):
                 validated.add_metric(key, accuracy["value"])
                 lower.add_metric(key, accuracy["lower"])
-        return [loads, failures, state, info, rows, limit, validated, lower]
+        return [loads, failures, state, info, rows, limit, faults, validated, lower]
 
 
 class StatisticsCollector(Collector):

@@ -8,7 +8,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from serving.system.network import format_address, parse_address
+from serving.system.network import format_address, parse_address, resolve
 
 MAX_CONNECTIONS = 8
 """Most open connections; further ones are closed without a response."""
@@ -21,7 +21,7 @@ class MetricsEndpoint:
 
     Args:
         registry: the metrics.
-        listen: HOST:PORT; port 0 takes a free one.
+        listen: HOST:PORT, of which all addresses are used; port 0 takes a free one.
 
     Raises:
         ValueError: if `listen` is malformed.
@@ -30,19 +30,33 @@ class MetricsEndpoint:
 
     def __init__(self, registry: CollectorRegistry, listen: str) -> None:
         host, port = parse_address(listen)
-        ((family, *_), *_) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        server_class = type("_FamilyServer", (_Server,), {"address_family": family})
-        self._server: WSGIServer = make_server(host, port, make_wsgi_app(registry), server_class, _Handler)
-        self.url = f"http://{format_address(host, self._server.server_port)}/metrics"
+        self._servers: list[_Server] = []
+        try:
+            for each in resolve(host):
+                server = make_server(each, port, make_wsgi_app(registry), _server_class(each), _Handler)
+                self._servers.append(server)
+                port = server.server_port
+        except OSError:
+            for server in self._servers:
+                server.server_close()
+            raise
+        self.url = f"http://{format_address(host, port)}/metrics"
         """Where the metrics are."""
-        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-        self._thread.start()
+        self._threads = [Thread(target=each.serve_forever, name="metrics", daemon=True) for each in self._servers]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+def _server_class(address: str) -> type["_Server"]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return type("_FamilyServer", (_Server,), {"address_family": family})
 
 
 class _Handler(WSGIRequestHandler):

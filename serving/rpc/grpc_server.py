@@ -1,7 +1,9 @@
 """The gRPC server that listens for the services' calls."""
 
 import asyncio
-from collections.abc import Sequence
+import errno
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -14,6 +16,7 @@ from serving.rpc.open_inference.service import InferenceService
 from serving.rpc.pawserve.service import ClassifierService
 from serving.rpc.reflection import enable_reflection
 from serving.security.settings import TlsFiles
+from serving.system.network import UNIX, format_address, free_unix_path, parse_address, resolve
 
 CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -54,20 +57,30 @@ class GrpcServer:
             enable_reflection([*zip((CLASSIFIER, INFERENCE, HEALTH), files, strict=True)], self._server)
 
     async def listen(self, address: str, tls: TlsFiles | None) -> int:
-        """Listen on HOST:PORT and return the port.
+        """Listen on all addresses of HOST:PORT, or on unix:PATH.
+
+        Returns:
+            The port; 0 for a Unix socket.
 
         Raises:
             ValueError: if the certificate cannot be used.
-            RuntimeError: if the port is in use, or the address is not one of this machine's.
+            OSError: if one of the addresses cannot be used; `filename` is that address.
         """
-        if tls is None:
-            port = self._server.add_insecure_port(address)
-        else:
+        add: Callable[[str], int] = self._server.add_insecure_port
+        if tls is not None:
             from serving.security.tls import server_credentials  # loads `cryptography`
 
-            port = self._server.add_secure_port(address, server_credentials(tls))
+            add = partial(self._server.add_secure_port, server_credentials=server_credentials(tls))
+        if address.startswith(UNIX):
+            free_unix_path(address.removeprefix(UNIX))
+            port = 0
+            _bind(add, address)
+        else:
+            host, port = parse_address(address)
+            for each in resolve(host):  # gRPC itself is content with one of them
+                port = _bind(add, format_address(each, port))
         await self._server.start()
-        return int(port)
+        return port
 
     async def drain(self, grace_s: float, cut_short: asyncio.Event) -> None:
         """Finish the calls in flight and stop.
@@ -85,3 +98,13 @@ class GrpcServer:
             await self._server.stop(None)
         waiting.cancel()
         await stopped
+
+
+def _bind(add: Callable[[str], int], address: str) -> int:
+    try:
+        return add(address)
+    except RuntimeError as error:
+        reason = "the port is in use, or the address is not one of this machine's"
+        if address.startswith(UNIX):
+            reason = "the socket cannot be created; its folder must exist, and this user must be able to write in it"
+        raise OSError(errno.EADDRINUSE, reason, address) from error

@@ -1,10 +1,18 @@
-"""Network addresses: HOST:PORT."""
+"""Network addresses: HOST:PORT, and the paths of Unix sockets."""
 
+import errno
 import ipaddress
+import os
+import socket
+import stat
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 """The default address that servers listen on and clients connect to."""
 MAX_PORT = 65_535
+UNIX = "unix:"
+"""Begins the address of a Unix socket: unix:PATH."""
+MAX_PATH_BYTES = 107
+"""Longest path of a Unix socket on Linux."""
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -30,6 +38,61 @@ def parse_address(text: str) -> tuple[str, int]:
 def format_address(host: str, port: int) -> str:
     """HOST:PORT, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_listen_address(text: str) -> str:
+    """Check HOST:PORT or unix:PATH.
+
+    Raises:
+        ValueError: for any other text, and for a path that is too long for a socket.
+    """
+    path = text.removeprefix(UNIX)
+    if path == text:
+        parse_address(text)
+    elif not 1 <= len(os.fsencode(path)) <= MAX_PATH_BYTES or "," in path:
+        raise ValueError(f"{text!r} is not an address; write unix:PATH with at most {MAX_PATH_BYTES} bytes, no comma")
+    return text
+
+
+def resolve(host: str) -> list[str]:
+    """All IP addresses of a host name; an IP address as it is.
+
+    The IPv6 loopback address is left out where this machine does not have it, since `localhost` often names it anyway.
+
+    Raises:
+        OSError: if nobody knows the name.
+    """
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return [each for each in addresses if each != "::1" or len(addresses) == 1 or _has_ipv6_loopback()]
+
+
+def free_unix_path(path: str) -> None:
+    """Remove the socket that an earlier server left at a path.
+
+    Raises:
+        OSError: if a server listens there, the path is something else than a socket, or it cannot be used.
+    """
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, "there is a file that is no socket", path)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(path)
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        os.unlink(path)
+        return
+    raise OSError(errno.EADDRINUSE, "another server listens there", path)
+
+
+def _has_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def is_local(address: str) -> bool:

@@ -1,18 +1,30 @@
-"""How clients reach servers, and what they report when they do not."""
+"""How clients and servers find each other, and what they report when they do not."""
 
+import re
+import signal
+import socket
+import time
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+import grpc
 import pytest
 from PIL import Image
 
 from serving.client import Client, ClientError, Credentials, Retry
 from serving.client.channel import describe_proxy, is_this_machine
+from serving.settings import ConnectionLimits
 from tests.support.bundles import write_bundle
 from tests.support.certificates import Authority
-from tests.support.commands import free_port, run
+from tests.support.commands import WarmProcess, free_port, main_of, run
 from tests.support.images import encoded
 from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S, eventually
 
 ONCE = Retry(attempts=1)
 PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy")
@@ -135,3 +147,117 @@ def test_a_tls_client_learns_that_the_server_uses_plaintext(address: str, author
         f"no pawserve answers at {address}: it does not use TLS; leave out --tls and --tls-ca, or tls and ca of "
         "Credentials"
     )
+
+
+def serve_pets_test(*options: str) -> int:
+    """`serve`, where the name pets.test stands for two addresses of this machine."""
+    known = socket.getaddrinfo
+
+    def resolve(host: str, *arguments: Any, **named: Any) -> list[Any]:
+        hosts = ["127.0.0.2", "127.0.0.1"] if host == "pets.test" else [host]
+        return [found for each in hosts for found in known(each, *arguments, **named)]
+
+    with patch("socket.getaddrinfo", resolve):
+        return main_of("serving", "serve", *options)
+
+
+@contextmanager
+def served(folder: Path, *options: object) -> Iterator[WarmProcess]:
+    """A server of `folder` in which pets.test is known."""
+    if not (folder / "models").exists():
+        write_bundle(folder / "models")
+    arguments = ("--models", folder / "models", "--state", folder / "state", *options)
+    with closing(WarmProcess(serve_pets_test, *map(str, arguments))) as server:
+        yield server
+
+
+def test_a_server_listens_on_every_address_of_a_name(tmp_path: Path) -> None:
+    with served(tmp_path, "--listen", "pets.test:0", "--metrics", "pets.test:0") as server:
+        ready = server.printed(r"ready on pets\.test:(\d+): .*metrics on http://pets\.test:(\d+)/metrics")
+        for host in ("127.0.0.1", "127.0.0.2"):
+            with Client(f"{host}:{ready[1]}") as client:
+                assert client.health() == "SERVING"
+            with urllib.request.urlopen(f"http://{host}:{ready[2]}/metrics", timeout=LIMIT_S) as answer:
+                assert b"pawserve_" in answer.read()
+
+
+@pytest.mark.parametrize("taken", ["127.0.0.1", "127.0.0.2"])
+def test_a_server_does_not_start_where_one_address_of_its_name_is_taken(tmp_path: Path, taken: str) -> None:
+    with socket.socket() as other:
+        other.bind((taken, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with served(tmp_path, "--listen", f"pets.test:{port}") as server:
+            assert server.wait() == 1
+            assert (
+                f"pawserve: cannot listen on pets.test:{port} ({taken}:{port}): the port is in use, or the address is "
+                "not one of this machine's; stop the other server, or choose another address with --listen"
+            ) in server.stderr
+
+
+def test_a_name_that_nobody_knows_prevents_the_start(tmp_path: Path) -> None:
+    with served(tmp_path, "--listen", "pets.invalid:0") as server:
+        assert server.wait() == 1
+        assert "cannot listen on pets.invalid:0: " in server.stderr
+
+
+def test_clients_and_commands_reach_a_server_on_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    address = f"unix:{tmp_path}/pawserve.sock"
+    image = encoded(Image.new("RGB", (80, 60), "red"), "PNG")
+    (tmp_path / "red.png").write_bytes(image)
+    with served(tmp_path, "--listen", address) as server:
+        server.printed(f"ready on {re.escape(address)}: models/colours/versions/1")
+        with Client(address, credentials=Credentials(token="t" * 40)) as client:
+            assert client.classify([image]).model == "models/colours/versions/1"
+            assert [each.result.classes[0][0] for each in client.classify_many([image])] == ["red"]
+        assert run("serving", "health", "--server", address).stdout.startswith("SERVING")
+        assert " red" in run("serving", "predict", tmp_path / "red.png", "--server", address).stdout
+        with served(tmp_path, "--listen", address, "--state", tmp_path / "second") as second:
+            assert second.wait() == 1
+            assert "another server listens there" in second.stderr
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+    assert (tmp_path / "pawserve.sock").exists()
+    with served(tmp_path, "--listen", address) as server:
+        server.printed(f"ready on {re.escape(address)}")
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+def test_a_file_is_not_replaced_by_a_socket(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with served(tmp_path, "--listen", f"unix:{tmp_path}/notes") as server:
+        assert server.wait() == 1
+        assert "there is a file that is no socket" in server.stderr
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+@contextmanager
+def pinging_channel(limits: ConnectionLimits) -> Iterator[list[grpc.ChannelConnectivity]]:
+    """The states of an idle channel that pings a server with these limits every 50 ms."""
+    server = grpc.server(ThreadPoolExecutor(1), options=limits.grpc_options())
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    options = (
+        ("grpc.keepalive_time_ms", 50),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    )
+    states: list[grpc.ChannelConnectivity] = []
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        channel.subscribe(states.append, try_to_connect=True)
+        yield states
+        channel.unsubscribe(states.append)
+    server.stop(None).wait()
+
+
+def test_pings_of_idle_channels_are_limited_by_the_setting_and_allowed_from_five_seconds() -> None:
+    assert ConnectionLimits().min_ping_interval_s < 5
+    connected, closed = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE
+    with pinging_channel(ConnectionLimits()) as states:
+        assert eventually(lambda: states[-1:] == [closed] and connected in states)
+    with pinging_channel(ConnectionLimits(min_ping_interval_s=0.0)) as states:
+        assert eventually(lambda: connected in states)
+        time.sleep(1)  # twenty pings, of which the other server allowed three
+        assert states[-1] == connected

@@ -189,7 +189,7 @@ def test_the_grace_period_ends_slow_calls_and_counts_are_kept(tmp_path: Path) ->
 
 def test_a_new_call_during_the_shutdown_is_unavailable(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
-    with observed_server(tmp_path, "--instances", 1) as server:
+    with observed_server(tmp_path, "--instances", 1, "--grace", LIMIT_S) as server:
         with Client(server.address) as client, Client(server.address) as late:
             late.health()
             in_flight = threading.Thread(target=lambda: client.classify([RED] * 8))

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from serving.client import Client
 from tests.support.bundles import COLOURS, write_bundle
 from tests.support.commands import WarmProcess, main_of, run
 from tests.support.images import encoded
-from tests.support.servers import ObservedServer, observed_server
+from tests.support.servers import ObservedServer, observed_server, running_server
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -144,7 +146,36 @@ def test_health_prints_what_is_served(address: str) -> None:
     assert finished.returncode == 0
     assert finished.stdout.splitlines()[0] == "SERVING"
     assert "models/colours/versions/1 (fp32, onnxruntime cpu" in finished.stdout
-    assert document(serving_command("health", "--json", server=address))["status"] == "SERVING"
+    assert document(serving_command("health", "--json", server=address)) == {
+        "status": "SERVING",
+        "models": [{"name": "models/colours/versions/1", "state": "READY", "reason": ""}],
+    }
+
+
+def test_health_and_models_show_states_and_why_a_version_failed(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    layout = ("--instances", 1, "--threads", 1, "--max-batch-size", 2)
+    options = ("--poll-seconds", 0.1, "--engine", "cpu", *layout)
+    failed, served = "models/colours/versions/2", "models/colours/versions/1"
+    with running_server(tmp_path / "models", tmp_path / "state", *options) as address, Client(address) as client:
+        write_bundle(tmp_path / "models", version=2, content=b"damaged")
+        assert eventually(lambda: len(client.list_models()) == 2 and client.list_models()[1].state_reason)
+        reason = client.list_models()[1].state_reason
+        assert "model.fp32.onnx" in reason
+        assert document(serving_command("health", "--json", server=address))["models"] == [
+            {"name": served, "state": "READY", "reason": ""},
+            {"name": failed, "state": "FAILED", "reason": reason},
+        ]
+        assert f"  {failed} FAILED: {reason}" in serving_command("health", server=address).stdout.splitlines()
+        lines = serving_command("models", server=address).stdout.splitlines()
+        assert lines[0] == f"{served}  READY"
+        assert lines[1].startswith("  engine    fp32, onnxruntime-cpu: ")
+        assert lines[2].startswith("  layout    1 x 1 threads, batches of at most 2")
+        assert lines[-2:] == [f"{failed}  FAILED", f"  reason    {reason}"]
+        ready, broken = document(serving_command("models", "--json", server=address))["models"]
+        assert broken == {"name": failed, "state": "FAILED", "reason": reason}
+        assert (ready["state"], ready["precision"], ready["runtime"]) == ("READY", "fp32", "onnxruntime-cpu")
+        assert (ready["layout"]["instances"], ready["layout"]["max_batch_size"]) == (1, 2)
 
 
 @pytest.mark.parametrize("command", [["predict", __file__], ["label", "token", "red"], ["stats"], ["health"]])

@@ -86,7 +86,7 @@ class Session:
             return
         if verb == "tune":
             arguments += ["--seconds", "0.1"]
-        if package == "serving" and verb in ("predict", "stats", "label", "health"):
+        if package == "serving" and verb in ("predict", "stats", "label", "health", "models"):
             arguments = [ADDRESS.sub(self._address(), argument) for argument in arguments]
         finished = WarmProcess(main_of, package, verb, *arguments, folder=self._folder, **self._environment).finish()
         assert finished.returncode == 0, f"{command}\n{finished.stderr}"

@@ -19,7 +19,8 @@ from export.inference import open_session, predict
 from serving.bundle.manifest import Bundle, open_bundle
 from tests.support.commands import run_here
 from tests.support.fake_gpu import FakeGpu
-from training.data.images import DataError, LabelledImage
+from training.data.images import LabelledImage
+from training.data.layout import DataError
 from training.runs.run import open_run
 
 ALL = ("--precisions", "fp32", "fp16", "int8", "int8-trt")

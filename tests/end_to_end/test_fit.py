@@ -100,7 +100,7 @@ def test_files_that_are_no_images_are_left_out_and_listed(drawings: Path, shared
     (copied / "valid/dogs/empty.png").touch()
     finished = run_here("training", "fit", "--data", copied, "--run", tmp_path / "run", "--cache", shared_cache, *LITE0)
     assert finished.returncode == 0, finished.stderr
-    assert "left out, because they cannot be read as images: 3\n" in finished.stderr
+    assert "left out: 3 files or folders\n" in finished.stderr
     data = open_run(tmp_path / "run").facts["data"]
     reasons = {Path(skipped["path"]).name: skipped["reason"].split(":")[0] for skipped in data["skipped"]}
     assert reasons == {"notes.txt": "NOT_AN_IMAGE", "half.jpg": "TRUNCATED", "empty.png": "NOT_AN_IMAGE"}

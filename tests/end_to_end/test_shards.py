@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from serving.image.preprocess import Preprocess
 from tests.support.commands import main_of, run_here, two_processes
-from training.data.images import DataError, read_split
+from training.data.images import Split, read_images
+from training.data.layout import DataError
 from training.data.shard_source import ShardSource
 from training.data.shard_writer import write_shards
 from training.data.shards import load_index
@@ -89,9 +90,13 @@ def test_two_processes_on_shards_give_the_result_of_one_on_the_folder(
     assert json.loads(evaluated.stdout)["confusion_matrix"] == two["confusion_matrix"]
 
 
+def split_of(folder: Path) -> Split:
+    return read_images(folder).split(valid_fraction=0.2, seed=0)
+
+
 def test_the_split_is_that_of_the_folder_and_webdataset_reads_the_shards(drawings: Path, shards: Path) -> None:
     split = load_index(shards).split()
-    of_folder, _ = read_split(drawings, valid_fraction=0.2, seed=0)
+    of_folder = split_of(drawings)
     for ours, theirs in ((split.train, of_folder.train), (split.valid, of_folder.valid)):
         assert [(image.label, image.sha256) for image in ours] == [(image.label, image.sha256) for image in theirs]
     assert len(list(shards.glob("train-*.tar"))) >= 3
@@ -129,7 +134,7 @@ def test_files_that_are_no_images_are_left_out_of_shards(drawings: Path, tmp_pat
 
 
 def test_views_are_those_of_the_folder_in_either_order(drawings: Path, shards: Path) -> None:
-    split, _ = read_split(drawings, valid_fraction=0.2, seed=0)
+    split = split_of(drawings)
     folder = ImageSource(split.train, PREPROCESS, "side-on", 0)
     for source in (source_of(shards), source_of(shards, max_held_bytes=0)):
         batches = [parts[0] for parts in source.epoch(8, 3, 1)]

@@ -69,6 +69,8 @@ class FakeGpu:
     bias: float = 0.0
     """Added to a logit: an engine that answers wrongly."""
     capture_fails: bool = False
+    lost: bool = False
+    """Whether every call that computes fails, as after an invalid memory access."""
     captured: int = 0
     launched: int = 0
     log: list[str] = field(default_factory=list)
@@ -164,6 +166,9 @@ def fake_cudart(gpu: FakeGpu) -> types.ModuleType:
             ctypes.memmove(target, source, size)
         return (ok,)
 
+    def state() -> CudaCode:
+        return CudaCode.cudaErrorIllegalAddress if gpu.lost else ok
+
     functions = {
         "cudaGetDeviceCount": lambda: (gpu.count_error, None if gpu.count_error else gpu.devices),
         "cudaGetDeviceProperties": lambda index: (
@@ -174,7 +179,9 @@ def fake_cudart(gpu: FakeGpu) -> types.ModuleType:
         "cudaSetDevice": lambda index: (ok,),
         "cudaStreamCreateWithFlags": lambda flags: allocate(1),
         "cudaStreamDestroy": free,
-        "cudaStreamSynchronize": lambda stream: (ok,),
+        "cudaGetLastError": lambda: (state(),),
+        "cudaDeviceSynchronize": lambda: (state(),),
+        "cudaStreamSynchronize": lambda stream: (state(),),
         "cudaMalloc": allocate,
         "cudaMallocHost": allocate,
         "cudaFree": free,

@@ -18,7 +18,8 @@ def batchers() -> Iterator[Callable[..., DynamicBatcher]]:
     made: list[DynamicBatcher] = []
 
     def make(*engines: GatedEngine, workers: int = 2, max_rows: int = 100, **more: Any) -> DynamicBatcher:
-        made.append(DynamicBatcher(engines, Admission(max_rows), WorkerOptions(count=workers, **more)))
+        told = {name: more.pop(name) for name in ("observer", "on_device_lost") if name in more}
+        made.append(DynamicBatcher(engines, Admission(max_rows), WorkerOptions(count=workers, **more), **told))
         return made[-1]
 
     yield make

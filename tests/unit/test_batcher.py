@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from serving.batching.admission import Admission
+from serving.batching.affinity import CpuAffinity
 from serving.batching.batcher import DynamicBatcher
-from serving.batching.requests import Prepare, QueueFull
+from serving.batching.requests import Prepare, QueueFull, RowSlice
 from serving.batching.workers import WorkerOptions
-from serving.engine.base import InferenceError
+from serving.engine.base import DeviceLost, InferenceError
+from serving.rpc.api_errors import to_api_error
 from tests.support.batching import Batchers, GatedEngine, begun, prepare_rows, prepared, run, values
-from tests.support.waiting import LIMIT_S
+from tests.support.waiting import LIMIT_S, eventually
 
 
 def test_an_idle_engine_takes_a_row_at_once(batchers: Batchers) -> None:
@@ -275,6 +278,81 @@ def test_an_engine_that_fails_fails_the_rows_of_that_call_only(
 
     run(test())
     assert "the device is gone" in caplog.text
+
+
+class RaisingObserver:
+    def computed(self, batch: Sequence[RowSlice], began: float, ended: float) -> None:
+        raise ZeroDivisionError("of the observer")
+
+
+def test_an_observer_that_raises_is_counted_and_every_request_is_answered(
+    batchers: Batchers, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        batcher = batchers(GatedEngine(max_batch_size=2, open_=True), workers=1, observer=RaisingObserver())
+        for value in range(4):
+            assert values((await batcher.compute([prepare_rows(value, rows=5)], 5))[0]) == list(range(value, value + 5))
+        assert eventually(lambda: batcher.worker_failures >= 4)
+
+    run(test())
+    assert "of the observer" in caplog.text
+
+
+def test_an_exception_of_a_worker_fails_its_image_only(
+    batchers: Batchers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def begin(self: CpuAffinity, *, queueing: bool) -> None:
+        if failing:
+            raise failing.pop()
+
+    async def test() -> None:
+        batcher = batchers(GatedEngine(open_=True), workers=1)
+        for error in (OSError("no such CPU"), SystemExit(3)):
+            failing.append(error)
+            (outcome,) = await batcher.compute([prepare_rows(1)], 1)
+            assert isinstance(outcome, Exception)
+            assert to_api_error(outcome).reason == "INTERNAL"
+            assert values((await batcher.compute([prepare_rows(2)], 1))[0]) == [2]
+        assert batcher.worker_failures == 2
+
+    failing: list[BaseException] = []
+    monkeypatch.setattr(CpuAffinity, "begin", begin)
+    run(test())
+    assert "no such CPU" in caplog.text
+
+
+class FaultyEngine(GatedEngine):
+    """Returns too few rows, or raises."""
+
+    def __init__(self, *faults: BaseException) -> None:
+        super().__init__(open_=True)
+        self._faults = list(faults)
+
+    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if self._faults:
+            raise self._faults.pop()
+        return super().run(images_NHWC)[:-1]
+
+
+@pytest.mark.parametrize("fault", [None, SystemExit(3)])
+def test_any_fault_of_an_engine_is_the_outcome_of_its_rows(batchers: Batchers, fault: BaseException | None) -> None:
+    async def test() -> None:
+        batcher = batchers(FaultyEngine(*[fault] if fault else []), workers=1)
+        (outcome,) = await batcher.compute([prepare_rows(0, rows=3)], 3)
+        assert isinstance(outcome, InferenceError)
+
+    run(test())
+
+
+def test_a_lost_device_is_reported_once_its_rows_have_failed(batchers: Batchers) -> None:
+    async def test() -> None:
+        reasons: list[str] = []
+        batcher = batchers(FaultyEngine(DeviceLost("error 700")), workers=1, on_device_lost=reasons.append)
+        (outcome,) = await batcher.compute([prepare_rows(1)], 1)
+        assert isinstance(outcome, InferenceError)
+        assert eventually(lambda: reasons == ["error 700"])
+
+    run(test())
 
 
 def test_an_image_that_cannot_be_prepared_affects_no_other(batchers: Batchers) -> None:

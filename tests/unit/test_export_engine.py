@@ -18,7 +18,7 @@ from export.checks.checks import CheckError
 from export.engine import build_and_check
 from export.tensorrt_plan import PlanOptions
 from serving.bundle.manifest import Bundle
-from serving.engine.base import EngineLayout
+from serving.engine.base import DeviceLost, EngineLayout
 from serving.engine.cuda import CudaError, Gpu, find_gpu
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
 from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineBuildError, read_plan
@@ -216,6 +216,19 @@ def test_the_instances_of_a_plan_take_its_batches_and_give_everything_back(fake_
     with pytest.raises(EngineBuildError):
         plan.make_engines(EngineLayout(instances=2, threads=1, max_batch_size=4))
     assert fake_gpu.allocated == {}
+
+
+def test_a_gpu_that_fails_every_call_is_lost_and_one_that_fails_a_batch_is_not(fake_gpu: FakeGpu) -> None:
+    images = np.zeros((1, CROP, CROP, 3), np.uint8)
+    fake_gpu.capture_fails = True  # so that TensorRT is asked to run each batch
+    with TensorRTEngine(LoadedPlan(fake_gpu.plan(4), GPU)) as engine:
+        fake_gpu.refuse_execution = True
+        with pytest.raises(EngineBuildError, match="could not run a batch of 1"):
+            engine.run(images)
+        fake_gpu.refuse_execution = False
+        fake_gpu.lost = True
+        with pytest.raises(DeviceLost, match=r"fails all further calls of this process \(.*cudaErrorIllegalAddress"):
+            engine.run(images)
 
 
 def test_buffers_that_do_not_fit_are_reported_and_freed(fake_gpu: FakeGpu) -> None:

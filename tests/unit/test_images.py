@@ -2,11 +2,14 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from training.data.images import DataError, Split, read_split
+from serving.image.folders import Skipped
+from training.data.images import TRAINING_LIMITS, Split, read_images
+from training.data.layout import DataError
 
 
 def write(folder: Path, name: str, content: bytes = b"") -> None:
@@ -15,7 +18,7 @@ def write(folder: Path, name: str, content: bytes = b"") -> None:
 
 
 def read(folder: Path, *, fraction: float = 0.2, seed: int = 0) -> Split:
-    return read_split(folder, valid_fraction=fraction, seed=seed)[0]
+    return read_images(folder).split(valid_fraction=fraction, seed=seed)
 
 
 def test_train_and_valid_folders_are_used_unchanged(tmp_path: Path) -> None:
@@ -80,9 +83,30 @@ def test_hidden_files_are_left_out_and_subfolders_searched(tmp_path: Path) -> No
     [
         ([], "one class"),
         (["cats/1.jpg", "cats/2.jpg"], "one class"),
-        (["cats/1.jpg", "cats/2.jpg", "dogs/.hidden"], "no readable image in the train part: dogs"),
-        (["cats/1.jpg", "cats/2.jpg", "dogs/1.jpg"], "no readable image in the valid part: dogs"),
-        (["train/cats/1.jpg", "train/dogs/1.jpg"], "no folder valid"),
+        (
+            ["1.jpg", "2.jpg"],
+            r"2 files and no folders; the layouts that are read: a folder for each class \(CLASS/\*\)",
+        ),
+        (
+            ["cats/1.jpg", "cats/2.jpg", "dogs/.hidden"],
+            r"too few readable images.*: dogs \(0\); each needs at least two",
+        ),
+        (["cats/1.jpg", "cats/2.jpg", "dogs/1.jpg"], r"too few readable images.*: dogs \(1\); each needs at least two"),
+        (
+            ["train/cats/1.jpg", "train/dogs/1.jpg", "valid/cats/1.jpg", "valid/dogs/.hidden"],
+            "no readable image in the valid part: dogs; each needs at least one",
+        ),
+        (["valid/cats/1.jpg", "valid/dogs/1.jpg"], "folder valid but no folder train"),
+        (["Train/1.jpg", "Val/2.jpg"], "names of splits, not of classes, and they hold no folders of classes"),
+        (
+            ["one/cats/1.jpg", "one/dogs/1.jpg", "two/cats/1.jpg", "two/dogs/2.jpg"],
+            "hold the same folders .cats, dogs.",
+        ),
+        (["cats/train/1.jpg", "cats/val/2.jpg", "dogs/train/3.jpg", "dogs/val/4.jpg"], "hold the splits train, val"),
+        (["pets/train/cats/1.jpg", "pets/valid/cats/1.jpg"], "only the folder pets, which holds train, valid: give"),
+        (["train/cats/1.jpg", "fold2/cats/2.jpg"], "fold2 with the same classes: name the one"),
+        (["train/steam/1.jpg", "train/diesel/2.jpg", "cars/3.jpg", "ships/4.jpg"], "cars, ships, which hold files"),
+        (["train1/a/1.jpg", "train2/a/2.jpg", "val/a/3.jpg"], "2 folders for one split: train1, train2"),
         (
             ["train/cats/1.jpg", "train/dogs/1.jpg", "valid/cats/1.jpg", "valid/birds/1.jpg"],
             "only in train: dogs; only in valid: birds",
@@ -139,17 +163,178 @@ def test_hidden_files_are_left_out_at_any_depth(tmp_path: Path) -> None:
     assert len(split.train + split.valid) == 6
 
 
-def test_parts_of_a_data_set_with_other_names_are_not_used_as_classes(tmp_path: Path) -> None:
-    for side in ("Train", "Val"):
+@pytest.mark.parametrize(
+    ("train", "valid"),
+    [
+        ("Train", "Val"),
+        ("TRAINING", "VALIDATION"),
+        ("train2017", "val2017"),
+        ("training_set", "dev_set"),
+        ("imagenet-train", "imagenet-eval"),
+        ("trainImages", "validImages"),
+        ("trainset", "valset"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("train/images", "valid/images"),
+        ("trainval", "test"),
+    ],
+)
+def test_splits_are_known_by_the_names_that_public_data_sets_use(tmp_path: Path, train: str, valid: str) -> None:
+    for side, count in ((train, 3), (valid, 2)):
+        for name in ("cats", "dogs"):
+            for number in range(count):
+                write(tmp_path, f"{side}/{name}/{number}.jpg", f"{side} {name} {number}".encode())
+    split = read(tmp_path)
+    assert split.classes == ("cats", "dogs")
+    assert {image.path.relative_to(tmp_path / train).parts[0] for image in split.train} == {"cats", "dogs"}
+    assert (len(split.train), len(split.valid)) == (6, 4)
+
+
+def test_a_class_of_trains_stays_a_class(tmp_path: Path) -> None:
+    for name in ("bus", "train", "test tubes"):
+        for number in range(3):
+            write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())
+    assert read(tmp_path).classes == ("bus", "test tubes", "train")
+
+
+def test_folders_beside_the_splits_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    for side in ("train", "valid", "test"):
         for name in ("cats", "dogs"):
             write(tmp_path, f"{side}/{name}/0.jpg", f"{side} {name}".encode())
-    with pytest.raises(
-        DataError, match="the folders Train, Val, which are names of parts .* name them train and valid"
-    ):
-        read(tmp_path)
-    (tmp_path / "Train").rename(tmp_path / "train")
-    with pytest.raises(DataError, match="has a folder train but no folder valid.*There are Val, train"):
-        read(tmp_path)
+    write(tmp_path, "Test_unlabeled/0.jpg")
+    write(tmp_path, "extra/cats/0.jpg", b"extra")
+    write(tmp_path, "train/loose.jpg")
+    write(tmp_path, "README")
+    images = read_images(tmp_path)
+    assert len(images.train) == len(images.valid or ()) == 2
+    assert {str(each.path.relative_to(tmp_path)): each.reason for each in images.skipped} == {
+        "test": "a test folder; evaluate a run on it with python -m training evaluate",
+        "Test_unlabeled": "a test folder without classes, which cannot be trained or validated on",
+        "extra": "lies beside the splits; it is neither training nor validation",
+        "train/loose.jpg": "lies beside the folders of classes, so it has no class",
+        "README": "lies beside the splits",
+    }
+
+
+def test_a_part_of_train_is_held_out_if_there_is_only_an_unlabelled_test_folder(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        for number in range(10):
+            write(tmp_path, f"train/{name}/{number}.jpg", f"{name} {number}".encode())
+    write(tmp_path, "test/0.jpg")
+    images = read_images(tmp_path)
+    split = images.split(valid_fraction=0.2, seed=0)
+    assert (len(split.train), len(split.valid)) == (16, 4)
+    assert images.notes == (f"there is no folder valid: a part of each class in {tmp_path}/train is held out",)
+
+
+def test_what_pawserve_wrote_is_not_data(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        for number in range(3):
+            write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())
+    for file in ("run.json", "recipe.yaml", "plots/losses.png"):
+        write(tmp_path, f"runs/first/{file}")
+    write(tmp_path, "models/pets/1/model.json")
+    write(tmp_path, "models/pets/1/model.fp32.onnx")
+    write(tmp_path, "packed/shards.json")
+    write(tmp_path, "later/.pets.partial/checkpoint")
+    images = read_images(tmp_path, targets=[tmp_path / "later/pets"])
+    assert images.classes == ("cats", "dogs")
+    assert {each.path.name: each.reason for each in images.skipped} == {
+        "runs": "holds a run that fit wrote",
+        "models": "holds a bundle that export wrote",
+        "packed": "holds shards",
+        "later": "the folder that this command writes",
+    }
+    with pytest.raises(DataError, match="runs/first holds a run that fit wrote, not images"):
+        read_images(tmp_path / "runs/first")
+
+
+def test_links_are_followed_once_and_what_cannot_be_read_is_listed(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name in ("cats", "dogs"):
+        for number in range(2):
+            write(data, f"{name}/{number}.jpg", f"{name} {number}".encode())
+    write(tmp_path, "elsewhere/2.jpg")
+    write(tmp_path, "elsewhere/deeper/3.jpg")
+    (data / "cats/linked").symlink_to(tmp_path / "elsewhere")
+    (data / "cats/again").symlink_to(tmp_path / "elsewhere/deeper")
+    (data / "cats/loop").symlink_to(data)
+    (data / "cats/of dogs").symlink_to("../dogs")
+    (data / "cats/file.jpg").symlink_to(tmp_path / "elsewhere/2.jpg")
+    (data / "dogs/gone.jpg").symlink_to("nowhere.jpg")
+    (data / "dogs/itself.jpg").symlink_to("itself.jpg")
+    os.mkfifo(data / "dogs/pipe")
+    images = read_images(data)
+    assert sorted(str(each.path.relative_to(data)) for each in images.train if each.label == 0) == [
+        "cats/0.jpg",
+        "cats/1.jpg",
+        "cats/again/3.jpg",
+        "cats/file.jpg",
+        "cats/linked/2.jpg",
+    ]
+    assert {str(each.path.relative_to(data)): each.reason for each in images.skipped} == {
+        "cats/linked/deeper": "a folder that is read already, under another name",
+        "cats/loop": "a link to a folder that contains it",
+        "cats/of dogs": "a folder that is read already, under another name",
+        "dogs/gone.jpg": "a link to nowhere.jpg, which does not exist",
+        "dogs/itself.jpg": "cannot be read: Too many levels of symbolic links",
+        "dogs/pipe": "neither a file nor a folder",
+    }
+
+
+def test_what_nas_and_desktop_systems_leave_behind_is_ignored(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        for number in range(2):
+            write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())
+    for file in ("@eaDir/cats/SYNOPHOTO_THUMB.jpg", "cats/@eaDir/0.jpg/THUMB.jpg", "__MACOSX/cats/._0.jpg"):
+        write(tmp_path, file)
+    for file in ("._0.jpg", "Thumbs.db", ".thumbnails/0.png", "desktop.ini", "#recycle/3.jpg"):
+        write(tmp_path, f"cats/{file}")
+    images = read_images(tmp_path)
+    assert images.classes == ("cats", "dogs")
+    assert (len(images.train), images.skipped) == (4, [])
+
+
+def test_two_spellings_of_one_class_name_are_one_class(tmp_path: Path) -> None:
+    for side, name in (("train", "caf\u00e9"), ("valid", "cafe\u0301"), ("train", "tea"), ("valid", "tea")):
+        write(tmp_path, f"{side}/{name}/0.jpg", f"{side} {name}".encode())
+    write(tmp_path, "train/cafe\u0301/1.jpg", b"another")
+    split = read(tmp_path)
+    assert split.classes == ("caf\u00e9", "tea")
+    assert [image.label for image in split.train] == [0, 0, 1]
+
+
+def test_no_unreadable_image_is_held_out(tmp_path: Path) -> None:
+    for name, count in (("cats", 10), ("dogs", 5)):
+        for number in range(count):
+            write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())
+    images = read_images(tmp_path)
+    drawn = next(image for image in images.split(valid_fraction=0.2, seed=0).valid if image.label == 1)
+    split = images.split(valid_fraction=0.2, seed=0, unreadable=[Skipped(drawn.path, "NOT_AN_IMAGE: no")])
+    assert [sum(image.label == 1 for image in part) for part in (split.train, split.valid)] == [3, 1]
+    dogs = [Skipped(image.path, "UNSUPPORTED: HEIC") for image in images.train if image.label == 1]
+    with pytest.raises(DataError, match=r"dogs \(1\); each needs at least two(?s:.*)left out: 4 files.*\n  .*HEIC"):
+        images.split(valid_fraction=0.2, seed=0, unreadable=dogs[:4])
+
+
+def test_an_image_in_two_classes_is_found(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        for number in range(2):
+            write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())
+    write(tmp_path, "cats/a.jpg", b"same")
+    write(tmp_path, "dogs/b.jpg", b"same")
+    write(tmp_path, "dogs/copy.jpg", b"dogs 0")
+    pairs = read(tmp_path).contradictory()
+    assert [{one.path.name, other.path.name} for one, other in pairs] == [{"a.jpg", "b.jpg"}]
+
+
+def test_a_file_that_is_too_large_is_left_out_before_it_is_read(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        write(tmp_path, f"{name}/0.jpg", name.encode())
+    with (tmp_path / "cats/film.mp4").open("wb") as film:
+        film.truncate(257 * 2**20)
+    (skipped,) = read_images(tmp_path).skipped
+    assert skipped.reason == "TOO_LARGE: the file has 257 MiB; at most 256 are allowed (--max-image-mib)"
+    assert read_images(tmp_path, limits=replace(TRAINING_LIMITS, max_bytes=2**30)).skipped == []
 
 
 def test_class_names_that_are_not_utf_8_are_rejected_and_such_images_left_out(tmp_path: Path) -> None:
@@ -157,9 +342,9 @@ def test_class_names_that_are_not_utf_8_are_rejected_and_such_images_left_out(tm
         for number in range(3):
             write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())
     write(tmp_path, os.fsdecode(b"cats/caf\xe9.jpg"))
-    split, skipped = read_split(tmp_path, valid_fraction=0.3, seed=0)
-    assert len(split.train + split.valid) == 6
-    assert [(str(file.path), file.reason) for file in skipped] == [
+    images = read_images(tmp_path)
+    assert len(images.train) == 6
+    assert [(str(file.path), file.reason) for file in images.skipped] == [
         (f"{tmp_path}/cats/caf\\xe9.jpg", "its name is not UTF-8; rename it")
     ]
     (tmp_path / "dogs").rename(tmp_path / os.fsdecode(b"fen\xeatre"))

@@ -14,7 +14,7 @@ REFUSED = [
     ("--listen", "127.0.0.1:-1"),
     ("--listen", ":50051"),
     ("--listen", "somewhere"),
-    ("--listen", "unix:/run/pawserve.sock"),
+    ("--listen", "unix:"),
     ("--metrics", "9464"),
     ("--otlp-endpoint", "collector"),
     ("--otlp-endpoint", "ftp://collector:4317"),

@@ -17,6 +17,7 @@ def shard(options: program.Shard) -> None:
         valid_fraction=options.valid_fraction,
         seed=options.seed,
         url=options.url,
+        limits=options.size.limits(),
     )
     say_skipped(skipped)
     say_dark(split)

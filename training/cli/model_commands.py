@@ -30,6 +30,7 @@ def fit(options: program.Fit) -> None:
         options.run,
         recipe,
         options.cache or default_cache(),
+        limits=options.size.limits(),
         resume=options.resume or (options.auto_resume and can_resume(options.run)),
         checkpoint_every_s=options.checkpoint_every,
     )
@@ -45,7 +46,8 @@ def fit(options: program.Fit) -> None:
 def find_lr(options: program.FindLr) -> None:
     """Run the range test and plot it."""
     stage = options.stage or next(iter(options.settings.stages))
-    curve = find_lr_for_stage(options.data, options.settings, stage, options.cache or default_cache())
+    cache = options.cache or default_cache()
+    curve = find_lr_for_stage(options.data, options.settings, stage, cache, limits=options.size.limits())
     write_atomically(options.plot, plot_lr_curve(curve))
     say(f"plotted in {options.plot}")
     if options.json:
@@ -54,7 +56,7 @@ def find_lr(options: program.FindLr) -> None:
 
 def evaluate(options: program.Evaluate) -> None:
     """Evaluate a run and report its accuracy."""
-    evaluation, skipped = evaluate_run(open_run(options.run), options.data, options.views)
+    evaluation, skipped = evaluate_run(open_run(options.run), options.data, options.views, limits=options.size.limits())
     say_accuracy(evaluation)
     if options.json:
         facts = evaluation.to_json() | {"skipped": [file.to_json() for file in skipped]}

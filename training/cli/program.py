@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -17,6 +17,9 @@ from training.recipes.stage import check_range
 # Read by OpenMP when torch is imported. Threads that spin while they wait for one another make a step ten times
 # slower as soon as another process wants the same cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+if TYPE_CHECKING:
+    from serving.image.decode import Limits
 
 Preset = Literal["quick", "course", "from-scratch"]
 
@@ -54,6 +57,26 @@ class FirstStage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SizeLimits:
+    """The largest images that are read."""
+
+    max_image_mib: int = 256
+    """Larger files are left out, in MiB: 1 to 2000."""
+    max_pixels: int = 200_000_000
+    """Images with more pixels are left out: 1 to 1,000,000,000. Large ones are decoded one at a time."""
+
+    def __post_init__(self) -> None:
+        check_range("max-image-mib", self.max_image_mib, 1, 2000)
+        check_range("max-pixels", self.max_pixels, 1, 10**9)
+
+    def limits(self) -> "Limits":
+        """As the decoder takes them."""
+        from training.data.images import TRAINING_LIMITS  # loads NumPy and Pillow, which the help does without
+
+        return replace(TRAINING_LIMITS, max_bytes=self.max_image_mib * 2**20, max_pixels=self.max_pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
     """Options of the commands that follow a recipe."""
 
@@ -70,6 +93,7 @@ class RecipeOptions:
     json: bool = False
     """Print the results as JSON to standard output."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+    size: Annotated[SizeLimits, tyro.conf.arg(name="")] = field(default_factory=SizeLimits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +141,12 @@ class Evaluate:
     run: Path
     """A run that `fit` wrote."""
     data: Path
-    """Images: CLASS/* with the run's classes, a folder with valid/CLASS/*, or shards."""
+    """Images: CLASS/* with classes of the run, a folder with valid/CLASS/*, or shards."""
     views: int = 1
     """Views to average over (test-time augmentation), those that serving uses: 1 to 64."""
     json: bool = False
     """Print the figures to standard output."""
+    size: Annotated[SizeLimits, tyro.conf.arg(name="")] = field(default_factory=SizeLimits)
 
     def __post_init__(self) -> None:
         check_range("views", self.views, 1, 64)
@@ -143,6 +168,7 @@ class Shard:
     """Part of each class held out for validation, where the data has no `valid` folder."""
     seed: int = 0
     """Decides which images are held out and their order; the same seed and images make the same bytes."""
+    size: Annotated[SizeLimits, tyro.conf.arg(name="")] = field(default_factory=SizeLimits)
 
     def __post_init__(self) -> None:
         check_range("shard-mb", self.shard_mb, 1, 1000)
@@ -176,7 +202,7 @@ class FetchPets:
 def _recipe_defaults(arguments: Sequence[str]) -> dict[str, Any]:
     """Defaults from the preset or the recipe file, so that options given beside it take precedence."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe", type=Path, nargs="?")
+    parser.add_argument("--recipe", type=lambda word: Path(word).expanduser(), nargs="?")
     parser.add_argument("--preset", nargs="?")
     given = parser.parse_known_args([word for word in arguments if word not in ("-h", "--help")])[0]
     preset = given.preset if given.preset in PRESETS else "quick"  # tyro reports an unknown one

@@ -51,5 +51,5 @@ def _has_16_bits(path: Path) -> bool:
 
 
 def _is_dark(image: LabelledImage) -> bool:
-    highest = or_reason(lambda: int(decode(image.read()).max()))
+    highest = or_reason(lambda: int(decode(image.read(), limits=image.limits).max()))
     return isinstance(highest, int) and highest < DARK

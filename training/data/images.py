@@ -1,35 +1,30 @@
-"""Labelled images in a folder: classes, and which images to train and to validate on.
+"""Labelled images in a folder: their contents' hashes, and which to train and to validate on.
 
-Two layouts are read: `train/CLASS/*` with `valid/CLASS/*`, or one folder `CLASS/*` of which a seeded part of each
-class is held out. Classes are sorted by name. Folders inside a class are searched too; hidden ones are left out.
+The layouts that are read are those of `training.data.layout`. Where there is no validation split, a seeded part of
+each class is held out.
 """
 
 import hashlib
-import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.image.decode import ImageError, decode
+from serving.image.decode import ImageError, Limits, Reason, decode
+from serving.image.folders import Skipped, describe_skipped, find_files
+from serving.image.preprocess import Preprocess
 from serving.system.cpus import available_cpus
 from training.console import progress, say
+from training.data.layout import TRAIN, VALID, DataError, find_layout, listed
 
-TRAIN, VALID = "train", "valid"
-PART_NAMES = {"train", "training", "valid", "validation", "val", "test"}
-"""Usual names of the parts of a data set; hardly ever the names of all its classes."""
-MAX_LISTED = 10
-"""Names or files in a message."""
+TRAINING_LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=200_000_000, pixels_at_once=50_000_000)
+"""Larger than a server's: the files are the user's own. Images of more than 50 megapixels are decoded one at a time."""
 _T = TypeVar("_T")
-
-
-class DataError(ValueError):
-    """A data set that cannot be used; the message says why and what is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +36,8 @@ class LabelledImage:
     """Index into the classes."""
     sha256: bytes = b""
     """Of the file's content: 32 bytes."""
+    limits: Limits = TRAINING_LIMITS
+    """Larger images are not decoded."""
 
     def read(self) -> bytes:
         """The file's content, checked.
@@ -56,19 +53,17 @@ class LabelledImage:
             raise DataError(f"{self.path} has changed since it was first read")
         return content
 
+    def canvas(self, preprocess: Preprocess) -> NDArray[np.uint8]:
+        """The image, decoded and resized: uint8 `[resize, resize, 3]`.
+
+        Raises:
+            DataError: as `read` does.
+            ImageError: if it cannot be decoded.
+        """
+        return preprocess.canvas(self.read(), limits=self.limits)
+
     def _content(self) -> bytes:
         return self.path.read_bytes()
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file that could not be used, and why."""
-
-    path: Path
-    reason: str
-
-    def to_json(self) -> dict[str, str]:
-        return {"path": str(self.path), "reason": self.reason}
 
 
 @dataclass(frozen=True)
@@ -87,116 +82,120 @@ class Split:
                 digest.update(f"{part} {image.label} ".encode() + image.sha256)
         return digest.hexdigest()
 
-    def check(self) -> None:
-        """Check that every class can be trained and validated.
-
-        Raises:
-            DataError: if there are fewer than two classes, or one has no training or no validation image.
-        """
-        if len(self.classes) < 2:
-            raise DataError(
-                f"there is one class ({', '.join(self.classes) or 'none'}); a classifier needs images of at least two, "
-                "each in a folder of its own"
-            )
-        for part, images in ((TRAIN, self.train), (VALID, self.valid)):
-            counts = Counter(image.label for image in images)
-            if empty := [name for label, name in enumerate(self.classes) if not counts[label]]:
-                raise DataError(
-                    f"{len(empty)} of {len(self.classes)} classes have no readable image in the {part} part: "
-                    f"{listed(empty)}; add images, or remove the folder"
-                )
-
     def shared(self) -> list[tuple[LabelledImage, LabelledImage]]:
         """Pairs of a training and a validation image with the same content, which make validation look too good."""
         train = {image.sha256: image for image in self.train}
         return [(train[image.sha256], image) for image in self.valid if image.sha256 in train]
 
+    def contradictory(self) -> list[tuple[LabelledImage, LabelledImage]]:
+        """Pairs of images with the same content in two classes: one of the labels is incorrect."""
+        first: dict[bytes, LabelledImage] = {}
+        images = self.train + self.valid
+        pairs = ((first.setdefault(image.sha256, image), image) for image in images)
+        return [(one, other) for one, other in pairs if one.label != other.label]
 
-def read_split(
-    data: Path, *, valid_fraction: float, seed: int, on_progress: Callable[[int, int], None] | None = None
-) -> tuple[Split, list[Skipped]]:
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The labelled images of a data set, before any is held out."""
+
+    classes: tuple[str, ...]
+    train: list[LabelledImage]
+    valid: list[LabelledImage] | None
+    """None if a part of `train` is to be held out."""
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    """For the user: how the folders were understood."""
+
+    def split(self, *, valid_fraction: float, seed: int, unreadable: Collection[Skipped] = ()) -> Split:
+        """The images to train and to validate on.
+
+        Args:
+            valid_fraction: part of each class to hold out, where there is no validation split. The choice depends on
+                the seed and each image's content alone, so copies of one image land in the same part.
+            unreadable: images to leave out; none of them is held out.
+
+        Raises:
+            DataError: if there are fewer than two classes, or one has too few images, with what is left out of it.
+        """
+        left_out = {each.path for each in unreadable}
+        train = [image for image in self.train if image.path not in left_out]
+        if self.valid is not None:
+            split = Split(self.classes, train, [image for image in self.valid if image.path not in left_out])
+        else:
+            split = _hold_out(train, self.classes, valid_fraction, seed)
+        self._check(split, [*self.skipped, *unreadable])
+        return split
+
+    def _check(self, split: Split, skipped: list[Skipped]) -> None:
+        if len(self.classes) < 2:
+            raise DataError(
+                f"there is one class ({', '.join(self.classes) or 'none'}); a classifier needs images of at least two, "
+                "each in a folder of its own" + _reasons(skipped)
+            )
+        for part, images in ((TRAIN, split.train), (VALID, split.valid)):
+            counts = Counter(image.label for image in images)
+            if not (empty := [name for label, name in enumerate(self.classes) if not counts[label]]):
+                continue
+            if self.valid is not None:
+                need = f"have no readable image in the {part} part: {listed(empty)}; each needs at least one there"
+            else:
+                there = Counter(image.label for image in split.train + split.valid)
+                found = [f"{name} ({there[self.classes.index(name)]})" for name in empty]
+                need = (
+                    f"have too few readable images, not counting copies: {listed(found)}; each needs at least two, to "
+                    "train and to validate on"
+                )
+            raise DataError(
+                f"{len(empty)} of {len(self.classes)} classes {need}: add images, or remove the folder"
+                + _reasons(skipped)
+            )
+
+
+def read_images(
+    data: Path,
+    *,
+    limits: Limits = TRAINING_LIMITS,
+    targets: Collection[Path] = (),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ImageSet:
     """Find the images below a folder and hash their contents.
 
     Args:
-        valid_fraction: part of each class to hold out, where there is no `valid` folder. The choice depends on the
-            seed and each image's content alone, so copies of one image land in the same part.
+        targets: folders that the command writes: they hold no images. Absolute paths.
         on_progress: called with (files hashed, files in all).
 
-    Returns:
-        The split, and the files that could not be read.
-
     Raises:
-        DataError: for a folder of another layout, or without enough classes.
+        DataError: for a folder of another layout.
     """
-    train, valid = data / TRAIN, data / VALID
-    if printable(str(data)) != str(data):
-        raise DataError(f"the path {printable(str(data))} is not UTF-8; rename the folder")
-    if not data.is_dir():
-        raise DataError(f"{data} is not a folder; give one with train/CLASS/* and valid/CLASS/*, or with CLASS/*")
-    if train.is_dir() != valid.is_dir():
-        there, missing = (TRAIN, VALID) if train.is_dir() else (VALID, TRAIN)
-        raise DataError(
-            f"{data} has a folder {there} but no folder {missing}; have both, or only folders of classes. There are "
-            f"{listed(class_names(data))}"
-        )
-    if not train.is_dir():
-        classes = class_names(data)
-        if len(classes) > 1 and {name.casefold() for name in classes} <= PART_NAMES:
-            raise DataError(
-                f"{data} has the folders {listed(classes)}, which are names of parts of a data set, not of classes; "
-                f"name them {TRAIN} and {VALID}, with a folder for each class in both"
-            )
-        images, skipped = hash_images(list_images(data, classes), on_progress)
-        split = _hold_out(images, classes, valid_fraction, seed)
-    else:
-        classes = class_names(train)
-        if classes != (others := class_names(valid)):
-            raise DataError(
-                f"{train} and {valid} have different classes: only in train: {listed(set(classes) - set(others))}; "
-                f"only in valid: {listed(set(others) - set(classes))}. Every class needs a folder in both"
-            )
-        images, skipped = hash_images(list_images(train, classes) + list_images(valid, classes), on_progress)
-        of_train = [image.path.is_relative_to(train) for image in images]
-        split = _split(classes, images, of_train)
-    split.check()
-    return split, skipped
+    layout = find_layout(data, targets)
+    train, unread = list_images(layout.train, limits)
+    valid, unread_valid = list_images(layout.valid or {}, limits)
+    images, unreadable = hash_images(train + valid, on_progress)
+    skipped = [*layout.skipped, *unread, *unread_valid, *unreadable]
+    if layout.valid is None:
+        return ImageSet(layout.classes, images, None, skipped, layout.notes)
+    of_valid = {image.path for image in valid}
+    train, valid = ([image for image in images if (image.path in of_valid) == chosen] for chosen in (False, True))
+    return ImageSet(layout.classes, train, valid, skipped, layout.notes)
 
 
-def listed(names: Iterable[str], most: int = MAX_LISTED) -> str:
-    """Names for a message, sorted: the first few, and how many more there are."""
-    names = sorted(names)
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
+def list_images(
+    folders: dict[str, list[Path]], limits: Limits = TRAINING_LIMITS
+) -> tuple[list[LabelledImage], list[Skipped]]:
+    """The files of each class, sorted by path within a folder, not yet hashed; and what is left out.
 
-
-def class_names(folder: Path) -> tuple[str, ...]:
-    """The folders in a folder, sorted by name; hidden ones are left out.
-
-    Raises:
-        DataError: for a name that is not UTF-8, which no run or response could contain.
+    Args:
+        folders: by class; a class's number is its place.
     """
-    names = tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."))
-    for name in names:
-        if printable(name) != name:
-            raise DataError(f"the folder {printable(name)} in {folder} has a name that is not UTF-8; rename it")
-    return names
-
-
-def printable(name: str) -> str:
-    """A file name, with bytes that are not UTF-8 as \\xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def list_images(folder: Path, classes: Iterable[str]) -> list[LabelledImage]:
-    """The files of each class in `folder`, sorted by path, not yet hashed."""
-    images = []
-    for label, name in enumerate(classes):
-        files = []
-        for inside, folders, names in os.walk(folder / name):
-            folders[:] = [each for each in folders if each[0] != "."]
-            files += [Path(inside, each) for each in names if each[0] != "."]
-        images += [LabelledImage(path, label) for path in sorted(files) if path.is_file()]
-    return images
+    images, skipped = [], []
+    others = [folder for of_class in folders.values() for folder in of_class]
+    for label, of_class in enumerate(folders.values()):
+        for folder in of_class:
+            found = find_files(folder, others)
+            images += [LabelledImage(path, label, limits=limits) for path in found.files]
+            skipped += found.skipped
+    return images, skipped
 
 
 def labels_of(images: Sequence[LabelledImage]) -> NDArray[np.int64]:
@@ -207,12 +206,16 @@ def labels_of(images: Sequence[LabelledImage]) -> NDArray[np.int64]:
 def hash_images(
     images: list[LabelledImage], on_progress: Callable[[int, int], None] | None
 ) -> tuple[list[LabelledImage], list[Skipped]]:
-    """The images with the SHA-256 of their contents, and the files that cannot be read or named."""
+    """The images with the SHA-256 of their contents, and the files that cannot be read or are too large."""
 
     def with_hash(image: LabelledImage) -> LabelledImage | Skipped:
-        if (name := printable(str(image.path))) != str(image.path):
-            return Skipped(Path(name), "its name is not UTF-8; rename it")
         try:
+            if (size := image.path.stat().st_size) > image.limits.max_bytes:
+                return Skipped(
+                    image.path,
+                    f"{Reason.TOO_LARGE}: the file has {size / 2**20:,.0f} MiB; at most "
+                    f"{image.limits.max_bytes / 2**20:,.0f} are allowed (--max-image-mib)",
+                )
             with image.path.open("rb") as file:
                 return replace(image, sha256=hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
@@ -232,11 +235,9 @@ def hash_images(
 
 
 def say_skipped(skipped: Sequence[Skipped]) -> None:
-    """Report how many files are left out, the first of them with the reason."""
-    if skipped:
-        say(f"left out, because they cannot be read as images: {len(skipped):,}")
-        for file in skipped[:MAX_LISTED]:
-            say(f"  {file.path}: {file.reason}")
+    """Report how many files and folders are left out, the first of them with the reason."""
+    for line in describe_skipped(skipped):
+        say(line)
 
 
 def or_reason(read: Callable[[], _T]) -> _T | str:
@@ -244,7 +245,8 @@ def or_reason(read: Callable[[], _T]) -> _T | str:
     try:
         return read()
     except ImageError as error:
-        return f"{error.reason}: {error}"
+        option = " (--max-image-mib, --max-pixels)" if error.reason == Reason.TOO_LARGE else ""
+        return f"{error.reason}: {error}{option}"
     except DataError as error:
         return str(error)
 
@@ -253,8 +255,12 @@ def decodable(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], lis
     """The images that can be decoded, in order, and the others with the reason."""
     good: list[LabelledImage] = []
     bad: list[Skipped] = []
+
+    def size(image: LabelledImage) -> int:
+        return decode(image.read(), min_side=1, limits=image.limits).size
+
     with ThreadPoolExecutor(available_cpus()) as pool, progress("decoding images") as on_progress:
-        results = pool.map(lambda image: or_reason(lambda: decode(image.read(), min_side=1).size), images)
+        results = pool.map(lambda image: or_reason(lambda: size(image)), images)
         for done, (image, result) in enumerate(zip(images, results, strict=True), 1):
             if isinstance(result, str):
                 bad.append(Skipped(image.path, result))
@@ -272,12 +278,12 @@ def _hold_out(images: list[LabelledImage], classes: tuple[str, ...], fraction: f
     held_out: set[Path] = set()
     for copies in by_label.values():
         if len(copies) < 2:
-            continue  # the split's check then names the class
+            continue  # the check then names the class
         count = min(max(round(len(copies) * fraction), 1), len(copies) - 1)
         held_out.update(image.path for key in sorted(copies)[:count] for image in copies[key])
-    return _split(classes, images, [image.path not in held_out for image in images])
+    train = [image for image in images if image.path not in held_out]
+    return Split(classes, train, [image for image in images if image.path in held_out])
 
 
-def _split(classes: tuple[str, ...], images: list[LabelledImage], of_train: Sequence[bool]) -> Split:
-    train = [image for image, chosen in zip(images, of_train, strict=True) if chosen]
-    return Split(classes, train, [image for image, chosen in zip(images, of_train, strict=True) if not chosen])
+def _reasons(skipped: Sequence[Skipped]) -> str:
+    return "".join(f"\n{line}" for line in describe_skipped(skipped))

@@ -85,7 +85,7 @@ class ShardSource(Source):
 
         def view_of(row: int, content: bytes) -> NDArray[np.uint8]:
             # seeded by the image, so that it does not matter which process has it
-            return view(self.preprocess.canvas(content), derived_seed(seed, row))
+            return view(self.preprocess.canvas(content, limits=self.images[row].limits), derived_seed(seed, row))
 
         with ThreadPoolExecutor(self.threads, thread_name_prefix="decoding") as pool:
             waiting: list[tuple[Iterator[NDArray[np.uint8]], Rows]] = []

@@ -4,71 +4,70 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from serving.image.decode import decode
-from serving.system.cpus import available_cpus
+from serving.image.decode import Limits
+from serving.image.folders import Skipped
 from serving.system.files import filling
-from training.console import progress
-from training.data.images import TRAIN, VALID, LabelledImage, Skipped, Split, or_reason, read_split
+from training.console import progress, say
+from training.data.images import TRAINING_LIMITS, LabelledImage, Split, decodable, read_images
+from training.data.layout import TRAIN, VALID
 from training.data.shards import INDEX_FILE, INDEX_FORMAT, checked_url
 
-READ_AHEAD = 64
-"""Images read before they are written."""
 HEADER = tarfile.BLOCKSIZE
 
 
 def write_shards(
-    data: Path, out: Path, *, shard_bytes: int, valid_fraction: float, seed: int, url: str | None = None
+    data: Path,
+    out: Path,
+    *,
+    shard_bytes: int,
+    valid_fraction: float,
+    seed: int,
+    url: str | None = None,
+    limits: Limits = TRAINING_LIMITS,
 ) -> tuple[Split, list[Skipped], int]:
     """Write a folder of shards, whole or not at all.
 
     Args:
-        data: as `training.data.images.read_split` takes it.
+        data: as `training.data.images.read_images` takes it.
         out: must not exist, or be empty.
         shard_bytes: size of a shard, about: it may be one image more.
-        valid_fraction, seed: what is held out where there is no `valid` folder; the seed also gives the order.
+        valid_fraction, seed: what is held out where there is no validation split; the seed also gives the order.
         url: where the shards will be read from, if not from beside the index.
+        limits: larger images are left out.
 
     Returns:
-        The split, the files left out because they are no images, and the number of shards.
+        The split, the files and folders left out, and the number of shards.
 
     Raises:
         DataError, ValueError: with what to change.
         OSError: if something cannot be written; nothing is left behind.
     """
     url = None if url is None else checked_url(url)
-    kept: dict[str, list[LabelledImage]] = {}
     shards: list[dict[str, Any]] = []
     done = 0
     with filling(out) as folder:
         with progress("reading images") as on_progress:
-            split, skipped = read_split(data, valid_fraction=valid_fraction, seed=seed, on_progress=on_progress)
+            images = read_images(data, limits=limits, targets=(out.absolute(),), on_progress=on_progress)
+        for note in images.notes:
+            say(note)
+        _, unreadable = decodable(images.train + (images.valid or []))
+        split = images.split(valid_fraction=valid_fraction, seed=seed, unreadable=unreadable)
         total = len(split.train) + len(split.valid)
         with progress("writing shards") as on_progress:
-            for part, images in ((TRAIN, split.train), (VALID, split.valid)):
-                order = np.random.default_rng([seed, part == VALID]).permutation(len(images))
+            for part, of_part in ((TRAIN, split.train), (VALID, split.valid)):
                 writer = _ShardWriter(folder, part, data, shard_bytes)
-                unreadable = set()
-                for image, content in _read([images[row] for row in order]):
-                    if isinstance(content, str):
-                        skipped.append(Skipped(image.path, content))
-                        unreadable.add(image.path)
-                    else:
-                        writer.add(image, content)
+                for row in np.random.default_rng([seed, part == VALID]).permutation(len(of_part)):
+                    writer.add(of_part[row])
                     done += 1
                     on_progress(done, total)
                 writer.write()
                 shards += writer.shards
-                kept[part] = [image for image in images if image.path not in unreadable]
-        split = Split(split.classes, kept[TRAIN], kept[VALID])
-        split.check()
         index = {
             "format": INDEX_FORMAT,
             "classes": list(split.classes),
@@ -79,21 +78,7 @@ def write_shards(
             "shards": shards,
         }
         (folder / INDEX_FILE).write_text(json.dumps(index, ensure_ascii=False) + "\n", encoding="utf-8")
-    return split, skipped, len(shards)
-
-
-def _read(images: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, bytes | str]]:
-    """Each image with its content or, if it cannot be decoded, the reason; a few are read ahead."""
-
-    def decodable_content(image: LabelledImage) -> bytes:
-        content = image.read()
-        decode(content, min_side=1)
-        return content
-
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        for at in range(0, len(images), READ_AHEAD):
-            some = images[at : at + READ_AHEAD]
-            yield from zip(some, pool.map(lambda image: or_reason(lambda: decodable_content(image)), some), strict=True)
+    return split, images.skipped + unreadable, len(shards)
 
 
 @dataclass
@@ -110,8 +95,9 @@ class _ShardWriter:
     members: list[tuple[str, int, str, int, int, str]] = field(default_factory=list)
     buffer: io.BytesIO = field(default_factory=io.BytesIO)
 
-    def add(self, image: LabelledImage, content: bytes) -> None:
+    def add(self, image: LabelledImage) -> None:
         """Append an image to the shard, named by its number; write a full shard first."""
+        content = image.read()
         if self.members and self.buffer.tell() + len(content) > self.shard_bytes:
             self.write()
         suffix = image.path.suffix[1:].lower()

@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-from serving.image.decode import DEFAULT_LIMITS
-from training.data.images import TRAIN, VALID, DataError, LabelledImage, Split
+from serving.image.decode import Limits
+from training.data.images import LabelledImage, Split
+from training.data.layout import TRAIN, VALID, DataError
 
 INDEX_FILE = "shards.json"
 INDEX_FORMAT = 1
 MAX_SHARD_BYTES = 2 * 2**30
 """A shard is held in memory as a whole."""
+SHARD_LIMITS = Limits(max_bytes=MAX_SHARD_BYTES, max_pixels=1_000_000_000, pixels_at_once=50_000_000)
+"""The limits of the user were applied when the shards were written."""
 TIMEOUT_S = 60.0
 ATTEMPTS, RETRY_DELAY_S = 10, 2.0
 TRANSIENT = {408, 429, 500, 502, 503, 504}
@@ -85,7 +88,7 @@ class ShardIndex:
 
     def image(self, path: str, label: int, sha256: bytes) -> "ShardImage":
         """The image at SHARD/MEMBER."""
-        return ShardImage(self.folder / path, label, sha256, index=self)
+        return ShardImage(self.folder / path, label, sha256, SHARD_LIMITS, index=self)
 
     def read_shard(self, file: str) -> dict[str, bytes]:
         """The content of every image in a shard, by name.
@@ -146,11 +149,11 @@ def is_sharded(folder: Path) -> bool:
     return (folder / INDEX_FILE).is_file()
 
 
-def image_at(folder: Path, path: str, label: int, sha256: bytes) -> LabelledImage:
+def image_at(folder: Path, path: str, label: int, sha256: bytes, limits: Limits) -> LabelledImage:
     """The image at a path below a data folder, which may hold shards."""
     if is_sharded(folder):
         return load_index(folder).image(path, label, sha256)
-    return LabelledImage(folder / path, label, sha256)
+    return LabelledImage(folder / path, label, sha256, limits)
 
 
 def contents(images: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, Callable[[], bytes]]]:
@@ -219,7 +222,7 @@ def _shard(fields: dict[str, Any], classes: int) -> Shard:
             _MEMBER.fullmatch(name)
             and 0 <= member.label < classes
             and _SHA256.fullmatch(member.sha256)
-            and 0 <= member.size <= DEFAULT_LIMITS.max_bytes
+            and member.size >= 0
             and 0 <= member.offset <= size - member.size
         ):
             raise ValueError(f"image {name!r} of {file}: its name, class, SHA-256, size or place is out of range")

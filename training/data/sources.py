@@ -93,7 +93,7 @@ class ImageSource(Source):
     def _view(self, view: View, row: int, seed: int) -> NDArray[np.uint8]:
         canvas_SSC = self._canvases.get(row)
         if canvas_SSC is None:
-            canvas_SSC = self.preprocess.canvas(self.images[row].read())
+            canvas_SSC = self.images[row].canvas(self.preprocess)
             if len(self._canvases) < self.max_kept_bytes // canvas_SSC.nbytes:
                 self._canvases[row] = canvas_SSC
         # seeded by the image, so that it does not matter which worker has it

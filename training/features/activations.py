@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from serving.image.folders import Skipped
 from serving.image.preprocess import Preprocess
 from serving.image.views import VIEWS, View, make_views
-from training.data.images import LabelledImage, Skipped, labels_of, or_reason
+from training.data.images import LabelledImage, labels_of, or_reason
 from training.data.shards import contents
 from training.data.sources import Batch, Rows, Source
 from training.features.extract import Extract
@@ -191,11 +192,11 @@ def _extract_batch(
     decoded: list[LabelledImage] = []
     views_NVHWC: list[NDArray[np.uint8]] = []
 
-    def view_image(read: Read) -> NDArray[np.uint8]:
-        return make_views(preprocess.canvas(read()), preprocess.crop, count=views)
+    def view_image(image: LabelledImage, read: Read) -> NDArray[np.uint8]:
+        return make_views(preprocess.canvas(read(), limits=image.limits), preprocess.crop, count=views)
 
     for image, read in images:
-        found = or_reason(partial(view_image, read))
+        found = or_reason(partial(view_image, image, read))
         if isinstance(found, str):
             results.append((image, found))
         else:

@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from serving.image.folders import Skipped, describe_skipped
 from serving.image.preprocess import Preprocess
 from serving.system.cpus import available_cpus
 from training.console import progress, say
-from training.data.images import LabelledImage, Skipped
+from training.data.images import LabelledImage
+from training.data.layout import DataError
 from training.data.sources import ordered_batches
 from training.distributed import ProcessGroup, even_parts
 from training.features.activations import Activations, Work, compute_activations, store_folder
@@ -116,10 +118,15 @@ def view_logits(
 
     Returns:
         Logits float32 `[views, N, K]` of the images that could be read, in order; those images; the others.
+
+    Raises:
+        DataError: if no image can be read, with the reasons.
     """
     per_member = []
     for classifier in members(network):
         activations = provider(classifier).activations(images, views=views, title="evaluating")
+        if not activations.images:
+            raise DataError("\n".join(["no image can be read", *describe_skipped(activations.skipped)]))
         per_member.append(_head_logits(classifier.head, activations).reshape(-1, views, class_count(network)))
     if len(per_member) == 1:
         logits_NVK = per_member[0]

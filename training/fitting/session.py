@@ -1,6 +1,6 @@
 """Prepares a fit: images, pretrained weights and activations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -8,9 +8,12 @@ from pathlib import Path
 
 import torch
 
+from serving.image.decode import Limits
+from serving.image.folders import Skipped
 from training.console import progress, say
 from training.data.dark import say_dark
-from training.data.images import Skipped, Split, decodable, listed, read_split, say_skipped
+from training.data.images import ImageSet, Split, decodable, read_images, say_skipped
+from training.data.layout import listed
 from training.data.shards import ShardImage, is_sharded, load_index
 from training.distributed import ProcessGroup
 from training.features.activations import Activations
@@ -72,6 +75,8 @@ def set_up(
     recipe: Recipe,
     cache: Path,
     *,
+    limits: Limits,
+    targets: Collection[Path],
     folder: Path,
     hardware: Hardware,
     processes: ProcessGroup,
@@ -81,13 +86,18 @@ def set_up(
     """Read images and weights, leave out what cannot be read, check the learning rates.
 
     Args:
+        limits: larger images are left out.
+        targets: folders that the command writes: they hold no images. Absolute paths.
         stage: entered with the name of each part of the work, to time it.
 
     Raises:
         DataError, WeightsError, ValueError: with what to change.
     """
     with stage("read images"):
-        split, skipped = _read(data, recipe)
+        images = _read(data, limits, targets)
+        split = images.split(valid_fraction=recipe.valid_fraction, seed=recipe.seed)
+    for note in images.notes:
+        say(note)
     say(
         f"{len(split.classes):,} classes, {len(split.train):,} training images, {len(split.valid):,} validation "
         f"images: {listed(split.classes, MAX_CLASSES)}"
@@ -99,10 +109,10 @@ def set_up(
         _check_rates(classifier, recipe)
         sha256 = fingerprint(classifier.body.network.state_dict())
     session = FitSession(
-        recipe, split, backbone, classifier, sha256, hardware, processes, cache, folder, checkpoint_every_s, skipped
+        recipe, split, backbone, classifier, sha256, hardware, processes, cache, folder, checkpoint_every_s
     )
     with stage("activations"):
-        session = _without_unreadable(session)
+        session = _without_unreadable(session, images)
     say_skipped(session.skipped)
     if processes.first and not is_sharded(data):  # `shard` warns of what it packs
         say_dark(session.split)
@@ -112,16 +122,21 @@ def set_up(
             f"{len(shared):,} validation images are also among the training images (by SHA-256), so accuracy will be "
             f"too high: {valid.path} is {train.path}"
         )
+    if contradictory := session.split.contradictory():
+        one, other = contradictory[0]
+        say(
+            f"{len(contradictory):,} images are also in another class (by SHA-256), so one of the labels is incorrect: "
+            f"{other.path} is {one.path}"
+        )
     return session
 
 
-def _read(data: Path, recipe: Recipe) -> tuple[Split, list[Skipped]]:
+def _read(data: Path, limits: Limits, targets: Collection[Path]) -> ImageSet:
     if is_sharded(data):
         split = load_index(data).split()
-        split.check()
-        return split, []
+        return ImageSet(split.classes, split.train, split.valid)
     with progress("reading images") as on_progress:
-        return read_split(data, valid_fraction=recipe.valid_fraction, seed=recipe.seed, on_progress=on_progress)
+        return read_images(data, limits=limits, targets=targets, on_progress=on_progress)
 
 
 def _classifier(backbone: Backbone, recipe: Recipe, classes: int) -> Classifier:
@@ -143,20 +158,34 @@ def _check_rates(classifier: Classifier, recipe: Recipe) -> None:
                 raise ValueError(f"stage {name}: {error}") from error
 
 
-def _without_unreadable(session: FitSession) -> FitSession:
-    """Leave out what cannot be decoded, by computing the first step's activations if it needs any."""
-    split, first = session.split, session.recipe.steps()[0]
-    activations: list[Activations] = []
-    if first.stage.learn_from == "activations":
-        of_train, of_valid = session.step_activations(first)
-        activations = [of_train, of_valid]
-        (train, bad_train), (valid, bad_valid) = ((each.images, each.skipped) for each in activations)
-        computed, count = of_train.computed + of_valid.computed, len(train) + len(valid)
-        say(f"activations: {computed:,} computed, {count - computed:,} reused from {session.cache}")
-    elif isinstance(split.train[0], ShardImage):
-        return session  # every image was decoded before it was put into a shard
-    else:
-        (train, bad_train), (valid, bad_valid) = decodable(split.train), decodable(split.valid)
-    left = Split(split.classes, train, valid)
-    left.check()
-    return replace(session, split=left, skipped=session.skipped + bad_train + bad_valid, activations=activations)
+def _without_unreadable(session: FitSession, images: ImageSet) -> FitSession:
+    """Leave out what cannot be decoded, by computing the first step's activations if it needs any.
+
+    What is held out is chosen among the images that can be decoded: if some cannot, the others are divided anew.
+    """
+    recipe, first = session.recipe, session.recipe.steps()[0]
+
+    def split(unreadable: Collection[Skipped]) -> Split:
+        return images.split(valid_fraction=recipe.valid_fraction, seed=recipe.seed, unreadable=unreadable)
+
+    if first.stage.learn_from != "activations":
+        if isinstance(session.split.train[0], ShardImage):
+            return session  # every image was decoded before it was put into a shard
+        unreadable = decodable(images.train + (images.valid or []))[1]
+        return replace(session, split=split(unreadable), skipped=images.skipped + unreadable)
+    unreadable = []
+    passes: list[tuple[Activations, Activations]] = []
+    while not passes or (images.valid is None and any(each.skipped for each in passes[-1])):
+        passes.append(session.step_activations(first))
+        unreadable += [skipped for each in passes[-1] for skipped in each.skipped]
+        session = replace(session, split=split(unreadable))
+    activations = [_total(list(of_part)) for of_part in zip(*passes, strict=True)]
+    computed, count = sum(each.computed for each in activations), len(session.split.train) + len(session.split.valid)
+    say(f"activations: {computed:,} computed, {count - computed:,} reused from {session.cache}")
+    return replace(session, skipped=images.skipped + unreadable, activations=activations)
+
+
+def _total(passes: list[Activations]) -> Activations:
+    """The activations of the last pass, with what was computed in all passes."""
+    works = [each.work for each in passes if each.work]
+    return replace(passes[-1], computed=sum(each.computed for each in passes), work=works[0] if works else None)

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from serving.image.decode import decode
-from training.data.images import LabelledImage, Skipped
+from serving.image.folders import Skipped
+from training.data.images import LabelledImage
 from training.evaluation.evaluation import Evaluation, TestTime
 from training.evaluation.metrics import Interval
 from training.reports.galleries import MAX_CLASSES, Gallery
@@ -57,6 +58,7 @@ class ReportContents:
     """Settings, hardware, seconds of each part of the work, and library versions."""
     skipped: Sequence[Skipped]
     shared: Sequence[tuple[LabelledImage, LabelledImage]]
+    contradictory: Sequence[tuple[LabelledImage, LabelledImage]]
     """Pairs of a training and a validation image with the same content."""
 
 
@@ -113,6 +115,14 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
             "image, which makes the accuracy too high.</p>",
             _list(listed),
         ]
+    if contents.contradictory:
+        listed = [f"{one.path} and {other.path}" for one, other in contents.contradictory]
+        parts += [
+            "<h2>The same image in two classes</h2>",
+            f'<p class="note">{len(contents.contradictory):,} images have the content (SHA-256) of an image of another '
+            "class: one of the labels is incorrect.</p>",
+            _list(listed),
+        ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -151,7 +161,7 @@ def _galleries(contents: ReportContents, on_image: Callable[[int, int], None]) -
 
 
 def _thumbnail(image: LabelledImage) -> bytes:
-    thumbnail = Image.fromarray(np.asarray(decode(image.read(), min_side=THUMBNAIL)))
+    thumbnail = Image.fromarray(np.asarray(decode(image.read(), min_side=THUMBNAIL, limits=image.limits)))
     thumbnail.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
     buffer = io.BytesIO()
     thumbnail.save(buffer, "JPEG", quality=80)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from serving.statistics.calibration import bin_predictions
 from training.console import progress
 from training.data.augment import contact_sheet
-from training.data.images import listed
+from training.data.layout import listed
 from training.data.sources import random_batches
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import compare
@@ -93,6 +93,7 @@ def write_report(
         },
         skipped=session.skipped,
         shared=split.shared(),
+        contradictory=split.contradictory(),
     )
     with progress("report") as on_progress:
         (session.folder / "report.html").write_text(render_report(contents, on_progress), encoding="utf-8")
@@ -114,7 +115,7 @@ def _plots(session: FitSession, result: FitResult, evaluation: Evaluation) -> di
     stages = [trace.step.stage for trace in result.traces if trace.step.stage.learn_from == "photos"]
     if augment := next((stage.augment for stage in stages if stage.augment != "none"), None):
         image = session.split.train[recipe.seed % len(session.split.train)]
-        canvas = session.backbone.preprocess_at(SHEET_TILE).canvas(image.read())
+        canvas = image.canvas(session.backbone.preprocess_at(SHEET_TILE))
         buffer = io.BytesIO()
         contact_sheet(canvas, augment, SHEET_TILE, recipe.seed).save(buffer, "PNG")
         plots["augmentation"] = (f"One image augmented sixteen times: {augment}", buffer.getvalue())

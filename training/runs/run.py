@@ -9,7 +9,7 @@ with the classes. `training.jsonl` has a line for each training image, without p
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,8 +17,9 @@ import numpy as np
 import safetensors.torch
 from numpy.typing import NDArray
 
+from serving.image.decode import Limits
 from serving.image.preprocess import Preprocess
-from training.data.images import LabelledImage, Split
+from training.data.images import TRAINING_LIMITS, LabelledImage, Split
 from training.data.shards import image_at
 from training.fitting.loop import TrainingError
 from training.networks.model import Network, class_count, describe_backbone, network_like
@@ -66,6 +67,11 @@ class Run:
     def data(self) -> Path:
         """The folder of images that it was trained on."""
         return Path(self.facts["data"]["path"])
+
+    @property
+    def limits(self) -> Limits:
+        """Of the images that it was trained on."""
+        return replace(TRAINING_LIMITS, **self.facts["data"].get("limits", {}))
 
     def load_classifier(self) -> Network:
         """The trained network, in eval mode.
@@ -115,13 +121,14 @@ class Run:
     def _read(
         self, name: str, data: Path | None, parse: Callable[[dict[str, Any]], _T]
     ) -> list[tuple[LabelledImage, _T]]:
-        path, folder = self.folder / name, data or self.data
+        path, folder, limits = self.folder / name, data or self.data, self.limits
+
+        def image(line: dict[str, Any]) -> LabelledImage:
+            return image_at(folder, line["path"], int(line["label"]), bytes.fromhex(line["sha256"]), limits)
+
         try:
             with path.open(encoding="utf-8") as lines:
-                return [
-                    (image_at(folder, line["path"], int(line["label"]), bytes.fromhex(line["sha256"])), parse(line))
-                    for line in map(json.loads, lines)
-                ]
+                return [(image(line), parse(line)) for line in map(json.loads, lines)]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise RunError(f"{path} cannot be read: {error}") from error
 
@@ -145,7 +152,7 @@ def open_run(folder: Path) -> Run:
         run = Run(folder, facts)
         if facts["format"] != RUN_FORMAT:
             raise RunError(f"{path} has format {facts['format']}; this pawserve reads format {RUN_FORMAT}")
-        _ = run.arch, run.classes, run.temperature, run.preprocess, run.data
+        _ = run.arch, run.classes, run.temperature, run.preprocess, run.data, run.limits
     except FileNotFoundError as error:
         raise RunError(
             f"{folder} is no finished run: it has no {RUN_FILE}. Write one with python -m training fit --data DIR "

@@ -4,6 +4,7 @@ import argparse
 
 import grpc
 
+from serving.cli.commands.models import state_of
 from serving.cli.connection import add_client_options, open_client
 from serving.cli.errors import DONE, FAILED
 from serving.client import Client, ClientError
@@ -19,15 +20,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the status and the models that are served."""
+    """Print the status and the states of the models."""
     with open_client(arguments) as client:
         status = client.health()
         models = _list_models(client) if status == "SERVING" else []
     if arguments.json:
-        print_json({"status": status, "models": [model.name for model in models]})
+        states = [{"name": each.name, "state": state_of(each), "reason": each.state_reason} for each in models]
+        print_json({"status": status, "models": states})
     else:
-        print(status, *(f"{model.name} ({model.engine})" for model in models), sep="\n  ")
+        print(status, *map(_describe, models), sep="\n  ")
     return DONE if status == "SERVING" else FAILED
+
+
+def _describe(model: pb.Model) -> str:
+    if model.state == pb.MODEL_STATE_READY:
+        return f"{model.name} ({model.engine})"
+    return f"{model.name} {state_of(model)}" + f": {model.state_reason}" * bool(model.state_reason)
 
 
 def _list_models(client: Client) -> list[pb.Model]:

@@ -7,7 +7,7 @@ from serving.cli.errors import DONE, CommandError, UsageError
 from serving.cli.serve_options import add_serve_options, to_settings
 from serving.context import RequestIdFilter
 from serving.process import run as run_server
-from serving.server import StartupError
+from serving.server import ServerFailed, StartupError
 from serving.system.logs import configure
 
 
@@ -30,6 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     try:
         run_server(settings)
-    except StartupError as error:
+    except (ServerFailed, StartupError) as error:
         raise CommandError(str(error)) from error
     return DONE

@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.image.kinds import supported_format
 from serving.models.classifier import ImageData
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.rpc.api_errors import ApiError, invalid
@@ -19,6 +20,7 @@ MAX_IMAGES = 64
 MAX_TYPED_PIXELS = 1_000_000
 """Most elements of `uint_contents`, which take long to read one by one."""
 _LENGTH = struct.Struct("<I")
+_SIGNATURE_BYTES = 16
 _MAX_SHOWN = 100
 
 
@@ -88,6 +90,11 @@ def _split(raw: bytes, count: int) -> Iterator[bytes]:
         (length,) = _LENGTH.unpack_from(raw, at)
         at += _LENGTH.size
         if length > len(raw) - at:
+            if image := supported_format(raw[at - _LENGTH.size : at + _SIGNATURE_BYTES]):
+                raise _invalid_raw(
+                    f"has a file in the format {image} in place of the length of element {index}: before each element "
+                    "of BYTES, send its length in four bytes, little endian"
+                )
             raise _invalid_raw(f"gives element {index} {length:,} bytes, but only {len(raw) - at:,} follow")
         yield raw[at : at + length]
         at += length
@@ -110,7 +117,9 @@ def _pixels(
     count = prod(shape)
     if raw is not None:
         if len(raw) != count:
-            raise _invalid_raw(f"has {len(raw):,} bytes; the shape needs {count:,}")
+            image = supported_format(raw[:_SIGNATURE_BYTES])
+            hint = f". It begins as a file in the format {image}: send that as {ENCODED}" if image else ""
+            raise _invalid_raw(f"has {len(raw):,} bytes; the shape needs {count:,}{hint}")
         return np.frombuffer(raw, np.uint8).reshape(shape)
     _check_contents(tensor, "uint_contents")
     elements, field = tensor.contents.uint_contents, "inputs[0].contents.uint_contents"

@@ -1,0 +1,77 @@
+"""`models`: list the model versions of a server."""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from serving.cli.connection import add_client_options, open_client
+from serving.cli.errors import DONE
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.system.output import print_json
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `models`."""
+    parser.description = (
+        "List the model versions of a server, also those that failed to load, with their states and why they are in "
+        "them, engines and layouts."
+    )
+    add_client_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the versions."""
+    with open_client(arguments) as client:
+        models = client.list_models()
+    if arguments.json:
+        print_json({"models": [_to_dict(model) for model in models]}, indent=2)
+    else:
+        print("\n".join(line for model in models for line in _lines(model)) or "no models")
+    return DONE
+
+
+def state_of(model: pb.Model) -> str:
+    """LOADING, READY, DRAINING or FAILED."""
+    name = pb.ModelState.Name(model.state).removeprefix("MODEL_STATE_")
+    return "FAILED" if name == "REFUSED" else name
+
+
+def _lines(model: pb.Model) -> Iterator[str]:
+    yield f"{model.name}  {state_of(model)}"
+    if model.state_reason:
+        yield f"  reason    {model.state_reason}"
+    if model.engine:
+        yield f"  engine    {model.precision}, {model.runtime}: {model.engine_reason}"
+        yield f"  layout    {_layout(model.plan)}"
+        yield f"  classes   {len(model.classes):,}"
+
+
+def _layout(plan: pb.EnginePlan) -> str:
+    layout = f"{plan.instances} x {plan.threads} threads, batches of at most {plan.max_batch_size}"
+    if plan.lone_threads:
+        layout += f", {plan.lone_threads} threads for single requests"
+    if plan.HasField("rows_per_second"):
+        layout += f"; measured: {plan.rows_per_second:,.0f} views/s"
+    return layout
+
+
+def _to_dict(model: pb.Model) -> dict[str, Any]:
+    described = {"name": model.name, "state": state_of(model), "reason": model.state_reason}
+    if not model.engine:
+        return described
+    plan = model.plan
+    return described | {
+        "arch": model.arch,
+        "classes": list(model.classes),
+        "precision": model.precision,
+        "runtime": model.runtime,
+        "engine_reason": model.engine_reason,
+        "layout": {
+            "instances": plan.instances,
+            "threads": plan.threads,
+            "max_batch_size": plan.max_batch_size,
+            "single_row_threads": plan.lone_threads,
+            "views_per_second": plan.rows_per_second if plan.HasField("rows_per_second") else None,
+        },
+    }
