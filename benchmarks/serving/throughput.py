@@ -58,9 +58,7 @@ def main() -> None:
         images = images_of(arguments.photos, arguments.photos_in_turn)
         latency = measure_latency(bundle, server.address, images)
         for name, layout in layouts.items():
-            options: list[object] = ["--bundle", bundle.folder]
-            for flag, value in zip(("--instances", "--threads", "--max-batch-size"), layout, strict=True):
-                options += [flag, value]
+            options = ("--bundle", bundle.folder, "--layout", *layout)
             baseline = stack.enter_context(running("benchmarks.serving.baseline_server", *options))
             servers[name] = ("baseline", baseline.address)
         throughput = measure_throughput(servers, arguments)
