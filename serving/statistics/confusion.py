@@ -23,12 +23,13 @@ class Rate:
     """The number of cases."""
 
 
-def wilson(successes: int, count: int) -> Rate:
-    """A proportion with the 95% Wilson score interval (Wilson 1927, Probable Inference, the Law of Succession).
+def wilson(successes: int, count: int, z: float = 1.959963984540054) -> Rate:
+    """A proportion with the Wilson score interval (Wilson 1927, Probable Inference, the Law of Succession).
 
     Args:
         successes: 0 to `count`.
         count: how many cases there are, at least 1.
+        z: quantile of the standard normal distribution; the default gives 95% confidence.
 
     Raises:
         ValueError: if there are no cases, or more successes than cases.
@@ -39,7 +40,6 @@ def wilson(successes: int, count: int) -> Rate:
         raise ValueError(f"count is {count}; a proportion needs at least 1 case")
     if not 0 <= successes <= count:
         raise ValueError(f"successes is {successes}; with {count} cases it must be 0 to {count}")
-    z = 1.959963984540054  # the 97.5% quantile of the standard normal distribution
     value = successes / count
     centre = successes + z * z / 2
     half_width = z * sqrt(successes * (count - successes) / count + z * z / 4)
