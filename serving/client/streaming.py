@@ -33,6 +33,8 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 MAX_BYTES_IN_FLIGHT = 512 * 2**20
 CORE_ERROR = "Internal error from Core"
 """All that gRPC's asyncio client reports of a call that the server ended during a write."""
+END_WAIT_S = 5.0
+"""Most seconds that calls get to end, once every image has a result."""
 REFUSAL_WAIT_S = 0.05
 """Seconds for the server to refuse a new stream before images are sent one at a time."""
 
@@ -116,6 +118,8 @@ class StreamingClassify:
             if self._error:
                 raise self._error
             if self._source_ended and not self._open:
+                # the servers count a call that is cancelled before it has ended as CANCELLED
+                await asyncio.wait(self._tasks, timeout=END_WAIT_S)
                 return []
             waiting_for_server = self._open > 0
             self._progress.clear()

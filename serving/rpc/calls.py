@@ -1,7 +1,9 @@
 """The interceptor that identifies and observes calls."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from functools import lru_cache, partial
 from typing import Any
 
@@ -10,11 +12,16 @@ import grpc
 from serving.context import CURRENT_CALL, Call, choose_request_id
 from serving.observability.observers import CallObserver
 from serving.rpc.handlers import Behaviour, Handler, wrap_handler
+from serving.system.logs import RateLimitedLogger
 
 REQUEST_ID_KEY = "x-request-id"
 MAX_HANDLERS = 256
 
 _CODE_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
+_ON_UNREAD: ContextVar[Callable[[asyncio.Task[Any]], None]] = ContextVar("on_unread")
+"""Called when the call's task ends, unless its request was read before."""
+
+_logger = RateLimitedLogger(logging.getLogger(__name__), logging.WARNING)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -30,13 +37,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     ) -> Handler:
         """The method's handler, observed; None if there is no such method."""
         handler = await continuation(details)
-        if handler is not None:
-            return self._wrap(handler, details.method.lstrip("/"))
-        for observer in self._observers:  # under one name, since clients can invent any number of methods
-            call = Call("unknown", "")
-            observer.began(call, {})
-            observer.ended(call, "UNIMPLEMENTED", 0.0)
-        return None
+        if handler is None:
+            # under one name, since clients can invent any number of methods
+            self._count_unread(Call("unknown", ""), {}, "UNIMPLEMENTED")
+            return None
+        method = details.method.lstrip("/")
+        if task := asyncio.current_task():  # which gRPC ends without calling the handler if it cannot read the request
+            on_unread = partial(self._ended_unread, method, dict(details.invocation_metadata or ()))
+            _ON_UNREAD.set(on_unread)
+            task.add_done_callback(on_unread)
+        return self._wrap(handler, method)
+
+    def _ended_unread(self, method: str, metadata: dict[str, str | bytes], task: asyncio.Task[Any]) -> None:
+        _logger.log(
+            f"a call of {method} ended before its request was read: it is larger than --max-message-mib allows, which "
+            "clients see as RESOURCE_EXHAUSTED, or the client left"
+        )
+        self._count_unread(Call(method, choose_request_id(metadata.get(REQUEST_ID_KEY))), metadata, "CANCELLED")
+
+    def _count_unread(self, call: Call, metadata: dict[str, str | bytes], code: str) -> None:
+        for observer in self._observers:
+            observer.began(call, metadata)
+            observer.ended(call, code, 0.0)
 
     def _wrap_uncached(self, handler: Handler, method: str) -> Handler:
         return wrap_handler(handler, partial(self._observe, method), handler.request_deserializer)
@@ -56,6 +78,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return call
 
     def _begin(self, method: str, context: grpc.aio.ServicerContext) -> Call:
+        if task := asyncio.current_task():
+            task.remove_done_callback(_ON_UNREAD.get())
         metadata = dict(context.invocation_metadata() or ())
         call = Call(method, choose_request_id(metadata.get(REQUEST_ID_KEY)))
         CURRENT_CALL.set(call)

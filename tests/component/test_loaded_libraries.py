@@ -20,6 +20,7 @@ HEAVY = ("grpc", "numpy", "onnxruntime", "PIL", "ray", "rich")
         (["stats", "--help"], {"grpc", "rich", "PIL"}),
         (["new-token", "--help"], set()),
         (["rotate-key", "--help"], set()),
+        (["dev-certificate", "--help"], set()),
     ],
 )
 def test_commands_load_only_the_libraries_that_they_use(arguments: list[str], loaded: set[str]) -> None:

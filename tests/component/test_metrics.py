@@ -1,5 +1,6 @@
 """The metrics of a real server: values, format, conventions, and the dashboard and alerts that use them."""
 
+import asyncio
 import json
 import re
 import socket
@@ -16,7 +17,7 @@ from PIL import Image
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.client import Client, ClientError, Prediction
+from serving.client import AsyncClient, Client, ClientError, Prediction
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
 from tests.support.images import encoded
@@ -98,6 +99,38 @@ def test_model_build_and_process_are_described(server: ObservedServer) -> None:
     (build,) = families["pawserve_build_info"].samples
     assert {"version", "python", "onnxruntime"} <= set(build.labels)
     assert families["process_resident_memory_bytes"].samples[0].value > 10e6
+
+
+def test_a_call_whose_request_grpc_refuses_is_counted_and_logged(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    limits = ("--max-message-mib", 1, "--max-image-mib", 1, "--access-log")
+    with observed_server(tmp_path, *limits) as server:
+        with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary("/pawserve.v1.Classifier/Classify")(bytes(2**20 + 1))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert eventually(lambda: server.metric("pawserve_requests_total", **CLASSIFY, code="CANCELLED") == 1)
+        assert server.metric("pawserve_requests_in_flight", **CLASSIFY) == 0
+        assert eventually(lambda: "Classify CANCELLED" in server.process.stderr)
+        assert "ended before its request was read: it is larger than --max-message-mib" in server.process.stderr
+
+
+def test_streams_whose_results_were_all_read_are_counted_as_ok(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    stream = {"method": "pawserve.v1.Classifier/ClassifyStream"}
+
+    async def classify(address: str) -> None:
+        async with AsyncClient(address) as client:
+            for count in range(1, 31):
+                assert len([result async for result in client.classify_many([RED] * count)]) == count
+
+    with observed_server(tmp_path) as server:
+        asyncio.run(classify(server.address))
+        with Client(server.address) as client:
+            for _ in range(10):
+                assert len(list(client.classify_many([RED] * 5))) == 5
+        assert eventually(lambda: server.metric("pawserve_requests_in_flight", **stream) == 0)
+        assert server.metric("pawserve_requests_total", **stream, code="OK") == 40
+        assert not server.metric("pawserve_requests_total", **stream, code="CANCELLED")
 
 
 def test_loaded_and_failed_versions_are_reported(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from PIL import Image
 
@@ -200,3 +201,27 @@ def test_a_key_that_some_clients_reject_is_logged_and_another_is_not(
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == 2
     assert all(name in warning for name, warning in zip(("edwards.key", "p521.key"), warnings, strict=True))
+
+
+def test_development_certificates_work_for_this_machine_and_the_names_given(models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tls"
+    made = run("serving", "dev-certificate", "--out", out, "--name", "pets.example", "--name", "10.0.0.7")
+    assert made.returncode == 0, made.stderr
+    assert f"--tls-cert {out}/server.pem --tls-key {out}/server.key" in made.stdout
+    assert (out / "server.key").stat().st_mode & 0o077 == 0
+    assert sorted(path.name for path in out.iterdir()) == ["ca.pem", "server.key", "server.pem"]
+    names = x509.load_pem_x509_certificate((out / "server.pem").read_bytes()).extensions
+    alternatives = names.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert alternatives.get_values_for_type(x509.DNSName) == ["localhost", "pets.example"]
+    assert [str(each) for each in alternatives.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1", "10.0.0.7"]
+    pair = Pair(out / "server.pem", out / "server.key")
+    with running_server(models, tmp_path / "state", *tls(pair)) as address:
+        for host in ("127.0.0.1", "localhost"):
+            server = f"{host}:{address.rpartition(':')[2]}"
+            told = run("serving", "health", "--server", server, "--tls-ca", out / "ca.pem")
+            assert told.stdout.startswith("SERVING"), told.stderr
+    again = run("serving", "dev-certificate", "--out", out)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "give a new or an empty folder" in again.stderr
+    assert run("serving", "dev-certificate", "--out", tmp_path / "other", "--name", "a:1").returncode == 1
+    assert not (tmp_path / "other").exists()
