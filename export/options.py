@@ -43,6 +43,9 @@ class BundleOptions:
     """Where the run's images are now, if they have moved."""
     precisions: tuple[Target, ...] = ("fp32",)
     """Which files to write. int8 is for ONNX Runtime on a CPU, int8-trt for TensorRT; the others are for both."""
+    require: tuple[Target, ...] = ()
+    """Which of the precisions, besides fp32, must pass their checks for exit code 0. A precision that fails is left out
+    of the bundle."""
     calibration: Annotated[Calibration, _FLAT] = field(default_factory=Calibration)
     tolerances: Annotated[Tolerances, _FLAT] = field(default_factory=Tolerances)
 

@@ -1,6 +1,7 @@
 """bundle.html: what is deployed and how it compares with what was trained."""
 
 from html import escape
+from typing import Any
 
 from serving.bundle.manifest import Artifact, Manifest
 
@@ -51,7 +52,6 @@ PARITY_COLUMNS = ("file", "for", "MB", "correct", "agreement", "max |Δp|", "mea
 def parity_row(artifact: Artifact) -> tuple[str, ...]:
     """One artifact's cells under `PARITY_COLUMNS`."""
     parity = artifact.parity
-    second = parity.get("second_runtime")
     return (
         artifact.file,
         "TensorRT" if artifact.runtime == "tensorrt" else "ONNX Runtime",
@@ -60,11 +60,17 @@ def parity_row(artifact: Artifact) -> tuple[str, ...]:
         f"{100 * parity['agreement']:.2f}%",
         f"{parity['max_abs_diff']:.1e}",
         f"{parity['mean_abs_diff']:.1e}",
-        f"{second['name']}: agreement {100 * second['agreement']:.2f}%, max |Δp| {second['max_abs_diff']:.1e}"
-        if second
-        else "none",
+        _describe_cross_check(parity.get("second_runtime")),
         f"{artifact.sha256[:12]}…",
     )
+
+
+def _describe_cross_check(second: dict[str, Any] | None) -> str:
+    if second is None:
+        return "none"
+    if failure := second.get("failure"):
+        return f"{second['name']}: not compared: {failure}"
+    return f"{second['name']}: agreement {100 * second['agreement']:.2f}%, max |Δp| {second['max_abs_diff']:.1e}"
 
 
 def describe_model(manifest: Manifest, *, most_classes: int) -> dict[str, str]:
@@ -96,7 +102,11 @@ def describe_quantization(artifact: Artifact) -> str:
     if "photos" in facts:
         calibrated = f"calibrated on {facts['photos']:,} images ({facts['source']}), {facts['method']}; "
     layers = f"layers in float32, with their sensitivity: {kept}." if kept else "no layer stays in float32."
-    return f"{artifact.file}: {calibrated}{layers}"
+    overflows = "".join(
+        f" float16 overflows in {layer}: {block} stays in float32."
+        for block, layer in facts.get("overflows", {}).items()
+    )
+    return f"{artifact.file}: {calibrated}{layers}{overflows}"
 
 
 def _describe_adaptive(manifest: Manifest) -> str:
