@@ -39,17 +39,13 @@ class Hardware:
 def choose_hardware(root: Path = Path("/")) -> Hardware:
     """The GPU of this process if there is one, otherwise the CPU; sets torch's global options.
 
-    Torch makes a thread for each core of the machine; no more are used than the process may use CPUs.
-
     float32 on CPUs, since bfloat16 is slower there without matrix units; bfloat16 on GPUs that have it, else float16.
     Convolutions are deterministic, so that a seed gives the same run twice.
 
     Args:
         root: where /proc and the cgroup file systems are.
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    cpus = max(available_cpus(root) // processes, 1)
-    torch.set_num_threads(min(torch.get_num_threads(), cpus))
+    cpus = limit_threads(root)
     if not torch.cuda.is_available():
         return Hardware(torch.device("cpu"), None, 0)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
@@ -74,6 +70,18 @@ def workers_can_start() -> bool:
         )
         return False
     return True
+
+
+def limit_threads(root: Path = Path("/")) -> int:
+    """Let torch use no more threads than CPUs, and return their number; by itself it makes one for each core.
+
+    Args:
+        root: where /proc and the cgroup file systems are.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cpus = max(available_cpus(root) // processes, 1)
+    torch.set_num_threads(min(torch.get_num_threads(), cpus))
+    return cpus
 
 
 @contextmanager

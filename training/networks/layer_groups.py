@@ -120,9 +120,11 @@ def broadcast_rates(rates: Sequence[float], groups: Sequence[LayerGroup], *, fir
 
 def describe_groups(groups: Sequence[LayerGroup], *, first: int, rates: Sequence[float] = ()) -> str:
     """The groups as a text table."""
+    rows = group_rows(groups, first=first, rates=rates)
+    width = max(len(layers) for _, layers, *_ in rows)
     return "\n".join(
-        f"  {number:>5}  {layers:<44}  {parameters:>11}  {trainable:<9}  {rate}".rstrip()
-        for number, layers, parameters, trainable, rate in group_rows(groups, first=first, rates=rates)
+        f"  {number:>5}  {layers:<{width}}  {parameters:>11}  {trainable:<9}  {rate}".rstrip()
+        for number, layers, parameters, trainable, rate in rows
     )
 
 
