@@ -34,35 +34,36 @@ def choose_threshold(
     session: onnxruntime.InferenceSession,
     images: Sequence[LabelledImage],
     preprocess: Preprocess,
-    trained_NK: NDArray[np.float32],
+    confidence_N: NDArray[np.float32],
     on_progress: Progress,
 ) -> dict[str, Any]:
     """Choose the threshold, for the manifest.
 
     Args:
-        trained_NK: probabilities of the images' first view, by which those of lowest confidence are found.
+        confidence_N: of each image's first view, by which those of lowest confidence are found.
 
     Returns:
         `threshold`: confidence of the first view below which the other views are computed; `views`: the number of views
         for which it was chosen; `mean_views` and `agreement` with all views on the number of images in `photos`.
     """
     count = min(len(images), max(MIN_UNSURE, ceil(UNSURE_PART * len(images))))
-    order_N = np.argsort(trained_NK.max(1), kind="stable")[:count]
+    assert np.isfinite(confidence_N).all(), "confidences are sorted, and NaN would come last"
+    order_N = np.argsort(confidence_N, kind="stable")[:count]
 
     def predict_views(row: int) -> NDArray[np.float32]:
         canvas = images[row].canvas(preprocess)
         return predict(session, make_views(canvas, preprocess.crop, count=VIEWS))
 
     probabilities_NVK = np.stack(map_in_threads(predict_views, order_N.tolist(), on_progress))
-    confidence_N = probabilities_NVK[:, 0].max(1).astype(np.float64)
+    first_N = probabilities_NVK[:, 0].max(1).astype(np.float64)
     changed_N = probabilities_NVK[:, 0].argmax(1) != probabilities_NVK.mean(1).argmax(1)
     threshold = lowest_threshold(
-        confidence_N,
+        first_N,
         changed_N,
         max_changed=int(MAX_CHANGED_PART * len(images)),
         min_below=ceil(MIN_BELOW_PART * len(images)),
     )
-    below_N = confidence_N < threshold
+    below_N = first_N < threshold
     return {
         "threshold": threshold,
         "views": VIEWS,

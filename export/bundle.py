@@ -1,7 +1,8 @@
 """`python -m export bundle`: export a finished run to a checked bundle `models/NAME/VERSION/`."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +15,10 @@ from onnxruntime.quantization.calibrate import TensorsData
 
 from export.adaptive import choose_threshold
 from export.calibrate import METHOD, choose_images, list_folder, measure_ranges
+from export.checks.checks import CheckError
 from export.checks.verify import ParityReference, verify
-from export.graphs.fp16 import fold_norms, measure_fp16_sensitivity, to_fp16
-from export.graphs.onnx import DeployedModel, to_onnx
+from export.graphs.fp16 import find_overflows, fold_norms, measure_fp16_sensitivity, to_fp16
+from export.graphs.onnx import DeployedModel, reparameterize, to_onnx
 from export.graphs.quantize import measure_int8_sensitivity, quantize
 from export.inference import load_views, open_session
 from export.mixed_precision import Converted, convert_until_passed
@@ -28,6 +30,9 @@ from serving.engine.onnx import CPU_PRECISIONS
 from serving.system.files import new_folder, sync_folder
 from training.console import progress, say
 from training.data.images import LabelledImage
+from training.data.layout import DataError
+from training.data.shards import ShardImage
+from training.hardware import limit_threads
 from training.networks.model import Classifier, Network
 from training.runs.run import Run, open_run
 from training.versions import versions
@@ -39,6 +44,8 @@ MOST_FLOAT_INT8, MOST_FLOAT_FP16 = 16, 8
 """Most layers of INT8 and blocks of fp16 that may stay in float32; with more, the lower precision gains too little."""
 
 INT8_RUNTIMES: dict[Target, Runtime] = {"int8": "onnxruntime", "int8-trt": "tensorrt"}
+MAX_MISSING_PART = 0.01
+"""Part of the validation images that may have been deleted since the training."""
 Exported = tuple[Artifact, bytes]
 """A file's entry in the manifest, and its graph."""
 
@@ -46,14 +53,20 @@ Exported = tuple[Artifact, bytes]
 def run(options: BundleOptions) -> None:
     """Export a run, check each graph against the trained network, and write a bundle under the next free version.
 
+    A precision that fails is left out.
+
     Raises:
         RunError, DataError: if the run is incomplete, or its images are missing or changed.
-        CheckError: if a graph differs from the network; then nothing is written.
+        CheckError: if no graph passed, and then nothing is written; or, with the bundle written, if fp32 or a precision
+            of `--require` is missing.
         OSError: if it cannot be written; then nothing is left under the version's name.
     """
     check_name(options.name)
     if not options.precisions:
         raise ValueError(f"no precisions were given; choose of {', '.join(TARGETS)}")
+    if absent := set(options.require) - set(options.precisions):
+        raise ValueError(f"--require names {', '.join(sorted(absent))}, which --precisions does not")
+    limit_threads()
     run = open_run(options.run)
     classifier = run.load_classifier()
     if "fp16" in options.precisions and not isinstance(classifier, Classifier):
@@ -62,12 +75,18 @@ def run(options: BundleOptions) -> None:
             "--average weights"
         )
     images, trained_NK = run.validation(options.data)
+    rows = present_rows(images, options.data or run.data)
+    images, trained_NK = [images[row] for row in rows], trained_NK[rows]
     calibration_images = [] if set(options.precisions) == {"fp32"} else _calibration_images(run, options)
     with progress("reading validation images") as on_progress:
         views_NHWC = load_views(images, run.preprocess, on_progress)
+    calibration_NHWC = load_views(calibration_images, run.preprocess)
     model = DeployedModel(classifier, run.temperature).eval()
     reference = ParityReference(model, images, views_NHWC, trained_NK, options.tolerances)
-    exported = _export(run, classifier, options, calibration_images, reference)
+    exported, missing = _export(run, reparameterize(classifier), options, calibration_NHWC, reference)
+    reasons = "".join(f"\n{target} is missing: {reason}" for target, reason in missing.items())
+    if not exported:
+        raise CheckError(f"no file passed its checks, and nothing was written{reasons}")
     manifest = _manifest(run, options.name, exported, _adaptive(exported, run, reference))
     home = options.models / options.name
     with new_folder(home, "export") as folder:
@@ -78,12 +97,33 @@ def run(options: BundleOptions) -> None:
         file, _, megabytes, correct, agreement, largest, _, second, _ = parity_row(artifact)
         facts = f"correct {correct}; agreement {agreement}, max |Δp| {largest}; cross-check: {second}"
         say(f"{file}: {megabytes} MB; {facts}")
-    say(f"wrote {place}; open {place / PAGE}")
+    say(f"wrote {place}; open {place / PAGE}{reasons}")
+    if failed := [target for target in missing if target in ("fp32", *options.require)]:
+        raise CheckError(f"{place} was written without {', '.join(failed)}, which is required")
+
+
+def present_rows(images: Sequence[LabelledImage], data: Path) -> list[int]:
+    """The rows of the validation images that still exist.
+
+    Raises:
+        DataError: if more than 1% of them are missing.
+    """
+    rows = [row for row, image in enumerate(images) if _exists(image)]
+    if missing := [image.path for image in images if not _exists(image)]:
+        what = f"{len(missing):,} of {len(images):,} validation images are missing in {data}, such as {missing[0]}"
+        if len(missing) > MAX_MISSING_PART * len(images):
+            raise DataError(f"{what}: if they have moved, give their folder as --data")
+        say(f"{what}; they are left out of the checks")
+    return rows
+
+
+def _exists(image: LabelledImage) -> bool:
+    return (image.path.parent if isinstance(image, ShardImage) else image.path).exists()
 
 
 def _calibration_images(run: Run, options: BundleOptions) -> list[LabelledImage]:
     folder = options.calibration.calibration
-    images = list_folder(folder) if folder else run.training(options.data)
+    images = list_folder(folder) if folder else [image for image in run.training(options.data) if _exists(image)]
     return choose_images(images, options.calibration.calibration_photos)
 
 
@@ -91,51 +131,86 @@ def _export(
     run: Run,
     classifier: Network,
     options: BundleOptions,
-    calibration_images: Sequence[LabelledImage],
+    calibration_NHWC: NDArray[np.uint8],
     reference: ParityReference,
-) -> list[Exported]:
-    """The graphs that were asked for, in the order of TARGETS, all of which passed their checks."""
-    exported = []
-    say("exporting to ONNX")
-    fp32 = to_onnx(reference.model, reference.crop)
-    if "fp32" in options.precisions:
-        exported.append(_describe("fp32", Converted(fp32, verify(fp32, "fp32", "onnxruntime", reference), {})))
-    if not calibration_images:
-        return exported
-    views_NHWC = load_views(calibration_images, run.preprocess)
-    if "fp16" in options.precisions:
-        assert isinstance(classifier, Classifier)
-        exported.append(_describe("fp16", _export_fp16(classifier, run, views_NHWC[:FP16_IMAGES], reference)))
-    if not INT8_RUNTIMES.keys() & set(options.precisions):
-        return exported
-    with progress("calibrating") as on_progress:
-        ranges = measure_ranges(fp32, views_NHWC, on_progress)
+) -> tuple[list[Exported], dict[Target, str]]:
+    """The graphs that were asked for and passed their checks, in the order of TARGETS, and why the others are missing.
+
+    Args:
+        classifier: computes what `reference.model` does; its graphs are exported.
+    """
+    exported: list[Exported] = []
+    missing: dict[Target, str] = {}
+
+    @contextmanager
+    def attempt(*targets: Target) -> Iterator[None]:
+        """Note why targets are missing, instead of losing the others."""
+        try:
+            yield
+        except Exception as error:  # torch, ONNX and ONNX Runtime have errors of many types
+            reason = str(error) if isinstance(error, ValueError | CheckError) else f"{type(error).__name__}: {error}"
+            for target in targets:
+                missing[target] = reason
+                say(f"{target} failed: {reason}")
+
+    asked = [target for target in TARGETS if target in options.precisions]
+    from_fp32 = [target for target in asked if target != "fp16"]
+    graph = None
+    if from_fp32:
+        say("exporting to ONNX")
+        with attempt(*from_fp32):
+            graph = to_onnx(DeployedModel(classifier, run.temperature).eval(), reference.crop)
+    if graph is not None and "fp32" in asked:
+        with attempt("fp32"):
+            exported.append(_describe("fp32", Converted(graph, verify(graph, "fp32", "onnxruntime", reference), {})))
+    if "fp16" in asked:
+        with attempt("fp16"):
+            assert isinstance(classifier, Classifier)
+            converted, facts = _export_fp16(classifier, run, calibration_NHWC[:FP16_IMAGES], reference)
+            exported.append(_describe("fp16", converted, facts=facts))
+    ranges = None
+    int8 = [target for target in INT8_RUNTIMES if target in asked]
+    if graph is not None and int8:
+        with attempt(*int8), progress("calibrating") as on_progress:
+            ranges = measure_ranges(graph, calibration_NHWC, on_progress)
+    if graph is None or ranges is None:
+        return exported, missing
     source = str(options.calibration.calibration or "training split")
-    facts = {"photos": len(calibration_images), "source": source, "method": METHOD}
-    for target, runtime in INT8_RUNTIMES.items():
-        if target in options.precisions:
-            converted = _export_int8(fp32, ranges, runtime, views_NHWC[:INT8_SENSITIVITY_IMAGES], reference)
+    facts = {"photos": len(calibration_NHWC), "source": source, "method": METHOD}
+    for target in int8:
+        runtime = INT8_RUNTIMES[target]
+        with attempt(target):
+            converted = _export_int8(graph, ranges, runtime, calibration_NHWC[:INT8_SENSITIVITY_IMAGES], reference)
             exported.append(_describe(target, converted, runtime, facts))
-    return exported
+    return exported, missing
 
 
 def _export_fp16(
     classifier: Classifier, run: Run, images_NHWC: NDArray[np.uint8], reference: ParityReference
-) -> Converted:
+) -> tuple[Converted, dict[str, Any]]:
+    """The graph, and facts about it for the manifest."""
     images = torch.from_numpy(images_NHWC)
     folded = fold_norms(classifier, images[:1])
+    overflows = find_overflows(folded, images, most=MOST_FLOAT_FP16)
+    for block, layer in overflows.items():
+        say(f"fp16: layer {layer} exceeds float16's range; block {block} stays in float32")
 
     def convert(keep_float: Sequence[str]) -> bytes:
-        model = DeployedModel(to_fp16(folded, images, keep_float), run.temperature).eval()
+        model = DeployedModel(to_fp16(folded, images, [*overflows, *keep_float]), run.temperature).eval()
         return to_onnx(model, reference.crop)
 
-    return convert_until_passed(
+    def measure_sensitivity() -> dict[str, float]:
+        sensitivities = measure_fp16_sensitivity(folded, images)
+        return {block: value for block, value in sensitivities.items() if block not in overflows}
+
+    converted = convert_until_passed(
         convert,
         lambda graph: verify(graph, "fp16", "onnxruntime", reference),
-        lambda: measure_fp16_sensitivity(folded, images),
-        most_float=MOST_FLOAT_FP16,
+        measure_sensitivity,
+        most_float=MOST_FLOAT_FP16 - len(overflows),
         advice="raise --max-diff-fp16, or export without fp16",
     )
+    return converted, {"overflows": overflows} if overflows else {}
 
 
 def _export_int8(
@@ -157,7 +232,7 @@ def _describe(
     """A graph with its entry in the manifest.
 
     Args:
-        facts: of its calibration.
+        facts: of its calibration, or of what overflows.
     """
     graph = converted.graph
     float_layers = [{"layer": layer, "damage": sensitivity} for layer, sensitivity in converted.float_layers.items()]
@@ -179,7 +254,7 @@ def _adaptive(exported: list[Exported], run: Run, reference: ParityReference) ->
     graph = next((by_precision[p] for p in CPU_PRECISIONS if p in by_precision), exported[0][1])
     with progress("choosing the adaptive threshold") as on_progress:
         return choose_threshold(
-            open_session(graph), reference.images, run.preprocess, reference.trained_NK, on_progress
+            open_session(graph), reference.images, run.preprocess, reference.confidence_N, on_progress
         )
 
 

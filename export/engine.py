@@ -16,7 +16,8 @@ from export.checks.checks import Tolerances, check_agreement, compare
 from export.inference import load_views, open_session, predict_each
 from export.options import EngineOptions
 from export.tensorrt_plan import PlanOptions, build_plan
-from serving.bundle.manifest import Artifact, Bundle, Precision, open_bundle
+from serving.bundle.folder import open_newest
+from serving.bundle.manifest import Artifact, Bundle, Precision
 from serving.engine.cuda import Gpu, find_gpu
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine, load_tensorrt
 from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineBuildError, Sidecar, default_engines, read_plan
@@ -32,7 +33,7 @@ WARM_UP_CALLS, TIMED_CALLS = 5, 20
 
 def run(options: EngineOptions) -> None:
     """Run the command; errors are those of `build_and_check`."""
-    bundle, engines = open_bundle(options.bundle), options.engines or default_engines()
+    bundle, engines = open_newest(options.bundle), options.engines or default_engines()
     result = build_and_check(bundle, options.precision, options.plan, engines, options.photos)
     if options.json:
         print_json(result)

@@ -8,9 +8,14 @@ from rich.table import Table
 
 from export.options import InspectOptions
 from export.page import PARITY_COLUMNS, describe_accuracy, describe_model, parity_row
-from serving.bundle.manifest import Bundle, open_bundle
+from serving.bundle.folder import open_newest
+from serving.bundle.manifest import Bundle
 from serving.engine.tensorrt_cache import Sidecar, default_engines, find_engines
 from serving.system.output import print_json
+
+MAX_WIDTH = 10_000
+MIN_TABLE_WIDTH = 100
+"""Columns of a terminal below which rows are printed as blocks, also where a table would just fit."""
 
 
 def run(options: InspectOptions) -> None:
@@ -19,7 +24,7 @@ def run(options: InspectOptions) -> None:
     Raises:
         BundleError: if a file is missing or was changed.
     """
-    bundle = open_bundle(options.bundle)
+    bundle = open_newest(options.bundle)
     for artifact in bundle.manifest.artifacts:
         bundle.read(artifact)
     hashes = {artifact.sha256 for artifact in bundle.manifest.artifacts}
@@ -40,17 +45,40 @@ def print_bundle(bundle: Bundle, engines: Sequence[Sidecar]) -> None:
     for name, value in describe_model(manifest, most_classes=10).items():
         facts.add_row(name, value)
     facts.add_row("files", "all match the sizes and hashes in model.json")
-    files = Table(*PARITY_COLUMNS)
-    for artifact in manifest.artifacts:
-        files.add_row(*parity_row(artifact))
     console = Console(highlight=False)
     console.print(facts)
-    console.print(files)
+    _print_rows(console, PARITY_COLUMNS, [parity_row(artifact) for artifact in manifest.artifacts])
     if not engines:
         console.print("no TensorRT engine of it is cached on this host; build one with python -m export engine")
         return
-    built = Table("engine", "GPU", "TensorRT", "batch min/opt/max", "ONNX")
-    for engine in engines:
-        batches = f"{engine.min_batch} / {engine.opt_batch} / {engine.max_batch}"
-        built.add_row(engine.precision, engine.gpu, engine.tensorrt, batches, f"{engine.onnx_sha256[:12]}…")
-    console.print(built)
+    built = [
+        (
+            engine.precision,
+            engine.gpu,
+            engine.tensorrt,
+            f"{engine.min_batch} / {engine.opt_batch} / {engine.max_batch}",
+            f"{engine.onnx_sha256[:12]}…",
+        )
+        for engine in engines
+    ]
+    _print_rows(console, ("engine", "GPU", "TensorRT", "batch min/opt/max", "ONNX"), built)
+
+
+def _print_rows(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table if the console is wide enough for it; otherwise a block of lines for each row."""
+    table = Table()
+    for name in columns:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    unbounded = console.options.update(width=MAX_WIDTH)
+    if MIN_TABLE_WIDTH <= console.width >= console.measure(table, options=unbounded).maximum:
+        console.print(table)
+        return
+    for row in rows:
+        block = Table(show_header=False, box=None)
+        block.add_column(no_wrap=True)
+        for name, value in zip(columns, row, strict=True):
+            block.add_row(name, value)
+        console.print()
+        console.print(block)

@@ -39,25 +39,31 @@ def convert_until_passed(
         advice: what a user can do if that does not suffice, for the message.
 
     Raises:
-        CheckError: if the checks fail with `most_float` layers (or all but one) in float32, or for another reason than
-            too large a difference.
+        CheckError: with the best result, if the checks fail with `most_float` layers (or all but one) in float32; at
+            once, if they fail for another reason than too large a difference.
     """
-    graph = convert(())
-    try:
-        return Converted(graph, check(graph), {})
-    except ParityError as error:
-        say(f"{error}; measuring the sensitivity of each layer")
-        failure = error
-    sensitivities = measure_sensitivity()
-    most_float = min(most_float, len(sensitivities) - 1)
-    for count in (count for count in FLOAT_COUNTS if count <= most_float):
+    best: tuple[ParityError, int] | None = None
+    sensitivities: dict[str, float] = {}
+    for count in (0, *FLOAT_COUNTS):
+        if count == 1:
+            say("measuring the sensitivity of each layer")
+            sensitivities = measure_sensitivity()
+        if count > min(most_float, max(0, len(sensitivities) - 1)):
+            break
         kept = dict(list(sensitivities.items())[:count])
         graph = convert(list(kept))
         try:
             parity = check(graph)
         except ParityError as error:
-            failure = error
+            say(f"with {count} layers in float32: {error}")
+            if best is None or error.excess < best[0].excess:
+                best = error, count
             continue
-        say(f"passed with {count} of {len(sensitivities)} layers in float32: {', '.join(kept)}")
+        if kept:
+            say(f"passed with {count} of {len(sensitivities)} layers in float32: {', '.join(kept)}")
         return Converted(graph, parity, kept)
-    raise CheckError(f"{failure}. That is with up to {most_float} of {len(sensitivities)} layers in float32: {advice}")
+    assert best is not None
+    failure, count = best
+    raise CheckError(
+        f"{failure}. That is the best result, with {count} of {len(sensitivities)} layers in float32: {advice}"
+    )

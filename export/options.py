@@ -43,6 +43,9 @@ class BundleOptions:
     """Where the run's images are now, if they have moved."""
     precisions: tuple[Target, ...] = ("fp32",)
     """Which files to write. int8 is for ONNX Runtime on a CPU, int8-trt for TensorRT; the others are for both."""
+    require: tuple[Target, ...] = ()
+    """Which of the precisions, besides fp32, must pass their checks for exit code 0. A precision that fails is left out
+    of the bundle."""
     calibration: Annotated[Calibration, _FLAT] = field(default_factory=Calibration)
     tolerances: Annotated[Tolerances, _FLAT] = field(default_factory=Tolerances)
 
@@ -52,7 +55,7 @@ class EngineOptions:
     """Build a TensorRT engine for this host's GPU; check it against ONNX Runtime."""
 
     bundle: Annotated[Path, tyro.conf.Positional]
-    """A folder models/NAME/VERSION."""
+    """A folder models/NAME/VERSION, or models/NAME for its newest version."""
     precision: Precision = "fp16"
     """Which of the bundle's files to build."""
     photos: Path | None = None
@@ -69,7 +72,7 @@ class TritonOptions:
     """Write a Triton model repository from a bundle."""
 
     bundle: Annotated[Path, tyro.conf.Positional]
-    """A folder models/NAME/VERSION."""
+    """A folder models/NAME/VERSION, or models/NAME for its newest version."""
     out: Path
     """Triton's model repository; NAME is written in it and must not exist yet."""
     backend: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
@@ -100,7 +103,7 @@ class InspectOptions:
     """Show what a bundle contains, check its files, list this host's engines."""
 
     bundle: Annotated[Path, tyro.conf.Positional]
-    """A folder models/NAME/VERSION."""
+    """A folder models/NAME/VERSION, or models/NAME for its newest version."""
     engines: Path | None = None
     """Where engines are kept. Default: $PAWSERVE_ENGINES, or the user's cache folder."""
     json: bool = False

@@ -1,6 +1,7 @@
 """bundle.html: what is deployed and how it compares with what was trained."""
 
 from html import escape
+from typing import Any
 
 from serving.bundle.manifest import Artifact, Manifest
 
@@ -11,7 +12,7 @@ h1{font-size:1.6rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2rem 0 .5rem;borde
 .lead{font-size:1.1rem}.note{opacity:.75;font-size:.9rem}.table{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-td{overflow-wrap:anywhere}
+td{overflow-wrap:break-word}.files td{white-space:nowrap}
 """
 
 
@@ -34,7 +35,7 @@ def render_page(manifest: Manifest) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"
         f'<p class="lead">Accuracy of the trained network: {describe_accuracy(manifest)}.</p>'
-        f'<h2>Files and their parity</h2><div class="table"><table><tr>{header}</tr>{rows}</table></div>'
+        f'<h2>Files and their parity</h2><div class="table files"><table><tr>{header}</tr>{rows}</table></div>'
         '<p class="note">Each file was run in ONNX Runtime on the validation images and compared with the trained '
         "network: agreement is the part of the images with the same predicted class, |Δp| the difference of a "
         "probability. The cross-check runs the same file in OpenVINO and compares it with ONNX Runtime.</p>"
@@ -51,7 +52,6 @@ PARITY_COLUMNS = ("file", "for", "MB", "correct", "agreement", "max |Δp|", "mea
 def parity_row(artifact: Artifact) -> tuple[str, ...]:
     """One artifact's cells under `PARITY_COLUMNS`."""
     parity = artifact.parity
-    second = parity.get("second_runtime")
     return (
         artifact.file,
         "TensorRT" if artifact.runtime == "tensorrt" else "ONNX Runtime",
@@ -60,11 +60,17 @@ def parity_row(artifact: Artifact) -> tuple[str, ...]:
         f"{100 * parity['agreement']:.2f}%",
         f"{parity['max_abs_diff']:.1e}",
         f"{parity['mean_abs_diff']:.1e}",
-        f"{second['name']}: agreement {100 * second['agreement']:.2f}%, max |Δp| {second['max_abs_diff']:.1e}"
-        if second
-        else "none",
+        _describe_cross_check(parity.get("second_runtime")),
         f"{artifact.sha256[:12]}…",
     )
+
+
+def _describe_cross_check(second: dict[str, Any] | None) -> str:
+    if second is None:
+        return "none"
+    if failure := second.get("failure"):
+        return f"{second['name']}: not compared: {failure}"
+    return f"{second['name']}: agreement {100 * second['agreement']:.2f}%, max |Δp| {second['max_abs_diff']:.1e}"
 
 
 def describe_model(manifest: Manifest, *, most_classes: int) -> dict[str, str]:
@@ -96,7 +102,11 @@ def describe_quantization(artifact: Artifact) -> str:
     if "photos" in facts:
         calibrated = f"calibrated on {facts['photos']:,} images ({facts['source']}), {facts['method']}; "
     layers = f"layers in float32, with their sensitivity: {kept}." if kept else "no layer stays in float32."
-    return f"{artifact.file}: {calibrated}{layers}"
+    overflows = "".join(
+        f" float16 overflows in {layer}: {block} stays in float32."
+        for block, layer in facts.get("overflows", {}).items()
+    )
+    return f"{artifact.file}: {calibrated}{layers}{overflows}"
 
 
 def _describe_adaptive(manifest: Manifest) -> str:

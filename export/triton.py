@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from export.options import TritonOptions
-from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Bundle, Manifest, open_bundle
+from serving.bundle.folder import open_newest
+from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Bundle, Manifest
 from serving.engine.cuda import find_gpu
 from serving.engine.tensorrt import load_tensorrt
 from serving.engine.tensorrt_cache import EngineBuildError, default_engines, find_engines, read_plan
@@ -30,7 +31,7 @@ def write_repository(options: TritonOptions) -> Path:
         BundleError: if the bundle lacks the precision, or its file was changed.
         EngineBuildError, CudaError: if the tensorrt backend is chosen and this host has no engine that fits.
     """
-    bundle = open_bundle(options.bundle)
+    bundle = open_newest(options.bundle)
     manifest = bundle.manifest
     place = options.out / manifest.name
     if place.exists():

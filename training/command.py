@@ -27,7 +27,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from serving.system.output import accept_any_text, discard_output, flush_output
+from serving.system.output import accept_any_text, describe_version, discard_output, flush_output
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -55,7 +55,11 @@ def run_command(program: str, about: str, commands: Mapping[str, Command], argum
         for name, command in commands.items():
             text = command.options.__doc__.splitlines()[0]
             print(textwrap.fill(text, width, initial_indent=f"  {name:<12} ", subsequent_indent=" " * 15))
+        print("\n  --version    Print the version.")
         return DONE if arguments else WRONG_USE
+    if arguments[0] == "--version":
+        print(describe_version())
+        return DONE
     name, rest = arguments[0], arguments[1:]
     if name not in commands:
         print(f"{program}: there is no command {name!r}; there are {', '.join(commands)}", file=sys.stderr)

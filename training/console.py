@@ -14,8 +14,8 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
-    """Print one line; never parsed as markup."""
-    console.print(message, markup=False)
+    """Print one line; never parsed as markup. Terminals would break long lines inside words."""
+    console.print(message, markup=False, soft_wrap=not console.is_terminal)
 
 
 @contextmanager
@@ -50,6 +50,8 @@ def progress(title: str, unit: str = "images") -> Iterator[Callable[[int, int], 
     with Progress(*columns, console=console) as bars:
         task = bars.add_task(title, total=None, rate="")
         yield lambda done, total: bars.update(task, completed=done, total=total, rate=rate.after(done))
+        if not bars.tasks[0].total:  # there was nothing to do
+            bars.remove_task(task)
 
 
 class _Rate:

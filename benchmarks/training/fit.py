@@ -50,7 +50,7 @@ def run_fit(data: Path, folder: Path) -> dict[str, Any]:
     images, probabilities_NK = run.validation()
     correct = {
         image.path.relative_to(run.data).as_posix(): bool(predicted == image.label)
-        for image, predicted in zip(images, probabilities_NK.argmax(1), strict=True)
+        for image, predicted in zip(images, np.nanargmax(probabilities_NK, 1), strict=True)
     }
     return {
         "seconds": time.monotonic() - began,

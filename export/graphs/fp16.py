@@ -10,6 +10,7 @@ images of cats and dogs, its probabilities differ from fp32 by up to 6.9e-3 and 
 
 import copy
 from collections.abc import Collection
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +31,17 @@ class _Cast(nn.Module):
         return x.to(self.dtype)
 
 
-class _InFloat(nn.Module):
-    """A block with float16 input and output that computes in float32."""
+class _ComputedIn(nn.Module):
+    """A block that computes in one type, whatever the type of its input; its output has that type too."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        self.block = block.float()
+        self.block = block.to(dtype)
+        self.dtype = dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.block(x.to(torch.float32))
-        return y.to(torch.float16)
+        y: Tensor = self.block(x.to(self.dtype))
+        return y
 
 
 def to_fp16(folded: Classifier, images_NHWC: Tensor, keep_float: Collection[str] = ()) -> Classifier:
@@ -56,10 +58,12 @@ def to_fp16(folded: Classifier, images_NHWC: Tensor, keep_float: Collection[str]
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module not in kept]
     _correct_biases(converted, convolutions, images_NHWC)
     network.half()
-    for name in keep_float:
+    for name in blocks(network) if keep_float else ():
         parent, _, child = name.rpartition(".")
-        original = copy.deepcopy(folded.body.network.get_submodule(name))  # that of `network` is rounded already
-        setattr(network.get_submodule(parent), child, _InFloat(original))
+        block, dtype = network.get_submodule(name), torch.float16
+        if name in keep_float:  # that of `network` is rounded already
+            block, dtype = copy.deepcopy(folded.body.network.get_submodule(name)), torch.float32
+        setattr(network.get_submodule(parent), child, _ComputedIn(block, dtype))
     converted.body.network = nn.Sequential(_Cast(torch.float16), network, _Cast(torch.float32))
     return converted.eval()
 
@@ -147,12 +151,79 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 
 def blocks(network: nn.Module) -> list[str]:
-    """Names of a network's parts with weights: its children, and the children of those that are sequences."""
+    """Names of a network's parts with weights: its children, and the children of those that are sequences or lists."""
     names = []
     for name, child in network.named_children():
-        inner = [f"{name}.{part}" for part, _ in child.named_children()] if type(child) is nn.Sequential else [name]
+        inner = (
+            [f"{name}.{part}" for part, _ in child.named_children()]
+            if type(child) in (nn.Sequential, nn.ModuleList)
+            else [name]
+        )
         names += [part for part in inner if list(network.get_submodule(part).parameters())]
     return names
+
+
+def find_overflows(folded: Classifier, images_NHWC: Tensor, *, most: int) -> dict[str, str]:
+    """The blocks in which float16 overflows, each with the first layer that does.
+
+    A block that reads or makes values beyond float16's range is computed in float32, including its output. So if that
+    output is beyond the range, the next block is found too.
+
+    Args:
+        folded: from `fold_norms`.
+        images_NHWC: uint8 `[N, crop, crop, 3]`; no validation images.
+        most: largest number of blocks.
+
+    Raises:
+        ValueError: naming the layer, if there are more blocks.
+    """
+    found: dict[str, str] = {}
+    while overflow := _first_overflow(folded, images_NHWC, found):
+        block, layer = overflow
+        if len(found) == most:
+            raise ValueError(
+                f"layer {layer} overflows: its values exceed float16's largest, 65,504, as do those of {most} blocks "
+                "before it; export without fp16"
+            )
+        found[block] = layer
+    return found
+
+
+def _first_overflow(folded: Classifier, images_NHWC: Tensor, keep_float: Collection[str]) -> tuple[str, str] | None:
+    """The first layer, in order of computation, that float16 makes infinite, and its block.
+
+    Layers outside blocks have no weights and compute in the type of their input.
+    """
+    network = folded.body.network
+    overflows: list[tuple[str, str]] = []
+
+    def rounded(block: str, layer: str, x: object) -> object:
+        if not isinstance(x, Tensor):
+            return x
+        half = x.half().float()
+        if not half.isfinite().all():
+            overflows.append((block, layer))
+        return half
+
+    def read(block: str, module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+        return tuple(rounded(block, block, x) for x in inputs)
+
+    def made(block: str, layer: str, module: nn.Module, inputs: object, output: object) -> object:
+        return rounded(block, layer, output)
+
+    handles: list[RemovableHandle] = []
+    for block in blocks(network):
+        if block not in keep_float:
+            whole = network.get_submodule(block)
+            handles.append(whole.register_forward_pre_hook(partial(read, block)))
+            for inner, module in whole.named_modules():
+                layer = f"{block}.{inner}" if inner else block
+                handles.append(module.register_forward_hook(partial(made, block, layer)))
+    with torch.no_grad():
+        folded(images_NHWC)
+    for handle in handles:
+        handle.remove()
+    return overflows[0] if overflows else None
 
 
 def measure_fp16_sensitivity(folded: Classifier, images_NHWC: Tensor) -> dict[str, float]:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from serving.bundle.manifest import Bundle, BundleError, open_bundle
+from serving.bundle.manifest import MANIFEST, Bundle, BundleError, open_bundle
 from serving.bundle.model_version import NAME_PATTERN, VERSION_PATTERN, ModelVersion, parse_short_name
 
 Fingerprint = tuple[tuple[str, int, int], ...]
@@ -54,6 +54,17 @@ def _find_versions(folder: Path, wanted: Sequence[str], keep: int) -> list[Model
         chosen = [number] if number else numbers[-keep:]
         found.update(dict.fromkeys(ModelVersion(name, each) for each in chosen))
     return list(found)
+
+
+def open_newest(folder: Path) -> Bundle:
+    """Open the bundle in a folder models/NAME/VERSION, or the newest version in a folder models/NAME.
+
+    Raises:
+        BundleError: if there is none, or it is invalid.
+    """
+    if not (folder / MANIFEST).exists() and (versions := list_versions(folder)):
+        folder = folder / str(versions[-1])
+    return open_bundle(folder)
 
 
 def list_names(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from importlib import import_module
 
 from serving.cli.environment import check_environment
 from serving.cli.errors import FAILED, INTERRUPTED, CommandError
-from serving.system.output import accept_any_text, discard_output, flush_output
+from serving.system.output import accept_any_text, describe_version, discard_output, flush_output
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ def build_parser(chosen: str) -> argparse.ArgumentParser:
         description="Serve image classifiers over gRPC, classify images with them, and measure how accurate they are.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.",
     )
+    version = describe_version() if chosen == "--version" else ""
+    parser.add_argument("--version", action="version", version=version, help="print the version")
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         subparser = parsers.add_parser(name, help=command.help)

@@ -4,14 +4,28 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
-MAX_CLASSES_IN_MATRIX = 12
-"""Larger confusion matrices do not fit a terminal; a plot shows them."""
+MAX_WIDTH = 10_000
+MAX_CLASSES_IN_MATRIX = 30
+"""Larger confusion matrices fit no terminal; a plot shows them."""
+
+
+class _Widest:
+    """The first of several renderables that fits the console, or else the last one."""
+
+    def __init__(self, *choices: RenderableType) -> None:
+        self._choices = choices
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        *others, last = self._choices
+        unbounded = options.update(width=MAX_WIDTH)
+        fits = (each for each in others if console.measure(each, options=unbounded).maximum <= options.max_width)
+        yield next(fits, last)
 
 
 def statistics_view(models: Sequence[pb.ModelStatistics]) -> RenderableType:
@@ -33,10 +47,11 @@ def _parts(model: pb.ModelStatistics) -> Iterator[RenderableType]:
     if model.HasField("expected_calibration_error"):
         yield Text(f"expected calibration error {model.expected_calibration_error:.3f}")
     yield _class_table(model)
+    too_wide = Text(f"the confusion matrix of {len(model.classes)} classes is too wide to print; draw it with --plot")
     if len(model.classes) <= MAX_CLASSES_IN_MATRIX:
-        yield _matrix_table(model)
+        yield _Widest(_matrix_table(model, numbered=False), _matrix_table(model, numbered=True), too_wide)
     else:
-        yield Text(f"the confusion matrix of {len(model.classes)} classes is too wide to print; draw it with --plot")
+        yield too_wide
     yield _calibration_table(model)
 
 
@@ -89,10 +104,17 @@ def _value(message: Message, field: str) -> Any:
     return value
 
 
+def _table(first: str, *numbers: str | Text) -> Table:
+    """A table whose columns of numbers are never cut; the first one is wrapped instead."""
+    table = Table()
+    table.add_column(first, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
 def _class_table(model: pb.ModelStatistics) -> Table:
-    table = Table("class", "precision", "recall", "F1")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _table("class", "precision", "recall", "F1")
     for entry in model.class_statistics:
         table.add_row(
             Text(entry.label),
@@ -105,9 +127,7 @@ def _class_table(model: pb.ModelStatistics) -> Table:
 
 def _calibration_table(model: pb.ModelStatistics) -> Table:
     """The reliability table, without empty bins."""
-    table = Table("probability", "mean", "accuracy", "n")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _table("probability", "mean", "accuracy", "n")
     for each in model.calibration_bins:
         if each.HasField("accuracy"):
             row = (f"{each.lower:.1f}–{each.upper:.1f}", f"{each.mean_probability:.1%}", _short(each.accuracy))
@@ -119,11 +139,16 @@ def _short(rate: pb.Rate) -> str:
     return f"{rate.value:.1%} ({100 * rate.lower:.1f}–{100 * rate.upper:.1f})"
 
 
-def _matrix_table(model: pb.ModelStatistics) -> Table:
-    table = Table("label ↓  predicted →")
-    for label in model.classes:
-        table.add_column(Text(label), justify="right")
-    for actual, (label, row) in enumerate(zip(model.classes, model.confusion_matrix, strict=True)):
+def _matrix_table(model: pb.ModelStatistics, *, numbered: bool) -> Table:
+    """The confusion matrix; if `numbered`, it is narrow: columns have the numbers that rows show beside the labels."""
+    numbers = [str(number) for number in range(1, len(model.classes) + 1)]
+    labels = [f"{number:>2} {label}" for number, label in zip(numbers, model.classes, strict=True)]
+    table = _table("label ↓  predicted →", *map(Text, numbers if numbered else model.classes))
+    if numbered:
+        table.padding = (0, 0, 0, 0)
+    for actual, (label, row) in enumerate(
+        zip(labels if numbered else model.classes, model.confusion_matrix, strict=True)
+    ):
         cells = [Text(f"{count:,}", style=_cell_style(actual, k, count)) for k, count in enumerate(row.predicted)]
         table.add_row(Text(label, style="bold"), *cells)
     return table

@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
@@ -52,14 +53,20 @@ class BackgroundLoop:
         if not self.running:
             coroutine.close()
             raise RuntimeError("a client can be used only in the process that made it, and not while Python shuts down")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = asyncio.run_coroutine_threadsafe(_outcome(coroutine), self._loop)
         try:
-            return future.result()
+            outcome = future.result()
         except BaseException:
             future.cancel()
             raise
         finally:
             del future  # which holds the exception, whose traceback holds this frame
+        if not isinstance(outcome, _Failure):
+            return outcome
+        try:
+            raise outcome.error
+        finally:
+            del outcome
 
     def close_soon(self, generator: AsyncGenerator[Any, None]) -> None:
         """Close a generator without waiting for it."""
@@ -70,6 +77,19 @@ class BackgroundLoop:
         task = self._loop.create_task(generator.aclose())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: Exception
+
+
+async def _outcome(coroutine: Coroutine[Any, Any, Item]) -> Item | _Failure:
+    """The result or the error of a coroutine. A task that keeps an error which nobody waits for would print it."""
+    try:
+        return await coroutine
+    except Exception as error:
+        return _Failure(error)
 
 
 class BlockingIterator(Iterator[Item]):

@@ -11,6 +11,16 @@ _ASCII = {"–": "-", "…": "~", "→": ">", "↓": "v", "█": "#", "░": "."
 """What our own texts use, as one ASCII character each, so that columns stay aligned."""
 
 
+def describe_version() -> str:
+    """The name and version of the installed package, as `--version` prints them."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to load
+
+    try:
+        return f"pawserve {version('pawserve')}"
+    except PackageNotFoundError:
+        return "pawserve (not installed as a package)"
+
+
 def accept_any_text() -> None:
     """Let standard output and standard error write any text.
 

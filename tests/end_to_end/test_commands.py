@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,12 @@ def test_an_unreachable_server_is_one_line_and_exit_code_1(command: list[str]) -
     (line,) = finished.stderr.splitlines()
     assert line.startswith("pawserve: no pawserve answers at 127.0.0.1:1")
     assert not finished.stdout
+
+
+@pytest.mark.parametrize("package", ["training", "export", "serving"])
+def test_every_package_prints_its_version(package: str) -> None:
+    finished = run(package, "--version")
+    assert (finished.returncode, finished.stdout) == (0, f"pawserve {version('pawserve')}\n")
 
 
 @pytest.mark.parametrize(

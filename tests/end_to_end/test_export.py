@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import onnxruntime
 import pytest
 import safetensors.numpy
 
+from export.bundle import present_rows
 from export.checks.checks import CheckError, Tolerances
 from export.checks.verify import ParityReference, check_graph, verify
 from export.graphs.onnx import DeployedModel
 from export.inference import load_views
 from serving.bundle.manifest import open_bundle
 from tests.support.commands import ROOT, Finished, WarmProcess, main_of, run_here
+from training.data.layout import DataError
 from training.runs.run import open_run
 
 
@@ -68,6 +71,8 @@ def test_each_export_gets_the_next_version(models: Path, fitted: Path, tmp_path:
     assert finished.returncode == 0, finished.stderr
     assert sorted(path.name for path in (tmp_path / "pets").iterdir()) == ["7", "8"]
     assert open_bundle(tmp_path / "pets" / "8").manifest.resource == "models/pets/versions/8"
+    first, again = ((tmp_path / "pets" / version / "model.fp32.onnx").read_bytes() for version in ("7", "8"))
+    assert first == again
 
 
 def test_inspect_shows_a_bundle_and_notices_a_changed_file(models: Path, tmp_path: Path) -> None:
@@ -101,6 +106,18 @@ def reference(fitted: Path) -> ParityReference:
         trained_NK=trained_NK,
         tolerances=Tolerances(),
     )
+
+
+def test_one_of_many_validation_images_may_have_been_deleted(
+    reference: ParityReference, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    present = list(reference.images) * 7
+    gone = replace(present[0], path=tmp_path / "gone.jpg")
+    assert present_rows([*present[:99], gone], tmp_path) == list(range(99))
+    printed = capsys.readouterr().err
+    assert f"1 of 100 validation images are missing in {tmp_path}, such as {gone.path}; they are left out" in printed
+    with pytest.raises(DataError, match="2 of 100 validation images are missing.* give their folder as --data"):
+        present_rows([*present[:98], gone, gone], tmp_path)
 
 
 def test_a_graph_that_differs_fails_and_the_image_that_differs_most_is_named(
@@ -182,7 +199,8 @@ def test_images_that_moved_are_found_and_images_that_changed_are_an_error(
     (moved / "run.json").write_text(json.dumps(facts))
     gone = export_of(moved, tmp_path / "models")
     assert gone.returncode == 1
-    assert "cannot be read" in gone.stderr
+    assert f"16 of 16 validation images are missing in {tmp_path / 'gone'}" in gone.stderr
+    assert "if they have moved, give their folder as --data" in gone.stderr
     found = export_of(moved, tmp_path / "models", "--data", drawings)
     assert found.returncode == 0, found.stderr
     shutil.copytree(drawings, tmp_path / "changed")

@@ -132,6 +132,7 @@ def test_int8_for_a_cpu_has_unsigned_activations_and_per_channel_weights(bundle:
             images, weights = (producers[name] for name in node.input[:2])
             assert constants[images.input[2]].dtype == np.uint8
             assert constants[weights.input[0]].dtype == np.int8
+            assert np.abs(constants[weights.input[0]].astype(int)).max() <= 64, "products must not saturate 16 bits"
             assert len(constants[weights.input[1]]) == len(constants[weights.input[0]])
     (shift,) = (node for node in graph.node if node.op_type == "Sub")
     assert producers[shift.input[0]].op_type == "Transpose", "normalisation stays in float"
@@ -148,7 +149,28 @@ def test_precisions_can_be_chosen_and_failed_checks_leave_nothing(fitted: Path, 
     assert "ONNX Runtime and torch differ" in failed.stderr
     assert not (tmp_path / "b" / "pets" / "1").exists()
     assert run_here(*common, "--models", tmp_path / "c", "--precisions", "int4").returncode == 2
+    absent = run_here(*common, "--models", tmp_path / "c", "--precisions", "fp32", "--require", "int8")
+    assert absent.returncode == 1
+    assert "--require names int8, which --precisions does not" in absent.stderr
     assert run_here(*common, "--models", tmp_path / "c", "--min-agreement", "2").returncode == 2
+
+
+def test_a_precision_that_fails_does_not_discard_the_others(fitted: Path, tmp_path: Path) -> None:
+    # no graph agrees with the network to the last bit, so fp16 fails with any number of blocks in float32
+    common = ("export", "bundle", "--run", fitted, "--name", "pets", "--max-diff-fp16", "0")
+    precisions = ("--precisions", "fp32", "fp16")
+    finished = run_here(*common, *precisions, "--models", tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert [artifact.file for artifact in open_bundle(tmp_path / "pets/1").manifest.artifacts] == ["model.fp32.onnx"]
+    assert "with 1 layers in float32: ONNX Runtime and torch differ" in finished.stderr
+    assert "fp16 is missing: ONNX Runtime and torch differ" in finished.stderr.splitlines()[-1]
+    required = run_here(*common, *precisions, "--models", tmp_path, "--require", "fp16")
+    assert required.returncode == 1
+    assert "pets/2 was written without fp16, which is required" in required.stderr
+    unlike = run_here(*common, "--models", tmp_path, "--precisions", "fp32", "fp16", "--max-diff-fp32", "0")
+    assert unlike.returncode == 1
+    assert "no file passed its checks, and nothing was written" in unlike.stderr
+    assert sorted(path.name for path in (tmp_path / "pets").iterdir()) == ["1", "2"]
 
 
 def test_layers_that_are_kept_in_float32_are_not_quantized(bundle: Bundle) -> None:
@@ -213,6 +235,8 @@ def test_an_operator_that_tensorrt_lacks_is_named_with_its_node(bundle: Bundle) 
     with pytest.raises(CheckError, match="'/body/dice' is a Bernoulli"):
         check_operators(model.SerializeToString())
     model = graph_of(bundle, "fp32")
+    model.graph.node.insert(0, helper.make_node("Shape", ["images"], ["shape"], name="/shape"))
+    check_operators(model.SerializeToString())
     model.graph.node.insert(0, helper.make_node("Transpose", ["images"], ["turned"], name="/turn"))
     with pytest.raises(CheckError, match=r"'/turn' \(Transpose\) reads uint8"):
         check_operators(model.SerializeToString())
