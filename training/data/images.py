@@ -223,7 +223,7 @@ def hash_images(
 
     hashed: list[LabelledImage] = []
     skipped: list[Skipped] = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         for done, result in enumerate(pool.map(with_hash, images), 1):
             if isinstance(result, Skipped):
                 skipped.append(result)

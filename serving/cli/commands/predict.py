@@ -149,7 +149,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar on a terminal. Yields a function to call after each file."""
     console = Console(stderr=True)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not (console.is_terminal and total)) as progress:
         task = progress.add_task("classifying", total=total)
         yield lambda: progress.advance(task)
 
