@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.end_to_end.conftest import TINY
 from tests.support.commands import run_here
 from tests.support.images import encoded
 from training.runs.run import open_run
 
 pytestmark = pytest.mark.slow
 
+TINY = ("--arch", "test_resnet", "--weights", "none")
 HEIC = b"\0\0\0\x18ftypheic" + bytes(16)
 
 
