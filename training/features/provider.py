@@ -57,7 +57,13 @@ class ActivationProvider:
         """
         on_gpu, in_torch = self.hardware.device.type == "cuda", self.in_torch
         engine = f"torch on {self.hardware.device.type}" if in_torch else "ONNX Runtime"
-        folder = store_folder(self.cache, engine=engine, weights=self.weights_sha256, preprocess=self.preprocess)
+        folder = store_folder(
+            self.cache,
+            engine=engine,
+            weights=self.weights_sha256,
+            preprocess=self.preprocess,
+            max_pixels=min(image.limits.max_pixels for image in images),
+        )
         width = count_features(self.body, self.preprocess.crop)
         graph = folder / "body"
         workers = max(available_cpus() // self.processes.count, 1)

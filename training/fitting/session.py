@@ -124,14 +124,14 @@ def set_up(
     if shared := session.split.shared():
         train, valid = shared[0]
         say(
-            f"{len(shared):,} validation images are also among the training images (by SHA-256), so accuracy will be "
-            f"too high: {valid.path} is {train.path}"
+            "warning: validation images that are also training images (by SHA-256), so accuracy will be too high: "
+            f"{len(shared):,}\n  {valid.path} is {train.path}"
         )
     if contradictory := session.split.contradictory():
         one, other = contradictory[0]
         say(
-            f"{len(contradictory):,} images are also in another class (by SHA-256), so one of the labels is incorrect: "
-            f"{other.path} is {one.path}"
+            "warning: images that are also in another class (by SHA-256), so one of the labels is incorrect: "
+            f"{len(contradictory):,}\n  {other.path} is {one.path}"
         )
     return session
 

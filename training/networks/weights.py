@@ -42,7 +42,7 @@ def load_weights(body: nn.Module, arch: str, weights: str) -> None:
     if weights == "none":
         return
     if weights != "pretrained":
-        state = _read_file(Path(weights))
+        state = _read_file(Path(weights).expanduser())
     elif arch == "tf_efficientnet_lite0":
         state = _lite0_state()
     else:
@@ -56,7 +56,7 @@ def check_weights(weights: str) -> None:
     Raises:
         WeightsError: if there is none.
     """
-    path = _file_of(Path(weights))
+    path = _file_of(Path(weights).expanduser())
     if weights not in ("none", "pretrained") and not path.is_file():
         raise WeightsError(f"--weights is {path}, which is no file; give 'pretrained', 'none', a file, or a run")
 
