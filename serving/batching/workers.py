@@ -92,11 +92,9 @@ class Workers:
         self._idle: list[Engine] = list(engines)
         self._ready = ReadyRows(options.max_gather_s)
         self._settled: list[Request] = []  # not delivered yet
-        cpus = options.cpus
+        cpus: Sequence[int | None] = options.cpus or [None]
         self._threads = [
-            Thread(
-                target=self._work, args=[cpus[index % len(cpus)] if cpus else None], name=f"worker-{index}", daemon=True
-            )
+            Thread(target=self._work, args=[cpus[index % len(cpus)]], name=f"worker-{index}", daemon=True)
             for index in range(options.count)
         ]
         for thread in self._threads:

@@ -52,7 +52,7 @@ MAX_SCANNED_PIXELS = 1_000_000_000  # about two seconds
 MAX_RLE = 4_000_000  # pixels and bytes of a compressed BMP: Pillow decodes these in Python, pixel by pixel
 DECODER_BYTES_PER_PIXEL = 16  # the most that a decoder needs (lossless WebP) before it fails without a reason
 
-_SUPPORTED = "send JPEG, PNG, WebP, GIF, BMP or TIFF"
+_SUPPORTED = "supported are JPEG, PNG, WebP, GIF, BMP and TIFF"
 _SIGNATURE_BYTES = 16
 
 
@@ -278,7 +278,7 @@ def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
         raise ImageError(Reason.UNSUPPORTED, message)
     tiles = getattr(image, "tile", ())  # the decoder of each part of the image
     if tiles and tiles[0][0] == "bmp_rle" and max(image.width * image.height, len(data)) > MAX_RLE:
-        message = f"a compressed BMP may have {MAX_RLE:,} pixels and bytes; send it uncompressed, or as PNG"
+        message = f"a compressed BMP may have {MAX_RLE:,} pixels and bytes; save it uncompressed, or as PNG"
         raise ImageError(Reason.UNSUPPORTED, message)
     if image.format == "TIFF":
         most = max(MAX_TILE_PIXELS, (image.width + 15) * (image.height + 15))  # sides of tiles are multiples of 16
