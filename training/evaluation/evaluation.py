@@ -86,12 +86,12 @@ class Evaluation:
                 "check the labels, the learning rate and the number of images"
             )
         if not 1.001 * LOWEST < self.temperature < 0.999 * HIGHEST:
-            why = (
-                "there are hardly any mistakes" if self.temperature < 1 else "the network is hardly better than chance"
-            )
+            why = "makes hardly any mistakes, or is far too uncertain"
+            if self.temperature > 1:
+                why = "is far too certain of its mistakes"
             found.append(
-                f"the temperature is {self.temperature:.3g}, at the bound of {LOWEST:g} to {HIGHEST:g}, since {why}: "
-                "the probabilities are not calibrated; validate on more images"
+                f"the temperature is {self.temperature:.3g}, at the bound of {LOWEST:g} to {HIGHEST:g}, since the "
+                f"network {why}: its probabilities are not calibrated; validate on more images"
             )
         return found
 
