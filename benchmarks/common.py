@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -154,6 +155,14 @@ class RunningServer:
 
     address: str
     pid: int
+    start_s: float
+    """Seconds from the command until it was ready."""
+
+    def memory_mib(self, name: str) -> float:
+        """Its memory in MiB, by the names of proc_pid_status(5): VmRSS now, VmHWM at most."""
+        match = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert match is not None
+        return int(match[1]) / 1024
 
 
 @contextmanager
@@ -164,13 +173,14 @@ def running(module: str, *arguments: object) -> Iterator[RunningServer]:
         RuntimeError: if it ends without that line.
     """
     command = [sys.executable, "-m", module, *map(str, arguments)]
+    began = time.perf_counter()
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             ready = re.search(r"ready on (127\.0\.0\.1:\d+)", server.stdout.readline())
             if ready is None:
                 raise RuntimeError(f"{' '.join(command)} did not start")
-            yield RunningServer(ready[1], server.pid)
+            yield RunningServer(ready[1], server.pid, time.perf_counter() - began)
         finally:
             server.terminate()
             server.communicate(timeout=STOP_TIMEOUT_S)

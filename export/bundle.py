@@ -32,6 +32,7 @@ from training.console import progress, say
 from training.data.images import LabelledImage
 from training.data.layout import DataError
 from training.data.shards import ShardImage
+from training.hardware import limit_threads
 from training.networks.model import Classifier, Network
 from training.runs.run import Run, open_run
 from training.versions import versions
@@ -65,6 +66,7 @@ def run(options: BundleOptions) -> None:
         raise ValueError(f"no precisions were given; choose of {', '.join(TARGETS)}")
     if absent := set(options.require) - set(options.precisions):
         raise ValueError(f"--require names {', '.join(sorted(absent))}, which --precisions does not")
+    limit_threads()
     run = open_run(options.run)
     classifier = run.load_classifier()
     if "fp16" in options.precisions and not isinstance(classifier, Classifier):

@@ -50,7 +50,7 @@ def progress(title: str, unit: str = "images") -> Iterator[Callable[[int, int], 
     with Progress(*columns, console=console) as bars:
         task = bars.add_task(title, total=None, rate="")
         yield lambda done, total: bars.update(task, completed=done, total=total, rate=rate.after(done))
-        if bars.tasks[0].total is None:  # there was nothing to do
+        if not bars.tasks[0].total:  # there was nothing to do
             bars.remove_task(task)
 
 

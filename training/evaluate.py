@@ -23,13 +23,14 @@ MAX_LISTED = 50
 
 
 def evaluate_run(
-    run: Run, data: Path, views: int, *, limits: Limits = TRAINING_LIMITS
+    run: Run, data: Path, views: int, *, cache: Path | None = None, limits: Limits = TRAINING_LIMITS
 ) -> tuple[Evaluation, list[Skipped]]:
     """Evaluate with the run's own temperature.
 
     Args:
         data: `CLASS/*`, `valid/CLASS/*` or the validation part of shards. Its classes must be some of the run's, or all
             of them; the metrics are over the images there are.
+        cache: where activations are kept; None keeps them for this evaluation only.
         limits: larger images are left out.
 
     Returns:
@@ -42,11 +43,19 @@ def evaluate_run(
     images, left_out = _read(run, data, limits)
     network = run.load_classifier()
     hardware = choose_hardware()
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as temporary:
 
         def provider(member: Classifier) -> ActivationProvider:
             sha256 = fingerprint(member.body.network.state_dict())
-            return ActivationProvider(member.body, run.preprocess, sha256, Path(cache), hardware, ProcessGroup())
+            return ActivationProvider(
+                member.body,
+                run.preprocess,
+                sha256,
+                cache or Path(temporary),
+                hardware,
+                ProcessGroup(),
+                len(images) * views,
+            )
 
         logits_VNK, known, unreadable = view_logits(network, images, views=views, provider=provider)
     left_out = left_out + unreadable

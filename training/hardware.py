@@ -1,13 +1,16 @@
 """Chooses the device, number format and worker processes, and makes torch deterministic."""
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from serving.system.cpus import available_cpus
+from training.console import say
 
 MAX_WORKERS = 16
 
@@ -33,13 +36,16 @@ class Hardware:
         return f"{self.device.type}, {precision}, {decoding}"
 
 
-def choose_hardware() -> Hardware:
+def choose_hardware(root: Path = Path("/")) -> Hardware:
     """The GPU of this process if there is one, otherwise the CPU; sets torch's global options.
 
     float32 on CPUs, since bfloat16 is slower there without matrix units; bfloat16 on GPUs that have it, else float16.
     Convolutions are deterministic, so that a seed gives the same run twice.
+
+    Args:
+        root: where /proc and the cgroup file systems are.
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cpus = limit_threads(root)
     if not torch.cuda.is_available():
         return Hardware(torch.device("cpu"), None, 0)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
@@ -50,7 +56,32 @@ def choose_hardware() -> Hardware:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     autocast = torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    return Hardware(device, autocast, min(max(available_cpus() // processes, 1), MAX_WORKERS))
+    return Hardware(device, autocast, min(cpus, MAX_WORKERS) * workers_can_start())
+
+
+def workers_can_start() -> bool:
+    """Whether this machine has what worker processes need: a /dev/shm for their semaphores, of any size."""
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        say(
+            f"/dev/shm cannot be used ({error.strerror or error}), so images are decoded between the steps, not by "
+            "worker processes; in Docker, leave --shm-size out or give --shm-size 64m"
+        )
+        return False
+    return True
+
+
+def limit_threads(root: Path = Path("/")) -> int:
+    """Let torch use no more threads than CPUs, and return their number; by itself it makes one for each core.
+
+    Args:
+        root: where /proc and the cgroup file systems are.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cpus = max(available_cpus(root) // processes, 1)
+    torch.set_num_threads(min(torch.get_num_threads(), cpus))
+    return cpus
 
 
 @contextmanager

@@ -54,15 +54,7 @@ class Gpu:
         return self.batch / (self.one_row_s + slope_s * (self.batch - 1))
 
 
-def limits(
-    costs: Costs,
-    *,
-    cpus: int,
-    images: int = 1,
-    views: int = 1,
-    gpu: Gpu | None = None,
-    network_gbit_per_s: float | None = None,
-) -> dict[str, float]:
+def limits(costs: Costs, *, cpus: int, images: int = 1, views: int = 1, gpu: Gpu | None = None) -> dict[str, float]:
     """Images a second that each part of one process could do if the others cost nothing, the smallest first.
 
     The smallest is the capacity: what a process answers while its queue never runs empty.
@@ -77,8 +69,6 @@ def limits(
     found = {"event loop": 1 / loop_s, "CPUs": cpus / cpu_s}
     if gpu:
         found["GPU"] = gpu.served_rows_per_s() / views
-    if network_gbit_per_s is not None:
-        found["network"] = network_gbit_per_s * 1e9 / 8 / costs.image_bytes
     return dict(sorted(found.items(), key=lambda limit: limit[1]))
 
 

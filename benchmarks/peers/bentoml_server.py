@@ -8,7 +8,7 @@ from pathlib import Path
 
 import bentoml
 
-from benchmarks.peers.classifier import PeerClassifier
+from benchmarks.in_process import InProcessClassifier
 
 BUNDLE = Path(os.environ["PEERS_BUNDLE"])
 MAX_BATCH_SIZE = int(os.environ["PEERS_MAX_BATCH_SIZE"])
@@ -27,7 +27,7 @@ if MAX_BATCH_SIZE > 1:
         """With BentoML's adaptive batching."""
 
         def __init__(self) -> None:
-            self._classifier = PeerClassifier(BUNDLE)
+            self._classifier = InProcessClassifier(BUNDLE)
 
         @bentoml.api(batchable=True, max_batch_size=MAX_BATCH_SIZE, max_latency_ms=60_000)  # type: ignore[untyped-decorator]
         def classify(self, images: list[Path]) -> list[list[float]]:
@@ -42,7 +42,7 @@ else:
         """One image per call, in a thread of the worker."""
 
         def __init__(self) -> None:
-            self._classifier = PeerClassifier(BUNDLE)
+            self._classifier = InProcessClassifier(BUNDLE)
 
         @bentoml.api  # type: ignore[untyped-decorator]
         def classify(self, image: Path, /) -> list[float]:

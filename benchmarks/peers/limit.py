@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.common import images_of
-from benchmarks.peers.classifier import PeerClassifier
+from benchmarks.in_process import InProcessClassifier
 
 BATCH = 4
 IMAGES = 250
@@ -31,7 +31,7 @@ def measure_limit(bundle: Path, photos: Path, seconds: float) -> float:
 def _measure(bundle: Path, photos: Path, cpu: int, *, begin: float, seconds: float) -> float:
     """Images a second on one CPU."""
     os.sched_setaffinity(0, {cpu})
-    classifier = PeerClassifier(bundle)
+    classifier = InProcessClassifier(bundle)
     contents = images_of(photos, IMAGES)
     at = images = 0
     elapsed = 0.0

@@ -8,7 +8,7 @@ import litserve
 import numpy as np
 from fastapi import Body
 
-from benchmarks.peers.classifier import PeerClassifier
+from benchmarks.in_process import InProcessClassifier
 
 
 class Classify(litserve.LitAPI):  # type: ignore[misc]  # the library is not installed here
@@ -19,7 +19,7 @@ class Classify(litserve.LitAPI):  # type: ignore[misc]  # the library is not ins
         self._folder = folder
 
     def setup(self, device: str) -> None:
-        self._classifier = PeerClassifier(self._folder)
+        self._classifier = InProcessClassifier(self._folder)
 
     def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> Any:
         return self._classifier.decode(request)

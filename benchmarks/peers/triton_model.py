@@ -9,7 +9,7 @@ from typing import Any
 
 import triton_python_backend_utils as triton  # provided by the backend
 
-from benchmarks.peers.classifier import PeerClassifier
+from benchmarks.in_process import InProcessClassifier
 
 
 class TritonPythonModel:
@@ -19,7 +19,7 @@ class TritonPythonModel:
         """Load the bundle that the model's configuration names."""
         parameters = json.loads(args["model_config"])["parameters"]
         folder, threads = (parameters[name]["string_value"] for name in ("bundle", "threads"))
-        self._classifier = PeerClassifier(Path(folder), threads=int(threads))
+        self._classifier = InProcessClassifier(Path(folder), threads=int(threads))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one batch with one engine call."""

@@ -24,13 +24,11 @@ from serving.image.views import make_views
 def main() -> None:
     """Parse the arguments and serve."""
     parser = make_parser(__doc__, "bundle")
-    for name in ("instances", "threads", "max-batch-size"):
-        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--layout", type=int, nargs=3, required=True, help="instances, threads and largest batch")
     arguments = parser.parse_args()
     bundle = open_bundle(arguments.bundle)
-    layout = EngineLayout(
-        instances=arguments.instances, threads=arguments.threads, max_batch_size=arguments.max_batch_size
-    )
+    instances, threads, max_batch_size = arguments.layout
+    layout = EngineLayout(instances=instances, threads=threads, max_batch_size=max_batch_size)
     engines = load_engines(bundle, choose_precision(bundle.manifest), layout)
     asyncio.run(serve(bundle, engines, layout.max_batch_size))
 

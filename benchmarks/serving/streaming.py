@@ -34,10 +34,7 @@ from benchmarks.common import (
     table,
     write_results,
 )
-from serving.bundle.manifest import open_bundle
-from serving.engine.base import EngineLayout
-from serving.engine.onnx import load_engines
-from serving.image.views import make_views
+from benchmarks.in_process import InProcessClassifier
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.system.cpus import available_cpus
 from serving.system.memory import keep_freed_memory
@@ -79,15 +76,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def measure_staged(folder: Path, photos: Path) -> dict[str, Any]:
     """Images a second of both stages together, by batch size; on all CPUs, with single-threaded sessions."""
     keep_freed_memory()
-    bundle = open_bundle(folder)
-    preprocess, cpus = bundle.manifest.preprocess, available_cpus()
-    layout = EngineLayout(instances=1, threads=1, max_batch_size=max(BATCH_SIZES))
-    (engine,) = load_engines(bundle, "int8", layout)
-    contents = images_of(photos, IMAGES)
-
-    def decode(content: bytes) -> Any:
-        return make_views(preprocess.canvas(content), preprocess.crop)
-
+    classifier, cpus = InProcessClassifier(folder), available_cpus()
     with ThreadPoolExecutor(cpus) as threads:
 
         def timed(work: Callable[[Any], Any], items: Sequence[Any]) -> tuple[list[Any], float]:
@@ -95,11 +84,11 @@ def measure_staged(folder: Path, photos: Path) -> dict[str, Any]:
             began = time.perf_counter()
             return list(threads.map(work, items)), time.perf_counter() - began
 
-        views, decode_s = timed(decode, contents)
+        views, decode_s = timed(classifier.decode, images_of(photos, IMAGES))
         by_size = {}
         for size in BATCH_SIZES:
-            batches = [np.concatenate(views[at : at + size]) for at in range(0, len(views), size)]
-            by_size[str(size)] = len(views) / (decode_s + timed(engine.run, batches)[1])
+            batches = [[np.concatenate(views[at : at + size])] for at in range(0, len(views), size)]
+            by_size[str(size)] = len(views) / (decode_s + timed(classifier.classify, batches)[1])
     return {"decode_s": decode_s, "images": len(views), "by_batch_size": by_size}
 
 

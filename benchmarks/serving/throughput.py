@@ -1,4 +1,4 @@
-"""Latency and throughput of the server, beside the same work in process and beside the baseline server.
+"""Latency, throughput, memory and start of the server, beside the same work in process and beside the baseline server.
 
     python -m benchmarks.serving.throughput --models models --photos photos/valid
 
@@ -26,13 +26,12 @@ from benchmarks.common import (
     table,
     write_results,
 )
+from benchmarks.in_process import InProcessClassifier
 from benchmarks.serving.load import run_load
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import Bundle
 from serving.client import Client
-from serving.engine.base import EngineLayout
-from serving.engine.onnx import choose_precision, load_engines
-from serving.image.views import make_views
+from serving.engine.onnx import choose_precision
 from serving.system.cpus import available_cpus
 
 WARM_UP_IMAGES = 10
@@ -51,36 +50,36 @@ def main() -> None:
     with ExitStack() as stack:
         state = stack.enter_context(tempfile.TemporaryDirectory())
         ours = ("serve", "--models", arguments.models, "--state", state, "--listen", ANY_PORT)
-        servers = {"pawserve": ("pawserve", stack.enter_context(running("serving", *ours)).address)}
-        with Client(servers["pawserve"][1]) as client:
+        server = stack.enter_context(running("serving", *ours))
+        footprint = {"start_s": server.start_s, "ready_mib": server.memory_mib("VmRSS")}
+        servers = {"pawserve": ("pawserve", server.address)}
+        with Client(server.address) as client:
             (model,) = client.list_models()
         images = images_of(arguments.photos, arguments.photos_in_turn)
-        latency = measure_latency(bundle, servers["pawserve"][1], images)
+        latency = measure_latency(bundle, server.address, images)
         for name, layout in layouts.items():
-            options: list[object] = ["--bundle", bundle.folder]
-            for flag, value in zip(("--instances", "--threads", "--max-batch-size"), layout, strict=True):
-                options += [flag, value]
+            options = ("--bundle", bundle.folder, "--layout", *layout)
             baseline = stack.enter_context(running("benchmarks.serving.baseline_server", *options))
             servers[name] = ("baseline", baseline.address)
         throughput = measure_throughput(servers, arguments)
+        footprint["peak_mib"] = server.memory_mib("VmHWM")
     results |= {
         "rounds": arguments.rounds,
         "engine": model.engine,
         "model": f"{bundle.manifest.arch} in {choose_precision(bundle.manifest)}",
         "latency_ms": latency,
         "throughput": throughput,
+        "footprint": footprint,
     }
     write_results(results, to_markdown(results))
 
 
 def measure_latency(bundle: Bundle, address: str, images: list[bytes]) -> dict[str, float]:
     """Medians in milliseconds, over gRPC and in this process, with an engine of one thread and one of all CPUs."""
-    preprocess = bundle.manifest.preprocess
 
     def in_process(threads: int) -> Callable[[bytes], object]:
-        layout = EngineLayout(instances=1, threads=threads, max_batch_size=1)
-        (engine,) = load_engines(bundle, choose_precision(bundle.manifest), layout)
-        return lambda image: engine.run(make_views(preprocess.canvas(image), preprocess.crop))
+        classifier = InProcessClassifier(bundle.folder, choose_precision(bundle.manifest), threads=threads)
+        return lambda image: classifier.classify([classifier.decode(image)])
 
     with Client(address) as client:
         ways: dict[str, Callable[[bytes], object]] = {
@@ -116,7 +115,7 @@ def measure_throughput(servers: dict[str, tuple[str, str]], arguments: argparse.
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
     """The lines of the result page."""
-    cpus, latency = results["machine"]["cpus"], results["latency_ms"]
+    cpus, latency, footprint = results["machine"]["cpus"], results["latency_ms"], results["footprint"]
     names = list(next(iter(results["throughput"].values())))
     rows = []
     for clients, row in results["throughput"].items():
@@ -133,6 +132,9 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
         f"Images a second (and a request's median latency in milliseconds), medians of {results['rounds']} rounds:",
         "",
         *table(("clients", *names, "pawserve / best baseline"), rows),
+        "",
+        f"pawserve was ready {footprint['start_s']:.2f} s after its command. Its resident memory was "
+        f"{footprint['ready_mib']:.0f} MiB then and {footprint['peak_mib']:.0f} MiB at most.",
     ]
 
 

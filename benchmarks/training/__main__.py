@@ -9,13 +9,14 @@ The day's results keep the parts that were measured before.
 """
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from benchmarks.common import absolute_path, circumstances, make_parser, results_of_today, write_results
+from benchmarks.common import absolute_path, circumstances, heading, make_parser, results_of_today, table, write_results
 from benchmarks.training.engines import measure_engines, pretrained_body
 from benchmarks.training.epoch import measure_epochs
 from benchmarks.training.fit import compare_with_fastai, measure_activations
-from benchmarks.training.page import to_markdown
 
 PARTS = ("engines", "activations", "training", "fastai")
 LIBRARIES = ("torch", "timm", "onnxruntime")
@@ -42,6 +43,48 @@ def main() -> None:
         if "fastai" in arguments.parts and arguments.fastai:
             results["against fastai"] = compare_with_fastai(data, folder / "fastai", arguments.fastai)
     write_results(results, to_markdown(results))
+
+
+def to_markdown(results: dict[str, Any]) -> list[str]:
+    """The lines of the parts that were measured, one section each."""
+    facts = "tf_efficientnet_lite0 with pretrained weights; speeds in images a second. Each part is a run of its own."
+    lines = heading("Training", results, facts)
+    if part := results.get("engines"):
+        lines += ["## Engines: the body on random images of 224 pixels", "", *_rows(part)]
+    if part := results.get("activations"):
+        rows = {name: value for name, value in part.items() if name != "fit"}
+        lines += ["## Activations: `fit` with an empty cache, beside ONNX Runtime alone", "", *_rows(rows)]
+    if part := results.get("training"):
+        lines += [
+            "## An epoch of the whole network, beside the bare torch loop",
+            "",
+            "Cold is a first epoch: images read, decoded and augmented. Warm is a later one, with decoded images kept.",
+            "",
+            *_rows(part),
+        ]
+    if part := results.get("against fastai"):
+        lines += _beside_fastai(part)
+    return lines
+
+
+def _rows(part: Mapping[str, Any]) -> list[str]:
+    return [*table(("", ""), part.items()), ""]
+
+
+def _beside_fastai(part: Mapping[str, Any]) -> list[str]:
+    ours, theirs, paired = part["fit"], part["fastai"], part["paired"]
+    rows = [
+        (name, f"{each['seconds']:.1f}", each["correct"])
+        for name, each in (("`fit`, empty cache", ours), ("fastai", theirs))
+    ]
+    return [
+        "## `fit` beside fastai's `fine_tune(1)`, from the start of the process to predictions",
+        "",
+        *table(("", "seconds", "correct"), rows),
+        "",
+        f"{part['times as fast']:.1f} times as fast; {paired['gained']} images correct that fastai has incorrect, "
+        f"{paired['lost']} the other way round, McNemar p = {paired['p_value']:.1g}.",
+    ]
 
 
 if __name__ == "__main__":

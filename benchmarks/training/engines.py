@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serving.system.cpus import available_cpus
-from training.features.extract import Extract, onnx_extractor
+from training.features.extract import Extract, onnx_extractor, read_graph
 from training.networks.model import Body, describe_backbone
 from training.networks.weights import load_weights
 
@@ -72,9 +72,9 @@ def measure_engines(body: Body, crop: int, folder: Path, seconds: float) -> dict
     found["torch.compile, frozen, channels_last"] = in_torch(compiled)
     found["(seconds to compile)"] = round(compile_s, 1)
     began = time.monotonic()
-    extract = onnx_extractor(body, crop, folder / "body.onnx")
+    extract = onnx_extractor(body, crop, folder / "body")
     found["(seconds to prepare ONNX Runtime)"] = round(time.monotonic() - began, 1)
-    session = onnxruntime.InferenceSession(folder / "body.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(read_graph(folder / "body"), providers=["CPUExecutionProvider"])
 
     def one_call() -> int:
         session.run(None, {"images": images})

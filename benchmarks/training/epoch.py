@@ -20,10 +20,12 @@ from training.networks.layer_groups import layer_groups
 from training.networks.model import Classifier, Head, count_features, describe_backbone, head_width
 
 ROUNDS = 2
+BATCH_SIZE = 32
+BATCHES = 6
 LEARNING_RATE = 1e-4
 
 
-def measure_epochs(data: Path, size: int, batch_size: int = 32, batches: int = 6) -> dict[str, Any]:
+def measure_epochs(data: Path, size: int) -> dict[str, Any]:
     """Speed of training steps of the unfrozen network.
 
     A cold epoch decodes and augments its images. A warm one is a later epoch of the same images, which a source keeps
@@ -44,10 +46,10 @@ def measure_epochs(data: Path, size: int, batch_size: int = 32, batches: int = 6
         processes=ProcessGroup(),
     )
     split = read_images(data).split(valid_fraction=0.2, seed=0)
-    images = split.train[:: max(len(split.train) // (batches * batch_size), 1)][: batches * batch_size]
+    images = split.train[:: max(len(split.train) // (BATCHES * BATCH_SIZE), 1)][: BATCHES * BATCH_SIZE]
     preprocess = describe_backbone(ARCH).preprocess_at(size)
-    random_batch = torch.randint(256, (batch_size, size, size, 3), dtype=torch.uint8)
-    labels = torch.randint(2, (batch_size,))
+    random_batch = torch.randint(256, (BATCH_SIZE, size, size, 3), dtype=torch.uint8)
+    labels = torch.randint(2, (BATCH_SIZE,))
 
     def bare(count: int) -> int:
         classifier.train()
@@ -59,11 +61,11 @@ def measure_epochs(data: Path, size: int, batch_size: int = 32, batches: int = 6
             trainer.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             trainer.optimizer.step()
-        return count * batch_size
+        return count * BATCH_SIZE
 
     def epoch(source: ImageSource) -> int:
         trainer.train()
-        order = random_batches(len(images), batch_size, 0)
+        order = random_batches(len(images), BATCH_SIZE, 0)
         for batch, (inputs, targets) in zip(order, source.batches(order, 0), strict=True):
             trainer.step(inputs, targets, rows=len(batch), rates=[LEARNING_RATE] * 3)
         return len(images)
@@ -72,7 +74,7 @@ def measure_epochs(data: Path, size: int, batch_size: int = 32, batches: int = 6
     rates: dict[str, list[float]] = {"bare": [], "cold": [], "warm": []}
     for _ in range(ROUNDS):  # in turns, so that a busy minute does not affect one of them alone
         source = ImageSource(images, preprocess, "side-on", hardware.workers)  # a new one has nothing decoded
-        rates["bare"].append(_images_per_s(partial(bare, batches)))
+        rates["bare"].append(_images_per_s(partial(bare, BATCHES)))
         rates["cold"].append(_images_per_s(partial(epoch, source)))
         rates["warm"].append(_images_per_s(partial(epoch, source)))
     bare_rate, cold, warm = (fmean(each) for each in rates.values())
@@ -83,7 +85,7 @@ def measure_epochs(data: Path, size: int, batch_size: int = 32, batches: int = 6
         "cold ratio": round(cold / bare_rate, 3),
         "warm ratio": round(warm / bare_rate, 3),
         "pixels": size,
-        "batch size": batch_size,
+        "batch size": BATCH_SIZE,
         "images an epoch": len(images),
         "rounds": ROUNDS,
     }

@@ -63,7 +63,7 @@ def run_fit(data: Path, folder: Path) -> dict[str, Any]:
 def measure_activations(data: Path, folder: Path, seconds: float) -> dict[str, Any]:
     """`fit`'s activations, including decoding, beside the same network in ONNX Runtime on random images."""
     folder.mkdir()
-    extract = onnx_extractor(pretrained_body().eval(), 224, folder / "body.onnx")
+    extract = onnx_extractor(pretrained_body().eval(), 224, folder / "body")
     alone = [measure_runtime(extract, 224, seconds)]
     ours = run_fit(data, folder)
     alone.append(measure_runtime(extract, 224, seconds))

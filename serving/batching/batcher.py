@@ -6,17 +6,19 @@ workers.py describes how rows become batches.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.batching.admission import Admission
-from serving.batching.requests import BatchObserver, Job, Prepare, Request
+from serving.batching.requests import NO_WORK, BatchObserver, Job, Prepare, Request
 from serving.batching.workers import WorkerOptions, Workers
 from serving.context import INTERNAL_CLIENT, Call, ClientIdentity
 from serving.engine.base import Engine
+from serving.image.decode import DecodeWork
 
 
 class DynamicBatcher:
@@ -67,6 +69,7 @@ class DynamicBatcher:
         rows: int,
         timeout_s: float | None = None,
         *,
+        works: Iterable[DecodeWork] = repeat(NO_WORK),
         extra: bool = False,
         client: ClientIdentity = INTERNAL_CLIENT,
         call: Call | None = None,
@@ -77,6 +80,7 @@ class DynamicBatcher:
             prepares: one for each image, at least one.
             rows: number of rows that each makes, at least one.
             timeout_s: seconds until the outcomes are of no use; None for no limit.
+            works: the estimated work of each of `prepares`.
             extra: these are further views of images whose first view was computed: they are never refused, and go
                 after the first views of other images.
             client: who pays for the rows.
@@ -94,7 +98,9 @@ class DynamicBatcher:
         begin = time.monotonic()
         request = Request(len(prepares), inf if timeout_s is None else begin + timeout_s, client, call)
         expected_s = self._admission.enter(client, total, timeout_s, admitted=extra)
-        jobs = [Job(request, prepare, rows, extra=extra) for prepare in prepares]
+        jobs = [
+            Job(request, prepare, rows, extra=extra, work=work) for prepare, work in zip(prepares, works, strict=False)
+        ]
         try:
             for job in jobs:
                 self._workers.put(job)

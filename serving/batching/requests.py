@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from serving.context import Call, ClientIdentity
 from serving.engine.base import InferenceError
+from serving.image.decode import DecodeWork
 from serving.system.memory import is_out_of_memory
 
 Prepare = Callable[[], NDArray[np.uint8]]
 """Makes the rows of one image, uint8 `[V, H, W, 3]`, in a worker thread; an exception becomes the image's outcome."""
+
+
+NO_WORK = DecodeWork(0, large=False)
 
 
 class QueueFull(RuntimeError):
@@ -61,6 +65,7 @@ class Job:
     __slots__ = (
         "extra",
         "images_VHWC",
+        "large",
         "outcome",
         "prepare",
         "prepare_began",
@@ -70,9 +75,15 @@ class Job:
         "rows",
         "taken",
         "uncomputed",
+        "work_s",
     )
 
-    def __init__(self, request: Request, prepare: Prepare, rows: int, *, extra: bool = False) -> None:
+    def __init__(
+        self, request: Request, prepare: Prepare, rows: int, *, extra: bool = False, work: DecodeWork = NO_WORK
+    ) -> None:
+        """`work` is the estimated work of `prepare`."""
+        self.work_s = work.seconds
+        self.large = work.large
         self.request = request
         self.prepare = prepare
         self.rows = rows

@@ -27,6 +27,8 @@ from serving.batching.ready_rows import ReadyRows
 from serving.batching.requests import BatchObserver, Job, Request, RowSlice, join_rows, to_inference_error
 from serving.engine.base import DeviceLost, Engine
 
+FIRST_ROW_S = 0.005
+"""Assumed time of a row in an engine, until there are measurements."""
 EXPIRED = "the deadline passed while the image waited"
 
 logger = logging.getLogger(__name__)
@@ -84,16 +86,15 @@ class Workers:
         self._least_cpu_share = options.least_cpu_share
         # If each worker can have an engine, no worker waits for rows that another one keeps while it prepares more.
         self._gathers = options.count <= len(engines)
-        self._orders: FairQueue[Job, _Order] = FairQueue()
+        self._row_s = FIRST_ROW_S  # moving average of a row's time in an engine
+        self._orders: FairQueue[Job, _Order] = FairQueue(max_large=max(1, options.count // 2))
         self._lock = Lock()  # guards all below, and the outcomes of jobs
         self._idle: list[Engine] = list(engines)
         self._ready = ReadyRows(options.max_gather_s)
         self._settled: list[Request] = []  # not delivered yet
-        cpus = options.cpus
+        cpus: Sequence[int | None] = options.cpus or [None]
         self._threads = [
-            Thread(
-                target=self._work, args=[cpus[index % len(cpus)] if cpus else None], name=f"worker-{index}", daemon=True
-            )
+            Thread(target=self._work, args=[cpus[index % len(cpus)]], name=f"worker-{index}", daemon=True)
             for index in range(options.count)
         ]
         for thread in self._threads:
@@ -111,10 +112,12 @@ class Workers:
 
     def put(self, job: Job) -> None:
         """Have an image prepared and computed; its request's future is resolved with the last of the request's."""
-        self._orders.put(job, job.request.client, job.rows, extra=job.extra)
+        cost_us = 1 + round(1e6 * (job.work_s + job.rows * self._row_s))
+        self._orders.put(job, job.request.client, cost_us, extra=job.extra, large=job.large)
 
     def close(self) -> None:
         """Compute what is queued, then stop the threads."""
+        self._orders.close()
         for _ in self._threads:
             self._orders.signal(_Order.STOP)
         for thread in self._threads:
@@ -139,6 +142,7 @@ class Workers:
         self._count_failure(error)
         with self._lock:
             if isinstance(order, Job):
+                self._finish(order)
                 self._settle(order, error if isinstance(error, Exception) else RuntimeError(repr(error)))
         self._deliver()
         self._orders.signal(_Order.COMPUTE)  # rows may be ready
@@ -196,7 +200,15 @@ class Workers:
                 self._settle(job, error if isinstance(error, Exception) else RuntimeError(repr(error)))
             self._deliver()
             return False
+        finally:
+            self._finish(job)
         return True
+
+    def _finish(self, job: Job) -> None:
+        """Let another worker begin with a large image, once after each."""
+        if job.large:
+            job.large = False
+            self._orders.finish_large()
 
     def _compute(self) -> None:
         """Compute batches until no row is ready or no engine is idle."""
@@ -233,6 +245,7 @@ class Workers:
             ended = time.monotonic()
             with self._lock:
                 self._store(batch, probabilities_NK)
+                self._row_s += ((ended - began) / len(probabilities_NK) - self._row_s) / 8
         except BaseException as error:
             rows = sum(last - first for _, first, last in batch)
             logger.error("the engine could not compute a batch of %d rows", rows, exc_info=error)

@@ -1,6 +1,5 @@
 """Classification of image files by a server, over streams."""
 
-import stat
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,17 @@ from typing import Any
 
 from serving.client import Client, ClientError, Prediction
 from serving.client.channel import MAX_MESSAGE_BYTES
+from serving.image import folders
+from serving.image.folders import Skipped
+from serving.image.kinds import supported_format
 
-SUFFIXES = {".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-"""Files of a folder that are classified. A file that is named itself may have any suffix."""
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2"),  # not supported, which the server says
+}
+"""Files of a folder that are classified whatever they begin with: an image in an unsupported format must not be missed.
+A file that is named itself may have any suffix."""
+SIGNATURE_BYTES = 16
 MAX_FILE_BYTES = MAX_MESSAGE_BYTES - 4096
 """Leaves space for the other fields of a request."""
 LABELS_PER_REQUEST = 64
@@ -29,23 +36,37 @@ class FileResult:
     """The prediction, or the error."""
 
 
-def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The files, and the images in the folders, in a fixed order."""
+def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[Skipped]]:
+    """The files, and the images in the folders, in a fixed order; and what is left out of the folders.
+
+    An image is known by its suffix or its first bytes. A dangling link with such a suffix is reported as UNREADABLE.
+    """
     files: list[Path] = []
+    skipped: list[Skipped] = []
     for path in paths:
-        if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and _is_readable(file))
-        else:
+        if not path.is_dir():
             files.append(path)
-    return files
+            continue
+        found = folders.find_files(path)
+        unreadable = [each for each in found.skipped if each.path.is_symlink() and not each.path.is_dir()]
+        broken = {each.path for each in unreadable if each.path.suffix.lower() in SUFFIXES}
+        reasons = {file: _why_no_image(file) for file in found.files}
+        files += sorted([*broken, *(file for file, reason in reasons.items() if not reason)])
+        skipped += [each for each in found.skipped if each.path not in broken]
+        skipped += [Skipped(file, reason) for file, reason in reasons.items() if reason]
+    return files, skipped
 
 
-def _is_readable(path: Path) -> bool:
-    """Whether it is a regular file, or a broken link, which is reported as UNREADABLE. Reading a pipe would block."""
+def _why_no_image(file: Path) -> str:
+    """Why a file in a folder is not classified; empty if it is."""
+    if file.suffix.lower() in SUFFIXES:
+        return ""
     try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return True
+        with file.open("rb") as stream:
+            head = stream.read(SIGNATURE_BYTES)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "" if supported_format(head) else "not an image, by its suffix and its first bytes"
 
 
 def classify_files(

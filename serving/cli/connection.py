@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serving.cli.errors import CommandError
-from serving.cli.options import add_numbers, seconds
+from serving.cli.options import add_numbers, path, seconds
 from serving.client import Client, ClientError, Credentials
 from serving.client.async_client import DEFAULT_TIMEOUT_S
 from serving.system.network import DEFAULT_ADDRESS
@@ -27,12 +27,12 @@ def add_client_options(parser: argparse.ArgumentParser) -> None:
     add_numbers(parser.add_argument, [timeout])
     add = parser.add_argument_group("connection").add_argument
     add("--tls", action="store_true", help="use TLS and trust the public authorities")
-    add("--tls-ca", type=Path, metavar="FILE", help="use TLS and trust these authorities ($PAWSERVE_TLS_CA)")
-    add("--tls-cert", type=Path, metavar="FILE", help="the client's certificate ($PAWSERVE_TLS_CERT)")
-    add("--tls-key", type=Path, metavar="FILE", help="the private key of --tls-cert ($PAWSERVE_TLS_KEY)")
+    add("--tls-ca", type=path, metavar="FILE", help="use TLS and trust these authorities ($PAWSERVE_TLS_CA)")
+    add("--tls-cert", type=path, metavar="FILE", help="the client's certificate ($PAWSERVE_TLS_CERT)")
+    add("--tls-key", type=path, metavar="FILE", help="the private key of --tls-cert ($PAWSERVE_TLS_KEY)")
     add(
         "--token-file",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="holds the bearer token ($PAWSERVE_TOKEN_FILE; $PAWSERVE_TOKEN is the token itself)",
     )
@@ -71,9 +71,10 @@ def _credentials(arguments: argparse.Namespace) -> Credentials:
 def _credentials_of_environment() -> Credentials:
     token = os.environ.get("PAWSERVE_TOKEN", "")
     if not token and (file := os.environ.get("PAWSERVE_TOKEN_FILE")):
-        token = _read_token(Path(file))
+        token = _read_token(Path(file).expanduser())
     ca, certificate, key = (
-        Path(value) if (value := os.environ.get(f"PAWSERVE_TLS_{name}")) else None for name in ("CA", "CERT", "KEY")
+        Path(value).expanduser() if (value := os.environ.get(f"PAWSERVE_TLS_{name}")) else None
+        for name in ("CA", "CERT", "KEY")
     )
     return Credentials(ca=ca, certificate=certificate, key=key, token=token)
 

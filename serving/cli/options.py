@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from math import inf, nan
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,6 +74,14 @@ def time(text: str) -> datetime:
         return parse_time(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def path(text: str) -> Path:
+    """A path, with `~` expanded where the shell has not done it, as in `--models=~/models`."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # of ~NAME
+        raise argparse.ArgumentTypeError(f"{text!r} names a user who does not exist") from error
 
 
 def address(text: str) -> str:

@@ -1,21 +1,21 @@
 """Options of `serve` for TLS, authentication and reflection."""
 
 import argparse
-from pathlib import Path
 
+from serving.cli.options import path
 from serving.security.settings import Security, TlsFiles
 
 
 def add_security_options(parser: argparse.ArgumentParser) -> None:
     """TLS files, clients, keys and reflection."""
     add = parser.add_argument_group("security").add_argument
-    add("--tls-cert", type=Path, metavar="FILE", help="the server's certificate and its chain, PEM (plaintext)")
-    add("--tls-key", type=Path, metavar="FILE", help="its private key, PEM; both are reloaded when they change")
-    add("--tls-client-ca", type=Path, metavar="FILE", help="accept only clients with certificates of these authorities")
+    add("--tls-cert", type=path, metavar="FILE", help="the server's certificate and its chain, PEM (plaintext)")
+    add("--tls-key", type=path, metavar="FILE", help="its private key, PEM; both are reloaded when they change")
+    add("--tls-client-ca", type=path, metavar="FILE", help="accept only clients with certificates of these authorities")
     add(
         "--clients",
         "--auth-tokens",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="allowed clients: lines of ROLE[,ROLE] NAME CREDENTIAL; reloaded when it changes (all clients)",
     )
@@ -26,7 +26,7 @@ def add_security_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--token-key",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="keys that sign prediction tokens, the same for all replicas; reloaded when it changes (token.key in "
         "--state)",

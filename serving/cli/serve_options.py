@@ -11,6 +11,7 @@ from serving.cli.options import (
     http_url,
     listen_address,
     number,
+    path,
     positive,
     seconds,
     whole,
@@ -79,7 +80,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The models, for `serve` and `tune`."""
     add = parser.add_argument
-    add("--models", type=Path, default=Path("models"), metavar="DIR", help="holds NAME/VERSION/model.json (models)")
+    add("--models", type=path, default=Path("models"), metavar="DIR", help="holds NAME/VERSION/model.json (models)")
     add(
         "--model",
         action="append",

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from serving.cli.options import model_resource, time
+from serving.cli.options import model_resource, path, time
 
 MAX_URL_BYTES = 8192
 
@@ -14,7 +14,7 @@ def add_database_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--state",
-        type=Path,
+        type=path,
         default=Path("state"),
         metavar="DIR",
         help="folder of the statistics and the key that signs tokens; created if it does not exist (state)",
@@ -47,7 +47,7 @@ def find_statistics(given: str | None) -> str:
     if not path:
         return ""
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with Path(path).expanduser().open(encoding="utf-8") as file:
             text = file.read(MAX_URL_BYTES).strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"

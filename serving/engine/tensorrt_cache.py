@@ -48,7 +48,7 @@ class Sidecar:
 def default_engines() -> Path:
     """The cache: `$PAWSERVE_ENGINES`, or `$XDG_CACHE_HOME/pawserve/engines`, or `~/.cache/pawserve/engines`."""
     if given := os.environ.get("PAWSERVE_ENGINES"):
-        return Path(given)
+        return Path(given).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pawserve" / "engines"
 
 

@@ -27,8 +27,10 @@ from PIL import Image
 
 from serving.image.headers import (
     MAX_PARTS,
+    TIFF_SIGNATURES,
     canvas_size,
     count_scans,
+    full_size,
     has_too_many_parts,
     plain_size,
     png_significant_bits,
@@ -50,8 +52,7 @@ MAX_SCANNED_PIXELS = 1_000_000_000  # about two seconds
 MAX_RLE = 4_000_000  # pixels and bytes of a compressed BMP: Pillow decodes these in Python, pixel by pixel
 DECODER_BYTES_PER_PIXEL = 16  # the most that a decoder needs (lossless WebP) before it fails without a reason
 
-_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_SUPPORTED = "send JPEG, PNG, WebP, GIF, BMP or TIFF"
+_SUPPORTED = "supported are JPEG, PNG, WebP, GIF, BMP and TIFF"
 _SIGNATURE_BYTES = 16
 
 
@@ -95,8 +96,35 @@ class Limits:
         """Pixels that are decoded at the same time."""
         return self.pixels_at_once or self.max_pixels
 
+    @property
+    def small(self) -> int:
+        """Pixels of an image that is decoded at once, beside the budget, so that it waits for no large one."""
+        return self.budget // 16
+
 
 DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeWork:
+    """The estimated work of decoding an image."""
+
+    seconds: float
+    large: bool
+    """Whether it takes long, or may wait for other large images."""
+
+
+PIXEL_S, BYTE_S, LEAST_S = 30e-9, 10e-9, 0.5e-3
+"""Seconds of decoding a pixel of a PNG, a byte of a JPEG that is decoded at a smaller scale, and any image."""
+LARGE_S = 0.1
+
+
+def estimate_work(data: bytes, limits: Limits = DEFAULT_LIMITS) -> DecodeWork:
+    """Estimate the work of decoding an image from its header, within microseconds for real files."""
+    width, height = full_size(data)
+    pixels = min(width * height, limits.max_pixels)
+    seconds = LEAST_S + pixels * PIXEL_S + len(data) * BYTE_S
+    return DecodeWork(seconds, pixels > limits.small or seconds > LARGE_S)
 
 
 class PixelBudget:
@@ -115,7 +143,7 @@ class PixelBudget:
             limit: of all images together.
         """
         with self._changed:
-            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= limit)
+            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= limit or pixels <= limit // 16)
             self._taken += pixels
         try:
             yield
@@ -230,7 +258,7 @@ def _check_parts(data: bytes) -> None:
     """Reject files that would take long to open."""
     if has_too_many_parts(data):
         raise ImageError(Reason.UNSUPPORTED, f"the file has more than {MAX_PARTS:,} segments, chunks or blocks")
-    if data[:4] in _TIFF:
+    if data[:4] in TIFF_SIGNATURES:
         with suppress(struct.error):  # it ends early, which opening it reports
             if (pieces := tiling(data)[1]) > MAX_TIFF_PIECES:
                 message = f"the TIFF has {pieces:,} strips or tiles; at most {MAX_TIFF_PIECES:,} are allowed"
@@ -250,7 +278,7 @@ def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:
         raise ImageError(Reason.UNSUPPORTED, message)
     tiles = getattr(image, "tile", ())  # the decoder of each part of the image
     if tiles and tiles[0][0] == "bmp_rle" and max(image.width * image.height, len(data)) > MAX_RLE:
-        message = f"a compressed BMP may have {MAX_RLE:,} pixels and bytes; send it uncompressed, or as PNG"
+        message = f"a compressed BMP may have {MAX_RLE:,} pixels and bytes; save it uncompressed, or as PNG"
         raise ImageError(Reason.UNSUPPORTED, message)
     if image.format == "TIFF":
         most = max(MAX_TILE_PIXELS, (image.width + 15) * (image.height + 15))  # sides of tiles are multiples of 16

@@ -21,7 +21,6 @@ SYSTEM_NAMES = {
     "lost+found",
 }
 """Lower case."""
-NOT_UTF8 = "its name is not UTF-8; rename it"
 MAX_LISTED = 10
 """Files in a message."""
 OUTPUT_DEPTH = 3
@@ -36,7 +35,7 @@ class Skipped:
     reason: str
 
     def to_json(self) -> dict[str, str]:
-        return {"path": str(self.path), "reason": self.reason}
+        return {"path": printable(str(self.path)), "reason": self.reason}
 
 
 @dataclass
@@ -64,9 +63,7 @@ def list_folder(folder: Path, targets: Collection[Path] = ()) -> Listing:
             continue
         path = folder / entry.name
         try:
-            if printable(entry.name) != entry.name and not entry.is_dir():
-                reason = NOT_UTF8
-            elif entry.is_dir():
+            if entry.is_dir():
                 reason = _why_folder_is_skipped(path, targets, linked=entry.is_symlink())
                 if not reason:
                     listing.folders.append(path)
@@ -80,7 +77,7 @@ def list_folder(folder: Path, targets: Collection[Path] = ()) -> Listing:
         except OSError as error:
             reason = f"cannot be read: {error.strerror}"
         if reason:
-            listing.skipped.append(Skipped(Path(printable(str(path))), reason))
+            listing.skipped.append(Skipped(path, reason))
     return listing
 
 
@@ -107,10 +104,7 @@ def find_files(folder: Path, others: Collection[Path] = ()) -> Listing:
         found.files += listing.files
         found.skipped += listing.skipped
         for each in listing.folders:
-            if (name := printable(str(each))) != str(each):
-                found.skipped.append(Skipped(Path(name), NOT_UTF8))
-            else:
-                (linked if each.is_symlink() else waiting).append(each)
+            (linked if each.is_symlink() else waiting).append(each)
     found.files.sort()
     found.skipped.sort(key=lambda each: each.path)
     return found
@@ -150,7 +144,8 @@ def describe_skipped(skipped: Sequence[Skipped]) -> list[str]:
     if not skipped:
         return []
     lines = [f"left out: {len(skipped):,} {'file or folder' if len(skipped) == 1 else 'files or folders'}"]
-    lines += [f"  {each.path}: {each.reason}" for each in skipped[:MAX_LISTED]]
+    first = sorted(skipped, key=lambda each: each.path)[:MAX_LISTED]
+    lines += [f"  {printable(str(each.path))}: {each.reason}" for each in first]
     return lines + [f"  and {len(skipped) - MAX_LISTED:,} more"] * (len(skipped) > MAX_LISTED)
 
 

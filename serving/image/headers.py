@@ -8,6 +8,7 @@ header parsing takes a tenth of the decoding time, which `plain_size` saves.
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 
 MAX_PARTS = 10_000
@@ -121,6 +122,41 @@ def png_significant_bits(data: bytes) -> int | None:
     return None
 
 
+def full_size(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels of an image that is decoded at full size, as its header says.
+
+    Returns:
+        Zeros for a plain JPEG, which is decoded at a smaller scale, and for bytes that are no image or end early.
+    """
+    if data[:2] == b"\xff\xd8":
+        return (0, 0) if plain_size(data, allow_exif=True) else _jpeg_frame(data)
+    if data[:4] == b"\x89PNG":
+        return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    if data[:4] == b"GIF8":
+        return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    if data[:2] == b"BM":
+        side = 2 if data[14:18] == b"\x0c\0\0\0" else 4  # bytes of a number; the first is of OS/2
+        width, height = (int.from_bytes(data[at : at + side], "little", signed=side == 4) for at in (18, 18 + side))
+        return abs(width), abs(height)
+    if data[:4] in TIFF_SIGNATURES:
+        sizes = {_IMAGE_WIDTH: 0, _IMAGE_LENGTH: 0}
+        with suppress(struct.error):
+            for tag, _, value in islice(_tiff_entries(data), MAX_PARTS):
+                if tag in sizes:
+                    sizes[tag] = max(sizes[tag], value)
+        return sizes[_IMAGE_WIDTH], sizes[_IMAGE_LENGTH]
+    return canvas_size(data) or (0, 0)
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, int]:
+    for marker, body in islice(_jpeg_parts(data), MAX_PARTS):
+        if marker == _START_OF_SCAN:
+            break
+        if marker in _SEQUENTIAL or marker in _OTHER_FRAMES:
+            return int.from_bytes(data[body + 3 : body + 5]), int.from_bytes(data[body + 1 : body + 3])
+    return 0, 0
+
+
 def _png_chunks(data: bytes) -> Iterator[int]:
     """Positions of the chunks up to IEND, including those after the pixels."""
     at = 8
@@ -147,6 +183,8 @@ def _gif_blocks(data: bytes) -> Iterator[int]:
         at += 1
 
 
+TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_IMAGE_WIDTH, _IMAGE_LENGTH = 256, 257
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _OFFSETS = {273, 324}  # StripOffsets, TileOffsets
 _FORMATS = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG, LONG8
@@ -165,6 +203,18 @@ def tiling(data: bytes) -> tuple[int, int]:
     Raises:
         struct.error: if the file ends before its directory does.
     """
+    largest = {_TILE_WIDTH: 0, _TILE_LENGTH: 0}
+    pieces = 0
+    for tag, count, value in _tiff_entries(data):
+        if tag in _OFFSETS:
+            pieces = max(pieces, count)
+        if tag in largest:
+            largest[tag] = max(largest[tag], value)
+    return largest[_TILE_WIDTH] * largest[_TILE_LENGTH], pieces
+
+
+def _tiff_entries(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Tag, number of values and value of the entries of the first directory; 0 if the value is no integer."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
     offset_format, count_format, entry_size = ("Q", "Q", 20) if big else ("I", "H", 12)
@@ -172,16 +222,13 @@ def tiling(data: bytes) -> tuple[int, int]:
     at = min(at, len(data))  # `struct` takes no offset of 64 bits
     (count,) = struct.unpack_from(order + count_format, data, at)
     at += struct.calcsize(count_format)
-    largest = {_TILE_WIDTH: 0, _TILE_LENGTH: 0}
-    pieces = 0
     for entry in range(at, min(at + count * entry_size, len(data) - entry_size + 1), entry_size):
         tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag in _OFFSETS:
-            pieces = max(pieces, struct.unpack_from(order + offset_format, data, entry + 4)[0])
-        if tag in largest and kind in _FORMATS:
+        (values,) = struct.unpack_from(order + offset_format, data, entry + 4)
+        value = 0
+        if kind in _FORMATS:
             (value,) = struct.unpack_from(order + _FORMATS[kind], data, entry + (12 if big else 8))
-            largest[tag] = max(largest[tag], value)
-    return largest[_TILE_WIDTH] * largest[_TILE_LENGTH], pieces
+        yield tag, values, value
 
 
 def canvas_size(data: bytes) -> tuple[int, int] | None:

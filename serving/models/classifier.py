@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from serving.batching.batcher import DynamicBatcher
 from serving.context import INTERNAL_CLIENT, Call, ClientIdentity
 from serving.engine.base import InferenceError
-from serving.image.decode import Limits
+from serving.image.decode import DecodeWork, Limits, estimate_work
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
 from serving.models.observers import ModelObserver
 
 ImageData = bytes | NDArray[np.uint8]
 """An encoded image, or a decoded one: uint8 `[H, W, 3]`, RGB and upright."""
+
+RESIZE_S = 1e-9
+"""Seconds for each value of a decoded image."""
 
 _Compute = Callable[..., Awaitable[list[NDArray[np.float32] | Exception]]]
 
@@ -129,7 +132,8 @@ class Classifier:
                 outcomes = await self._classify_adaptively(compute, images, views, timeout_s, self._adaptive_threshold)
             else:
                 prepares = [partial(self._views_of, image, views) for image in images]
-                outcomes = [_mean(outcome) for outcome in await compute(prepares, views, timeout_s)]
+                works = map(self._work_of, images)
+                outcomes = [_mean(outcome) for outcome in await compute(prepares, views, timeout_s, works=works)]
             classifications = [outcome for outcome in outcomes if isinstance(outcome, Classification)]
             classified = len(classifications)
         finally:
@@ -161,7 +165,8 @@ class Classifier:
     ) -> list[Classification | Exception]:
         begin = time.monotonic()
         decoded = [_DecodedImage(partial(self._canvas, image), self._preprocess.crop) for image in images]
-        firsts = await compute([each.first_view for each in decoded], 1, timeout_s)
+        works = map(self._work_of, images)
+        firsts = await compute([each.first_view for each in decoded], 1, timeout_s, works=works)
         outcomes = [_mean(first) for first in firsts]
         uncertain = [
             i
@@ -187,6 +192,11 @@ class Classifier:
             if isinstance(image, bytes)
             else preprocess.resize_middle(image)
         )
+
+    def _work_of(self, image: ImageData) -> DecodeWork:
+        if isinstance(image, bytes):
+            return estimate_work(image, self._limits)
+        return DecodeWork(image.size * RESIZE_S, large=False)
 
     def _views_of(self, image: ImageData, views: int) -> NDArray[np.uint8]:
         return make_views(self._canvas(image), self._preprocess.crop, count=views)

@@ -1,7 +1,7 @@
 """Replacement of model versions while the server serves, as the model folder changes.
 
-The repository serves what a server that is started on the same folder would serve. Where that one would not start, the
-versions that are served stay:
+The repository serves what a server that is started on the same folder would serve. Where that one would not start, a
+name that the folder holds stays in service:
 
 - A new version is verified and loaded, and then replaces the old one. One that fails to load is reported with the
   reason, and the old one stays. It is tried again when its files change, as they do until a copy is complete, and after

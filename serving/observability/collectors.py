@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -78,15 +79,26 @@ class ModelCollector(Collector):
 
 
 class StatisticsCollector(Collector):
-    """Metrics of predictions and labels, from the statistics store; read at most every MIN_AGE_S."""
+    """Metrics of predictions and labels, from the statistics store; any thread may scrape them.
 
-    def __init__(self, store: StatisticsStore) -> None:
+    Args:
+        store: the statistics.
+        min_age_s: shortest time between two reads, in seconds.
+        max_read_share: largest share of the time that is spent on reading.
+    """
+
+    def __init__(
+        self, store: StatisticsStore, *, min_age_s: float = MIN_AGE_S, max_read_share: float = MAX_READ_SHARE
+    ) -> None:
         self._store = store
+        self._min_age_s = min_age_s
+        self._max_read_share = max_read_share
         self._reader = ThreadPoolExecutor(1, "metrics-statistics")
         self._reading: Future[list[VersionStatistics]] | None = None
         self._known: list[VersionStatistics] = []
         self._readable = False
         self._due_at = 0.0  # time.monotonic()
+        self._lock = Lock()  # of what is above
 
     def close(self) -> None:
         """Stop reading."""
@@ -100,22 +112,27 @@ class StatisticsCollector(Collector):
         return [up, *_rates(self._known)]
 
     def _refresh(self) -> None:
-        if self._reading is None and time.monotonic() >= self._due_at:
-            self._reading = self._reader.submit(self._read)
-        if self._reading is None:
+        with self._lock:
+            if self._reading is None and time.monotonic() >= self._due_at:
+                self._reading = self._reader.submit(self._read)
+            reading = self._reading
+        if reading is None:
             return
         try:
-            self._known = self._reading.result(READ_TIMEOUT_S)
-            self._readable = True
+            error = reading.exception(READ_TIMEOUT_S)
         except TimeoutError:  # the read goes on
             return
-        except Exception as error:
-            if self._readable:
+        with self._lock:
+            if self._reading is not reading:  # another scrape has reported it
+                return
+            self._reading = None
+            if error is None:
+                self._known = reading.result()
+            elif self._readable:
                 logger.warning(
                     "the metrics of accuracy are out of date, since the statistics cannot be read: %s", error
                 )
-            self._readable = False
-        self._reading = None
+            self._readable = error is None
 
     def _read(self) -> list[VersionStatistics]:
         began = time.monotonic()
@@ -123,7 +140,7 @@ class StatisticsCollector(Collector):
             return self._store.read()
         finally:
             took = time.monotonic() - began
-            self._due_at = began + max(MIN_AGE_S, took / MAX_READ_SHARE)
+            self._due_at = began + max(self._min_age_s, took / self._max_read_share)
 
     def describe(self) -> Iterable[Metric]:
         """The metrics without values, so that registering does not read the statistics."""

@@ -43,8 +43,8 @@ class VersionSeries(Collector):
     served; a version that returns later begins at 0, as after a restart, which `rate` and `increase` allow for.
     """
 
-    def __init__(self, kept_s: float) -> None:
-        self.kept_s = kept_s
+    def __init__(self) -> None:
+        self.kept_s = SERIES_KEPT_S
         self.families: Sequence[MetricWrapperBase] = ()
         """Metrics with the labels MODEL, and perhaps others."""
         self._seen: dict[Key, float] = {}  # time.monotonic() when it was last served or counted
@@ -75,15 +75,11 @@ class VersionSeries(Collector):
 
 
 class Metrics:
-    """The metrics of one server; thread-safe.
+    """The metrics of one server; thread-safe."""
 
-    Args:
-        series_kept_s: how long the series of a version outlive it (`VersionSeries`), in seconds.
-    """
-
-    def __init__(self, series_kept_s: float = SERIES_KEPT_S) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.versions = VersionSeries(series_kept_s)
+        self.versions = VersionSeries()
         """Removes the series of unused versions."""
         self.registry.register(self.versions)  # first, so that what it removes is not reported once more
         ProcessCollector(registry=self.registry)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -77,7 +78,9 @@ class Tracing:
         if call.trace is None:
             return
         span = trace.get_current_span(call.trace)
-        span.set_attributes({"rpc.grpc.status": code, "pawserve.images": call.images, "pawserve.rows": call.rows})
+        number: int = grpc.StatusCode[code].value[0]
+        counts = {"pawserve.images": call.images, "pawserve.rows": call.rows}
+        span.set_attributes({"rpc.grpc.status_code": number, **counts})
         if code in SERVER_ERRORS:
             span.set_status(Status(StatusCode.ERROR, code))
         span.end(self._unix_ns(call.began + seconds))

@@ -94,6 +94,11 @@ class ClassifierReplica:
         """The method of grpc.health.v1.Health."""
         return await self._methods.answer(f"/{HEALTH.full_name}/Check", request, grpc_context)
 
+    async def check_health(self) -> None:
+        """Raise if only a new replica can serve again: Ray calls this periodically."""
+        if self._server.failure:
+            raise RuntimeError(self._server.failure)
+
     async def __del__(self) -> None:
         """Stop the replica. Ray awaits this when no call is in flight any more."""
         self._server.mark_stopping()

@@ -6,7 +6,6 @@
 import logging
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from enum import IntEnum
 
 from serving.batching.requests import QueueFull
@@ -17,6 +16,7 @@ from serving.models.repository import ModelNotFound
 from serving.statistics.feedback import LabelUnknown, VersionUnknown
 from serving.statistics.store import LabelExpired, StatisticsUnavailable, WindowExpired
 from serving.system.logs import RateLimitedLogger
+from serving.system.times import format_time
 from serving.tokens.keyring import TokenExpired
 from serving.tokens.tokens import TokenError
 
@@ -133,8 +133,3 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
     logger.error("error %s", error_id, exc_info=error)
     message = f"the server failed unexpectedly; its log describes the failure as error {error_id}"
     return ApiError(Code.INTERNAL, "INTERNAL", message, metadata={"error_id": error_id})
-
-
-def format_time(time_ms: int) -> str:
-    """Unix milliseconds as ISO 8601 in UTC: 2026-11-30T18:00:00.000Z."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

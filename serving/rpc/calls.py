@@ -18,8 +18,8 @@ REQUEST_ID_KEY = "x-request-id"
 MAX_HANDLERS = 256
 
 _CODE_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
-_ON_UNREAD: ContextVar[Callable[[asyncio.Task[Any]], None]] = ContextVar("on_unread")
-"""Called when the call's task ends, unless its request was read before."""
+_STOP_WAITING: ContextVar[Callable[[], object]] = ContextVar("stop_waiting")
+"""Called when the call's request was read, possibly in another task than the one that found its handler."""
 
 _logger = RateLimitedLogger(logging.getLogger(__name__), logging.WARNING)
 
@@ -44,7 +44,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         method = details.method.lstrip("/")
         if task := asyncio.current_task():  # which gRPC ends without calling the handler if it cannot read the request
             on_unread = partial(self._ended_unread, method, dict(details.invocation_metadata or ()))
-            _ON_UNREAD.set(on_unread)
+            _STOP_WAITING.set(partial(task.remove_done_callback, on_unread))
             task.add_done_callback(on_unread)
         return self._wrap(handler, method)
 
@@ -78,8 +78,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return call
 
     def _begin(self, method: str, context: grpc.aio.ServicerContext) -> Call:
-        if task := asyncio.current_task():
-            task.remove_done_callback(_ON_UNREAD.get())
+        _STOP_WAITING.get()()
         metadata = dict(context.invocation_metadata() or ())
         call = Call(method, choose_request_id(metadata.get(REQUEST_ID_KEY)))
         CURRENT_CALL.set(call)

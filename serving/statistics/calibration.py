@@ -83,7 +83,7 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float | None:
     return sum(count * gap for count, gap in gaps) / total if total else None
 
 
-def calibration_error_interval(bins: Sequence[Bin], seed: int = 0) -> tuple[float, float]:
+def calibration_error_interval(bins: Sequence[Bin]) -> tuple[float, float]:
     """95% confidence interval of the expected calibration error; it always contains the estimate.
 
     The error sums absolute values, so noise raises the estimate, and a bootstrap percentile interval, which adds noise
@@ -95,9 +95,7 @@ def calibration_error_interval(bins: Sequence[Bin], seed: int = 0) -> tuple[floa
     - Upper end: the 97.5% quantile of the error if each bin's accuracy is drawn from its posterior distribution,
       Beta(correct + 1/2, incorrect + 1/2) (Jeffreys' prior). The bias makes this end conservative.
 
-    Args:
-        bins: at least one must not be empty.
-        seed: of the simulations; the same seed gives the same interval.
+    At least one bin must not be empty. Every call gives the same interval, since the simulations have a fixed seed.
     """
     estimate = expected_calibration_error(bins)
     assert estimate is not None, "all bins are empty"
@@ -113,15 +111,14 @@ def calibration_error_interval(bins: Sequence[Bin], seed: int = 0) -> tuple[floa
 
     def largest_at(scale: float) -> float:
         scaled_B = (mean_B + scale * (accuracy_B - mean_B)).clip(0, 1)
-        return quantile(np.random.default_rng(seed).binomial(count_B, scaled_B, (SIMULATIONS, len(filled))) / count_B)
+        return quantile(np.random.default_rng(0).binomial(count_B, scaled_B, (SIMULATIONS, len(filled))) / count_B)
 
     low, high = 0.0, 0.0 if largest_at(0.0) >= estimate else 1.0
     while high - low > 0.01:
         middle = (low + high) / 2
         low, high = (low, middle) if largest_at(middle) >= estimate else (middle, high)
-    posterior_RB = np.random.default_rng(seed).beta(
-        correct_B + 0.5, count_B - correct_B + 0.5, (SIMULATIONS, len(filled))
-    )
+    beta = np.random.default_rng(0).beta
+    posterior_RB = beta(correct_B + 0.5, count_B - correct_B + 0.5, (SIMULATIONS, len(filled)))
     return high * estimate, max(estimate, quantile(posterior_RB))
 
 

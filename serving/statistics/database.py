@@ -1,9 +1,9 @@
 """What every statistics database offers, and how its errors are reported."""
 
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,22 +27,24 @@ class StatisticsUnavailable(RuntimeError):
     """Statistics cannot be written or read now; the same call can be tried again."""
 
 
-class Database(Protocol):
+class Database(ABC):
     """A database of statistics. Every method raises StatisticsUnavailable if the database fails."""
 
-    @property
-    def name(self) -> str:
-        """Its name in messages, without credentials."""
+    name: str
+    """Its name in messages, without credentials."""
 
+    @abstractmethod
     def connect(self) -> Connection:
         """Open a connection to write with. A database file is created if it does not exist."""
 
     def is_alive(self, connection: Connection) -> bool:
         """Whether an idle connection still works."""
+        return True
 
-    def attach(self) -> None:
+    def attach(self) -> None:  # noqa: B027
         """Prepare for reading an existing database; none is created."""
 
+    @abstractmethod
     def writing(self, connection: Connection, *, lock_timeout_s: float | None = None) -> AbstractContextManager[None]:
         """Open a transaction that excludes the writers of all processes.
 
@@ -50,10 +52,11 @@ class Database(Protocol):
         how long to wait for other writers; None for the database's default.
         """
 
+    @abstractmethod
     def reading(self) -> AbstractContextManager[Connection]:
         """Open a connection in a read transaction, which shows one moment."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Close pooled connections."""
 
 

@@ -4,7 +4,6 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ from serving.statistics.queries import LabelRow, Window, select_all_classes, sel
 from serving.statistics.schema import check_current, schema_version
 from serving.statistics.store import ALL_TIME, open_database
 from serving.system.files import replacing
+from serving.system.times import format_time
 
 COLUMNS = ("id", "model", "version", "predicted", "label", "probability", "predicted_at", "labelled_at")
 CHUNK_ROWS = 10_000
 
 Rows = Iterable[Sequence[tuple[Any, ...]]]
-"""Chunks of rows, each with the values of COLUMNS; times are datetimes in UTC."""
+"""Chunks of rows, each with the values of COLUMNS; times are Unix milliseconds."""
 
 
 class ExportError(Exception):
@@ -80,7 +80,7 @@ def write_csv(path: Path, rows: Rows) -> None:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for chunk in rows:
-            writer.writerows((*row[:-2], *map(_format_time, row[-2:])) for row in chunk)
+            writer.writerows((*row[:-2], *map(format_time, row[-2:])) for row in chunk)
 
 
 def write_parquet(path: Path, rows: Rows) -> None:
@@ -95,10 +95,6 @@ def write_parquet(path: Path, rows: Rows) -> None:
         for chunk in rows:
             columns = [pa.array(values, type_) for values, type_ in zip(zip(*chunk, strict=True), types, strict=True)]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-
-
-def _format_time(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _writer_for(out: Path) -> Callable[[Path, Rows], None]:
@@ -122,5 +118,5 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _values(row: LabelRow, classes: Sequence[str]) -> tuple[Any, ...]:
-    times = [datetime.fromtimestamp(time_ms / 1000, UTC) for time_ms in (row.predicted_at, row.labelled_at)]
-    return (row.id.hex(), row.model, row.version, classes[row.predicted], classes[row.actual], row.probability, *times)
+    predicted, label = classes[row.predicted], classes[row.actual]
+    return (row.id.hex(), row.model, row.version, predicted, label, row.probability, row.predicted_at, row.labelled_at)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from sqlalchemy import URL, Connection, NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.statistics.database import LOCK_TIMEOUT_S, errors_translated
+from serving.statistics.database import LOCK_TIMEOUT_S, Database, errors_translated
 
 CONNECT_TIMEOUT_S = 5
 STALL_TIMEOUT_S = 30
@@ -16,7 +16,7 @@ STALL_TIMEOUT_S = 30
 WRITE_LOCK = 0x7061775F7374  # an arbitrary number that other users of the database are unlikely to use
 
 
-class PostgresqlDatabase:
+class PostgresqlDatabase(Database):
     """A PostgreSQL database, shared by any number of servers.
 
     Writers take one advisory lock for each transaction, so that what a transaction reads still holds when it writes.
@@ -31,7 +31,9 @@ class PostgresqlDatabase:
         if find_spec("psycopg") is None:
             raise ValueError("statistics in PostgreSQL need its driver: pip install 'pawserve[postgres]'")
         self._lock_timeout_s = lock_timeout_s
-        self._url = url.set(drivername="postgresql+psycopg")
+        host, port = url.host or url.query.get("host", ""), f":{url.port}" if url.port else ""
+        self.name = f"postgresql://{host}{port}/{url.database}"
+        url = url.set(drivername="postgresql+psycopg")
         arguments: dict[str, object] = {
             "application_name": "pawserve",
             "client_encoding": "utf8",  # otherwise a database without an encoding (SQL_ASCII) returns bytes
@@ -40,9 +42,9 @@ class PostgresqlDatabase:
             "tcp_user_timeout": 1000 * STALL_TIMEOUT_S,
         }
         arguments = {name: value for name, value in arguments.items() if name not in url.query}
-        self._writers = create_engine(self._url, connect_args=arguments, poolclass=NullPool, hide_parameters=True)
+        self._writers = create_engine(url, connect_args=arguments, poolclass=NullPool, hide_parameters=True)
         self._readers = create_engine(
-            self._url,
+            url,
             connect_args=arguments,
             pool_size=2,
             max_overflow=6,
@@ -51,13 +53,6 @@ class PostgresqlDatabase:
             isolation_level="REPEATABLE READ",
             hide_parameters=True,
         )
-
-    @property
-    def name(self) -> str:
-        """The database's URL without user, password and options."""
-        host = self._url.host or self._url.query.get("host", "")
-        port = f":{self._url.port}" if self._url.port else ""
-        return f"postgresql://{host}{port}/{self._url.database}"
 
     def connect(self) -> Connection:
         """Open a connection to write with.
@@ -76,9 +71,6 @@ class PostgresqlDatabase:
         except SQLAlchemyError:
             return False
         return True
-
-    def attach(self) -> None:
-        """Do nothing: connecting creates no database."""
 
     @contextmanager
     def writing(self, connection: Connection, *, lock_timeout_s: float | None = None) -> Iterator[None]:

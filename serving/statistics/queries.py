@@ -149,14 +149,13 @@ def select_last_labels(
 ) -> dict[ModelVersion, int]:
     """When each version's newest label of a prediction in the window was recorded, in Unix milliseconds."""
     if window == ALL_TIME:
-        table, newest = schema.outcomes, func.max(schema.outcomes.c.last_labelled_at)
+        table, time, where = schema.outcomes, schema.outcomes.c.last_labelled_at, []
     else:
-        table, newest = schema.labels, func.max(schema.labels.c.labelled_at)
-    query = select(table.c.model, table.c.version, newest).group_by(table.c.model, table.c.version)
-    if window != ALL_TIME:
-        query = query.where(*_between(table.c.predicted_at, window.start_ms, window.end_ms))
-    rows = connection.execute(query.where(*_only(table, model, version)))
-    return {ModelVersion(model_, version_): int(newest_ms) for model_, version_, newest_ms in rows}
+        table, time = schema.labels, schema.labels.c.labelled_at
+        where = _between(table.c.predicted_at, window.start_ms, window.end_ms)
+    query = select(table.c.model, table.c.version, func.max(time)).group_by(table.c.model, table.c.version)
+    rows = connection.execute(query.where(*where, *_only(table, model, version)))
+    return {ModelVersion(name, number): int(newest_ms) for name, number, newest_ms in rows}
 
 
 def _check_kept(connection: Connection, window: Window) -> None:

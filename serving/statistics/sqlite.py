@@ -7,10 +7,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection, NullPool, create_engine
 
-from serving.statistics.database import LOCK_TIMEOUT_S, StatisticsUnavailable, errors_translated
+from serving.statistics.database import LOCK_TIMEOUT_S, Database, StatisticsUnavailable, errors_translated
 
 
-class SqliteDatabase:
+class SqliteDatabase(Database):
     """A SQLite file with a write-ahead log: commits are synced to the disk, and reads do not wait for writes.
 
     SQLite keeps writing to a file that was deleted, replaced or truncated, and those writes would be lost. So the
@@ -20,15 +20,11 @@ class SqliteDatabase:
 
     def __init__(self, path: Path, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
         self.path = path
+        self.name = str(path)
         self._lock_timeout_s = lock_timeout_s
         self._engine = create_engine("sqlite://", creator=self._open, poolclass=NullPool, hide_parameters=True)
         self._identity: tuple[int, int] | None = None
         self._size = 0  # bytes, after the last transaction
-
-    @property
-    def name(self) -> str:
-        """The file's path."""
-        return str(self.path)
 
     def connect(self) -> Connection:
         """Open a connection to write with. The first call creates the file if it does not exist.
@@ -49,10 +45,6 @@ class SqliteDatabase:
                 connection.close()
                 raise
             return connection
-
-    def is_alive(self, connection: Connection) -> bool:
-        """Always true: it is a local file, which each transaction checks."""
-        return True
 
     def attach(self) -> None:
         """Prepare for reading the existing file; none is created.
@@ -93,9 +85,6 @@ class SqliteDatabase:
             with self._engine.connect() as connection, connection.begin():
                 connection.exec_driver_sql("BEGIN")
                 yield connection
-
-    def close(self) -> None:
-        """Do nothing: no connections are pooled."""
 
     def _open(self) -> sqlite3.Connection:
         mode = "rwc" if self._identity is None else "rw"  # a file that has disappeared is not created again

@@ -235,10 +235,10 @@ def open_database(url_or_path: str | Path, lock_timeout_s: float = LOCK_TIMEOUT_
         ValueError: if the URL is not supported, or its driver is not installed. The message shows no password.
     """
     if isinstance(url_or_path, Path) or "://" not in url_or_path:
-        return SqliteDatabase(Path(url_or_path).resolve(), lock_timeout_s)
+        return SqliteDatabase(Path(url_or_path).expanduser().resolve(), lock_timeout_s)
     url = _parse_url(url_or_path)
     if url.get_backend_name() == "sqlite" and url.database and not url.query:
-        return SqliteDatabase(Path(url.database).resolve(), lock_timeout_s)
+        return SqliteDatabase(Path(url.database).expanduser().resolve(), lock_timeout_s)
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg") and url.database:
         return PostgresqlDatabase(url, lock_timeout_s)
     raise ValueError(f"a database URL that begins with {url.drivername}:// is not supported, or incomplete; {_ALLOWED}")

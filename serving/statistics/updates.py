@@ -4,12 +4,12 @@ Only one transaction writes at a time, so what it reads first still holds when i
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Table, bindparam, case, delete, select, update
+from sqlalchemy import Connection, Table, bindparam, case, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from serving.bundle.model_version import ModelVersion
@@ -24,6 +24,7 @@ CLASSES_SHOWN = 20
 Counts = Counter[tuple[ModelVersion, int, int]]
 """How often each (version, class index) was predicted in each Unix minute."""
 
+Names = tuple[str, ...]
 _Cell = tuple[str, int, int, int, int]
 """Model, version, actual, predicted, calibration bin."""
 
@@ -52,8 +53,8 @@ Previous = int | LabelExpired | None
 
 def register(connection: Connection, version: ModelVersion, classes: tuple[str, ...]) -> tuple[str, ...]:
     """Write a version's class names unless it has some; return those that it then has."""
-    insert = _statements(connection.dialect.name).version
-    connection.execute(insert, {"model": version.name, "version": version.version, "classes": list(classes)})
+    row = {"model": version.name, "version": version.version, "classes": list(classes)}
+    connection.execute(_upsert(connection.dialect.name, schema.versions), row)
     stored = select_classes(connection, version)
     assert stored is not None
     return stored
@@ -103,27 +104,31 @@ def upsert_labels(connection: Connection, labels: Sequence[Label], now_ms: int, 
                 counts[cell] += step
                 sums[cell] += step * float(record.probability)
     if changed:
-        statements = _statements(connection.dialect.name)
-        connection.execute(statements.label, [_row(label, now_ms) for label in changed.values()])
+        dialect = connection.dialect.name
+        upsert = _upsert(dialect, schema.labels, replace=("actual", "labelled_at"))
+        connection.execute(upsert, [_row(label, now_ms) for label in changed.values()])
         keys = ("model", "version", "actual", "predicted", "calibration_bin")
         rows = [
             dict(zip(keys, cell, strict=True), count=count, probability_sum=sums[cell], last_labelled_at=now_ms)
             for cell, count in counts.items()
         ]
-        connection.execute(statements.outcome, rows)
+        add, latest = ("count", "probability_sum"), ("last_labelled_at",)
+        connection.execute(_upsert(dialect, schema.outcomes, add=add, latest=latest), rows)
     return previous
 
 
 def add_predictions(connection: Connection, counts: Counts) -> None:
     """Add to the prediction counts by class and by minute."""
-    by_class: Counter[tuple[ModelVersion, int]] = Counter()
-    by_minute: Counter[tuple[ModelVersion, int]] = Counter()
-    for (version, predicted, minute), count in counts.items():
-        by_class[version, predicted] += count
-        by_minute[version, minute] += count
-    statements = _statements(connection.dialect.name)
-    connection.execute(statements.prediction, _rows("predicted", by_class))
-    connection.execute(statements.minute, _rows("minute", by_minute))
+    dialect = connection.dialect.name
+    for table, column, place in ((schema.predictions, "predicted", 0), (schema.prediction_minutes, "minute", 1)):
+        sums: Counter[tuple[ModelVersion, int]] = Counter()
+        for (version, *indices), count in counts.items():
+            sums[version, indices[place]] += count
+        rows = [
+            {"model": version.name, "version": version.version, column: value, "count": count}
+            for (version, value), count in sums.items()
+        ]
+        connection.execute(_upsert(dialect, table, add=("count",)), rows)
 
 
 def delete_labels(connection: Connection, before_ms: int, limit: int) -> int:
@@ -142,38 +147,18 @@ def delete_labels(connection: Connection, before_ms: int, limit: int) -> int:
     return int(deleted)
 
 
-@dataclass(frozen=True)
-class _Statements:
-    """Inserts with a conflict clause, which SQLAlchemy builds differently for SQLite and PostgreSQL."""
-
-    version: Insert
-    label: Insert
-    outcome: Insert
-    prediction: Insert
-    minute: Insert
-
-
 @cache
-def _statements(dialect: str) -> _Statements:
-    insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
-
-    def adding(table: Table, *sums: str, latest: str | None = None) -> Any:
-        statement = insert(table)
-        new = statement.excluded
-        changes = {name: table.c[name] + new[name] for name in sums}
-        if latest is not None:  # the clock may have jumped back
-            changes[latest] = case((new[latest] > table.c[latest], new[latest]), else_=table.c[latest])
-        return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changes)
-
-    label = insert(schema.labels)
-    corrected = {name: label.excluded[name] for name in ("actual", "labelled_at")}
-    return _Statements(
-        version=insert(schema.versions).on_conflict_do_nothing(),
-        label=label.on_conflict_do_update(index_elements=["id"], set_=corrected),
-        outcome=adding(schema.outcomes, "count", "probability_sum", latest="last_labelled_at"),
-        prediction=adding(schema.predictions, "count"),
-        minute=adding(schema.prediction_minutes, "count"),
-    )
+def _upsert(dialect: str, table: Table, *, replace: Names = (), add: Names = (), latest: Names = ()) -> Any:
+    """An insert that changes these columns of the row with the same primary key if there is one."""
+    statement: Any = (sqlite if dialect == "sqlite" else postgresql).insert(table)
+    old, new = table.c, statement.excluded
+    changes: dict[str, Any] = {name: new[name] for name in replace}
+    changes |= {name: old[name] + new[name] for name in add}
+    for name in latest:  # the clock may have jumped back
+        changes[name] = case((new[name] > old[name], new[name]), else_=old[name])
+    if not changes:
+        return statement.on_conflict_do_nothing()
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changes)
 
 
 _select_actual = select(schema.labels.c.id, schema.labels.c.actual).where(
@@ -202,13 +187,6 @@ def _row(label: Label, now_ms: int) -> dict[str, object]:
         "predicted_at": record.time_ms,
         "labelled_at": now_ms,
     }
-
-
-def _rows(column: str, counts: Mapping[tuple[ModelVersion, int], int]) -> list[dict[str, object]]:
-    return [
-        {"model": version.name, "version": version.version, column: key, "count": count}
-        for (version, key), count in counts.items()
-    ]
 
 
 def _shown(classes: tuple[str, ...]) -> str:

@@ -1,10 +1,11 @@
 """Files and folders that are written whole: under a temporary name in the same folder, synced, then renamed."""
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,18 +73,67 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
 def filling(out: Path) -> Iterator[Path]:
     """Give the block a temporary folder to fill; when the block ends, it is synced and takes the place of `out`.
 
-    If the block raises, nothing is left.
+    If `out` cannot be replaced, the temporary folder lies inside it, and what it holds is moved up. If the block
+    raises, nothing is left.
+
+    Args:
+        out: the folder, or a link to it.
 
     Raises:
         ValueError: if `out` is a file, or a folder that is not empty; nothing is overwritten.
     """
-    out = out.absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or contents(out)):
         raise ValueError(f"{out} is there already: give a new or an empty folder")
-    with new_folder(out.parent, out.name) as folder:
+    inside = not is_replaceable(out)
+    with new_folder(out if inside else out.parent, out.name) as folder:
         yield folder
         sync_folder(folder)
-        os.rename(folder, out)
+        if inside:
+            move_contents(folder, out)
+        else:
+            os.rename(folder, out)
+
+
+def is_replaceable(folder: Path) -> bool:
+    """Whether another folder can be renamed to this one, which may be empty or absent.
+
+    It cannot where this one is a mount point, such as a volume of a container, or where its parent folder may not be
+    written.
+    """
+    if not folder.is_dir():
+        return True
+    mounts = Path("/proc/self/mountinfo")
+    # os.path.ismount does not know a folder mounted from the same file system
+    points = [line.split()[4] for line in mounts.read_text().splitlines()] if mounts.exists() else []
+    here = folder.resolve()
+    mounted = os.path.ismount(here) or str(here) in (_unescaped(point) for point in points)
+    return not mounted and os.access(here.parent, os.W_OK)
+
+
+def _unescaped(point: str) -> str:
+    """A path of mountinfo, where white space and backslashes are octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), point)
+
+
+def contents(folder: Path) -> list[Path]:
+    """What a folder holds, apart from the `lost+found` of a new disk."""
+    return [path for path in folder.iterdir() if path.name != "lost+found"]
+
+
+def move_contents(source: Path, target: Path, *, leave: Collection[str] = ()) -> None:
+    """Move what a folder holds into another on the same file system, what was written last as the last.
+
+    Args:
+        leave: names that are not moved.
+    """
+    moved = [path for path in contents(source) if path.name not in leave]
+    for path in sorted(moved, key=lambda path: path.stat().st_mtime_ns):
+        place = target / path.name
+        if place.is_dir():  # left by an attempt that was interrupted
+            shutil.rmtree(place)
+        os.rename(path, place)
+    sync(target)
 
 
 def sync_folder(folder: Path) -> None:

@@ -29,6 +29,11 @@ def parse_time(text: str, now: datetime | None = None) -> datetime:
         ) from None
 
 
+def format_time(time_ms: int) -> str:
+    """Unix milliseconds as ISO 8601 in UTC: 2026-11-30T18:00:00.000Z."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def now_ms() -> int:
     """The time of day in Unix milliseconds. It may jump."""
     return time.time_ns() // 1_000_000

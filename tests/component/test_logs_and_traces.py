@@ -190,6 +190,9 @@ def test_spans_are_children_of_the_client_s_span(tmp_path: Path, collector: tupl
     assert good.kind == Span.SPAN_KIND_SERVER
     assert attributes(good)["pawserve.request_id"] == "web-19"
     assert attributes(good)["pawserve.rows"] == 3
+    convention = {"rpc.system": "grpc", "rpc.service": "pawserve.v1.Classifier", "rpc.method": "Classify"}
+    for span, status in ((good, grpc.StatusCode.OK), (refused, grpc.StatusCode.INVALID_ARGUMENT)):
+        assert attributes(span).items() >= (convention | {"rpc.grpc.status_code": status.value[0]}).items()
     assert not refused.parent_span_id
     assert refused.trace_id != good.trace_id
     (prepare,) = kept.named("prepare")

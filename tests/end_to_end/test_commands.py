@@ -47,9 +47,35 @@ def test_predict_shows_each_image_and_fails_if_one_did(address: str, images: Pat
     ]
     assert "100.0% green" in lines[0]
     assert "100.0% red" in lines[1]
-    assert "send JPEG" in lines[2]
+    assert "supported are JPEG" in lines[2]
     assert "No such file" in lines[3]
-    assert not finished.stderr
+    assert finished.stderr.splitlines() == [
+        "left out: 1 file or folder",
+        f"  {images}/notes.txt: not an image, by its suffix and its first bytes",
+    ]
+
+
+def test_predict_finds_what_training_finds_and_lists_what_it_leaves_out(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("images/a.jfif", "images/b", "images/c.jpg", "elsewhere/d.jpg", "images/@eaDir/c.jpg/thumb.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(red)
+    (tmp_path / "images/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images/loop").symlink_to(tmp_path)
+    finished = serving_command("predict", "~/images", "--json", server=address)
+    assert finished.returncode == 0, finished.stderr
+    files = [Path(result["file"]).relative_to(tmp_path) for result in document(finished)["results"]]
+    assert [str(file) for file in files] == ["images/a.jfif", "images/b", "images/c.jpg", "images/linked/d.jpg"]
+    (skipped,) = document(finished)["skipped"]
+    assert skipped == {"path": str(tmp_path / "images/loop"), "reason": "a link to a folder that contains it"}
+    assert "left out: 1 file or folder" in finished.stderr
+    (tmp_path / "images/e.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(16))
+    failed = serving_command("predict", tmp_path / "images", server=address)
+    assert failed.returncode == 1
+    assert "HEIC is not supported" in failed.stdout
 
 
 def test_predict_of_one_image_prints_the_command_that_labels_it(address: str, images: Path) -> None:

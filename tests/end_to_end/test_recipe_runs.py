@@ -383,7 +383,7 @@ def test_an_evaluation_names_the_files_that_it_leaves_out(course: Path, drawings
     (tmp_path / "photos/cats/notes.jpg").write_text("not a cat")
     finished = run_here("training", "evaluate", "--run", course, "--data", tmp_path / "photos")
     assert finished.returncode == 0
-    assert "left out, because they cannot be read as images: 1\n" in finished.stderr
+    assert "left out: 1 file or folder\n" in finished.stderr
     assert f"{tmp_path}/photos/cats/notes.jpg: NOT_AN_IMAGE" in finished.stderr
 
 

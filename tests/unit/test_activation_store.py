@@ -1,6 +1,7 @@
 """The activation store: rows are found by key, also after crashes."""
 
 import hashlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,41 @@ def test_a_crash_between_rows_and_keys_loses_only_the_rows_being_added(tmp_path:
     assert ActivationStore(tmp_path, 5).find([key(1), key(2), key(3), key(4)]).tolist() == [0, 1, 2, -1]
 
 
+@pytest.mark.parametrize("at", range(3))
+def test_a_row_that_was_overwritten_by_zeros_is_not_found_until_it_is_appended_again(tmp_path: Path, at: int) -> None:
+    fill(tmp_path, [1, 2, 3])
+    with (tmp_path / "rows.f32").open("r+b") as rows:
+        rows.seek(20 * at)
+        rows.write(bytes(20))
+    store = ActivationStore(tmp_path, 5)
+    assert (store.find([key(1), key(2), key(3)]) == -1).tolist() == [row == at for row in range(3)]
+    assert store.damaged == 1
+    store.append([key(at + 1)], row(at + 1)[None])
+    for reader in (store, ActivationStore(tmp_path, 5)):
+        found = reader.find([key(1), key(2), key(3)])
+        assert reader.rows[found, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("file", ["rows.f32", "sums.bin", "keys.bin"])
+def test_rows_that_were_cut_off_a_file_are_not_found(tmp_path: Path, file: str) -> None:
+    fill(tmp_path, [1, 2, 3])
+    path = tmp_path / file
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert ActivationStore(tmp_path, 5).find([key(1), key(2), key(3)]).tolist() == [0, -1, -1]
+
+
+def test_a_file_of_zeros_holds_no_rows(tmp_path: Path) -> None:
+    fill(tmp_path, [1, 2, 3])
+    for file in ("rows.f32", "sums.bin", "keys.bin"):
+        (tmp_path / file).write_bytes(bytes((tmp_path / file).stat().st_size))
+    assert ActivationStore(tmp_path, 5).find([key(1), key(2), key(3)]).tolist() == [-1, -1, -1]
+
+
+def test_reading_writes_nothing(tmp_path: Path) -> None:
+    assert ActivationStore(tmp_path / "cache", 5).find([key(1)]).tolist() == [-1]
+    assert not (tmp_path / "cache").exists()
+
+
 def test_rows_of_another_width_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"shape \(1, 4\); 1 keys need \(1, 5\)"):
         ActivationStore(tmp_path, 5).append([key(1)], row(1, 4)[None])
@@ -58,6 +94,7 @@ def test_rows_stay_on_disk(tmp_path: Path) -> None:
     (tmp_path / "keys.bin").write_bytes(keys)
     with (tmp_path / "rows.f32").open("wb") as rows:
         rows.truncate(4 * width * count)  # 2 GB as a sparse file
+    np.full(count, zlib.crc32(bytes(4 * width)), np.uint32).tofile(tmp_path / "sums.bin")
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -24,10 +24,9 @@ def test_several_images_in_a_request_share_its_cost_and_views_add_rows() -> None
 
 
 def test_on_a_gpu_rows_cost_the_cpus_nothing() -> None:
-    found = limits(COSTS, cpus=8, views=2, gpu=Gpu(), network_gbit_per_s=1.0)
+    found = limits(COSTS, cpus=8, views=2, gpu=Gpu())
     assert found["CPUs"] == pytest.approx(8 / 0.002)
     assert found["GPU"] == pytest.approx(Gpu().served_rows_per_s() / 2)
-    assert found["network"] == pytest.approx(1e9 / 8 / 50_000)
 
 
 def test_engine_calls_of_a_gpu_are_linear_in_their_rows() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
+from training.evaluation.evaluation import evaluate
 from training.evaluation.metrics import measure
 from training.evaluation.temperature import HIGHEST, LOWEST, cross_fitted, fit_temperature, softmax
 
@@ -63,6 +64,24 @@ def test_calibration_changes_no_prediction_and_lowers_the_loss_on_images_it_has_
     assert (before.argmax(1) == after.argmax(1)).all()
     assert measure(after, labels).nll.value < measure(before, labels).nll.value
     assert measure(after, labels).ece.value < measure(before, labels).ece.value
+
+
+@pytest.mark.parametrize(
+    ("correct", "margin", "warnings"),
+    [
+        (52, 3.0, ["accuracy 52.00%", "the temperature is 20, at the bound"]),
+        (100, 3.0, ["the temperature is 0.25, at the bound"]),
+        (90, 3.0, []),
+    ],
+)
+def test_a_network_at_chance_level_and_a_temperature_at_its_bound_are_warned_of(
+    correct: int, margin: float, warnings: list[str]
+) -> None:
+    labels = np.arange(100) % 2
+    predicted = np.where(np.arange(100) < correct, labels, 1 - labels)
+    logits = (margin * np.eye(2)[predicted]).astype(np.float32)
+    found = evaluate(logits[None], labels, ("cats", "dogs")).warnings()
+    assert [text[: len(start)] for text, start in zip(found, warnings, strict=True)] == warnings
 
 
 def test_softmax_survives_large_logits() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.image.decode import ImageError, Limits, PixelBudget, Reason, decode
+from serving.image.decode import ImageError, Limits, PixelBudget, Reason, decode, estimate_work
+from serving.image.headers import full_size
 from serving.image.preprocess import Preprocess
 from tests.support.images import encoded, sample_image
 from tests.support.waiting import LIMIT_S
@@ -77,6 +78,33 @@ def test_real_files_have_few_parts() -> None:
         tiff(20_000),
     ):
         assert decode(data).ndim == 3
+
+
+@pytest.mark.parametrize("format_", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "progressive JPEG"])
+def test_the_full_size_is_that_of_the_header(format_: str) -> None:
+    kind = format_.removeprefix("progressive ")
+    data = encoded(IMAGE, kind, **{"progressive": True} if kind != format_ else {})
+    assert full_size(data) == IMAGE.size
+    for end in range(0, 60):
+        full_size(data[:end])  # raises nothing
+
+
+def test_a_large_image_at_full_size_is_more_work_than_a_large_jpeg_and_both_more_than_a_small_one() -> None:
+    png = encoded(Image.new("L", (7000, 7000)), "PNG")
+    small = encoded(IMAGE, "JPEG")
+    large = encoded(Image.new("L", (7000, 7000)), "JPEG")
+    assert full_size(large) == (0, 0)
+    works = [estimate_work(each) for each in (small, large, png)]
+    assert [work.large for work in works] == [False, False, True]
+    assert works[0].seconds < works[1].seconds < works[2].seconds / 50
+    beyond = png[:16] + bytes([0x7F, 0xFF, 0xFF, 0xFF] * 2) + png[24:]  # is refused when it is decoded
+    assert estimate_work(beyond, Limits(max_pixels=1000)).seconds < 0.01
+
+
+def test_a_small_image_does_not_wait_for_the_pixels_of_large_ones() -> None:
+    budget = PixelBudget()
+    with budget.take(1600, 1600), budget.take(100, 1600):
+        pass
 
 
 @pytest.mark.parametrize("size", [(1, 2_000_000), (2_000_000, 1)])

@@ -60,7 +60,7 @@ def rejection(data: bytes) -> ImageError:
 def test_formats_that_are_not_supported_are_named(data: bytes, name: str) -> None:
     error = rejection(data)
     assert error.reason == Reason.UNSUPPORTED
-    assert str(error) == f"{name} is not supported; send JPEG, PNG, WebP, GIF, BMP or TIFF"
+    assert str(error) == f"{name} is not supported; supported are JPEG, PNG, WebP, GIF, BMP and TIFF"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,10 @@ def test_other_bytes_are_described(data: bytes, expected: str) -> None:
 
 @pytest.mark.parametrize("data", [b"hello", b"[\x01\xff\xfe", bytes(range(256)), b"A" * 64, b"ab12" * 16])
 def test_bytes_that_look_like_nothing_known_get_the_supported_formats(data: bytes) -> None:
-    assert str(rejection(data)) == f"the {len(data):,} bytes are not an image; send JPEG, PNG, WebP, GIF, BMP or TIFF"
+    assert (
+        str(rejection(data))
+        == f"the {len(data):,} bytes are not an image; supported are JPEG, PNG, WebP, GIF, BMP and TIFF"
+    )
 
 
 @given(st.binary(max_size=300) | st.text(max_size=200).map(str.encode))

@@ -75,7 +75,7 @@ EXPORT_ROOMS = (
     "inspection",
     "triton",
 )
-BENCHMARK_ROOMS = ("common", "capacity", "serving", "peers", "training", "export")
+BENCHMARK_ROOMS = ("common", "in_process", "capacity", "serving", "peers", "training", "export")
 ROOMS = {
     "serving": SERVING_ROOMS,
     "training": TRAINING_ROOMS,

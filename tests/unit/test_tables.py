@@ -56,16 +56,23 @@ def test_a_matrix_that_does_not_fit_is_replaced_by_advice_and_no_number_is_cut()
     assert text.count("98.8% (97.1–99.3)") == 24
 
 
+def last_frame(screen: io.StringIO) -> str:
+    """What is on the screen at the end: what was written after the last line was erased."""
+    return screen.getvalue().rpartition("\x1b[2K")[2]
+
+
 def test_progress_that_never_began_leaves_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80)
     monkeypatch.setattr(training.console, "console", console)
     with training.console.progress("reading images"):
         pass
-    assert screen.getvalue().rstrip().splitlines()[-1].count("0/?") == 0
+    with training.console.progress("reading images") as on_progress:
+        on_progress(0, 0)
+    assert not re.search(r"0/[?0]", last_frame(screen))
     with training.console.progress("reading images") as on_progress:
         on_progress(3, 3)
-    assert "3/3" in screen.getvalue()
+    assert "3/3" in last_frame(screen)
 
 
 def test_long_lines_are_wrapped_between_words_on_a_terminal_and_not_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,9 @@ def find_lr(options: program.FindLr) -> None:
 
 def evaluate(options: program.Evaluate) -> None:
     """Evaluate a run and report its accuracy."""
-    evaluation, skipped = evaluate_run(open_run(options.run), options.data, options.views, limits=options.size.limits())
+    evaluation, skipped = evaluate_run(
+        open_run(options.run), options.data, options.views, cache=options.cache, limits=options.size.limits()
+    )
     say_accuracy(evaluation)
     if options.json:
         facts = evaluation.to_json() | {"skipped": [file.to_json() for file in skipped]}
@@ -68,6 +70,8 @@ def say_accuracy(evaluation: Evaluation) -> None:
     metrics, test_time = evaluation.metrics, evaluation.test_time
     interval = metrics.accuracy
     say(f"accuracy {metrics.accuracy_text()}; 95% interval {100 * interval.lower:.2f}% to {100 * interval.upper:.2f}%")
+    for warning in evaluation.warnings():
+        say(f"warning: {warning}")
     if test_time is not None:
         paired, adaptive = test_time.paired, test_time.adaptive
         say(

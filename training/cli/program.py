@@ -30,6 +30,8 @@ class FirstStage:
 
     lr: float | None = None
     """Highest learning rate of the first stage, for all layer groups."""
+    epochs: int | None = None
+    """Epochs of the first stage, in one cycle; instead of --cycles, --cycle-len and --cycle-mult."""
     cycles: int | None = None
     """Cycles of the first stage; the learning rate falls along a cosine within each and restarts."""
     cycle_len: int | None = None
@@ -49,6 +51,11 @@ class FirstStage:
         """
         name, stage = next(iter(recipe.stages.items()))
         given: dict[str, Any] = {key: value for key, value in vars(self).items() if value is not None}
+        if "epochs" in given:
+            if twice := [name for name in ("cycles", "cycle_len", "cycle_mult") if name in given]:
+                options = ", ".join(f"--{name.replace('_', '-')}" for name in twice)
+                raise ValueError(f"--epochs is one cycle of that many epochs: leave it out, or {options}")
+            given |= {"cycles": 1, "cycle_len": given.pop("epochs"), "cycle_mult": 1}
         if "lr" in given:
             given["lr"] = (given["lr"],)
         if "train_views" in given:
@@ -132,6 +139,8 @@ class FindLr(RecipeOptions):
     def __post_init__(self) -> None:
         if self.stage is not None and self.stage not in self.settings.stages:
             raise ValueError(f"there is no stage {self.stage!r}; there are {', '.join(self.settings.stages)}")
+        if self.plot.is_dir() or not self.plot.parent.is_dir():
+            raise ValueError(f"--plot is {self.plot}; give a PNG file in a folder that exists")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +153,8 @@ class Evaluate:
     """Images: CLASS/* with classes of the run, a folder with valid/CLASS/*, or shards."""
     views: int = 1
     """Views to average over (test-time augmentation), those that serving uses: 1 to 64."""
+    cache: Path | None = None
+    """Where activations are kept, for later evaluations of the same run. Default: they are not kept."""
     json: bool = False
     """Print the figures to standard output."""
     size: Annotated[SizeLimits, tyro.conf.arg(name="")] = field(default_factory=SizeLimits)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.image.decode import ImageError, Limits, Reason, decode
-from serving.image.folders import Skipped, describe_skipped, find_files
+from serving.image.folders import Skipped, describe_skipped, find_files, printable
 from serving.image.preprocess import Preprocess
 from serving.system.cpus import available_cpus
 from training.console import progress, say
@@ -209,6 +209,8 @@ def hash_images(
     """The images with the SHA-256 of their contents, and the files that cannot be read or are too large."""
 
     def with_hash(image: LabelledImage) -> LabelledImage | Skipped:
+        if (name := printable(str(image.path))) != str(image.path):
+            return Skipped(Path(name), "its name is not UTF-8; rename it")
         try:
             if (size := image.path.stat().st_size) > image.limits.max_bytes:
                 return Skipped(
@@ -223,7 +225,7 @@ def hash_images(
 
     hashed: list[LabelledImage] = []
     skipped: list[Skipped] = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         for done, result in enumerate(pool.map(with_hash, images), 1):
             if isinstance(result, Skipped):
                 skipped.append(result)

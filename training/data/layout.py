@@ -61,26 +61,34 @@ def find_layout(data: Path, targets: Collection[Path] = ()) -> Layout:
     top = list_folder(data, targets)
     inside = {folder: list_folder(folder, targets) for folder in top.folders}
     splits = {part: [each for each in top.folders if split_of(each.name) == part] for part in SPLIT_WORDS}
-    train, valid, test = (
-        _only([each for each in folders if inside[each].folders], part) for part, folders in splits.items()
-    )
+    train, valid = (_only([each for each in splits[part] if inside[each].folders], part) for part in (TRAIN, VALID))
     if train is None:
         _check_classes(data, top, inside, valid)
         classes, loose = _classes(top)
         return Layout(classes, skipped=loose)
     others = [each for each in top.folders if each not in (train, valid)]
     notes: list[str] = []
+    names = _class_set(train, targets)
     if valid is None:
         _check_beside_train(data, train, [each for each in others if each not in splits[TEST]], inside)
-        if test is not None and _class_set(_unwrapped(test, targets)) == _class_set(_unwrapped(train, targets)):
-            valid = test
-            others.remove(test)
-            notes.append(f"validation images: those of {test}, as there is no folder {VALID}")
+        valid = _only(
+            [each for each in splits[TEST] if inside[each].folders and _class_set(each, targets) == names], TEST
+        )
+        if valid is not None:
+            others.remove(valid)
+            notes.append(f"validation images: those of {valid}, as there is no folder {VALID}")
         else:
             notes.append(f"there is no folder {VALID}: a part of each class in {train} is held out")
     parts = [_classes(_unwrapped(each, targets)) for each in (train, valid) if each is not None]
     skipped = [each for _, loose in parts for each in loose]
-    skipped += [Skipped(each, _why_beside(each, splits[TEST], inside)) for each in others]
+    for each in others:
+        if each not in splits[TEST]:
+            reason = "lies beside the splits; it is neither training nor validation"
+        elif names.isdisjoint(_class_set(each, targets)):
+            reason = "a test folder without classes, which cannot be trained or validated on"
+        else:
+            reason = "a test folder; evaluate a run on it with python -m training evaluate"
+        skipped.append(Skipped(each, reason))
     skipped += [Skipped(each, "lies beside the splits") for each in top.files] + top.skipped
     if valid is None:
         return Layout(parts[0][0], None, tuple(notes), skipped)
@@ -193,8 +201,8 @@ def _classes(listing: Listing) -> tuple[dict[str, list[Path]], list[Skipped]]:
     return dict(sorted(classes.items())), loose + listing.skipped
 
 
-def _class_set(listing: Listing) -> set[str]:
-    return set(_classes(listing)[0])
+def _class_set(split: Path, targets: Collection[Path]) -> set[str]:
+    return set(_classes(_unwrapped(split, targets))[0])
 
 
 def _unwrapped(split: Path, targets: Collection[Path]) -> Listing:
@@ -207,14 +215,6 @@ def _unwrapped(split: Path, targets: Collection[Path]) -> Listing:
             if below.folders:
                 return below
     return listing
-
-
-def _why_beside(folder: Path, tests: Collection[Path], inside: dict[Path, Listing]) -> str:
-    if folder not in tests:
-        return "lies beside the splits; it is neither training nor validation"
-    if not inside[folder].folders:
-        return "a test folder without classes, which cannot be trained or validated on"
-    return "a test folder; evaluate a run on it with python -m training evaluate"
 
 
 def _check_classes(data: Path, top: Listing, inside: dict[Path, Listing], valid: Path | None) -> None:

@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from serving.image.preprocess import Preprocess
 from training.data.augment import View, augmentation
@@ -82,26 +83,30 @@ class ImageSource(Source):
                     views = pool.map(lambda row: self._view(view, row, seed), batch.tolist())
                     yield torch.from_numpy(np.stack(list(views))), torch.from_numpy(labels[batch])
             return
-        yield from DataLoader(
+        loader = DataLoader(
             _ImageDataset(self, view, seed),
             batch_sampler=[batch.tolist() for batch in rows],
             num_workers=min(self.workers, sum(map(len, rows)) // self.images_per_worker),
+            collate_fn=_ArrayBatch.of,
             pin_memory=self.pinned,
             generator=torch.Generator().manual_seed(seed),  # otherwise it would draw from the dropout's numbers
         )
+        for arrays_or_pinned in loader:
+            yield arrays_or_pinned.tensors() if isinstance(arrays_or_pinned, _ArrayBatch) else arrays_or_pinned
 
     def _view(self, view: View, row: int, seed: int) -> NDArray[np.uint8]:
         canvas_SSC = self._canvases.get(row)
         if canvas_SSC is None:
             canvas_SSC = self.images[row].canvas(self.preprocess)
-            if len(self._canvases) < self.max_kept_bytes // canvas_SSC.nbytes:
+            # not in a worker process, which ends with the epoch
+            if get_worker_info() is None and len(self._canvases) < self.max_kept_bytes // canvas_SSC.nbytes:
                 self._canvases[row] = canvas_SSC
         # seeded by the image, so that it does not matter which worker has it
         return view(canvas_SSC, derived_seed(seed, row))
 
 
 @dataclass(frozen=True)
-class _ImageDataset(Dataset[tuple[Tensor, int]]):
+class _ImageDataset(Dataset[tuple[NDArray[np.uint8], int]]):
     source: ImageSource
     view: View
     seed: int
@@ -109,8 +114,32 @@ class _ImageDataset(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.source.images)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        return torch.from_numpy(self.source._view(self.view, row, self.seed)), self.source.images[row].label
+    def __getitem__(self, row: int) -> tuple[NDArray[np.uint8], int]:
+        return self.source._view(self.view, row, self.seed), self.source.images[row].label
+
+
+@dataclass(frozen=True)
+class _ArrayBatch:
+    """A batch as arrays, which come from a worker through a pipe.
+
+    Tensors would come through shared memory, of which a container has 64 MiB: less than the batches of a few workers.
+    """
+
+    views_NSSC: NDArray[np.uint8]
+    labels_N: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, examples: Sequence[tuple[NDArray[np.uint8], int]]) -> Self:
+        views, labels = zip(*examples, strict=True)
+        return cls(np.stack(views), np.array(labels, np.int64))
+
+    def tensors(self) -> Batch:
+        return torch.from_numpy(self.views_NSSC), torch.from_numpy(self.labels_N)
+
+    def pin_memory(self) -> Batch:
+        """The tensors in page-locked memory: `DataLoader` calls this in a thread of its own."""
+        inputs, labels = self.tensors()
+        return inputs.pin_memory(), labels.pin_memory()
 
 
 def random_batches(count: int, batch_size: int, seed: int, *, smallest: int = 2) -> list[Rows]:

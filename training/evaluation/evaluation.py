@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from serving.statistics.confusion import ConfusionMatrix
 from training.evaluation.metrics import Metrics, Paired, compare, measure
-from training.evaluation.temperature import cross_fitted, fit_temperature, mean_probabilities, softmax
+from training.evaluation.temperature import HIGHEST, LOWEST, cross_fitted, fit_temperature, mean_probabilities, softmax
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,27 @@ class Evaluation:
     confusion: ConfusionMatrix
     test_time: TestTime | None
     """With more than one view."""
+
+    def warnings(self) -> list[str]:
+        """What the figures say about a network or data that are of little use."""
+        found = []
+        counts = np.bincount(self.labels_N)
+        share, accuracy = counts.max() / len(self.labels_N), self.metrics.accuracy
+        if accuracy.lower <= share:
+            name = self.confusion.classes[int(counts.argmax())]
+            found.append(
+                f"accuracy {100 * accuracy.value:.2f}% is not clearly above {100 * share:.2f}%, the share of {name!r}: "
+                "check the labels, the learning rate and the number of images"
+            )
+        if not 1.001 * LOWEST < self.temperature < 0.999 * HIGHEST:
+            why = "makes hardly any mistakes, or is far too uncertain"
+            if self.temperature > 1:
+                why = "is far too certain of its mistakes"
+            found.append(
+                f"the temperature is {self.temperature:.3g}, at the bound of {LOWEST:g} to {HIGHEST:g}, since the "
+                f"network {why}: its probabilities are not calibrated; validate on more images"
+            )
+        return found
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from serving.image.folders import Skipped
 from serving.image.preprocess import Preprocess
 from serving.image.views import VIEWS, View, make_views
-from training.data.images import LabelledImage, labels_of, or_reason
+from training.console import say
+from training.data.images import TRAINING_LIMITS, LabelledImage, labels_of, or_reason
 from training.data.shards import contents
 from training.data.sources import Batch, Rows, Source
 from training.features.extract import Extract
@@ -108,9 +109,15 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pawserve"
 
 
-def store_folder(cache: Path, *, weights: str, preprocess: Preprocess) -> Path:
-    """Where one network's activations are kept: named by everything they depend on but the image and the view."""
-    key = json.dumps({"weights": weights, "preprocess": asdict(preprocess)}, sort_keys=True)
+def store_folder(cache: Path, *, engine: str, weights: str, preprocess: Preprocess, max_pixels: int) -> Path:
+    """Where one network's activations are kept: named by everything they depend on but the image and the view.
+
+    A lower limit of pixels than the default has a store of its own, so that images that are too large are not found.
+    """
+    facts: dict[str, Any] = {"engine": engine, "weights": weights, "preprocess": asdict(preprocess)}
+    if max_pixels < TRAINING_LIMITS.max_pixels:
+        facts["max_pixels"] = max_pixels
+    key = json.dumps(facts, sort_keys=True)
     return cache / "activations" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
@@ -141,6 +148,8 @@ def compute_activations(
     absent = row_of_NV.min(1) < 0
     missing = list({image.sha256: image for image, is_absent in zip(images, absent, strict=True) if is_absent}.values())
     skipped: dict[bytes, str] = {}
+    if store.damaged:
+        say(f"{store.damaged:,} rows of {store.folder} do not match their checksums: they are computed again")
     if missing:
         extract = make_extract()
         on_progress(0, len(missing))

@@ -4,6 +4,7 @@ On a CPU that is ONNX Runtime with single-threaded calls, one for each CPU at a 
 a GPU it is torch, channels_last, in batches.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from serving.system.files import write_atomically
+from training.console import say
 from training.networks.model import Body
 from training.networks.onnx import export_graph
 
@@ -22,18 +24,29 @@ Extract = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 def onnx_extractor(body: Body, crop: int, cached_graph: Path) -> Extract:
     """Run the body in ONNX Runtime, each call on one thread; the graph is exported once and kept."""
-    if not cached_graph.exists():
-        write_atomically(cached_graph, export_graph(body, crop, output_name="features"))
+    graph = read_graph(cached_graph)
+    if graph is None:
+        say("preparing the network for ONNX Runtime, once: it is kept with the activations")
+        graph = export_graph(body, crop, output_name="features")
+        cached_graph.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cached_graph, hashlib.sha256(graph).digest() + graph)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(cached_graph.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def extract(images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         features: NDArray[np.float32] = session.run(None, {"images": images_NHWC})[0]
         return features
 
     return extract
+
+
+def read_graph(cached_graph: Path) -> bytes | None:
+    """The kept graph, whose SHA-256 stands before it in the file; None if there is none, or it does not match."""
+    content = cached_graph.read_bytes() if cached_graph.exists() else b""
+    digest, graph = content[: hashlib.sha256().digest_size], content[hashlib.sha256().digest_size :]
+    return graph if hashlib.sha256(graph).digest() == digest else None
 
 
 def torch_extractor(body: Body, device: torch.device) -> Extract:

@@ -27,7 +27,7 @@ from training.networks.model import Body, Classifier, Network, class_count, coun
 EXTRACT_BATCH_ORT, EXTRACT_BATCH_TORCH = 1, 64
 """Images in one call: in ONNX Runtime a batch is slower than its rows one by one (its maps leave the cache)."""
 MIN_VIEWS_FOR_ONNX = 256
-"""Torch computes fewer views before the graph for ONNX Runtime is exported."""
+"""Fewer are computed by torch sooner than the graph for ONNX Runtime is exported."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,31 @@ class ActivationProvider:
     cache: Path
     hardware: Hardware
     processes: ProcessGroup
+    max_views: int
+    """The most views that the command asks for at once: on a CPU, it decides the engine for all of them. What the
+    cache holds does not, so that the same command always gives the same activations."""
+
+    @property
+    def in_torch(self) -> bool:
+        """Whether torch computes the activations, not ONNX Runtime."""
+        return self.hardware.device.type == "cuda" or self.max_views < MIN_VIEWS_FOR_ONNX
 
     def activations(self, images: Sequence[LabelledImage], *, views: int, title: str) -> Activations:
         """The activations of the first of the fixed views of each image.
 
         Several processes compute a part each; each process finds all unreadable images.
         """
-        folder = store_folder(self.cache, weights=self.weights_sha256, preprocess=self.preprocess)
+        on_gpu, in_torch = self.hardware.device.type == "cuda", self.in_torch
+        engine = f"torch on {self.hardware.device.type}" if in_torch else "ONNX Runtime"
+        folder = store_folder(
+            self.cache,
+            engine=engine,
+            weights=self.weights_sha256,
+            preprocess=self.preprocess,
+            max_pixels=min(image.limits.max_pixels for image in images),
+        )
         width = count_features(self.body, self.preprocess.crop)
-        graph = folder / "body.onnx"
-        on_gpu = self.hardware.device.type == "cuda"
-        in_torch = on_gpu or (len(images) * views < MIN_VIEWS_FOR_ONNX and not graph.exists())
+        graph = folder / "body"
         workers = max(available_cpus() // self.processes.count, 1)
         prepare_s = 0.0
 
@@ -61,8 +75,6 @@ class ActivationProvider:
             if in_torch:
                 extract = torch_extractor(self.body, self.hardware.device)
             else:
-                if not graph.exists():
-                    say("preparing the network for ONNX Runtime, once: it is kept with the activations")
                 extract = onnx_extractor(self.body, self.preprocess.crop, graph)
             prepare_s += time.monotonic() - began
             return extract
@@ -95,9 +107,8 @@ class ActivationProvider:
                 found = replace(compute(images, on_progress), computed=int(computed))
         if not found.computed:
             return found
-        engine = f"ONNX Runtime, {workers * self.processes.count} single-threaded calls at a time"
-        if in_torch:
-            engine = f"torch on {self.hardware.device.type}"
+        if not in_torch:
+            engine += f", {workers * self.processes.count} single-threaded calls at a time"
         seconds = time.monotonic() - began - prepare_s
         work = Work(engine, found.computed * views, round(seconds, 3), round(prepare_s, 3))
         say(f"{title}: {work.views:,} views by {engine}: {work.rate:,.0f} views/s, decoding included")

@@ -22,7 +22,7 @@ from training.fitting.checkpoint import Checkpoints
 from training.hardware import Hardware
 from training.networks.layer_groups import broadcast_rates, layer_groups
 from training.networks.model import Backbone, Body, Classifier, Head, count_features, describe_backbone, head_width
-from training.networks.weights import fingerprint, load_weights
+from training.networks.weights import check_weights, fingerprint, load_weights
 from training.recipes.recipe import Recipe, Step
 
 MAX_CLASSES = 8
@@ -59,9 +59,13 @@ class FitSession:
     def provider(self, classifier: Classifier, size: int | None) -> ActivationProvider:
         """Activations of a body with its current weights; those of a trained body are kept with the run."""
         sha256 = fingerprint(classifier.body.network.state_dict())
-        cache = self.cache if sha256 == self.pretrained_sha256 else self.folder
-        preprocess = self.backbone.preprocess_at(size)
-        return ActivationProvider(classifier.body, preprocess, sha256, cache, self.hardware, self.processes)
+        preprocess, max_views = self.backbone.preprocess_at(size), len(self.split.valid) * self.recipe.views
+        cache = self.folder
+        if sha256 == self.pretrained_sha256:
+            cache = self.cache
+            stages = [stage for stage in self.recipe.stages.values() if stage.learn_from == "activations"]
+            max_views = max([max_views, *(len(self.split.train) * stage.views for stage in stages)])
+        return ActivationProvider(classifier.body, preprocess, sha256, cache, self.hardware, self.processes, max_views)
 
     def step_activations(self, step: Step) -> tuple[Activations, Activations]:
         """Of the training and of the validation images, for a step on activations."""
@@ -93,6 +97,8 @@ def set_up(
     Raises:
         DataError, WeightsError, ValueError: with what to change.
     """
+    backbone = describe_backbone(recipe.arch)
+    check_weights(recipe.weights)
     with stage("read images"):
         images = _read(data, limits, targets)
         split = images.split(valid_fraction=recipe.valid_fraction, seed=recipe.seed)
@@ -104,7 +110,6 @@ def set_up(
     )
     with stage("load weights"):
         torch.manual_seed(recipe.seed)
-        backbone = describe_backbone(recipe.arch)
         classifier = _classifier(backbone, recipe, len(split.classes))
         _check_rates(classifier, recipe)
         sha256 = fingerprint(classifier.body.network.state_dict())
@@ -119,14 +124,14 @@ def set_up(
     if shared := session.split.shared():
         train, valid = shared[0]
         say(
-            f"{len(shared):,} validation images are also among the training images (by SHA-256), so accuracy will be "
-            f"too high: {valid.path} is {train.path}"
+            "warning: validation images that are also training images (by SHA-256), so accuracy will be too high: "
+            f"{len(shared):,}\n  {valid.path} is {train.path}"
         )
     if contradictory := session.split.contradictory():
         one, other = contradictory[0]
         say(
-            f"{len(contradictory):,} images are also in another class (by SHA-256), so one of the labels is incorrect: "
-            f"{other.path} is {one.path}"
+            "warning: images that are also in another class (by SHA-256), so one of the labels is incorrect: "
+            f"{len(contradictory):,}\n  {other.path} is {one.path}"
         )
     return session
 

@@ -6,6 +6,7 @@ layer2; layer3, layer4; head.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -41,8 +42,7 @@ def layer_groups(classifier: Classifier, count: int) -> list[LayerGroup]:
         ValueError: if the body has fewer layers than groups are asked for.
     """
     network = classifier.body.network
-    matcher = cast(Callable[..., Any], network.group_matcher)(coarse=True)
-    names: list[list[str]] = list(group_with_matcher(network.named_parameters(), matcher).values())
+    names = _layers(network)
     if count - 1 > len(names):
         raise ValueError(
             f"groups is {count}; this backbone has {len(names)} layers, so at most {len(names) + 1} groups, the head "
@@ -120,9 +120,11 @@ def broadcast_rates(rates: Sequence[float], groups: Sequence[LayerGroup], *, fir
 
 def describe_groups(groups: Sequence[LayerGroup], *, first: int, rates: Sequence[float] = ()) -> str:
     """The groups as a text table."""
+    rows = group_rows(groups, first=first, rates=rates)
+    width = max(len(layers) for _, layers, *_ in rows)
     return "\n".join(
-        f"  {number:>5}  {layers:<44}  {parameters:>11}  {trainable:<9}  {rate}".rstrip()
-        for number, layers, parameters, trainable, rate in group_rows(groups, first=first, rates=rates)
+        f"  {number:>5}  {layers:<{width}}  {parameters:>11}  {trainable:<9}  {rate}".rstrip()
+        for number, layers, parameters, trainable, rate in rows
     )
 
 
@@ -138,11 +140,24 @@ def group_rows(
     return rows
 
 
+def _layers(network: nn.Module) -> list[list[str]]:
+    """The parameters of each layer, by timm's own division if the network has one, otherwise by name."""
+    with suppress(AttributeError, AssertionError):  # some networks have no such method, others only a finer division
+        matcher = cast(Callable[..., Any], network.group_matcher)(coarse=True)
+        return list(group_with_matcher(network.named_parameters(), matcher).values())
+    layers: dict[str, list[str]] = {}
+    for name, _ in network.named_parameters():
+        layers.setdefault(_layer(name), []).append(name)
+    return list(layers.values())
+
+
+def _layer(parameter: str) -> str:
+    """The layer of a parameter: 'conv1' of 'conv1.weight', 'layer1.0' of 'layer1.0.bn1.bias'."""
+    first, *rest = parameter.split(".")
+    return f"{first}.{rest[0]}" if rest and rest[0].isdigit() and len(rest) > 1 else first
+
+
 def _name(parameters: Sequence[str]) -> str:
     """The layers' names without those of their sublayers: 'conv1, bn1, layer1', 'blocks.0, blocks.1'."""
-    layers: dict[str, None] = {}
-    for name in parameters:
-        first, *rest = name.split(".")
-        layers[f"{first}.{rest[0]}" if rest and rest[0].isdigit() and len(rest) > 1 else first] = None
-    words = list(layers)
+    words = list(dict.fromkeys(map(_layer, parameters)))
     return ", ".join(words) if len(words) <= 4 else f"{words[0]}, {words[1]} … {words[-1]}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from math import log, log2
 from typing import cast
 
@@ -33,6 +34,7 @@ MIN_HEAD_WIDTH, MAX_HEAD_WIDTH = 16, 512
 HEAD_PART = 0.025
 """Size of the head's first linear layer as a fraction of the body, at most."""
 
+OTHER_BACKBONE = "choose a backbone that gives one feature map, such as resnet34, convnext_tiny or regnety_008"
 _TAGS = {"resnet34": "resnet34.tv_in1k"}
 """The set of weights that a bare name means: for resnet34 torchvision's, as in the fast.ai course."""
 
@@ -49,7 +51,7 @@ def describe_backbone(arch: str) -> Backbone:
         ValueError: for a name that timm does not know, with similar ones.
     """
     if not timm.is_model(arch):
-        near = [name for name in timm.list_models(f"*{arch.split('.')[0][:8]}*") if "." not in name][:8]
+        near = get_close_matches(arch.partition(".")[0], timm.list_models(), n=5)
         raise ValueError(
             f"timm knows no model {arch!r}" + (f"; similar: {', '.join(near)}" if near else "; see timm.list_models()")
         )
@@ -65,8 +67,19 @@ def describe_backbone(arch: str) -> Backbone:
 
 
 def build_body(arch: str) -> nn.Module:
-    """The backbone without pooling and classifier, with random weights: float32 `[N, 3, H, W]` -> `[N, C, h, w]`."""
-    return timm.create_model(arch, pretrained=False, num_classes=0, global_pool="")
+    """The backbone without pooling and classifier, with random weights: float32 `[N, 3, H, W]` -> `[N, C, h, w]`.
+
+    The feature map is `[N, h, w, C]` if timm says so in the network's `output_fmt`.
+
+    Raises:
+        ValueError: if timm cannot build the backbone without its pooling.
+    """
+    try:
+        return timm.create_model(arch, pretrained=False, num_classes=0, global_pool="")
+    except Exception as error:  # each family has its own way to reject the arguments
+        raise ValueError(
+            f"timm cannot build {arch} without its pooling ({error or type(error).__name__}); {OTHER_BACKBONE}"
+        ) from error
 
 
 class Body(nn.Module):
@@ -75,6 +88,7 @@ class Body(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.network = build_body(backbone.arch)
+        self.channels_last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
         self.register_buffer("mean", 255 * torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", 1 / (255 * torch.tensor(backbone.std).view(1, 3, 1, 1)), persistent=False)
 
@@ -83,6 +97,8 @@ class Body(nn.Module):
         x_NCHW = images_NHWC.to(torch.float32).permute(0, 3, 1, 2)
         x_NCHW = (x_NCHW - cast(Tensor, self.mean)) * cast(Tensor, self.scale)
         maps_NChw = self.network(x_NCHW)
+        if self.channels_last:
+            maps_NChw = maps_NChw.permute(0, 3, 1, 2)
         return torch.cat([maps_NChw.amax((2, 3)), maps_NChw.mean((2, 3))], 1)
 
 
@@ -190,13 +206,28 @@ def count_features(body: Body, crop: int) -> int:
     """2C of a body, found by running it once, in eval mode, on a black image.
 
     Raises:
-        ValueError: if the backbone gives no feature map (as vision transformers do).
+        ValueError: if the backbone does not give one feature map with as many channels as timm says; or not at
+            this size.
     """
-    body.eval()
+    network = body.eval().network
+    black = torch.zeros(1, 3, crop, crop, device=cast(Tensor, body.mean).device)
     with torch.inference_mode():
         try:
-            black = torch.zeros(1, crop, crop, 3, dtype=torch.uint8, device=cast(Tensor, body.mean).device)
-            features = body(black)
-        except (AssertionError, IndexError, RuntimeError) as error:
-            raise ValueError(f"this backbone gives no feature map [N, C, h, w] to pool: {error}") from error
-    return int(features.shape[1])
+            maps = network(black)
+        except Exception as error:  # each family has its own way to reject a size
+            raise ValueError(f"this backbone cannot evaluate an image of {crop} pixels: {error}") from error
+    if not isinstance(maps, Tensor):
+        raise ValueError(f"this backbone gives a {type(maps).__name__}, not one feature map; {OTHER_BACKBONE}")
+    shape = list(maps.shape)
+    if len(shape) != 4:
+        what = "tokens [N, L, C]" if len(shape) == 3 else "an output"
+        raise ValueError(f"this backbone gives {what} of shape {shape}, not a feature map; {OTHER_BACKBONE}")
+    channels = shape[3 if body.channels_last else 1]
+    # with a convolution in its head, as in MobileNetV3, the feature map is what that gives
+    known = {getattr(network, name, None) for name in ("num_features", "head_hidden_size")} - {None}
+    if channels not in known:
+        raise ValueError(
+            f"this backbone gives a feature map of shape {shape}, where timm says {' or '.join(map(str, known))} "
+            f"channels; {OTHER_BACKBONE}"
+        )
+    return 2 * channels

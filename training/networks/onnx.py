@@ -26,7 +26,7 @@ def export_graph(module: nn.Module, crop: int, *, output_name: str, max_bytes: i
         A serialised ModelProto, weights inside, whose input `images` has the symbolic batch dimension `N`.
 
     Raises:
-        ValueError: if the weights have more than `max_bytes`.
+        ValueError: if the weights have more than `max_bytes`, or the network cannot be expressed in ONNX.
     """
     weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
     if weights > max_bytes:
@@ -37,17 +37,23 @@ def export_graph(module: nn.Module, crop: int, *, output_name: str, max_bytes: i
     example = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations; the graph is checked afterwards
-        program = torch.onnx.export(
-            module.eval(),
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("N")},),
-            input_names=[INPUT_NAME],
-            output_names=[output_name],
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("N")},),
+                input_names=[INPUT_NAME],
+                output_names=[output_name],
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().partition("\n")[0]
+            raise ValueError(
+                f"this network cannot be expressed in ONNX, which serving needs ({reason}); choose another --arch"
+            ) from error
     assert program is not None
     model = program.model_proto
     # The exporter records for every node the source line and file on this machine: a quarter of a megabyte that no

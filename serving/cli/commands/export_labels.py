@@ -2,10 +2,10 @@
 
 import argparse
 from datetime import UTC, datetime
-from pathlib import Path
 
 from serving.bundle.model_version import parse_resource
 from serving.cli.errors import DONE, CommandError
+from serving.cli.options import path
 from serving.cli.signals import exit_on_signals
 from serving.cli.statistics_options import add_database_options, add_window_options, find_statistics
 from serving.statistics.database import StatisticsUnavailable
@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "probability and time, and the label and its time. The command reads the database itself; no server is needed, "
         "and running servers are not disturbed."
     )
-    parser.add_argument("out", type=Path, metavar="FILE", help="FILE.csv or FILE.parquet")
+    parser.add_argument("out", type=path, metavar="FILE", help="FILE.csv or FILE.parquet")
     add_database_options(parser)
     add_window_options(parser)
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from serving.cli.errors import DONE, CommandError
+from serving.cli.options import path
 from serving.context import Role
 from serving.security.clients import client_line, new_token, parse_clients
 
@@ -18,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("name", metavar="NAME", help="the client's name")
     parser.add_argument("--roles", default=Role.PREDICT, metavar="ROLE[,ROLE]", help="predict, label, admin (predict)")
-    parser.add_argument("--file", type=Path, metavar="FILE", help="file of clients, created if it does not exist")
+    parser.add_argument("--file", type=path, metavar="FILE", help="file of clients, created if it does not exist")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,10 +15,11 @@ from rich.text import Text
 from serving.cli.classify_files import FileResult, classify_files, describe, find_files, in_order
 from serving.cli.connection import add_client_options, open_client
 from serving.cli.errors import DONE, FAILED, INTERRUPTED, CommandError, UsageError
-from serving.cli.options import model_resource, positive
+from serving.cli.options import model_resource, path, positive
 from serving.cli.results import ResultsFile, to_dict
 from serving.cli.signals import deferred_interrupt
 from serving.client import Client, ClientError, Prediction
+from serving.image.folders import Skipped, describe_skipped
 from serving.system.output import print_json
 
 CLASSES_ON_TERMINAL = 3
@@ -31,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.description = "Classify images and show the classes of each with their probabilities."
     parser.epilog = "If an image fails, the others are still shown, and the exit code is 1."
     add = parser.add_argument
-    add("files", nargs="+", type=Path, metavar="FILE", help="an image, or a folder of images")
+    add("files", nargs="+", type=path, metavar="FILE", help="an image, or a folder of images")
     add_client_options(parser)
     add("--model", type=model_resource, default="", metavar="NAME[/VERSION]", help="the model (the only one served)")
     add("--views", type=positive, metavar="N", help="views of each image to average (1)")
@@ -44,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--label", default="", metavar="CLASS", help="the label of the images, to be recorded")
     add(
         "--out",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="write each result to FILE.csv or FILE.jsonl as soon as it is known, and show the progress",
     )
@@ -56,14 +57,17 @@ def run(arguments: argparse.Namespace) -> int:
     """Classify the files; FAILED if one of them failed."""
     if arguments.resume and not arguments.out:
         raise UsageError("--resume continues the file of --out; give --out too")
-    files = find_files(arguments.files)
+    files, skipped = find_files(arguments.files)
+    lines = describe_skipped(skipped)
     if not files:
-        raise CommandError("the folder holds no images")
+        raise CommandError("\n".join(["the folder holds no images", *lines]))
+    for line in lines:
+        print(line, file=sys.stderr)
     with open_client(arguments) as client:
         if arguments.out:
             return _write(client, files, arguments)
         results = in_order(files, _classify(client, files, arguments))
-        return _print_json(results) if arguments.json else _print(results, files, arguments)
+        return _print_json(results, skipped) if arguments.json else _print(results, files, arguments)
 
 
 def _classify(client: Client, files: list[Path], arguments: argparse.Namespace) -> Iterator[FileResult]:
@@ -80,10 +84,11 @@ def _classify(client: Client, files: list[Path], arguments: argparse.Namespace) 
     )
 
 
-def _print_json(results: Iterator[FileResult]) -> int:
+def _print_json(results: Iterator[FileResult], skipped: list[Skipped]) -> int:
     all_results = list(results)
     model = next((result.model for result in all_results if result.model), None)
-    print_json({"model": model, "results": [to_dict(result) for result in all_results]}, indent=2)
+    facts = [to_dict(result) for result in all_results]
+    print_json({"model": model, "results": facts, "skipped": [each.to_json() for each in skipped]}, indent=2)
     return FAILED if any(not isinstance(result.outcome, Prediction) for result in all_results) else DONE
 
 
@@ -149,7 +154,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar on a terminal. Yields a function to call after each file."""
     console = Console(stderr=True)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not (console.is_terminal and total)) as progress:
         task = progress.add_task("classifying", total=total)
         yield lambda: progress.advance(task)
 

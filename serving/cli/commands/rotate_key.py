@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from serving.cli.errors import DONE, CommandError
-from serving.cli.options import duration
+from serving.cli.options import duration, path
 from serving.tokens.keyring import rotate
 
 
@@ -16,8 +16,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "time that is printed, and accept tokens of the earlier keys until the second."
     )
     add = parser.add_argument
-    add("--state", type=Path, default=Path("state"), metavar="DIR", help="folder that holds token.key (state)")
-    add("--token-key", type=Path, metavar="FILE", help="the key file (token.key in --state)")
+    add("--state", type=path, default=Path("state"), metavar="DIR", help="folder that holds token.key (state)")
+    add("--token-key", type=path, metavar="FILE", help="the key file (token.key in --state)")
     add(
         "--sign-after",
         type=duration,

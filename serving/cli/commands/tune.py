@@ -7,7 +7,7 @@ from pathlib import Path
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError
 from serving.cli.errors import DONE, CommandError
-from serving.cli.options import DAY_S, number, seconds
+from serving.cli.options import DAY_S, number, path, seconds
 from serving.cli.serve_options import add_engine_options, add_model_options
 from serving.image.decode import Limits
 from serving.models.loader import ServingOptions
@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.add_argument(
         "--state",
-        type=Path,
+        type=path,
         default=Path("state"),
         metavar="DIR",
         help="state folder of the server; created if it does not exist (state)",

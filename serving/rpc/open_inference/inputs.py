@@ -21,7 +21,8 @@ MAX_TYPED_PIXELS = 1_000_000
 """Most elements of `uint_contents`, which take long to read one by one."""
 _LENGTH = struct.Struct("<I")
 _SIGNATURE_BYTES = 16
-_MAX_SHOWN = 100
+MAX_SHOWN = 100
+"""Most characters of a request's text that a message repeats."""
 
 
 def parse_images(request: pb.ModelInferRequest, max_pixels: int) -> list[ImageData]:
@@ -37,28 +38,28 @@ def parse_images(request: pb.ModelInferRequest, max_pixels: int) -> list[ImageDa
         ApiError: INVALID_ARGUMENT, naming the invalid field.
     """
     if len(request.inputs) != 1:
-        raise _invalid("inputs", f"there are {len(request.inputs)} inputs; send one, {_choices()}")
+        raise invalid_tensor("inputs", f"there are {len(request.inputs)} inputs; send one, {_choices()}")
     tensor = request.inputs[0]
     if tensor.name not in INPUTS:
-        raise _invalid("inputs[0].name", f"there is no input {tensor.name[:_MAX_SHOWN]!r}; send {_choices()}")
+        raise invalid_tensor("inputs[0].name", f"there is no input {tensor.name[:MAX_SHOWN]!r}; send {_choices()}")
     datatype, _ = INPUTS[tensor.name]
     if tensor.datatype != datatype:
-        given = tensor.datatype[:_MAX_SHOWN]
-        raise _invalid("inputs[0].datatype", f"{tensor.name} has datatype {given!r}; send {_choices()}")
+        given = tensor.datatype[:MAX_SHOWN]
+        raise invalid_tensor("inputs[0].datatype", f"{tensor.name} has datatype {given!r}; send {_choices()}")
     # KServe's client repeats the size of the raw contents here
     if unknown := set(tensor.parameters) - {"binary_data_size"}:
-        name = min(unknown)[:_MAX_SHOWN]
-        raise _invalid(
+        name = min(unknown)[:MAX_SHOWN]
+        raise invalid_tensor(
             "inputs[0].parameters", f"parameter {name!r} of an input is not known; shared memory is not supported"
         )
     shape = _check_shape(tensor, max_pixels)
     raws = request.raw_input_contents
     if raws and tensor.contents.ByteSize():
-        raise _invalid(
+        raise invalid_tensor(
             "raw_input_contents", "the input is both in raw_input_contents and in contents; send one of them"
         )
     if len(raws) > 1:
-        raise _invalid("raw_input_contents", f"there are {len(raws)} raw_input_contents for 1 input; send one")
+        raise invalid_tensor("raw_input_contents", f"there are {len(raws)} raw_input_contents for 1 input; send one")
     if tensor.name == ENCODED:
         return [*(_split(raws[0], shape[0]) if raws else _typed_bytes(tensor, shape[0]))]
     return [*_pixels(raws[0] if raws else None, tensor, shape)]
@@ -70,9 +71,9 @@ def _check_shape(tensor: pb.ModelInferRequest.InferInputTensor, max_pixels: int)
     field = "inputs[0].shape"
     if tensor.name == ENCODED:
         if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
-            raise _invalid(field, f"{shown}; send [N] or [N, 1]")
+            raise invalid_tensor(field, f"{shown}; send [N] or [N, 1]")
     elif len(shape) != 4 or shape[3] != 3 or min(shape[1:3]) < 1:
-        raise _invalid(field, f"{shown}; send [N, H, W, 3]")
+        raise invalid_tensor(field, f"{shown}; send [N, H, W, 3]")
     elif shape[1] * shape[2] > max_pixels:
         raise invalid("TOO_LARGE", f"{shown}; an image may have at most {max_pixels:,} pixels", field)
     if not 1 <= shape[0] <= MAX_IMAGES:
@@ -107,7 +108,7 @@ def _typed_bytes(tensor: pb.ModelInferRequest.InferInputTensor, count: int) -> l
     elements = tensor.contents.bytes_contents
     if len(elements) != count:
         field = "inputs[0].contents.bytes_contents"
-        raise _invalid(field, f"it has {len(elements):,} elements; the shape needs {count:,}")
+        raise invalid_tensor(field, f"it has {len(elements):,} elements; the shape needs {count:,}")
     return list(elements)
 
 
@@ -124,28 +125,31 @@ def _pixels(
     _check_contents(tensor, "uint_contents")
     elements, field = tensor.contents.uint_contents, "inputs[0].contents.uint_contents"
     if len(elements) != count:
-        raise _invalid(field, f"it has {len(elements):,} elements; the shape needs {count:,}")
+        raise invalid_tensor(field, f"it has {len(elements):,} elements; the shape needs {count:,}")
     if count > MAX_TYPED_PIXELS:
-        raise _invalid(field, f"it has {count:,} elements; send more than {MAX_TYPED_PIXELS:,} as raw_input_contents")
+        raise invalid_tensor(
+            field, f"it has {count:,} elements; send more than {MAX_TYPED_PIXELS:,} as raw_input_contents"
+        )
     pixels = np.fromiter(elements, np.uint32, count)
     if pixels.max() > 255:
-        raise _invalid(field, f"an element is {pixels.max():,}; UINT8 allows 0 to 255")
+        raise invalid_tensor(field, f"an element is {pixels.max():,}; UINT8 allows 0 to 255")
     return pixels.astype(np.uint8).reshape(shape)
 
 
 def _check_contents(tensor: pb.ModelInferRequest.InferInputTensor, expected: str) -> None:
     others = [field.name for field, _ in tensor.contents.ListFields() if field.name != expected]
     if others:
-        raise _invalid(f"inputs[0].contents.{others[0]}", f"{tensor.name} is {tensor.datatype}: send {expected}")
+        raise invalid_tensor(f"inputs[0].contents.{others[0]}", f"{tensor.name} is {tensor.datatype}: send {expected}")
 
 
 def _choices() -> str:
     return f"{ENCODED!r}, BYTES [N], encoded images, or {PIXELS!r}, UINT8 [N, H, W, 3], RGB"
 
 
-def _invalid(field: str, message: str) -> ApiError:
+def invalid_tensor(field: str, message: str) -> ApiError:
+    """INVALID_ARGUMENT for one field of a tensor."""
     return invalid("TENSOR_INVALID", message, field)
 
 
 def _invalid_raw(message: str) -> ApiError:
-    return _invalid("raw_input_contents", f"raw_input_contents[0] {message}")
+    return invalid_tensor("raw_input_contents", f"raw_input_contents[0] {message}")

@@ -9,9 +9,8 @@ import numpy as np
 
 from serving.models.loader import ServedModel
 from serving.pb.inference import open_inference_pb2 as pb
-from serving.rpc.api_errors import ApiError, invalid
 from serving.rpc.classification import ClassifySpec, SignedPrediction
-from serving.rpc.open_inference.inputs import INPUTS, MAX_IMAGES
+from serving.rpc.open_inference.inputs import INPUTS, MAX_IMAGES, MAX_SHOWN, invalid_tensor
 
 PLATFORM = "pawserve"
 _DATA_TYPES = {
@@ -81,7 +80,6 @@ def _dims(model: ServedModel, output: str) -> list[int]:
 CLASSIFICATION = "classification"
 CLASSIFIED = "probabilities"
 """The output that the classification extension applies to."""
-_MAX_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +130,16 @@ def parse_outputs(request: pb.ModelInferRequest) -> list[RequestedOutput]:
         field = f"outputs[{index}]"
         if output.name not in OUTPUTS or output.name in {other.name for other in requested}:
             problem = "is requested twice" if output.name in OUTPUTS else "is not known"
-            given = output.name[:_MAX_SHOWN]
-            raise _invalid(f"{field}.name", f"output {given!r} {problem}; the outputs are {', '.join(OUTPUTS)}")
+            given = output.name[:MAX_SHOWN]
+            raise invalid_tensor(f"{field}.name", f"output {given!r} {problem}; the outputs are {', '.join(OUTPUTS)}")
         classification = None
         for name, parameter in output.parameters.items():
             if name != CLASSIFICATION or output.name != CLASSIFIED:
-                message = f"parameter {name[:_MAX_SHOWN]!r} of {output.name} is not known"
-                raise _invalid(f"{field}.parameters", f"{message}; {CLASSIFIED} takes {CLASSIFICATION}")
+                message = f"parameter {name[:MAX_SHOWN]!r} of {output.name} is not known"
+                raise invalid_tensor(f"{field}.parameters", f"{message}; {CLASSIFIED} takes {CLASSIFICATION}")
             classification = parameter.int64_param
             if parameter.WhichOneof("parameter_choice") != "int64_param" or classification < 1:
-                raise _invalid(f"{field}.parameters", f"{CLASSIFICATION} must be an int64_param of at least 1")
+                raise invalid_tensor(f"{field}.parameters", f"{CLASSIFICATION} must be an int64_param of at least 1")
         requested.append(RequestedOutput(output.name, classification))
     return requested or [RequestedOutput(name, None) for name in OUTPUTS]
 
@@ -186,7 +184,3 @@ def _to_raw(datatype: str, values: list[Any]) -> bytes:
     if datatype != "BYTES":
         return np.array(values, "<f4" if datatype == "FP32" else "<i4").tobytes()
     return b"".join(struct.pack("<I", len(value)) + value for value in values)
-
-
-def _invalid(field: str, message: str) -> ApiError:
-    return invalid("TENSOR_INVALID", message, field)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.rpc.api_errors import ApiError, invalid
+from serving.rpc.open_inference.inputs import MAX_SHOWN
 
 WANTS_FINAL_RESPONSE = "triton_enable_empty_final_response"
 FINAL_RESPONSE = "triton_final_response"
@@ -11,7 +12,6 @@ WITHOUT_EFFECT = {WANTS_FINAL_RESPONSE, "priority", "sequence_id", "sequence_sta
 """Parameters that Triton accepts for models without state and without priority levels; like there, they change no
 prediction here."""
 TYPES = {"views": int, "top_k": int, "adaptive": bool, "timeout": int}
-_MAX_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Parameters:
             if name in WITHOUT_EFFECT:
                 continue
             if name not in TYPES:
-                raise _invalid(f"parameter {name[:_MAX_SHOWN]!r} is not known; use {', '.join(TYPES)}")
+                raise _invalid(f"parameter {name[:MAX_SHOWN]!r} is not known; use {', '.join(TYPES)}")
             choice = parameter.WhichOneof("parameter_choice")
             allowed = ("bool_param",) if TYPES[name] is bool else ("int64_param", "uint64_param")
             if choice not in allowed:

@@ -14,7 +14,7 @@ from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
 from serving.rpc.api_errors import ApiError, Code, invalid, to_api_error
 from serving.rpc.classification import ClassificationService, ClassifySpec
 from serving.rpc.errors import map_errors
-from serving.rpc.open_inference.inputs import parse_images
+from serving.rpc.open_inference.inputs import MAX_SHOWN, parse_images
 from serving.rpc.open_inference.outputs import (
     PLATFORM,
     parse_outputs,
@@ -33,7 +33,6 @@ _STATES = {
     State.DRAINING: "UNLOADING",
     State.FAILED: "UNAVAILABLE",
 }
-_MAX_SHOWN = 100
 
 
 class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
@@ -133,7 +132,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         _check_repository(request.repository_name)
         name = _check_model_name(request.model_name)
         if request.parameters:
-            given = next(iter(request.parameters))[:_MAX_SHOWN]
+            given = next(iter(request.parameters))[:MAX_SHOWN]
             raise invalid("PARAMETER_INVALID", f"parameter {given!r} is not known; give none", "parameters")
         try:
             await self._watcher.load(name)
@@ -191,7 +190,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         except ModelNotFound as error:
             raise to_api_error(error, "model_name") from error
         except ValueError as error:
-            message = f"{name[:_MAX_SHOWN]!r}, version {version_[:_MAX_SHOWN]!r}, is not a model; "
+            message = f"{name[:MAX_SHOWN]!r}, version {version_[:MAX_SHOWN]!r}, is not a model; "
             message += "give a name, and a version from 1 or none"
             raise invalid("MODEL_NAME_INVALID", message, "model_name") from error
 

@@ -9,12 +9,13 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.rpc.api_errors import ApiError, Code, format_time, invalid, to_api_error
+from serving.rpc.api_errors import ApiError, Code, invalid, to_api_error
 from serving.rpc.classification import parse_model_name
 from serving.statistics.calibration import Bin, expected_calibration_error
 from serving.statistics.changes import StatisticsFeed
 from serving.statistics.confusion import ConfusionMatrix, Rate
 from serving.statistics.store import StatisticsStore, VersionStatistics, Window, WindowExpired
+from serving.system.times import format_time
 
 MAX_WATCHERS = 64
 MIN_INTERVAL_S = 0.1

@@ -1,6 +1,6 @@
-"""The work that every peer does: encoded images to class probabilities, with pawserve's own decoding and engine.
+"""The work of every measured server without a server: encoded images to class probabilities.
 
-Imported in the peers' environments, which have the core's libraries and ONNX Runtime beside the peer.
+Imported in the peers' environments too, which have the core's libraries and ONNX Runtime beside the peer.
 """
 
 from collections.abc import Sequence
@@ -9,20 +9,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle.manifest import open_bundle
+from serving.bundle.manifest import Precision, open_bundle
 from serving.engine.base import EngineLayout
 from serving.engine.onnx import load_engines
 from serving.image.views import make_views
 
 
-class PeerClassifier:
-    """One bundle's INT8 graph in one ONNX Runtime session; `classify` may be called from several threads."""
+class InProcessClassifier:
+    """A bundle in one ONNX Runtime session, with pawserve's own decoding; several threads may call it.
 
-    def __init__(self, folder: Path, *, threads: int = 1) -> None:
-        """Load `folder`, a bundle, with so many threads in the session."""
+    Args:
+        folder: the bundle.
+        precision: of the graph.
+        threads: of the session.
+    """
+
+    def __init__(self, folder: Path, precision: Precision = "int8", *, threads: int = 1) -> None:
         bundle = open_bundle(folder)
         self._preprocess = bundle.manifest.preprocess
-        (self._engine,) = load_engines(bundle, "int8", EngineLayout(instances=1, threads=threads, max_batch_size=64))
+        (self._engine,) = load_engines(bundle, precision, EngineLayout(instances=1, threads=threads, max_batch_size=64))
 
     def decode(self, content: bytes) -> NDArray[np.uint8]:
         """View 0 of one encoded image, uint8 `[1, H, W, 3]`."""
