@@ -104,7 +104,7 @@ def test_pages_are_short(page: Path) -> None:
 
 OF_OTHER_PROGRAMS = {
     *("--cap-drop", "--format", "--go_opt", "--gpus", "--gpus-per-node", "--help", "--hostname", "--local-addr"),
-    *("--network", "--requeue", "--signal", "--time", "--target", "--volume", "--check", "--volume"),
+    *("--network", "--requeue", "--shm-size", "--signal", "--time", "--target", "--volume", "--check"),
 }
 """Options of docker, podman, torchrun, Slurm and others that the prose mentions."""
 
