@@ -23,7 +23,7 @@ test: $(VENV)/installed  ## all tests; PAWSERVE_PHOTOS=DIR adds those on real im
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/installed  ## the unit tests, which start no process, no server and no database
-	$(BIN)/python -m pytest --numprocesses $(shell nproc) --dist loadfile tests/unit
+	$(BIN)/python -m pytest --numprocesses $(shell nproc) --dist loadfile -m "not slow" tests/unit
 
 fuzz: $(VENV)/installed  ## fuzz the decoder for SECONDS (60); inputs that fail are kept in fuzz/
 	$(BIN)/python -m tests.fuzz.decoder fuzz $(or $(SECONDS),60) $(or $(SEED),0)

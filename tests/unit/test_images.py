@@ -9,7 +9,7 @@ import pytest
 
 from serving.image.folders import Skipped
 from training.data.images import TRAINING_LIMITS, Split, read_images
-from training.data.layout import DataError
+from training.data.layout import DataError, evaluation_folders
 
 
 def write(folder: Path, name: str, content: bytes = b"") -> None:
@@ -350,3 +350,12 @@ def test_class_names_that_are_not_utf_8_are_rejected_and_such_images_left_out(tm
     (tmp_path / "dogs").rename(tmp_path / os.fsdecode(b"fen\xeatre"))
     with pytest.raises(DataError, match=r"the folder fen\\xeatre in .* is not UTF-8; rename it"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["valid", "Test_set"])
+def test_a_split_without_a_training_split_can_be_evaluated(tmp_path: Path, split: str) -> None:
+    for folder in (f"{split}/cats", f"{split}/dogs", "notes"):
+        (tmp_path / folder).mkdir(parents=True)
+    folders, left_out = evaluation_folders(tmp_path, ("cats", "dogs"))
+    assert folders == {name: [tmp_path / split / name] for name in ("cats", "dogs")}
+    assert [each.path for each in left_out] == [tmp_path / "notes"]

@@ -108,6 +108,8 @@ def evaluation_folders(data: Path, classes: Collection[str]) -> tuple[dict[str, 
     check_folder(data)
     folders, loose = class_folders(data)
     if not folders or not set(folders) <= set(classes):
+        if (only := _split_without_training(data)) is not None:
+            return only
         layout = find_layout(data)
         if layout.valid is not None:
             return layout.valid, layout.skipped
@@ -117,6 +119,21 @@ def evaluation_folders(data: Path, classes: Collection[str]) -> tuple[dict[str, 
                 f"{TRAIN}, give {data / TRAIN}"
             )
     return folders, loose
+
+
+def _split_without_training(data: Path) -> tuple[dict[str, list[Path]], list[Skipped]] | None:
+    """The classes of a validation or test split that has no training split beside it; None if there is none."""
+    listing = list_folder(data)
+    splits = {
+        part: [each for each in listing.folders if split_of(each.name) == part and list_folder(each).folders]
+        for part in SPLIT_WORDS
+    }
+    only = None if splits[TRAIN] else _only(splits[VALID], VALID) or _only(splits[TEST], TEST)
+    if only is None:
+        return None
+    classes, loose = _classes(_unwrapped(only, ()))
+    beside = [each for each in (*listing.folders, *listing.files) if each != only]
+    return classes, loose + [Skipped(each, f"lies beside {only.name}") for each in beside] + listing.skipped
 
 
 def class_folders(folder: Path) -> tuple[dict[str, list[Path]], list[Skipped]]:
