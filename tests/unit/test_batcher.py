@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from serving.api.errors import to_api_error
 from serving.batching.admission import Admission
 from serving.batching.affinity import CpuAffinity
 from serving.batching.batcher import DynamicBatcher
@@ -19,7 +20,6 @@ from serving.batching.workers import WorkerOptions
 from serving.context import ClientIdentity
 from serving.engine.base import DeviceLost, InferenceError
 from serving.image.decode import DecodeWork
-from serving.rpc.api_errors import to_api_error
 from tests.support.batching import Batchers, GatedEngine, begun, prepare_rows, prepared, run, values
 from tests.support.waiting import LIMIT_S, eventually
 
