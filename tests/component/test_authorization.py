@@ -12,12 +12,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from PIL import Image
 
+from serving.api.access import NEEDS
 from serving.client import AsyncClient, Client, ClientError, Credentials, Prediction
 from serving.pb.inference import open_inference_pb2 as inference_pb
 from serving.pb.inference import open_inference_pb2_grpc as inference_grpc
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from serving.rpc.authentication import NEEDS
 from tests.support.bundles import write_bundle
 from tests.support.commands import run
 from tests.support.images import encoded

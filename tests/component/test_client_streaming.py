@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 import pytest
 
+from serving.api.status import to_status
 from serving.client import AsyncClient, Client, ClientError, Prediction, StreamResult
 from serving.client.messages import ClassifyOptions
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.rpc.errors import to_status
 from tests.support.client_streams import IMAGES, assert_each_once, classify
 from tests.support.scripted_server import MODEL, ScriptedServer, abort, answer, refusal, scripted_server
 from tests.support.waiting import LIMIT_S

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from serving.api.errors import to_api_error
 from serving.batching.affinity import CpuAffinity
 from serving.batching.requests import RowSlice
 from serving.engine.base import DeviceLost, InferenceError
-from serving.rpc.api_errors import to_api_error
 from tests.support.batching import Batchers, GatedEngine, begun, prepare_rows, prepared, run, values
 from tests.support.waiting import eventually
 
