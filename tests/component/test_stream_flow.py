@@ -5,8 +5,8 @@ from typing import Any
 
 import grpc
 import pytest
-from serving.rpc.in_flight import BytesInFlight
 
+from serving.api.in_flight import BytesInFlight
 from serving.rpc.streaming import MAX_IN_FLIGHT, StreamProcessor
 
 
