@@ -59,7 +59,7 @@ def make_parser(doc: str | None, *folders: str, **numbers: object) -> argparse.A
 
 
 def absolute_path(text: str) -> Path:
-    """The type of options that are paths, with `~` expanded; absolute, since processes of a benchmark run in the repository."""
+    """The type of options that are paths: absolute, since processes of a benchmark run in the repository."""
     return path(text).resolve()
 
 

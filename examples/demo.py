@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from serving.cli.options import path
+from serving.cli import options as types
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -35,9 +35,9 @@ class DemoError(RuntimeError):
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train, export, serve, predict, label and show statistics.")
     parser.add_argument(
-        "--out", type=path, required=True, help="folder to write; the folder of an earlier demo is replaced"
+        "--out", type=types.path, required=True, help="folder to write; the folder of an earlier demo is replaced"
     )
-    parser.add_argument("--data", type=path, help="your images: train/CLASS/*, valid/CLASS/* (drawings)")
+    parser.add_argument("--data", type=types.path, help="your images: train/CLASS/*, valid/CLASS/* (drawings)")
     options = parser.parse_args()
     begin = time.monotonic()
     try:
