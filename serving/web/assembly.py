@@ -10,7 +10,7 @@ from serving.observability.observers import CallObserver
 from serving.web.app import make_app
 from serving.web.bodies import BodyLimits
 from serving.web.browsers import Origins
-from serving.web.classifier import ClassifierEndpoints
+from serving.web.pawserve.endpoints import ClassifierEndpoints
 from serving.web.endpoints import Gate
 from serving.web.http_server import HttpServer
 from serving.web.open_inference.endpoints import InferenceEndpoints
