@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.batching.quotas import Quotas
 from serving.batching.fair_queue import FairOrder, FairQueue
+from serving.batching.quotas import Quotas
 from serving.context import ALL_ROLES, INTERNAL_CLIENT, ClientIdentity, client_identity
 from tests.support.waiting import LIMIT_S
 
