@@ -11,9 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.api.errors import ApiError, Code, invalid
 from serving.web.browsers import Origins, cors_headers, preflight, with_headers
-from serving.web.pawserve.endpoints import ClassifierEndpoints
 from serving.web.endpoints import Endpoint, Gate, Handler
 from serving.web.open_inference.endpoints import InferenceEndpoints
+from serving.web.pawserve.endpoints import ClassifierEndpoints
 from serving.web.problems import problem_response
 from serving.web.static_files import read_static_files
 

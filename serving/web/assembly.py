@@ -10,11 +10,11 @@ from serving.observability.observers import CallObserver
 from serving.web.app import make_app
 from serving.web.bodies import BodyLimits
 from serving.web.browsers import Origins
-from serving.web.pawserve.endpoints import ClassifierEndpoints
 from serving.web.endpoints import Gate
 from serving.web.http_server import HttpServer
 from serving.web.open_inference.endpoints import InferenceEndpoints
 from serving.web.openapi.page import documentation_routes
+from serving.web.pawserve.endpoints import ClassifierEndpoints
 from serving.web.settings import HttpLimits
 
 

@@ -13,8 +13,8 @@ from serving.api.pawserve.classifier import MAX_IMAGES, ClassifierCalls
 from serving.api.status import from_status
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.web.bodies import BodyLimits, read_body
-from serving.web.pawserve.events import EventStream
 from serving.web.messages import json_response, parse_message, to_json
+from serving.web.pawserve.events import EventStream
 from serving.web.pawserve.multipart import parse_parts
 from serving.web.pawserve.query import Query
 
