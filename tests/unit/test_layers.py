@@ -68,6 +68,7 @@ EXPORT_ROOMS = (
     "calibrate",
     "adaptive",
     "page",
+    "engine_layers",
     "tensorrt_plan",
     "options",
     "bundle",
