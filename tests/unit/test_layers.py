@@ -58,6 +58,7 @@ TRAINING_ROOMS = (
     "fit",
     "evaluate",
     "find_lr",
+    "predict",
     "command",
     "cli",
 )
