@@ -58,6 +58,7 @@ TRAINING_ROOMS = (
     "fit",
     "evaluate",
     "find_lr",
+    "predict",
     "command",
     "cli",
 )
@@ -69,6 +70,7 @@ EXPORT_ROOMS = (
     "calibrate",
     "adaptive",
     "page",
+    "engine_layers",
     "tensorrt_plan",
     "options",
     "bundle",
