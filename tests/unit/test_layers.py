@@ -36,6 +36,7 @@ SERVING_ROOMS = (
     "settings",
     "server",
     "process",
+    "processes",
     "client",
     "cli",
     "ray",

@@ -6,9 +6,9 @@ import grpc
 
 from serving.bundle.manifest import BundleError
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
+from serving.models.control import ModelControl
 from serving.models.loader import ServedModel
-from serving.models.repository import ModelNotFound, ModelRepository, State
-from serving.models.watcher import ModelWatcher
+from serving.models.repository import ModelNotFound, State
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
 from serving.rpc.api_errors import ApiError, Code, invalid, to_api_error
@@ -39,8 +39,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
     """The service, as its .proto file documents it.
 
     Args:
-        repository: the models that are served.
-        watcher: loads and unloads models.
+        models: what is served, and loads and unloads it.
         classification: classifies images.
         streams: runs the streams.
         max_pixels: most pixels of one image.
@@ -48,14 +47,13 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
 
     def __init__(
         self,
-        repository: ModelRepository,
-        watcher: ModelWatcher,
+        models: ModelControl,
         classification: ClassificationService,
         streams: StreamProcessor,
         max_pixels: int,
     ) -> None:
-        self._repository = repository
-        self._watcher = watcher
+        self._models = models
+        self._repository = models.repository
         self._classification = classification
         self._streams = streams
         self._max_pixels = max_pixels
@@ -74,10 +72,10 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelReadyRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelReadyResponse:
         try:
-            self._find(request.name, request.version)
+            model = self._find(request.name, request.version)
         except ApiError:
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
+        return pb.ModelReadyResponse(ready=await self._models.is_ready(model.manifest.model_version))
 
     async def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: grpc.aio.ServicerContext
@@ -120,8 +118,8 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
                 state=_STATES[status.state],
                 reason=status.reason,
             )
-            for status in self._repository.statuses
-            if status.model or not request.ready
+            for status in await self._models.statuses()
+            if status.state is State.READY or not request.ready
         ]
         return pb.RepositoryIndexResponse(models=models)
 
@@ -135,7 +133,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
             given = next(iter(request.parameters))[:MAX_SHOWN]
             raise invalid("PARAMETER_INVALID", f"parameter {given!r} is not known; give none", "parameters")
         try:
-            await self._watcher.load(name)
+            await self._models.load(name)
         except ModelNotFound as error:
             raise _model_not_found(f"the repository holds no model {name}") from error
         except BundleError as error:
@@ -149,7 +147,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         _check_repository(request.repository_name)
         name = _check_model_name(request.model_name)
         try:
-            await self._watcher.unload(name)
+            await self._models.unload(name)
         except ModelNotFound as error:
             message = f"no model {name} is served; give the name of a served model, without a version"
             raise _model_not_found(message) from error

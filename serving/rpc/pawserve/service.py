@@ -2,7 +2,7 @@
 
 import grpc
 
-from serving.models.repository import ModelRepository
+from serving.models.control import ModelControl
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from serving.rpc.api_errors import invalid
@@ -25,13 +25,13 @@ class ClassifierService(pb_grpc.ClassifierServicer):
 
     def __init__(
         self,
-        repository: ModelRepository,
+        models: ModelControl,
         feedback: Feedback,
         store: StatisticsStore,
         classification: ClassificationService,
         streams: StreamProcessor,
     ) -> None:
-        self._repository = repository
+        self._models = models
         self._feedback = feedback
         self._classification = classification
         self._streams = streams
@@ -104,7 +104,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListModelsResponse:
-        models = [to_model(status, self._classification.max_views) for status in self._repository.statuses]
+        models = [to_model(status, self._classification.max_views) for status in await self._models.statuses()]
         return pb.ListModelsResponse(models=models)
 
     def _check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> ClassifySpec:
