@@ -7,6 +7,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
+from serving.api.access import build_access_control
+from serving.api.classification import ClassificationService
+from serving.api.in_flight import BytesInFlight
+from serving.api.open_inference.inference import InferenceCalls
+from serving.api.pawserve.classifier import ClassifierCalls
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import resource_name
@@ -15,15 +20,13 @@ from serving.models.loader import ServedModel, load_model
 from serving.models.repository import ModelRepository
 from serving.models.watcher import ModelWatcher
 from serving.observability.observers import Observability
-from serving.rpc.authentication import build_authentication
+from serving.rpc.authentication import AuthenticationInterceptor
 from serving.rpc.calls import CallInterceptor
-from serving.rpc.classification import ClassificationService
+from serving.rpc.classifier_service import ClassifierService
 from serving.rpc.grpc_server import CLASSIFIER, INFERENCE, GrpcServer
 from serving.rpc.health import HealthServicer
-from serving.rpc.in_flight import BytesInFlight
+from serving.rpc.inference_service import InferenceService
 from serving.rpc.messages import MessageInterceptor
-from serving.rpc.open_inference.service import InferenceService
-from serving.rpc.pawserve.service import ClassifierService
 from serving.rpc.streaming import StreamProcessor
 from serving.settings import Settings
 from serving.statistics.feedback import Feedback
@@ -134,7 +137,7 @@ class Server:
         self.health.stop()
         self._streams.stop()
         self._watching.cancel()
-        self.classifier.statistics.stop()
+        self._calls.statistics.stop()
 
     async def close(self) -> None:
         """Write the statistics and close everything; no call may be in flight."""
@@ -220,13 +223,14 @@ class Server:
             self.repository, settings.models, settings.wanted, self._options, self._register, settings.keep_versions
         )
         self._control = self._make_control(self.repository, self.watcher)
-        self.classifier = ClassifierService(self._control, feedback, self._store, classification, self._streams)
-        self._inference = InferenceService(
-            self._control, classification, self._streams, settings.options.limits.max_pixels
-        )
+        self._calls = ClassifierCalls(self._control, feedback, self._store, classification)
+        self.classifier = ClassifierService(self._calls, self._streams)
+        inference = InferenceCalls(self._control, classification, settings.options.limits.max_pixels)
+        self._inference = InferenceService(inference, self._streams)
+        self._access = build_access_control(settings.security, [settings.listen])
         self.interceptors = [
             CallInterceptor(self.observability.call_observers),
-            build_authentication(settings.security, settings.listen),
+            AuthenticationInterceptor(self._access),
             MessageInterceptor(),
         ]
         self.health = HealthServicer([CLASSIFIER, INFERENCE])
