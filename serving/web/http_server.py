@@ -44,8 +44,11 @@ class HttpServer:
         self._servers: list[asyncio.Server] = []
         self._checking: asyncio.Task[None] | None = None
 
-    async def listen(self, address: str, tls: TlsFiles | None) -> str:
+    async def listen(self, address: str, tls: TlsFiles | None, *, reuse_port: bool = False) -> str:
         """Listen on all addresses of HOST:PORT, or on unix:PATH.
+
+        Args:
+            reuse_port: whether other processes may listen on the same port.
 
         Returns:
             The URL, with the port that was taken; or unix:PATH.
@@ -69,7 +72,7 @@ class HttpServer:
                 host, port = parse_address(address)
                 for each in resolve(host):
                     family = socket.AF_INET6 if ":" in each else socket.AF_INET
-                    bound.append(_bind(family, (each, port), format_address(each, port)))
+                    bound.append(_bind(family, (each, port), format_address(each, port), reuse_port=reuse_port))
                     port = bound[-1].getsockname()[1]
                 url = f"{'http' if context is None else 'https'}://{format_address(host, port)}"
         except OSError:
@@ -141,7 +144,7 @@ async def _wait(cut_short: asyncio.Event, seconds: float, done: Callable[[], boo
         await asyncio.sleep(0.01)
 
 
-def _bind(family: socket.AddressFamily, address: object, shown: str) -> socket.socket:
+def _bind(family: socket.AddressFamily, address: object, shown: str, *, reuse_port: bool = False) -> socket.socket:
     """A socket that is bound to an address; raises OSError with the address as it is shown."""
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -149,6 +152,8 @@ def _bind(family: socket.AddressFamily, address: object, shown: str) -> socket.s
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if family != socket.AF_UNIX:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not to wait for connections that are closing
+        if reuse_port:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(address)  # type: ignore[arg-type]
         bound.setblocking(False)
     except OSError as error:

@@ -37,6 +37,7 @@ SERVING_ROOMS = (
     "settings",
     "server",
     "process",
+    "processes",
     "client",
     "cli",
     "ray",

@@ -50,7 +50,7 @@ class InferenceEndpoints:
     async def model_ready(self, request: Request) -> Response:
         """GET /v2/models/M[/versions/V]/ready."""
         name, version = _model(request)
-        ready = self._calls.model_ready(name, version)
+        ready = await self._calls.model_ready(name, version)
         return _json({"name": name, "ready": ready}, ready)
 
     async def model_metadata(self, request: Request) -> Response:
@@ -88,7 +88,7 @@ class InferenceEndpoints:
         ready = content.get("ready", False)
         if not isinstance(ready, bool):
             raise invalid("PARAMETER_INVALID", "ready must be true or false", "ready")
-        index = self._calls.repository_index(pb.RepositoryIndexRequest(ready=ready))
+        index = await self._calls.repository_index(pb.RepositoryIndexRequest(ready=ready))
         return json_response(json.dumps(to_plain(index)["models"], ensure_ascii=False).encode())
 
     async def load(self, request: Request) -> Response:

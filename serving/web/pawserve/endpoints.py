@@ -66,7 +66,7 @@ class ClassifierEndpoints:
     async def list_models(self, request: Request) -> Response:
         """GET /v1/models."""
         Query(request, ())
-        return json_response(to_json(self._calls.list_models()))
+        return json_response(to_json(await self._calls.list_models()))
 
     async def get_manifest(self, request: Request) -> Response:
         """GET /v1/models/NAME/versions/N/manifest."""
