@@ -48,7 +48,7 @@ def test_a_shutdown_answers_calls_in_flight_reports_not_serving_and_exits_with_0
     write_bundle(tmp_path / "models", slowness=20)
     with observed_server(tmp_path, "--instances", 1) as server:
         answers: list[object] = []
-        with Client(server.address) as client, grpc.insecure_channel(server.address) as channel:
+        with Client(server.address, timeout_s=LIMIT_S) as client, grpc.insecure_channel(server.address) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
             in_flight = threading.Thread(target=lambda: answers.append(client.classify([RED], views=4)))
@@ -190,7 +190,7 @@ def test_the_grace_period_ends_slow_calls_and_counts_are_kept(tmp_path: Path) ->
 def test_a_new_call_during_the_shutdown_is_unavailable(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
     with observed_server(tmp_path, "--instances", 1, "--grace", LIMIT_S) as server:
-        with Client(server.address) as client, Client(server.address) as late:
+        with Client(server.address, timeout_s=LIMIT_S) as client, Client(server.address, timeout_s=LIMIT_S) as late:
             late.health()
             in_flight = threading.Thread(target=lambda: client.classify([RED] * 8))
             in_flight.start()

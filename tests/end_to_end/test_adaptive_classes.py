@@ -15,15 +15,15 @@ from training.runs.run import open_run
 
 pytestmark = pytest.mark.slow
 
-CLASSES = 1000
+CLASSES = 200
 
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1,000 classes that differ in the colours of two halves; neighbouring classes look much alike."""
+    """Classes that differ in the colours of two halves; neighbouring classes look much alike."""
     rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("colours")
     for label in range(CLASSES):
-        halves = [colorsys.hsv_to_rgb(hue, 0.9, 0.9) for hue in (label % 32 / 32, label // 32 / 32)]
+        halves = [colorsys.hsv_to_rgb(hue, 0.9, 0.9) for hue in (label % 16 / 16, label // 16 / 16)]
         base = np.repeat(255 * np.array(halves), 24, 0)[None].repeat(48, 0)
         for part, count in (("train", 2), ("valid", 1)):
             place = folder / part / f"{label:04d}"
@@ -49,6 +49,5 @@ def test_the_manifest_has_the_views_that_the_threshold_costs(colours: Path, tmp_
     crop = bundle.manifest.preprocess.crop
     views_NVK = np.stack([predict(session, make_views(canvas, crop, count=5)) for canvas in canvases])
     below_N = views_NVK[:, 0].max(1) < adaptive["threshold"]
-    changed_N = views_NVK[:, 0].argmax(1) != views_NVK.mean(1).argmax(1)
     assert adaptive["photos"] == CLASSES
     assert adaptive["mean_views"] == pytest.approx(1 + 4 * below_N.mean())
