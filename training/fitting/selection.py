@@ -52,6 +52,7 @@ def try_steps(session: FitSession, state: FitState) -> None:
     halves = [_Half(session, number, split) for number, split in enumerate(splits, 1)]
     if session.processes.first:
         session.checkpoints.save(state)  # what the halves keep is then kept, too, if the fit is interrupted
+    known: dict[int | None, HeldOut] = {}
     for index, step in enumerate(steps):
         if index < len(state.trials):
             continue
@@ -59,8 +60,9 @@ def try_steps(session: FitSession, state: FitState) -> None:
         for half in halves:
             say(f"trying step {index + 1} of {len(steps)}, {step.name}, on half {half.number} of the training images")
             half.train(index, state.trials)
-        held = _measure(halves, index, step, state.trials)
+        held = _measure(halves, index, step, state.trials, known.get(step.size))
         trial = judge(step.name, step.size, held, time.monotonic() - began)
+        known = {step.size: held[trial.part]}
         state.trials.append(trial)
         say(trial.describe())
         if session.processes.first:
@@ -129,12 +131,18 @@ class _Half:
         return self.session.folder / f"after-{index + 1}.safetensors"
 
 
-def _measure(halves: Sequence[_Half], index: int, step: Step, trials: Sequence[Trial]) -> dict[float, HeldOut]:
-    """Logits of all training images, each by the network that was not trained on it; by the part of the step."""
+def _measure(
+    halves: Sequence[_Half], index: int, step: Step, trials: Sequence[Trial], before: HeldOut | None
+) -> dict[float, HeldOut]:
+    """Logits of all training images, each by the network that was not trained on it; by the part of the step.
+
+    Args:
+        before: of the step before, if they are known.
+    """
     parts = [1.0]
     if index:
-        ensemble = any(name.split(".")[0] == "members" or ".members." in name for name in halves[0].after(index))
-        parts = [0.0, 1.0] if ensemble else [0.0, *PARTS]
+        ensemble = any("members" in name.split(".") for name in halves[0].after(index))
+        parts = [*([0.0] if before is None else []), *([1.0] if ensemble else PARTS)]
     found: dict[float, list[HeldOut]] = {part: [] for part in parts}
     done, count = 0, len(halves) * len(parts)
     with progress(f"{step.name}, measuring on held-out images", "networks") as on_progress:
@@ -143,9 +151,9 @@ def _measure(halves: Sequence[_Half], index: int, step: Step, trials: Sequence[T
             preprocess = session.backbone.preprocess_at(step.size)
             clean = image_source(session.split.valid, preprocess, "none", session.hardware)
             sources = (clean, replace(cast(Any, clean), augment="shifted"))  # which shares the decoded images
-            before, after = half.kept(trials) if index else {}, half.after(index)
+            kept, after = half.kept(trials) if index else {}, half.after(index)
             for part in parts:
-                state = interpolated(before, after, part)
+                state = interpolated(kept, after, part)
                 network = network_like(session.backbone, state)
                 network.load_state_dict(state)
                 network.to(session.hardware.device).to(memory_format=torch.channels_last)
@@ -153,7 +161,8 @@ def _measure(halves: Sequence[_Half], index: int, step: Step, trials: Sequence[T
                 found[part].append(HeldOut(*logits, labels_of(session.split.valid)))
                 done += 1
                 on_progress(done, count)
-    return {
+    known = {} if before is None else {0.0: before}
+    return known | {
         part: HeldOut(
             np.concatenate([each.clean_NK for each in of_halves]),
             np.concatenate([each.shifted_NK for each in of_halves]),
