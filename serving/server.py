@@ -7,6 +7,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
+from serving.api.access import build_access_control
+from serving.api.classification import ClassificationService
+from serving.api.in_flight import BytesInFlight
+from serving.api.open_inference.inference import InferenceCalls
+from serving.api.pawserve.classifier import ClassifierCalls
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import resource_name
@@ -14,15 +19,13 @@ from serving.models.loader import ServedModel, load_model
 from serving.models.repository import ModelRepository
 from serving.models.watcher import ModelWatcher
 from serving.observability.observers import Observability
-from serving.rpc.authentication import build_authentication
+from serving.rpc.authentication import AuthenticationInterceptor
 from serving.rpc.calls import CallInterceptor
-from serving.rpc.classification import ClassificationService
+from serving.rpc.classifier_service import ClassifierService
 from serving.rpc.grpc_server import CLASSIFIER, INFERENCE, GrpcServer
 from serving.rpc.health import HealthServicer
-from serving.rpc.in_flight import BytesInFlight
+from serving.rpc.inference_service import InferenceService
 from serving.rpc.messages import MessageInterceptor
-from serving.rpc.open_inference.service import InferenceService
-from serving.rpc.pawserve.service import ClassifierService
 from serving.rpc.streaming import StreamProcessor
 from serving.settings import Settings
 from serving.statistics.feedback import Feedback
@@ -123,7 +126,7 @@ class Server:
         self.health.stop()
         self._streams.stop()
         self._watching.cancel()
-        self.classifier.statistics.stop()
+        self._calls.statistics.stop()
 
     async def close(self) -> None:
         """Write the statistics and close everything; no call may be in flight."""
@@ -205,16 +208,17 @@ class Server:
         in_flight = BytesInFlight(settings.max_bytes_in_flight)
         classification = ClassificationService(self.repository, feedback, settings.max_views, in_flight)
         self._streams = StreamProcessor(in_flight)
-        self.classifier = ClassifierService(self.repository, feedback, self._store, classification, self._streams)
+        self._calls = ClassifierCalls(self.repository, feedback, self._store, classification)
+        self.classifier = ClassifierService(self._calls, self._streams)
         self.watcher = ModelWatcher(
             self.repository, settings.models, settings.wanted, self._options, self._register, settings.keep_versions
         )
-        self._inference = InferenceService(
-            self.repository, self.watcher, classification, self._streams, settings.options.limits.max_pixels
-        )
+        inference = InferenceCalls(self.repository, self.watcher, classification, settings.options.limits.max_pixels)
+        self._inference = InferenceService(inference, self._streams)
+        self._access = build_access_control(settings.security, [settings.listen])
         self.interceptors = [
             CallInterceptor(self._observability.call_observers),
-            build_authentication(settings.security, settings.listen),
+            AuthenticationInterceptor(self._access),
             MessageInterceptor(),
         ]
         self.health = HealthServicer([CLASSIFIER, INFERENCE])

@@ -46,8 +46,14 @@ class Command:
     """What Ctrl-C leaves and how to continue, unless a note of the exception says so."""
 
 
-def run_command(program: str, about: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> int:
-    """Run `program NAME OPTIONS…` and return its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+def run_command(
+    program: str, about: str, commands: Mapping[str, Command], arguments: Sequence[str], called_as: str | None = None
+) -> int:
+    """Run `program NAME OPTIONS…` and return its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+
+    Args:
+        called_as: what help and messages call the command; None for `program NAME`.
+    """
     accept_any_text()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: {program} COMMAND [OPTIONS]\n\n{about}\n\ncommands (each takes --help):")
@@ -64,16 +70,14 @@ def run_command(program: str, about: str, commands: Mapping[str, Command], argum
     if name not in commands:
         print(f"{program}: there is no command {name!r}; there are {', '.join(commands)}", file=sys.stderr)
         return WRONG_USE
-    command = commands[name]
+    command, shown = commands[name], called_as or f"{program} {name}"
     warnings.filterwarnings("ignore", module=r"PIL\.")  # a damaged image is decoded or left out, and then reported
     try:
         try:
             default = command.default(rest)
-            options = tyro.cli(
-                command.options, prog=f"{program} {name}", args=rest, default=default, registry=_registry
-            )
+            options = tyro.cli(command.options, prog=shown, args=rest, default=default, registry=_registry)
         except ValueError as error:
-            return _fail(program, name, error, WRONG_USE)
+            return _fail(shown, error, WRONG_USE)
         main = command.main
         if isinstance(main, str):
             module, _, function = main.partition(":")
@@ -82,14 +86,14 @@ def run_command(program: str, about: str, commands: Mapping[str, Command], argum
         flush_output()
     except KeyboardInterrupt as error:
         code = settle_interrupt()
-        return _fail(program, name, f"interrupted; {_notes(error) or command.interrupted}", code)
+        return _fail(shown, f"interrupted; {_notes(error) or command.interrupted}", code)
     except OSError as error:
         if error.filename is None:  # standard output, perhaps
             discard_output()
         where = f" ({error.filename})" if error.filename else ""
-        return _fail(program, name, f"{error.strerror or error}{where}\n{_notes(error)}", FAILED)
+        return _fail(shown, f"{error.strerror or error}{where}\n{_notes(error)}", FAILED)
     except (ValueError, RuntimeError) as error:
-        return _fail(program, name, f"{error}\n{_notes(error)}", FAILED)
+        return _fail(shown, f"{error}\n{_notes(error)}", FAILED)
     return DONE
 
 
@@ -107,8 +111,8 @@ def _notes(error: BaseException) -> str:
     return "\n".join(getattr(error, "__notes__", []))
 
 
-def _fail(program: str, name: str, message: object, code: int) -> int:
-    print(f"{program} {name}: {message}".rstrip(), file=sys.stderr)
+def _fail(shown: str, message: object, code: int) -> int:
+    print(f"{shown}: {message}".rstrip(), file=sys.stderr)
     return code
 
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from serving.cli.configuration import add_config_option
 from serving.cli.limit_options import add_limit_options, to_connection_limits, to_image_limits, to_max_views
 from serving.cli.options import (
     Numbers,
@@ -42,6 +43,7 @@ NUMBERS: Numbers = (
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
     """All options of `serve`."""
     add = parser.add_argument
+    add_config_option(parser)
     add_model_options(parser)
     add(
         "--listen",

@@ -3,7 +3,7 @@
 - EXIF (or XMP) orientation is applied.
 - Grey becomes three equal channels; palettes are looked up; CMYK and YCbCr are converted by Pillow.
 - Transparent pixels (an alpha channel or a transparent colour) are composited on white.
-- Of 16 bits a channel the high byte is kept; of fewer significant bits, if a grey PNG (sBIT) or TIFF (BitsPerSample,
+- Of 16 bits a channel the high byte is kept; of fewer significant bits, if a PNG (sBIT) or a grey TIFF (BitsPerSample,
   MaxSampleValue) declares them and its values are no larger, the highest 8.
 - 32-bit and floating-point pixels have no agreed white: unsupported.
 - Of an animation or a multi-page file, the first frame is decoded.
@@ -214,7 +214,7 @@ def decode(
                     image.draft(None, (min_side, min_side))
             if not reserved:
                 held.enter_context(_BUDGET.take(image.width * image.height, limits.budget))
-            return upright_rgb(image, png_bits=png_significant_bits(data))
+            return upright_rgb(image, png_bits=png_significant_bits(data), reopen=lambda: _open(data))
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # a later frame or part that is larger than the header says

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import grpc
 
-from serving.rpc.api_errors import ApiError, Code
-from serving.rpc.in_flight import BytesInFlight
+from serving.api.errors import ApiError, Code
+from serving.api.in_flight import BytesInFlight
 
 MAX_IN_FLIGHT = 128
 """Most requests of one stream that are read and have no response yet."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from serving.cli import pawserve
 from tests.support.bundles import write_bundle
 from tests.support.certificates import Authority
 from tests.support.commands import ROOT, WarmProcess, main_of
@@ -64,6 +65,8 @@ class Session:
             for command in block.commands():
                 if not command.startswith(NOT_RUN_HERE):
                     self._command(command)
+        elif block.language == "toml":  # its first line is a comment: the name of the file
+            (self._folder / block.text.removeprefix("# ").partition(":")[0]).write_text(block.text, encoding="utf-8")
 
     def close(self) -> None:
         """Stop the server."""
@@ -77,7 +80,11 @@ class Session:
             server.close()
 
     def _command(self, command: str) -> None:
-        python, module, package, verb, *arguments = self._words(command)
+        words = self._words(command)
+        if words[0] == "pawserve":
+            delegate = pawserve.COMMANDS[words[1]]
+            words = ["python", "-m", delegate.package, delegate.command, *words[2:]]
+        python, module, package, verb, *arguments = words
         assert (python, module) == ("python", "-m"), f"{command}: put what cannot be run here into an sh block"
         out = arguments.pop() if ">" in arguments else None
         arguments = [argument for argument in arguments if argument != ">"]

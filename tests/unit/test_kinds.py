@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.api.errors import ApiError
+from serving.api.open_inference.inputs import parse_images
 from serving.image.decode import ImageError, Reason, decode
 from serving.image.kinds import explain, supported_format, unsupported_format
 from serving.models.classifier import ImageData
 from serving.pb.inference import open_inference_pb2 as pb
-from serving.rpc.api_errors import ApiError
-from serving.rpc.open_inference.inputs import parse_images
 from tests.support.images import encoded, sample_image
 
 IMAGE = sample_image()

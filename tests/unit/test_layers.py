@@ -31,6 +31,7 @@ SERVING_ROOMS = (
     "models",
     "security",
     "observability",
+    "api",
     "rpc",
     "web",
     "settings",
@@ -195,7 +196,7 @@ def test_the_client_needs_nothing_of_the_server() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("use_case", ["serving.rpc.classification", "serving.rpc.labels", "serving.rpc.api_errors"])
+@pytest.mark.parametrize("use_case", ["serving.api.classification", "serving.api.labels", "serving.api.errors"])
 def test_the_use_cases_need_no_protocol(use_case: str) -> None:
     reached, waiting = {use_case}, [use_case]
     while waiting:

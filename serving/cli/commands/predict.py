@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
-from serving.cli.classify_files import FileResult, classify_files, describe, find_files, in_order
 from serving.cli.connection import add_client_options, open_client
 from serving.cli.errors import DONE, FAILED, INTERRUPTED, CommandError, UsageError
 from serving.cli.options import model_resource, path, positive
-from serving.cli.results import ResultsFile, to_dict
+from serving.cli.prediction.files import FileResult, classify_files, describe, find_files, in_order
+from serving.cli.prediction.results import ResultsFile, to_dict
 from serving.cli.signals import deferred_interrupt
 from serving.client import Client, ClientError, Prediction
 from serving.image.folders import Skipped, describe_skipped

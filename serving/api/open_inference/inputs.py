@@ -7,10 +7,10 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.api.errors import ApiError, invalid
 from serving.image.kinds import supported_format
 from serving.models.classifier import ImageData
 from serving.pb.inference import open_inference_pb2 as pb
-from serving.rpc.api_errors import ApiError, invalid
 
 ENCODED, PIXELS = "images", "pixels"
 """The two inputs: a request has exactly one of them."""

@@ -1,16 +1,15 @@
 """GetStatistics and WatchStatistics of `pawserve.v1.Classifier`."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from serving.api.classification import parse_model_name
+from serving.api.errors import ApiError, Code, invalid, to_api_error
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.rpc.api_errors import ApiError, Code, invalid, to_api_error
-from serving.rpc.classification import parse_model_name
 from serving.statistics.calibration import Bin, expected_calibration_error
 from serving.statistics.changes import StatisticsFeed
 from serving.statistics.confusion import ConfusionMatrix, Rate
@@ -57,7 +56,9 @@ class StatisticsService:
             self._find(request.model)  # a served version without predictions has no statistics yet, which is no error
         return pb.GetStatisticsResponse(models=map(to_statistics, statistics))
 
-    async def watch(self, request: pb.WatchStatisticsRequest, context: grpc.aio.ServicerContext) -> None:
+    async def watch(
+        self, request: pb.WatchStatisticsRequest, write: Callable[[pb.WatchStatisticsResponse], Awaitable[object]]
+    ) -> None:
         """Write the statistics now and whenever they change, until the client goes or the server stops."""
         name, version = parse_model_name(request.model) if request.model else (None, None)
         interval_s = to_interval_s(request)
@@ -73,7 +74,7 @@ class StatisticsService:
                 if sent is None and name is not None and not chosen:
                     self._find(request.model)
                 if chosen != sent:  # a shutdown waits for it, since gRPC ends no call during a write
-                    await context.write(pb.WatchStatisticsResponse(models=map(to_statistics, chosen)))
+                    await write(pb.WatchStatisticsResponse(models=map(to_statistics, chosen)))
                     sent = chosen
                 if await self._feed.stopped_within(interval_s):
                     return

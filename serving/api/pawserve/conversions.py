@@ -1,10 +1,10 @@
 """Predictions, labels and models as messages of `pawserve.v1`."""
 
+from serving.api.classification import ClassifySpec, SignedPrediction
+from serving.api.labels import RecordedLabel
+from serving.api.status import to_status
 from serving.models.repository import VersionStatus
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.rpc.classification import ClassifySpec, SignedPrediction
-from serving.rpc.errors import to_status
-from serving.rpc.labels import RecordedLabel
 from serving.statistics.feedback import LabelUnknown
 
 

@@ -7,14 +7,14 @@ to their responses.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from serving.api.errors import ApiError, Code, invalid, to_api_error
+from serving.api.in_flight import BytesInFlight
 from serving.batching.requests import QueueFull
 from serving.bundle.model_version import parse_resource
 from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
 from serving.models.classifier import Classification, ImageData
 from serving.models.loader import ServedModel
 from serving.models.repository import ModelNotFound, ModelRepository
-from serving.rpc.api_errors import ApiError, Code, invalid, to_api_error
-from serving.rpc.in_flight import BytesInFlight
 from serving.statistics.feedback import Feedback, LabelUnknown
 from serving.statistics.store import Label, LabelExpired, StatisticsUnavailable
 from serving.tokens.tokens import PredictionRecord

@@ -1,4 +1,4 @@
-"""The errors that clients see, without gRPC: a canonical code, a stable reason, a field and a retry hint.
+"""The errors that clients see, without a protocol: a canonical code, a stable reason, a field and a retry hint.
 
 `serving.rpc.errors` writes them as gRPC statuses. docs/api.md lists the reasons.
 """

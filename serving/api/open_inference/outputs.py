@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from serving.api.classification import ClassifySpec, SignedPrediction
+from serving.api.open_inference.inputs import INPUTS, MAX_IMAGES, MAX_SHOWN, invalid_tensor
 from serving.models.loader import ServedModel
 from serving.pb.inference import open_inference_pb2 as pb
-from serving.rpc.classification import ClassifySpec, SignedPrediction
-from serving.rpc.open_inference.inputs import INPUTS, MAX_IMAGES, MAX_SHOWN, invalid_tensor
 
 PLATFORM = "pawserve"
 _DATA_TYPES = {

@@ -1,21 +1,11 @@
-"""The methods of `inference.GRPCInferenceService`, with the same images and tokens as `pawserve.v1`."""
+"""The calls of the Open Inference Protocol, for all transports, with the same images and tokens as `pawserve.v1`."""
 
 from importlib.metadata import version
 
-import grpc
-
-from serving.bundle.manifest import BundleError
-from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
-from serving.models.loader import ServedModel
-from serving.models.repository import ModelNotFound, ModelRepository, State
-from serving.models.watcher import ModelWatcher
-from serving.pb.inference import open_inference_pb2 as pb
-from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
-from serving.rpc.api_errors import ApiError, Code, invalid, to_api_error
-from serving.rpc.classification import ClassificationService, ClassifySpec
-from serving.rpc.errors import map_errors
-from serving.rpc.open_inference.inputs import MAX_SHOWN, parse_images
-from serving.rpc.open_inference.outputs import (
+from serving.api.classification import ClassificationService, ClassifySpec
+from serving.api.errors import ApiError, Code, invalid, to_api_error
+from serving.api.open_inference.inputs import MAX_SHOWN, parse_images
+from serving.api.open_inference.outputs import (
     PLATFORM,
     parse_outputs,
     to_config,
@@ -23,8 +13,13 @@ from serving.rpc.open_inference.outputs import (
     to_statistics,
     write_outputs,
 )
-from serving.rpc.open_inference.parameters import FINAL_RESPONSE, WANTS_FINAL_RESPONSE, Parameters
-from serving.rpc.streaming import StreamProcessor
+from serving.api.open_inference.parameters import FINAL_RESPONSE, WANTS_FINAL_RESPONSE, Parameters
+from serving.bundle.manifest import BundleError
+from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
+from serving.models.loader import ServedModel
+from serving.models.repository import ModelNotFound, ModelRepository, State
+from serving.models.watcher import ModelWatcher
+from serving.pb.inference import open_inference_pb2 as pb
 
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "parameters", "statistics")
 _STATES = {
@@ -35,14 +30,13 @@ _STATES = {
 }
 
 
-class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
-    """The service, as its .proto file documents it.
+class InferenceCalls:
+    """Answers requests as the .proto file documents them. Exceptions are for `to_api_error`.
 
     Args:
         repository: the models that are served.
         watcher: loads and unloads models.
         classification: classifies images.
-        streams: runs the streams.
         max_pixels: most pixels of one image.
     """
 
@@ -51,67 +45,49 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         repository: ModelRepository,
         watcher: ModelWatcher,
         classification: ClassificationService,
-        streams: StreamProcessor,
         max_pixels: int,
     ) -> None:
         self._repository = repository
         self._watcher = watcher
         self._classification = classification
-        self._streams = streams
         self._max_pixels = max_pixels
 
-    async def ServerLive(
-        self, request: pb.ServerLiveRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ServerLiveResponse:
-        return pb.ServerLiveResponse(live=True)
+    def server_ready(self) -> bool:
+        """Whether a model is served."""
+        return bool(self._repository.models)
 
-    async def ServerReady(
-        self, request: pb.ServerReadyRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=bool(self._repository.models))
-
-    async def ModelReady(
-        self, request: pb.ModelReadyRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ModelReadyResponse:
+    def model_ready(self, name: str, version_: str) -> bool:
+        """Whether the model, or this version of it, is served."""
         try:
-            self._find(request.name, request.version)
+            self._find(name, version_)
         except ApiError:
-            return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
+            return False
+        return True
 
-    async def ServerMetadata(
-        self, request: pb.ServerMetadataRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ServerMetadataResponse:
+    def server_metadata(self) -> pb.ServerMetadataResponse:
+        """The server's name, version and extensions."""
         return pb.ServerMetadataResponse(name=PLATFORM, version=version("pawserve"), extensions=EXTENSIONS)
 
-    @map_errors
-    async def ModelMetadata(
-        self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ModelMetadataResponse:
-        model = self._find(request.name, request.version)
+    def model_metadata(self, name: str, version_: str) -> pb.ModelMetadataResponse:
+        """The inputs and outputs of a model; raises ApiError if it is not served."""
+        model = self._find(name, version_)
         served = (other.manifest for other in self._repository.models)
-        return to_metadata(model, [other.version for other in served if other.name == request.name])
+        return to_metadata(model, [other.version for other in served if other.name == name])
 
-    @map_errors
-    async def ModelConfig(
-        self, request: pb.ModelConfigRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ModelConfigResponse:
-        return pb.ModelConfigResponse(config=to_config(self._find(request.name, request.version)))
+    def model_config(self, name: str, version_: str) -> pb.ModelConfigResponse:
+        """The same in the form that Triton's clients need; raises ApiError if it is not served."""
+        return pb.ModelConfigResponse(config=to_config(self._find(name, version_)))
 
-    @map_errors
-    async def ModelStatistics(
-        self, request: pb.ModelStatisticsRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ModelStatisticsResponse:
-        if request.name:
-            self._find(request.name, request.version)
-        models = [model for model in self._repository.models if request.name in ("", model.manifest.name)]
-        models = [model for model in models if request.version in ("", str(model.manifest.version))]
+    def model_statistics(self, name: str, version_: str) -> pb.ModelStatisticsResponse:
+        """The work of a model, or of all if the name is empty; raises ApiError if it is not served."""
+        if name:
+            self._find(name, version_)
+        models = [model for model in self._repository.models if name in ("", model.manifest.name)]
+        models = [model for model in models if version_ in ("", str(model.manifest.version))]
         return pb.ModelStatisticsResponse(model_stats=map(to_statistics, models))
 
-    @map_errors
-    async def RepositoryIndex(
-        self, request: pb.RepositoryIndexRequest, context: grpc.aio.ServicerContext
-    ) -> pb.RepositoryIndexResponse:
+    def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+        """All model versions and their states; only those that are served if `ready` is set."""
         _check_repository(request.repository_name)
         models = [
             pb.RepositoryIndexResponse.ModelIndex(
@@ -125,10 +101,8 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         ]
         return pb.RepositoryIndexResponse(models=models)
 
-    @map_errors
-    async def RepositoryModelLoad(
-        self, request: pb.RepositoryModelLoadRequest, context: grpc.aio.ServicerContext
-    ) -> pb.RepositoryModelLoadResponse:
+    async def load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
+        """Load a model, or check for its newest version; raises ApiError if that fails."""
         _check_repository(request.repository_name)
         name = _check_model_name(request.model_name)
         if request.parameters:
@@ -142,10 +116,8 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
             raise ApiError(Code.FAILED_PRECONDITION, "MODEL_REFUSED", str(error), field="model_name") from error
         return pb.RepositoryModelLoadResponse()
 
-    @map_errors
-    async def RepositoryModelUnload(
-        self, request: pb.RepositoryModelUnloadRequest, context: grpc.aio.ServicerContext
-    ) -> pb.RepositoryModelUnloadResponse:
+    async def unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
+        """Unload a model; raises ApiError if it is not served."""
         _check_repository(request.repository_name)
         name = _check_model_name(request.model_name)
         try:
@@ -155,27 +127,23 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
             raise _model_not_found(message) from error
         return pb.RepositoryModelUnloadResponse()
 
-    @map_errors
-    async def ModelInfer(
-        self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
+    async def infer(
+        self, request: pb.ModelInferRequest, timeout_s: float | None, *, raw: bool
     ) -> pb.ModelInferResponse:
-        return await self._infer(request, context, wait=False)
+        """Classify the images of a request.
 
-    @map_errors
-    async def ModelStreamInfer(self, requests: object, context: grpc.aio.ServicerContext) -> None:
-        await self._streams.run(context, self)
+        Args:
+            raw: whether the outputs are in `raw_output_contents` or in typed contents.
+        """
+        return await self._infer(request, timeout_s, wait=False, raw=raw)
 
-    def image_bytes(self, request: pb.ModelInferRequest) -> int:
-        """Bytes of a request of a stream; nearly all of them are its images."""
-        return int(request.ByteSize())
-
-    async def respond(
-        self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
+    async def infer_in_stream(
+        self, request: pb.ModelInferRequest, timeout_s: float | None
     ) -> pb.ModelStreamInferResponse:
-        """The response to one request of a stream, with the error if there is one."""
+        """The response to one request of a stream, with the error if there is one; does not raise."""
         message = ""
         try:
-            response = await self._infer(request, context, wait=True)
+            response = await self._infer(request, timeout_s, wait=True, raw=bool(request.raw_input_contents))
         except Exception as error:
             failure = to_api_error(error)
             response = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
@@ -195,7 +163,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
             raise invalid("MODEL_NAME_INVALID", message, "model_name") from error
 
     async def _infer(
-        self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext, *, wait: bool
+        self, request: pb.ModelInferRequest, timeout_s: float | None, *, wait: bool, raw: bool
     ) -> pb.ModelInferResponse:
         parameters = Parameters.parse(request)
         outputs = parse_outputs(request)
@@ -206,7 +174,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
 
         spec = check()
         images = parse_images(request, self._max_pixels)
-        timeout_s = parameters.limit_timeout(context.time_remaining())
+        timeout_s = parameters.limit_timeout(timeout_s)
         if wait:
             spec, outcomes = await self._classification.compute_waiting(check, images, timeout_s)
         else:
@@ -222,7 +190,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         signed = [self._classification.sign(spec, each) for each in classifications]
         manifest = spec.model.manifest
         response = pb.ModelInferResponse(model_name=manifest.name, model_version=str(manifest.version), id=request.id)
-        write_outputs(response, outputs, spec, signed, raw=bool(request.raw_input_contents))
+        write_outputs(response, outputs, spec, signed, raw=raw)
         return response
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from serving.api.errors import ApiError, invalid
+from serving.api.open_inference.inputs import MAX_SHOWN
 from serving.pb.inference import open_inference_pb2 as pb
-from serving.rpc.api_errors import ApiError, invalid
-from serving.rpc.open_inference.inputs import MAX_SHOWN
 
 WANTS_FINAL_RESPONSE = "triton_enable_empty_final_response"
 FINAL_RESPONSE = "triton_final_response"

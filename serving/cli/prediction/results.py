@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from serving.cli.classify_files import FileResult, describe
+from serving.cli.prediction.files import FileResult, describe
 from serving.client import Prediction
 from serving.system.files import write_atomically
 
