@@ -142,8 +142,8 @@ def plot_errors(rows: Sequence[dict[str, Any]]) -> str:
         }
         colour = COLOURS[preset]
         axes.plot(counts, [fmean(percent[count]) for count in counts], color=colour, label=f"--preset {preset}, mean")
-        dots = [(count, value) for count in counts for value in percent[count]]
-        axes.scatter(*zip(*dots, strict=True), s=16, color=colour, alpha=0.6)
+        across = [count for count in counts for _ in percent[count]]
+        axes.scatter(across, [value for count in counts for value in percent[count]], s=16, color=colour, alpha=0.6)
     counts = sorted({row["images"] for row in rows})
     axes.set(xscale="log", xlabel="training images", ylabel="errors on the validation images (%)", ylim=(0, None))
     axes.xaxis.set_major_locator(FixedLocator(counts))

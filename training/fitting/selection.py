@@ -157,8 +157,10 @@ def _measure(
                 network = network_like(session.backbone, state)
                 network.load_state_dict(state)
                 network.to(session.hardware.device).to(memory_format=torch.channels_last)
-                logits = [predict(network, source, session.hardware, session.processes).numpy() for source in sources]
-                found[part].append(HeldOut(*logits, labels_of(session.split.valid)))
+                clean_NK, shifted_NK = (
+                    predict(network, source, session.hardware, session.processes).numpy() for source in sources
+                )
+                found[part].append(HeldOut(clean_NK, shifted_NK, labels_of(session.split.valid)))
                 done += 1
                 on_progress(done, count)
     known = {} if before is None else {0.0: before}
