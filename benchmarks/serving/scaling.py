@@ -49,7 +49,6 @@ from serving.processes.shares import CPUS_PER_PROCESS
 CLIENTS = 32
 """Connections, which the kernel divides between the processes."""
 IMAGES = 250
-WARM_UP_S = 0.5
 STREAM_IN_FLIGHT = 8
 SINGLE, EIGHT, STREAM = "1 image", "8 images", "streams"
 LOADS = (SINGLE, EIGHT, STREAM)
@@ -80,15 +79,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 state = stack.enter_context(tempfile.TemporaryDirectory())
                 served = ("--models", folder.parents[1], "--model", f"{folder.parent.name}/{folder.name}")
                 module = "benchmarks.serving.thread_times" if count == 1 else "serving"
-                options = (*served, "--state", state, "--listen", ANY_PORT, "--processes", count)
+                options = (*served, "--state", state, "--listen", ANY_PORT, "--http", "off", "--processes", count)
                 servers[engine, count] = stack.enter_context(running(module, "serve", *options))
         rounds: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
         for _ in range(arguments.rounds):
             for load, (key, server) in itertools.product(LOADS, servers.items()):
                 before = read_thread_times(server.pid)
-                found = call_in_process(run_load, server.address, arguments.photos, load, arguments.seconds)
+                found = run_load_apart(server.address, arguments.photos, load, arguments.seconds)
                 after = read_thread_times(server.pid)
-                found["cpu_ms"] = {kind: 1000 * (after[kind] - before[kind]) / found["all_images"] for kind in KINDS}
+                found["cpu_ms"] = {kind: 1000 * (after[kind] - before[kind]) / found["images"] for kind in KINDS}
                 rounds.setdefault((*key, load), []).append(found)
     measured = []
     for (engine, count, load), found_all in rounds.items():
@@ -139,12 +138,17 @@ def write_empty_bundle(bundle: Path, models: Path) -> Path:
     return folder
 
 
-def run_load(address: str, photos: Path, load: str, seconds: float) -> dict[str, Any]:
-    """Send images over CLIENTS connections; images answered after the warm-up, and this process's CPU seconds."""
-    return asyncio.run(_run_load(address, images_of(photos, IMAGES), load, seconds))
+def run_load_apart(address: str, photos: Path, load: str, seconds: float, clients: int = CLIENTS) -> dict[str, Any]:
+    """`run_load` in a process of its own."""
+    return call_in_process(run_load, address, photos, load, seconds, clients)
 
 
-async def _run_load(address: str, images: list[bytes], load: str, seconds: float) -> dict[str, Any]:
+def run_load(address: str, photos: Path, load: str, seconds: float, clients: int) -> dict[str, Any]:
+    """Send images over so many connections; images answered, a second, and this process's CPU seconds."""
+    return asyncio.run(_run_load(address, images_of(photos, IMAGES), load, seconds, clients))
+
+
+async def _run_load(address: str, images: list[bytes], load: str, seconds: float, clients: int) -> dict[str, Any]:
     size = 8 if load == EIGHT else 1
     inputs = [pb.ImageInput(content=image) for image in images]
     if load == STREAM:
@@ -153,16 +157,14 @@ async def _run_load(address: str, images: list[bytes], load: str, seconds: float
         batches = (inputs[at : at + size] for at in range(0, len(inputs) - size + 1, size))
         requests = [pb.ClassifyRequest(images=batch).SerializeToString() for batch in batches]
     shared = itertools.cycle(requests)
-    begin = time.perf_counter() + WARM_UP_S
-    end = begin + seconds
-    counted = total = 0
+    began = time.perf_counter()
+    end = began + seconds
+    total = 0
 
     def count() -> bool:
-        nonlocal counted, total
+        nonlocal total
         total += size
-        now = time.perf_counter()
-        counted += size if begin <= now < end else 0
-        return now < end
+        return time.perf_counter() < end
 
     async def call(channel: grpc.aio.Channel) -> None:
         method = channel.unary_unary(SERVICE + "Classify")
@@ -183,13 +185,13 @@ async def _run_load(address: str, images: list[bytes], load: str, seconds: float
             free.release()
             count()
 
-    channels = [grpc.aio.insecure_channel(address, options=OPTIONS) for _ in range(CLIENTS)]
+    channels = [grpc.aio.insecure_channel(address, options=OPTIONS) for _ in range(clients)]
     began_cpu = time.process_time()
     await asyncio.gather(*((stream if load == STREAM else call)(channel) for channel in channels))
-    client_s = (time.process_time() - began_cpu) * counted / total
+    client_s, elapsed_s = time.process_time() - began_cpu, time.perf_counter() - began
     for channel in channels:
         await channel.close()
-    return {"images": counted, "all_images": total, "images_per_s": counted / seconds, "client_s": client_s}
+    return {"images": total, "images_per_s": total / elapsed_s, "client_s": client_s}
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
