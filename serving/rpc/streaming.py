@@ -83,7 +83,7 @@ class _Stream:
             return
         except asyncio.CancelledError:
             if reader.done() and not reader.cancelled() and not stopping.is_set():
-                # gRPC reports a request that it refuses as the end of the requests, and then cancels the call
+                # gRPC reports a request that it rejects as the end of the requests, and then cancels the call
                 _logger.log(
                     f"a stream was cancelled after its first {self._read_requests} requests: the next one is larger "
                     "than --max-message-mib allows, which clients see as RESOURCE_EXHAUSTED, or the client left"

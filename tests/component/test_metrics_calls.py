@@ -1,4 +1,4 @@
-"""Metrics of refused calls, of streams and of versions, and what is loaded without metrics."""
+"""Metrics of rejected calls, of streams and of versions, and what is loaded without metrics."""
 
 import asyncio
 import subprocess
@@ -23,7 +23,7 @@ MODEL = {"model": "colours", "version": "1"}
 CLASSIFY = {"method": "pawserve.v1.Classifier/Classify"}
 
 
-def test_a_call_whose_request_grpc_refuses_is_counted_and_logged(tmp_path: Path) -> None:
+def test_a_call_whose_request_grpc_rejects_is_counted_and_logged(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     limits = ("--max-message-mib", 1, "--max-image-mib", 1, "--access-log")
     with observed_server(tmp_path, *limits) as server:
@@ -36,7 +36,7 @@ def test_a_call_whose_request_grpc_refuses_is_counted_and_logged(tmp_path: Path)
         assert "ended before its request was read: it is larger than --max-message-mib" in server.process.stderr
 
 
-def test_a_request_of_a_stream_that_grpc_refuses_is_counted_and_logged(tmp_path: Path) -> None:
+def test_a_request_of_a_stream_that_grpc_rejects_is_counted_and_logged(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     stream = {"method": "pawserve.v1.Classifier/ClassifyStream"}
     with observed_server(tmp_path, "--max-message-mib", 1, "--max-image-mib", 1) as server:
@@ -50,9 +50,7 @@ def test_a_request_of_a_stream_that_grpc_refuses_is_counted_and_logged(tmp_path:
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert eventually(lambda: server.metric("pawserve_requests_total", **stream, code="CANCELLED") == 1)
         assert eventually(
-            lambda: (
-                "after its first 2 requests: the next one is larger than --max-message-mib" in server.process.stderr
-            )
+            lambda: "after its first 2 requests: the next one is larger than --max-message-mib" in server.process.stderr
         )
 
 
