@@ -15,6 +15,7 @@ from serving.api.pawserve.classifier import ClassifierCalls
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import resource_name
+from serving.models.control import ModelControl
 from serving.models.loader import ServedModel, load_model
 from serving.models.repository import ModelRepository
 from serving.models.watcher import ModelWatcher
@@ -52,8 +53,10 @@ class Server:
     `classifier` and `health` through the `interceptors`, and ends with `mark_stopping` and `close`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, make_control: Callable[..., ModelControl] = ModelControl) -> None:
+        """`make_control` takes the repository and the watcher."""
         self.settings = settings
+        self._make_control = make_control
         self.address = ""
         """HOST:PORT or unix:PATH that it listens on, once it has started."""
         self.failure = ""
@@ -72,9 +75,7 @@ class Server:
             StartupError: if one of them fails.
         """
         await self.prepare()
-        with self._startup_errors():
-            await self._listen()
-        self.mark_ready()
+        await self.listen()
 
     async def serve(self) -> None:
         """Serve until `stop` is called."""
@@ -97,16 +98,26 @@ class Server:
             StartupError: if it fails.
         """
         with self._startup_errors():
-            self._observability = Observability(self.settings.observability)
+            self.observability = Observability(self.settings.observability)
             self._options = replace(
                 self.settings.options,
-                make_observer=self._observability.make_observer,
+                make_observer=self.observability.make_observer,
                 on_device_lost=partial(_call_in_loop, asyncio.get_running_loop(), self._fail),
             )
             await asyncio.to_thread(self._load_models)
             await asyncio.to_thread(self._open_state)
             self._start_observability()
             self._make_services()
+
+    async def listen(self) -> None:
+        """Listen, and report the services as healthy.
+
+        Raises:
+            StartupError: if it cannot listen.
+        """
+        with self._startup_errors():
+            await self._listen()
+        self.mark_ready()
 
     def mark_ready(self) -> None:
         """Report the services as healthy, and check for new model versions from now on."""
@@ -140,7 +151,7 @@ class Server:
     def describe(self) -> str:
         """The addresses and the served models, in one line."""
         models = "; ".join(f"{model.manifest.resource} ({model.engine})" for model in self.repository.models)
-        metrics = f"; metrics on {self._observability.metrics_url}" if self._observability.metrics_url else ""
+        metrics = f"; metrics on {self.observability.metrics_url}" if self.observability.metrics_url else ""
         return f"{self.address}: {models}{metrics}"
 
     @contextmanager
@@ -193,9 +204,9 @@ class Server:
         self._store.register_version(manifest.model_version, manifest.classes)
 
     def _start_observability(self) -> None:
-        self._cleanup.callback(self._observability.close)
+        self._cleanup.callback(self.observability.close)
         try:
-            self._observability.start(self.repository, self._store)
+            self.observability.start(self.repository, self._store)
         except OSError as error:
             listen = self.settings.observability.metrics
             raise StartupError(
@@ -204,20 +215,21 @@ class Server:
 
     def _make_services(self) -> None:
         settings = self.settings
-        feedback = Feedback(self._keyring, self._store, self._observability.labels_recorded)
+        feedback = Feedback(self._keyring, self._store, self.observability.labels_recorded)
         in_flight = BytesInFlight(settings.max_bytes_in_flight)
         classification = ClassificationService(self.repository, feedback, settings.max_views, in_flight)
         self._streams = StreamProcessor(in_flight)
-        self._calls = ClassifierCalls(self.repository, feedback, self._store, classification)
-        self.classifier = ClassifierService(self._calls, self._streams)
         self.watcher = ModelWatcher(
             self.repository, settings.models, settings.wanted, self._options, self._register, settings.keep_versions
         )
-        inference = InferenceCalls(self.repository, self.watcher, classification, settings.options.limits.max_pixels)
+        self._control = self._make_control(self.repository, self.watcher)
+        self._calls = ClassifierCalls(self._control, feedback, self._store, classification)
+        self.classifier = ClassifierService(self._calls, self._streams)
+        inference = InferenceCalls(self._control, classification, settings.options.limits.max_pixels)
         self._inference = InferenceService(inference, self._streams)
         self._access = build_access_control(settings.security, [settings.listen])
         self.interceptors = [
-            CallInterceptor(self._observability.call_observers),
+            CallInterceptor(self.observability.call_observers),
             AuthenticationInterceptor(self._access),
             MessageInterceptor(),
         ]
@@ -229,7 +241,8 @@ class Server:
     def _update_health(self) -> None:
         """Report models/NAME and models/NAME/versions/VERSION as healthy for every version that is served."""
         models = [model.manifest for model in self.repository.models]
-        self.health.set_models({name for each in models for name in (resource_name(each.name), each.resource)})
+        names = {name for each in models for name in (resource_name(each.name), each.resource)}
+        self._control.publish(names, self.health.set_models)
 
     async def _listen(self) -> None:
         settings = self.settings
@@ -238,7 +251,7 @@ class Server:
             self._inference,
             self.health,
             interceptors=self.interceptors,
-            options=settings.connections.fit_open_files().grpc_options(),
+            options=settings.connections.fit_open_files().grpc_options(reuse_port=settings.reuse_port),
             reflection=settings.reflection,
         )
         try:

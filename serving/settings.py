@@ -74,13 +74,17 @@ class ConnectionLimits:
         )
         return replace(self, max_connections=fits)
 
-    def grpc_options(self) -> list[tuple[str, int]]:
-        """The options for `grpc.aio.server`."""
+    def grpc_options(self, *, reuse_port: bool = False) -> list[tuple[str, int]]:
+        """The options for `grpc.aio.server`.
+
+        Args:
+            reuse_port: whether other processes may listen on the same port.
+        """
         options = [
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
-            # without this a second server on the same port would silently take half of the calls
-            ("grpc.so_reuseport", 0),
+            # otherwise a second server on the same port would silently take half of the calls
+            ("grpc.so_reuseport", int(reuse_port)),
             # detect clients that vanished, and allow clients to detect a server that did
             ("grpc.keepalive_time_ms", round(self.keepalive_s * 1000)),
             ("grpc.keepalive_timeout_ms", round(self.keepalive_timeout_s * 1000)),
@@ -116,6 +120,9 @@ class Settings:
     """Seconds between two checks for new versions; 0 to check only on request."""
     listen: str = "127.0.0.1:50051"
     """HOST:PORT, where port 0 takes a free one, or unix:PATH."""
+    reuse_port: bool = False
+    """Whether other processes of the same server listen on the same ports (SO_REUSEPORT), which their supervisor has
+    reserved."""
     state: Path = Path("state")
     """Folder of the statistics and the key that signs tokens; created if it does not exist."""
     statistics: str = field(default="", repr=False)

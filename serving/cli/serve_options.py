@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from serving.cli.configuration import add_config_option
 from serving.cli.limit_options import add_limit_options, to_connection_limits, to_image_limits, to_max_views
@@ -19,6 +20,7 @@ from serving.cli.options import (
 )
 from serving.cli.security_options import add_security_options, to_security
 from serving.cli.statistics_options import add_database_options, find_statistics
+from serving.engine.selection import EngineName
 from serving.models.layout import LayoutOptions
 from serving.models.loader import ServingOptions
 from serving.observability.settings import ObservabilitySettings
@@ -95,7 +97,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """The engine and the precision, for `serve` and `tune`."""
     add = parser.add_argument
-    add("--engine", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="inference engine (auto)")
+    add("--engine", choices=get_args(EngineName), default="auto", help="inference engine (auto)")
     add(
         "--precision",
         choices=("int8", "fp32", "fp16"),
@@ -139,6 +141,7 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
             max_batch_size=arguments.max_batch_size,
         ),
         layouts=arguments.state / "layouts",
+        kernels=arguments.state / "kernels",
         engine=arguments.engine,
         precision=arguments.precision,
         max_rows=arguments.max_views_in_flight,

@@ -41,7 +41,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def client(address: str) -> Iterator[Client]:
     """A client of that server."""
-    with Client(address) as client:
+    with Client(address, timeout_s=LIMIT_S) as client:
         yield client
 
 
