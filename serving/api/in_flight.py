@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 
-from serving.batching.admission import Quotas
+from serving.batching.quotas import Quotas
 from serving.context import CURRENT_CLIENT
 
 RECHECK_S = 2.0

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
+from PIL import Image
 
 from serving.image.decode import DEFAULT_LIMITS, Limits, decode
 from serving.system.memory import check_memory
@@ -22,6 +23,9 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 RESIZER_BYTES = 2**20
 """Memory of the resizer besides pixels: its weights, and the allocator's overhead."""
+MANY_PIXELS = 2**21
+"""Images of more pixels go through Pillow: `ImageData` copies the pixels while it holds the interpreter's lock, for
+half a second at 50 megapixels on a virtual machine, in which no other request could be answered."""
 
 _FILTERS = {"bilinear": FilterType.bilinear, "bicubic": FilterType.catmull_rom}
 
@@ -71,14 +75,22 @@ class Preprocess:
         """
         height, width = pixels_HWC.shape[:2]
         side = min(height, width)
+        middle = CropBox((width - side) / 2, (height - side) / 2, side, side)
+        options = ResizeOptions(resize_alg=ResizeAlg.convolution(_FILTERS[self.interpolation]), crop_box=middle)
+        # the resizer first resizes one axis, and aborts the process if memory runs out
+        length = min(max(height, width), 2 * side + 8)  # of the square, and the kernel's reach beyond it
+        needed = 3 * self.resize * (length + self.resize) + RESIZER_BYTES
+        if height * width > MANY_PIXELS:
+            image = Image.fromarray(pixels_HWC)
+            del pixels_HWC  # the caller passes its only reference, so this frees the memory
+            check_memory(needed * 4 // 3)  # Pillow has 4 bytes a pixel
+            resized = Image.new("RGB", (self.resize, self.resize))
+            Resizer().resize_pil(image, resized, options)
+            return np.asarray(resized)
         content = pixels_HWC.tobytes()
-        del pixels_HWC  # the caller passes its only reference, so this frees the memory
-        # the resizer copies the pixels, first makes rows of the new width, and aborts the process if memory runs out
-        rows = min(height, 2 * side + 8)  # the square, and the kernel's reach beyond it
-        check_memory(len(content) + 3 * self.resize * (rows + self.resize) + RESIZER_BYTES)
+        del pixels_HWC
+        check_memory(len(content) + needed)  # it copies the pixels
         source = ImageData(width, height, PixelType.U8x3, content)
         target = ImageData(self.resize, self.resize, PixelType.U8x3)
-        middle = CropBox((width - side) / 2, (height - side) / 2, side, side)
-        algorithm = ResizeAlg.convolution(_FILTERS[self.interpolation])
-        Resizer().resize(source, target, ResizeOptions(resize_alg=algorithm, crop_box=middle))
+        Resizer().resize(source, target, options)
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(self.resize, self.resize, 3)

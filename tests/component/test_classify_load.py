@@ -31,7 +31,10 @@ def test_the_confusion_matrix_of_many_clients_equals_scikit_learn_s(tmp_path: Pa
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 256, (120, 3))
     labels = [COLOURS[k] for k in rng.integers(0, 3, 120)]
-    with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+    with (
+        running_server(tmp_path / "models", tmp_path / "state") as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+    ):
 
         def classify(index: int) -> str:
             image = encoded(Image.new("RGB", (64, 64), tuple(colours[index].tolist())), "PNG")

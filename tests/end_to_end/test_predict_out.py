@@ -179,7 +179,7 @@ def test_the_label_is_recorded_once_for_each_image(images: Path, tmp_path: Path)
     with running_server(tmp_path / "models", tmp_path / "state") as address:
         arguments = ["--out", tmp_path / "out.csv", "--label", "red", "--server", address]
         run("serving", "predict", images, *arguments)
-        with Client(address) as client:
+        with Client(address, timeout_s=LIMIT_S) as client:
             (statistics,) = client.statistics()
         assert statistics.labels == 30
         unknown = run("serving", "predict", images / "red-0.png", "--label", "cat", "--server", address)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from serving.batching.requests import Prepare
@@ -13,9 +14,10 @@ from tests.support.batching import Batchers, GatedEngine, prepare_rows, run, val
 from tests.support.waiting import LIMIT_S
 
 
-def test_large_images_of_one_client_leave_a_worker_for_another_client(batchers: Batchers) -> None:
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_large_images_of_one_client_leave_the_workers_for_another_client(batchers: Batchers, workers: int) -> None:
     async def test() -> None:
-        batcher = batchers(GatedEngine(open_=True), GatedEngine(open_=True))
+        batcher = batchers(GatedEngine(open_=True), workers=workers)
         began, may_end = threading.Semaphore(0), threading.Event()
 
         def decode() -> NDArray[np.uint8]:
@@ -34,6 +36,32 @@ def test_large_images_of_one_client_leave_a_worker_for_another_client(batchers: 
         assert not began.acquire(blocking=False)  # a second large one has not begun
         may_end.set()
         assert [values(outcome) for outcome in await greedy] == [[99]] * 6
+
+    run(test())
+
+
+def test_of_large_images_those_with_one_view_go_before_those_with_several(batchers: Batchers) -> None:
+    async def test() -> None:
+        engine = GatedEngine(open_=True)
+        batcher = batchers(engine, workers=1)
+        began, may_end = threading.Event(), threading.Event()
+
+        def decode() -> NDArray[np.uint8]:
+            began.set()
+            assert may_end.wait(LIMIT_S)
+            return prepare_rows(0)()
+
+        async def ask(prepare: Prepare, rows: int = 1) -> None:
+            await batcher.compute([prepare], rows, works=[DecodeWork(1.5, large=True)])
+
+        tasks = [asyncio.create_task(ask(decode))]
+        assert await asyncio.to_thread(began.wait, LIMIT_S)
+        tasks.append(asyncio.create_task(ask(prepare_rows(100, rows=4), 4)))
+        tasks += [asyncio.create_task(ask(prepare_rows(value))) for value in (1, 2)]
+        await asyncio.sleep(0)
+        may_end.set()
+        await asyncio.gather(*tasks)
+        assert engine.calls == [[0], [1], [2], [100, 101, 102, 103]]
 
     run(test())
 
