@@ -90,7 +90,7 @@ def _open_heif(data: bytes, kind: str) -> Image.Image:
     except ImportError as error:
         message = f"{kind} needs pillow-heif where it is decoded: pip install 'pawserve[heif]'"
         raise ImageError(Reason.UNSUPPORTED, message) from error
-    image: Image.Image = HeifImageFile(stream, "")
+    image: Image.Image = HeifImageFile(stream, "")  # type: ignore[no-untyped-call]
     return image
 
 
