@@ -203,7 +203,9 @@ class Server:
         settings = self.settings
         feedback = Feedback(self._keyring, self._store, self._observability.labels_recorded)
         in_flight = BytesInFlight(settings.max_bytes_in_flight)
-        classification = ClassificationService(self.repository, feedback, settings.max_views, in_flight)
+        classification = ClassificationService(
+            self.repository, feedback, settings.max_views, in_flight, default_views=settings.default_views
+        )
         self._streams = StreamProcessor(in_flight)
         self.classifier = ClassifierService(self.repository, feedback, self._store, classification, self._streams)
         self.watcher = ModelWatcher(

@@ -3,7 +3,13 @@
 import argparse
 from pathlib import Path
 
-from serving.cli.limit_options import add_limit_options, to_connection_limits, to_image_limits, to_max_views
+from serving.cli.limit_options import (
+    add_limit_options,
+    to_connection_limits,
+    to_default_views,
+    to_image_limits,
+    to_max_views,
+)
 from serving.cli.options import (
     Numbers,
     add_numbers,
@@ -154,6 +160,7 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
         token_key=arguments.token_key,
         options=options,
         max_views=to_max_views(arguments),
+        default_views=to_default_views(arguments),
         connections=to_connection_limits(arguments),
         security=to_security(arguments),
         reflection=not arguments.no_reflection,
