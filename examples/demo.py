@@ -22,6 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from serving.cli import options as types
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 READY = re.compile(r"ready on (\S+?):? ")
@@ -38,9 +40,9 @@ class DemoError(RuntimeError):
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train, export, serve, predict, label and show statistics.")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write; the folder of an earlier demo is replaced"
+        "--out", type=types.path, required=True, help="folder to write; the folder of an earlier demo is replaced"
     )
-    parser.add_argument("--data", type=Path, help="your images: train/CLASS/*, valid/CLASS/* (drawings)")
+    parser.add_argument("--data", type=types.path, help="your images: train/CLASS/*, valid/CLASS/* (drawings)")
     options = parser.parse_args()
     begin = time.monotonic()
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from serving.image.decode import DEFAULT_LIMITS, Limits, decode
 from serving.image.resize import FILTERS, Interpolation, ResizableImage, check_resize_memory
@@ -19,6 +20,9 @@ PIXELS_VERSION = 1
 
 MAX_LONG = 2.5
 """Longest canvas, as a multiple of its short side; of a longer image, the ends are left out."""
+MANY_PIXELS = 2**21
+"""Images of more pixels go through Pillow: `ImageData` copies the pixels while it holds the interpreter's lock, for
+half a second at 50 megapixels on a virtual machine, in which no other request could be answered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +93,13 @@ class Preprocess:
         side, long, lies = min(height, width), max(height, width), width > height
         first, scale = (long - side) / 2, side / self.resize  # of the middle square, in pixels of the image
         beside = int(min(first / scale, (MAX_LONG - 1) / 2 * self.resize)) if whole else 0  # at each end of it
-        content = pixels_HWC.tobytes()
+        many = height * width > MANY_PIXELS
+        source = Image.fromarray(pixels_HWC) if many else pixels_HWC.tobytes()
         del pixels_HWC  # the caller passes its only reference, so this frees the memory
-        rows = min(height, round((1 + 2 * beside / self.resize) * side) + side + 8)  # with the kernel's reach beyond it
-        check_resize_memory(len(content), rows, self.resize + 2 * beside, self.resize)
-        image = ResizableImage(content, height, width, self.interpolation)
+        # the resizer first resizes one axis of the canvas's part, and of what the kernel reaches beyond it
+        length = min(long, round((1 + 2 * beside / self.resize) * side) + side + 8)
+        check_resize_memory(source, length, self.resize, self.resize + 2 * beside)
+        image = ResizableImage(source, height, width, self.interpolation)
 
         def strip(start: int, stop: int) -> NDArray[np.uint8]:
             """Part of the canvas along its long side, in pixels counted from the middle square's first."""

@@ -31,11 +31,13 @@ SERVING_ROOMS = (
     "models",
     "security",
     "observability",
+    "api",
     "rpc",
     "web",
     "settings",
     "server",
     "process",
+    "processes",
     "client",
     "cli",
     "ray",
@@ -57,6 +59,7 @@ TRAINING_ROOMS = (
     "fit",
     "evaluate",
     "find_lr",
+    "predict",
     "command",
     "cli",
 )
@@ -68,6 +71,7 @@ EXPORT_ROOMS = (
     "calibrate",
     "adaptive",
     "page",
+    "engine_layers",
     "tensorrt_plan",
     "options",
     "bundle",
@@ -195,7 +199,7 @@ def test_the_client_needs_nothing_of_the_server() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("use_case", ["serving.rpc.classification", "serving.rpc.labels", "serving.rpc.api_errors"])
+@pytest.mark.parametrize("use_case", ["serving.api.classification", "serving.api.labels", "serving.api.errors"])
 def test_the_use_cases_need_no_protocol(use_case: str) -> None:
     reached, waiting = {use_case}, [use_case]
     while waiting:

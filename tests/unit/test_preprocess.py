@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from serving.image.preprocess import PIXELS_VERSION, Preprocess
+from serving.image.preprocess import MANY_PIXELS, PIXELS_VERSION, Preprocess
 from serving.image.views import make_views
 from tests.golden.draw import FOLDER, PREPROCESS
 from tests.support.images import encoded, sample_image
@@ -79,6 +80,23 @@ def test_views_of_bytes_are_those_of_the_canvas() -> None:
 
 def test_an_image_smaller_than_the_crop_is_enlarged() -> None:
     assert Preprocess().canvas(encoded(Image.new("RGB", (3, 2), "red"), "PNG")).shape == (256, 256, 3)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(1500, 1400), (1401, 1500), (70_001, 31), (30, 70_000), (1, 2_100_000)])
+def test_a_large_image_has_the_pixels_that_the_resizer_computes_from_an_array(
+    size: tuple[int, int], interpolation: str
+) -> None:
+    assert size[0] * size[1] > MANY_PIXELS
+    pixels_HWC = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    side = min(size)
+    source, target = ImageData(*size, PixelType.U8x3, pixels_HWC.tobytes()), ImageData(64, 64, PixelType.U8x3)
+    kernel = FilterType.bilinear if interpolation == "bilinear" else FilterType.catmull_rom
+    middle = CropBox((size[0] - side) / 2, (size[1] - side) / 2, side, side)
+    Resizer().resize(source, target, ResizeOptions(resize_alg=ResizeAlg.convolution(kernel), crop_box=middle))
+    expected = np.frombuffer(target.get_buffer(), np.uint8).reshape(64, 64, 3)
+    canvas = Preprocess(resize=64, crop=56, interpolation=interpolation).resize_canvas(pixels_HWC)
+    np.testing.assert_array_equal(canvas, expected)
 
 
 def test_a_scaled_decode_changes_pixels_little() -> None:
