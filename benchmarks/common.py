@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from serving.cli.options import path
 from serving.system.cpus import available_cpus
 
 REPOSITORY = Path(__file__).parents[1]
@@ -58,8 +59,8 @@ def make_parser(doc: str | None, *folders: str, **numbers: object) -> argparse.A
 
 
 def absolute_path(text: str) -> Path:
-    """The type of options that are paths; absolute, since processes of a benchmark run in the repository."""
-    return Path(text).resolve()
+    """The type of options that are paths: absolute, since processes of a benchmark run in the repository."""
+    return path(text).resolve()
 
 
 def cpu_name() -> str:

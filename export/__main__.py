@@ -14,9 +14,10 @@ COMMANDS = {
 }
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run one command; returns its exit code."""
-    return run_command("python -m export", "From a run to a bundle that can be deployed.", COMMANDS, arguments)
+def main(arguments: Sequence[str], called_as: str | None = None) -> int:
+    """Run one command, which the user called `called_as`; returns its exit code."""
+    about = "From a run to a bundle that can be deployed."
+    return run_command("python -m export", about, COMMANDS, arguments, called_as)
 
 
 if __name__ == "__main__":

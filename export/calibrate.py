@@ -1,9 +1,7 @@
 """Calibration for INT8: choose images and measure the range of every activation, from which scales are made."""
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
 from export.inference import Progress, no_progress
 from serving.bundle.manifest import INPUT_NAME
-from training.data.images import LabelledImage, list_images
+from training.data.images import LabelledImage, decodable, hash_images, list_images, say_skipped
 from training.data.layout import DataError, class_folders
 
 METHOD = "mean over images of each activation's smallest and largest value"
@@ -44,15 +42,21 @@ def choose_images(images: Sequence[LabelledImage], count: int, seed: int = 0) ->
 
 
 def list_folder(folder: Path) -> list[LabelledImage]:
-    """The images below a folder, sorted by path; its subfolders, if there are any, are the classes.
+    """The images below a folder that can be decoded, sorted by path; its subfolders, if there are any, are the classes.
+
+    What is left out is reported with the reasons.
 
     Raises:
         DataError: if it is not a folder.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one with images like those to be served")
-    images, _ = list_images(class_folders(folder)[0] or {"": [folder]})
-    return [replace(image, sha256=hashlib.sha256(image.path.read_bytes()).digest()) for image in images]
+    folders, loose = class_folders(folder)
+    images, unread = list_images(folders or {"": [folder]})
+    images, unreadable = hash_images(images, None)
+    images, undecodable = decodable(images)
+    say_skipped([*(loose if folders else []), *unread, *unreadable, *undecodable])
+    return images
 
 
 def measure_ranges(

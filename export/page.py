@@ -51,17 +51,25 @@ PARITY_COLUMNS = ("file", "for", "MB", "correct", "agreement", "max |Δp|", "mea
 
 def parity_row(artifact: Artifact) -> tuple[str, ...]:
     """One artifact's cells under `PARITY_COLUMNS`."""
-    parity = artifact.parity
     return (
         artifact.file,
         "TensorRT" if artifact.runtime == "tensorrt" else "ONNX Runtime",
         f"{artifact.bytes / 1e6:.1f}",
+        *_parity_figures(artifact.parity),
+        f"{artifact.sha256[:12]}…",
+    )
+
+
+def _parity_figures(parity: dict[str, Any]) -> tuple[str, ...]:
+    """The cells from "correct" to "cross-check"; a bundle that another program wrote may have no figures."""
+    if not parity.keys() >= {"correct", "photos", "trained_correct", "agreement", "max_abs_diff", "mean_abs_diff"}:
+        return ("not recorded",) * 5
+    return (
         f"{parity['correct']:,} of {parity['photos']:,} (trained: {parity['trained_correct']:,})",
         f"{100 * parity['agreement']:.2f}%",
         f"{parity['max_abs_diff']:.1e}",
         f"{parity['mean_abs_diff']:.1e}",
         _describe_cross_check(parity.get("second_runtime")),
-        f"{artifact.sha256[:12]}…",
     )
 
 
@@ -81,14 +89,20 @@ def describe_model(manifest: Manifest, *, most_classes: int) -> dict[str, str]:
         "network": manifest.arch,
         "classes": f"{len(manifest.classes):,}: {', '.join(manifest.classes[:most_classes])}",
         "input": f"{preprocess.crop} of {preprocess.resize} pixels, {preprocess.interpolation}",
-        "temperature": f"{manifest.temperature:.3f}, inside the graphs",
+        "temperature": ", ".join(
+            f"{temperature:.3f} for {count} view{'s' * (count > 1)}{', inside the graphs' * (count == 1)}"
+            for count, temperature in sorted(manifest.temperatures.items())
+        ),
+        "recommended views": str(manifest.recommended_views),
         "adaptive TTA": _describe_adaptive(manifest),
     }
 
 
 def describe_accuracy(manifest: Manifest) -> str:
     """The accuracy on the validation images, with its interval."""
-    accuracy, count = manifest.metrics["accuracy"], manifest.metrics["n"]
+    accuracy, count = manifest.metrics.get("accuracy"), manifest.metrics.get("n")
+    if not accuracy or count is None:
+        return "not recorded"
     lower, upper = 100 * accuracy["lower"], 100 * accuracy["upper"]
     return f"{100 * accuracy['value']:.2f}% of {count:,} images (95% interval {lower:.2f}% to {upper:.2f}%)"
 

@@ -9,9 +9,8 @@ numpy 1, so its environment is made by /usr/bin/python3.11 (`--triton-python` na
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
-from benchmarks.common import REPOSITORY, make_parser
+from benchmarks.common import REPOSITORY, absolute_path, make_parser
 
 PEERS = {
     # without its dependencies, which only the Python wrapper needs
@@ -24,7 +23,7 @@ PEERS = {
 def main() -> None:
     """Parse the arguments and install."""
     parser = make_parser(__doc__)
-    parser.add_argument("--peers-dir", type=Path, required=True)
+    parser.add_argument("--peers-dir", type=absolute_path, required=True)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--triton-python", default="/usr/bin/python3.11", help="with a shared libpython (%(default)s)")
     arguments = parser.parse_args()

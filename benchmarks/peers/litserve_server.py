@@ -9,6 +9,7 @@ import numpy as np
 from fastapi import Body
 
 from benchmarks.in_process import InProcessClassifier
+from serving.cli.options import path
 
 
 class Classify(litserve.LitAPI):  # type: ignore[misc]  # the library is not installed here
@@ -40,7 +41,7 @@ class Classify(litserve.LitAPI):  # type: ignore[misc]  # the library is not ins
 def main() -> None:
     """Parse the arguments and serve."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--bundle", type=path, required=True)
     parser.add_argument("--port", type=int, required=True)
     for name in ("workers", "max-batch-size", "api-servers"):
         parser.add_argument(f"--{name}", type=int, required=True)

@@ -17,6 +17,7 @@ from benchmarks.common import absolute_path, circumstances, heading, make_parser
 from benchmarks.training.engines import measure_engines, pretrained_body
 from benchmarks.training.epoch import measure_epochs
 from benchmarks.training.fit import compare_with_fastai, measure_activations
+from serving.cli.options import path
 
 PARTS = ("engines", "activations", "training", "fastai")
 LIBRARIES = ("torch", "timm", "onnxruntime")
@@ -27,7 +28,7 @@ def main() -> None:
     parser = make_parser(__doc__, seconds=5.0)
     parser.add_argument("--data", type=absolute_path, required=True, help="a folder as `fit` reads it")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
-    parser.add_argument("--fastai", type=Path, help="a Python with fastai 2.8; without it that part is left out")
+    parser.add_argument("--fastai", type=path, help="a Python with fastai 2.8; without it that part is left out")
     parser.add_argument("--size", type=int, default=224, help="pixels, for the part training (224)")
     arguments = parser.parse_args()
     data = arguments.data

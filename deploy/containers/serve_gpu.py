@@ -18,6 +18,7 @@ from typing import get_args
 
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import Bundle, BundleError, Precision
+from serving.cli.options import path
 from serving.engine.tensorrt_cache import default_engines
 
 LEFTOVERS = ".engine.*"
@@ -93,7 +94,7 @@ def only_builder(engines: Path) -> Iterator[Path]:
 def _parser(command: str) -> argparse.ArgumentParser:
     """A parser of those options of `serve` that decide which engines are needed."""
     parser = argparse.ArgumentParser(prog=command, allow_abbrev=False, add_help=command == "engines")
-    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--models", type=path, default=Path("models"))
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--keep-versions", type=int, default=1)
     parser.add_argument("--precision", choices=get_args(Precision))

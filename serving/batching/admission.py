@@ -1,78 +1,31 @@
 """Admission of requests: a bounded number of rows in flight, divided fairly between clients, and kept deadlines.
 
-A request is refused, before it costs anything, if it has more rows than are free or than its client's quota allows, or
+A request is rejected, before it costs anything, if it has more rows than are free or than its client's quota allows, or
 if its answer would come after its deadline.
 
-A client may hold at most four times what is free ("dynamic thresholds": Choudhury and Hahne, IEEE/ACM Transactions on
-Networking 6(2), 1998), and each of its connections at most four times what is free of that. So one client gets at most
-about 80% of the whole, several divide it evenly, and a new client always finds some free.
+The bound counts rows, which take memory. Quotas and deadlines count estimated work, as the order of the queue does: a
+client with a few large images may hold as much as one with many small ones, and delays nobody more.
 """
 
 import time
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
+from serving.batching.quotas import Holdings, within_quota
 from serving.batching.requests import QueueFull
 from serving.context import INTERNAL_CLIENT, ClientIdentity
 
-MAX_MULTIPLE_OF_FREE = 4
-"""A client may hold this many times what is free."""
 
+class Demand(NamedTuple):
+    """What a request asks for."""
 
-class Quotas:
-    """A limited amount of something, divided between clients. Not thread-safe."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.total = 0
-        """The amount that all clients hold."""
-        self._owners: dict[str, dict[str, int]] = {}  # owner -> connection -> amount
-
-    def admits(self, client: ClientIdentity, amount: int) -> bool:
-        """Whether the client may take this much more. INTERNAL_CLIENT, this process itself, may take all."""
-        if self.total + amount > self.limit:
-            return False
-        if client is INTERNAL_CLIENT:
-            return True
-        connections = self._owners.get(client.owner)
-        if connections is None:
-            return amount <= MAX_MULTIPLE_OF_FREE * (self.limit - self.total)
-        held = sum(connections.values())
-        allowed = min(self.limit, MAX_MULTIPLE_OF_FREE * (self.limit - self.total))
-        free = allowed - held
-        return amount <= free and connections.get(client.connection, 0) + amount <= MAX_MULTIPLE_OF_FREE * free
-
-    def take(self, client: ClientIdentity, amount: int) -> None:
-        """Count an amount, at least 0, as held by the client."""
-        if not amount:
-            return
-        connections = self._owners.setdefault(client.owner, {})
-        connections[client.connection] = connections.get(client.connection, 0) + amount
-        self.total += amount
-
-    def give_back(self, client: ClientIdentity, amount: int) -> None:
-        """Count an amount, at least 0, as no longer held by the client."""
-        if not amount:
-            return
-        connections = self._owners[client.owner]
-        connections[client.connection] -= amount
-        self.total -= amount
-        if not connections[client.connection]:
-            del connections[client.connection]
-            if not connections:
-                del self._owners[client.owner]
-
-    def before(self, client: ClientIdentity, amount: int) -> int:
-        """The amount of all clients that is served, in fair order, until this client has got `amount` more.
-
-        Until a connection is served, each other client is served at most as much as the connection's client.
-        """
-        connections = self._owners.get(client.owner, {})
-        own = connections.get(client.connection, 0) + amount
-        turn = own * (len(connections) + (client.connection not in connections))
-        others = sum(min(sum(held.values()), turn) for owner, held in self._owners.items() if owner != client.owner)
-        return others + min(sum(connections.values()) + amount, turn)
+    rows: int
+    work_us: int
+    """Estimated time in a worker and in an engine, in microseconds; at least 1."""
+    large: bool = False
+    """Whether it has an image that waits in the queue of large images."""
 
 
 DEADLINE_SHARE = 0.9
@@ -93,27 +46,20 @@ class Admission:
 
     def __init__(self, max_rows: int, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` returns seconds."""
-        self._quotas = Quotas(max_rows)
-        self._pace = Pace(clock)
-        self._recent_s = 0.0  # moving average of the time that requests took
-        self._errors = EstimateErrors(clock)
-
-    @property
-    def rows(self) -> int:
-        """Rows in flight."""
-        return self._quotas.total
-
-    @property
-    def max_rows(self) -> int:
+        self.max_rows = max_rows
         """Most rows in flight."""
-        return self._quotas.limit
+        self.rows = 0
+        """Rows in flight."""
+        self._lanes = {large: _Lane(clock) for large in (False, True)}
 
-    def enter(self, client: ClientIdentity, rows: int, timeout_s: float | None, *, admitted: bool = False) -> float:
-        """Admit rows.
+    def enter(
+        self, client: ClientIdentity, demand: Demand, timeout_s: float | None, *, admitted: bool = False
+    ) -> float:
+        """Admit a request.
 
         Args:
             timeout_s: seconds until the deadline; None for no deadline.
-            admitted: the rows belong to a request that was admitted already, so they are not refused.
+            admitted: this is the rest of a request that was admitted already, so it is not rejected.
 
         Returns:
             Estimated seconds until the answer; 0 if unknown.
@@ -121,52 +67,94 @@ class Admission:
         Raises:
             QueueFull: if too few rows are free, for all or for this client, or the answer would come after `timeout_s`.
         """
-        quotas = self._quotas
+        lane = self._lanes[demand.large]
         expected_s = 0.0
-        if not admitted and rows > quotas.limit:
-            raise QueueFull(
-                f"the request asks for {rows:,} views; at most {quotas.limit:,} are computed at once: send fewer "
-                "images in a request, or ask for fewer views",
-                retry_after_s=None,
-            )
-        if not admitted and not quotas.admits(client, rows):
-            raise QueueFull(
-                f"{quotas.total:,} views are in flight, and the request asks for {rows:,} more; at most "
-                f"{quotas.limit:,} are allowed, of which each client has a quota",
-                retry_after_s=self._recent_s / 2,
-            )
-        if not admitted and timeout_s is not None:
-            expected_s = self._pace.seconds(quotas.before(client, rows))
-            latest_s = expected_s * MAX_SLOWDOWN + self._errors.most_s()
-            if expected_s and quotas.total and latest_s > timeout_s * DEADLINE_SHARE:
-                raise QueueFull(
-                    f"the answer would take {expected_s:.2g} to {latest_s:.2g} s; the deadline is in {timeout_s:.2g} s",
-                    retry_after_s=max(latest_s - timeout_s * DEADLINE_SHARE, self._recent_s / 2),
-                )
-        quotas.take(client, rows)
+        if not admitted:
+            self._check_quota(lane, client, demand)
+            if timeout_s is not None:
+                expected_s = lane.pace.seconds(lane.work_us.before(client, demand.work_us))
+                latest_s = expected_s * MAX_SLOWDOWN + lane.errors.most_s()
+                if expected_s and lane.rows and latest_s > timeout_s * DEADLINE_SHARE:
+                    raise QueueFull(
+                        f"the answer would take {expected_s:.2g} to {latest_s:.2g} s; the deadline is in "
+                        f"{timeout_s:.2g} s",
+                        retry_after_s=max(latest_s - timeout_s * DEADLINE_SHARE, lane.recent_s / 2),
+                    )
+        self.rows += demand.rows
+        lane.rows += demand.rows
+        lane.work_us.take(client, demand.work_us)
         return expected_s
 
-    def leave(self, client: ClientIdentity, rows: int) -> None:
-        """Count rows as no longer in flight."""
-        self._quotas.give_back(client, rows)
+    def leave(self, client: ClientIdentity, demand: Demand) -> None:
+        """Count a request as no longer in flight."""
+        lane = self._lanes[demand.large]
+        self.rows -= demand.rows
+        lane.rows -= demand.rows
+        lane.work_us.give_back(client, demand.work_us)
 
-    def answered(self, rows: int, took_s: float, expected_s: float, *, waiting: bool) -> None:
+    def answered(self, demand: Demand, took_s: float, expected_s: float, *, waiting: bool) -> None:
         """Learn from a request that was answered.
 
         Args:
             took_s: seconds from its admission to its answer.
             expected_s: what `enter` returned.
-            waiting: whether other images wait for a worker.
+            waiting: whether other images wait in the same queue.
         """
+        lane = self._lanes[demand.large]
         if expected_s:
-            self._errors.add(took_s - expected_s)
-        self._recent_s += (took_s - self._recent_s) / 8
-        self._pace.answered(rows, waiting=waiting)
+            lane.errors.add(took_s - expected_s)
+        lane.recent_s += (took_s - lane.recent_s) / 8
+        lane.pace.answered(demand.work_us, waiting=waiting)
 
-    def given_up(self, waited_s: float, expected_s: float) -> None:
+    def given_up(self, demand: Demand, waited_s: float, expected_s: float) -> None:
         """Learn from a request that was cancelled, as a client does when its deadline passes."""
         if expected_s and waited_s > expected_s:
-            self._errors.add(waited_s - expected_s)
+            self._lanes[demand.large].errors.add(waited_s - expected_s)
+
+    def _check_quota(self, lane: "_Lane", client: ClientIdentity, demand: Demand) -> None:
+        """Raises QueueFull."""
+        rows, limit = demand.rows, self.max_rows
+        if rows > limit:
+            raise QueueFull(
+                f"the request asks for {rows:,} views; at most {limit:,} are computed at once: send fewer images in a "
+                "request, or ask for fewer views",
+                retry_after_s=None,
+            )
+        if rows > limit - self.rows or not lane.admits(client, demand, limit=limit, free=limit - self.rows):
+            raise QueueFull(
+                f"{self.rows:,} views are in flight, and the request asks for {rows:,} more; at most {limit:,} are "
+                "allowed, of which each client has a quota",
+                retry_after_s=lane.recent_s / 2,
+            )
+
+
+class _Lane:
+    """The requests of one of the two queues, that of large images or that of the others."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.rows = 0
+        self.work_us = Holdings()
+        self.pace = Pace(clock)
+        self.errors = EstimateErrors(clock)
+        self.recent_s = 0.0
+        """Moving average of the time that requests took."""
+
+    def admits(self, client: ClientIdentity, demand: Demand, *, limit: int, free: int) -> bool:
+        """Whether the client's quota allows a request.
+
+        A client that holds half of the work counts as if it held half of the rows.
+        """
+        if client is INTERNAL_CLIENT:
+            return True
+        owner_us, connection_us = self.work_us.of(client)
+        rows, work_us = self.rows + demand.rows, self.work_us.total + demand.work_us
+        return within_quota(
+            demand.work_us * rows / work_us,
+            limit=limit,
+            free=free,
+            owner=owner_us * rows / work_us,
+            connection=connection_us * rows / work_us,
+        )
 
 
 class EstimateErrors:
@@ -197,23 +185,23 @@ class EstimateErrors:
 
 
 class Pace:
-    """Rows answered per second while others wait; while none waits, the clients set the pace and nothing is learned."""
+    """Work done per second while more waits; while none waits, the clients set the pace and nothing is learned."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._seconds = 0.0  # both decay, so that their ratio is that of the last seconds
-        self._rows = 0.0
+        self._work_us = 0.0
         self._last: float | None = None
 
-    def answered(self, rows: int, *, waiting: bool) -> None:
-        """Count rows as answered now; `waiting` if others wait."""
+    def answered(self, work_us: int, *, waiting: bool) -> None:
+        """Count work as done now; `waiting` if more waits."""
         now = self._clock()
         if self._last is not None:
             decay = 0.5 ** ((now - self._last) / HALF_LIFE_S)
             self._seconds = self._seconds * decay + now - self._last
-            self._rows = self._rows * decay + rows
+            self._work_us = self._work_us * decay + work_us
         self._last = now if waiting else None
 
-    def seconds(self, rows: int) -> float:
-        """Estimated seconds for so many rows; 0 if unknown."""
-        return rows * self._seconds / self._rows if self._rows else 0.0
+    def seconds(self, work_us: int) -> float:
+        """Estimated seconds for so much work; 0 if unknown."""
+        return work_us * self._seconds / self._work_us if self._work_us else 0.0

@@ -1,6 +1,6 @@
 """Dynamic batching: one engine call computes rows of several requests.
 
-The number of rows in flight is bounded, and checked before an image is prepared, so refused requests cost nothing.
+The number of rows in flight is bounded, and checked before an image is prepared, so rejected requests cost nothing.
 workers.py describes how rows become batches.
 """
 
@@ -13,7 +13,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.batching.admission import Admission
+from serving.batching.admission import Admission, Demand
 from serving.batching.requests import NO_WORK, BatchObserver, Job, Prepare, Request
 from serving.batching.workers import WorkerOptions, Workers
 from serving.context import INTERNAL_CLIENT, Call, ClientIdentity
@@ -81,7 +81,7 @@ class DynamicBatcher:
             rows: number of rows that each makes, at least one.
             timeout_s: seconds until the outcomes are of no use; None for no limit.
             works: the estimated work of each of `prepares`.
-            extra: these are further views of images whose first view was computed: they are never refused, and go
+            extra: these are further views of images whose first view was computed: they are never rejected, and go
                 after the first views of other images.
             client: who pays for the rows.
             call: the call that is being answered, for traces.
@@ -94,24 +94,27 @@ class DynamicBatcher:
             QueueFull: if too many rows are in flight, of all clients or of this one, or if the answer would come too
                 late; nothing was begun.
         """
-        total = len(prepares) * rows
         begin = time.monotonic()
         request = Request(len(prepares), inf if timeout_s is None else begin + timeout_s, client, call)
-        expected_s = self._admission.enter(client, total, timeout_s, admitted=extra)
+        row_s = self._workers.row_s
         jobs = [
-            Job(request, prepare, rows, extra=extra, work=work) for prepare, work in zip(prepares, works, strict=False)
+            Job(request, prepare, rows, row_s=row_s, extra=extra, work=work)
+            for prepare, work in zip(prepares, works, strict=False)
         ]
+        demand = Demand(len(jobs) * rows, sum(job.work_us for job in jobs), any(job.large for job in jobs))
+        expected_s = self._admission.enter(client, demand, timeout_s, admitted=extra)
         try:
             for job in jobs:
                 self._workers.put(job)
             await request.done
         except asyncio.CancelledError:
-            self._admission.given_up(time.monotonic() - begin, expected_s)
+            self._admission.given_up(demand, time.monotonic() - begin, expected_s)
             raise
         finally:
-            self._admission.leave(client, total)
+            self._admission.leave(client, demand)
             request.abandoned = True
-        self._admission.answered(total, time.monotonic() - begin, expected_s, waiting=self._workers.queueing)
+        waiting = self._workers.queueing(large=demand.large)
+        self._admission.answered(demand, time.monotonic() - begin, expected_s, waiting=waiting)
         outcomes = []
         for job in jobs:
             assert job.outcome is not None

@@ -9,17 +9,13 @@ the number of connections that its owner has in the queue, so that more connecti
 Priority: within a connection single views go before extra views of test-time augmentation. So under load requests for
 one view are answered first, and adaptive requests learn soon which images need more views. Extra views have a share of
 the turns, so they wait longer but never for ever.
-
-Large items, which occupy a thread for long, are taken by some of the threads at a time. Those whose turn has come wait
-apart, and go first when one of the large items in work is finished.
 """
 
-import sys
 from collections import deque
 from heapq import heappop, heappush, heapreplace
 from queue import SimpleQueue
 from threading import Lock
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from serving.context import ClientIdentity
 
@@ -116,50 +112,20 @@ class FairOrder(Generic[T]):
         return item
 
 
-class _Item(NamedTuple, Generic[T]):
-    item: T
-    client: ClientIdentity
-    cost: int
-    large: bool
-
-
 class FairQueue(Generic[T, S]):
     """Items in fair order, and signals between them, for threads that wait for either."""
 
-    def __init__(self, max_large: int = sys.maxsize) -> None:
-        """`max_large` is how many large items may be in work at a time."""
-        self._order: FairOrder[_Item[T]] = FairOrder()
-        self._waiting: FairOrder[_Item[T]] = FairOrder()  # large items whose turn has come
-        self._free_large = max_large
+    def __init__(self) -> None:
+        self._order: FairOrder[T] = FairOrder()
         self._lock = Lock()
-        # One entry for each item that may be taken (None) and signal: threads wait in SimpleQueue, which is written in
-        # C. A large item has no entry while it waits for another one to be finished.
+        # one entry for each item (None) and signal: threads wait in SimpleQueue, which is written in C
         self._arrivals: SimpleQueue[S | None] = SimpleQueue()
 
-    def put(self, item: T, client: ClientIdentity, cost: int, *, extra: bool = False, large: bool = False) -> None:
-        """Add an item of a cost of at least 1; an `extra` one goes after the others of its connection.
-
-        Whoever takes a `large` item calls `finish_large` after it.
-        """
+    def put(self, item: T, client: ClientIdentity, cost: int, *, extra: bool = False) -> None:
+        """Add an item of a cost of at least 1; an `extra` one goes after the others of its connection."""
         with self._lock:
-            self._order.put(_Item(item, client, cost, large), client, cost, extra=extra)
+            self._order.put(item, client, cost, extra=extra)
         self._arrivals.put(None)
-
-    def finish_large(self) -> None:
-        """Count one large item as no longer in work."""
-        with self._lock:
-            self._free_large += 1
-            if self._waiting:
-                self._arrivals.put(None)
-
-    def close(self) -> None:
-        """Let all large items be taken from now on."""
-        with self._lock:
-            while self._waiting:
-                waiting = self._waiting.take()
-                self._order.put(waiting, waiting.client, waiting.cost)
-                self._arrivals.put(None)
-            self._free_large = sys.maxsize
 
     def signal(self, signal: S) -> None:
         """Add a signal: it is returned after as many items as were in the queue before it."""
@@ -167,12 +133,11 @@ class FairQueue(Generic[T, S]):
 
     def get(self, timeout_s: float | None = None) -> T | S:
         """Remove and return an item or a signal, when there is one. Raises queue.Empty after `timeout_s`."""
-        while True:
-            arrival = self._arrivals.get(timeout=timeout_s)
-            if arrival is not None:
-                return arrival
-            if (taken := self._take()) is not None:
-                return taken.item
+        arrival = self._arrivals.get(timeout=timeout_s)
+        if arrival is not None:
+            return arrival
+        with self._lock:
+            return self._order.take()
 
     def get_nowait(self) -> T | S:
         """Remove and return an item or a signal. Raises queue.Empty if there is none."""
@@ -185,16 +150,3 @@ class FairQueue(Generic[T, S]):
     def empty(self) -> bool:
         """Whether there is no item and no signal, now or a moment ago."""
         return self._arrivals.empty()
-
-    def _take(self) -> _Item[T] | None:
-        """The next item; None if it is a large one that has to wait."""
-        with self._lock:
-            if self._waiting and self._free_large:
-                taken = self._waiting.take()
-            else:
-                taken = self._order.take()
-                if taken.large and not self._free_large:
-                    self._waiting.put(taken, taken.client, taken.cost)
-                    return None
-            self._free_large -= taken.large
-            return taken

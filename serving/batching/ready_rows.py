@@ -51,6 +51,11 @@ class ReadyRows:
             if time.monotonic() > share.until:
                 self._add(share)
 
+    def add(self, job: Job) -> None:
+        """Add the rows of an image that was prepared."""
+        self._order.put(job, job.request.client, job.rows, extra=job.extra)
+        self.rows += job.rows
+
     def take(self, most: int) -> tuple[list[RowSlice], list[Job]]:
         """Take at most so many rows, those that have been ready longest.
 
@@ -76,6 +81,4 @@ class ReadyRows:
 
     def _add(self, share: PreparedShare) -> None:
         while share.jobs:  # its worker may append more at any time
-            job = share.jobs.popleft()
-            self._order.put(job, job.request.client, job.rows, extra=job.extra)
-            self.rows += job.rows
+            self.add(share.jobs.popleft())

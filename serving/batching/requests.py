@@ -75,14 +75,21 @@ class Job:
         "rows",
         "taken",
         "uncomputed",
-        "work_s",
+        "work_us",
     )
 
     def __init__(
-        self, request: Request, prepare: Prepare, rows: int, *, extra: bool = False, work: DecodeWork = NO_WORK
+        self,
+        request: Request,
+        prepare: Prepare,
+        rows: int,
+        *,
+        row_s: float,
+        extra: bool = False,
+        work: DecodeWork = NO_WORK,
     ) -> None:
-        """`work` is the estimated work of `prepare`."""
-        self.work_s = work.seconds
+        """`work` is the estimated work of `prepare`, `row_s` the estimated seconds of a row in an engine."""
+        self.work_us = 1 + round(1e6 * (work.seconds + rows * row_s))
         self.large = work.large
         self.request = request
         self.prepare = prepare
@@ -108,6 +115,21 @@ def join_rows(batch: Sequence[RowSlice]) -> NDArray[np.uint8]:
     # with bytes.join: numpy releases the interpreter's lock while it copies, and on a busy server it takes long to get
     # the lock back
     return np.frombuffer(b"".join(each.data for each in slices), np.uint8).reshape(-1, *slices[0].shape[1:])
+
+
+def store_rows(batch: Sequence[RowSlice], probabilities_NK: NDArray[np.float32]) -> list[Job]:
+    """Store the results of an engine call in its jobs, and return the jobs whose rows are all computed."""
+    computed: list[Job] = []
+    row = 0
+    for job, first, last in batch:
+        if job.uncomputed == job.rows:
+            job.probabilities_VK = np.empty((job.rows, probabilities_NK.shape[1]), np.float32)
+        job.probabilities_VK[first:last] = probabilities_NK[row : row + last - first]
+        row += last - first
+        job.uncomputed -= last - first
+        if job.uncomputed == 0:
+            computed.append(job)
+    return computed
 
 
 class BatchObserver(Protocol):

@@ -4,6 +4,9 @@ A worker takes an image, in an order that is fair to the clients, and prepares i
 If an engine is idle then, the worker computes the rows, and goes on until no row is left. No timer delays a row: rows
 gather only while all engines are busy. One thread handles an image between its arrival and its answer.
 
+Large images, which take long to decode, have a queue and threads of their own, so that they occupy no worker of the
+others, whatever the number of CPUs. The operating system divides the CPUs between both kinds of threads.
+
 No exception ends a worker: the images that it concerns fail, and the worker goes on.
 """
 
@@ -24,7 +27,15 @@ from numpy.typing import NDArray
 from serving.batching.affinity import LEAST_SHARE, CpuAffinity
 from serving.batching.fair_queue import FairQueue
 from serving.batching.ready_rows import ReadyRows
-from serving.batching.requests import BatchObserver, Job, Request, RowSlice, join_rows, to_inference_error
+from serving.batching.requests import (
+    BatchObserver,
+    Job,
+    Request,
+    RowSlice,
+    join_rows,
+    store_rows,
+    to_inference_error,
+)
 from serving.engine.base import DeviceLost, Engine
 
 FIRST_ROW_S = 0.005
@@ -86,8 +97,10 @@ class Workers:
         self._least_cpu_share = options.least_cpu_share
         # If each worker can have an engine, no worker waits for rows that another one keeps while it prepares more.
         self._gathers = options.count <= len(engines)
-        self._row_s = FIRST_ROW_S  # moving average of a row's time in an engine
-        self._orders: FairQueue[Job, _Order] = FairQueue(max_large=max(1, options.count // 2))
+        self.row_s = FIRST_ROW_S
+        """Moving average of a row's time in an engine, in seconds."""
+        self._orders: FairQueue[Job, _Order] = FairQueue()
+        self._large_orders: FairQueue[Job, _Order] = FairQueue()
         self._lock = Lock()  # guards all below, and the outcomes of jobs
         self._idle: list[Engine] = list(engines)
         self._ready = ReadyRows(options.max_gather_s)
@@ -97,13 +110,16 @@ class Workers:
             Thread(target=self._work, args=[cpus[index % len(cpus)]], name=f"worker-{index}", daemon=True)
             for index in range(options.count)
         ]
-        for thread in self._threads:
+        self._large_threads = [
+            Thread(target=self._work_on_large, name=f"large-{index}", daemon=True)
+            for index in range(max(1, options.count // 2))
+        ]
+        for thread in (*self._threads, *self._large_threads):
             thread.start()
 
-    @property
-    def queueing(self) -> bool:
-        """Whether images wait for a worker."""
-        return not self._orders.empty()
+    def queueing(self, *, large: bool = False) -> bool:
+        """Whether images wait for a worker; with `large`, for one of those for large images."""
+        return not (self._large_orders if large else self._orders).empty()
 
     @property
     def ready_rows(self) -> int:
@@ -112,23 +128,23 @@ class Workers:
 
     def put(self, job: Job) -> None:
         """Have an image prepared and computed; its request's future is resolved with the last of the request's."""
-        cost_us = 1 + round(1e6 * (job.work_s + job.rows * self._row_s))
-        self._orders.put(job, job.request.client, cost_us, extra=job.extra, large=job.large)
+        orders = self._large_orders if job.large else self._orders
+        orders.put(job, job.request.client, job.work_us, extra=job.extra)
 
     def close(self) -> None:
         """Compute what is queued, then stop the threads."""
-        self._orders.close()
-        for _ in self._threads:
-            self._orders.signal(_Order.STOP)
-        for thread in self._threads:
-            thread.join()
+        for orders, threads in ((self._large_orders, self._large_threads), (self._orders, self._threads)):
+            for _ in threads:
+                orders.signal(_Order.STOP)
+            for thread in threads:
+                thread.join()
 
     def _work(self, cpu: int | None) -> None:
         affinity = CpuAffinity(cpu, self._least_cpu_share)
         while (order := self._next_order()) is not _Order.STOP:
             try:
                 if isinstance(order, Job):
-                    affinity.begin(queueing=self.queueing)
+                    affinity.begin(queueing=self.queueing())
                     self._gather(order)
                     self._compute()
                     affinity.end()
@@ -137,12 +153,21 @@ class Workers:
             except BaseException as error:  # an ended thread would leave requests without an answer
                 self._fail(order, error)
 
+    def _work_on_large(self) -> None:
+        while isinstance(job := self._large_orders.get(), Job):
+            try:
+                if self._prepare(job):
+                    with self._lock:
+                        self._ready.add(job)
+                self._compute()
+            except BaseException as error:
+                self._fail(job, error)
+
     def _fail(self, order: Job | _Order, error: BaseException) -> None:
         """Count an unexpected exception, and fail the image that the worker had begun with."""
         self._count_failure(error)
         with self._lock:
             if isinstance(order, Job):
-                self._finish(order)
                 self._settle(order, error if isinstance(error, Exception) else RuntimeError(repr(error)))
         self._deliver()
         self._orders.signal(_Order.COMPUTE)  # rows may be ready
@@ -200,15 +225,7 @@ class Workers:
                 self._settle(job, error if isinstance(error, Exception) else RuntimeError(repr(error)))
             self._deliver()
             return False
-        finally:
-            self._finish(job)
         return True
-
-    def _finish(self, job: Job) -> None:
-        """Let another worker begin with a large image, once after each."""
-        if job.large:
-            job.large = False
-            self._orders.finish_large()
 
     def _compute(self) -> None:
         """Compute batches until no row is ready or no engine is idle."""
@@ -244,8 +261,10 @@ class Workers:
             probabilities_NK = engine.run(join_rows(batch))
             ended = time.monotonic()
             with self._lock:
-                self._store(batch, probabilities_NK)
-                self._row_s += ((ended - began) / len(probabilities_NK) - self._row_s) / 8
+                self.engine_calls += 1
+                for job in store_rows(batch, probabilities_NK):
+                    self._settle(job, job.probabilities_VK)
+                self.row_s += ((ended - began) / len(probabilities_NK) - self.row_s) / 8
         except BaseException as error:
             rows = sum(last - first for _, first, last in batch)
             logger.error("the engine could not compute a batch of %d rows", rows, exc_info=error)
@@ -262,19 +281,6 @@ class Workers:
                 self._observer.computed(batch, began, ended)
             except Exception as error:  # the results are delivered
                 self._count_failure(error)
-
-    def _store(self, batch: list[RowSlice], probabilities_NK: NDArray[np.float32]) -> None:
-        """Store the results of an engine call; with the lock held."""
-        self.engine_calls += 1
-        row = 0
-        for job, first, last in batch:
-            if job.uncomputed == job.rows:
-                job.probabilities_VK = np.empty((job.rows, probabilities_NK.shape[1]), np.float32)
-            job.probabilities_VK[first:last] = probabilities_NK[row : row + last - first]
-            row += last - first
-            job.uncomputed -= last - first
-            if job.uncomputed == 0:
-                self._settle(job, job.probabilities_VK)
 
     def _settle(self, job: Job, outcome: NDArray[np.float32] | Exception) -> None:
         """Give a job its outcome, unless it has one; with the lock held."""

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-from serving.cli.environment import check_environment
+from serving.cli.configuration import check_environment, option_variables, parse_configured
 from serving.cli.errors import FAILED, INTERRUPTED, CommandError
-from serving.system.output import accept_any_text, describe_version, discard_output, flush_output
+from serving.system.output import accept_any_text, describe_version, discard_output, flushed_output
 
 
 @dataclass(frozen=True)
@@ -39,35 +39,41 @@ COMMANDS = {
 }
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], called_as: str | None = None) -> int:
     """Run one command.
+
+    Args:
+        called_as: how the user called the command, for its help; None for `python -m serving COMMAND`.
 
     Returns:
         Its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted.
     """
     accept_any_text()
-    options = build_parser(arguments[0] if arguments else "").parse_args(arguments)
+    parser = build_parser(arguments[0] if arguments else "", called_as)
     try:
-        check_environment()
-        code = int(options.run(options))
-        flush_output()
-        return code
+        with flushed_output():
+            options = parse_configured(parser, list(arguments))
+            check_environment(others=option_variables(options))
+            return int(options.run(options))
     except CommandError as error:
         print(f"pawserve: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
-        discard_output()
-        return FAILED
     except OSError as error:
-        if error.filename is None:
-            discard_output()
+        return report_lost_output(error)
+
+
+def report_lost_output(error: OSError) -> int:
+    """Say what cannot be written, unless the reader of our output, such as `head`, has ended; the exit code."""
+    if error.filename is None:
+        discard_output()
+    if not isinstance(error, BrokenPipeError):
         print(f"pawserve: {error.filename or 'the output'} cannot be used: {error.strerror}", file=sys.stderr)
-        return FAILED
+    return FAILED
 
 
-def build_parser(chosen: str) -> argparse.ArgumentParser:
+def build_parser(chosen: str, called_as: str | None = None) -> argparse.ArgumentParser:
     """The parser of all commands. Only the chosen one has its options."""
     parser = argparse.ArgumentParser(
         prog="python -m serving",
@@ -78,7 +84,7 @@ def build_parser(chosen: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version, help="print the version")
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        subparser = parsers.add_parser(name, help=command.help)
+        subparser = parsers.add_parser(name, help=command.help, prog=called_as if name == chosen else None)
         if name == chosen:
             module = import_module(command.module)
             module.add_options(subparser)

@@ -23,6 +23,7 @@ SCALE = 2  # pixels for each unit of length, for high-resolution screens
 MARGIN = 28 * SCALE
 MATRIX_SIDE = 560 * SCALE
 MAX_CELL = 130 * SCALE
+MAX_CELL_WITHOUT_GRID = 8
 MIN_CELL_WITH_NAME = 14 * SCALE
 MIN_CELL_WITH_COUNT = 22 * SCALE
 MIN_CELL_WITH_ZERO = 44 * SCALE
@@ -89,11 +90,15 @@ def draw_confusion_matrix(statistics: pb.ModelStatistics) -> Image.Image:
 
 def _draw_row(draw: ImageDraw.ImageDraw, actual: int, counts_K: list[int], left: int, y: int, cell: int) -> None:
     total = max(1, sum(counts_K))
+    grid = cell > MAX_CELL_WITHOUT_GRID
+    far = cell if grid else cell - 1  # with a grid, neighbours share their line
     for predicted, count in enumerate(counts_K):
+        if not count and not grid:
+            continue  # it is white already
         share = count / total
         fill = _shade(CORRECT if predicted == actual else INCORRECT, share)
         x = left + predicted * cell
-        draw.rectangle((x, y, x + cell, y + cell), fill=fill, outline=GRID if cell > 8 else None)
+        draw.rectangle((x, y, x + far, y + far), fill=fill, outline=GRID if grid else None)
         if cell >= MIN_CELL_WITH_ZERO or (count and cell >= MIN_CELL_WITH_COUNT):
             text = _short_count(count, cell)
             color = (WHITE if share > 0.45 else INK) if count else FAINT

@@ -1,37 +1,14 @@
-"""API errors as gRPC statuses with google.rpc details.
+"""API errors as the statuses of gRPC calls."""
 
-Every status carries an ErrorInfo with the reason and the domain "pawserve". It carries a BadRequest if the error has a
-field, and a RetryInfo if it has a retry hint.
-"""
-
-from collections.abc import Awaitable, Callable, Mapping
-from functools import cache, wraps
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Any
 
 import grpc
-from google.protobuf import any_pb2
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
 
-from serving.rpc.api_errors import to_api_error
+from serving.api.status import to_status
 
-DOMAIN = "pawserve"
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
-
-
-def to_status(error: Exception, field: str = "") -> status_pb2.Status:
-    """The google.rpc.Status of an error; `field` is the field of the request that it is about, if any."""
-    failure = to_api_error(error, field)
-    details = [_pack(_error_info(failure.reason, failure.metadata)) if failure.metadata else _packed(failure.reason)]
-    if failure.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=failure.field, description=failure.message)
-        details.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
-    if failure.retry_after_s is not None:
-        seconds, nanos = divmod(int(failure.retry_after_s * 1e9), 1_000_000_000)
-        delay = Duration(seconds=seconds, nanos=nanos)
-        details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
-    return status_pb2.Status(code=failure.code, message=failure.message, details=details)
 
 
 def set_error_status(error: Exception, context: grpc.aio.ServicerContext) -> None:
@@ -57,18 +34,3 @@ def map_errors(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
             return set_error_status(error, context)
 
     return call
-
-
-def _error_info(reason: str, metadata: Mapping[str, str]) -> error_details_pb2.ErrorInfo:
-    return error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
-
-
-@cache  # there are few reasons, and an overloaded server rejects many requests
-def _packed(reason: str) -> any_pb2.Any:
-    return _pack(_error_info(reason, {}))
-
-
-def _pack(message: Message) -> any_pb2.Any:
-    packed = any_pb2.Any()
-    packed.Pack(message)
-    return packed

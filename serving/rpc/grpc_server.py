@@ -10,10 +10,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
+from serving.rpc.classifier_service import ClassifierService
 from serving.rpc.draining import DrainInterceptor
 from serving.rpc.health import HealthServicer
-from serving.rpc.open_inference.service import InferenceService
-from serving.rpc.pawserve.service import ClassifierService
+from serving.rpc.inference_service import InferenceService
 from serving.rpc.reflection import enable_reflection
 from serving.security.settings import TlsFiles
 from serving.system.network import UNIX, format_address, free_unix_path, parse_address, resolve

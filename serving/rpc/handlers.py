@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 
+from serving.api.errors import ApiError
 from serving.context import RoleMissing
-from serving.rpc.api_errors import ApiError
 from serving.rpc.errors import set_error_status
 
 Handler = Any  # grpc.RpcMethodHandler, which has no types

@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
-from serving.rpc.api_errors import ApiError, Code, to_api_error
+from serving.api.errors import ApiError, Code, to_api_error
 from serving.rpc.handlers import Handler, prepare_calls
 from serving.system.memory import can_allocate
 

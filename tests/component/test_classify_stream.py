@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,16 +16,17 @@ from PIL import Image
 from serving.client import Client
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
+from serving.rpc.streaming import MAX_IN_FLIGHT
 from tests.support.bundles import write_bundle
 from tests.support.images import encoded
 from tests.support.servers import running_server, stoppable_server
+from tests.support.waiting import LIMIT_S, eventually
 
 IMAGES = {
     name: encoded(Image.new("RGB", (60, 50), colour), "JPEG")
     for name, colour in {"red": "red", "green": "#00ff00", "blue": "blue"}.items()
 }
 RED = IMAGES["red"]
-LONG_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ class Conversation:
 
     def __init__(self, stub: pb_grpc.ClassifierStub) -> None:
         self._requests: SimpleQueue[pb.ClassifyStreamRequest | None] = SimpleQueue()
-        self.call = stub.ClassifyStream(iter(self._requests.get, None), timeout=LONG_S)
+        self.call = stub.ClassifyStream(iter(self._requests.get, None), timeout=LIMIT_S)
 
     def ask(self, request: pb.ClassifyStreamRequest) -> pb.ClassifyStreamResponse:
         self._requests.put(request)
@@ -82,7 +82,7 @@ def test_each_image_has_one_response_with_its_id_and_the_stream_ends_after_the_l
     stub: pb_grpc.ClassifierStub,
 ) -> None:
     asked = {f"{name} {i}": content for i in range(100) for name, content in IMAGES.items()}
-    call = stub.ClassifyStream((request(id_, content, top_k=1) for id_, content in asked.items()), timeout=LONG_S)
+    call = stub.ClassifyStream((request(id_, content, top_k=1) for id_, content in asked.items()), timeout=LIMIT_S)
     answers = list(call)
     assert call.code() == grpc.StatusCode.OK
     assert sorted(answer.id for answer in answers) == sorted(asked)
@@ -96,7 +96,7 @@ def test_a_slow_image_does_not_delay_those_behind_it(stub: pb_grpc.ClassifierStu
     large = encoded(Image.linear_gradient("L").resize((7000, 7000)).convert("RGB"), "PNG")  # few bytes, long to decode
     requests = [*(request(f"small {i}") for i in range(4)), request("large", large)]
     requests += [request(f"small {i}") for i in range(4, 8)]
-    answers = [answer.id for answer in stub.ClassifyStream(iter(requests), timeout=LONG_S)]
+    answers = [answer.id for answer in stub.ClassifyStream(iter(requests), timeout=LIMIT_S)]
     assert sorted(answers) == sorted(asked.id for asked in requests)
     assert answers[-1] == "large"
 
@@ -130,9 +130,9 @@ def test_labels_of_images_are_recorded(models: Path, tmp_path: Path) -> None:
     with running_server(models, tmp_path / "state") as address, grpc.insecure_channel(address) as channel:
         stub = pb_grpc.ClassifierStub(channel)
         requests = [request(name, content, label="red") for name, content in IMAGES.items()]
-        answers = list(stub.ClassifyStream(iter(requests), timeout=LONG_S))
+        answers = list(stub.ClassifyStream(iter(requests), timeout=LIMIT_S))
         assert all(answer.result.HasField("prediction") for answer in answers)
-        with Client(address) as client:
+        with Client(address, timeout_s=LIMIT_S) as client:
             (statistics,) = client.statistics()
     assert [list(row.predicted) for row in statistics.confusion_matrix] == [[0, 0, 0], [0, 0, 0], [1, 1, 1]]
     assert statistics.predictions == 3
@@ -148,13 +148,13 @@ def test_the_server_stops_reading_from_a_client_that_does_not_read_and_loses_not
         for sent in range(1, total + 1):
             yield request(f"{sent:0100000}")  # too long an id: the response is as large as the request
 
-    call = stub.ClassifyStream(requests(), timeout=LONG_S * 2)
-    before = -1
-    while before != sent:  # until the server has stopped reading
-        before = sent
-        time.sleep(2)
-    assert sent < total
-    assert sorted(int(answer.id[-9:]) for answer in call) == list(range(1, total + 1))
+    call = stub.ClassifyStream(requests(), timeout=LIMIT_S)
+    assert eventually(lambda: sent > MAX_IN_FLIGHT)  # so many fit before a response is read
+    numbers = []
+    for answer in call:
+        numbers.append(int(answer.id[-9:]))
+        assert sent < len(numbers) + 600  # the server holds 128; flow control bounds what is on the way
+    assert sorted(numbers) == list(range(1, total + 1))
 
 
 def test_a_full_queue_slows_streams_down_and_rejects_none_of_their_images(models: Path, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_full_queue_slows_streams_down_and_rejects_none_of_their_images(models
 
         def classify(answers: list[pb.ClassifyStreamResponse], views: int) -> None:
             requests = (request(str(i), views=views, adaptive=views == 2) for i in range(150))
-            answers += stub.ClassifyStream(requests, timeout=LONG_S)
+            answers += stub.ClassifyStream(requests, timeout=LIMIT_S)
 
         threads = [threading.Thread(target=classify, args=(answers, i + 1)) for i, answers in enumerate(streams)]
         for thread in threads:
@@ -178,7 +178,7 @@ def test_a_full_queue_slows_streams_down_and_rejects_none_of_their_images(models
             assert len(answers) == 150
             assert all(answer.result.HasField("prediction") for answer in answers)
         # more views than the queue can ever hold
-        (never,) = stub.ClassifyStream(iter([request("never", views=7)]), timeout=LONG_S)
+        (never,) = stub.ClassifyStream(iter([request("never", views=7)]), timeout=LIMIT_S)
         assert reason(never.result.error)[1] == "VIEWS_OUT_OF_RANGE"
 
 
@@ -206,14 +206,14 @@ def cancel_streams(address: str, stub: pb_grpc.ClassifierStub) -> None:
         conversation._requests.put(request("second", views=16))
     conversation.end()
     # a queue that leaked 16 views of each of 600 images would have no room for these
-    answers = list(stub.ClassifyStream((request(str(i), views=16) for i in range(200)), timeout=LONG_S))
+    answers = list(stub.ClassifyStream((request(str(i), views=16) for i in range(200)), timeout=LIMIT_S))
     assert all(answer.result.HasField("prediction") for answer in answers)
-    begin = time.monotonic()
-    while True:  # 1,024 views fit only if none is counted any more
-        response = stub.Classify(pb.ClassifyRequest(images=[pb.ImageInput(content=RED)] * 64, views=16), timeout=LONG_S)
-        if all(result.HasField("prediction") for result in response.results):
-            break
-        assert time.monotonic() < begin + LONG_S
+
+    def all_fit() -> bool:  # 1,024 views fit only if none is counted any more
+        images = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)] * 64, views=16)
+        return all(result.HasField("prediction") for result in stub.Classify(images, timeout=LIMIT_S).results)
+
+    assert eventually(all_fit)
 
 
 def test_a_shutdown_answers_the_requests_that_were_read_and_ends_the_streams(tmp_path: Path) -> None:

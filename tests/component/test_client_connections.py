@@ -3,7 +3,6 @@
 import re
 import signal
 import socket
-import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -133,12 +132,26 @@ def test_a_certificate_for_another_name_is_reported_as_such(tmp_path: Path, auth
         )
 
 
+def test_a_client_learns_why_a_tls_server_closes_its_connection(tmp_path: Path, authority: Authority) -> None:
+    write_bundle(tmp_path / "models")
+    pair, stranger = authority.issue("server"), Authority(tmp_path, "strangers").issue("stranger")
+    options = ("--tls-cert", pair.certificate, "--tls-key", pair.key, "--tls-client-ca", authority.path)
+    with running_server(tmp_path / "models", tmp_path / "state", *options) as address:
+        closed = f"no pawserve answers at {address}: it closed the connection at once; "
+        assert failure(address, Credentials()) == (f"{closed}it may use TLS: give --tls-ca, or Credentials(ca=…)")
+        assert failure(address, Credentials(ca=authority.path)) == (
+            f"{closed}it requires a client certificate: give --tls-cert and --tls-key, or Credentials(certificate=…, "
+            "key=…)"
+        )
+        unknown = Credentials(ca=authority.path, certificate=stranger.certificate, key=stranger.key)
+        assert failure(address, unknown) == (
+            f"{closed}it does not accept the client certificate {stranger.certificate}: use one that is valid now and "
+            "was issued by an authority of the server's --tls-client-ca"
+        )
+
+
 def test_a_plaintext_client_learns_that_the_server_may_use_tls(tls_address: str) -> None:
-    message = failure(tls_address, Credentials())
-    assert message == (
-        f"no pawserve answers at {tls_address}: it closed the connection at once: if it uses TLS, give --tls-ca, or "
-        "Credentials(ca=…); if it requires client certificates, --tls-cert and --tls-key too"
-    )
+    assert "it may use TLS: give --tls-ca" in failure(tls_address, Credentials())
 
 
 def test_a_tls_client_learns_that_the_server_uses_plaintext(address: str, authority: Authority) -> None:
@@ -255,9 +268,8 @@ def pinging_channel(limits: ConnectionLimits) -> Iterator[list[grpc.ChannelConne
 def test_pings_of_idle_channels_are_limited_by_the_setting_and_allowed_from_five_seconds() -> None:
     assert ConnectionLimits().min_ping_interval_s < 5
     connected, closed = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE
-    with pinging_channel(ConnectionLimits()) as states:
-        assert eventually(lambda: states[-1:] == [closed] and connected in states)
-    with pinging_channel(ConnectionLimits(min_ping_interval_s=0.0)) as states:
-        assert eventually(lambda: connected in states)
-        time.sleep(1)  # twenty pings, of which the other server allowed three
-        assert states[-1] == connected
+    with pinging_channel(ConnectionLimits(min_ping_interval_s=0.0)) as allowed:
+        assert eventually(lambda: connected in allowed)
+        with pinging_channel(ConnectionLimits()) as limited:  # both ping equally often, and this server closes
+            assert eventually(lambda: limited[-1:] == [closed] and connected in limited)
+        assert allowed[-1] == connected

@@ -14,10 +14,10 @@ import grpc
 import pytest
 from PIL import Image
 
+from serving.api.errors import ApiError, Code
 from serving.client import AsyncClient, Classified, Client, ClientError, Retry
 from serving.client.channel import to_target
 from serving.client.retries import Attempts, is_retryable
-from serving.rpc.api_errors import ApiError, Code
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
 from tests.support.images import encoded

@@ -1,9 +1,6 @@
 """`classify_many`: each image has one result, whatever happens to connections and servers."""
 
 import asyncio
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,36 +9,21 @@ from typing import Any
 import grpc
 import pytest
 
-from serving.client import AsyncClient, Client, ClientError, Prediction, Retry, StreamResult
+from serving.api.status import to_status
+from serving.client import AsyncClient, Client, ClientError, Prediction, StreamResult
 from serving.client.messages import ClassifyOptions
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.rpc.errors import to_status
-from tests.support.commands import ROOT
+from tests.support.client_streams import IMAGES, assert_each_once, classify
 from tests.support.scripted_server import MODEL, ScriptedServer, abort, answer, refusal, scripted_server
 from tests.support.waiting import LIMIT_S
 
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
-QUICK = Retry(initial_s=0.02, max_s=0.1)
-IMAGES = [f"image {number}".encode() for number in range(100)]
 
 
 @pytest.fixture
 def server() -> Iterator[tuple[ScriptedServer, str]]:
     with scripted_server() as server:
         yield server
-
-
-def classify(address: str, images: Any = IMAGES, *, timeout_s: float = LIMIT_S, **options: Any) -> list[StreamResult]:
-    with Client(address, timeout_s=timeout_s, retry=QUICK) as client:
-        return list(client.classify_many(images, **options))
-
-
-def assert_each_once(results: list[StreamResult], images: list[bytes] = IMAGES) -> None:
-    assert sorted(each.index for each in results) == list(range(len(images)))
-    for each in results:
-        assert isinstance(each.result, Prediction), each
-        assert each.result.classes[0][0] == images[each.index].decode()
-        assert each.model == MODEL
 
 
 def refused(request: pb.ClassifyStreamRequest, error: Any) -> pb.ClassifyStreamResponse:
@@ -206,7 +188,7 @@ def test_no_more_images_are_taken_than_may_be_in_flight(server: tuple[ScriptedSe
             taken += 1
             yield image
 
-    with Client(server[1]) as client:
+    with Client(server[1], timeout_s=LIMIT_S) as client:
         results = client.classify_many(counted(), in_flight=7)
         for got in range(1, 40):
             next(results)
@@ -221,113 +203,11 @@ def test_an_image_larger_than_the_bound_on_bytes_is_sent_while_no_other_is_in_fl
 
     async def main() -> list[StreamResult]:
         options = ClassifyOptions(model="", views=None, top_k=None, adaptive=False)
-        async with AsyncClient(server[1]) as client:
+        async with AsyncClient(server[1], timeout_s=LIMIT_S) as client:
             batches = client.batches(images, options, in_flight=64, streams=1, max_bytes_in_flight=1000)
             return [result async for batch in batches for result in batch]
 
     assert_each_once(asyncio.run(main()), images)
-
-
-def test_an_exception_of_the_source_is_raised(server: tuple[ScriptedServer, str]) -> None:
-    def failing() -> Iterator[bytes]:
-        yield b"image 0"
-        raise FileNotFoundError("no such image")
-
-    with pytest.raises(FileNotFoundError, match="no such image"):
-        classify(server[1], failing())
-
-
-def test_leaving_the_iterator_early_ends_the_streams(server: tuple[ScriptedServer, str]) -> None:
-    ended = threading.Event()
-
-    def watched(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        context.add_callback(ended.set)
-        for request in requests:
-            yield answer(request)
-
-    server[0].on_stream = watched
-    with Client(server[1]) as client:
-        for each in client.classify_many(IMAGES * 100):
-            assert each.model
-            break
-    assert ended.wait(LIMIT_S)
-
-
-def test_all_clients_share_one_thread_and_print_nothing(server: tuple[ScriptedServer, str]) -> None:
-    program = """
-import sys, threading
-from serving.client import Client
-for _ in range(3):
-    with Client(sys.argv[1]) as client:
-        print(len(list(client.classify_many([b"a", b"b"]))))
-print([thread.name for thread in threading.enumerate()].count("client-loop"))
-"""
-    command = [sys.executable, "-c", program, server[1]]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=True)
-    assert finished.stdout.split() == ["2", "2", "2", "1"]
-    assert finished.stderr == ""
-
-
-@pytest.mark.parametrize(
-    ("ending", "code"),
-    [
-        ("sys.exit(3)", 3),
-        ("raise ValueError", 1),
-        ("1 / 0  # with the iterator in the frame of the traceback", 1),
-        ("os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT),
-        ("", 0),
-    ],
-)
-@pytest.mark.parametrize(
-    "iterator",
-    ["client.classify_many([b'a'] * 9000)", "client.classify_many(blocking())", "client.watch_statistics()"],
-)
-def test_a_program_ends_with_its_own_exit_code_while_an_iterator_is_half_read(
-    server: tuple[ScriptedServer, str], iterator: str, ending: str, code: int
-) -> None:
-    program = f"""
-import os, queue, signal, sys
-from serving.client import Client
-
-def blocking():
-    yield b"a"
-    yield queue.SimpleQueue().get()
-
-def main():
-    client = Client(sys.argv[1])
-    results = {iterator}
-    next(results)
-    kept.append(results)
-    {ending}
-
-kept = []
-main()
-"""
-    command = [sys.executable, "-c", program, server[1]]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    assert finished.returncode == code, finished.stderr
-    assert finished.stderr.count("Traceback") == (code not in (0, 3))
-    assert "never awaited" not in finished.stderr
-    assert "destroyed" not in finished.stderr
-
-
-def test_closing_the_client_ends_its_iterators(server: tuple[ScriptedServer, str]) -> None:
-    client = Client(server[1])
-    results = client.classify_many(IMAGES * 100)
-    next(results)
-    client.close()
-    with pytest.raises(ClientError) as caught:
-        list(results)
-    assert caught.value.code == grpc.StatusCode.CANCELLED
-    with pytest.raises(ValueError, match="closed"):
-        next(client.classify_many(IMAGES))
-
-
-def test_the_client_works_inside_a_running_event_loop(server: tuple[ScriptedServer, str]) -> None:
-    async def notebook() -> None:
-        assert_each_once(classify(server[1]))
-
-    asyncio.run(notebook())
 
 
 def test_streams_are_spread_over_several_servers() -> None:
@@ -345,7 +225,7 @@ def test_the_asyncio_client_accepts_asynchronous_sources(server: tuple[ScriptedS
             yield image
 
     async def main() -> list[StreamResult]:
-        async with AsyncClient(server[1]) as client:
+        async with AsyncClient(server[1], timeout_s=LIMIT_S) as client:
             return [each async for each in client.classify_many(source(), in_flight=3)]
 
     assert_each_once(asyncio.run(main()))

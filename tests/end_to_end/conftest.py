@@ -18,3 +18,11 @@ def fitted(drawings: Path, shared_cache: Path, tmp_path_factory: pytest.TempPath
     finished = run_here("training", "fit", "--data", drawings, "--run", folder, "--cache", shared_cache, *TINY)
     assert finished.returncode == 0, finished.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recipe files by name."""
+    from tests.support.recipes import write_recipes  # imports torch
+
+    return write_recipes(tmp_path_factory.mktemp("recipes"))

@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -30,12 +31,26 @@ def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def heic(image: Image.Image, **options: object) -> bytes:
+    """The bytes of an image as HEIC; the test is skipped where pillow-heif is missing."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer, quality=95, **options)
+    return buffer.getvalue()
+
+
 def grey16_png(values_HW: NDArray[np.uint16], significant_bits: int | None = None) -> bytes:
     """A grey PNG with 16 bits a pixel, which may declare how many of them are significant (sBIT)."""
-    height, width = values_HW.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values_HW)
-    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)]
-    chunks += [b"sBIT" + bytes([significant_bits])] if significant_bits else []
+    return png16(values_HW[..., None], significant_bits)
+
+
+def png16(values_HWC: NDArray[np.uint16], significant_bits: int | None = None) -> bytes:
+    """A PNG with 16 bits a channel: grey, grey with alpha, RGB or RGBA; it may declare significant bits (sBIT)."""
+    height, width, channels = values_HWC.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values_HWC)
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)]
+    chunks += [b"sBIT" + bytes([significant_bits] * channels)] if significant_bits else []
     chunks += [b"IDAT" + zlib.compress(rows), b"IEND"]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each)) for each in chunks

@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import tyro
 
+from serving.cli import pawserve
 from tests.support.commands import ROOT
 
 README = ROOT / "README.md"
@@ -20,7 +21,7 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [README, ROOT / "CONTRIBUTING.md", *DOCS]
 PACKAGES = ("training", "export", "serving")
 CONTAINERS = re.compile(r"pawserve:(serving-cpu|serving-gpu|training)\Z")
-STARTS_PYTHON = re.compile(r"\bpython |torchrun|sbatch|docker run")
+STARTS_PYTHON = re.compile(r"\bpython |^pawserve |torchrun|sbatch|docker run")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -70,7 +71,10 @@ def python_commands(command: str) -> Iterator[tuple[str, list[str]]]:
         return
     words = shlex.split(re.sub(r"\s>.*", "", command))
     for index, word in enumerate(words):
-        if word == "-m" and index and Path(words[index - 1]).name.startswith("python"):
+        if index == 0 and word == "pawserve":
+            delegate = pawserve.COMMANDS[words[1]]
+            yield delegate.package, [delegate.command, *words[2:]]
+        elif word == "-m" and index and Path(words[index - 1]).name.startswith("python"):
             yield words[index + 1], words[index + 2 :]
         elif word == "torchrun" and "-m" in words[index:]:
             after = words[words.index("-m", index) + 1 :]

@@ -9,10 +9,10 @@ from typing import Any
 
 import grpc
 
+from serving.api.errors import ApiError, Code
+from serving.api.status import to_status
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from serving.rpc.api_errors import ApiError, Code
-from serving.rpc.errors import to_status
 from tests.support.waiting import LIMIT_S
 
 MODEL = "models/colours/versions/1"

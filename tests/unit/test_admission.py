@@ -1,4 +1,4 @@
-"""Requests that would be answered after their deadline are refused, by the pace of the last seconds."""
+"""Requests that would be answered after their deadline are rejected, by the pace of the last seconds."""
 
 import random
 from collections import deque
@@ -7,11 +7,21 @@ from heapq import heappop, heappush
 
 import pytest
 
-from serving.batching.admission import MAX_SLOWDOWN, REMEMBERED, REMEMBERED_S, Admission
+from serving.batching.admission import MAX_SLOWDOWN, REMEMBERED, REMEMBERED_S, Admission, Demand
 from serving.batching.requests import QueueFull
 from serving.context import ClientIdentity
 
 GREEDY, POLITE = ClientIdentity("greedy", "a"), ClientIdentity("polite", "b")
+ROW_US = 10_000
+
+
+def rows(count: int) -> Demand:
+    """Rows of equal work."""
+    return Demand(count, count * ROW_US)
+
+
+ROW = rows(1)
+LARGE = Demand(1, 2_000_000, large=True)
 
 
 @pytest.fixture
@@ -20,59 +30,94 @@ def clock() -> list[float]:
     return [1000.0]
 
 
-def busy(clock: list[float], *, row_s: float = 0.1, rows: int = 20) -> Admission:
-    """One that has answered a row each `row_s` for a while, and has `rows` of the greedy client's in flight."""
+def busy(clock: list[float], *, row_s: float = 0.1, count: int = 20) -> Admission:
+    """One that has answered a row each `row_s` for a while, and has `count` of the greedy client's in flight."""
     admission = Admission(1000, lambda: clock[0])
     for _ in range(30):
-        admission.enter(GREEDY, 1, 10.0)
+        admission.enter(GREEDY, ROW, 10.0)
         clock[0] += row_s
-        admission.leave(GREEDY, 1)
-        admission.answered(1, row_s, 0.0, waiting=True)
-    admission.enter(GREEDY, rows, None)
+        admission.leave(GREEDY, ROW)
+        admission.answered(ROW, row_s, 0.0, waiting=True)
+    if count:
+        admission.enter(GREEDY, rows(count), None)
     return admission
 
 
-def test_what_fits_before_its_deadline_is_admitted_and_the_rest_refused_with_a_delay(clock: list[float]) -> None:
+def test_what_fits_before_its_deadline_is_admitted_and_the_rest_rejected_with_a_delay(clock: list[float]) -> None:
     admission = busy(clock)
-    assert admission.enter(GREEDY, 1, 3.0) == pytest.approx(2.1)
+    assert admission.enter(GREEDY, ROW, 3.0) == pytest.approx(2.1)
     with pytest.raises(QueueFull, match="deadline is in 1 s") as caught:
-        admission.enter(GREEDY, 1, 1.0)
+        admission.enter(GREEDY, ROW, 1.0)
     assert caught.value.retry_after_s == pytest.approx(2.2 * MAX_SLOWDOWN - 0.9)
-    admission.enter(GREEDY, 1, None)
+    admission.enter(GREEDY, ROW, None)
 
 
 def test_a_full_queue_is_retried_when_half_of_it_is_done(clock: list[float]) -> None:
     admission = Admission(1, lambda: clock[0])
     for _ in range(100):
-        admission.answered(1, 0.5, 0.0, waiting=False)
-    admission.enter(GREEDY, 1, None)
+        admission.answered(ROW, 0.5, 0.0, waiting=False)
+    admission.enter(GREEDY, ROW, None)
     with pytest.raises(QueueFull, match="1 views are in flight") as caught:
-        admission.enter(POLITE, 1, None)
+        admission.enter(POLITE, ROW, None)
     assert caught.value.retry_after_s == pytest.approx(0.25, rel=0.01)
 
 
 def test_only_what_is_served_before_counts(clock: list[float]) -> None:
-    assert busy(clock).enter(POLITE, 1, 1.0) == pytest.approx(0.2)
+    assert busy(clock).enter(POLITE, ROW, 1.0) == pytest.approx(0.2)
+
+
+def test_large_images_in_their_own_queue_make_no_deadline_of_others_impossible(clock: list[float]) -> None:
+    admission = busy(clock)
+    for _ in range(10):
+        admission.enter(GREEDY, LARGE, None)
+        clock[0] += 2.0
+        admission.leave(GREEDY, LARGE)
+        admission.answered(LARGE, 2.0, 0.5, waiting=True)  # it took longer than estimated, too
+    admission.enter(GREEDY, LARGE, None)
+    assert admission.enter(POLITE, ROW, 1.0) == pytest.approx(0.2)
+    with pytest.raises(QueueFull):
+        admission.enter(GREEDY, LARGE, 1.0)
+
+
+def test_deadlines_count_work_and_not_rows(clock: list[float]) -> None:
+    admission = busy(clock, count=0)
+    admission.enter(GREEDY, Demand(1, 100 * ROW_US), None)
+    assert admission.enter(GREEDY, ROW, 20.0) == pytest.approx(10.1)
+    assert admission.enter(POLITE, Demand(50, 5 * ROW_US), 20.0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_who_holds_most_of_the_work_holds_most_of_the_quota_however_few_the_rows(large: bool) -> None:
+    admission = Admission(100)
+    few, many = Demand(1, 1_000_000, large), Demand(1, 1_000, large)
+    for _ in range(20):
+        admission.enter(GREEDY, few, None)
+    for _ in range(60):
+        admission.enter(POLITE, many, None)
+    # both hold 80 of 100 rows, and nearly all of their work is the first client's
+    admission.enter(POLITE, many, None)
+    with pytest.raises(QueueFull, match="each client has a quota"):
+        admission.enter(GREEDY, few, None)
 
 
 def test_before_anything_is_known_all_are_admitted(clock: list[float]) -> None:
     admission = Admission(1000, lambda: clock[0])
-    admission.enter(GREEDY, 500, None)
-    assert admission.enter(GREEDY, 1, 0.001) == 0
+    admission.enter(GREEDY, rows(500), None)
+    assert admission.enter(GREEDY, ROW, 0.001) == 0
 
 
 def test_a_single_request_is_admitted_however_short_its_deadline(clock: list[float]) -> None:
-    admission = busy(clock, rows=1)
-    admission.leave(GREEDY, 1)
-    admission.enter(GREEDY, 1, 0.01)
+    admission = busy(clock, count=1)
+    admission.leave(GREEDY, ROW)
+    admission.enter(GREEDY, ROW, 0.01)
 
 
 def test_a_pace_that_slows_down_while_a_request_waits_does_not_make_it_late(clock: list[float]) -> None:
-    admission = busy(clock, rows=0)
+    admission = busy(clock, count=0)
     took_s = 0.0
     while True:  # until the queue is as long as it gets
         try:
-            admission.enter(GREEDY, 1, 3.0)
+            admission.enter(GREEDY, ROW, 3.0)
         except QueueFull:
             break
         took_s += 0.1 * 1.15
@@ -82,48 +127,48 @@ def test_a_pace_that_slows_down_while_a_request_waits_does_not_make_it_late(cloc
 def test_estimates_that_were_too_short_widen_the_margin_and_correct_ones_narrow_it(clock: list[float]) -> None:
     admission = busy(clock)
     for _ in range(20):
-        admission.answered(1, 3.1, 2.1, waiting=False)
+        admission.answered(ROW, 3.1, 2.1, waiting=False)
     for _ in range(60):  # a few dozen correct ones do not: errors are known late
-        admission.answered(1, 2.1, 2.1, waiting=False)
+        admission.answered(ROW, 2.1, 2.1, waiting=False)
     with pytest.raises(QueueFull):
-        admission.enter(GREEDY, 1, 3.0)
+        admission.enter(GREEDY, ROW, 3.0)
     for _ in range(REMEMBERED):
-        admission.answered(1, 2.1, 2.1, waiting=False)
-    admission.enter(GREEDY, 1, 3.0)
+        admission.answered(ROW, 2.1, 2.1, waiting=False)
+    admission.enter(GREEDY, ROW, 3.0)
 
 
 def test_errors_are_forgotten_after_some_seconds(clock: list[float]) -> None:
     admission = busy(clock)
     for _ in range(20):
-        admission.answered(1, 3.1, 2.1, waiting=False)
+        admission.answered(ROW, 3.1, 2.1, waiting=False)
     with pytest.raises(QueueFull):
-        admission.enter(GREEDY, 1, 3.0)
+        admission.enter(GREEDY, ROW, 3.0)
     clock[0] += 1.01 * REMEMBERED_S
-    admission.enter(GREEDY, 1, 3.0)
+    admission.enter(GREEDY, ROW, 3.0)
 
 
 def test_a_single_slow_request_does_not_widen_the_margin(clock: list[float]) -> None:
     admission = busy(clock)
     for number in range(100):
-        admission.answered(1, 12.1 if number == 50 else 2.1, 2.1, waiting=False)
-    admission.enter(GREEDY, 1, 3.0)
+        admission.answered(ROW, 12.1 if number == 50 else 2.1, 2.1, waiting=False)
+    admission.enter(GREEDY, ROW, 3.0)
 
 
 def test_cancelled_requests_widen_the_margin_too(clock: list[float]) -> None:
     admission = busy(clock)
     for _ in range(20):
-        admission.given_up(3.1, 2.1)
-        admission.given_up(0.5, 2.1)  # went before its time: says nothing
+        admission.given_up(ROW, 3.1, 2.1)
+        admission.given_up(ROW, 0.5, 2.1)  # went before its time: says nothing
     with pytest.raises(QueueFull):
-        admission.enter(GREEDY, 1, 3.0)
+        admission.enter(GREEDY, ROW, 3.0)
 
 
 def test_the_pace_follows_a_change(clock: list[float]) -> None:
     admission = busy(clock)
     for _ in range(200):
         clock[0] += 0.02
-        admission.answered(1, 1.0, 0.0, waiting=True)
-    assert admission.enter(GREEDY, 1, 100.0) == pytest.approx(21 * 0.02, rel=0.5)
+        admission.answered(ROW, 1.0, 0.0, waiting=True)
+    assert admission.enter(GREEDY, ROW, 100.0) == pytest.approx(21 * 0.02, rel=0.5)
 
 
 @dataclass(eq=False)
@@ -179,7 +224,7 @@ class Overload:
 
     def _arrive(self) -> None:
         try:
-            expected_s = self._admission.enter(GREEDY, 1, self._deadline_s)
+            expected_s = self._admission.enter(GREEDY, ROW, self._deadline_s)
         except QueueFull:
             return
         self._queue.append(Pending(self._clock[0], expected_s))
@@ -196,13 +241,13 @@ class Overload:
     def _end(self, pending: Pending, *, in_time: bool) -> None:
         pending.ended = True
         took_s = self._clock[0] - pending.entered
-        self._admission.leave(GREEDY, 1)
+        self._admission.leave(GREEDY, ROW)
         if in_time:
             self.answered += 1
-            self._admission.answered(1, took_s, pending.expected_s, waiting=bool(self._queue))
+            self._admission.answered(ROW, took_s, pending.expected_s, waiting=bool(self._queue))
         else:
             self.late += 1
-            self._admission.given_up(took_s, pending.expected_s)
+            self._admission.given_up(ROW, took_s, pending.expected_s)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from serving.image.decode import MAX_RLE, ImageError, Limits, Reason, decode
 from serving.image.headers import count_scans
-from tests.support.images import encoded, grey12_tiff, grey16_png, png_header, sample_image
+from tests.support.images import encoded, png_header, sample_image
 
 IMAGE = sample_image()
 PIXELS = np.asarray(IMAGE)
@@ -92,51 +91,6 @@ def test_every_kind_of_pixel_becomes_rgb(data: bytes, expected: Image.Image | No
         assert np.abs(pixels.astype(int) - np.asarray(GREY)[..., None]).max() <= 3
     else:
         np.testing.assert_array_equal(pixels, np.asarray(expected))
-
-
-def ramp(bits: int) -> NDArray[np.uint16]:
-    """Values of so many bits, the least and the largest included; uint16 `[32, 32]`."""
-    return np.linspace(0, (1 << bits) - 1, 1024).astype(np.uint16).reshape(32, 32)
-
-
-@pytest.mark.parametrize("bits", [8, 10, 12, 14])
-def test_values_of_fewer_bits_than_16_keep_the_brightness_that_the_file_declares(bits: int) -> None:
-    values = ramp(bits)
-    expected = np.stack([values >> bits - 8] * 3, 2)
-    assert expected.max() == 255
-    np.testing.assert_array_equal(decode(grey16_png(values, bits)), expected)
-    tiff = encoded(Image.fromarray(values), "TIFF", tiffinfo={281: (1 << bits) - 1})  # MaxSampleValue
-    np.testing.assert_array_equal(decode(tiff), expected)
-
-
-def test_a_tiff_of_12_bits_is_as_bright_as_it_says() -> None:
-    values = ramp(12) & 0xFF0  # as if they filled 16 bits
-    np.testing.assert_array_equal(decode(grey12_tiff(values)), np.stack([values >> 4] * 3, 2))
-
-
-@pytest.mark.parametrize("bits", [8, 10, 12, 14])
-@pytest.mark.parametrize("scaling", ["shifted", "repeated", "rounded"])
-@pytest.mark.parametrize("dark", [False, True])
-def test_a_png_whose_values_fill_16_bits_stays_as_it_was(bits: int, scaling: str, dark: bool) -> None:
-    """As PNG prescribes for fewer significant bits; a dark image is not made brighter."""
-    values = np.arange(1 << (2 * bits - 16 if dark else bits), dtype=np.uint32)[None]
-    if scaling == "rounded":
-        filled = np.round(values * 65535 / ((1 << bits) - 1))
-    else:
-        filled = values << 16 - bits | (values >> 2 * bits - 16 if scaling == "repeated" else 0)
-    assert (filled.max() < 1 << bits) == dark
-    pixels = decode(grey16_png(filled.astype(np.uint16), bits))
-    np.testing.assert_array_equal(pixels[..., 0], filled.astype(np.uint16) >> 8)
-
-
-def test_values_of_16_bits_keep_their_high_byte_whatever_a_file_declares() -> None:
-    values = ramp(12)
-    high_byte = np.stack([values >> 8] * 3, 2)
-    np.testing.assert_array_equal(decode(grey16_png(values)), high_byte)
-    np.testing.assert_array_equal(decode(grey16_png(values, 10)), high_byte)  # larger than declared
-    for highest in (None, 1023, 3999, 0):  # none, too few, the largest value that occurs, nonsense
-        options = {} if highest is None else {"tiffinfo": {281: highest}}
-        np.testing.assert_array_equal(decode(encoded(Image.fromarray(values), "TIFF", **options)), high_byte)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

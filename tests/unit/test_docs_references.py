@@ -151,5 +151,5 @@ def test_every_room_is_described() -> None:
 
 
 def test_every_language_of_a_block_has_a_meaning() -> None:
-    known = {"", "console", "sh", "python", "json", "yaml", "nginx", "haproxy"}
+    known = {"", "console", "sh", "python", "json", "yaml", "toml", "nginx", "haproxy"}
     assert {block.language for page in PAGES for block in blocks(page)} <= known

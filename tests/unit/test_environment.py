@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from serving.cli.environment import KNOWN, PREFIX, check_environment
+from serving.cli.configuration import KNOWN, PREFIX, check_environment, option_variables
 from serving.cli.errors import UsageError
+from serving.cli.parser import build_parser
 from tests.support.commands import ROOT
 
 
@@ -15,7 +16,7 @@ from tests.support.commands import ROOT
         ("STATISTIC_FILE", "STATISTICS_FILE"),
         ("STATISTICS_URL", "STATISTICS"),
         ("TOKENFILE", "TOKEN_FILE"),
-        ("ENGINE", "ENGINES"),
+        ("ENGINESS", "ENGINES"),
         ("TLS_CERTS", "TLS_CERT"),
     ],
 )
@@ -39,3 +40,15 @@ def test_all_variables_that_the_code_reads_are_known() -> None:
     read = set(re.findall(rf"environ[^\n]*\"{PREFIX}([A-Z_]+)\"", text))
     assert read >= {"STATISTICS", "SERVER", "PHOTOS"}
     assert read <= set(KNOWN)
+
+
+def test_variables_of_options_of_a_server_do_not_disturb_other_commands() -> None:
+    names = option_variables(build_parser("serve").parse_args(["serve"]))
+    assert "ENGINE" in names
+    check_environment({f"{PREFIX}{name}": "x" for name in names})
+
+
+def test_a_mistyped_option_of_a_server_is_refused_by_the_server() -> None:
+    names = option_variables(build_parser("serve").parse_args(["serve"]))
+    with pytest.raises(UsageError, match="did you mean PAWSERVE_LISTEN"):
+        check_environment({"PAWSERVE_LISTENS": "x"}, others=names)

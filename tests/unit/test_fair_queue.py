@@ -4,13 +4,13 @@ import threading
 from queue import Empty
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.batching.admission import Quotas
 from serving.batching.fair_queue import FairOrder, FairQueue
+from serving.batching.quotas import Quotas
 from serving.context import ALL_ROLES, INTERNAL_CLIENT, ClientIdentity, client_identity
-from tests.support.waiting import LIMIT_S, eventually
+from tests.support.waiting import LIMIT_S
 
 
 def drain(order: FairOrder[str]) -> list[str]:
@@ -128,60 +128,6 @@ def test_threads_get_everything_once_and_signals_after_what_came_before() -> Non
     assert queue.empty()
     with pytest.raises(Empty):
         queue.get_nowait()
-
-
-def test_large_items_in_work_are_limited_and_the_next_one_goes_first_when_one_is_finished() -> None:
-    queue: FairQueue[str, str] = FairQueue(max_large=1)
-    for number in range(3):
-        queue.put(f"large {number}", GREEDY, 1_000_000, large=True)
-    assert queue.get() == "large 0"
-    with pytest.raises(Empty):
-        queue.get_nowait()
-    for number in range(3):
-        queue.put(f"small {number}", POLITE, 1)
-    assert [queue.get_nowait() for _ in range(2)] == ["small 0", "small 1"]
-    queue.finish_large()
-    assert [queue.get_nowait() for _ in range(2)] == ["large 1", "small 2"]
-    with pytest.raises(Empty):
-        queue.get_nowait()
-    queue.close()
-    queue.signal("stop")
-    assert [queue.get_nowait() for _ in range(2)] == ["large 2", "stop"]
-
-
-@settings(deadline=None)
-@given(st.lists(st.booleans(), max_size=60), st.integers(1, 3), st.integers(1, 4))
-def test_with_any_large_items_threads_get_everything_once_within_the_limit(
-    larges: list[bool], max_large: int, count: int
-) -> None:
-    queue: FairQueue[tuple[int, bool], str] = FairQueue(max_large)
-    in_work, most, got = 0, 0, []
-    lock = threading.Lock()
-
-    def work() -> None:
-        nonlocal in_work, most
-        while not isinstance(item := queue.get(LIMIT_S), str):
-            with lock:
-                got.append(item[0])
-                in_work += item[1]
-                most = max(most, in_work)
-            if item[1]:
-                with lock:
-                    in_work -= 1
-                queue.finish_large()
-
-    threads = [threading.Thread(target=work) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for number, large in enumerate(larges):
-        queue.put((number, large), ClientIdentity(str(number % 3), ""), 1, large=large)
-    assert eventually(lambda: len(got) == len(larges))
-    assert most <= max_large
-    for _ in threads:
-        queue.signal("stop")
-    for thread in threads:
-        thread.join(LIMIT_S)
-    assert sorted(got) == list(range(len(larges)))
 
 
 @given(st.lists(st.tuples(CLIENTS, st.integers(1, 300)), max_size=100))

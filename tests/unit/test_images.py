@@ -8,17 +8,9 @@ from pathlib import Path
 import pytest
 
 from serving.image.folders import Skipped
-from training.data.images import TRAINING_LIMITS, Split, read_images
-from training.data.layout import DataError, evaluation_folders
-
-
-def write(folder: Path, name: str, content: bytes = b"") -> None:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(content or os.fsencode(name))
-
-
-def read(folder: Path, *, fraction: float = 0.2, seed: int = 0) -> Split:
-    return read_images(folder).split(valid_fraction=fraction, seed=seed)
+from tests.support.image_folders import read, write
+from training.data.images import TRAINING_LIMITS, read_images
+from training.data.layout import DataError
 
 
 def test_train_and_valid_folders_are_used_unchanged(tmp_path: Path) -> None:
@@ -52,6 +44,21 @@ def test_the_split_does_not_depend_on_file_names_so_copies_stay_in_one_part(tmp_
     split = read(tmp_path, fraction=0.4)
     assert len(split.valid) == 2 * 16
     assert split.shared() == []
+
+
+def test_halves_of_the_training_images_are_each_trained_and_measured_on_once(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        for number in range(20):
+            write(tmp_path, f"train/{name}/{number}.jpg", f"{name}{number // 2}".encode())  # each image twice
+            write(tmp_path, f"valid/{name}/{number}.jpg")
+    split = read(tmp_path)
+    one, other = split.halves(0)
+    assert (one.train, one.valid) == (other.valid, other.train)
+    assert sorted(image.path for image in one.train + one.valid) == sorted(image.path for image in split.train)
+    assert one.shared() == []
+    assert [image.label for image in one.train].count(0) == len(one.train) // 2 == 10
+    assert split.halves(0) == (one, other)
+    assert split.halves(1)[0].train != one.train
 
 
 def test_the_same_image_in_train_and_valid_is_found(tmp_path: Path) -> None:
@@ -163,69 +170,6 @@ def test_hidden_files_are_left_out_at_any_depth(tmp_path: Path) -> None:
     assert len(split.train + split.valid) == 6
 
 
-@pytest.mark.parametrize(
-    ("train", "valid"),
-    [
-        ("Train", "Val"),
-        ("TRAINING", "VALIDATION"),
-        ("train2017", "val2017"),
-        ("training_set", "dev_set"),
-        ("imagenet-train", "imagenet-eval"),
-        ("trainImages", "validImages"),
-        ("trainset", "valset"),
-        ("seg_train/seg_train", "seg_test/seg_test"),
-        ("train/images", "valid/images"),
-        ("trainval", "test"),
-    ],
-)
-def test_splits_are_known_by_the_names_that_public_data_sets_use(tmp_path: Path, train: str, valid: str) -> None:
-    for side, count in ((train, 3), (valid, 2)):
-        for name in ("cats", "dogs"):
-            for number in range(count):
-                write(tmp_path, f"{side}/{name}/{number}.jpg", f"{side} {name} {number}".encode())
-    split = read(tmp_path)
-    assert split.classes == ("cats", "dogs")
-    assert {image.path.relative_to(tmp_path / train).parts[0] for image in split.train} == {"cats", "dogs"}
-    assert (len(split.train), len(split.valid)) == (6, 4)
-
-
-def test_a_class_of_trains_stays_a_class(tmp_path: Path) -> None:
-    for name in ("bus", "train", "test tubes"):
-        for number in range(3):
-            write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())
-    assert read(tmp_path).classes == ("bus", "test tubes", "train")
-
-
-def test_folders_beside_the_splits_are_left_out_with_the_reason(tmp_path: Path) -> None:
-    for side in ("train", "valid", "test"):
-        for name in ("cats", "dogs"):
-            write(tmp_path, f"{side}/{name}/0.jpg", f"{side} {name}".encode())
-    write(tmp_path, "Test_unlabeled/0.jpg")
-    write(tmp_path, "extra/cats/0.jpg", b"extra")
-    write(tmp_path, "train/loose.jpg")
-    write(tmp_path, "README")
-    images = read_images(tmp_path)
-    assert len(images.train) == len(images.valid or ()) == 2
-    assert {str(each.path.relative_to(tmp_path)): each.reason for each in images.skipped} == {
-        "test": "a test folder; evaluate a run on it with python -m training evaluate",
-        "Test_unlabeled": "a test folder without classes, which cannot be trained or validated on",
-        "extra": "lies beside the splits; it is neither training nor validation",
-        "train/loose.jpg": "lies beside the folders of classes, so it has no class",
-        "README": "lies beside the splits",
-    }
-
-
-def test_a_part_of_train_is_held_out_if_there_is_only_an_unlabelled_test_folder(tmp_path: Path) -> None:
-    for name in ("cats", "dogs"):
-        for number in range(10):
-            write(tmp_path, f"train/{name}/{number}.jpg", f"{name} {number}".encode())
-    write(tmp_path, "test/0.jpg")
-    images = read_images(tmp_path)
-    split = images.split(valid_fraction=0.2, seed=0)
-    assert (len(split.train), len(split.valid)) == (16, 4)
-    assert images.notes == (f"there is no folder valid: a part of each class in {tmp_path}/train is held out",)
-
-
 def test_what_pawserve_wrote_is_not_data(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         for number in range(3):
@@ -294,15 +238,6 @@ def test_what_nas_and_desktop_systems_leave_behind_is_ignored(tmp_path: Path) ->
     assert (len(images.train), images.skipped) == (4, [])
 
 
-def test_two_spellings_of_one_class_name_are_one_class(tmp_path: Path) -> None:
-    for side, name in (("train", "caf\u00e9"), ("valid", "cafe\u0301"), ("train", "tea"), ("valid", "tea")):
-        write(tmp_path, f"{side}/{name}/0.jpg", f"{side} {name}".encode())
-    write(tmp_path, "train/cafe\u0301/1.jpg", b"another")
-    split = read(tmp_path)
-    assert split.classes == ("caf\u00e9", "tea")
-    assert [image.label for image in split.train] == [0, 0, 1]
-
-
 def test_no_unreadable_image_is_held_out(tmp_path: Path) -> None:
     for name, count in (("cats", 10), ("dogs", 5)):
         for number in range(count):
@@ -335,27 +270,3 @@ def test_a_file_that_is_too_large_is_left_out_before_it_is_read(tmp_path: Path) 
     (skipped,) = read_images(tmp_path).skipped
     assert skipped.reason == "TOO_LARGE: the file has 257 MiB; at most 256 are allowed (--max-image-mib)"
     assert read_images(tmp_path, limits=replace(TRAINING_LIMITS, max_bytes=2**30)).skipped == []
-
-
-def test_class_names_that_are_not_utf_8_are_rejected_and_such_images_left_out(tmp_path: Path) -> None:
-    for name in ("cats", "dogs"):
-        for number in range(3):
-            write(tmp_path, f"{name}/{number}.jpg", f"{name} {number}".encode())
-    write(tmp_path, os.fsdecode(b"cats/caf\xe9.jpg"))
-    images = read_images(tmp_path)
-    assert len(images.train) == 6
-    assert [(str(file.path), file.reason) for file in images.skipped] == [
-        (f"{tmp_path}/cats/caf\\xe9.jpg", "its name is not UTF-8; rename it")
-    ]
-    (tmp_path / "dogs").rename(tmp_path / os.fsdecode(b"fen\xeatre"))
-    with pytest.raises(DataError, match=r"the folder fen\\xeatre in .* is not UTF-8; rename it"):
-        read(tmp_path)
-
-
-@pytest.mark.parametrize("split", ["valid", "Test_set"])
-def test_a_split_without_a_training_split_can_be_evaluated(tmp_path: Path, split: str) -> None:
-    for folder in (f"{split}/cats", f"{split}/dogs", "notes"):
-        (tmp_path / folder).mkdir(parents=True)
-    folders, left_out = evaluation_folders(tmp_path, ("cats", "dogs"))
-    assert folders == {name: [tmp_path / split / name] for name in ("cats", "dogs")}
-    assert [each.path for each in left_out] == [tmp_path / "notes"]

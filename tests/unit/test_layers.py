@@ -31,11 +31,13 @@ SERVING_ROOMS = (
     "models",
     "security",
     "observability",
+    "api",
     "rpc",
     "web",
     "settings",
     "server",
     "process",
+    "processes",
     "client",
     "cli",
     "ray",
@@ -59,6 +61,7 @@ TRAINING_ROOMS = (
     "evaluate",
     "find_lr",
     "check",
+    "predict",
     "command",
     "cli",
 )
@@ -70,6 +73,7 @@ EXPORT_ROOMS = (
     "calibrate",
     "adaptive",
     "page",
+    "engine_layers",
     "tensorrt_plan",
     "options",
     "bundle",
@@ -77,7 +81,7 @@ EXPORT_ROOMS = (
     "inspection",
     "triton",
 )
-BENCHMARK_ROOMS = ("common", "in_process", "capacity", "serving", "peers", "training", "export")
+BENCHMARK_ROOMS = ("common", "in_process", "capacity", "serving", "peers", "training", "export", "gpu")
 ROOMS = {
     "serving": SERVING_ROOMS,
     "training": TRAINING_ROOMS,
@@ -197,7 +201,7 @@ def test_the_client_needs_nothing_of_the_server() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("use_case", ["serving.rpc.classification", "serving.rpc.labels", "serving.rpc.api_errors"])
+@pytest.mark.parametrize("use_case", ["serving.api.classification", "serving.api.labels", "serving.api.errors"])
 def test_the_use_cases_need_no_protocol(use_case: str) -> None:
     reached, waiting = {use_case}, [use_case]
     while waiting:

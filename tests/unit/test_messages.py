@@ -3,10 +3,10 @@
 import pytest
 from google.protobuf.message import Message
 
+from serving.api.open_inference.inputs import MAX_TYPED_PIXELS
 from serving.pb.inference import open_inference_pb2 as oip
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.messages import MOST_FIELDS, has_too_many_fields
-from serving.rpc.open_inference.inputs import MAX_TYPED_PIXELS
 
 TOO_MANY = MOST_FIELDS + 1
 Tensor = oip.ModelInferRequest.InferInputTensor

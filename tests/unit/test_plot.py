@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.api.pawserve.statistics import to_statistics
 from serving.bundle.model_version import ModelVersion
 from serving.cli.plot import CORRECT, WHITE, draw_confusion_matrix, plot_confusion_matrix
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.rpc.pawserve.statistics import to_statistics
 from serving.statistics.calibration import to_bins
 from serving.statistics.confusion import ConfusionMatrix
 from serving.statistics.store import VersionStatistics

@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from serving.rpc.api_errors import to_api_error
+from serving.api.errors import to_api_error
 from serving.statistics.store import StatisticsUnavailable
 from serving.system.logs import RateLimitedLogger
 

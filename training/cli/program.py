@@ -41,7 +41,7 @@ class FirstStage:
     weight_decay: float | None = None
     """L2 penalty on the weights that are trained in the first stage."""
     train_views: int | None = None
-    """Views of each training image whose activations are computed: 1 for the image, 2 with its mirror image."""
+    """Views of each training image whose activations are computed, those that serving averages: 1 to 64."""
 
     def apply(self, recipe: Recipe) -> Recipe:
         """The recipe with the values given here.
@@ -296,10 +296,9 @@ COMMANDS = {
 }
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command that the arguments name; returns the exit code."""
+def main(arguments: Sequence[str], called_as: str | None = None) -> int:
+    """Run the command that the arguments name, which the user called `called_as`; returns the exit code."""
     if arguments[:1] == ["--"]:  # torchrun passes on the -- that keeps it from taking --run for an option of its own
         arguments = arguments[1:]
-    return run_command(
-        "python -m training", "From a folder of labelled images to a trained classifier.", COMMANDS, arguments
-    )
+    about = "From a folder of labelled images to a trained classifier."
+    return run_command("python -m training", about, COMMANDS, arguments, called_as)

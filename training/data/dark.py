@@ -21,7 +21,7 @@ def say_dark(split: Split) -> None:
         say(
             f"warning: class {name}: no value of its files with 16 bits a channel ({count:,}) reaches 4,096 of 65,535, "
             "so the images are nearly black. If the values have 10 or 12 bits, multiply them by 64 or 16, or declare "
-            "the bits: sBIT in grey PNGs, MaxSampleValue (1023 or 4095) in grey TIFFs"
+            "the bits: sBIT in PNGs, MaxSampleValue (1023 or 4095) in grey TIFFs"
         )
 
 

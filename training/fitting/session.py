@@ -53,6 +53,8 @@ class FitSession:
     """Those of the first step, if it is trained on activations."""
     exclusions: dict[str, Any] | None = None
     """What was left out or relabelled by a person's list, for run.json."""
+    views_at_once: int | None = None
+    """As `ActivationProvider.max_views`; None counts them."""
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -66,10 +68,14 @@ class FitSession:
         preprocess, max_views = self.backbone.preprocess_at(size), len(self.split.valid) * self.recipe.views
         cache = self.folder
         if sha256 == self.pretrained_sha256:
-            cache = self.cache
-            stages = [stage for stage in self.recipe.stages.values() if stage.learn_from == "activations"]
-            max_views = max([max_views, *(len(self.split.train) * stage.views for stage in stages)])
+            cache, max_views = self.cache, self.views_at_once or self.most_views()
         return ActivationProvider(classifier.body, preprocess, sha256, cache, self.hardware, self.processes, max_views)
+
+    def most_views(self) -> int:
+        """The most views of the pretrained body that the recipe asks for at once."""
+        stages = [stage for stage in self.recipe.stages.values() if stage.learn_from == "activations"]
+        of_train = [len(self.split.train) * stage.views for stage in stages]
+        return max([len(self.split.valid) * self.recipe.views, *of_train])
 
     def step_activations(self, step: Step) -> tuple[Activations, Activations]:
         """Of the training and of the validation images, for a step on activations."""

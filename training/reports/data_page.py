@@ -153,7 +153,7 @@ def _summary(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
     parts = [
         *(f'<p class="warning">{escape(line)}.</p>' for line in checks.advice()),
         "<h3>Images by class</h3>",
-        table(rows, scroll=len(rows) > 30),
+        table(rows),
         "<h3>Sizes</h3>",
         table(sizes),
         "<h3>Formats and colour modes</h3>",

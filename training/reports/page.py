@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from html import escape
 
 MAX_LISTED = 20
+MAX_ROWS = 30
+"""Longer tables are folded, and unfold in columns."""
 
 STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--ink:#1d232e;--dim:#5d6675;--line:#d9dde4;--soft:#f3f5f8;--card:#fff;
@@ -48,7 +50,7 @@ flex-direction:column;align-items:center;justify-content:center;gap:.6rem;paddin
 .tile:target .text{font-size:1rem;text-align:center}.tile:target .close{display:block;position:absolute;inset:0}
 .table{overflow-x:auto;margin:.5rem 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}
 td,th{padding:.32rem .75rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}.scroll{max-height:32rem;overflow:auto}
+th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}.long .table{columns:26rem}.long tr{break-inside:avoid}
 .files td{white-space:nowrap}td{overflow-wrap:break-word}
 details{margin:.6rem 0}summary{cursor:pointer;font-weight:600;overflow-wrap:anywhere}li{overflow-wrap:anywhere}
 code,pre{font-family:ui-monospace,monospace;font-size:.88rem}
@@ -143,7 +145,7 @@ def gallery(tiles: Sequence[Tile], anchors: Anchors, back: str) -> str:
     return '<ul class="images">' + "".join(parts) + "</ul>" if parts else '<p class="note">None.</p>'
 
 
-def table(rows: Sequence[Sequence[str]], *, numbers_from: int = 1, scroll: bool = False) -> str:
+def table(rows: Sequence[Sequence[str]], *, numbers_from: int = 1) -> str:
     """Rows of cells as text, the header first.
 
     Args:
@@ -159,8 +161,10 @@ def table(rows: Sequence[Sequence[str]], *, numbers_from: int = 1, scroll: bool 
         )
 
     body = "".join(row(each, "td") for each in rows[1:])
-    style = "table scroll" if scroll else "table"
-    return f'<div class="{style}"><table><thead>{row(rows[0], "th")}</thead><tbody>{body}</tbody></table></div>'
+    whole = f'<div class="table"><table><thead>{row(rows[0], "th")}</thead><tbody>{body}</tbody></table></div>'
+    if len(rows) - 1 <= MAX_ROWS:
+        return whole
+    return f'<details class="long"><summary>{len(rows) - 1:,} rows</summary>{whole}</details>'
 
 
 def facts_table(facts: Mapping[str, str]) -> str:

@@ -1,9 +1,9 @@
 """`dev-certificate`: make certificates for trying TLS."""
 
 import argparse
-from pathlib import Path
 
 from serving.cli.errors import DONE, CommandError
+from serving.cli.options import path
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "server.key. The certificate is for localhost, 127.0.0.1 and ::1 and for the names given, for 90 days. For "
         "production, get a certificate from your own authority."
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or an empty folder")
+    parser.add_argument("--out", type=path, required=True, metavar="DIR", help="a new or an empty folder")
     parser.add_argument(
         "--name",
         action="append",

@@ -1,0 +1,267 @@
+"""The use case of classifying images, for all protocols: check, admit, classify, sign, record labels.
+
+Imports neither gRPC nor protobuf. The protocols convert their requests to a `ClassifySpec` and images, and the results
+to their responses.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from serving.api.errors import ApiError, Code, invalid, to_api_error
+from serving.api.in_flight import BytesInFlight
+from serving.batching.requests import QueueFull
+from serving.bundle.model_version import parse_resource
+from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
+from serving.models.classifier import Classification, ImageData
+from serving.models.loader import ServedModel
+from serving.models.repository import ModelNotFound, ModelRepository
+from serving.statistics.feedback import Feedback, LabelUnknown
+from serving.statistics.store import Label, LabelExpired, StatisticsUnavailable
+from serving.tokens.tokens import PredictionRecord
+
+RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifySpec:
+    """How the images of a request are classified, checked."""
+
+    model: ServedModel
+    views: int
+    top_k: int | None
+    """None: all classes."""
+    adaptive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPrediction:
+    """A prediction that was counted and signed."""
+
+    probabilities_K: list[float]
+    """In the order of the model's classes."""
+    ranking_K: list[int]
+    """Class indices, most probable first."""
+    views: int
+    record: PredictionRecord
+    token: str
+
+
+class ClassificationService:
+    """Classifies the images of requests and signs the predictions.
+
+    Args:
+        repository: the models that are served.
+        feedback: signs predictions and records labels.
+        max_views: most views of a request.
+        default_views: of a request that names no number; None for the one that its model's bundle recommends.
+        in_flight: the bytes of images held by all requests.
+    """
+
+    def __init__(
+        self,
+        repository: ModelRepository,
+        feedback: Feedback,
+        max_views: int,
+        in_flight: BytesInFlight,
+        *,
+        default_views: int | None = 1,
+    ) -> None:
+        self._repository = repository
+        self._feedback = feedback
+        self.max_views = max_views
+        self._default_views = default_views
+        self.in_flight = in_flight
+
+    def find(self, resource: str) -> ServedModel:
+        """The served version with a resource name; "" is the newest version of the only model.
+
+        Raises:
+            ApiError: if there is none, or several could be meant.
+        """
+        if resource:
+            try:
+                return self._repository.find(*parse_model_name(resource))
+            except ModelNotFound as error:
+                raise to_api_error(error, "model") from error
+        models = self._repository.models
+        if not models:
+            raise to_api_error(ModelNotFound("no model is served now"), "model")
+        if len({model.manifest.name for model in models}) > 1:
+            choices = ", ".join(model.manifest.resource for model in models)
+            raise invalid("MODEL_AMBIGUOUS", f"several models are served; name one of {choices}", "model")
+        return models[-1]
+
+    def check(self, model: ServedModel, views: int | None, top_k: int | None, adaptive: bool) -> ClassifySpec:
+        """Check the parameters of a request and replace None by the defaults.
+
+        Raises:
+            ApiError: naming the invalid field.
+        """
+        if views is None:
+            manifest = model.manifest
+            views = manifest.adaptive_views if adaptive else self._default_views or manifest.recommended_views
+            views = min(views, self.max_views)
+        if not 1 <= views <= self.max_views:
+            message = f"views is {views}; 1 to {self.max_views} are allowed"
+            raise invalid("VIEWS_OUT_OF_RANGE", message, "views", max_views=str(self.max_views))
+        if top_k is not None and top_k < 1:
+            raise invalid("TOP_K_OUT_OF_RANGE", f"top_k is {top_k}; it must be at least 1", "top_k")
+        return ClassifySpec(model, views, top_k, adaptive)
+
+    async def classify(
+        self, spec: ClassifySpec, images: Sequence[ImageData], labels: Sequence[str], timeout_s: float | None
+    ) -> list[SignedPrediction | Exception]:
+        """Classify images, and record the labels that came with them.
+
+        Args:
+            labels: for each image its label, or "".
+
+        Returns:
+            For each image its prediction, or why there is none. An image with an unknown label is not classified; if
+            labels cannot be recorded, their images have an ApiError instead of a prediction.
+
+        Raises:
+            ApiError, QueueFull: if too much is in flight; nothing was begun.
+            RoleMissing: if there is a label and the client may not record labels.
+            TimeoutError: if the time has passed.
+        """
+        unknown = [self._check_label(spec, label) for label in labels]
+        wanted = [image for image, error in zip(images, unknown, strict=True) if error is None]
+        outcomes = iter(await self.compute(spec, wanted, timeout_s))
+        return await self._sign_and_record(spec, [error or next(outcomes) for error in unknown], labels)
+
+    async def classify_waiting(
+        self, check: Callable[[], ClassifySpec], image: ImageData, label: str, timeout_s: float | None
+    ) -> tuple[ClassifySpec, SignedPrediction | Exception]:
+        """As `classify`, for one image of a stream: see `compute_waiting`."""
+
+        def check_all() -> ClassifySpec:
+            spec = check()
+            if error := self._check_label(spec, label):
+                raise error
+            return spec
+
+        spec, outcomes = await self.compute_waiting(check_all, [image], timeout_s)
+        (result,) = await self._sign_and_record(spec, outcomes, [label])
+        return spec, result
+
+    async def compute(
+        self, spec: ClassifySpec, images: Sequence[ImageData], timeout_s: float | None
+    ) -> list[Classification | Exception]:
+        """Admit and classify images, without signing the predictions.
+
+        Returns:
+            For each image its probabilities, or the exception that prevented them.
+
+        Raises:
+            ApiError, QueueFull: if too much is in flight; nothing was begun.
+            TimeoutError: if the time has passed.
+        """
+        if not images:
+            return []
+        size = sum(len(image) if isinstance(image, bytes) else image.nbytes for image in images)
+        in_flight = self.in_flight
+        if not in_flight.admits(size):
+            message = (
+                f"images of {in_flight.total:,} bytes are in flight, and the request has {size:,}; the limit is "
+                f"{in_flight.limit:,}, of which each client has a quota: try again"
+            )
+            raise ApiError(Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", message, retry_after_s=RETRY_S)
+        in_flight.take(size)
+        try:
+            return await self._compute(spec, images, timeout_s)
+        finally:
+            in_flight.release(size)
+
+    async def compute_waiting(
+        self, check: Callable[[], ClassifySpec], images: Sequence[ImageData], timeout_s: float | None
+    ) -> tuple[ClassifySpec, list[Classification | Exception]]:
+        """As `compute`, for images of a stream: waits instead of raising QueueFull, and does not count the bytes.
+
+        Args:
+            check: makes the spec; called again after each wait, since models come and go.
+
+        Raises:
+            ApiError: what `check` raises.
+            QueueFull: if the images have more views than the queue can ever hold.
+            TimeoutError: if the time has passed.
+        """
+        waiting = self.in_flight.waiting
+        if again := waiting.occupied:
+            await waiting.wait()
+        while True:
+            spec = check()
+            try:
+                return spec, await self._compute(spec, images, timeout_s)
+            except QueueFull as full:
+                if full.retry_after_s is None or not spec.model.classifier.rows_in_flight:
+                    raise
+            await waiting.wait(again=again)
+            again = True
+
+    def sign(self, spec: ClassifySpec, classification: Classification) -> SignedPrediction:
+        """Count a prediction and sign it."""
+        probabilities_K: list[float] = classification.probabilities_K.tolist()
+        # not by numpy, which releases the interpreter's lock to sort and waits long for it on a busy server
+        ranking_K = sorted(range(len(probabilities_K)), key=probabilities_K.__getitem__, reverse=True)
+        record, token = self._feedback.issue(spec.model.manifest, ranking_K[0], probabilities_K[ranking_K[0]])
+        return SignedPrediction(probabilities_K, ranking_K, classification.views, record, token)
+
+    async def _compute(
+        self, spec: ClassifySpec, images: Sequence[ImageData], timeout_s: float | None
+    ) -> list[Classification | Exception]:
+        with self._repository.use(spec.model) as model:
+            outcomes = await model.classifier.classify(
+                images,
+                spec.views,
+                timeout_s,
+                adaptive=spec.adaptive,
+                client=CURRENT_CLIENT.get(),
+                call=CURRENT_CALL.get(),
+            )
+        for outcome in outcomes:
+            if isinstance(outcome, TimeoutError):  # the deadline belongs to the request, not to one image
+                raise outcome
+        return outcomes
+
+    def _check_label(self, spec: ClassifySpec, label: str) -> LabelUnknown | None:
+        """Raises RoleMissing if the client may not record labels."""
+        if not label:
+            return None
+        CURRENT_CLIENT.get().require(Role.LABEL, "record labels")
+        manifest = spec.model.manifest
+        return None if label in spec.model.class_index else LabelUnknown(label, manifest.resource, manifest.classes)
+
+    async def _sign_and_record(
+        self, spec: ClassifySpec, outcomes: Sequence[Classification | Exception], labels: Sequence[str]
+    ) -> list[SignedPrediction | Exception]:
+        results = [each if isinstance(each, Exception) else self.sign(spec, each) for each in outcomes]
+        pairs = zip(results, labels, strict=True)
+        labelled = [
+            Label(result.record, spec.model.class_index[label])
+            for result, label in pairs
+            if label and isinstance(result, SignedPrediction)
+        ]
+        if not labelled:
+            return results
+        try:
+            recorded = await self._feedback.record(labelled)
+        except StatisticsUnavailable as error:
+            failure: Exception | None = error
+        else:  # a new prediction is too old only if the clock is far behind
+            failure = next((each for each in recorded if isinstance(each, LabelExpired)), None)
+        if failure is None:
+            return results
+        failure = to_api_error(failure)
+        return [
+            failure if label and isinstance(result, SignedPrediction) else result
+            for result, label in zip(results, labels, strict=True)
+        ]
+
+
+def parse_model_name(resource: str) -> tuple[str, int | None]:
+    """Name and version of a request's model; raises ApiError if the resource name is malformed."""
+    try:
+        return parse_resource(resource)
+    except ValueError as error:
+        raise invalid("MODEL_NAME_INVALID", str(error), "model") from error

@@ -1,0 +1,95 @@
+"""The calls of `pawserve.v1.Classifier`, for all transports."""
+
+from serving.api.classification import ClassificationService, ClassifySpec
+from serving.api.errors import invalid
+from serving.api.labels import record_labels
+from serving.api.pawserve.conversions import to_error_result, to_label_result, to_model, to_result
+from serving.api.pawserve.statistics import StatisticsService
+from serving.bundle.manifest import Manifest
+from serving.models.control import ModelControl
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.statistics.feedback import Feedback
+from serving.statistics.store import StatisticsStore
+
+MAX_IMAGES = 64
+MAX_LABELS = 10_000
+MAX_ID_BYTES = 128
+
+
+class ClassifierCalls:
+    """Answers requests as the .proto file documents them. Exceptions are for `to_api_error`."""
+
+    def __init__(
+        self,
+        models: ModelControl,
+        feedback: Feedback,
+        store: StatisticsStore,
+        classification: ClassificationService,
+    ) -> None:
+        self._models = models
+        self._feedback = feedback
+        self._classification = classification
+        self.statistics = StatisticsService(store, classification.find)
+        """Answers the calls for statistics."""
+
+    async def classify(self, request: pb.ClassifyRequest, timeout_s: float | None) -> pb.ClassifyResponse:
+        """Classify the images of a request."""
+        spec = self._check(request)
+        _check_count("images", len(request.images), MAX_IMAGES)
+        contents = [image.content for image in request.images]
+        labels = [image.label for image in request.images]
+        results = await self._classification.classify(spec, contents, labels, timeout_s)
+        return pb.ClassifyResponse(
+            model=spec.model.manifest.resource,
+            results=[to_result(spec, result, f"images[{index}]") for index, result in enumerate(results)],
+        )
+
+    async def classify_one(
+        self, request: pb.ClassifyStreamRequest, timeout_s: float | None
+    ) -> pb.ClassifyStreamResponse:
+        """The response to one request of a stream, with the error if there is one; does not raise."""
+        response = pb.ClassifyStreamResponse(id=request.id)
+        image = request.image
+
+        def check() -> ClassifySpec:
+            spec = self._check(request)
+            response.model = spec.model.manifest.resource
+            return spec
+
+        try:
+            if (length := len(request.id.encode())) > MAX_ID_BYTES:
+                message = f"id has {length:,} bytes; at most {MAX_ID_BYTES} are allowed"
+                raise invalid("ID_TOO_LONG", message, "id", most=str(MAX_ID_BYTES))
+            spec, result = await self._classification.classify_waiting(check, image.content, image.label, timeout_s)
+            response.result.CopyFrom(to_result(spec, result, "image"))
+        except Exception as error:
+            response.result.CopyFrom(to_error_result(error, "image"))
+        return response
+
+    async def record_labels(self, request: pb.RecordLabelsRequest) -> pb.RecordLabelsResponse:
+        """Record labels; they are on disk before this returns."""
+        _check_count("labels", len(request.labels), MAX_LABELS)
+        recorded = await record_labels(self._feedback, [(each.token, each.label) for each in request.labels])
+        results = [to_label_result(result, f"labels[{index}]") for index, result in enumerate(recorded)]
+        return pb.RecordLabelsResponse(results=results)
+
+    async def list_models(self) -> pb.ListModelsResponse:
+        """All model versions, served or not."""
+        models = [to_model(status, self._classification.max_views) for status in await self._models.statuses()]
+        return pb.ListModelsResponse(models=models)
+
+    def manifest(self, resource: str) -> Manifest:
+        """The manifest of a served version; raises ApiError if it is not served."""
+        return self._classification.find(resource).manifest
+
+    def _check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> ClassifySpec:
+        model = self._classification.find(request.model)
+        views = request.views if request.HasField("views") else None
+        top_k = request.top_k if request.HasField("top_k") else None
+        return self._classification.check(model, views, top_k, request.adaptive)
+
+
+def _check_count(field: str, count: int, most: int) -> None:
+    if not 1 <= count <= most:
+        message = f"{field} has {count:,} entries; a request takes 1 to {most:,}"
+        raise invalid("COUNT_OUT_OF_RANGE", message, field, most=str(most))
