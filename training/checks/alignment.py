@@ -41,7 +41,9 @@ class Level:
 
 COARSE = (Level(8, 4, 0.8), Level(16, 4, 0.8), Level(32, 4, 0.75))
 FINE = (Level(16, 4, 0.75), Level(32, 4, 0.75), Level(64, 3, 0.75), Level(DETAIL_SIDE, 3, 0.0))
-LEAST_DETAIL = 0.35
+ALIKE = 0.95
+"""Thumbnails that correlate so much need to agree less in detail: a much smaller copy has lost its own."""
+LEAST_DETAIL, LEAST_DETAIL_OTHERWISE = 0.35, 0.65
 """Correlation of what a blur takes away, at DETAIL_SIDE pixels."""
 
 
@@ -82,6 +84,12 @@ def detail(luma_NSS: NDArray[np.uint8], pairs_P2: NDArray[np.int64]) -> NDArray[
     agreement = torch.where(correlation > 0, _correlation(sharp[:, 0], sharp[:, 1]), 0.0)
     found: NDArray[np.float32] = agreement.view(4, -1).amax(0).numpy()
     return found
+
+
+def are_copies(correlation_P: NDArray[np.float32], detail_P: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Decide from what `copies` and `detail` return, bool `[P]`."""
+    enough: NDArray[np.bool_] = detail_P >= np.where(correlation_P >= ALIKE, LEAST_DETAIL, LEAST_DETAIL_OTHERWISE)
+    return enough
 
 
 def _both_ways(images_NSS: NDArray[np.uint8], pairs_P2: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

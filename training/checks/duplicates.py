@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.image.decode import decode
-from training.checks.alignment import DETAIL_SIDE, LEAST_DETAIL, copies, detail
+from training.checks.alignment import DETAIL_SIDE, are_copies, copies, detail
 from training.data.images import LabelledImage, or_reason
 
 NEIGHBOURS = 5
@@ -57,7 +57,7 @@ def find_duplicates(
     correlation_P = copies(thumbnails_NSS, pairs_P2)
     likely = correlation_P > 0
     pairs_P2, correlation_P = pairs_P2[likely], correlation_P[likely]
-    agree = _detail_agrees(images, pairs_P2)
+    agree = are_copies(correlation_P, _details(images, pairs_P2))
     pairs_P2, correlation_P = pairs_P2[agree], correlation_P[agree]
     every = np.concatenate([exact_P2, pairs_P2])
     similarity = np.concatenate([np.ones(len(exact_P2), np.float32), correlation_P])
@@ -109,9 +109,9 @@ def _same_content(images: Sequence[LabelledImage]) -> NDArray[np.int64]:
     return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
 
 
-def _detail_agrees(images: Sequence[LabelledImage], pairs_P2: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Compare the pairs at a higher resolution, bool `[P]`; the files are read again."""
-    found_P = np.zeros(len(pairs_P2), np.bool_)
+def _details(images: Sequence[LabelledImage], pairs_P2: NDArray[np.int64]) -> NDArray[np.float32]:
+    """How well the fine detail of the pairs agrees, float32 `[P]`; the files are read again."""
+    found_P = np.zeros(len(pairs_P2), np.float32)
     for start in range(0, len(pairs_P2), CHUNK):
         chunk = pairs_P2[start : start + CHUNK]
         needed = np.unique(chunk)
@@ -119,7 +119,7 @@ def _detail_agrees(images: Sequence[LabelledImage], pairs_P2: NDArray[np.int64])
         known = np.array([not isinstance(luma, str) for luma in read])
         luma_MSS = np.stack([np.zeros((DETAIL_SIDE, DETAIL_SIDE), np.uint8) if isinstance(e, str) else e for e in read])
         places = np.searchsorted(needed, chunk)
-        found_P[start : start + CHUNK] = (detail(luma_MSS, places) >= LEAST_DETAIL) & known[places].all(1)
+        found_P[start : start + CHUNK] = np.where(known[places].all(1), detail(luma_MSS, places), 0.0)
     return found_P
 
 
