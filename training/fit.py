@@ -147,7 +147,10 @@ def _fit(session: FitSession, data: Path, limits: Limits, watch: Stopwatch, *, r
         facts["data"]["limits"] = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
         facts["steps"] = steps
         facts["trials"] = [trial.to_json() for trial in state.trials]
-        facts["lr_finder"] = [{"stage": curve.name, **curve.suggestions()} for curve in state.curves]
+        facts["lr_finder"] = [
+            {"stage": curve.name, **curve.suggestions(), "recommended": curve.recommendation()[0]}
+            for curve in state.curves
+        ]
         facts |= _activation_facts(session)
         facts["fingerprints"]["model"] = model_sha256
         write_atomically(folder / RUN_FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")

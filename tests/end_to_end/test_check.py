@@ -131,7 +131,7 @@ def test_features_that_separate_nothing_give_no_suspects(drawings: Path, shared_
     ("arguments", "code", "complaint"),
     [
         (("--data", "nowhere", "--out", "OUT"), 1, "nowhere is not a folder"),
-        (("--data", "DATA", "--out", "FILE"), 2, "is a file; give a folder"),
+        (("--data", "DATA", "--out", "FILE"), 2, "--out is "),
         (("--data", "DATA"), 2, "--out"),
     ],
 )

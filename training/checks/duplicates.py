@@ -67,7 +67,9 @@ def find_duplicates(
 def nearest(
     projected_ND: NDArray[np.float16], count: int, on_progress: Callable[[int, int], None]
 ) -> NDArray[np.int64]:
-    """The nearest others of each row by cosine, int64 `[N, min(count, N - 1)]`; in N^2 / 2 steps of D, in blocks."""
+    """The nearest others of each row by cosine, int64 `[N, min(count, N - 1)]`, in blocks of
+    similarities: N x N of them are never in memory.
+    """
     total = len(projected_ND)
     count = min(count, total - 1)
     found_NK = np.empty((total, max(count, 0)), np.int64)

@@ -62,7 +62,8 @@ def find_lr(options: program.FindLr) -> None:
     write_atomically(options.plot, plot_lr_curve(curve))
     say(f"plotted in {options.plot}")
     if options.json:
-        print_json(vars(curve) | {"suggestions": curve.suggestions()})
+        rate, why = curve.recommendation()
+        print_json(vars(curve) | {"suggestions": curve.suggestions(), "recommended": rate, "why": why})
 
 
 def evaluate(options: program.Evaluate) -> None:

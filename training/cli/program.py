@@ -170,7 +170,7 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Check a data set without training: label suspects, near duplicates, images that stand out."""
+    """Check a data set without training: labels, near duplicates, odd images."""
 
     data: Path
     """Images: train/CLASS/* and valid/CLASS/*, or CLASS/* of which a part is held out for validation, or the folder

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from serving.image.folders import Skipped
+from serving.statistics.class_report import ClassReport
 from training.checks.data_checks import DataChecks
 from training.data.images import LabelledImage
 from training.evaluation.evaluation import Evaluation
@@ -107,6 +108,9 @@ def _results(contents: ReportContents) -> list[str]:
         table(scores),
         '<p class="note">With 95% bootstrap intervals; lower is better. The calibrated column is cross-fitted: no '
         "image is scored with a temperature that was fitted to it.</p>",
+        "<h3>Results by class</h3>",
+        table(class_rows(evaluation.class_report)),
+        *_top_k(evaluation),
         *_test_time(evaluation),
         *(part for title, rows in contents.tables.items() for part in (f"<h3>{escape(title)}</h3>", table(rows))),
     ]
@@ -172,6 +176,23 @@ def _left_out(contents: ReportContents) -> list[Section]:
             listing([f"{one.path} and {other.path}" for one, other in contents.contradictory]),
         ]
     return [Section("files", "Files", parts)] if parts else []
+
+
+def class_rows(report: ClassReport) -> list[list[str]]:
+    """The table of precision, recall, F1 and support: the averages first, as there may be many classes."""
+    rows = [["class", "precision", "recall", "F1", "support"]]
+    for scores in (*report.averages, *report.classes):
+        three = (scores.precision, scores.recall, scores.f1)
+        rows.append([scores.name, *(f"{score:.4f}" for score in three), f"{scores.support:,}"])
+    return rows
+
+
+def _top_k(evaluation: Evaluation) -> list[str]:
+    return [
+        f"<p>The label is among the {k} most probable classes in {100 * rate.value:.2f}% of the images (95% interval "
+        f"{100 * rate.lower:.2f}% to {100 * rate.upper:.2f}%).</p>"
+        for k, rate in evaluation.top_k.items()
+    ]
 
 
 def _test_time(evaluation: Evaluation) -> list[str]:
