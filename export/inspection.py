@@ -11,6 +11,7 @@ from export.page import PARITY_COLUMNS, describe_accuracy, describe_model, parit
 from serving.bundle.folder import open_newest
 from serving.bundle.manifest import Bundle
 from serving.engine.tensorrt_cache import Sidecar, default_engines, find_engines
+from serving.engine.tensorrt_rtx import LIBRARIES
 from serving.system.output import print_json
 
 MAX_WIDTH = 10_000
@@ -54,14 +55,14 @@ def print_bundle(bundle: Bundle, engines: Sequence[Sidecar]) -> None:
     built = [
         (
             engine.precision,
-            engine.gpu,
-            engine.tensorrt,
+            engine.gpu or ", ".join(engine.compute_capabilities),
+            f"{LIBRARIES[engine.flavor].title} {engine.tensorrt}",
             f"{engine.min_batch} / {engine.opt_batch} / {engine.max_batch}",
             f"{engine.onnx_sha256[:12]}…",
         )
         for engine in engines
     ]
-    _print_rows(console, ("engine", "GPU", "TensorRT", "batch min/opt/max", "ONNX"), built)
+    _print_rows(console, ("engine", "GPU", "built with", "batch min/opt/max", "ONNX"), built)
 
 
 def _print_rows(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

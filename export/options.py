@@ -9,6 +9,7 @@ import tyro
 from export.checks.checks import Tolerances
 from export.tensorrt_plan import PlanOptions
 from serving.bundle.manifest import Precision
+from serving.engine.tensorrt_library import Flavor
 
 Target = Literal["fp32", "fp16", "int8", "int8-trt"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -52,12 +53,15 @@ class BundleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """Build a TensorRT engine for this host's GPU; check it against ONNX Runtime."""
+    """Build a TensorRT engine, and check it against ONNX Runtime where a GPU can run it."""
 
     bundle: Annotated[Path, tyro.conf.Positional]
     """A folder models/NAME/VERSION, or models/NAME for its newest version."""
     precision: Precision = "fp16"
     """Which of the bundle's files to build."""
+    flavor: Flavor | None = None
+    """tensorrt builds for this host's GPU; rtx is TensorRT for RTX, which builds on any host for several GPUs. Default:
+    tensorrt where it is installed, rtx otherwise."""
     photos: Path | None = None
     """Folder of images for the parity check. Default: noise, which shows that the engine runs, but not its accuracy."""
     plan: Annotated[PlanOptions, _FLAT] = field(default_factory=PlanOptions)

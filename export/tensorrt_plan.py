@@ -1,4 +1,4 @@
-"""Build a TensorRT plan for this host's GPU from an ONNX graph.
+"""Build a plan from an ONNX graph: with TensorRT for this host's GPU, or with TensorRT for RTX for several GPUs.
 
 Networks are strongly typed: the graph says which parts are float16 or INT8, and TensorRT does not change that. Its
 calls report failure by returning None or False and log the reason, which every error here quotes.
@@ -6,16 +6,18 @@ calls report failure by returning None or False and log the reason, which every 
 
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export.engine_layers import Layer, read_layers
 from serving.bundle.manifest import INPUT_NAME, Precision
-from serving.engine.cuda import free_memory
-from serving.engine.tensorrt import load_tensorrt, make_logger
-from serving.engine.tensorrt_cache import EngineBuildError
+from serving.engine.cuda import CudaError, free_memory
+from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary, make_logger
+from serving.engine.tensorrt_rtx import ALL_CAPABILITIES, CAPABILITIES
 
 SIGNAL_CHECK_S = 0.1
 
@@ -34,6 +36,9 @@ class PlanOptions:
     """Most device memory that a layer's tactic may use."""
     optimization_level: int = 3
     """0 builds fastest, 5 searches longest."""
+    compute_capability: tuple[str, ...] = CAPABILITIES
+    """TensorRT for RTX: the GPUs that the engine is for. 12.0 includes newer ones; 7.5 (Turing) has no float32 matrix
+    products."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_batch <= self.opt_batch <= self.max_batch <= 4096:
@@ -45,6 +50,12 @@ class PlanOptions:
             raise ValueError(f"workspace_mib is {self.workspace_mib}; it must lie between 16 and 1,000,000")
         if not 0 <= self.optimization_level <= 5:
             raise ValueError(f"optimization_level is {self.optimization_level}; TensorRT has 0 to 5")
+        given = self.compute_capability
+        if not given or len(set(given)) < len(given) or not set(given) <= set(ALL_CAPABILITIES):
+            raise ValueError(
+                f"compute_capability is {' '.join(given) or 'empty'}; TensorRT for RTX builds for one or several of "
+                f"{', '.join(ALL_CAPABILITIES)}, each given once (9.0, Hopper, needs --flavor tensorrt)"
+            )
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,11 @@ class BuiltPlan:
 
     plan: bytes
     timings: bytes
-    """The timing cache, including the measurements of this build."""
+    """The timing cache, including the measurements of this build; empty for TensorRT for RTX."""
+    layers: tuple[Layer, ...]
+    """What the builder made of the graph."""
+    seconds: float
+    """Duration of the build."""
 
 
 def build_plan(
@@ -62,7 +77,8 @@ def build_plan(
     precision: Precision,
     options: PlanOptions,
     timings: bytes,
-    on_step: Callable[[str, int, int], None],
+    on_step: Callable[[int, int], None],
+    library: TensorRTLibrary,
 ) -> BuiltPlan:
     """Build a plan.
 
@@ -70,24 +86,27 @@ def build_plan(
         graph: a serialised ModelProto, weights inside.
         crop: side of the input in pixels.
         timings: the timing cache of earlier builds on this GPU, or nothing.
-        on_step: called with (phase, steps done, steps in all), from TensorRT's threads.
+        on_step: called with (steps done, steps known so far, of all phases), from TensorRT's threads.
+        library: the one that builds, and will run the plan.
 
     Raises:
         EngineBuildError: if the graph cannot be parsed (the message names node and operator) or built.
         KeyboardInterrupt: if Ctrl-C was pressed; the build is stopped first.
     """
-    trt = load_tensorrt()
+    trt = library.load()
     logger = make_logger(trt)
+    began = time.perf_counter()
     try:
         builder = trt.Builder(logger)
     except TypeError as error:
-        raise EngineBuildError(f"TensorRT cannot use this GPU ({error}); {logger.reason()}") from error
+        raise EngineBuildError(f"{library.title} cannot use this GPU ({error}); {logger.reason()}") from error
     network = builder.create_network()
     parser = trt.OnnxParser(network, logger)
-    _parse(parser, logger, graph)
+    _parse(parser, logger, graph, library.title)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     config.builder_optimization_level = options.optimization_level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the builder logs the layers that it made
     if precision == "fp32":
         config.clear_flag(trt.BuilderFlag.TF32)  # on by default; it rounds fp32 to 10 bits of mantissa
     profile = builder.create_optimization_profile()
@@ -102,36 +121,43 @@ def build_plan(
         raise EngineBuildError(f"TensorRT rejects the batch sizes: {error}; {logger.reason()}") from error
     if config.add_optimization_profile(profile) < 0:
         raise EngineBuildError(f"TensorRT rejects the optimization profile: {logger.reason()}")
-    cache = config.create_timing_cache(timings)
-    if cache is None:  # it is of another release or GPU
-        cache = config.create_timing_cache(b"")
-    if cache is None or not config.set_timing_cache(cache, False):
-        raise EngineBuildError(f"TensorRT cannot make a timing cache: {logger.reason()}")
+    library.prepare_build(config, logger, timings, options.compute_capability)
     cancelled = threading.Event()
     monitor = make_monitor(trt, on_step, cancelled)
     config.progress_monitor = monitor
     plan = _build_interruptibly(lambda: builder.build_serialized_network(network, config), cancelled)
     if plan is None:
-        raise EngineBuildError(
-            f"TensorRT could not build the engine: {logger.reason()}. {free_memory() / 2**20:,.0f} MiB of GPU memory "
-            "are free: if that is too little, lower --max-batch or --workspace-mib"
-        )
-    measured = config.get_timing_cache()
-    return BuiltPlan(bytes(plan), bytes(measured.serialize()))
+        raise EngineBuildError(f"{library.title} could not build the engine: {logger.reason()}.{_memory_advice()}")
+    return BuiltPlan(bytes(plan), library.read_timings(config), read_layers(logger.layers), time.perf_counter() - began)
 
 
-def _parse(parser: Any, logger: Any, graph: bytes) -> None:
+def _memory_advice() -> str:
+    """For hosts with a GPU: how much of its memory is free."""
+    try:
+        free = free_memory() / 2**20
+    except CudaError:
+        return ""
+    return f" {free:,.0f} MiB of GPU memory are free: if that is too little, lower --max-batch or --workspace-mib"
+
+
+def parse_problems(parser: Any, graph: bytes) -> list[str]:
+    """Parse a graph; what the parser says about each node that it cannot read, if it cannot read the graph."""
     with tempfile.TemporaryDirectory(prefix="pawserve.") as folder:
         path = Path(folder, "model.onnx")
         path.write_bytes(graph)
         parsed = parser.parse_from_file(str(path))
     if parsed:
-        return
+        return []
     problems = []
     for index in range(parser.num_errors):
         error = parser.get_error(index)
         problems.append(f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}")
-    raise EngineBuildError(f"TensorRT cannot read the ONNX file: {'; '.join(problems) or logger.reason()}")
+    return problems or ["it gives no node"]
+
+
+def _parse(parser: Any, logger: Any, graph: bytes, title: str) -> None:
+    if problems := parse_problems(parser, graph):
+        raise EngineBuildError(f"{title} cannot read the ONNX file: {'; '.join(problems)} ({logger.reason()})")
 
 
 def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -> Any:
@@ -150,8 +176,8 @@ def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -
             raise EngineBuildError(f"TensorRT failed while building: {error}") from error
 
 
-def make_monitor(trt: Any, on_step: Callable[[str, int, int], None], cancelled: threading.Event) -> Any:
-    """An IProgressMonitor that reports the build's phases and stops the build once `cancelled` is set.
+def make_monitor(trt: Any, on_step: Callable[[int, int], None], cancelled: threading.Event) -> Any:
+    """An IProgressMonitor that reports the build's steps and stops the build once `cancelled` is set.
 
     TensorRT calls it from several threads. Keep a reference until the build has ended.
     """
@@ -159,20 +185,20 @@ def make_monitor(trt: Any, on_step: Callable[[str, int, int], None], cancelled: 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self._totals: dict[str, int] = {}
+            self._done = self._total = 0
             self._lock = threading.Lock()
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             with self._lock:
-                self._totals[phase_name] = num_steps
+                self._total += num_steps
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             with self._lock:
-                on_step(phase_name, step + 1, self._totals.get(phase_name, step + 1))
+                self._done += 1
+                on_step(self._done, max(self._done, self._total))
             return not cancelled.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
-            with self._lock:
-                self._totals.pop(phase_name, None)
+            pass
 
     return Monitor()

@@ -6,8 +6,9 @@ from export.options import TritonOptions
 from serving.bundle.folder import open_newest
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Bundle, Manifest
 from serving.engine.cuda import find_gpu
-from serving.engine.tensorrt import load_tensorrt
-from serving.engine.tensorrt_cache import EngineBuildError, default_engines, find_engines, read_plan
+from serving.engine.tensorrt_cache import default_engines, find_engines, read_plan
+from serving.engine.tensorrt_library import EngineBuildError
+from serving.engine.tensorrt_rtx import TENSORRT
 from serving.system.files import new_folder, sync_folder
 from training.console import say
 
@@ -57,12 +58,11 @@ def _largest_plan(bundle: Bundle, options: TritonOptions) -> tuple[bytes, int]:
     """The plan of this host's engine with the largest batch, and that batch."""
     engines = options.engines or default_engines()
     sha256 = bundle.artifact(options.precision, "tensorrt").sha256
-    gpu, release = find_gpu(), str(load_tensorrt().__version__)
-    here = (gpu.name, gpu.compute_capability, release)
+    gpu, release = find_gpu(), TENSORRT.version()
     fitting = [
         (sidecar.max_batch, folder)
-        for folder, sidecar in find_engines(engines, {sha256})
-        if (sidecar.gpu, sidecar.compute_capability, sidecar.tensorrt) == here
+        for folder, sidecar in find_engines(engines, {sha256}, "tensorrt")
+        if sidecar.misfit(gpu, release) is None
     ]
     if not fitting:
         raise EngineBuildError(
@@ -71,7 +71,7 @@ def _largest_plan(bundle: Bundle, options: TritonOptions) -> tuple[bytes, int]:
             f"--precision {options.precision}"
         )
     largest, folder = max(fitting)
-    plan, _ = read_plan(folder, gpu=gpu.name, compute_capability=gpu.compute_capability, tensorrt=release)
+    plan, _ = read_plan(folder, gpu, release)
     return plan, largest
 
 

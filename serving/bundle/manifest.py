@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from serving.bundle.engine_file import EngineFile
+from serving.bundle.engine_file import Precision as Precision
 from serving.bundle.model_version import ModelVersion, check_name
 from serving.image.preprocess import Preprocess
 
@@ -20,7 +22,6 @@ INPUT_NAME = "images"
 OUTPUT_NAME = "probabilities"
 """The graph's output: float32 `[N, K]`, rows that sum to 1."""
 
-Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Literal["onnxruntime", "tensorrt"]
 """The runtime of a file. Files for ONNX Runtime can also be built into TensorRT engines, except INT8, which has a file
 for each runtime."""
@@ -81,6 +82,8 @@ class Manifest:
     """Adaptive requests compute more views if the highest probability of the first view is below `threshold`. For
     information: the number of `views` it was chosen for, and the `mean_views` and `agreement` on `photos` images. Empty
     if no threshold was chosen."""
+    engines: tuple[EngineFile, ...] = ()
+    """Engines of TensorRT for RTX that were built from the artifacts."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -119,7 +122,10 @@ class Manifest:
         return self.model_version.resource
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        fields = asdict(self)
+        if not self.engines:
+            del fields["engines"]  # earlier releases do not know the field
+        return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
@@ -132,6 +138,7 @@ class Manifest:
             fields = json.loads(text)
             fields["preprocess"] = Preprocess(**fields["preprocess"])
             fields["artifacts"] = tuple(Artifact(**artifact) for artifact in fields["artifacts"])
+            fields["engines"] = tuple(EngineFile.from_fields(engine) for engine in fields.get("engines", ()))
             fields["classes"] = tuple(map(str, fields["classes"]))
             for name in ("mean", "std"):
                 fields[name] = tuple(map(float, fields[name]))
@@ -166,8 +173,8 @@ class Bundle:
         present = ", ".join(f"{artifact.precision} ({artifact.runtime})" for artifact in self.manifest.artifacts)
         raise BundleError(f"{self.folder} has no {precision} artifact for {wanted}; it has {present}")
 
-    def read(self, artifact: Artifact) -> bytes:
-        """Read an artifact's file, and check its size and SHA-256.
+    def read(self, artifact: Artifact | EngineFile) -> bytes:
+        """Read the file of an artifact or an engine, and check its size and SHA-256.
 
         Raises:
             BundleError: if the file is missing, or not the one that the manifest describes.

@@ -2,16 +2,20 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from serving.cli.configuration import add_config_option
 from serving.cli.limit_options import add_limit_options, to_connection_limits, to_image_limits, to_max_views
 from serving.cli.options import (
+    OFF,
     Numbers,
     add_numbers,
     address,
+    http_address,
     http_url,
     listen_address,
     number,
+    origin,
     path,
     positive,
     seconds,
@@ -19,12 +23,15 @@ from serving.cli.options import (
 )
 from serving.cli.security_options import add_security_options, to_security
 from serving.cli.statistics_options import add_database_options, find_statistics
+from serving.engine.selection import EngineName
 from serving.models.layout import LayoutOptions
 from serving.models.loader import ServingOptions
 from serving.observability.settings import ObservabilitySettings
 from serving.settings import Settings
 from serving.system.logs import LEVELS
 from serving.system.network import DEFAULT_ADDRESS
+from serving.web.settings import DEFAULT_ADDRESS as HTTP_ADDRESS
+from serving.web.settings import HttpSettings
 
 MAX_THREADS = 1024
 NUMBERS: Numbers = (
@@ -51,6 +58,20 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_ADDRESS,
         metavar="HOST:PORT",
         help="address to listen on, or unix:PATH; port 0 takes a free port (%(default)s)",
+    )
+    add(
+        "--http",
+        type=http_address,
+        metavar="HOST:PORT",
+        help=f"address to listen on for HTTP, or unix:PATH, or `off` ({HTTP_ADDRESS}, unless it is taken)",
+    )
+    add(
+        "--http-origin",
+        action="append",
+        default=[],
+        type=origin,
+        metavar="ORIGIN",
+        help="pages of this origin may call the server, such as https://app.example.com; may be repeated (none)",
     )
     add_database_options(parser)
     add(
@@ -95,7 +116,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """The engine and the precision, for `serve` and `tune`."""
     add = parser.add_argument
-    add("--engine", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="inference engine (auto)")
+    add("--engine", choices=get_args(EngineName), default="auto", help="inference engine (auto)")
     add(
         "--precision",
         choices=("int8", "fp32", "fp16"),
@@ -139,6 +160,7 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
             max_batch_size=arguments.max_batch_size,
         ),
         layouts=arguments.state / "layouts",
+        kernels=arguments.state / "kernels",
         engine=arguments.engine,
         precision=arguments.precision,
         max_rows=arguments.max_views_in_flight,
@@ -150,6 +172,7 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
         keep_versions=arguments.keep_versions,
         poll_s=arguments.poll_interval,
         listen=arguments.listen,
+        http=_to_http(arguments),
         state=arguments.state,
         statistics=find_statistics(arguments.statistics),
         retention_days=arguments.retention,
@@ -167,3 +190,12 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
             otlp_endpoint=arguments.otlp_endpoint,
         ),
     )
+
+
+def _to_http(arguments: argparse.Namespace) -> HttpSettings:
+    listen: str | None = arguments.http
+    if listen == OFF and arguments.http_origin:
+        raise ValueError("--http-origin has no effect with --http off; leave one of them out")
+    if listen is None:
+        return HttpSettings(listen=HTTP_ADDRESS, required=False, origins=tuple(arguments.http_origin))
+    return HttpSettings(listen=None if listen == OFF else listen, origins=tuple(arguments.http_origin))

@@ -39,8 +39,12 @@ def _parts(model: pb.ModelStatistics) -> Iterator[RenderableType]:
     yield Text()
     yield Text(model.model, style="bold")
     yield Text(f"{model.predictions:,} predictions: {model.labels:,} labelled, {model.unlabelled:,} not labelled")
-    if not model.labels:
-        return
+    if model.labels:
+        yield from _rates(model)
+        yield _calibration_table(model)
+
+
+def _rates(model: pb.ModelStatistics) -> Iterator[RenderableType]:
     yield Text(f"accuracy {format_rate(model.accuracy)}")
     if model.HasField("matthews_correlation"):
         yield Text(f"Matthews correlation {model.matthews_correlation:.3f}")
@@ -52,7 +56,11 @@ def _parts(model: pb.ModelStatistics) -> Iterator[RenderableType]:
         yield _Widest(_matrix_table(model, numbered=False), _matrix_table(model, numbered=True), too_wide)
     else:
         yield too_wide
-    yield _calibration_table(model)
+
+
+def comparison_view(model: pb.ModelStatistics) -> RenderableType:
+    """The accuracy, the rates of each class and the confusion matrix."""
+    return Group(*_rates(model))
 
 
 def format_rate(rate: pb.Rate) -> str:

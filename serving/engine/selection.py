@@ -7,6 +7,7 @@ fastest runtime that works on this host, and reports why the faster ones do not.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import onnxruntime as ort
@@ -15,11 +16,10 @@ from serving.bundle.manifest import Bundle, BundleError, Precision
 from serving.engine.base import Engine, EngineLayout
 from serving.engine.cuda import CudaError, Gpu, find_gpu, has_gpu_driver
 from serving.engine.onnx import CUDA_PROVIDER, OnnxModel, choose_precision
-from serving.engine.tensorrt_cache import EngineBuildError, default_engines, find_engines, read_plan
+from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary
+from serving.engine.tensorrt_rtx import RTX, TENSORRT
 
-EngineName = Literal["auto", "cpu", "cuda", "tensorrt"]
-TENSORRT_PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
-"""The fastest in TensorRT first; each engine has passed the accuracy check when it was built."""
+EngineName = Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"]
 CUDA_PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")
 """The fastest in ONNX Runtime on CUDA first."""
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 class EngineChoice:
     """The runtime, precision and file that compute a version."""
 
-    runtime: Literal["onnxruntime-cpu", "onnxruntime-cuda", "tensorrt"]
+    runtime: Literal["onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
     precision: Precision
     reason: str
     """Why this one, for people."""
@@ -52,15 +52,19 @@ class EngineChoice:
     @property
     def variant(self) -> str:
         """The precision; "int8-trt" for TensorRT's INT8, which has a file of its own."""
-        return "int8-trt" if (self.runtime, self.precision) == ("tensorrt", "int8") else self.precision
+        return "int8-trt" if self.precision == "int8" and self.runtime.startswith("tensorrt") else self.precision
 
 
-def choose_engine(bundle: Bundle, engine: EngineName, precision: Precision | None) -> EngineChoice:
+def choose_engine(
+    bundle: Bundle, engine: EngineName, precision: Precision | None, kernels: Path | None = None
+) -> EngineChoice:
     """Choose the runtime and precision that compute a bundle.
 
     Args:
-        engine: "auto" for a TensorRT engine that was built on this host, else ONNX Runtime on CUDA, else on the CPU.
+        engine: "auto" for a TensorRT engine that was built on this host, else an engine of TensorRT for RTX, else ONNX
+            Runtime on CUDA, else on the CPU.
         precision: None for the precision of the bundle that is fastest in that runtime.
+        kernels: folder where TensorRT for RTX keeps the kernels that it compiles here; None to keep none.
 
     Raises:
         BundleError: if what was asked for is not there, or does not work on this host; the message says what to do.
@@ -68,15 +72,17 @@ def choose_engine(bundle: Bundle, engine: EngineName, precision: Precision | Non
     if engine == "cpu":
         return _on_cpu(bundle, precision, "--engine cpu")
     if engine == "auto":
-        return _automatic(bundle, precision)
+        return _automatic(bundle, precision, kernels)
     try:
-        gpu = find_gpu()
-        return (_in_tensorrt if engine == "tensorrt" else _on_cuda)(bundle, precision, gpu, f"--engine {engine}")
+        gpu, reason = find_gpu(), f"--engine {engine}"
+        if engine == "cuda":
+            return _on_cuda(bundle, precision, gpu, reason)
+        return _in_tensorrt(bundle, precision, gpu, reason, RTX if engine == "tensorrt-rtx" else TENSORRT, kernels)
     except (CudaError, EngineBuildError, BundleError) as error:
         raise BundleError(f"--engine {engine} cannot be used for {bundle.manifest.resource}: {error}") from error
 
 
-def _automatic(bundle: Bundle, precision: Precision | None) -> EngineChoice:
+def _automatic(bundle: Bundle, precision: Precision | None, kernels: Path | None) -> EngineChoice:
     if not has_gpu_driver():
         return _on_cpu(bundle, precision, "this host has no NVIDIA GPU")
     try:
@@ -84,9 +90,14 @@ def _automatic(bundle: Bundle, precision: Precision | None) -> EngineChoice:
     except CudaError as error:
         return _on_cpu(bundle, precision, f"the GPU cannot be used: {error}")
     obstacles: list[str] = []
-    for choose in (_in_tensorrt, _on_cuda):
+    attempts: tuple[Callable[[str], EngineChoice], ...] = (
+        lambda reason: _in_tensorrt(bundle, precision, gpu, reason, TENSORRT, kernels),
+        lambda reason: _in_tensorrt(bundle, precision, gpu, reason, RTX, kernels),
+        lambda reason: _on_cuda(bundle, precision, gpu, reason),
+    )
+    for attempt in attempts:
         try:
-            return choose(bundle, precision, gpu, "; ".join([f"{gpu.name} is there", *obstacles]))
+            return attempt("; ".join([f"{gpu.name} is there", *obstacles]))
         except (CudaError, EngineBuildError, BundleError) as error:
             obstacles.append(str(error))
             logger.warning("%s: %s", bundle.manifest.resource, error)
@@ -137,40 +148,29 @@ def _on_cuda(bundle: Bundle, precision: Precision | None, gpu: Gpu, reason: str)
     )
 
 
-def _in_tensorrt(bundle: Bundle, precision: Precision | None, gpu: Gpu, reason: str) -> EngineChoice:
-    # imported here, since only hosts with a GPU have TensorRT
-    from serving.engine.tensorrt import LoadedPlan, load_tensorrt
+def _in_tensorrt(
+    bundle: Bundle,
+    precision: Precision | None,
+    gpu: Gpu,
+    reason: str,
+    library: TensorRTLibrary,
+    kernels: Path | None,
+) -> EngineChoice:
+    library.load()  # most hosts have at most one of them
+    if precision:
+        bundle.artifact(precision, "tensorrt")  # raises if the bundle has none, whatever engines there are
+    # imported here, since only hosts with a GPU need it
+    from serving.engine.tensorrt_choice import choose_plan
 
-    release = str(load_tensorrt().__version__)
-    others = []
-    for chosen in (precision,) if precision else TENSORRT_PRECISIONS:
-        try:
-            artifact = bundle.artifact(chosen, "tensorrt")
-        except BundleError:
-            if precision:
-                raise
-            continue
-        found = find_engines(default_engines(), {artifact.sha256})
-        for folder, sidecar in sorted(found, key=lambda engine: -engine[1].max_batch):
-            here = (gpu.name, gpu.compute_capability, release)
-            if (sidecar.gpu, sidecar.compute_capability, sidecar.tensorrt) != here:
-                others.append(f"{sidecar.gpu} with TensorRT {sidecar.tensorrt}")
-                continue
-            content, _ = read_plan(folder, gpu=gpu.name, compute_capability=gpu.compute_capability, tensorrt=release)
-            plan = LoadedPlan(content, gpu)
-            return EngineChoice(
-                runtime="tensorrt",
-                precision=chosen,
-                reason=f"{reason}; {_why(chosen, precision, 'the fastest that an engine was built for')}",
-                model_hash=sidecar.plan_sha256,
-                device=f"{gpu.name} ({gpu.compute_capability})",
-                max_batch_size=plan.max_batch,
-                make=plan.make_engines,
-            )
-    elsewhere = f" (there are some for {', '.join(sorted(set(others)))})" if others else ""
-    raise EngineBuildError(
-        f"{default_engines()} has no TensorRT engine of {bundle.folder} for {gpu.name} and TensorRT {release}"
-        f"{elsewhere}; build one with python -m export engine {bundle.folder} --precision {precision or 'fp16'}"
+    chosen = choose_plan(bundle, precision, gpu, library, kernels)
+    return EngineChoice(
+        runtime="tensorrt-rtx" if library is RTX else "tensorrt",
+        precision=chosen.sidecar.precision,
+        reason=f"{reason}; {chosen.reason}",
+        model_hash=chosen.sidecar.plan_sha256,
+        device=f"{gpu.name} ({gpu.compute_capability})",
+        max_batch_size=chosen.plan.max_batch,
+        make=chosen.plan.make_engines,
     )
 
 

@@ -1,4 +1,4 @@
-"""Engines of TensorRT, on a GPU.
+"""Engines of TensorRT and of TensorRT for RTX, on a GPU.
 
 Several instances share one plan. Each has its own stream, buffers and execution contexts, and is used by one thread at
 a time. Only uint8 pixels and probabilities are copied between host and GPU, through pinned memory. Batches are padded
@@ -9,6 +9,7 @@ import ctypes
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,49 +18,8 @@ from numpy.typing import NDArray
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from serving.engine.base import EngineLayout
 from serving.engine.cuda import CudaError, CudaGraph, Gpu, call, free_memory, load_cudart, raise_if_lost
-from serving.engine.tensorrt_cache import EngineBuildError
-
-TENSORRT = "11.4"
-"""The release that this code is written for."""
-
-
-def load_tensorrt() -> Any:
-    """Import the module `tensorrt`.
-
-    Raises:
-        EngineBuildError: if it is not installed, or of another major release.
-    """
-    try:
-        import tensorrt as trt
-    except (ImportError, OSError) as error:
-        raise EngineBuildError(
-            f"TensorRT cannot be imported ({error}): pip install 'pawserve[gpu]', with the extra package index that "
-            "NVIDIA's install guide for TensorRT names"
-        ) from error
-    release = str(trt.__version__)
-    if release.split(".")[0] != TENSORRT.split(".")[0]:
-        raise EngineBuildError(f"TensorRT {release} is installed; this pawserve needs {TENSORRT.split('.')[0]}.x")
-    return trt
-
-
-def make_logger(trt: Any) -> Any:
-    """Make a logger that stores errors: TensorRT's calls return None or False, and log the reason."""
-
-    class StoringLogger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity <= trt.ILogger.Severity.ERROR:
-                self.errors.append(msg)
-
-        def reason(self) -> str:
-            """The last errors, for the end of a sentence."""
-            return "; ".join(self.errors[-3:]) or "TensorRT gave no reason"
-
-    return StoringLogger()
-
+from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary, make_logger
+from serving.engine.tensorrt_rtx import TENSORRT
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +27,20 @@ logger = logging.getLogger(__name__)
 class LoadedPlan:
     """A plan on a GPU, which its instances share."""
 
-    def __init__(self, plan: bytes, gpu: Gpu) -> None:
+    def __init__(
+        self, plan: bytes, gpu: Gpu, library: TensorRTLibrary = TENSORRT, kernel_cache: Path | None = None
+    ) -> None:
         """Deserialise a plan that has been checked.
+
+        Args:
+            library: the one that built it.
+            kernel_cache: file of the kernels that the library compiled on this host; None to keep none.
 
         Raises:
             EngineBuildError: if TensorRT rejects it, or its tensors are not those of the engine contract.
             CudaError: if the GPU cannot be used.
         """
-        trt = load_tensorrt()
+        trt = library.load()
         self.gpu = gpu
         self._cudart = load_cudart()
         call(self._cudart.cudaSetDevice, gpu.index)
@@ -83,7 +49,8 @@ class LoadedPlan:
         self.engine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
             raise EngineBuildError(
-                f"TensorRT rejects the plan ({self._logger.reason()}): build it again with python -m export engine"
+                f"{library.title} rejects the plan ({self._logger.reason()}): build it again with python -m export "
+                "engine"
             )
         names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
         if sorted(names) != sorted([INPUT_NAME, OUTPUT_NAME]):
@@ -92,7 +59,7 @@ class LoadedPlan:
         self.min_batch, self.max_batch = int(least[0]), int(most[0])
         self.input_shape = tuple(int(size) for size in most[1:])
         self.classes = int(self.engine.get_tensor_shape(OUTPUT_NAME)[1])
-        self._user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self.contexts = library.open_contexts(trt, self.engine, kernel_cache)
 
     def make_engines(self, layout: EngineLayout) -> list["TensorRTEngine"]:
         """Make the instances of a layout.
@@ -104,6 +71,7 @@ class LoadedPlan:
         try:
             for _ in range(layout.instances):
                 made.append(TensorRTEngine(self, min(layout.max_batch_size, self.max_batch)))
+                self.contexts.save()
         except BaseException:
             for instance in made:
                 instance.close()
@@ -116,7 +84,7 @@ class LoadedPlan:
         Raises:
             EngineBuildError: if TensorRT makes none.
         """
-        context = self.engine.create_execution_context(self._user_managed)
+        context = self.contexts.create()
         if context is None:
             raise EngineBuildError(f"TensorRT made no execution context: {self.reason()}")
         return context
@@ -249,7 +217,8 @@ class TensorRTEngine:
         self._enqueue(bucket)
         call(self._cudart.cudaStreamSynchronize, self._stream)
         try:
-            bucket.graph = CudaGraph(self._stream, lambda: self._enqueue(bucket))
+            if plan.contexts.can_capture(context, int(self._stream)):
+                bucket.graph = CudaGraph(self._stream, lambda: self._enqueue(bucket))
         except (CudaError, EngineBuildError) as error:
             logger.warning("batches of %d run without a CUDA graph, which is slower: %s", rows, error)
         return bucket

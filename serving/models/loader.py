@@ -15,7 +15,7 @@ from serving.bundle.manifest import Bundle, BundleError, Manifest, Precision
 from serving.engine.base import Engine, EngineLayout
 from serving.engine.selection import EngineChoice, EngineName, choose_engine
 from serving.engine.single_row import SingleRowEngine, SpreadEngine
-from serving.engine.tensorrt_cache import EngineBuildError
+from serving.engine.tensorrt_library import EngineBuildError
 from serving.image.decode import Limits
 from serving.models.classifier import Classifier
 from serving.models.layout import (
@@ -40,6 +40,8 @@ class ServingOptions:
     layout: LayoutOptions = LayoutOptions()
     layouts: Path | None = None
     """Folder of the layouts that `tune` has measured; None for none."""
+    kernels: Path | None = None
+    """Folder of the kernels that TensorRT for RTX compiles for this host's GPU; None to keep none."""
     engine: EngineName = "auto"
     precision: Precision | None = None
     """None for the precision of the bundle that is fastest on the engine."""
@@ -66,7 +68,7 @@ class ServedModel:
     """Class name -> index in the network's output."""
     engines: Sequence[Engine] = field(repr=False)
     runtime: str
-    """"onnxruntime-cpu", "onnxruntime-cuda" or "tensorrt"."""
+    """"onnxruntime-cpu", "onnxruntime-cuda", "tensorrt" or "tensorrt-rtx"."""
     precision: str
     """"fp32", "fp16", "int8" or "int8-trt"."""
     engine_reason: str
@@ -93,7 +95,7 @@ def load_model(bundle: Bundle, options: ServingOptions, *, previous: ServedModel
             be used here.
     """
     manifest = bundle.manifest
-    choice = choose_engine(bundle, options.engine, options.precision)
+    choice = choose_engine(bundle, options.engine, options.precision, options.kernels)
     cpus, bindable = available_cpus(limit=options.cpu_limit), bindable_cpus(limit=options.cpu_limit)
     layout, reason, tuned = _choose_layout(manifest, choice, options, cpus, previous)
     admission = Admission(options.max_rows)

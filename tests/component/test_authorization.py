@@ -50,7 +50,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def as_(name: str, address: str) -> Client:
-    return Client(address, credentials=Credentials(token=TOKENS.get(name, name)))
+    return Client(address, timeout_s=LIMIT_S, credentials=Credentials(token=TOKENS.get(name, name)))
 
 
 def refused(call: object) -> tuple[str, str]:
@@ -156,7 +156,7 @@ def test_health_needs_no_role_and_reflection_needs_admin(address: str) -> None:
 
 def test_the_asyncio_client_sends_the_token_too(address: str) -> None:
     async def classify() -> int:
-        async with AsyncClient(address, credentials=Credentials(token=TOKENS["camera"])) as client:
+        async with AsyncClient(address, timeout_s=LIMIT_S, credentials=Credentials(token=TOKENS["camera"])) as client:
             return len((await client.classify([RED])).results)
 
     assert asyncio.run(classify()) == 1

@@ -31,7 +31,10 @@ def test_the_confusion_matrix_of_many_clients_equals_scikit_learn_s(tmp_path: Pa
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 256, (120, 3))
     labels = [COLOURS[k] for k in rng.integers(0, 3, 120)]
-    with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+    with (
+        running_server(tmp_path / "models", tmp_path / "state") as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+    ):
 
         def classify(index: int) -> str:
             image = encoded(Image.new("RGB", (64, 64), tuple(colours[index].tolist())), "PNG")
@@ -57,7 +60,7 @@ def slow_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_a_full_queue_rejects_with_a_retry_hint(slow_address: str) -> None:
-    with Client(slow_address) as client, ThreadPoolExecutor(12) as pool:
+    with Client(slow_address, timeout_s=LIMIT_S) as client, ThreadPoolExecutor(12) as pool:
 
         def ask(_: int) -> object:
             try:
@@ -76,7 +79,7 @@ def test_a_full_queue_rejects_with_a_retry_hint(slow_address: str) -> None:
 
 
 def test_more_views_than_the_queue_can_hold_are_rejected_without_a_retry_hint(slow_address: str) -> None:
-    with Client(slow_address) as client, pytest.raises(ClientError) as caught:
+    with Client(slow_address, timeout_s=LIMIT_S) as client, pytest.raises(ClientError) as caught:
         client.classify([RED, RED], views=3)
     assert caught.value.code == grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.reason == "COUNT_OUT_OF_RANGE"
@@ -85,7 +88,7 @@ def test_more_views_than_the_queue_can_hold_are_rejected_without_a_retry_hint(sl
 
 
 def test_cancelled_and_expired_requests_leave_the_queue(slow_address: str) -> None:
-    with grpc.insecure_channel(slow_address) as channel, Client(slow_address) as client:
+    with grpc.insecure_channel(slow_address) as channel, Client(slow_address, timeout_s=LIMIT_S) as client:
         stub = pb_grpc.ClassifierStub(channel)
         request = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)] * 4)
         for _ in range(5):

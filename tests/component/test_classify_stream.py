@@ -132,7 +132,7 @@ def test_labels_of_images_are_recorded(models: Path, tmp_path: Path) -> None:
         requests = [request(name, content, label="red") for name, content in IMAGES.items()]
         answers = list(stub.ClassifyStream(iter(requests), timeout=LIMIT_S))
         assert all(answer.result.HasField("prediction") for answer in answers)
-        with Client(address) as client:
+        with Client(address, timeout_s=LIMIT_S) as client:
             (statistics,) = client.statistics()
     assert [list(row.predicted) for row in statistics.confusion_matrix] == [[0, 0, 0], [0, 0, 0], [1, 1, 1]]
     assert statistics.predictions == 3

@@ -188,7 +188,7 @@ def test_no_more_images_are_taken_than_may_be_in_flight(server: tuple[ScriptedSe
             taken += 1
             yield image
 
-    with Client(server[1]) as client:
+    with Client(server[1], timeout_s=LIMIT_S) as client:
         results = client.classify_many(counted(), in_flight=7)
         for got in range(1, 40):
             next(results)
@@ -203,7 +203,7 @@ def test_an_image_larger_than_the_bound_on_bytes_is_sent_while_no_other_is_in_fl
 
     async def main() -> list[StreamResult]:
         options = ClassifyOptions(model="", views=None, top_k=None, adaptive=False)
-        async with AsyncClient(server[1]) as client:
+        async with AsyncClient(server[1], timeout_s=LIMIT_S) as client:
             batches = client.batches(images, options, in_flight=64, streams=1, max_bytes_in_flight=1000)
             return [result async for batch in batches for result in batch]
 
@@ -225,7 +225,7 @@ def test_the_asyncio_client_accepts_asynchronous_sources(server: tuple[ScriptedS
             yield image
 
     async def main() -> list[StreamResult]:
-        async with AsyncClient(server[1]) as client:
+        async with AsyncClient(server[1], timeout_s=LIMIT_S) as client:
             return [each async for each in client.classify_many(source(), in_flight=3)]
 
     assert_each_once(asyncio.run(main()))

@@ -1,4 +1,5 @@
-"""The TensorRT code against the real 11.4 bindings, and the CUDA code against the real cuda-bindings: no GPU needed.
+"""The TensorRT code against the real bindings of TensorRT 11.4 and of TensorRT for RTX, and the CUDA code against
+cuda-bindings: no GPU needed.
 
 The bindings need nine symbols of three libraries to import; stub libraries that are built here have them.
 """
@@ -20,7 +21,8 @@ import pytest
 from tests.support.commands import ROOT
 from tests.support.waiting import LIMIT_S
 
-TENSORRT_FILES = ("export/tensorrt_plan.py", "serving/engine/tensorrt.py")
+TENSORRT_FILES = ("export/tensorrt_plan.py", "serving/engine/tensorrt.py", "serving/engine/tensorrt_library.py")
+RTX_FILES = ("serving/engine/tensorrt_rtx.py",)
 CUDA_FILES = ("serving/engine/cuda.py", "serving/engine/tensorrt.py")
 
 STUBS = {
@@ -50,10 +52,10 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def walk(libraries: Path, *files: Path) -> dict[str, Any]:
+def walk(libraries: Path, *files: Path, module: str = "tensorrt_bindings") -> dict[str, Any]:
     """What the walker finds in files, run where the bindings import."""
     finished = subprocess.run(
-        [sys.executable, str(ROOT / "tests/support/tensorrt_api.py"), *map(str, files)],
+        [sys.executable, str(ROOT / "tests/support/tensorrt_api.py"), module, *map(str, files)],
         env={**os.environ, "LD_LIBRARY_PATH": str(libraries)},
         capture_output=True,
         text=True,
@@ -91,6 +93,41 @@ def test_every_name_keyword_and_return_kind_that_is_used_is_that_of_tensorrt_11_
     assert {call: found["returns"].get(call) for call in relied_on} == relied_on
 
 
+def test_every_name_that_is_used_is_one_of_tensorrt_for_rtx_too() -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    shared = [file for file in TENSORRT_FILES if file != "serving/engine/tensorrt_library.py"]
+    found = walk(Path(), *(ROOT / file for file in (*shared, *RTX_FILES)), module="tensorrt_rtx_bindings")
+    assert found["version"].startswith("1.7.")
+    assert {problem for problems in found["problems"].values() for problem in problems} == set()
+    relied_on = {
+        "IRuntimeCache.deserialize": ["bool"],
+        "IRuntimeConfig.set_runtime_cache": ["bool"],
+        "IBuilderConfig.set_compute_capability": ["bool"],
+        "ICudaEngine.create_execution_context": ["IExecutionContext"],
+        "IExecutionContext.is_stream_capturable": ["bool"],
+    }
+    assert {call: found["returns"].get(call) for call in relied_on} == relied_on
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("create_runtime_cache(", "create_kernel_cache("),
+        ("num_compute_capabilities", "nb_compute_capabilities"),
+        ("CudaGraphStrategy.DISABLED", "CudaGraphStrategy.NONE"),
+        ("REQUIRE_USER_ALLOCATION", "USER_ALLOCATION"),
+        ("set_compute_capability(target, index)", "set_compute_capability(target)"),
+    ],
+)
+def test_a_misspelt_name_of_tensorrt_for_rtx_is_found(tmp_path: Path, right: str, wrong: str) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    source = (ROOT / RTX_FILES[0]).read_text(encoding="utf-8")
+    assert right in source
+    (tmp_path / "changed.py").write_text(source.replace(right, wrong), encoding="utf-8")
+    found = walk(Path(), tmp_path / "changed.py", module="tensorrt_rtx_bindings")
+    assert found["problems"][str(tmp_path / "changed.py")] != []
+
+
 @pytest.mark.parametrize(
     ("file", "right", "wrong"),
     [
@@ -98,14 +135,14 @@ def test_every_name_keyword_and_return_kind_that_is_used_is_that_of_tensorrt_11_
         ("export/tensorrt_plan.py", "MemoryPoolType.WORKSPACE", "MemoryPoolType.WORKSPACES"),
         ("export/tensorrt_plan.py", "BuilderFlag.TF32", "BuilderFlag.FP16"),  # gone in 11
         ("export/tensorrt_plan.py", "error.node_operator()", "error.operator()"),
-        ("export/tensorrt_plan.py", "set_timing_cache(cache, False)", "set_timing_cache(cache)"),
+        ("serving/engine/tensorrt_library.py", "set_timing_cache(cache, False)", "set_timing_cache(cache)"),
         ("export/tensorrt_plan.py", "create_network()", "create_network(explicit_batch=True)"),
         ("export/tensorrt_plan.py", "def phase_finish(self, phase_name", "def phase_finished(self, phase_name"),
         ("export/tensorrt_plan.py", "config.builder_optimization_level", "config.max_workspace_size"),
         ("serving/engine/tensorrt.py", "execute_async_v3(", "execute_async_v2("),
         ("serving/engine/tensorrt.py", "device_memory_size_v2", "device_memory_size"),
-        ("serving/engine/tensorrt.py", "Severity.ERROR", "Severity.ERRORS"),
-        ("serving/engine/tensorrt.py", "Strategy.USER_MANAGED", "Strategy.MANUAL"),
+        ("serving/engine/tensorrt_library.py", "Severity.ERROR", "Severity.ERRORS"),
+        ("serving/engine/tensorrt_library.py", "Strategy.USER_MANAGED", "Strategy.MANUAL"),
         ("serving/engine/tensorrt.py", ".set_device_memory(", ".set_scratch_memory("),
     ],
 )

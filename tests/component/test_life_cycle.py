@@ -48,7 +48,7 @@ def test_a_shutdown_answers_calls_in_flight_reports_not_serving_and_exits_with_0
     write_bundle(tmp_path / "models", slowness=20)
     with observed_server(tmp_path, "--instances", 1) as server:
         answers: list[object] = []
-        with Client(server.address) as client, grpc.insecure_channel(server.address) as channel:
+        with Client(server.address, timeout_s=LIMIT_S) as client, grpc.insecure_channel(server.address) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
             in_flight = threading.Thread(target=lambda: answers.append(client.classify([RED], views=4)))
@@ -62,22 +62,28 @@ def test_a_shutdown_answers_calls_in_flight_reports_not_serving_and_exits_with_0
 
 
 def test_tokens_stay_valid_after_a_restart(models: Path, tmp_path: Path) -> None:
-    with running_server(models, tmp_path / "state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "state") as address, Client(address, timeout_s=LIMIT_S) as client:
         (result,) = client.classify([RED]).results
-    with running_server(models, tmp_path / "state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "state") as address, Client(address, timeout_s=LIMIT_S) as client:
         (recorded,) = client.record_labels([(result.token, "red")])
         assert recorded.label == "red"
-    with running_server(models, tmp_path / "another state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "another state") as address, Client(address, timeout_s=LIMIT_S) as client:
         (refused,) = client.record_labels([(result.token, "red")])
         assert refused.reason == "TOKEN_INVALID"
 
 
 def test_a_label_must_be_a_class_of_the_version_that_predicted(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", version=1)
-    with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+    with (
+        running_server(tmp_path / "models", tmp_path / "state") as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+    ):
         (result,) = client.classify([RED]).results
     write_bundle(tmp_path / "models", version=2, classes=("azure", "lime", "red"))
-    with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+    with (
+        running_server(tmp_path / "models", tmp_path / "state") as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+    ):
         assert client.classify([RED]).model == "models/colours/versions/2"
         refused, recorded = client.record_labels([(result.token, "azure"), (result.token, "blue")])
         assert refused.reason == "LABEL_UNKNOWN"
@@ -182,7 +188,10 @@ def test_the_grace_period_ends_slow_calls_and_counts_are_kept(tmp_path: Path) ->
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait() == 0
         in_flight.join(LIMIT_S)
-    with stoppable_server(tmp_path / "models", tmp_path / "state") as (_, address), Client(address) as client:
+    with (
+        stoppable_server(tmp_path / "models", tmp_path / "state") as (_, address),
+        Client(address, timeout_s=LIMIT_S) as client,
+    ):
         (statistics,) = client.statistics()
     assert statistics.predictions == 1
 
@@ -190,7 +199,7 @@ def test_the_grace_period_ends_slow_calls_and_counts_are_kept(tmp_path: Path) ->
 def test_a_new_call_during_the_shutdown_is_unavailable(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=20)
     with observed_server(tmp_path, "--instances", 1, "--grace", LIMIT_S) as server:
-        with Client(server.address) as client, Client(server.address) as late:
+        with Client(server.address, timeout_s=LIMIT_S) as client, Client(server.address, timeout_s=LIMIT_S) as late:
             late.health()
             in_flight = threading.Thread(target=lambda: client.classify([RED] * 8))
             in_flight.start()
@@ -226,7 +235,7 @@ def test_images_beyond_the_limits_fail_and_the_others_do_not(models: Path, tmp_p
     heavy = encoded(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
     wide = encoded(Image.new("RGB", (101, 100), "red"), "PNG")
     fits = encoded(Image.new("RGB", (100, 100), "red"), "PNG")
-    with running_server(models, tmp_path / "state", *limits) as address, Client(address) as client:
+    with running_server(models, tmp_path / "state", *limits) as address, Client(address, timeout_s=LIMIT_S) as client:
         results = client.classify([wide, fits]).results
         assert [getattr(result, "reason", "") for result in results] == ["TOO_LARGE", ""]
         assert "10,000" in results[0].message
@@ -244,7 +253,7 @@ def test_connections_are_renewed_after_their_maximum_age_and_no_call_is_lost(mod
     with running_server(models, tmp_path / "state", *age) as address, grpc.insecure_channel(address) as channel:
         states: list[grpc.ChannelConnectivity] = []
         channel.subscribe(states.append)
-        with Client(address) as client:
+        with Client(address, timeout_s=LIMIT_S) as client:
 
             def reconnected() -> bool:
                 client.classify([RED])
@@ -256,7 +265,10 @@ def test_connections_are_renewed_after_their_maximum_age_and_no_call_is_lost(mod
 
 
 def test_connections_beyond_the_limit_are_closed_and_the_others_go_on(models: Path, tmp_path: Path) -> None:
-    with running_server(models, tmp_path / "state", "--max-connections", 2) as address, Client(address) as client:
+    with (
+        running_server(models, tmp_path / "state", "--max-connections", 2) as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+    ):
         client.health()
         host, port = address.split(":")
         crowd = [socket.create_connection((host, int(port)), timeout=LIMIT_S) for _ in range(5)]

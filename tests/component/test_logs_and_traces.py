@@ -171,7 +171,10 @@ def test_text_log_lines_end_with_the_request_id(tmp_path: Path) -> None:
 
 def test_a_log_level_suppresses_lower_levels(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with observed_server(tmp_path, "--log-level", "warning") as server, Client(server.address) as client:
+    with (
+        observed_server(tmp_path, "--log-level", "warning") as server,
+        Client(server.address, timeout_s=LIMIT_S) as client,
+    ):
         client.classify([RED])
     assert server.process.stderr == ""
 
@@ -217,7 +220,10 @@ def test_a_client_s_decision_not_to_sample_is_kept(tmp_path: Path, collector: tu
 
 def test_an_unavailable_collector_affects_neither_calls_nor_the_shutdown(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with observed_server(tmp_path, "--otlp-endpoint", "http://127.0.0.1:1") as server, Client(server.address) as client:
+    with (
+        observed_server(tmp_path, "--otlp-endpoint", "http://127.0.0.1:1") as server,
+        Client(server.address, timeout_s=LIMIT_S) as client,
+    ):
         assert isinstance(client.classify([RED]).results[0], Prediction)
 
 

@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedServer]
     folder = tmp_path_factory.mktemp("observed")
     write_bundle(folder / "models")
     with observed_server(folder, "--max-batch-size", 4) as server:
-        with Client(server.address) as client:
+        with Client(server.address, timeout_s=LIMIT_S) as client:
             results = client.classify([RED, RED, b"no image", RED], views=2).results
             tokens = [result.token for result in results if isinstance(result, Prediction)]
             client.record_labels([(tokens[0], "red"), (tokens[1], "blue"), ("no token", "red")])

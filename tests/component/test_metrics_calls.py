@@ -16,7 +16,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
 from tests.support.images import encoded
 from tests.support.servers import observed_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 MODEL = {"model": "colours", "version": "1"}
@@ -59,13 +59,13 @@ def test_streams_whose_results_were_all_read_are_counted_as_ok(tmp_path: Path) -
     stream = {"method": "pawserve.v1.Classifier/ClassifyStream"}
 
     async def classify(address: str) -> None:
-        async with AsyncClient(address) as client:
+        async with AsyncClient(address, timeout_s=LIMIT_S) as client:
             for count in range(1, 31):
                 assert len([result async for result in client.classify_many([RED] * count)]) == count
 
     with observed_server(tmp_path) as server:
         asyncio.run(classify(server.address))
-        with Client(server.address) as client:
+        with Client(server.address, timeout_s=LIMIT_S) as client:
             for _ in range(10):
                 assert len(list(client.classify_many([RED] * 5))) == 5
         assert eventually(lambda: server.metric("pawserve_requests_in_flight", **stream) == 0)
@@ -86,7 +86,7 @@ def test_loaded_and_failed_versions_are_reported(tmp_path: Path) -> None:
         assert refusals >= 1
         write_bundle(tmp_path / "models", version=3)
         assert eventually(lambda: server.metric("pawserve_model_loads_total", model="colours") == 2)
-        with Client(server.address) as client:
+        with Client(server.address, timeout_s=LIMIT_S) as client:
             client.classify([RED])
         assert eventually(lambda: server.metric("pawserve_rows_total", model="colours", version="3") == 1)
 

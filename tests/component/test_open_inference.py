@@ -44,7 +44,7 @@ def test_triton_s_client_works(address: str, how: str) -> None:
     finished = run_cold("tests.support.triton_client_calls", how, address)
     assert finished.returncode == 0, finished.stderr
     if how == "sync":  # tokens of one protocol are valid in the other
-        with Client(address) as client:
+        with Client(address, timeout_s=LIMIT_S) as client:
             (recorded,) = client.record_labels([(finished.stdout.strip(), "red")])
             assert recorded.predicted == "red"  # type: ignore[union-attr]
             # no image of the rejected requests is counted

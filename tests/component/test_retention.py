@@ -34,9 +34,12 @@ def test_old_labels_are_deleted_and_totals_stay(tmp_path: Path) -> None:
         return signer.sign(PredictionRecord(secrets.token_bytes(16), "colours", 1, 0, 0.9, made_ms))
 
     old, new = token(40), token(20)
-    with running_server(tmp_path / "models", state) as address, Client(address) as client:
+    with running_server(tmp_path / "models", state) as address, Client(address, timeout_s=LIMIT_S) as client:
         client.record_labels([(old, "red"), (new, "blue")])
-    with running_server(tmp_path / "models", state, "--retention", 30) as address, Client(address) as client:
+    with (
+        running_server(tmp_path / "models", state, "--retention", 30) as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+    ):
         assert eventually(lambda: len(rows(state / "statistics.sqlite", "SELECT * FROM labels")) == 1)
         [statistics] = client.statistics()
         assert statistics.labels == 2

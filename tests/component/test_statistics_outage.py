@@ -19,7 +19,7 @@ from tests.support.commands import run
 from tests.support.postgresql import PASSWORD, Postgresql
 from tests.support.servers import running_server, stoppable_server
 from tests.support.statistics import record, refused, stub_of, tokens
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 
 @pytest.fixture
@@ -58,7 +58,11 @@ def test_images_are_classified_and_labels_rejected_while_the_file_cannot_be_writ
     models: Path, tmp_path: Path, outage: Callable[[Path], "contextmanager[None]"]
 ) -> None:
     state = tmp_path / "state"
-    with running_server(models, state) as address, Client(address) as client, stub_of(address) as stub:
+    with (
+        running_server(models, state) as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+        stub_of(address) as stub,
+    ):
         first, second = tokens(client, 2)
         client.record_labels([(first, "red")])
         with outage(state / "statistics.sqlite"):  # type: ignore[attr-defined]
@@ -73,7 +77,11 @@ def test_images_are_classified_and_labels_rejected_while_the_file_cannot_be_writ
 
 def test_images_are_classified_and_labels_rejected_while_the_disk_is_full(models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    with stoppable_server(models, state) as (server, address), Client(address) as client, stub_of(address) as stub:
+    with (
+        stoppable_server(models, state) as (server, address),
+        Client(address, timeout_s=LIMIT_S) as client,
+        stub_of(address) as stub,
+    ):
         made = tokens(client, 64)
         client.record_labels([(made[0], "red")])
         limits = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
@@ -99,7 +107,7 @@ def test_postgresql_restarted_under_load(models: Path, tmp_path: Path, postgresq
 
     def predict_and_label() -> None:
         nonlocal predicted
-        with Client(address) as client, stub_of(address) as stub:
+        with Client(address, timeout_s=LIMIT_S) as client, stub_of(address) as stub:
             while not stop.is_set():
                 (token,) = tokens(client)  # raises if it is not answered
                 predicted += 1
@@ -114,7 +122,7 @@ def test_postgresql_restarted_under_load(models: Path, tmp_path: Path, postgresq
 
     def predict() -> None:
         nonlocal predicted
-        with Client(address) as client:
+        with Client(address, timeout_s=LIMIT_S) as client:
             while not stop.is_set():
                 predicted += len(tokens(client))
 
@@ -134,7 +142,7 @@ def test_postgresql_restarted_under_load(models: Path, tmp_path: Path, postgresq
             stop.set()
             for thread in threads:
                 thread.join()
-        with Client(address) as client:
+        with Client(address, timeout_s=LIMIT_S) as client:
             [statistics] = client.statistics()
     assert set(refusals) == {grpc.StatusCode.UNAVAILABLE}
     with psycopg.connect(url) as connection:
@@ -172,7 +180,7 @@ def test_a_password_is_neither_logged_nor_sent(models: Path, tmp_path: Path, pos
     url = postgresql.create()
     with (
         stoppable_server(models, tmp_path / "state", "--statistics", url) as (server, address),
-        Client(address) as client,
+        Client(address, timeout_s=LIMIT_S) as client,
     ):
         (token,) = tokens(client)
         postgresql.stop()

@@ -35,7 +35,7 @@ def test_each_candidate_is_printed_and_the_chosen_one_is_served(
     assert printed.count("images/s") >= 4
     assert "chosen: " in printed
     assert f"written to {path}" in printed
-    with cold_server(models, models.parent / "state") as (_, address), Client(address) as client:
+    with cold_server(models, models.parent / "state") as (_, address), Client(address, timeout_s=LIMIT_S) as client:
         (model,) = client.list_models()
         assert model.plan.rows_per_second > 0
         assert "measured by `tune`" in model.engine_reason

@@ -35,7 +35,11 @@ def labels(response: pb.WatchStatisticsResponse) -> int:
 
 
 def test_watchers_get_the_statistics_at_once_and_after_each_change(models: Path, tmp_path: Path) -> None:
-    with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
+    with (
+        running_server(models, tmp_path / "state") as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+        stub_of(address) as stub,
+    ):
         watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=LIMIT_S)
         assert labels(next(watch)) == 0
         (token,) = tokens(client)
@@ -51,7 +55,7 @@ def test_watchers_get_the_statistics_at_once_and_after_each_change(models: Path,
 
 def test_both_clients_have_the_same_methods_for_statistics(models: Path, tmp_path: Path) -> None:
     async def watch(address: str) -> None:
-        async with AsyncClient(address) as other:
+        async with AsyncClient(address, timeout_s=LIMIT_S) as other:
             changes = other.watch_statistics(min_interval_s=0.1)
             assert not await anext(changes)
             (token,) = await asyncio.to_thread(tokens, client)
@@ -63,7 +67,7 @@ def test_both_clients_have_the_same_methods_for_statistics(models: Path, tmp_pat
             assert not await other.statistics(end=datetime.now(UTC) - timedelta(hours=1))
             await changes.aclose()
 
-    with running_server(models, tmp_path / "state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "state") as address, Client(address, timeout_s=LIMIT_S) as client:
         asyncio.run(watch(address))
         assert next(client.watch_statistics())[0].labels == 1
         now = datetime.now(UTC)
@@ -83,7 +87,11 @@ def test_both_clients_have_the_same_methods_for_statistics(models: Path, tmp_pat
 
 
 def test_responses_keep_the_interval_and_the_last_one_is_up_to_date(models: Path, tmp_path: Path) -> None:
-    with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
+    with (
+        running_server(models, tmp_path / "state") as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+        stub_of(address) as stub,
+    ):
         began = time.monotonic()
         watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=Duration(seconds=1)), timeout=LIMIT_S)
         next(watch)
@@ -98,7 +106,11 @@ def test_responses_keep_the_interval_and_the_last_one_is_up_to_date(models: Path
 
 def test_a_watch_of_one_model_has_only_that_model(models: Path, tmp_path: Path) -> None:
     write_bundle(models, "birds")
-    with running_server(models, tmp_path / "state") as address, Client(address) as client, stub_of(address) as stub:
+    with (
+        running_server(models, tmp_path / "state") as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+        stub_of(address) as stub,
+    ):
         request = pb.WatchStatisticsRequest(model="models/birds", min_interval=FAST)
         watch = stub.WatchStatistics(request, timeout=LIMIT_S)
         assert not next(watch).models
@@ -112,7 +124,7 @@ def test_labels_recorded_by_another_server_are_reported_too(models: Path, tmp_pa
     with running_server(models, state) as address, stub_of(address) as stub:
         watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=LIMIT_S)
         next(watch)
-        with running_server(models, state) as elsewhere, Client(elsewhere) as client:
+        with running_server(models, state) as elsewhere, Client(elsewhere, timeout_s=LIMIT_S) as client:
             client.record_labels([(token, "red") for token in tokens(client, 3)])
             while labels(next(watch)) < 3:
                 pass
@@ -197,7 +209,7 @@ def test_a_watcher_that_does_not_read_delays_no_other_and_a_shutdown_only_for_th
             request = pb.WatchStatisticsRequest(min_interval=FAST)
             unread = pb_grpc.ClassifierStub(channel).WatchStatistics(request, timeout=LIMIT_S)
             next(unread)
-            with Client(address) as client:
+            with Client(address, timeout_s=LIMIT_S) as client:
                 for _ in range(20):
                     tokens(client)
                     time.sleep(0.1)

@@ -9,6 +9,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import run
 from tests.support.images import encoded
 from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S
 
 RED = encoded(Image.new("RGB", (60, 50), "red"), "PNG")
 GREY = encoded(Image.effect_noise((60, 50), 60).convert("RGB"), "PNG")
@@ -21,7 +22,10 @@ def views(outcome: object) -> int:
 
 def test_only_images_of_low_confidence_get_all_views(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", adaptive={"threshold": 0.9})
-    with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+    with (
+        running_server(tmp_path / "models", tmp_path / "state") as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+    ):
         assert client.list_models()[0].adaptive_threshold == 0.9
         adaptive = client.classify([RED, GREY, b"no image", GREY], adaptive=True).results
         assert [views(outcome) for outcome in (adaptive[0], adaptive[1], adaptive[3])] == [1, 5, 5]
@@ -35,6 +39,9 @@ def test_only_images_of_low_confidence_get_all_views(tmp_path: Path) -> None:
 
 def test_a_version_without_a_threshold_computes_all_views(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
-    with running_server(tmp_path / "models", tmp_path / "state") as address, Client(address) as client:
+    with (
+        running_server(tmp_path / "models", tmp_path / "state") as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+    ):
         assert not client.list_models()[0].HasField("adaptive_threshold")
         assert views(client.classify([RED], adaptive=True).results[0]) == 5

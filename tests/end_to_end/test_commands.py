@@ -15,7 +15,7 @@ from tests.support.bundles import COLOURS, write_bundle
 from tests.support.commands import WarmProcess, main_of, run
 from tests.support.images import encoded
 from tests.support.servers import ObservedServer, observed_server, running_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 
 @pytest.fixture
@@ -184,7 +184,10 @@ def test_health_and_models_show_states_and_why_a_version_failed(tmp_path: Path) 
     layout = ("--instances", 1, "--threads", 1, "--max-batch-size", 2)
     options = ("--poll-seconds", 0.1, "--engine", "cpu", *layout)
     failed, served = "models/colours/versions/2", "models/colours/versions/1"
-    with running_server(tmp_path / "models", tmp_path / "state", *options) as address, Client(address) as client:
+    with (
+        running_server(tmp_path / "models", tmp_path / "state", *options) as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+    ):
         write_bundle(tmp_path / "models", version=2, content=b"damaged")
         assert eventually(lambda: len(client.list_models()) == 2 and client.list_models()[1].state_reason)
         reason = client.list_models()[1].state_reason

@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 from serving.client import Client, Prediction
 from tests.support.commands import run
 from tests.support.servers import running_server
+from tests.support.waiting import LIMIT_S
 from training.runs.run import open_run
 
 pytestmark = [pytest.mark.photos, pytest.mark.slow]
@@ -36,7 +37,7 @@ def test_accuracy_is_at_least_99_percent(fitted: Path) -> None:
 def test_the_server_has_the_accuracy_of_the_run_and_the_confusion_matrix_of_scikit_learn(fitted: Path) -> None:
     trained = open_run(fitted / "run")
     files, trained_NK = trained.validation()
-    with running_server(fitted / "models", fitted / "state") as address, Client(address) as client:
+    with running_server(fitted / "models", fitted / "state") as address, Client(address, timeout_s=LIMIT_S) as client:
         answers: list[str] = []
         tokens: list[str] = []
         for start in range(0, len(files), 16):

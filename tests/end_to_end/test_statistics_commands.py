@@ -72,7 +72,7 @@ def test_watch_ends_when_its_reader_ends_even_if_nothing_changes(
 
 
 def test_stats_of_a_window_of_time(models: Path, tmp_path: Path) -> None:
-    with running_server(models, tmp_path / "state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "state") as address, Client(address, timeout_s=LIMIT_S) as client:
         (token,) = tokens(client)
         client.record_labels([(token, "red")])
         recent = run("serving", "stats", "--since", "1h", "--json", "--server", address)
@@ -97,7 +97,7 @@ def test_wrong_use_of_stats_is_exit_code_2(arguments: list[str]) -> None:
 def test_watch_reconnects_after_a_restart_and_ends_on_ctrl_c(models: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with ExitStack() as stack:
-        with running_server(models, state) as address, Client(address) as client:
+        with running_server(models, state) as address, Client(address, timeout_s=LIMIT_S) as client:
             process = stack.enter_context(watching(address, "--json"))
             assert process.stdout is not None
             assert process.stderr is not None
@@ -113,7 +113,7 @@ def test_watch_reconnects_after_a_restart_and_ends_on_ctrl_c(models: Path, tmp_p
 
 
 def test_watch_on_a_terminal_shows_tables(models: Path, tmp_path: Path) -> None:
-    with running_server(models, tmp_path / "state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "state") as address, Client(address, timeout_s=LIMIT_S) as client:
         (token,) = tokens(client)
         client.record_labels([(token, "red")])
         ours, theirs = pty.openpty()
@@ -141,7 +141,7 @@ def test_watch_of_an_unreachable_server_fails() -> None:
 @pytest.fixture
 def labelled(models: Path, tmp_path: Path) -> Path:
     """The state folder of a server that got three labels."""
-    with running_server(models, tmp_path / "state") as address, Client(address) as client:
+    with running_server(models, tmp_path / "state") as address, Client(address, timeout_s=LIMIT_S) as client:
         client.record_labels(list(zip(tokens(client, 3), ("red", "blue", "red"), strict=True)))
     return tmp_path / "state"
 
@@ -266,7 +266,10 @@ def test_class_names_are_exported_unchanged(tmp_path: Path) -> None:
 
 def test_labels_in_postgresql_are_exported_too(models: Path, tmp_path: Path, postgresql: Postgresql) -> None:
     url = postgresql.create()
-    with running_server(models, tmp_path / "state", "--statistics", url) as address, Client(address) as client:
+    with (
+        running_server(models, tmp_path / "state", "--statistics", url) as address,
+        Client(address, timeout_s=LIMIT_S) as client,
+    ):
         client.record_labels([(token, "red") for token in tokens(client, 3)])
         finished = run("serving", "export-labels", tmp_path / "labels.parquet", PAWSERVE_STATISTICS=url)
     assert finished.stdout.startswith("3 labels"), finished.stderr

@@ -74,7 +74,7 @@ def test_nothing_is_written_but_in_the_state_folder_and_only_the_owner_reads_it(
         try:
             address = re.search(r"ready on (127\.0\.0\.1:\d+)", line)
             assert address, line
-            with Client(address[1]) as client:
+            with Client(address[1], timeout_s=LIMIT_S) as client:
                 (result,) = client.classify([RED]).results
                 client.record_labels([(result.token, "red")])
                 client.statistics()

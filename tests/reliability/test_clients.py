@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedServer]:
     write_bundle(folder / "models", slowness=2)
     limits = ("--max-queue-views", MAX_ROWS, "--max-in-flight-mib", 1, "--keepalive", 1, "--keepalive-timeout", 1)
     with counted_server(folder / "models", folder / "state", *limits) as server:
-        with Client(server.address) as client:
+        with Client(server.address, timeout_s=LIMIT_S) as client:
             client.classify([RED] * 8, labels=["red"] * 8)
         yield server
 
@@ -54,7 +54,7 @@ def whole_queue_is_free(server: CountedServer) -> bool:
     """Whether one request fits that needs the whole queue and nearly all bytes in flight."""
     noise = encoded(Image.effect_noise((72, 72), 90).convert("RGB"), "BMP")
     assert 0.9 < MAX_ROWS * len(noise) / 2**20 < 1
-    with Client(server.address) as client:
+    with Client(server.address, timeout_s=LIMIT_S) as client:
         return all(isinstance(result, Prediction) for result in client.classify([noise] * MAX_ROWS).results)
 
 
@@ -126,5 +126,5 @@ def test_connections_without_a_response_to_pings_are_closed(server: CountedServe
     assert everything_is_freed(server, before), (before, server.counts())
     for connection in (*never_began, *(client.socket for client in silent)):
         connection.close()
-    with Client(server.address) as client:
+    with Client(server.address, timeout_s=LIMIT_S) as client:
         assert client.health() == "SERVING"

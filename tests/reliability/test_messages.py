@@ -83,7 +83,7 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
             assert ready, log.read_text()
             with grpc.insecure_channel(ready[1]) as channel:
                 yield channel
-            with Client(ready[1]) as client:
+            with Client(ready[1], timeout_s=LIMIT_S) as client:
                 (result,) = client.classify([RED]).results
                 assert isinstance(result, Prediction)
                 assert result.classes[0][0] == "red"

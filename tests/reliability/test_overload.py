@@ -68,7 +68,7 @@ def test_under_overload_requests_are_answered_or_refused_with_a_retry_hint(tmp_p
     write_bundle(tmp_path / "models", slowness=6)
     with (
         counted_server(tmp_path / "models", tmp_path / "state", "--max-queue-views", 32) as server,
-        Client(server.address) as client,
+        Client(server.address, timeout_s=LIMIT_S) as client,
     ):
         client.classify([RED] * 32)
         before_mib = server.resident_mib()

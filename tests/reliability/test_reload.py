@@ -238,7 +238,7 @@ def test_pinned_versions_and_names_are_served_together_and_pins_stay(models: Pat
 def test_new_versions_are_found_by_polling(models: Path) -> None:
     with (
         cold_server(models, models.parent / "state", "--poll-seconds", "0.1") as (_, address),
-        Client(address) as client,
+        Client(address, timeout_s=LIMIT_S) as client,
     ):
         write_bundle(models, version=2)
         assert eventually(lambda: states(client) == {"models/colours/versions/2": "READY"})

@@ -9,7 +9,7 @@ import ctypes
 import hashlib
 import json
 import types
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from serving.bundle.manifest import Precision
 from serving.engine.tensorrt_cache import PLAN, SIDECAR, Sidecar
 
 CROP, CLASSES = 8, 2
-RELEASE, NAME = "11.4.0.106", "NVIDIA Fake GPU"
+RELEASE, RTX_RELEASE, NAME = "11.4.0.106", "1.7.1.116", "NVIDIA Fake GPU"
 
 
 def sha256(content: bytes) -> str:
@@ -52,6 +52,7 @@ class FakeGpu:
     """The state of the fake host; tests set which calls fail."""
 
     count_error: CudaCode = CudaCode.cudaSuccess
+    compute_capability: str = "9.0"
     devices: int = 1
     memory: int = 1 << 30
     context_bytes: int = 1 << 20
@@ -79,12 +80,21 @@ class FakeGpu:
     allocated: dict[int, Any] = field(default_factory=dict)
     """Address -> memory that was not freed yet."""
     built: int = 0
+    kernels: bytes = b"kernels"
+    """What TensorRT for RTX has compiled after the engines were made."""
+    stale_kernels: bool = False
 
     def plan(self, max_batch: int) -> bytes:
         return json.dumps({"min": 1, "max": max_batch}).encode()
 
-    def write_engine(self, engines: Path, onnx_sha256: str, precision: Precision, *, max_batch: int) -> Path:
-        """Write an engine to the cache, as a build on this host does."""
+    def write_engine(
+        self, engines: Path, onnx_sha256: str, precision: Precision, *, max_batch: int, **facts: Any
+    ) -> Path:
+        """Write an engine to the cache, as a build on this host does.
+
+        Args:
+            facts: other fields of its sidecar.
+        """
         plan = self.plan(max_batch)
         sidecar = Sidecar(
             onnx_sha256=onnx_sha256,
@@ -99,6 +109,7 @@ class FakeGpu:
             plan_sha256=sha256(plan),
             plan_bytes=len(plan),
         )
+        sidecar = replace(sidecar, **facts)
         folder = engines / sidecar.key()
         folder.mkdir(parents=True)
         (folder / PLAN).write_bytes(plan)
@@ -173,7 +184,10 @@ def fake_cudart(gpu: FakeGpu) -> types.ModuleType:
         "cudaGetDeviceCount": lambda: (gpu.count_error, None if gpu.count_error else gpu.devices),
         "cudaGetDeviceProperties": lambda index: (
             ok,
-            types.SimpleNamespace(name=NAME.encode() + b"\0" * 8, major=9, minor=0),
+            types.SimpleNamespace(
+                name=NAME.encode() + b"\0" * 8,
+                **dict(zip(("major", "minor"), map(int, gpu.compute_capability.split(".")), strict=True)),
+            ),
         ),
         "cudaMemGetInfo": lambda: (ok, gpu.memory, 2 * gpu.memory),
         "cudaSetDevice": lambda index: (ok,),

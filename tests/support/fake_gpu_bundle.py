@@ -11,8 +11,8 @@ from serving.image.preprocess import Preprocess
 from tests.support.fake_gpu import CLASSES, CROP, sha256
 
 
-def graph() -> bytes:
-    """The network that the fake engine computes, as ONNX."""
+def graph(name: str = "g") -> bytes:
+    """The network that the fake engine computes, as ONNX; each name gives other bytes."""
     constants = {
         "axes": np.array([1, 2, 3], np.int64),
         "scale": np.array([[0, 1 / 32]], np.float32),
@@ -29,7 +29,7 @@ def graph() -> bytes:
     model = helper.make_model(
         helper.make_graph(
             nodes,
-            "g",
+            name,
             [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", CROP, CROP, 3])],
             [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", CLASSES])],
             [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import serving.engine.cuda
-from tests.support.fake_gpu import CLASSES, CROP, RELEASE, FakeGpu, fake_cudart
+from tests.support.fake_gpu import CLASSES, CROP, RELEASE, RTX_RELEASE, FakeGpu, fake_cudart
 
 
 def fake_tensorrt(gpu: FakeGpu) -> types.ModuleType:
@@ -172,6 +172,57 @@ def fake_tensorrt(gpu: FakeGpu) -> types.ModuleType:
     trt.MemoryPoolType = types.SimpleNamespace(WORKSPACE="workspace")
     trt.ExecutionContextAllocationStrategy = types.SimpleNamespace(USER_MANAGED="USER_MANAGED")
     trt.BuilderFlag = types.SimpleNamespace(TF32="TF32")
+    trt.ProfilingVerbosity = types.SimpleNamespace(DETAILED="DETAILED")
+    return trt
+
+
+def fake_tensorrt_rtx(gpu: FakeGpu) -> types.ModuleType:
+    """The classes of `tensorrt_rtx_bindings` that a server uses; engines are built by the real library."""
+    trt = fake_tensorrt(gpu)
+    trt.__name__, trt.__version__ = "tensorrt_rtx_bindings", RTX_RELEASE
+    engine_of = trt.Runtime.deserialize_cuda_engine
+
+    class RuntimeCache:
+        def deserialize(self, blob: bytes) -> bool:
+            gpu.log.append(f"kernels of {len(blob)} bytes")
+            return not gpu.stale_kernels
+
+        def serialize(self) -> bytes:
+            return gpu.kernels
+
+    class RuntimeConfig:
+        dynamic_shapes_kernel_specialization_strategy = cuda_graph_strategy = ""
+
+        def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+            self.strategy = strategy
+
+        def create_runtime_cache(self) -> RuntimeCache:
+            return RuntimeCache()
+
+        def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+            return True
+
+    class Runtime(trt.Runtime):  # type: ignore[misc, name-defined]
+        def deserialize_cuda_engine(self, plan: bytes) -> Any:
+            engine = engine_of(self, plan)
+            if engine is None:
+                return None
+            make_context = engine.create_execution_context
+
+            def create_execution_context(config: RuntimeConfig) -> Any:
+                assert config.dynamic_shapes_kernel_specialization_strategy == "EAGER"
+                context = make_context(config.strategy)
+                if context is not None:
+                    context.is_stream_capturable = lambda stream: True
+                return context
+
+            engine.create_runtime_config = RuntimeConfig
+            engine.create_execution_context = create_execution_context
+            return engine
+
+    trt.Runtime = Runtime
+    trt.CudaGraphStrategy = types.SimpleNamespace(DISABLED="DISABLED")
+    trt.DynamicShapesKernelSpecializationStrategy = types.SimpleNamespace(EAGER="EAGER")
     return trt
 
 
@@ -191,3 +242,12 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     gpu = FakeGpu()
     install(gpu, monkeypatch)
     return gpu
+
+
+@pytest.fixture
+def fake_rtx_gpu(fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """A fake GPU of compute capability 8.9 with TensorRT for RTX, and without TensorRT."""
+    fake_gpu.compute_capability = "8.9"
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", fake_tensorrt_rtx(fake_gpu))
+    return fake_gpu

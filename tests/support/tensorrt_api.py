@@ -1,19 +1,23 @@
 """Checks source files that use TensorRT by the real bindings: unknown names, and what each call returns.
 
-Run in a process of its own, where `tensorrt_bindings` imports over stub libraries. Types are followed through
-assignments with the help of the signatures in the bindings' docstrings: `builder = trt.Builder(...)` makes `builder` a
-Builder, whose `create_network` says that it returns an INetworkDefinition, and so on.
+Run in a process of its own, with the module's name and the files as arguments: `tensorrt_bindings` imports over stub
+libraries. Types are followed through assignments with the help of the signatures in the bindings' docstrings:
+`builder = trt.Builder(...)` makes `builder` a Builder, whose `create_network` says that it returns an
+INetworkDefinition, and so on.
 """
 
 import ast
 import json
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 SIGNATURE = re.compile(r"(\w+)\((self|arg0)([^\n]*)\) -> ([^\n]+)")
-CPP_NAMES = {"nvonnxparser::IParserError": "ParserError"}
+PARAMETERS = {"config": "IBuilderConfig", "engine": "ICudaEngine", "context": "IExecutionContext"}
+"""Types of values that a function is given or that another file makes, by their names."""
+CPP_NAMES = {"nvonnxparser::IParserError": "ParserError", "nvinfer1::IRuntimeCache": "IRuntimeCache"}
 
 
 class Walk:
@@ -23,6 +27,11 @@ class Walk:
         self.trt = trt
         self.tree = ast.parse(source)
         self.types: dict[str, Any] = {"trt": trt}
+        given = {
+            argument.arg for node in ast.walk(self.tree) if isinstance(node, ast.arguments) for argument in node.args
+        }
+        for name in PARAMETERS.keys() & (given | {"context"}):
+            self.types[name] = ("object", getattr(trt, PARAMETERS[name]))
         self.problems: set[str] = set()
         self.returns: dict[str, list[str]] = {}
 
@@ -103,7 +112,7 @@ class Walk:
     @staticmethod
     def plain(returned: str) -> str:
         returned = CPP_NAMES.get(returned.strip(), returned.strip())
-        return returned.replace("tensorrt_bindings.tensorrt.", "")
+        return re.sub(r"tensorrt\w*_bindings\.tensorrt\w*\.", "", returned)
 
     def of_type(self, returned: str) -> Any:
         found = getattr(self.trt, self.plain(returned), None)
@@ -130,11 +139,10 @@ class Walk:
 
 
 if __name__ == "__main__":
-    import tensorrt_bindings
-
-    result: dict[str, Any] = {"version": tensorrt_bindings.__version__, "problems": {}, "returns": {}}
-    for path in sys.argv[1:]:
-        walk = Walk(tensorrt_bindings, Path(path).read_text(encoding="utf-8"))
+    bindings = import_module(sys.argv[1])
+    result: dict[str, Any] = {"version": bindings.__version__, "problems": {}, "returns": {}}
+    for path in sys.argv[2:]:
+        walk = Walk(bindings, Path(path).read_text(encoding="utf-8"))
         walk.run()
         result["problems"][path] = sorted(walk.problems)
         result["returns"] |= walk.returns

@@ -10,7 +10,7 @@ from serving.batching.admission import Admission
 from serving.batching.batcher import DynamicBatcher
 from serving.batching.workers import WorkerOptions
 from tests.support.batching import GatedEngine
-from tests.support.fake_tensorrt import fake_gpu  # noqa: F401 - pytest finds it here
+from tests.support.fake_tensorrt import fake_gpu, fake_rtx_gpu  # noqa: F401 - pytest finds them here
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from serving.bundle.manifest import Bundle
 from serving.engine.base import DeviceLost, EngineLayout
 from serving.engine.cuda import CudaError, Gpu, find_gpu
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
-from serving.engine.tensorrt_cache import PLAN, SIDECAR, EngineBuildError, read_plan
+from serving.engine.tensorrt_cache import PLAN, SIDECAR, read_plan
+from serving.engine.tensorrt_library import EngineBuildError
 from tests.support.fake_gpu import CROP, NAME, RELEASE, CudaCode, FakeGpu, sha256
 from tests.support.fake_gpu_bundle import write_fake_bundle
 
@@ -54,9 +56,56 @@ def test_an_engine_is_built_checked_measured_and_then_reused(bundle: Bundle, tmp
     assert (sidecar["gpu"], sidecar["compute_capability"], sidecar["tensorrt"]) == (NAME, "9.0", RELEASE)
     assert "workspace 2048 MiB" in fake_gpu.log
     assert "without TF32" in fake_gpu.log
-    assert build(bundle, engines)["engine"] == first["engine"]
+    assert sidecar["check"] == "passed"
+    assert sidecar["images_per_second"].keys() == {"1", "2", "4"}
+    assert build(bundle, engines)["engine"]["plan_sha256"] == first["engine"]["plan_sha256"]
     assert fake_gpu.built == 1
     assert fake_gpu.allocated == {}
+
+
+@pytest.mark.parametrize("damage", ["plan", "sidecar", "rejected"])
+def test_a_damaged_engine_of_the_cache_is_built_again(
+    bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu, damage: str
+) -> None:
+    engines = tmp_path / "engines"
+    build(bundle, engines)
+    (folder,) = folders(engines)
+    good = (folder / PLAN).read_bytes()
+    if damage == "plan":
+        (folder / PLAN).write_bytes(good[:-1])
+    elif damage == "sidecar":
+        (folder / SIDECAR).write_text("{")
+    else:  # it is what its sidecar describes, and TensorRT does not take it
+        (folder / PLAN).write_bytes(b"garbage")
+        fields = json.loads((folder / SIDECAR).read_text()) | {"plan_sha256": sha256(b"garbage"), "plan_bytes": 7}
+        (folder / SIDECAR).write_text(json.dumps(fields))
+    build(bundle, engines)
+    assert fake_gpu.built == 2
+    assert folders(engines) == [folder]
+    assert (folder / PLAN).read_bytes() == good
+    build(bundle, engines)
+    assert fake_gpu.built == 2
+
+
+def test_each_option_of_a_build_has_an_engine_of_its_own(bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu) -> None:
+    for options in (OPTIONS, replace(OPTIONS, workspace_mib=512), replace(OPTIONS, optimization_level=5)):
+        build_and_check(bundle, "fp32", options, tmp_path / "engines", None)
+    assert fake_gpu.built == len(folders(tmp_path / "engines")) == 3
+
+
+def test_int8_on_noise_is_measured_but_not_checked(
+    bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (fp32,) = bundle.manifest.artifacts
+    int8 = replace(fp32, precision="int8", runtime="tensorrt")
+    bundle = Bundle(bundle.folder, replace(bundle.manifest, artifacts=(int8,)))
+    fake_gpu.bias = 3.0
+    result = build_and_check(bundle, "int8", OPTIONS, tmp_path / "engines", None)
+    assert result["engine"]["check"] == "unchecked"
+    assert "accuracy of INT8 is not checked without --photos" in capsys.readouterr().err
+    fake_gpu.bias = float("nan")
+    with pytest.raises(CheckError, match="not finite"):
+        build_and_check(bundle, "int8", OPTIONS, tmp_path / "engines", None)
 
 
 def test_timings_of_an_earlier_build_are_offered_and_stale_ones_dropped(
@@ -147,21 +196,21 @@ def test_a_changed_onnx_file_is_not_built(bundle: Bundle, tmp_path: Path, fake_g
 
 def test_a_plan_of_another_gpu_or_release_or_a_changed_one_is_rejected(tmp_path: Path, fake_gpu: FakeGpu) -> None:
     folder = fake_gpu.write_engine(tmp_path, "0" * 64, "fp16", max_batch=4)
-    here = {"gpu": NAME, "compute_capability": "9.0", "tensorrt": RELEASE}
-    assert read_plan(folder, **here)[0] == fake_gpu.plan(4)
+    here = (GPU, RELEASE)
+    assert read_plan(folder, *here)[0] == fake_gpu.plan(4)
     with pytest.raises(EngineBuildError, match="built for GPU NVIDIA Fake GPU .*this host has Tesla T4"):
-        read_plan(folder, **{**here, "gpu": "Tesla T4", "compute_capability": "7.5"})
+        read_plan(folder, Gpu(0, "Tesla T4", "7.5"), RELEASE)
     with pytest.raises(EngineBuildError, match="built for TensorRT 11.4.0.106, and this host has 11.5"):
-        read_plan(folder, **{**here, "tensorrt": "11.5.0"})
+        read_plan(folder, GPU, "11.5.0")
     (folder / PLAN).write_bytes(fake_gpu.plan(5))
     with pytest.raises(EngineBuildError, match="it was changed"):
-        read_plan(folder, **here)
+        read_plan(folder, *here)
     (folder / PLAN).write_bytes(b"short")
     with pytest.raises(EngineBuildError, match="5 bytes"):
-        read_plan(folder, **here)
+        read_plan(folder, *here)
     (folder / SIDECAR).write_text("{}")
     with pytest.raises(EngineBuildError, match="cannot be read"):
-        read_plan(folder, **here)
+        read_plan(folder, *here)
 
 
 def test_a_plan_that_tensorrt_rejects_is_reported_with_the_reason(fake_gpu: FakeGpu) -> None:

@@ -37,6 +37,7 @@ SERVING_ROOMS = (
     "settings",
     "server",
     "process",
+    "processes",
     "client",
     "cli",
     "ray",
@@ -58,6 +59,7 @@ TRAINING_ROOMS = (
     "fit",
     "evaluate",
     "find_lr",
+    "predict",
     "command",
     "cli",
 )
@@ -69,6 +71,7 @@ EXPORT_ROOMS = (
     "calibrate",
     "adaptive",
     "page",
+    "engine_layers",
     "tensorrt_plan",
     "options",
     "bundle",

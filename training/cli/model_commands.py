@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from serving.system.files import write_atomically
 from serving.system.output import print_json
@@ -36,8 +38,9 @@ def fit(options: program.Fit) -> None:
     )
     if not is_first:
         return
-    say_accuracy(evaluation)
     facts = json.loads((options.run / RUN_FILE).read_text(encoding="utf-8"))
+    say_steps(facts["steps"])
+    say_accuracy(evaluation)
     if options.json:
         print_json(facts)
     say(f"run written in {facts['seconds']['total']:.1f} s; open {options.run / 'report.html'}")
@@ -63,6 +66,20 @@ def evaluate(options: program.Evaluate) -> None:
     if options.json:
         facts = evaluation.to_json() | {"skipped": [file.to_json() for file in skipped]}
         print_json(facts)
+
+
+def say_steps(steps: Sequence[Mapping[str, Any]]) -> None:
+    """Report the validation results after each step, if there are several."""
+    for step in steps if len(steps) > 1 else ():
+        metrics, paired = step["metrics"], step["against_previous"]
+        against = ""
+        if paired is not None:
+            against = f"; {paired['gained']} fixed, {paired['lost']} broken (McNemar p = {paired['p_value']:.2f})"
+        part = "" if step["part"] == 1 else f" ({step['part']:.0%} of its change)"
+        say(
+            f"after {step['name']}{part}: {metrics['correct']:,}/{metrics['n']:,} correct, log loss "
+            f"{metrics['nll']['value']:.4f}{against}; {step['seconds']:.1f} s"
+        )
 
 
 def say_accuracy(evaluation: Evaluation) -> None:

@@ -82,6 +82,11 @@ class Split:
                 digest.update(f"{part} {image.label} ".encode() + image.sha256)
         return digest.hexdigest()
 
+    def halves(self, seed: int) -> tuple["Split", "Split"]:
+        """Each half of the training images of each class to train on, and the other to measure on; copies together."""
+        half = _hold_out(self.train, self.classes, 0.5, seed)
+        return half, Split(self.classes, half.valid, half.train)
+
     def shared(self) -> list[tuple[LabelledImage, LabelledImage]]:
         """Pairs of a training and a validation image with the same content, which make validation look too good."""
         train = {image.sha256: image for image in self.train}

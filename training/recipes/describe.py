@@ -10,6 +10,11 @@ def describe_plan(recipe: Recipe) -> list[str]:
         f"seed {recipe.seed}; {recipe.epochs} epochs in all"
     ]
     lines += [f"  {number}. {_describe(step, recipe)}" for number, step in enumerate(recipe.steps(), 1)]
+    if recipe.keep == "best" and len(recipe.steps()) > 1:
+        lines.append(
+            "  first the steps are tried on each half of the training images and measured on the other half and its "
+            "shifted copies; those that do not improve on the step before are left out (--keep last runs all)"
+        )
     after = [] if recipe.average == "none" else [f"average the {recipe.average} of the last stage's snapshots"]
     after.append(f"evaluate, averaging {recipe.views} views" if recipe.views > 1 else "evaluate, one view")
     lines.append(f"  {len(recipe.steps()) + 1}. {', then '.join(after)}; write the report")

@@ -14,6 +14,7 @@ import yaml
 from training.recipes.stage import Stage, check_choices, check_range, check_ranges
 
 Average = Literal["none", "weights", "predictions"]
+Keep = Literal["best", "last"]
 
 RANGES = {
     "groups": (2, 64),
@@ -69,6 +70,10 @@ class Recipe:
     average: Average = "none"
     """How the snapshots at the last stage's cycle ends are used: `none` takes the last one, `weights` the mean of their
     weights, `predictions` keeps all and averages their predictions."""
+    keep: Keep = "last"
+    """`best` first tries the steps on each half of the training images and measures them on the other half and on its
+    shifted copies; a step that does not improve on the one before is left out, and of one that does, as much of its
+    weights is mixed in as is best. The validation images decide nothing. `last` runs all steps."""
     views: int = 1
     """Views that the evaluation averages over (test-time augmentation), those that serving uses; 1 for none."""
     compile: bool = False
@@ -84,7 +89,7 @@ class Recipe:
         for size in self.sizes:
             check_range("sizes", size, 16, 1024)
         check_ranges(self, RANGES)
-        check_choices(self, {"average": Average})
+        check_choices(self, {"average": Average, "keep": Keep})
         if len(self.dropout) != 2 or not all(0 <= p < 1 for p in self.dropout):
             raise ValueError(f"dropout is {self.dropout}; two probabilities of at least 0 and below 1 are needed")
         if not self.stages:

@@ -9,10 +9,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from serving.api.classification import parse_model_name
 from serving.api.errors import ApiError, Code, invalid, to_api_error
+from serving.api.pawserve.rates import to_model_statistics, to_rate
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.calibration import Bin, expected_calibration_error
 from serving.statistics.changes import StatisticsFeed
-from serving.statistics.confusion import ConfusionMatrix, Rate
 from serving.statistics.store import StatisticsStore, VersionStatistics, Window, WindowExpired
 from serving.system.times import format_time
 
@@ -128,32 +128,15 @@ def _milliseconds(request: Message, field: str) -> int | None:
 
 def to_statistics(statistics: VersionStatistics) -> pb.ModelStatistics:
     """The statistics of one version."""
-    matrix = statistics.confusion
-    message = pb.ModelStatistics(
-        model=statistics.version.resource,
-        classes=statistics.classes,
-        confusion_matrix=[pb.ConfusionRow(predicted=row_K) for row_K in matrix.counts_KK.tolist()],
-        predictions=statistics.predictions,
-        labels=matrix.total,
-        accuracy=_to_rate(matrix.accuracy()),
-        class_statistics=[_to_class_statistics(matrix, index) for index in range(len(statistics.classes))],
-        matthews_correlation=matrix.matthews(),
-        unlabelled=statistics.predictions - matrix.total,
-        calibration_bins=map(_to_calibration_bin, statistics.calibration),
-        expected_calibration_error=expected_calibration_error(statistics.calibration),
-    )
+    message = to_model_statistics(statistics.version.resource, statistics.confusion)
+    message.predictions = statistics.predictions
+    message.unlabelled = statistics.predictions - message.labels
+    message.calibration_bins.extend(map(_to_calibration_bin, statistics.calibration))
+    if (error := expected_calibration_error(statistics.calibration)) is not None:
+        message.expected_calibration_error = error
     if statistics.last_label_ms is not None:
         message.last_label_time.FromMilliseconds(statistics.last_label_ms)
     return message
-
-
-def _to_class_statistics(matrix: ConfusionMatrix, index: int) -> pb.ClassStatistics:
-    return pb.ClassStatistics(
-        label=matrix.classes[index],
-        precision=_to_rate(matrix.precision(index)),
-        recall=_to_rate(matrix.recall(index)),
-        f1=matrix.f1(index),
-    )
 
 
 def _to_calibration_bin(each: Bin) -> pb.CalibrationBin:
@@ -161,11 +144,5 @@ def _to_calibration_bin(each: Bin) -> pb.CalibrationBin:
         lower=each.lower,
         upper=each.upper,
         mean_probability=each.mean_probability,
-        accuracy=_to_rate(each.accuracy),
+        accuracy=to_rate(each.accuracy),
     )
-
-
-def _to_rate(rate: Rate | None) -> pb.Rate | None:
-    if rate is None:
-        return None
-    return pb.Rate(value=rate.value, lower=rate.lower, upper=rate.upper, count=rate.count)

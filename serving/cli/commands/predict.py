@@ -4,9 +4,12 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
@@ -15,16 +18,21 @@ from rich.text import Text
 from serving.cli.connection import add_client_options, open_client
 from serving.cli.errors import DONE, FAILED, INTERRUPTED, CommandError, UsageError
 from serving.cli.options import model_resource, path, positive
+from serving.cli.plot import plot_confusion_matrix
+from serving.cli.prediction.comparison import FolderComparison
 from serving.cli.prediction.files import FileResult, classify_files, describe, find_files, in_order
 from serving.cli.prediction.results import ResultsFile, to_dict
 from serving.cli.signals import deferred_interrupt
-from serving.client import Client, ClientError, Prediction
+from serving.cli.tables import comparison_view, statistics_to_dict
+from serving.client import ClientError, Prediction
 from serving.image.folders import Skipped, describe_skipped
 from serving.system.output import print_json
 
 CLASSES_ON_TERMINAL = 3
 BAR_WIDTH = 20
 MAX_NAME_WIDTH = 60
+MANIFEST, RUN_FILE = "model.json", "run.json"
+"""What a bundle and a run are known by."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +42,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("files", nargs="+", type=path, metavar="FILE", help="an image, or a folder of images")
     add_client_options(parser)
-    add("--model", type=model_resource, default="", metavar="NAME[/VERSION]", help="the model (the only one served)")
+    add(
+        "--model",
+        type=_model,
+        default="",
+        metavar="NAME[/VERSION]|DIR",
+        help="the model (the only one served); or the folder of a bundle or a run, which is then used in this process, "
+        "without a server",
+    )
     add("--views", type=positive, metavar="N", help="views of each image to average (1)")
     add(
         "--adaptive",
@@ -51,6 +66,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--resume", action="store_true", help="continue the file of --out: skip the images that it has predictions of")
     add("--json", action="store_true", help="print one JSON document")
+    add(
+        "--plot",
+        type=path,
+        metavar="FILE.png",
+        help="draw the confusion matrix of images in folders that are named after classes",
+    )
+
+
+def is_local(model: str) -> bool:
+    """Whether a --model names a folder with a bundle, with versions of one, or with a run."""
+    if not model:
+        return False
+    folder = Path(model).expanduser()
+    return any((folder / name).is_file() for name in (MANIFEST, RUN_FILE)) or any(folder.glob(f"[0-9]*/{MANIFEST}"))
+
+
+def _model(text: str) -> str:
+    if is_local(text):
+        return text
+    try:
+        return model_resource(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or a folder with a bundle or a finished run") from error
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,48 +101,124 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("\n".join(["the folder holds no images", *lines]))
     for line in lines:
         print(line, file=sys.stderr)
-    with open_client(arguments) as client:
+    with _open_source(arguments) as source:
+        compared = FolderComparison(source.classes, arguments.files)
+        comparison = compared if any(map(compared.label_of, files)) else None
+        if arguments.plot and comparison is None:
+            raise UsageError("--plot compares predictions with folders named after classes, and no image is in one")
         if arguments.out:
-            return _write(client, files, arguments)
-        results = in_order(files, _classify(client, files, arguments))
-        return _print_json(results, skipped) if arguments.json else _print(results, files, arguments)
+            code = _write(source, files, arguments, comparison)
+        else:
+            results = _compared(in_order(files, source.classify(files)), comparison)
+            if arguments.json:
+                return _finish(_print_json(results, skipped, comparison), comparison, arguments, quiet=True)
+            code = _print(results, files, arguments, comparison)
+        return _finish(code, comparison, arguments)
 
 
-def _classify(client: Client, files: list[Path], arguments: argparse.Namespace) -> Iterator[FileResult]:
-    client.list_models()  # fails at once if the server is unreachable
-    return classify_files(
-        client,
-        files,
-        label=arguments.label,
-        streams=max(1, len(arguments.server.split(","))),
-        model=arguments.model,
-        views=arguments.views,
-        top_k=arguments.top_k,
-        adaptive=arguments.adaptive,
-    )
+@dataclass(frozen=True)
+class _Source:
+    """What classifies: a server, or a model in this process."""
+
+    classes: Sequence[str]
+    classify: Callable[[Sequence[Path]], Iterator[FileResult]]
 
 
-def _print_json(results: Iterator[FileResult], skipped: list[Skipped]) -> int:
+@contextmanager
+def _open_source(arguments: argparse.Namespace) -> Iterator[_Source]:
+    if is_local(arguments.model):
+        if arguments.label:
+            raise UsageError("--label records labels at a server; leave it out with a folder as --model")
+        from serving.cli.prediction.local import classify_locally, open_local  # loads ONNX Runtime
+
+        model = open_local(Path(arguments.model).expanduser(), views=arguments.views, adaptive=arguments.adaptive)
+        try:
+            yield _Source(model.classes, partial(classify_locally, model, top_k=arguments.top_k))
+        finally:
+            model.close()
+        return
+    with open_client(arguments) as client:
+        # fails at once if the server is unreachable
+        served = [model for model in client.list_models() if _is_meant(model.name, arguments.model)]
+        classify = partial(
+            classify_files,
+            client,
+            label=arguments.label,
+            streams=max(1, len(arguments.server.split(","))),
+            model=arguments.model,
+            views=arguments.views,
+            top_k=arguments.top_k,
+            adaptive=arguments.adaptive,
+        )
+        yield _Source(served[0].classes if served else (), classify)
+
+
+def _is_meant(served: str, asked: str) -> bool:
+    return not asked or served == asked or served.startswith(f"{asked}/versions/")
+
+
+def _compared(results: Iterable[FileResult], comparison: FolderComparison | None) -> Iterator[FileResult]:
+    for result in results:
+        if comparison is not None:
+            comparison.add(result)
+        yield result
+
+
+def _finish(
+    code: int, comparison: FolderComparison | None, arguments: argparse.Namespace, *, quiet: bool = False
+) -> int:
+    """Print and plot the comparison."""
+    if comparison is None or not comparison.compared:
+        return code
+    statistics = comparison.statistics()
+    if not quiet:
+        Console().print(comparison_view(statistics))
+        if comparison.unlabelled:
+            print(f"not compared, since no folder around them is named after a class: {comparison.unlabelled:,}")
+    if arguments.plot:
+        try:
+            plot_confusion_matrix(statistics, arguments.plot)
+        except OSError as error:
+            raise CommandError(_reason(error)) from error
+    return code
+
+
+def _print_json(results: Iterator[FileResult], skipped: list[Skipped], comparison: FolderComparison | None) -> int:
     all_results = list(results)
     model = next((result.model for result in all_results if result.model), None)
     facts = [to_dict(result) for result in all_results]
-    print_json({"model": model, "results": facts, "skipped": [each.to_json() for each in skipped]}, indent=2)
+    document: dict[str, Any] = {"model": model, "results": facts, "skipped": [each.to_json() for each in skipped]}
+    if comparison is not None:
+        for fact, result in zip(facts, all_results, strict=True):
+            fact["folder_label"] = comparison.label_of(result.file)
+        document["comparison"] = statistics_to_dict(comparison.statistics()) if comparison.compared else None
+    print_json(document, indent=2)
     return FAILED if any(not isinstance(result.outcome, Prediction) for result in all_results) else DONE
 
 
-def _print(results: Iterator[FileResult], files: list[Path], arguments: argparse.Namespace) -> int:
+def _print(
+    results: Iterator[FileResult],
+    files: list[Path],
+    arguments: argparse.Namespace,
+    comparison: FolderComparison | None,
+) -> int:
     width = min(MAX_NAME_WIDTH, max(len(str(file)) for file in files))
     console = Console(highlight=False)
     failed = 0
     for result in results:
         failed += not isinstance(result.outcome, Prediction)
-        console.print(_line(result, width, arguments.top_k or CLASSES_ON_TERMINAL), soft_wrap=True)
-    if len(files) == 1 and isinstance(result.outcome, Prediction) and not arguments.label:
+        line = _line(result, width, arguments.top_k or CLASSES_ON_TERMINAL)
+        if comparison is not None and comparison.is_incorrect(result):
+            line.append(f"   incorrect: it is in {comparison.label_of(result.file)}", style="red")
+        console.print(line, soft_wrap=True)
+    if len(files) == 1 and isinstance(result.outcome, Prediction) and result.outcome.token and not arguments.label:
         print(f"to record the correct class: python -m serving label {result.outcome.token} CLASS")
     return FAILED if failed else DONE
 
 
-def _write(client: Client, files: list[Path], arguments: argparse.Namespace) -> int:
+def _write(
+    source: _Source, files: list[Path], arguments: argparse.Namespace, comparison: FolderComparison | None
+) -> int:
     """Write results to a file as they arrive. Whatever ends this, the results so far are kept and counted."""
     try:
         file = ResultsFile(arguments.out, resume=arguments.resume)
@@ -114,9 +228,13 @@ def _write(client: Client, files: list[Path], arguments: argparse.Namespace) -> 
     begin = time.monotonic()
     with file:
         remaining = [each for each in files if str(each) not in file.done]
+        if comparison is not None:
+            for each in files:
+                if predicted := file.done.get(str(each)):
+                    comparison.add_prediction(each, predicted)
         try:
             with _progress(len(remaining)) as advance:
-                for result in _classify(client, remaining, arguments) if remaining else ():
+                for result in _compared(source.classify(remaining) if remaining else (), comparison):
                     with deferred_interrupt():  # so that what is written is counted
                         file.write(result)
                         failure = None if isinstance(result.outcome, Prediction) else result.outcome

@@ -91,7 +91,7 @@ def classify_files(
     def contents() -> Iterator[bytes]:  # runs in another thread
         for file in files:
             try:
-                content = _read(file)
+                content = read_file(file)
             except (OSError, ValueError) as error:
                 unread.put(FileResult(file, "", error))
             else:
@@ -131,11 +131,17 @@ def describe(error: Exception) -> tuple[str, str]:
     return "TOO_LARGE", str(error)
 
 
-def _read(file: Path) -> bytes:
+def read_file(file: Path, most: int = MAX_FILE_BYTES) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it has more than `most` bytes; the default is what fits into a request.
+    """
     with file.open("rb") as stream:
-        content = stream.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise ValueError(f"the file has more than {MAX_FILE_BYTES:,} bytes, the most that fits into a request")
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"the file has more than {most:,} bytes, the most that is read or fits into a request")
     return content
 
 

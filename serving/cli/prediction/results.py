@@ -39,8 +39,8 @@ class ResultsFile:
         if path.suffix not in _FORMATS:
             raise ValueError(f"{path} ends in {path.suffix or 'no suffix'}; use .csv or .jsonl")
         self._format = _FORMATS[path.suffix]
-        self.done: set[str] = set()
-        """Images that the file has predictions of from earlier runs."""
+        self.done: dict[str, str] = {}
+        """Images that the file has predictions of from earlier runs, and the predicted class of each."""
         lines = self._format.header
         if path.exists():
             if not resume:
@@ -81,8 +81,8 @@ class ResultsFile:
             text = stream.read()
         try:
             kept = [row for row in self._format.parse(text[: text.rfind("\n") + 1]) if not row.get("error")]
-            self.done = {row["file"] for row in kept}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.done = {row["file"]: self._format.predicted(row) for row in kept}
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} holds something else than results; name another file") from error
         return "".join(map(self._format.line, kept))
 
@@ -106,6 +106,9 @@ class _Csv:
             "token": result.outcome.token,
         }
 
+    def predicted(self, fields: dict[str, Any]) -> str:
+        return str(fields["label"])
+
     def line(self, fields: dict[str, Any]) -> str:
         line = io.StringIO()
         # the module's own line end: with another, it does not quote a name that contains "\r"
@@ -126,6 +129,9 @@ class _JsonLines:
 
     def fields(self, result: FileResult) -> dict[str, Any]:
         return to_dict(result)
+
+    def predicted(self, fields: dict[str, Any]) -> str:
+        return str(fields["classes"][0]["label"])
 
     def line(self, fields: dict[str, Any]) -> str:
         # JSON cannot hold the bytes of a name that is not UTF-8 but as escapes
