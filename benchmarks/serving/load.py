@@ -45,8 +45,9 @@ def measure(
         seconds: of the load, after a warm-up.
 
     Returns:
-        With `answers` the probabilities of each image; otherwise `images`, `warm_up_images`, `images_per_s`, `elapsed_s`, `cpu_s` of this
-        process, which is what the load itself takes of the machine, and percentiles of the latency, `p50_ms` etc.
+        With `answers` the probabilities of each image; otherwise `images`, `warm_up_images`, `images_per_s`,
+        `elapsed_s`, `cpu_s` of this process, which is what the load itself takes of the machine, and percentiles of the
+        latency, `p50_ms` etc.
     """
     requests = [to_request(server, setting or {}, image) for image in images_of(photos, IMAGES)]
 
