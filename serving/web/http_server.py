@@ -18,8 +18,6 @@ from serving.web.protocol import Connection, ConnectionsState
 from serving.web.settings import HttpLimits
 
 BACKLOG = 1024
-IDLE_S = 0.5
-"""How long idle connections are kept at the stop: a request that is on its way is answered, and none is lost."""
 
 
 class HttpServer:
@@ -99,7 +97,7 @@ class HttpServer:
         for connection in [*self._state.open]:
             if not connection.is_idle():
                 connection.shutdown()  # its response says that the connection closes
-        await _wait(cut_short, min(IDLE_S, grace_s), lambda: not self._state.open)
+        await _wait(cut_short, min(self._limits.drain_idle_s, grace_s), lambda: not self._state.open)
         for connection in [*self._state.open]:
             connection.shutdown()
         left_s = max(0.0, deadline - asyncio.get_running_loop().time())

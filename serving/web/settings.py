@@ -46,6 +46,8 @@ class HttpLimits:
     """Seconds that a connection stays open after a response."""
     linger_s: float = 5.0
     """Seconds that the rest of a body is read and thrown away after an early response, so that the client sees it."""
+    drain_idle_s: float = 0.5
+    """Seconds that idle connections are kept at the stop, so that a request that is on its way is answered."""
     check_s: float = 1.0
     """Seconds between two checks of these times."""
 
