@@ -34,7 +34,7 @@ def main() -> None:
     (FOLDER / "grey12.tiff").write_bytes(grey12_tiff(grey12))
     (FOLDER / "picture.heic").write_bytes(heic(image))
     image.resize((600, 440)).save(FOLDER / "large.jpg", quality=90)
-    for name in sorted(path.name for path in FOLDER.glob("*.*") if path.suffix not in (".py", ".npz")):
+    for name in sorted(path.name for path in FOLDER.glob("*.*") if path.suffix not in (".py", ".npz", ".sql")):
         data = (FOLDER / name).read_bytes()
         canvas, whole = PREPROCESS.canvas(data), PREPROCESS.canvas(data, whole=True)
         np.savez_compressed(FOLDER / f"{name}.npz", canvas=canvas, whole=whole, views=PREPROCESS.views(data, VIEWS))
