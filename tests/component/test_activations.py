@@ -31,9 +31,7 @@ def images(drawings: Path) -> list[LabelledImage]:
     return read_images(drawings).train[:4]
 
 
-def activations(
-    body: Body, images: list[LabelledImage], cache: Path, max_views: int, *, views: int = 1
-) -> Activations:
+def activations(body: Body, images: list[LabelledImage], cache: Path, max_views: int, *, views: int = 1) -> Activations:
     sha256, cpu = fingerprint(body.network.state_dict()), Hardware(torch.device("cpu"), None, 0)
     preprocess = Preprocess(crop=32, resize=36, interpolation="bilinear")
     provider = ActivationProvider(body, preprocess, sha256, cache, cpu, ProcessGroup(), max_views)
