@@ -14,7 +14,7 @@ from contextlib import suppress
 import uvloop
 
 from serving.image.decode import ignore_pillow_warnings
-from serving.server import Server, ServerFailed
+from serving.server import Server, ServerFailed, StartupError
 from serving.settings import Settings
 from serving.system.memory import keep_freed_memory
 
@@ -27,27 +27,45 @@ THREADS = "server-thread"
 logger = logging.getLogger(__name__)
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; print one line when ready.
+class Stages:
+    """What a process does beside serving: here, print one line when ready. `serving.processes` has more."""
+
+    def make_server(self, settings: Settings) -> Server:
+        """The server, not started."""
+        return Server(settings)
+
+    async def loaded(self, server: Server) -> None:
+        """The models are loaded, and the server is about to listen."""
+
+    async def serving(self, server: Server) -> None:
+        """The server is ready."""
+        print(f"pawserve ready on {server.describe()}", flush=True)
+
+    async def failed(self, reason: str) -> None:
+        """The server cannot start, or cannot serve any more."""
+
+
+def run(settings: Settings, stages: Stages | None = None) -> None:
+    """Serve until SIGTERM or SIGINT.
 
     Raises:
         StartupError: if the server cannot start.
         ServerFailed: if it cannot serve any more, and has shut down.
     """
-    uvloop.run(_run(settings))
+    uvloop.run(_run(settings, stages or Stages()))
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, stages: Stages) -> None:
     keep_freed_memory()
     ignore_pillow_warnings()
-    server = Server(settings)
+    server = stages.make_server(settings)
     loop = asyncio.get_running_loop()
     executor = ThreadPoolExecutor(thread_name_prefix=THREADS)
     loop.set_default_executor(executor)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     loop.add_signal_handler(signal.SIGHUP, server.check_models)
-    life = asyncio.create_task(_live(server))
+    life = asyncio.create_task(_live(server, stages))
     stop = asyncio.create_task(server.serve())
     await asyncio.wait((life, stop), return_when=asyncio.FIRST_COMPLETED)
     if stop.done():
@@ -66,15 +84,21 @@ async def _run(settings: Settings) -> None:
     await life
 
 
-async def _live(server: Server) -> None:
-    await server.startup()
-    tune_interpreter()
-    print(f"pawserve ready on {server.describe()}", flush=True)
-    await server.serve()
-    logger.info("shutting down after the requests in flight; a second signal ends them at once")
-    await server.shutdown()
-    if server.failure:
-        raise ServerFailed(server.failure)
+async def _live(server: Server, stages: Stages) -> None:
+    try:
+        await server.prepare()
+        await stages.loaded(server)
+        await server.listen()
+        tune_interpreter()
+        await stages.serving(server)
+        await server.serve()
+        logger.info("shutting down after the requests in flight; a second signal ends them at once")
+        await server.shutdown()
+        if server.failure:
+            raise ServerFailed(server.failure)
+    except (StartupError, ServerFailed) as error:
+        await stages.failed(str(error))
+        raise
 
 
 async def _wait_for_shutdown(life: asyncio.Task[None], server: Server) -> None:

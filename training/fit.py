@@ -19,6 +19,7 @@ from training.evaluation.evaluation import Evaluation, evaluate
 from training.features.provider import view_logits
 from training.fitting.history import recorded
 from training.fitting.loop import EpochResult
+from training.fitting.selection import HALVES, try_steps
 from training.fitting.session import FitSession, set_up
 from training.fitting.steps import run_steps
 from training.hardware import choose_hardware
@@ -101,7 +102,10 @@ def _fit(session: FitSession, data: Path, limits: Limits, watch: Stopwatch, *, r
     recipe, split, processes, folder = session.recipe, session.split, session.processes, session.folder
     state = session.checkpoints.load(session.hardware.device)
     if resume:
-        say(f"resuming after {len(state.history)} of {recipe.epochs} epochs")
+        tried = f" and {len(state.trials)} steps tried" if state.trials else ""
+        say(f"resuming after {len(state.history)} of {recipe.epochs} epochs{tried}")
+    with watch.stage("try steps"):
+        try_steps(session, state)
     recording: AbstractContextManager[Callable[[EpochResult], None]] = (
         recorded(folder, state.history) if processes.first else nullcontext(lambda result: None)
     )
@@ -125,10 +129,12 @@ def _fit(session: FitSession, data: Path, limits: Limits, watch: Stopwatch, *, r
             model_sha256 = write_model(folder, network)
             recipe.save(folder / RECIPE_FILE)
             write_image_lists(folder, split, evaluation.probabilities_NK, data)
-            shutil.rmtree(folder / "activations", ignore_errors=True)  # of bodies that no other run has
+            for needless in ("activations", HALVES):  # of bodies that no other run has
+                shutil.rmtree(folder / needless, ignore_errors=True)
         facts = _facts(session, evaluation, data, watch.seconds)
         facts["data"]["limits"] = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
         facts["steps"] = steps
+        facts["trials"] = [trial.to_json() for trial in state.trials]
         facts["lr_finder"] = [{"stage": curve.name, **curve.suggestions()} for curve in state.curves]
         facts |= _activation_facts(session)
         facts["fingerprints"]["model"] = model_sha256

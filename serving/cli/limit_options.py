@@ -19,7 +19,7 @@ NUMBERS: Numbers = (
     ("--max-views-in-flight --max-queue-views", positive, 1024, "N", "most views in flight for each model"),
     ("--max-message-mib", whole(MAX_MESSAGE_MIB), 32, "MIB", "largest request"),
     ("--max-pixels", positive, 50_000_000, "N", "most pixels of an image, checked before it is decoded"),
-    ("--max-in-flight-mib", positive, 512, "MIB", "most encoded images in memory; further ones are refused"),
+    ("--max-in-flight-mib", positive, 512, "MIB", "most encoded images in memory; further ones are rejected"),
     ("--max-connections", positive, _DEFAULTS.max_connections, "N", "most connections; further ones are closed"),
     ("--max-concurrent-streams", positive, _DEFAULTS.max_concurrent_streams, "N", "most calls on one connection"),
     ("--max-connection-age", _age, _DEFAULTS.max_age_s, "S", "age at which clients must reconnect; 0 for never"),
@@ -38,6 +38,13 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"most views of each image that a request may ask for, up to {MAX_VIEWS} ({USUAL_VIEWS}, or "
         "--max-views-in-flight if that is less)",
+    )
+    add(
+        "--views",
+        type=_views,
+        default=1,
+        metavar="N",
+        help="views of each image if a request names no number; `recommended` for what the export found to pay (1)",
     )
     add(
         "--max-image-mib",
@@ -63,6 +70,28 @@ def to_image_limits(arguments: argparse.Namespace) -> Limits:
     return Limits(max_bytes=(image or min(USUAL_IMAGE_MIB, message)) * 2**20, max_pixels=arguments.max_pixels)
 
 
+def _views(text: str) -> int | None:
+    """A number of views; None for `recommended`."""
+    if text == "recommended":
+        return None
+    try:
+        return whole(MAX_VIEWS)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or `recommended`") from error
+
+
+def to_default_views(arguments: argparse.Namespace) -> int | None:
+    """Views of an image if a request names no number; None for the number that its model's bundle recommends.
+
+    Raises:
+        ValueError: if it is more than a request may ask for.
+    """
+    views: int | None = arguments.views
+    if views is not None and views > (most := to_max_views(arguments)):
+        raise ValueError(f"--views {views} is more than {most}, the most that a request may ask for; raise --max-views")
+    return views
+
+
 def to_max_views(arguments: argparse.Namespace) -> int:
     """Most views of one image.
 
@@ -74,7 +103,7 @@ def to_max_views(arguments: argparse.Namespace) -> int:
     if views is not None and views > in_flight:
         raise ValueError(
             f"--max-views {views} is more than --max-views-in-flight {in_flight}: such a request would always be "
-            "refused; raise --max-views-in-flight too"
+            "rejected; raise --max-views-in-flight too"
         )
     return views or min(USUAL_VIEWS, in_flight)
 

@@ -19,6 +19,8 @@ from serving.observability.settings import ObservabilitySettings
 from serving.system.logs import FIELDS, REQUEST_ID
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from serving.batching.requests import RowSlice
     from serving.bundle.manifest import Manifest
     from serving.models.repository import ModelRepository
@@ -123,9 +125,16 @@ class Observability:
         self._cleanup.callback(statistics.close)
         for collector in (ModelCollector(repository), statistics):
             self._metrics.registry.register(collector)
-        endpoint = MetricsEndpoint(self._metrics.registry, self._settings.metrics)
-        self._cleanup.callback(endpoint.close)
-        self.metrics_url = endpoint.url
+        if self._settings.endpoint:
+            endpoint = MetricsEndpoint(self._metrics.registry, self._settings.metrics)
+            self._cleanup.callback(endpoint.close)
+            self.metrics_url = endpoint.url
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The metrics; the settings must ask for them."""
+        assert self._metrics is not None
+        return self._metrics.registry
 
     def close(self) -> None:
         """Stop serving the metrics, and send the remaining traces."""

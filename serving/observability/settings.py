@@ -9,6 +9,8 @@ class ObservabilitySettings:
 
     metrics: str | None = None
     """HOST:PORT of the Prometheus endpoint; None for none."""
+    endpoint: bool = True
+    """Whether this process serves the endpoint; otherwise it only counts, for one that collects from several."""
     access_log: bool = False
     """Whether each call is logged when it ends."""
     otlp_endpoint: str | None = None

@@ -54,4 +54,4 @@ class ClassifierService(pb_grpc.ClassifierServicer):
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListModelsResponse:
-        return self._calls.list_models()
+        return await self._calls.list_models()

@@ -15,6 +15,8 @@ LogFormat = Literal["text", "json"]
 LEVELS = ("debug", "info", "warning", "error")
 REQUEST_ID = "request_id"
 """Attribute of a record, or name of one of its fields: the ID of the request that it is about."""
+PROCESS = "process_number"
+"""Attribute of a record: which process of a server of several processes wrote it, from 1."""
 FIELDS = "fields"
 """Attribute of a record: numbers and short texts by name, which JSON lines show beside the message."""
 
@@ -29,6 +31,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if process := getattr(record, PROCESS, None):
+            line["process"] = process
         if request_id := getattr(record, REQUEST_ID, None):
             line[REQUEST_ID] = request_id
         line |= getattr(record, FIELDS, {})
@@ -46,7 +50,21 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         request_id = getattr(record, FIELDS, {}).get(REQUEST_ID) or getattr(record, REQUEST_ID, "")
         line = super().formatMessage(record).replace("\n", "\\n").replace("\r", "\\r")
+        if process := getattr(record, PROCESS, None):
+            line = f"[{process}] {line}"
         return f"{line} [{request_id}]" if request_id else line
+
+
+class ProcessFilter(logging.Filter):
+    """Adds the number of this process to each record."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        setattr(record, PROCESS, self._number)
+        return True
 
 
 def configure(format_: LogFormat, level: str, *filters: logging.Filter) -> None:

@@ -42,7 +42,7 @@ class LabellingClient:
 
     def call_until_gone(self, address: str) -> None:
         """Send requests until the server no longer answers; raise any other error."""
-        with grpc.insecure_channel(address) as channel:
+        with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:  # its own connection
             stub = pb_grpc.ClassifierStub(channel)
             try:
                 while True:

@@ -46,6 +46,21 @@ def test_the_split_does_not_depend_on_file_names_so_copies_stay_in_one_part(tmp_
     assert split.shared() == []
 
 
+def test_halves_of_the_training_images_are_each_trained_and_measured_on_once(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        for number in range(20):
+            write(tmp_path, f"train/{name}/{number}.jpg", f"{name}{number // 2}".encode())  # each image twice
+            write(tmp_path, f"valid/{name}/{number}.jpg")
+    split = read(tmp_path)
+    one, other = split.halves(0)
+    assert (one.train, one.valid) == (other.valid, other.train)
+    assert sorted(image.path for image in one.train + one.valid) == sorted(image.path for image in split.train)
+    assert one.shared() == []
+    assert [image.label for image in one.train].count(0) == len(one.train) // 2 == 10
+    assert split.halves(0) == (one, other)
+    assert split.halves(1)[0].train != one.train
+
+
 def test_the_same_image_in_train_and_valid_is_found(tmp_path: Path) -> None:
     for side in ("train", "valid"):
         write(tmp_path, f"{side}/cats/{side}.jpg")

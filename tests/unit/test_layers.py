@@ -37,6 +37,7 @@ SERVING_ROOMS = (
     "settings",
     "server",
     "process",
+    "processes",
     "client",
     "cli",
     "ray",
@@ -79,7 +80,7 @@ EXPORT_ROOMS = (
     "inspection",
     "triton",
 )
-BENCHMARK_ROOMS = ("common", "in_process", "capacity", "serving", "peers", "training", "export")
+BENCHMARK_ROOMS = ("common", "in_process", "capacity", "serving", "peers", "training", "export", "gpu")
 ROOMS = {
     "serving": SERVING_ROOMS,
     "training": TRAINING_ROOMS,

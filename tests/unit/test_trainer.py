@@ -14,7 +14,7 @@ from training.data.sources import Batch, Source, dealt, random_batches
 from training.distributed import ProcessGroup
 from training.fitting.loop import Epoch, TrainingError, train_epochs
 from training.fitting.lr_finder import LrCurve, find_lr, smoothed, sweep_rates
-from training.fitting.snapshots import mean_weights, recompute_batch_norms
+from training.fitting.snapshots import interpolated, mean_weights, recompute_batch_norms
 from training.fitting.trainer import Trainer
 from training.hardware import Hardware
 from training.networks.layer_groups import head_group
@@ -227,3 +227,14 @@ def test_training_stops_before_an_epoch_whose_validation_loss_is_not_finite_is_r
     with pytest.raises(TrainingError, match=r"validation loss of stage head is nan at its step 3 .*--stages.head.lr"):
         finished.extend(epochs)
     assert finished == []
+
+
+def test_interpolated_weights_lie_between_and_meet_both_ends_exactly() -> None:
+    before, after = (
+        {"weight": torch.tensor(values), "count": torch.tensor(count)}
+        for values, count in (([0.1, 0.3], 1), ([0.3, -0.7], 5))
+    )
+    assert interpolated(before, after, 0.25)["weight"].tolist() == pytest.approx([0.15, 0.05])
+    assert interpolated(before, after, 0.25)["count"] == 5
+    assert torch.equal(interpolated(before, after, 0)["weight"], before["weight"])
+    assert torch.equal(interpolated(before, after, 1)["weight"], after["weight"])

@@ -7,7 +7,7 @@ reflected border, change brightness and contrast a little, and crop at random.
 from collections.abc import Callable
 from math import ceil, cos, radians, sin
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.image.views import make_views
+from training.data.shifts import SHIFTS, shifted
 from training.recipes.stage import Augment
 
 MAX_DEGREES = 10.0
@@ -28,19 +29,26 @@ SHEET_SIDE = 4
 EVERY = 4
 """Every fourth pixel along a side counts towards an image's mean brightness."""
 
+Views = Augment | Literal["shifted"]
+"""What an image is shown as: augmented, or shifted as in `training.data.shifts`, where steps are compared."""
+
 View = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
 """uint8 `[S, S, 3]` and a seed -> uint8 `[crop, crop, 3]`; safe to call from several threads."""
 
 _random_state = Lock()
 
 
-def augmentation(kind: Augment, crop: int) -> View:
+def augmentation(kind: Views, crop: int) -> View:
     """The views of a preset, which depend on the seed alone; `none` is view 0, as in validation.
+
+    `shifted` is view 0 with one of the shifts, chosen by the seed.
 
     The process's own random numbers stay as they were.
     """
     if kind == "none":
         return lambda canvas_SSC, seed: make_views(canvas_SSC, crop)[0]
+    if kind == "shifted":
+        return lambda canvas_SSC, seed: shifted(make_views(canvas_SSC, crop)[0], SHIFTS[seed % len(SHIFTS)], seed)
 
     def view(canvas_SSC: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         with _random_state:  # torch has one for all threads

@@ -54,13 +54,22 @@ class LabelledImage:
         return content
 
     def canvas(self, preprocess: Preprocess) -> NDArray[np.uint8]:
-        """The image, decoded and resized: uint8 `[resize, resize, 3]`.
+        """The square in the middle of the image, decoded and resized: uint8 `[resize, resize, 3]`.
 
         Raises:
             DataError: as `read` does.
             ImageError: if it cannot be decoded.
         """
         return preprocess.canvas(self.read(), limits=self.limits)
+
+    def views(self, preprocess: Preprocess, count: int = 1) -> NDArray[np.uint8]:
+        """The image's first views: uint8 `[count, crop, crop, 3]`.
+
+        Raises:
+            DataError: as `read` does.
+            ImageError: if it cannot be decoded.
+        """
+        return preprocess.views(self.read(), count, limits=self.limits)
 
     def _content(self) -> bytes:
         return self.path.read_bytes()
@@ -81,6 +90,11 @@ class Split:
             for image in sorted(images, key=lambda image: (image.label, image.sha256)):
                 digest.update(f"{part} {image.label} ".encode() + image.sha256)
         return digest.hexdigest()
+
+    def halves(self, seed: int) -> tuple["Split", "Split"]:
+        """Each half of the training images of each class to train on, and the other to measure on; copies together."""
+        half = _hold_out(self.train, self.classes, 0.5, seed)
+        return half, Split(self.classes, half.valid, half.train)
 
     def shared(self) -> list[tuple[LabelledImage, LabelledImage]]:
         """Pairs of a training and a validation image with the same content, which make validation look too good."""

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serving.image.preprocess import Preprocess
-from training.data.augment import augmentation
+from training.data.augment import Views, augmentation
 from training.data.images import LabelledImage, labels_of
 from training.data.shards import ShardImage, ShardIndex
 from training.data.sources import Batch, ImageSource, Rows, Source, batch_starts, derived_seed
 from training.distributed import even_parts
 from training.hardware import Hardware
-from training.recipes.stage import Augment
 
 MAX_HELD_BYTES = 512 * 2**20
 """Of encoded images that a process keeps between epochs."""
@@ -32,9 +31,7 @@ BATCHES_AHEAD = 3
 """Batches decoded ahead of a GPU; on a CPU the network needs the cores that would decode ahead."""
 
 
-def image_source(
-    images: Sequence[LabelledImage], preprocess: Preprocess, augment: Augment, hardware: Hardware
-) -> Source:
+def image_source(images: Sequence[LabelledImage], preprocess: Preprocess, augment: Views, hardware: Hardware) -> Source:
     """The source for images in a folder or in shards."""
     pinned = hardware.device.type == "cuda"
     first = images[0]
@@ -50,7 +47,7 @@ class ShardSource(Source):
     index: ShardIndex
     images: Sequence[LabelledImage]
     preprocess: Preprocess
-    augment: Augment
+    augment: Views
     threads: int
     """That decode."""
     pinned: bool = False

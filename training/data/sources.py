@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from serving.image.preprocess import Preprocess
-from training.data.augment import View, augmentation
+from training.data.augment import View, Views, augmentation
 from training.data.images import LabelledImage, labels_of
-from training.recipes.stage import Augment
 
 Batch = tuple[Tensor, Tensor]
 """Inputs, first dimension n, and labels int64 `[n]`, on the CPU."""
@@ -61,7 +60,7 @@ class ImageSource(Source):
 
     images: Sequence[LabelledImage]
     preprocess: Preprocess
-    augment: Augment
+    augment: Views
     workers: int
     """Processes; 0 for threads."""
     pinned: bool = False

@@ -14,12 +14,13 @@ from torch import Tensor
 from serving.system.files import write_atomically
 from training.evaluation.metrics import measure
 from training.evaluation.temperature import cross_fitted
+from training.evaluation.trials import Trial
 from training.fitting.loop import EpochResult
 from training.fitting.lr_finder import LrCurve
 from training.recipes.recipe import differences
 
 CHECKPOINT_FILE = "checkpoint.pt"
-FORMAT = 3
+FORMAT = 4
 
 
 class ResumeError(ValueError):
@@ -37,6 +38,8 @@ class StepResult:
     metrics: dict[str, Any]
     """As in `run.json`, cross-fitted."""
     seconds: float
+    part: float = 1.0
+    """Of the step's weights; the rest are those of the step before."""
 
     @classmethod
     def of(cls, name: str, size: int | None, logits: Tensor, labels_N: NDArray[np.int64], seconds: float) -> Self:
@@ -56,6 +59,8 @@ class FitState:
     """Finished epochs of the next step."""
     network: dict[str, Tensor] = field(default_factory=dict)
     """The classifier's state dict."""
+    before: dict[str, Tensor] = field(default_factory=dict)
+    """The classifier's state dict before the next step, if a part of it is kept."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """The state of the trainer, within a step."""
     history: list[EpochResult] = field(default_factory=list)
@@ -64,6 +69,8 @@ class FitState:
     snapshots: list[StepResult] = field(default_factory=list)
     """Of the last step's finished cycles."""
     curves: list[LrCurve] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
+    """Of the steps that held-out training images have been asked about, in order."""
 
 
 _LISTS: dict[str, Any] = {"history": EpochResult, "results": StepResult, "snapshots": StepResult, "curves": LrCurve}
@@ -98,6 +105,7 @@ class Checkpoints:
             OSError: if it cannot be written.
         """
         lists = {name: [vars(each) for each in getattr(state, name)] for name in _LISTS}
+        lists["trials"] = [trial.to_json() for trial in state.trials]
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, "recipe": self._recipe, "data": self._data} | vars(state) | lists, buffer)
         write_atomically(self.path, buffer.getvalue())
@@ -125,7 +133,8 @@ class Checkpoints:
                     + "\nuse the same again, or remove that folder to start over"
                 )
             lists = {name: [kind(**fields) for fields in content[name]] for name, kind in _LISTS.items()}
-            others: dict[str, Any] = {name: content[name] for name in ("step", "epoch", "network", "trainer")}
+            lists["trials"] = [Trial.from_json(fields) for fields in content["trials"]]
+            others: dict[str, Any] = {name: content[name] for name in ("step", "epoch", "network", "before", "trainer")}
             return FitState(**others | lists)
         except ResumeError:
             raise

@@ -49,6 +49,8 @@ class FitSession:
     skipped: list[Skipped] = field(default_factory=list)
     activations: list[Activations] = field(default_factory=list)
     """Those of the first step, if it is trained on activations."""
+    views_at_once: int | None = None
+    """As `ActivationProvider.max_views`; None counts them."""
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -62,10 +64,14 @@ class FitSession:
         preprocess, max_views = self.backbone.preprocess_at(size), len(self.split.valid) * self.recipe.views
         cache = self.folder
         if sha256 == self.pretrained_sha256:
-            cache = self.cache
-            stages = [stage for stage in self.recipe.stages.values() if stage.learn_from == "activations"]
-            max_views = max([max_views, *(len(self.split.train) * stage.views for stage in stages)])
+            cache, max_views = self.cache, self.views_at_once or self.most_views()
         return ActivationProvider(classifier.body, preprocess, sha256, cache, self.hardware, self.processes, max_views)
+
+    def most_views(self) -> int:
+        """The most views of the pretrained body that the recipe asks for at once."""
+        stages = [stage for stage in self.recipe.stages.values() if stage.learn_from == "activations"]
+        of_train = [len(self.split.train) * stage.views for stage in stages]
+        return max([len(self.split.valid) * self.recipe.views, *of_train])
 
     def step_activations(self, step: Step) -> tuple[Activations, Activations]:
         """Of the training and of the validation images, for a step on activations."""

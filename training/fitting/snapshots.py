@@ -59,6 +59,25 @@ def _path(folder: Path, cycle: int) -> Path:
     return folder / SNAPSHOTS / f"cycle-{cycle + 1}.safetensors"
 
 
+def interpolated(before: State, after: State, part: float) -> State:
+    """`part` of one network's weights and the rest of another's (WiSE-FT, Wortsman et al. 2022).
+
+    Between a network and what it was fine-tuned to, the weights in between keep more of the accuracy on images of
+    another origin than the fine-tuned ones. Counters are those of the second.
+
+    Args:
+        part: 0 gives `before`, 1 gives `after`, both exactly.
+    """
+    if part in (0, 1):
+        return dict(after if part else before)
+    return {
+        name: torch.lerp(before[name].double(), tensor.double(), part).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in after.items()
+    }
+
+
 def mean_weights(snapshots: Sequence[State]) -> State:
     """The mean of each floating-point tensor; counters are the last snapshot's."""
     last = snapshots[-1]

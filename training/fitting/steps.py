@@ -1,5 +1,6 @@
 """Runs the steps of a recipe, one after another, from a pretrained network to a trained one."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -14,7 +15,7 @@ from training.fitting.checkpoint import FitState, StepResult
 from training.fitting.loop import EpochResult, train_epochs
 from training.fitting.lr_finder import RECIPE, LrCurve, find_lr
 from training.fitting.session import FitSession
-from training.fitting.snapshots import average_snapshots, save_snapshot
+from training.fitting.snapshots import average_snapshots, interpolated, save_snapshot
 from training.fitting.trainer import Trainer
 from training.hardware import threads
 from training.networks.layer_groups import (
@@ -61,20 +62,40 @@ def run_steps(session: FitSession, state: FitState, record: Callable[[EpochResul
         TrainingError, DataError, ValueError: with what to change.
     """
     steps = session.recipe.steps()
+    parts = [trial.part for trial in state.trials] or [1.0] * len(steps)
+    epochs = sum(step.stage.epochs for step, part in zip(steps, parts, strict=True) if part)
     result = FitResult(session.classifier, state)
     if state.network:
         if state.step == len(steps):
             result.network = network_like(session.backbone, state.network)
         result.network.load_state_dict(state.network)
-    for index, step in enumerate(steps):
+    for index, (step, part) in enumerate(zip(steps, parts, strict=True)):
+        if not part:
+            continue
         if index >= state.step:
             say(f"step {index + 1} of {len(steps)}, {step.name}")
-            result.network = _run_step(session, state, index, record)
+            result.network = run_step(session, state, index, record, epochs=epochs, part=part)
         result.traces.append(_trace(session, state, step, groups_of(session, step)))
     return result
 
 
-def _run_step(session: FitSession, state: FitState, index: int, record: Callable[[EpochResult], None]) -> Network:
+def run_step(
+    session: FitSession,
+    state: FitState,
+    index: int,
+    record: Callable[[EpochResult], None],
+    *,
+    epochs: int,
+    part: float = 1.0,
+    measured_on: str = "validation",
+) -> Network:
+    """Run one step, or what a checkpoint has not of it, and measure it on the validation images.
+
+    Args:
+        epochs: of all steps that are run, for messages.
+        part: of the step's change of the weights that is kept; with an ensemble, 1.
+        measured_on: what the validation images of the session are, for messages.
+    """
     recipe, steps = session.recipe, session.recipe.steps()
     step, stage = steps[index], steps[index].stage
     averaged = index == len(steps) - 1 and recipe.average != "none"
@@ -82,12 +103,15 @@ def _run_step(session: FitSession, state: FitState, index: int, record: Callable
     trainer = make_trainer(session, step, groups)
     if state.trainer:
         trainer.load_state(state.trainer)
+    elif part < 1:
+        state.before = copy.deepcopy(session.classifier.state_dict())
     train, valid = sources_of(session, step)
     if stage.find_lr != "no" and _curve_of(state, step) is None:
         seed = derived_seed(recipe.seed, index, FINDER)
         state.curves.append(find_step_lr(session, trainer, train, step, groups, seed))
     rates = _trace(session, state, step, groups).rates
-    say(describe_groups(groups, first=stage.freeze_to, rates=rates))
+    if measured_on == "validation":  # once is enough
+        say(describe_groups(groups, first=stage.freeze_to, rates=rates))
     labels_N = labels_of(session.split.valid)
     on_images = stage.learn_from == "photos"
     with progress(step.name) as on_progress, threads(None if on_images else 1):
@@ -101,7 +125,7 @@ def _run_step(session: FitSession, state: FitState, index: int, record: Callable
             batch_size=recipe.batch_size,
             seed=derived_seed(recipe.seed, index),
             done=state.epoch,
-            before=sum(earlier.stage.epochs for earlier in steps[:index]),
+            before=len(state.history) - state.epoch,
             on_batch=on_progress,
         ):
             result, logits = epoch.result, epoch.logits
@@ -117,7 +141,7 @@ def _run_step(session: FitSession, state: FitState, index: int, record: Callable
                 if session.checkpoints.due and state.epoch < stage.epochs:
                     _save(session, state, session.classifier, trainer)
             say(
-                f"epoch {result.epoch} of {recipe.epochs}: training loss {result.train_loss:.4f}, validation loss "
+                f"epoch {result.epoch} of {epochs}: training loss {result.train_loss:.4f}, {measured_on} loss "
                 f"{result.valid_loss:.4f}, accuracy {100 * result.valid_accuracy:.2f}%; {result.rate:,.0f} images/s, "
                 f"{result.seconds:.2f} s"
             )
@@ -129,8 +153,11 @@ def _run_step(session: FitSession, state: FitState, index: int, record: Callable
         seed = derived_seed(recipe.seed, index, FINDER + 1)
         network, logits = average_snapshots(session, trainer, stage.cycles, train=train, valid=valid, seed=seed)
         name = f"mean {recipe.average} of {stage.cycles} snapshots"
-    state.results.append(StepResult.of(name, step.size, logits, labels_N, seconds))
-    state.step, state.epoch, state.trainer = index + 1, 0, {}
+    if part < 1:
+        network.load_state_dict(interpolated(state.before, network.state_dict(), part))
+        logits = trainer.predict(valid)
+    state.results.append(replace(StepResult.of(name, step.size, logits, labels_N, seconds), part=part))
+    state.step, state.epoch, state.trainer, state.before = index + 1, 0, {}, {}
     if session.processes.first and (on_images or session.checkpoints.due):
         _save(session, state, network, None)
     session.processes.wait()

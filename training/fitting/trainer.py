@@ -84,7 +84,7 @@ class Trainer:
                 group["momentum"] = momentum
         device = self.hardware.device
         inputs, labels = inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        with self.shared_norms(), self._autocast():
+        with self.shared_norms(), _autocast(self.hardware):
             logits = self._forward(inputs)
             total = functional.cross_entropy(logits.float(), labels, reduction="sum")
             self.optimizer.zero_grad(set_to_none=True)
@@ -103,13 +103,7 @@ class Trainer:
 
     def predict(self, source: Source) -> Tensor:
         """Logits float32 `[N, K]` of every row on the CPU, in order, in eval mode; the processes share the work."""
-        self.network.eval()
-        parts = source.parts(self.processes.count)
-        logits = []
-        with torch.inference_mode(), self._autocast():
-            for inputs, _ in source.batches(ordered_batches(parts[self.processes.rank]), seed=0):
-                logits.append(self.network(inputs.to(self.hardware.device, non_blocking=True)).float())
-            return self.processes.join_rows(torch.cat(logits), parts).cpu()
+        return predict(self.network, source, self.hardware, self.processes)
 
     def state(self) -> dict[str, Any]:
         """Everything that a step depends on except random numbers: weights, statistics, momentum, scale."""
@@ -127,11 +121,23 @@ class Trainer:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.hardware.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.hardware.device.type, self.hardware.autocast)
-
     def shared_norms(self) -> AbstractContextManager[Any]:
         """A context in which trainable batch norms use the rows of all processes."""
         return SharedBatchNorm() if self.processes.count > 1 else nullcontext()
+
+
+def predict(network: nn.Module, source: Source, hardware: Hardware, processes: ProcessGroup) -> Tensor:
+    """Logits float32 `[N, K]` of every row on the CPU, in order, in eval mode; the processes share the work."""
+    network.eval()
+    parts = source.parts(processes.count)
+    logits = []
+    with torch.inference_mode(), _autocast(hardware):
+        for inputs, _ in source.batches(ordered_batches(parts[processes.rank]), seed=0):
+            logits.append(network(inputs.to(hardware.device, non_blocking=True)).float())
+        return processes.join_rows(torch.cat(logits), parts).cpu()
+
+
+def _autocast(hardware: Hardware) -> AbstractContextManager[Any]:
+    if hardware.autocast is None:
+        return nullcontext()
+    return torch.autocast(hardware.device.type, hardware.autocast)

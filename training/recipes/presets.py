@@ -23,7 +23,7 @@ def course() -> Recipe:
         },
         # a few epochs at a low learning rate give no better statistics than the pretrained ones
         freeze_bn=True,
-        views=5,
+        keep="best",
     )
 
 

@@ -16,6 +16,7 @@ from training.data.layout import listed
 from training.data.sources import random_batches
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import compare
+from training.evaluation.trials import Trial
 from training.fitting.checkpoint import StepResult
 from training.fitting.session import MAX_CLASSES, FitSession
 from training.fitting.steps import FitResult
@@ -46,7 +47,7 @@ def step_facts(results: Sequence[StepResult]) -> list[dict[str, Any]]:
         paired = None if before is None else asdict(compare(before, correct))
         before = correct
         facts.append(
-            {"name": result.name, "size": result.size, "seconds": round(result.seconds, 3)}
+            {"name": result.name, "size": result.size, "part": result.part, "seconds": round(result.seconds, 3)}
             | {"metrics": result.metrics, "against_previous": paired}
         )
     return facts
@@ -81,6 +82,7 @@ def write_report(
         plots=dict(plots.values()),
         tables={
             "Results by stage": _results_by_stage(steps),
+            **({"Steps tried on held-out training images": _trials(trials)} if (trials := result.state.trials) else {}),
             **({"Most often confused": confused} if len(confused) > 1 else {}),
             **({"Classes by number": _classes(evaluation)} if len(split.classes) > MAX_LABELLED_CLASSES else {}),
             **{f"Layer groups: {trace.step.name}": trace.groups for trace in result.traces},
@@ -137,6 +139,29 @@ def _rates(session: FitSession, result: FitResult) -> list[RatesOverTime]:
     return parts
 
 
+def _trials(trials: Sequence[Trial]) -> list[list[str]]:
+    """What held-out training images say of each step, and of its mixtures with the step before."""
+    header = ["step", "kept", "part", "errors", "errors, shifted copies", "log loss", "log loss, shifted copies"]
+    rows = [[*header, "change (standard error)", "fixed, broken", "McNemar p"]]
+    for trial in trials:
+        for each in trial.candidates[1:] or trial.candidates:
+            change = f"{each.nll_change:+.4f} ({each.standard_error:.4f})"
+            compared = [change, f"+{each.gained:,} -{each.lost:,}", f"{each.p_value:.2f}"]
+            rows.append(
+                [
+                    trial.name,
+                    "yes" if each.part == trial.part else "no",
+                    f"{each.part:.0%}",
+                    f"{each.errors:,}/{trial.images:,}",
+                    f"{each.shifted_errors:,}/{trial.images:,}",
+                    f"{each.nll:.4f}",
+                    f"{each.shifted_nll:.4f}",
+                    *(compared if len(trial.candidates) > 1 else ["", "", ""]),
+                ]
+            )
+    return rows
+
+
 def _settings(fields: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in fields.items())
 
@@ -168,7 +193,7 @@ def _results_by_stage(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         accuracy = metrics["accuracy"]
         rows.append(
             [
-                step["name"],
+                step["name"] if step["part"] == 1 else f"{step['name']}, {step['part']:.0%} of its change",
                 str(step["size"] or "own"),
                 f"{metrics['correct']:,}/{metrics['n']:,}",
                 f"{100 * accuracy['value']:.2f}% ({100 * accuracy['lower']:.2f} to {100 * accuracy['upper']:.2f})",

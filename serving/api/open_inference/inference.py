@@ -16,9 +16,9 @@ from serving.api.open_inference.outputs import (
 from serving.api.open_inference.parameters import FINAL_RESPONSE, WANTS_FINAL_RESPONSE, Parameters
 from serving.bundle.manifest import BundleError
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
+from serving.models.control import ModelControl
 from serving.models.loader import ServedModel
-from serving.models.repository import ModelNotFound, ModelRepository, State
-from serving.models.watcher import ModelWatcher
+from serving.models.repository import ModelNotFound, State
 from serving.pb.inference import open_inference_pb2 as pb
 
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "parameters", "statistics")
@@ -34,21 +34,19 @@ class InferenceCalls:
     """Answers requests as the .proto file documents them. Exceptions are for `to_api_error`.
 
     Args:
-        repository: the models that are served.
-        watcher: loads and unloads models.
+        models: what is served, and loads and unloads it.
         classification: classifies images.
         max_pixels: most pixels of one image.
     """
 
     def __init__(
         self,
-        repository: ModelRepository,
-        watcher: ModelWatcher,
+        models: ModelControl,
         classification: ClassificationService,
         max_pixels: int,
     ) -> None:
-        self._repository = repository
-        self._watcher = watcher
+        self._models = models
+        self._repository = models.repository
         self._classification = classification
         self._max_pixels = max_pixels
 
@@ -56,13 +54,13 @@ class InferenceCalls:
         """Whether a model is served."""
         return bool(self._repository.models)
 
-    def model_ready(self, name: str, version_: str) -> bool:
+    async def model_ready(self, name: str, version_: str) -> bool:
         """Whether the model, or this version of it, is served."""
         try:
-            self._find(name, version_)
+            model = self._find(name, version_)
         except ApiError:
             return False
-        return True
+        return await self._models.is_ready(model.manifest.model_version)
 
     def server_metadata(self) -> pb.ServerMetadataResponse:
         """The server's name, version and extensions."""
@@ -86,7 +84,7 @@ class InferenceCalls:
         models = [model for model in models if version_ in ("", str(model.manifest.version))]
         return pb.ModelStatisticsResponse(model_stats=map(to_statistics, models))
 
-    def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+    async def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         """All model versions and their states; only those that are served if `ready` is set."""
         _check_repository(request.repository_name)
         models = [
@@ -96,8 +94,8 @@ class InferenceCalls:
                 state=_STATES[status.state],
                 reason=status.reason,
             )
-            for status in self._repository.statuses
-            if status.model or not request.ready
+            for status in await self._models.statuses()
+            if status.state is State.READY or not request.ready
         ]
         return pb.RepositoryIndexResponse(models=models)
 
@@ -109,7 +107,7 @@ class InferenceCalls:
             given = next(iter(request.parameters))[:MAX_SHOWN]
             raise invalid("PARAMETER_INVALID", f"parameter {given!r} is not known; give none", "parameters")
         try:
-            await self._watcher.load(name)
+            await self._models.load(name)
         except ModelNotFound as error:
             raise _model_not_found(f"the repository holds no model {name}") from error
         except BundleError as error:
@@ -121,7 +119,7 @@ class InferenceCalls:
         _check_repository(request.repository_name)
         name = _check_model_name(request.model_name)
         try:
-            await self._watcher.unload(name)
+            await self._models.unload(name)
         except ModelNotFound as error:
             message = f"no model {name} is served; give the name of a served model, without a version"
             raise _model_not_found(message) from error

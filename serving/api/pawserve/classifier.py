@@ -5,7 +5,8 @@ from serving.api.errors import invalid
 from serving.api.labels import record_labels
 from serving.api.pawserve.conversions import to_error_result, to_label_result, to_model, to_result
 from serving.api.pawserve.statistics import StatisticsService
-from serving.models.repository import ModelRepository
+from serving.bundle.manifest import Manifest
+from serving.models.control import ModelControl
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.feedback import Feedback
 from serving.statistics.store import StatisticsStore
@@ -20,12 +21,12 @@ class ClassifierCalls:
 
     def __init__(
         self,
-        repository: ModelRepository,
+        models: ModelControl,
         feedback: Feedback,
         store: StatisticsStore,
         classification: ClassificationService,
     ) -> None:
-        self._repository = repository
+        self._models = models
         self._feedback = feedback
         self._classification = classification
         self.statistics = StatisticsService(store, classification.find)
@@ -72,10 +73,14 @@ class ClassifierCalls:
         results = [to_label_result(result, f"labels[{index}]") for index, result in enumerate(recorded)]
         return pb.RecordLabelsResponse(results=results)
 
-    def list_models(self) -> pb.ListModelsResponse:
+    async def list_models(self) -> pb.ListModelsResponse:
         """All model versions, served or not."""
-        models = [to_model(status, self._classification.max_views) for status in self._repository.statuses]
+        models = [to_model(status, self._classification.max_views) for status in await self._models.statuses()]
         return pb.ListModelsResponse(models=models)
+
+    def manifest(self, resource: str) -> Manifest:
+        """The manifest of a served version; raises ApiError if it is not served."""
+        return self._classification.find(resource).manifest
 
     def _check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> ClassifySpec:
         model = self._classification.find(request.model)

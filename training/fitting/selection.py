@@ -1,0 +1,186 @@
+"""Tries the steps of a recipe on halves of the training images, to keep only those that improve on the step before.
+
+Each half is trained on and measured on the other half, as it is and shifted (`training.data.shifts`). So every training
+image is held out once, and the validation images decide nothing. Between a step and the one before, several mixtures of
+their weights are measured (WiSE-FT, Wortsman et al. 2022).
+"""
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from serving.system.files import write_atomically
+from training.console import progress, say
+from training.data.images import Split, labels_of
+from training.data.layout import listed
+from training.data.shard_source import image_source
+from training.data.sources import derived_seed
+from training.evaluation.trials import HeldOut, Trial, judge
+from training.fitting.checkpoint import FitState
+from training.fitting.session import FitSession
+from training.fitting.snapshots import State, interpolated
+from training.fitting.steps import run_step
+from training.fitting.trainer import predict
+from training.networks.model import network_like
+from training.recipes.recipe import Step
+
+PARTS = (0.25, 0.5, 0.75, 1.0)
+"""Of a step's change of the weights, that are measured."""
+HALVES = "halves"
+SPLIT = 1_000_001
+"""A part of the seed that no step has."""
+
+
+def try_steps(session: FitSession, state: FitState) -> None:
+    """Measure the steps that a checkpoint has not, if the recipe asks for it; adds to `state.trials`.
+
+    Raises:
+        TrainingError, DataError, ValueError: with what to change.
+    """
+    recipe, steps = session.recipe, session.recipe.steps()
+    if recipe.keep == "last" or len(steps) == 1 or len(state.trials) == len(steps):
+        return
+    splits = session.split.halves(derived_seed(recipe.seed, SPLIT))
+    _check(splits)
+    halves = [_Half(session, number, split) for number, split in enumerate(splits, 1)]
+    if session.processes.first:
+        session.checkpoints.save(state)  # what the halves keep is then kept, too, if the fit is interrupted
+    known: dict[int | None, HeldOut] = {}
+    for index, step in enumerate(steps):
+        if index < len(state.trials):
+            continue
+        began = time.monotonic()
+        for half in halves:
+            say(f"trying step {index + 1} of {len(steps)}, {step.name}, on half {half.number} of the training images")
+            half.train(index, state.trials)
+        held = _measure(halves, index, step, state.trials, known.get(step.size))
+        trial = judge(step.name, step.size, held, time.monotonic() - began)
+        known = {step.size: held[trial.part]}
+        state.trials.append(trial)
+        say(trial.describe())
+        if session.processes.first:
+            session.checkpoints.save(state)
+        session.processes.wait()
+    kept = [trial.name for trial in state.trials if trial.part]
+    if len(kept) == 1:
+        say(f"on held-out training images, no step improves on {kept[0]}: it is the only one that is run")
+    elif len(kept) < len(steps):
+        say(f"on held-out training images, these steps improve on those before, and are run: {', '.join(kept)}")
+
+
+class _Half:
+    """The steps, trained on one half of the training images and measured on the other."""
+
+    def __init__(self, session: FitSession, number: int, split: Split) -> None:
+        recipe = session.recipe
+        # a range test that decides nothing is shown once, in the fit itself
+        stages = {
+            name: replace(stage, find_lr="no") if stage.find_lr == "show" else stage
+            for name, stage in recipe.stages.items()
+        }
+        self.number = number
+        self.session = replace(
+            session,
+            recipe=replace(recipe, stages=stages),
+            split=split,
+            classifier=copy.deepcopy(session.classifier),
+            folder=session.folder / HALVES / str(number),
+            views_at_once=session.most_views(),
+        )
+        self.session.folder.mkdir(parents=True, exist_ok=True)
+
+    def train(self, index: int, trials: Sequence[Trial]) -> None:
+        """Run a step from what is kept of the steps before; what an interrupted fit has done is not done again."""
+        session, path = self.session, self._after(index)
+        if path.exists():
+            return
+        state = session.checkpoints.load(session.hardware.device)
+        if state.step == index and state.epoch:
+            session.classifier.load_state_dict(state.network)
+        else:
+            state = FitState(step=index)
+            if index:
+                session.classifier.load_state_dict(self.kept(trials))
+        epochs = session.recipe.steps()[index].stage.epochs
+        network = run_step(session, state, index, lambda result: None, epochs=epochs, measured_on="held-out")
+        if session.processes.first:
+            tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+            write_atomically(path, safetensors.torch.save(tensors))
+        session.processes.wait()
+
+    def kept(self, trials: Sequence[Trial]) -> State:
+        """The network after the steps that were tried."""
+        kept = self.after(0)
+        for index, trial in enumerate(trials[1:], 1):
+            if trial.part:
+                kept = interpolated(kept, self.after(index), trial.part)
+        return kept
+
+    def after(self, index: int) -> State:
+        """The network as the step has trained it."""
+        return safetensors.torch.load_file(self._after(index))
+
+    def _after(self, index: int) -> Path:
+        return self.session.folder / f"after-{index + 1}.safetensors"
+
+
+def _measure(
+    halves: Sequence[_Half], index: int, step: Step, trials: Sequence[Trial], before: HeldOut | None
+) -> dict[float, HeldOut]:
+    """Logits of all training images, each by the network that was not trained on it; by the part of the step.
+
+    Args:
+        before: of the step before, if they are known.
+    """
+    parts = [1.0]
+    if index:
+        ensemble = any("members" in name.split(".") for name in halves[0].after(index))
+        parts = [*([0.0] if before is None else []), *([1.0] if ensemble else PARTS)]
+    found: dict[float, list[HeldOut]] = {part: [] for part in parts}
+    done, count = 0, len(halves) * len(parts)
+    with progress(f"{step.name}, measuring on held-out images", "networks") as on_progress:
+        for half in halves:
+            session = half.session
+            preprocess = session.backbone.preprocess_at(step.size)
+            clean = image_source(session.split.valid, preprocess, "none", session.hardware)
+            sources = (clean, replace(cast(Any, clean), augment="shifted"))  # which shares the decoded images
+            kept, after = half.kept(trials) if index else {}, half.after(index)
+            for part in parts:
+                state = interpolated(kept, after, part)
+                network = network_like(session.backbone, state)
+                network.load_state_dict(state)
+                network.to(session.hardware.device).to(memory_format=torch.channels_last)
+                clean_NK, shifted_NK = (
+                    predict(network, source, session.hardware, session.processes).numpy() for source in sources
+                )
+                found[part].append(HeldOut(clean_NK, shifted_NK, labels_of(session.split.valid)))
+                done += 1
+                on_progress(done, count)
+    known = {} if before is None else {0.0: before}
+    return known | {
+        part: HeldOut(
+            np.concatenate([each.clean_NK for each in of_halves]),
+            np.concatenate([each.shifted_NK for each in of_halves]),
+            np.concatenate([each.labels_N for each in of_halves]),
+        )
+        for part, of_halves in found.items()
+    }
+
+
+def _check(halves: Sequence[Split]) -> None:
+    """Raise ValueError unless each class is in each half."""
+    classes = halves[0].classes
+    lacking = {name for half in halves for label, name in enumerate(classes) if label not in labels_of(half.train)}
+    if lacking:
+        raise ValueError(
+            f"keep is 'best', which trains on one half of the training images and measures on the other, and these "
+            f"classes have a single training image, not counting copies: {listed(lacking)}. Add images, or use "
+            "--keep last, which runs all steps without comparing them"
+        )
