@@ -19,6 +19,8 @@ from training.reports.galleries import MAX_CLASSES, Gallery
 
 THUMBNAIL = 176
 MAX_LISTED = 20
+MAX_ROWS = 30
+"""Longer tables are folded, and unfold in columns."""
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8881;--bad:#c0392b;--good:#1e8449}
@@ -35,6 +37,7 @@ h3{font-size:1rem;margin:1.2rem 0 .4rem}
 .images img{width:100%;aspect-ratio:1;object-fit:cover;display:block}
 figcaption{font-size:.8rem;padding:.25rem .4rem;overflow-wrap:anywhere}
 .incorrect{color:var(--bad)}.correct{color:var(--good)}
+summary{cursor:pointer}.long .table{columns:26rem}.long tr{break-inside:avoid}
 .table{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}td.n{text-align:right}
 li{overflow-wrap:anywhere}
@@ -205,7 +208,10 @@ def _test_time(evaluation: Evaluation) -> list[str]:
 def _table(rows: Sequence[Sequence[str]]) -> str:
     header = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
-    return f'<div class="table"><table><tr>{header}</tr>{body}</table></div>'
+    table = f'<div class="table"><table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>'
+    if len(rows) - 1 <= MAX_ROWS:
+        return table
+    return f'<details class="long"><summary>{len(rows) - 1:,} rows</summary>{table}</details>'
 
 
 def _name(name: str) -> str:
