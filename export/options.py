@@ -52,6 +52,8 @@ class BundleOptions:
     engine_precisions: tuple[Precision, ...] = ()
     """Which files the engines are built from. Default: fp16 if the bundle has it, otherwise int8, otherwise fp32."""
     plan: Annotated[PlanOptions, _FLAT] = field(default_factory=PlanOptions)
+    report: bool = True
+    """Copy the run's report, which shows some of its images, into the bundle: the server's page links it."""
     calibration: Annotated[Calibration, _FLAT] = field(default_factory=Calibration)
     tolerances: Annotated[Tolerances, _FLAT] = field(default_factory=Tolerances)
 
