@@ -15,9 +15,9 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
     facts = f"Server and load share the CPUs. {results['model']}: the same graph and the same decoding for all."
     commands = "\n    ".join(dict.fromkeys(results["commands"].values()))
     lines = heading("pawserve and its peers", results | {"command": commands}, facts)
-    settings = "; ".join(f"{peer}: {describe(setting)}" for peer, setting in results["settings"].items() if setting)
-    lines += [f"Settings: {settings}.", ""]
     if "throughput" in results:
+        settings = (f"{peer}: {describe(results['settings'][peer])}" for peer in results["throughput"])
+        lines += [f"Settings: {'; '.join(settings)}.", ""]
         lines += _throughput(results["throughput"]) + _limits(results["throughput"], results["limit"])
     if "latency" in results:
         lines += _latency(results["latency"])
