@@ -32,7 +32,7 @@ def test_every_setting_is_part_of_the_fingerprint() -> None:
 def test_the_course_preset_has_the_stages_of_the_course() -> None:
     head, augmented, whole = PRESETS["course"]().stages.values()
     assert head.learn_from == "activations"
-    assert (augmented.learn_from, augmented.freeze_to, augmented.augment) == ("photos", -1, "side-on")
+    assert (augmented.learn_from, augmented.views) == ("activations", 8)
     assert (whole.freeze_to, len(whole.lr), whole.cycle_mult, whole.find_lr) == (0, 3, 2, "show")
     assert whole.lr[0] < whole.lr[1] < whole.lr[2]
     assert whole.lr[2] / whole.lr[0] == pytest.approx(10)
