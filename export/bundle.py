@@ -9,19 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from onnxruntime.quantization.calibrate import TensorsData
 
 from export.adaptive import choose_threshold
 from export.calibrate import METHOD, choose_images, list_folder, measure_ranges
 from export.checks.checks import CheckError
 from export.checks.verify import ParityReference, verify
-from export.graphs.fp16 import find_overflows, fold_norms, measure_fp16_sensitivity, to_fp16
 from export.graphs.onnx import DeployedModel, reparameterize, to_onnx
-from export.graphs.quantize import measure_int8_sensitivity, quantize
 from export.inference import load_views, open_session
-from export.mixed_precision import Converted, convert_until_passed
+from export.mixed_precision import Converted, export_fp16, export_int8
 from export.options import TARGETS, BundleOptions, Target
 from export.page import parity_row, render_page
 from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Runtime
@@ -38,11 +34,6 @@ from training.runs.run import Run, open_run
 from training.versions import versions
 
 PAGE = "bundle.html"
-INT8_SENSITIVITY_IMAGES, FP16_IMAGES = 48, 16
-"""Calibration images for the sensitivity of layers, and for float16's biases and sensitivity, which torch computes."""
-MOST_FLOAT_INT8, MOST_FLOAT_FP16 = 16, 8
-"""Most layers of INT8 and blocks of fp16 that may stay in float32; with more, the lower precision gains too little."""
-
 INT8_RUNTIMES: dict[Target, Runtime] = {"int8": "onnxruntime", "int8-trt": "tensorrt"}
 MAX_MISSING_PART = 0.01
 """Part of the validation images that may have been deleted since the training."""
@@ -166,7 +157,7 @@ def _export(
     if "fp16" in asked:
         with attempt("fp16"):
             assert isinstance(classifier, Classifier)
-            converted, facts = _export_fp16(classifier, run, calibration_NHWC[:FP16_IMAGES], reference)
+            converted, facts = export_fp16(classifier, run.temperature, calibration_NHWC, reference)
             exported.append(_describe("fp16", converted, facts=facts))
     ranges = None
     int8 = [target for target in INT8_RUNTIMES if target in asked]
@@ -180,50 +171,9 @@ def _export(
     for target in int8:
         runtime = INT8_RUNTIMES[target]
         with attempt(target):
-            converted = _export_int8(graph, ranges, runtime, calibration_NHWC[:INT8_SENSITIVITY_IMAGES], reference)
+            converted = export_int8(graph, ranges, runtime, calibration_NHWC, reference)
             exported.append(_describe(target, converted, runtime, facts))
     return exported, missing
-
-
-def _export_fp16(
-    classifier: Classifier, run: Run, images_NHWC: NDArray[np.uint8], reference: ParityReference
-) -> tuple[Converted, dict[str, Any]]:
-    """The graph, and facts about it for the manifest."""
-    images = torch.from_numpy(images_NHWC)
-    folded = fold_norms(classifier, images[:1])
-    overflows = find_overflows(folded, images, most=MOST_FLOAT_FP16)
-    for block, layer in overflows.items():
-        say(f"fp16: layer {layer} exceeds float16's range; block {block} stays in float32")
-
-    def convert(keep_float: Sequence[str]) -> bytes:
-        model = DeployedModel(to_fp16(folded, images, [*overflows, *keep_float]), run.temperature).eval()
-        return to_onnx(model, reference.crop)
-
-    def measure_sensitivity() -> dict[str, float]:
-        sensitivities = measure_fp16_sensitivity(folded, images)
-        return {block: value for block, value in sensitivities.items() if block not in overflows}
-
-    converted = convert_until_passed(
-        convert,
-        lambda graph: verify(graph, "fp16", "onnxruntime", reference),
-        measure_sensitivity,
-        most_float=MOST_FLOAT_FP16 - len(overflows),
-        advice="raise --max-diff-fp16, or export without fp16",
-    )
-    return converted, {"overflows": overflows} if overflows else {}
-
-
-def _export_int8(
-    fp32: bytes, ranges: TensorsData, runtime: Runtime, images_NHWC: NDArray[np.uint8], reference: ParityReference
-) -> Converted:
-    return convert_until_passed(
-        lambda keep_float: quantize(fp32, ranges, runtime, keep_float),
-        lambda graph: verify(graph, "int8", runtime, reference),
-        lambda: measure_int8_sensitivity(fp32, ranges, runtime, images_NHWC),
-        most_float=MOST_FLOAT_INT8,
-        advice="calibrate on more images (--calibration-photos), lower --min-agreement or raise --max-accuracy-loss, "
-        "or export without int8",
-    )
 
 
 def _describe(

@@ -1,11 +1,14 @@
 """The server: assembles the rooms and runs them from start-up to shutdown."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from serving.api.access import build_access_control
 from serving.api.classification import ClassificationService
@@ -34,6 +37,10 @@ from serving.statistics.retention import Retention
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
 from serving.system.network import UNIX, format_address, parse_address
 from serving.tokens.keyring import Keyring
+from serving.web.settings import HttpLimits
+
+if TYPE_CHECKING:
+    from serving.web.http_server import HttpServer
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +66,8 @@ class Server:
         self._make_control = make_control
         self.address = ""
         """HOST:PORT or unix:PATH that it listens on, once it has started."""
+        self.http_url = ""
+        """URL of the HTTP server, once it has started; empty without one."""
         self.failure = ""
         """Why it cannot serve any more; empty while it can."""
         self.closed_state = False
@@ -67,6 +76,7 @@ class Server:
         """Set when the grace period of `shutdown` is over."""
         self._stopping = asyncio.Event()
         self._cleanup = ExitStack()
+        self._http: HttpServer | None = None
 
     async def startup(self) -> None:
         """Load the models, open the state, and listen.
@@ -84,7 +94,10 @@ class Server:
     async def shutdown(self) -> None:
         """Finish the calls in flight, within the grace period, then `close`."""
         self.mark_stopping()
-        await self._grpc.drain(self.settings.grace_s, self.cut_short)
+        drains = [self._grpc.drain(self.settings.grace_s, self.cut_short)]
+        if self._http is not None:
+            drains.append(self._http.drain(self.settings.grace_s, self.cut_short))
+        await asyncio.gather(*drains)
         await self.close()
 
     def stop(self) -> None:
@@ -152,7 +165,8 @@ class Server:
         """The addresses and the served models, in one line."""
         models = "; ".join(f"{model.manifest.resource} ({model.engine})" for model in self.repository.models)
         metrics = f"; metrics on {self.observability.metrics_url}" if self.observability.metrics_url else ""
-        return f"{self.address}: {models}{metrics}"
+        http = f"; HTTP on {self.http_url}" if self.http_url else ""
+        return f"{self.address}: {models}{http}{metrics}"
 
     @contextmanager
     def _startup_errors(self) -> Iterator[None]:
@@ -225,9 +239,9 @@ class Server:
         self._control = self._make_control(self.repository, self.watcher)
         self._calls = ClassifierCalls(self._control, feedback, self._store, classification)
         self.classifier = ClassifierService(self._calls, self._streams)
-        inference = InferenceCalls(self._control, classification, settings.options.limits.max_pixels)
-        self._inference = InferenceService(inference, self._streams)
-        self._access = build_access_control(settings.security, [settings.listen])
+        self._inference_calls = InferenceCalls(self._control, classification, settings.options.limits.max_pixels)
+        self._inference = InferenceService(self._inference_calls, self._streams)
+        self._access = build_access_control(settings.security, settings.addresses)
         self.interceptors = [
             CallInterceptor(self.observability.call_observers),
             AuthenticationInterceptor(self._access),
@@ -246,25 +260,68 @@ class Server:
 
     async def _listen(self) -> None:
         settings = self.settings
+        connections = settings.connections.fit_open_files(settings.max_http_connections)
         self._grpc = GrpcServer(
             self.classifier,
             self._inference,
             self.health,
             interceptors=self.interceptors,
-            options=settings.connections.fit_open_files().grpc_options(reuse_port=settings.reuse_port),
+            options=connections.grpc_options(reuse_port=settings.reuse_port),
             reflection=settings.reflection,
         )
-        try:
+        with listen_errors(settings.listen, "--listen"):
             port = await self._grpc.listen(settings.listen, settings.security.tls)
-        except OSError as error:
-            part = f" ({error.filename})" if error.filename not in (None, settings.listen) else ""
-            raise StartupError(
-                f"cannot listen on {settings.listen}{part}: {error.strerror}; stop the other server, or choose another "
-                "address with --listen"
-            ) from error
+        try:
+            if settings.http.listen is not None:
+                await self._listen_http(settings.http.listen)
+        except BaseException:
+            await self._grpc.drain(0, self.cut_short)
+            raise
         self.address = settings.listen
         if not self.address.startswith(UNIX):
             self.address = format_address(parse_address(settings.listen)[0], port)
+
+    async def _listen_http(self, listen: str) -> None:
+        from serving.web.assembly import make_http_server  # loads uvicorn and Starlette
+
+        settings = self.settings
+        server = make_http_server(
+            listen,
+            settings.http.origins,
+            HttpLimits(
+                max_connections=settings.max_http_connections,
+                unread_s=settings.connections.keepalive_timeout_s,
+                max_body_bytes=settings.connections.max_message_bytes,
+                max_bodies_bytes=settings.max_bytes_in_flight,
+            ),
+            access=self._access,
+            observers=self.observability.call_observers,
+            classifier=self._calls,
+            inference=self._inference_calls,
+            stopping=self._stopping.is_set,
+        )
+        try:
+            with listen_errors(listen, "--http"):
+                self.http_url = await server.listen(listen, settings.security.tls, reuse_port=settings.reuse_port)
+        except StartupError as error:
+            if settings.http.required:
+                raise
+            logger.warning("no HTTP: %s, or --http off", error)
+            return
+        self._http = server
+
+
+@contextmanager
+def listen_errors(address: str, option: str) -> Iterator[None]:
+    """Turn the error of an address that cannot be used into StartupError."""
+    try:
+        yield
+    except OSError as error:
+        part = f" ({error.filename})" if error.filename not in (None, address) else ""
+        raise StartupError(
+            f"cannot listen on {address}{part}: {error.strerror}; stop the other server, or choose another address "
+            f"with {option}"
+        ) from error
 
 
 def _call_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from serving.observability.settings import ObservabilitySettings
 from serving.security.settings import Security
+from serving.web.settings import HttpSettings
 
 if TYPE_CHECKING:  # its module loads the inference libraries
     from serving.models.loader import ServingOptions
@@ -17,6 +18,9 @@ if TYPE_CHECKING:  # its module loads the inference libraries
 LOOKAHEAD_BYTES = 4 * 2**20
 RESERVED_FILES = 256
 """File descriptors for everything but connections: models, statistics, logs, libraries."""
+
+HTTP_SHARE = 5
+"""HTTP has one connection for so many of gRPC."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +53,17 @@ class ConnectionLimits:
             if value < minimum:
                 raise ValueError(f"{name} is {value}; it must be at least {minimum}")
 
-    def fit_open_files(self) -> ConnectionLimits:
+    def fit_open_files(self, others: int = 0) -> ConnectionLimits:
         """Raise this process's limit of open files as far as needed and allowed, and fit `max_connections` to it.
+
+        Args:
+            others: further connections that need a descriptor each.
 
         Without a free descriptor gRPC retries to accept a connection each second while the client waits in silence, and
         new models and the statistics cannot be opened. With some in reserve, connections beyond the limit are closed.
         """
-        needed = self.max_connections + RESERVED_FILES
+        reserved = RESERVED_FILES + others
+        needed = self.max_connections + reserved
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY or soft >= needed:
             return self
@@ -63,7 +71,7 @@ class ConnectionLimits:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
         if allowed == needed:
             return self
-        fits = max(allowed - RESERVED_FILES, allowed // 2)
+        fits = max(allowed - reserved, allowed // 2)
         logger.warning(
             "at most %s files may be open at once, so connections are limited to %s instead of %s (--max-connections); "
             "allow %s with `ulimit -n` or systemd's LimitNOFILE, or lower --max-connections",
@@ -120,6 +128,7 @@ class Settings:
     """Seconds between two checks for new versions; 0 to check only on request."""
     listen: str = "127.0.0.1:50051"
     """HOST:PORT, where port 0 takes a free one, or unix:PATH."""
+    http: HttpSettings = field(default_factory=HttpSettings)
     reuse_port: bool = False
     """Whether other processes of the same server listen on the same ports (SO_REUSEPORT), which their supervisor has
     reserved."""
@@ -143,3 +152,13 @@ class Settings:
     grace_s: float = 20.0
     """Seconds that a shutdown waits for calls in flight."""
     observability: ObservabilitySettings = field(default_factory=ObservabilitySettings)
+
+    @property
+    def addresses(self) -> list[str]:
+        """All addresses that clients call."""
+        return [address for address in (self.listen, self.http.listen) if address is not None]
+
+    @property
+    def max_http_connections(self) -> int:
+        """Most connections of HTTP clients; 0 without HTTP."""
+        return 0 if self.http.listen is None else max(1, self.connections.max_connections // HTTP_SHARE)

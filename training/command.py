@@ -27,7 +27,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from serving.system.output import accept_any_text, describe_version, discard_output, flush_output
+from serving.system.output import accept_any_text, describe_version, discard_output, flushed_output
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -55,6 +55,35 @@ def run_command(
         called_as: what help and messages call the command; None for `program NAME`.
     """
     accept_any_text()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # a damaged image is decoded or left out, and then reported
+    command = commands.get(arguments[0]) if arguments else None
+    shown = called_as or (f"{program} {arguments[0]}" if command else program)
+    try:
+        with flushed_output():
+            if command is None:
+                return _run_without_command(program, about, commands, arguments)
+            _run_chosen(command, shown, arguments[1:])
+    except _WrongUse as error:
+        return _fail(shown, error, WRONG_USE)
+    except KeyboardInterrupt as error:
+        code = settle_interrupt()
+        return _fail(shown, f"interrupted; {_notes(error) or (command.interrupted if command else '')}", code)
+    except OSError as error:
+        if error.filename is None:  # standard output, perhaps
+            discard_output()
+        where = f" ({error.filename})" if error.filename else ""
+        return _fail(shown, f"{error.strerror or error}{where}\n{_notes(error)}", FAILED)
+    except (ValueError, RuntimeError) as error:
+        return _fail(shown, f"{error}\n{_notes(error)}", FAILED)
+    return DONE
+
+
+class _WrongUse(Exception):
+    """The options cannot be used."""
+
+
+def _run_without_command(program: str, about: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> int:
+    """Print the help or the version, or that there is no such command; return the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: {program} COMMAND [OPTIONS]\n\n{about}\n\ncommands (each takes --help):")
         width = shutil.get_terminal_size().columns
@@ -66,35 +95,21 @@ def run_command(
     if arguments[0] == "--version":
         print(describe_version())
         return DONE
-    name, rest = arguments[0], arguments[1:]
-    if name not in commands:
-        print(f"{program}: there is no command {name!r}; there are {', '.join(commands)}", file=sys.stderr)
-        return WRONG_USE
-    command, shown = commands[name], called_as or f"{program} {name}"
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # a damaged image is decoded or left out, and then reported
+    return _fail(program, f"there is no command {arguments[0]!r}; there are {', '.join(commands)}", WRONG_USE)
+
+
+def _run_chosen(command: Command, shown: str, arguments: Sequence[str]) -> None:
+    """Parse the options of a command and run it; raises _WrongUse, or what the command raises."""
     try:
-        try:
-            default = command.default(rest)
-            options = tyro.cli(command.options, prog=shown, args=rest, default=default, registry=_registry)
-        except ValueError as error:
-            return _fail(shown, error, WRONG_USE)
-        main = command.main
-        if isinstance(main, str):
-            module, _, function = main.partition(":")
-            main = getattr(importlib.import_module(module), function)
-        main(options)
-        flush_output()
-    except KeyboardInterrupt as error:
-        code = settle_interrupt()
-        return _fail(shown, f"interrupted; {_notes(error) or command.interrupted}", code)
-    except OSError as error:
-        if error.filename is None:  # standard output, perhaps
-            discard_output()
-        where = f" ({error.filename})" if error.filename else ""
-        return _fail(shown, f"{error.strerror or error}{where}\n{_notes(error)}", FAILED)
-    except (ValueError, RuntimeError) as error:
-        return _fail(shown, f"{error}\n{_notes(error)}", FAILED)
-    return DONE
+        default = command.default(arguments)
+        options = tyro.cli(command.options, prog=shown, args=arguments, default=default, registry=_registry)
+    except ValueError as error:
+        raise _WrongUse(str(error)) from error
+    main = command.main
+    if isinstance(main, str):
+        module, _, function = main.partition(":")
+        main = getattr(importlib.import_module(module), function)
+    main(options)
 
 
 def settle_interrupt() -> int:

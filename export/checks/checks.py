@@ -25,6 +25,14 @@ class ParityError(CheckError):
         self.excess = excess
 
 
+class NotFiniteError(CheckError):
+    """A graph gives values that are not finite, for the image in `row` of those it was checked on."""
+
+    def __init__(self, what: str, image: object, row: int) -> None:
+        super().__init__(f"{what} gives values that are not finite, on {image}")
+        self.row = row
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tolerances:
     """How far each precision may differ from the trained network."""
@@ -119,10 +127,10 @@ def check_agreement(
 
     Raises:
         ParityError: with what was found and what is allowed.
-        CheckError: if a value is not finite; no layer in float32 is known to help.
+        NotFiniteError: if a value is not finite.
     """
     if not np.isfinite(found.max_abs_diff):
-        raise CheckError(f"{what} gives values that are not finite, on {worst_image}")
+        raise NotFiniteError(what, worst_image, found.worst)
     allowed = tolerances.max_diff(precision)
     if allowed is not None:
         if found.max_abs_diff > allowed:

@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from export.checks.checks import CheckError, ParityError, Tolerances, check_agreement, compare
+from export.checks.checks import CheckError, NotFiniteError, ParityError, Tolerances, check_agreement, compare
 from export.checks.openvino_process import ProcessFailed, run_openvino
 from export.graphs.onnx import DeployedModel
 from export.inference import open_session, predict, predict_each
@@ -186,7 +186,7 @@ def check_batches(
         largest[str(batch)] = float(difference_N[worst])
         place = reference.images[rows[worst]].path
         if not np.isfinite(difference_N[worst]):
-            raise CheckError(f"a batch of {batch} gives values that are not finite, on {place}")
+            raise NotFiniteError(f"a batch of {batch}", place, int(rows[worst]))
         if allowed is not None and difference_N[worst] > allowed:
             raise ParityError(
                 f"ONNX Runtime and torch differ by {difference_N[worst]:.2e} in a batch of {batch} (allowed: "

@@ -9,8 +9,9 @@ images of cats and dogs, its probabilities differ from fp32 by up to 6.9e-3 and 
 """
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -163,21 +164,24 @@ def blocks(network: nn.Module) -> list[str]:
     return names
 
 
-def find_overflows(folded: Classifier, images_NHWC: Tensor, *, most: int) -> dict[str, str]:
+def find_overflows(
+    folded: Classifier, images_NHWC: Tensor, *, most: int, known: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
     """The blocks in which float16 overflows, each with the first layer that does.
 
-    A block that reads or makes values beyond float16's range is computed in float32, including its output. So if that
-    output is beyond the range, the next block is found too.
+    A block that has weights, or reads or makes values, beyond float16's range is computed in float32, including its
+    output. So if that output is beyond the range, the next block is found too.
 
     Args:
         folded: from `fold_norms`.
-        images_NHWC: uint8 `[N, crop, crop, 3]`; no validation images.
+        images_NHWC: uint8 `[N, crop, crop, 3]`.
         most: largest number of blocks.
+        known: what was found with other images; the result includes it.
 
     Raises:
         ValueError: naming the layer, if there are more blocks.
     """
-    found: dict[str, str] = {}
+    found = dict(known)
     while overflow := _first_overflow(folded, images_NHWC, found):
         block, layer = overflow
         if len(found) == most:
@@ -190,11 +194,15 @@ def find_overflows(folded: Classifier, images_NHWC: Tensor, *, most: int) -> dic
 
 
 def _first_overflow(folded: Classifier, images_NHWC: Tensor, keep_float: Collection[str]) -> tuple[str, str] | None:
-    """The first layer, in order of computation, that float16 makes infinite, and its block.
+    """The first layer, in order of computation, that float16 makes infinite, and its block; weights come first.
 
     Layers outside blocks have no weights and compute in the type of their input.
     """
     network = folded.body.network
+    for block in blocks(network):
+        for name, weight in network.get_submodule(block).named_parameters(prefix=block):
+            if block not in keep_float and not weight.half().isfinite().all():
+                return block, name.rpartition(".")[0]
     overflows: list[tuple[str, str]] = []
 
     def rounded(block: str, layer: str, x: object) -> object:

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from serving.api.errors import to_api_error
+from serving.api.errors import ApiError, Code, to_api_error
 
 DOMAIN = "pawserve"
 
@@ -29,6 +29,21 @@ def to_status(error: Exception, field: str = "") -> status_pb2.Status:
         delay = Duration(seconds=seconds, nanos=nanos)
         details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     return status_pb2.Status(code=failure.code, message=failure.message, details=details)
+
+
+def from_status(status: status_pb2.Status) -> ApiError:
+    """The error that `to_status` has written."""
+    info, request, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    for detail in status.details:
+        any(detail.Unpack(message) for message in (info, request, retry))
+    return ApiError(
+        Code(status.code),
+        info.reason,
+        status.message,
+        field=request.field_violations[0].field if request.field_violations else "",
+        retry_after_s=retry.retry_delay.ToNanoseconds() / 1e9 if retry.HasField("retry_delay") else None,
+        metadata=dict(info.metadata),
+    )
 
 
 def _error_info(reason: str, metadata: Mapping[str, str]) -> error_details_pb2.ErrorInfo:

@@ -1,6 +1,6 @@
 """Dynamic batching: one engine call computes rows of several requests.
 
-The number of rows in flight is bounded, and checked before an image is prepared, so refused requests cost nothing.
+The number of rows in flight is bounded, and checked before an image is prepared, so rejected requests cost nothing.
 workers.py describes how rows become batches.
 """
 

@@ -19,7 +19,7 @@ NUMBERS: Numbers = (
     ("--max-views-in-flight --max-queue-views", positive, 1024, "N", "most views in flight for each model"),
     ("--max-message-mib", whole(MAX_MESSAGE_MIB), 32, "MIB", "largest request"),
     ("--max-pixels", positive, 50_000_000, "N", "most pixels of an image, checked before it is decoded"),
-    ("--max-in-flight-mib", positive, 512, "MIB", "most encoded images in memory; further ones are refused"),
+    ("--max-in-flight-mib", positive, 512, "MIB", "most encoded images in memory; further ones are rejected"),
     ("--max-connections", positive, _DEFAULTS.max_connections, "N", "most connections; further ones are closed"),
     ("--max-concurrent-streams", positive, _DEFAULTS.max_concurrent_streams, "N", "most calls on one connection"),
     ("--max-connection-age", _age, _DEFAULTS.max_age_s, "S", "age at which clients must reconnect; 0 for never"),
@@ -74,7 +74,7 @@ def to_max_views(arguments: argparse.Namespace) -> int:
     if views is not None and views > in_flight:
         raise ValueError(
             f"--max-views {views} is more than --max-views-in-flight {in_flight}: such a request would always be "
-            "refused; raise --max-views-in-flight too"
+            "rejected; raise --max-views-in-flight too"
         )
     return views or min(USUAL_VIEWS, in_flight)
 

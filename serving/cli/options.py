@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
 from serving.system.network import parse_address, parse_listen_address
 from serving.system.times import parse_time
+from serving.web.settings import parse_origin
 
 Numbers = Iterable[tuple[str, Callable[[str], float], float, str, str]]
 """Options with a number: flags, type, default, metavar and help."""
@@ -97,6 +98,22 @@ def listen_address(text: str) -> str:
     """HOST:PORT or unix:PATH."""
     try:
         return parse_listen_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+OFF = "off"
+
+
+def http_address(text: str) -> str:
+    """HOST:PORT, unix:PATH, or OFF."""
+    return text if text == OFF else listen_address(text)
+
+
+def origin(text: str) -> str:
+    """SCHEME://HOST[:PORT]."""
+    try:
+        return parse_origin(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

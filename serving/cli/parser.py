@@ -12,7 +12,7 @@ from importlib import import_module
 
 from serving.cli.configuration import check_environment, option_variables, parse_configured
 from serving.cli.errors import FAILED, INTERRUPTED, CommandError
-from serving.system.output import accept_any_text, describe_version, discard_output, flush_output
+from serving.system.output import accept_any_text, describe_version, discard_output, flushed_output
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,10 @@ def main(arguments: Sequence[str], called_as: str | None = None) -> int:
     accept_any_text()
     parser = build_parser(arguments[0] if arguments else "", called_as)
     try:
-        options = parse_configured(parser, list(arguments))
-        check_environment(others=option_variables(options))
-        code = int(options.run(options))
-        flush_output()
-        return code
+        with flushed_output():
+            options = parse_configured(parser, list(arguments))
+            check_environment(others=option_variables(options))
+            return int(options.run(options))
     except CommandError as error:
         print(f"pawserve: {error}", file=sys.stderr)
         return error.exit_code

@@ -7,12 +7,15 @@ from typing import get_args
 from serving.cli.configuration import add_config_option
 from serving.cli.limit_options import add_limit_options, to_connection_limits, to_image_limits, to_max_views
 from serving.cli.options import (
+    OFF,
     Numbers,
     add_numbers,
     address,
+    http_address,
     http_url,
     listen_address,
     number,
+    origin,
     path,
     positive,
     seconds,
@@ -27,6 +30,8 @@ from serving.observability.settings import ObservabilitySettings
 from serving.settings import Settings
 from serving.system.logs import LEVELS
 from serving.system.network import DEFAULT_ADDRESS
+from serving.web.settings import DEFAULT_ADDRESS as HTTP_ADDRESS
+from serving.web.settings import HttpSettings
 
 MAX_THREADS = 1024
 NUMBERS: Numbers = (
@@ -53,6 +58,20 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_ADDRESS,
         metavar="HOST:PORT",
         help="address to listen on, or unix:PATH; port 0 takes a free port (%(default)s)",
+    )
+    add(
+        "--http",
+        type=http_address,
+        metavar="HOST:PORT",
+        help=f"address to listen on for HTTP, or unix:PATH, or `off` ({HTTP_ADDRESS}, unless it is taken)",
+    )
+    add(
+        "--http-origin",
+        action="append",
+        default=[],
+        type=origin,
+        metavar="ORIGIN",
+        help="pages of this origin may call the server, such as https://app.example.com; may be repeated (none)",
     )
     add_database_options(parser)
     add(
@@ -153,6 +172,7 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
         keep_versions=arguments.keep_versions,
         poll_s=arguments.poll_interval,
         listen=arguments.listen,
+        http=_to_http(arguments),
         state=arguments.state,
         statistics=find_statistics(arguments.statistics),
         retention_days=arguments.retention,
@@ -170,3 +190,12 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
             otlp_endpoint=arguments.otlp_endpoint,
         ),
     )
+
+
+def _to_http(arguments: argparse.Namespace) -> HttpSettings:
+    listen: str | None = arguments.http
+    if listen == OFF and arguments.http_origin:
+        raise ValueError("--http-origin has no effect with --http off; leave one of them out")
+    if listen is None:
+        return HttpSettings(listen=HTTP_ADDRESS, required=False, origins=tuple(arguments.http_origin))
+    return HttpSettings(listen=None if listen == OFF else listen, origins=tuple(arguments.http_origin))

@@ -24,7 +24,7 @@ def watch_statistics(client: Client, model: str, interval_s: float, *, as_json: 
     A terminal is redrawn; elsewhere each update is printed below the last one, as JSON on one line.
 
     Raises:
-        ClientError: if the server refuses, or does not answer at first.
+        ClientError: if the server rejects the call, or does not answer at first.
         BrokenPipeError: when the reader of standard output has ended.
     """
     raise_when_reader_ends(sys.stdout.fileno())

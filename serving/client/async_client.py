@@ -128,7 +128,7 @@ class AsyncClient:
             [pb_grpc.ClassifierStub(channel).ClassifyStream for channel in self._stream_channels],  # type: ignore[no-untyped-call]
             images,
             options,
-            address=self.address,
+            to_error=self._to_error,
             in_flight=in_flight,
             streams=streams,
             max_bytes_in_flight=max_bytes_in_flight,
@@ -193,12 +193,15 @@ class AsyncClient:
         if self._closed:
             raise ValueError("the client is closed")
 
+    def _to_error(self, error: grpc.RpcError) -> ClientError:
+        return to_client_error(error, self.address, self._credentials)
+
     @contextmanager
     def _map_errors(self) -> Iterator[None]:
         try:
             yield
         except grpc.RpcError as error:
-            raise to_client_error(error, self.address) from error
+            raise self._to_error(error) from error
         except (asyncio.CancelledError, grpc.aio.UsageError):
             if not self._closed:
                 raise

@@ -74,7 +74,7 @@ def _options(target: str) -> list[tuple[str, Any]]:
     """Options of the channel. Calls rotate over the servers that report themselves healthy."""
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", -1),  # the server refuses what is too large for it
+        ("grpc.max_send_message_length", -1),  # the server rejects what is too large for it
         # reconnect soon after a server restarted
         ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
         ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MS),

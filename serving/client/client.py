@@ -109,7 +109,7 @@ class Client:
             model, views, top_k, adaptive: as for `classify`.
 
         Raises:
-            ClientError: if the server refuses the stream, retries before the first result do not help, or no result
+            ClientError: if the server rejects the stream, retries before the first result do not help, or no result
                 arrives for `timeout_s` seconds.
         """
         options = ClassifyOptions(model=model, views=views, top_k=top_k, adaptive=adaptive)

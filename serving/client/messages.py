@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from serving.client.channel import describe_proxy, to_target
+from serving.client.credentials import Credentials
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -22,13 +23,10 @@ _CONNECTION_FAILURES = (
         "its TLS certificate is not for this name; use a name or address that the certificate has",
     ),
     ("WRONG_VERSION_NUMBER", "it does not use TLS; leave out --tls and --tls-ca, or tls and ca of Credentials"),
-    (
-        "Socket closed",
-        "it closed the connection at once: if it uses TLS, give --tls-ca, or Credentials(ca=…); if it requires client "
-        "certificates, --tls-cert and --tls-key too",
-    ),
 )
 """Parts of gRPC's messages of failed connections, and what they mean."""
+_CLOSED = "Socket closed"
+"""Part of gRPC's message if the server has closed the connection before its first response."""
 
 
 class ClientError(Exception):
@@ -121,8 +119,8 @@ def to_result(result: pb.ImageResult) -> Prediction | ClientError:
     return Prediction(classes, prediction.token, prediction.views)
 
 
-def to_client_error(error: Any, address: str) -> ClientError:
-    """Convert the grpc.RpcError of a failed call to `address`."""
+def to_client_error(error: Any, address: str, credentials: Credentials) -> ClientError:
+    """Convert the grpc.RpcError of a failed call to `address` with these credentials."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             try:
@@ -131,11 +129,13 @@ def to_client_error(error: Any, address: str) -> ClientError:
                 break
     code, details = error.code(), error.details() or ""
     if code == grpc.StatusCode.UNAVAILABLE:
-        return ClientError(code, "", f"no pawserve answers at {address}{_describe_failure(details, address)}")
+        return ClientError(
+            code, "", f"no pawserve answers at {address}{_describe_failure(details, address, credentials)}"
+        )
     return ClientError(code, "", f"{code.name}: {details}")
 
 
-def _describe_failure(details: str, address: str) -> str:
+def _describe_failure(details: str, address: str, credentials: Credentials) -> str:
     """Why no connection was made, and through which proxy."""
     proxy = describe_proxy(to_target(address))
     through = f" through the proxy {proxy}; name the server in no_proxy to connect directly" if proxy else ""
@@ -144,8 +144,22 @@ def _describe_failure(details: str, address: str) -> str:
             # "…CERTIFICATE_VERIFY_FAILED: certificate has expired: OK"
             reason = details.partition(f"{part}: ")[2].removesuffix(": OK")
             return f"{through}: {meaning.format(reason=f' ({reason})' if reason else '')}"
+    if _CLOSED in details:
+        return f"{through}: it closed the connection at once; {_describe_closed(credentials)}"
     # gRPC lists all layers that the error passed through; the last one is the cause
     return f" ({details.rpartition(': ')[2]}){through}"
+
+
+def _describe_closed(credentials: Credentials) -> str:
+    """What a server that closes the connection before its first response may object to. gRPC reports no more."""
+    if not credentials.encrypted:
+        return "it may use TLS: give --tls-ca, or Credentials(ca=…)"
+    if credentials.certificate is None:
+        return "it requires a client certificate: give --tls-cert and --tls-key, or Credentials(certificate=…, key=…)"
+    return (
+        f"it does not accept the client certificate {credentials.certificate}: use one that is valid now and was "
+        "issued by an authority of the server's --tls-client-ca"
+    )
 
 
 def client_closed() -> ClientError:

@@ -23,7 +23,6 @@ from serving.client.messages import (
     StreamResult,
     client_closed,
     stream_request,
-    to_client_error,
     to_result,
 )
 from serving.client.retries import TOO_LARGE, Retry, is_retryable
@@ -36,7 +35,7 @@ CORE_ERROR = "Internal error from Core"
 END_WAIT_S = 5.0
 """Most seconds that calls get to end, once every image has a result."""
 REFUSAL_WAIT_S = 0.05
-"""Seconds for the server to refuse a new stream before images are sent one at a time."""
+"""Seconds for the server to reject a new stream before images are sent one at a time."""
 
 
 @dataclass(slots=True)
@@ -54,7 +53,7 @@ class StreamingClassify:
     Args:
         open_streams: each begins a ClassifyStream call to one server; streams use them in rotation.
         images, options, in_flight, streams: as for `Client.classify_many`.
-        address: the servers' address, for error messages.
+        to_error: describes an error of gRPC.
         max_bytes_in_flight: most bytes of held images; an image larger than that is sent while no other is held.
         retry, timeout_s: as for `Client`.
 
@@ -68,7 +67,7 @@ class StreamingClassify:
         images: Iterable[bytes] | AsyncIterable[bytes],
         options: ClassifyOptions,
         *,
-        address: str,
+        to_error: Callable[[grpc.RpcError], ClientError],
         in_flight: int,
         streams: int,
         max_bytes_in_flight: int,
@@ -79,7 +78,7 @@ class StreamingClassify:
             raise ValueError(f"in_flight is {in_flight} and streams is {streams}; each must be at least 1")
         self._open_streams = itertools.cycle(open_streams)
         self._options = options
-        self._address = address
+        self._to_error = to_error
         self._in_flight = in_flight
         self._in_flight_each = ceil(in_flight / streams)
         self._max_bytes = max_bytes_in_flight
@@ -184,7 +183,7 @@ class StreamingClassify:
                     if image := sent.pop(response.id, None):
                         self._receive(image, response)
             except grpc.RpcError as error:
-                failure = _ended_early() if error.details() == CORE_ERROR else to_client_error(error, self._address)
+                failure = _ended_early() if error.details() == CORE_ERROR else self._to_error(error)
             finally:
                 writer.cancel()
                 call.cancel()

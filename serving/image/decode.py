@@ -11,13 +11,10 @@
 This module changes no setting of Pillow. A process that decodes images of strangers calls `ignore_pillow_warnings`.
 """
 
-import io
-import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from threading import Condition
 
 import numpy as np
@@ -25,53 +22,24 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from serving.image.errors import ImageError as ImageError
+from serving.image.errors import Reason as Reason
 from serving.image.headers import (
-    MAX_PARTS,
-    TIFF_SIGNATURES,
-    canvas_size,
     count_scans,
     full_size,
-    has_too_many_parts,
     plain_size,
     png_significant_bits,
     tiling,
 )
-from serving.image.kinds import explain, supported_format, unsupported_format
+from serving.image.opening import check_parts, declared_size, open_image
 from serving.image.orientation import is_supported, orientation_of, turn_upright, upright_rgb
 from serving.system.memory import can_allocate, is_out_of_memory
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The supported formats by Pillow's names. JPEG includes MPO, which some phones and cameras write as .jpg."""
-
-Image.init()  # registers the formats now: the first requests would do it in several threads at once
-
 MAX_TILE_PIXELS = 2048 * 2048  # of a TIFF; a tile may be larger than its image, and is decoded as a whole
-MAX_TIFF_PIECES = 50_000  # each is read in Python; some software makes a strip of every row
 MAX_JPEG_SCANS = 100  # real progressive files have about ten; each goes over all pixels
 MAX_SCANNED_PIXELS = 1_000_000_000  # about two seconds
 MAX_RLE = 4_000_000  # pixels and bytes of a compressed BMP: Pillow decodes these in Python, pixel by pixel
 DECODER_BYTES_PER_PIXEL = 16  # the most that a decoder needs (lossless WebP) before it fails without a reason
-
-_SUPPORTED = "supported are JPEG, PNG, WebP, GIF, BMP and TIFF"
-_SIGNATURE_BYTES = 16
-
-
-class Reason(StrEnum):
-    """Why bytes could not become an image: stable codes that clients may test for."""
-
-    NOT_AN_IMAGE = "NOT_AN_IMAGE"
-    TRUNCATED = "TRUNCATED"
-    """Begins as an image, but ends early or is damaged."""
-    TOO_LARGE = "TOO_LARGE"
-    UNSUPPORTED = "UNSUPPORTED"
-
-
-class ImageError(ValueError):
-    """Bytes that cannot be decoded; `reason` is a stable code, the message is for people."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,17 +158,16 @@ def decode(
         pixels = _decode_jpeg(data, size, min_side)
         if pixels is not None:
             return pixels
-    _check_parts(data)
-    size = canvas_size(data)
-    if size:
+    check_parts(data)
+    if size := declared_size(data):
         _check_pixels(size, limits)
     # Pillow's parsers raise many kinds of exceptions on hostile bytes; they are caught here and nowhere else
     try:
         with ExitStack() as own:
             held = own if reservation is None else reservation
-            if size:  # of WebP, whose decoder allocates memory when it is opened
+            if size:  # their decoders allocate memory when they are opened
                 held.enter_context(_BUDGET.take(size[0] * size[1], limits.budget))
-            image = own.enter_context(_open(data))
+            image = own.enter_context(open_image(data))
             reserved, size = bool(size), image.size
             _check_header(image, data, limits)
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
@@ -214,7 +181,7 @@ def decode(
                     image.draft(None, (min_side, min_side))
             if not reserved:
                 held.enter_context(_BUDGET.take(image.width * image.height, limits.budget))
-            return upright_rgb(image, png_bits=png_significant_bits(data), reopen=lambda: _open(data))
+            return upright_rgb(image, png_bits=png_significant_bits(data), reopen=lambda: open_image(data))
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # a later frame or part that is larger than the header says
@@ -228,23 +195,6 @@ def decode(
         ) from error
 
 
-def _open(data: bytes) -> Image.Image:
-    """Open an image as `Image.open` does, but without its process-wide size limit: `limits` are checked instead."""
-    for name in FORMATS:
-        factory, accept = Image.OPEN[name]
-        if accept is None or accept(data[:_SIGNATURE_BYTES]) is True:
-            with suppress(SyntaxError, IndexError, TypeError, struct.error):  # another format, or a damaged header
-                return factory(io.BytesIO(data), "")
-    if not data:
-        raise ImageError(Reason.NOT_AN_IMAGE, "the image has 0 bytes")
-    if name := unsupported_format(data):
-        raise ImageError(Reason.UNSUPPORTED, f"{name} is not supported; {_SUPPORTED}")
-    if name := supported_format(data):
-        raise ImageError(Reason.TRUNCATED, f"begins as {name}, but its header ends early or is damaged")
-    looks = f"they look like {explained}" if (explained := explain(data)) else _SUPPORTED
-    raise ImageError(Reason.NOT_AN_IMAGE, f"the {len(data):,} bytes are not an image; {looks}")
-
-
 def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
     width, height = size
     if width * height > limits.max_pixels:
@@ -252,17 +202,6 @@ def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
             Reason.TOO_LARGE,
             f"the image is {width} x {height} = {width * height:,} pixels; at most {limits.max_pixels:,} are allowed",
         )
-
-
-def _check_parts(data: bytes) -> None:
-    """Reject files that would take long to open."""
-    if has_too_many_parts(data):
-        raise ImageError(Reason.UNSUPPORTED, f"the file has more than {MAX_PARTS:,} segments, chunks or blocks")
-    if data[:4] in TIFF_SIGNATURES:
-        with suppress(struct.error):  # it ends early, which opening it reports
-            if (pieces := tiling(data)[1]) > MAX_TIFF_PIECES:
-                message = f"the TIFF has {pieces:,} strips or tiles; at most {MAX_TIFF_PIECES:,} are allowed"
-                raise ImageError(Reason.UNSUPPORTED, message)
 
 
 def _check_header(image: Image.Image, data: bytes, limits: Limits) -> None:

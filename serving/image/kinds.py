@@ -35,12 +35,18 @@ _UNSUPPORTED = {
 }
 # Brands of ISO base media files (ISO/IEC 14496-12): HEIF is ISO/IEC 23008-12, annex B
 _BRANDS = {
-    "AVIF": {b"avif", b"avis"},
-    "HEIC": {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"},
+    "AVIF": {b"avif"},
+    "HEIC": {b"heic", b"heix", b"heim", b"heis"},
     "JPEG XS in HEIF": {b"jxsi", b"jxsc"},
     "raw (Canon)": {b"crx "},
-    "HEIF": {b"mif1", b"mif2", b"mif3", b"msf1", b"miaf"},
+    "HEIF": {b"mif1", b"mif2", b"mif3", b"miaf"},
 }
+_SEQUENCES = {
+    "an animated AVIF": {b"avis"},
+    "a HEIF image sequence": {b"hevc", b"hevx", b"hevm", b"hevs", b"msf1"},
+}
+"""By the major brand alone: a still image may have further frames, and says so by its other brands."""
+HEIF_FORMATS = ("AVIF", "HEIC", "HEIF")
 _COMPRESSED = {
     "gzip": b"\x1f\x8b",
     "zip": b"PK\x03\x04",
@@ -64,15 +70,16 @@ _HEX = re.compile(rb"[\s\"']*(?:0x)?([0-9a-fA-F]{16,})")
 
 def supported_format(data: bytes) -> str:
     """The supported format that the bytes begin as; empty for none. BMP's signature is too short to tell."""
+    if (brand := _brand(data)) in HEIF_FORMATS:
+        return brand
     return _find(data, _SUPPORTED)
 
 
 def unsupported_format(data: bytes) -> str:
     """The format that is not supported and that the bytes begin as; empty for none."""
     if data[4:8] == b"ftyp":
-        size = min(int.from_bytes(data[:4]), 256)
-        brands = {data[8:12], *(data[at : at + 4] for at in range(16, size - 3, 4))}
-        return next((name for name, known in _BRANDS.items() if brands & known), "MP4 or QuickTime video")
+        brand = _brand(data)
+        return "" if brand in HEIF_FORMATS else brand
     text = _text(data)
     if text.startswith(b"<svg") or (text.startswith((b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in text):
         return "SVG"
@@ -116,6 +123,17 @@ def explain(data: bytes) -> str:
     if head and not head.strip(b"\0"):
         return "a file of which nothing was written: its first bytes are all 0"
     return ""
+
+
+def _brand(data: bytes) -> str:
+    """What an ISO base media file holds; empty for other files."""
+    if data[4:8] != b"ftyp":
+        return ""
+    size = min(int.from_bytes(data[:4]), 256)
+    major, brands = data[8:12], {data[8:12], *(data[at : at + 4] for at in range(16, size - 3, 4))}
+    if sequence := next((name for name, known in _SEQUENCES.items() if major in known), ""):
+        return sequence
+    return next((name for name, known in _BRANDS.items() if brands & known), "MP4 or QuickTime video")
 
 
 def _find(data: bytes, signatures: dict[str, tuple[int, bytes]]) -> str:

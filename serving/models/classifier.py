@@ -45,7 +45,7 @@ class Usage:
     answered_ns: int = 0
     """Total time of these requests."""
     failed: int = 0
-    """Requests that were refused or cancelled, or of which no image could be classified."""
+    """Requests that were rejected or cancelled, or of which no image could be classified."""
     failed_ns: int = 0
     last_ms: int = 0
     """When the last request ended, in Unix milliseconds; 0 if there was none."""

@@ -19,14 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.bundle.folder import (
-    Fingerprint,
-    describe_unserved,
-    fingerprint,
-    list_names,
-    list_versions,
-    open_version,
-)
+from serving.bundle.folder import Fingerprint, describe_unserved, fingerprint, list_names, list_versions, open_version
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import ModelVersion, parse_short_name, resource_name
 from serving.models.loader import ServedModel, ServingOptions, load_model
@@ -247,9 +240,7 @@ class ModelWatcher:
             return served is not None
         if not served and (retry or not failure):
             self._repository.mark(key, State.LOADING, "")
-        previous = served or next(
-            iter(model for model in self._repository.models if model.manifest.name == key.name), None
-        )
+        previous = served or next((each for each in self._repository.models if each.manifest.name == key.name), None)
         model = None
         try:
             bundle = await asyncio.to_thread(open_version, self._folder, key)

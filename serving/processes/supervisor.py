@@ -19,7 +19,7 @@ from serving.processes.child import Start, send_start
 from serving.processes.ports import reserved_port
 from serving.processes.shares import share_cpus, share_settings
 from serving.processes.statuses import merge, to_rows
-from serving.server import ServerFailed, StartupError
+from serving.server import ServerFailed, StartupError, listen_errors
 from serving.settings import Settings
 from serving.system.logs import LogFormat
 
@@ -144,17 +144,26 @@ class Supervisor:
 
     def _reserve_ports(self) -> None:
         settings = self._settings
-        try:
+        with listen_errors(settings.listen, "--listen"):
             address = self._cleanup.enter_context(reserved_port(settings.listen))
-        except OSError as error:
-            part = f" ({error.filename})" if error.filename not in (None, settings.listen) else ""
-            raise StartupError(
-                f"cannot listen on {settings.listen}{part}: {error.strerror}; stop the other server, or choose another "
-                "address with --listen"
-            ) from error
-        self._start = replace(self._start, settings=replace(self._start.settings, listen=address))
+        http = replace(settings.http, listen=self._reserve_http_port(), required=True)
+        self._start = replace(self._start, settings=replace(self._start.settings, listen=address, http=http))
         if settings.observability.metrics is not None:
             self._serve_metrics(settings.observability.metrics)
+
+    def _reserve_http_port(self) -> str | None:
+        """The address for HTTP, with its port; None without HTTP."""
+        http = self._settings.http
+        if http.listen is None:
+            return None
+        try:
+            with listen_errors(http.listen, "--http"):
+                return self._cleanup.enter_context(reserved_port(http.listen))
+        except StartupError as error:
+            if http.required:
+                raise
+            logger.warning("no HTTP: %s, or --http off", error)
+            return None
 
     def _serve_metrics(self, listen: str) -> None:
         from prometheus_client import CollectorRegistry

@@ -33,7 +33,7 @@ from serving.system.memory import keep_freed_memory
 NAME = "pawserve"
 DEPLOYMENT = "Classifier"
 MAX_ONGOING_REQUESTS = 4096
-"""Ray's limit; high, since a replica limits its own queue in views and its refusals have a retry delay."""
+"""Ray's limit; high, since a replica limits its own queue in views and its rejections have a retry delay."""
 
 
 class ClassifierReplica:
@@ -128,7 +128,7 @@ def build(arguments: dict[str, Any]) -> Application:
     """Make the application of a configuration file from its `args`, which are `flags` and `more_versions`.
 
     Raises:
-        ValueError: if `parse_configuration` refuses them.
+        ValueError: if `parse_configuration` rejects them.
     """
     options, more_versions = parse_configuration(arguments)
     options["listen"] = "0.0.0.0:0"  # Ray listens on all addresses, so plaintext tokens must be allowed explicitly

@@ -21,7 +21,7 @@ from serving.client import Client, ClientError
 from serving.ray.ingress import SERVICER_FUNCTIONS
 from serving.ray.options import MORE_VERSIONS, check_replica_options, replica_options
 from serving.system.cpus import available_cpus
-from serving.system.network import format_address, is_local, parse_address
+from serving.system.network import UNIX, format_address, is_local, parse_address, resolve
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """About the least that Ray accepts; images do not pass through the object store."""
@@ -88,8 +88,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_cluster(arguments: argparse.Namespace) -> None:
     """Raise ValueError if the cluster cannot be started as requested."""
-    if not parse_address(arguments.listen)[1]:
+    if arguments.listen.startswith(UNIX):
+        raise ValueError(f"--listen is {arguments.listen}; Ray's ingress has no Unix sockets: give HOST:PORT")
+    host, port = parse_address(arguments.listen)
+    if not port:
         raise ValueError(f"--listen is {arguments.listen}; Ray's ingress needs a port other than 0")
+    try:
+        addresses = resolve(host)
+    except OSError as error:
+        raise ValueError(f"--listen is {arguments.listen}; nobody knows {host}: give an IP address") from error
+    if len(addresses) > 1:
+        raise ValueError(
+            f"--listen is {arguments.listen}; {host} stands for {' and '.join(addresses)}, and Ray's ingress listens "
+            "on one address: give that one"
+        )
     needed = arguments.replicas[1] * arguments.cpus
     if arguments.address is None and needed > available_cpus():
         raise ValueError(

@@ -9,12 +9,15 @@ from serving.cli.serve_options import add_serve_options
 MORE_VERSIONS = 3
 """Most versions that a replica loads because clients name them."""
 _TLS = "Ray's ingress uses plaintext; put a proxy or a service mesh in front of it"
+_HTTP = "replicas answer gRPC only"
 _LOGS = "Ray writes the logs of its replicas, in its own format and at its own level"
 _CONNECTIONS = "Ray's ingress holds the connections"
 UNSUPPORTED: Mapping[str, str] = {
     "tls_cert": _TLS,
     "tls_key": _TLS,
     "tls_client_ca": "Ray's ingress does not ask for certificates; use --clients",
+    "http": _HTTP,
+    "http_origin": _HTTP,
     "metrics": "replicas on one machine cannot share the port; use Ray's metrics",
     "access_log": "Ray logs each request of its replicas; see the folder of its session",
     "log_format": _LOGS,

@@ -6,6 +6,7 @@ slows the client down.
 """
 
 import asyncio
+import logging
 from asyncio import Task
 from collections import deque
 from typing import Any, Protocol
@@ -14,9 +15,12 @@ import grpc
 
 from serving.api.errors import ApiError, Code
 from serving.api.in_flight import BytesInFlight
+from serving.system.logs import RateLimitedLogger
 
 MAX_IN_FLIGHT = 128
 """Most requests of one stream that are read and have no response yet."""
+
+_logger = RateLimitedLogger(logging.getLogger(__name__), logging.WARNING)
 
 
 class StreamHandler(Protocol):
@@ -59,6 +63,7 @@ class _Stream:
         self._places = asyncio.Semaphore(MAX_IN_FLIGHT)
         self._computing: set[Task[None]] = set()
         self._responses: deque[Any] = deque()
+        self._read_requests = 0
         self._changed = asyncio.Event()  # there is a response, or a task has ended
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -76,6 +81,14 @@ class _Stream:
                     self._places.release()
         except grpc.aio.InternalError:  # the client has gone
             return
+        except asyncio.CancelledError:
+            if reader.done() and not reader.cancelled() and not stopping.is_set():
+                # gRPC reports a request that it rejects as the end of the requests, and then cancels the call
+                _logger.log(
+                    f"a stream was cancelled after its first {self._read_requests} requests: the next one is larger "
+                    "than --max-message-mib allows, which clients see as RESOURCE_EXHAUSTED, or the client left"
+                )
+            raise
         finally:
             for task in (reader, stopped, *self._computing):
                 task.cancel()
@@ -92,6 +105,7 @@ class _Stream:
             request = await self._context.read()
             if request is grpc.aio.EOF:
                 return
+            self._read_requests += 1
             size = self._handler.image_bytes(request)
             while not self._in_flight.admits(size):
                 await self._in_flight.waiting.wait()

@@ -20,6 +20,8 @@ from serving.tokens.tokens import PredictionRecord
 
 IDS_PER_QUERY = 500
 CLASSES_SHOWN = 20
+MAX_WAITING_COUNTS = 10_000
+"""Most prediction counts that wait in memory while the database fails; more are merged into longer spans."""
 
 Counts = Counter[tuple[ModelVersion, int, int]]
 """How often each (version, class index) was predicted in each Unix minute."""
@@ -192,3 +194,24 @@ def _row(label: Label, now_ms: int) -> dict[str, object]:
 def _shown(classes: tuple[str, ...]) -> str:
     shown = ", ".join(map(repr, classes[:CLASSES_SHOWN]))
     return f"[{shown}]" if len(classes) <= CLASSES_SHOWN else f"[{shown}, … {len(classes)} in all]"
+
+
+def coarsen(counts: Counts, limit: int = MAX_WAITING_COUNTS) -> Counts:
+    """Merge minutes into spans of 2, 4, 8 … minutes until there are at most `limit` counts.
+
+    A span's count goes to its first minute that has one. The totals by version and class do not change, so at least one
+    count remains for each of these.
+    """
+    if len(counts) <= limit:
+        return counts
+    first, last = min(key[-1] for key in counts), max(key[-1] for key in counts)
+    minutes = 1 if len({key[:-1] for key in counts}) <= limit else max(1, last - first)
+    while len(counts) > limit and minutes <= last - first:
+        minutes *= 2
+        merged: Counts = Counter()
+        begins: dict[tuple[ModelVersion, int, int], int] = {}
+        for (version, predicted, minute), count in sorted(counts.items()):
+            begin = begins.setdefault((version, predicted, (minute - first) // minutes), minute)
+            merged[version, predicted, begin] += count
+        counts = merged
+    return counts

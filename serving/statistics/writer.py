@@ -28,7 +28,6 @@ from serving.system.logs import RateLimitedLogger
 from serving.system.times import now_ms
 
 MAX_WAITING_LABELS = 100_000
-MAX_WAITING_COUNTS = 10_000
 FLUSH_INTERVAL_S = 1.0
 MAX_IDLE_S = 0.2
 MIGRATION_TIMEOUT_S = 60.0
@@ -255,7 +254,7 @@ class StatisticsWriter:
         self._disconnect()
         self._problems.log(f"statistics cannot be written, and labels are rejected: {error}")
         self._failing = True
-        kept = coarsen(group.counts)
+        kept = updates.coarsen(group.counts)
         with self._changed:
             self._counts_in_flight = Counter()
             if self._closed:
@@ -287,24 +286,3 @@ class StatisticsWriter:
             with suppress(SQLAlchemyError):  # the connection may be broken
                 self._connection.close()
             self._connection = None
-
-
-def coarsen(counts: Counts, limit: int = MAX_WAITING_COUNTS) -> Counts:
-    """Merge minutes into spans of 2, 4, 8 … minutes until there are at most `limit` counts.
-
-    A span's count goes to its first minute that has one. The totals by version and class do not change, so at least one
-    count remains for each of these.
-    """
-    if len(counts) <= limit:
-        return counts
-    first, last = min(key[-1] for key in counts), max(key[-1] for key in counts)
-    minutes = 1 if len({key[:-1] for key in counts}) <= limit else max(1, last - first)
-    while len(counts) > limit and minutes <= last - first:
-        minutes *= 2
-        merged: Counts = Counter()
-        begins: dict[tuple[ModelVersion, int, int], int] = {}
-        for (version, predicted, minute), count in sorted(counts.items()):
-            begin = begins.setdefault((version, predicted, (minute - first) // minutes), minute)
-            merged[version, predicted, begin] += count
-        counts = merged
-    return counts

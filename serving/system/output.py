@@ -5,6 +5,8 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _ASCII = {"–": "-", "…": "~", "→": ">", "↓": "v", "█": "#", "░": ".", "×": "x", "Δ": "d"}
@@ -51,6 +53,21 @@ def flush_output() -> None:
     """
     if sys.stdout is not None:  # it is closed
         sys.stdout.flush()
+
+
+@contextmanager
+def flushed_output() -> Iterator[None]:
+    """Write at the end of the block what standard output holds, also if the block ends the process as `--help` does.
+
+    Raises:
+        OSError: as `flush_output` does.
+    """
+    try:
+        yield
+    except SystemExit:
+        flush_output()
+        raise
+    flush_output()
 
 
 def discard_output() -> None:

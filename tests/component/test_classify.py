@@ -68,7 +68,8 @@ BAD_IMAGES = {
     "truncated JPEG": (encoded(Image.effect_noise((300, 200), 80).convert("RGB"), "JPEG")[:4000], "TRUNCATED"),
     "60,000 x 60,000 PNG header": (png_header(60_000, 60_000), "TOO_LARGE"),
     "20 MB": (b"\xff\xd8\xff" + b"\0" * 20_000_000, "TOO_LARGE"),
-    "HEIC": (b"\0\0\0\x20ftypheic" + b"\0" * 64, "UNSUPPORTED"),
+    "JPEG XL": (b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0" * 64, "UNSUPPORTED"),
+    "HEIC that ends early": (b"\0\0\0\x20ftypheic" + b"\0" * 64, "TRUNCATED"),
 }
 
 

@@ -132,12 +132,26 @@ def test_a_certificate_for_another_name_is_reported_as_such(tmp_path: Path, auth
         )
 
 
+def test_a_client_learns_why_a_tls_server_closes_its_connection(tmp_path: Path, authority: Authority) -> None:
+    write_bundle(tmp_path / "models")
+    pair, stranger = authority.issue("server"), Authority(tmp_path, "strangers").issue("stranger")
+    options = ("--tls-cert", pair.certificate, "--tls-key", pair.key, "--tls-client-ca", authority.path)
+    with running_server(tmp_path / "models", tmp_path / "state", *options) as address:
+        closed = f"no pawserve answers at {address}: it closed the connection at once; "
+        assert failure(address, Credentials()) == (f"{closed}it may use TLS: give --tls-ca, or Credentials(ca=…)")
+        assert failure(address, Credentials(ca=authority.path)) == (
+            f"{closed}it requires a client certificate: give --tls-cert and --tls-key, or Credentials(certificate=…, "
+            "key=…)"
+        )
+        unknown = Credentials(ca=authority.path, certificate=stranger.certificate, key=stranger.key)
+        assert failure(address, unknown) == (
+            f"{closed}it does not accept the client certificate {stranger.certificate}: use one that is valid now and "
+            "was issued by an authority of the server's --tls-client-ca"
+        )
+
+
 def test_a_plaintext_client_learns_that_the_server_may_use_tls(tls_address: str) -> None:
-    message = failure(tls_address, Credentials())
-    assert message == (
-        f"no pawserve answers at {tls_address}: it closed the connection at once: if it uses TLS, give --tls-ca, or "
-        "Credentials(ca=…); if it requires client certificates, --tls-cert and --tls-key too"
-    )
+    assert "it may use TLS: give --tls-ca" in failure(tls_address, Credentials())
 
 
 def test_a_tls_client_learns_that_the_server_uses_plaintext(address: str, authority: Authority) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.commands import ROOT
 
-HEAVY = ("grpc", "numpy", "onnxruntime", "PIL", "ray", "rich")
+HEAVY = ("grpc", "numpy", "onnxruntime", "PIL", "ray", "rich", "starlette", "uvicorn")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Metrics of refused calls, of streams and of versions, and what is loaded without metrics."""
+"""Metrics of rejected calls, of streams and of versions, and what is loaded without metrics."""
 
 import asyncio
 import subprocess
@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from serving.client import AsyncClient, Client
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
 from tests.support.images import encoded
@@ -21,7 +23,7 @@ MODEL = {"model": "colours", "version": "1"}
 CLASSIFY = {"method": "pawserve.v1.Classifier/Classify"}
 
 
-def test_a_call_whose_request_grpc_refuses_is_counted_and_logged(tmp_path: Path) -> None:
+def test_a_call_whose_request_grpc_rejects_is_counted_and_logged(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     limits = ("--max-message-mib", 1, "--max-image-mib", 1, "--access-log")
     with observed_server(tmp_path, *limits) as server:
@@ -32,6 +34,24 @@ def test_a_call_whose_request_grpc_refuses_is_counted_and_logged(tmp_path: Path)
         assert server.metric("pawserve_requests_in_flight", **CLASSIFY) == 0
         assert eventually(lambda: "Classify CANCELLED" in server.process.stderr)
         assert "ended before its request was read: it is larger than --max-message-mib" in server.process.stderr
+
+
+def test_a_request_of_a_stream_that_grpc_rejects_is_counted_and_logged(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    stream = {"method": "pawserve.v1.Classifier/ClassifyStream"}
+    with observed_server(tmp_path, "--max-message-mib", 1, "--max-image-mib", 1) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            requests = (
+                pb.ClassifyStreamRequest(id=str(len(image)), image=pb.ImageInput(content=image))
+                for image in (RED, RED, bytes(2**20))
+            )
+            with pytest.raises(grpc.RpcError) as caught:
+                list(pb_grpc.ClassifierStub(channel).ClassifyStream(requests))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert eventually(lambda: server.metric("pawserve_requests_total", **stream, code="CANCELLED") == 1)
+        assert eventually(
+            lambda: "after its first 2 requests: the next one is larger than --max-message-mib" in server.process.stderr
+        )
 
 
 def test_streams_whose_results_were_all_read_are_counted_as_ok(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Commands write any text to a standard output of any encoding."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,25 @@ def test_output_that_cannot_be_written_is_one_line_and_exit_code_1(tmp_path: Pat
         )
     assert done.returncode == 1
     assert done.stderr == "pawserve: the output cannot be used: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "command",
+    ["training --help", "training fit --help", "export --version", "export bundle --help", "serving health --help"],
+)
+def test_help_that_cannot_be_written_is_one_line_and_exit_code_1(command: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=environment,
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import importlib
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 import yaml
 from google.rpc import error_details_pb2, status_pb2
 
+from serving.cli.errors import UsageError
 from serving.cli.serve_options import to_settings
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc
+from serving.ray import command
 from serving.ray.ingress import CLASSIFIER, SERVICER_FUNCTIONS
 from serving.ray.methods import Methods, NoMessage
 from serving.ray.options import parse_configuration, parse_flags
@@ -160,3 +163,29 @@ def test_arguments_of_another_type_in_a_configuration_file_are_refused(arguments
 def test_flags_in_a_configuration_file_may_be_numbers() -> None:
     options, more_versions = parse_configuration({"flags": ["--max-views", 7]})
     assert (options["max_views"], more_versions) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("listen", "complaint"),
+    [
+        ("unix:/run/pawserve.sock", "Ray's ingress has no Unix sockets: give HOST:PORT"),
+        ("127.0.0.1:0", "needs a port other than 0"),
+        ("pets.test:50051", "pets.test stands for 127.0.0.1 and 127.0.0.2, and Ray's ingress listens on one address"),
+        ("nowhere.test:50051", "nobody knows nowhere.test"),
+    ],
+)
+def test_addresses_that_ray_cannot_listen_on_are_wrong_use(
+    listen: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getaddrinfo(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        if host == "nowhere.test":
+            raise socket.gaierror("unknown")
+        hosts = ["127.0.0.1", "127.0.0.2"] if host == "pets.test" else [host]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 0)) for each in hosts]
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())  # as if Ray were installed
+    monkeypatch.setattr("socket.getaddrinfo", getaddrinfo)
+    parser = argparse.ArgumentParser()
+    command.add_options(parser)
+    with pytest.raises(UsageError, match=complaint):
+        command.run(parser.parse_args(["--listen", listen]))

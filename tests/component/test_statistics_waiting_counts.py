@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from serving.bundle.model_version import ModelVersion
 from serving.statistics.queries import MS_PER_MINUTE
 from serving.statistics.store import StatisticsStore
-from serving.statistics.writer import MAX_WAITING_COUNTS, coarsen
+from serving.statistics.updates import MAX_WAITING_COUNTS, coarsen
 from tests.support.statistics import CAT, CLASSES, DOG, PETS, SHORT_S, fails, label, locked, rows
 from tests.support.waiting import LIMIT_S
 

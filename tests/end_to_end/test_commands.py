@@ -72,10 +72,10 @@ def test_predict_finds_what_training_finds_and_lists_what_it_leaves_out(
     (skipped,) = document(finished)["skipped"]
     assert skipped == {"path": str(tmp_path / "images/loop"), "reason": "a link to a folder that contains it"}
     assert "left out: 1 file or folder" in finished.stderr
-    (tmp_path / "images/e.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(16))
+    (tmp_path / "images/e.JXL").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(16))
     failed = serving_command("predict", tmp_path / "images", server=address)
     assert failed.returncode == 1
-    assert "HEIC is not supported" in failed.stdout
+    assert "JPEG XL is not supported" in failed.stdout
 
 
 def test_predict_of_one_image_prints_the_command_that_labels_it(address: str, images: Path) -> None:

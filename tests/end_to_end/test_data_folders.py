@@ -16,7 +16,7 @@ from training.runs.run import open_run
 pytestmark = pytest.mark.slow
 
 TINY = ("--arch", "test_resnet", "--weights", "none")
-HEIC = b"\0\0\0\x18ftypheic" + bytes(16)
+JPEG_XL = b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(16)
 
 
 def write(path: Path, content: bytes = b"", side: int = 40) -> None:
@@ -33,7 +33,7 @@ def data(tmp_path: Path) -> Path:
     for name in ("cats", "dogs"):
         for number in range(5):
             write(folder / name / f"{number}.png")
-        write(folder / name / "junk.heic", HEIC + name.encode())
+        write(folder / name / "junk.jxl", JPEG_XL + name.encode())
     return folder
 
 
@@ -46,7 +46,7 @@ def test_every_held_out_image_can_be_decoded(data: Path, tmp_path: Path, stage: 
         assert finished.returncode == 0, finished.stderr
         facts = open_run(tmp_path / "run").facts["data"]
         assert (facts["train"], facts["valid"]) == (8, 2)
-        assert [Path(each["path"]).name for each in facts["skipped"]] == ["junk.heic"] * 2
+        assert [Path(each["path"]).name for each in facts["skipped"]] == ["junk.jxl"] * 2
 
 
 def test_a_data_folder_may_hold_runs_and_the_run_that_is_written(
@@ -66,12 +66,12 @@ def test_a_data_folder_may_hold_runs_and_the_run_that_is_written(
 
 def test_the_reasons_are_shown_if_no_image_can_be_read(data: Path, fitted: Path, tmp_path: Path) -> None:
     for image in data.rglob("*.png"):
-        image.write_bytes(HEIC + image.name.encode())
+        image.write_bytes(JPEG_XL + image.name.encode())
     finished = run_here("training", "fit", "--data", data, "--run", tmp_path / "run", "--cache", tmp_path, *TINY)
     assert finished.returncode == 1
     assert "2 of 2 classes have too few readable images, not counting copies: cats (0), dogs (0)" in finished.stderr
     assert "left out: 12 files or folders\n" in finished.stderr
-    assert finished.stderr.count("HEIC is not supported") == 10
+    assert finished.stderr.count("JPEG XL is not supported") == 10
     assert "  and 2 more\n" in finished.stderr
     evaluated = run_here("training", "evaluate", "--run", fitted, "--data", data)
     assert evaluated.returncode == 1

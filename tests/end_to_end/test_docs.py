@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from serving.cli import pawserve
+from serving.web.settings import DEFAULT_ADDRESS
 from tests.support.bundles import write_bundle
 from tests.support.certificates import Authority
 from tests.support.commands import ROOT, WarmProcess, main_of
@@ -24,6 +25,7 @@ from tests.support.images import encoded
 from tests.support.pages import DOCS, PAGES, README, Block, blocks, parse, python_commands
 
 ADDRESS = re.compile(r"(127\.0\.0\.1|0\.0\.0\.0|localhost):\d+")
+HTTP_PORT = DEFAULT_ADDRESS.rpartition(":")[2]
 RUN = [page for page in [README, *DOCS] if any(block.language in ("console", "python") for block in blocks(page))]
 TINY = "--arch test_resnet --weights none --sizes 32"
 """The pages' networks take minutes, or a download."""
@@ -56,6 +58,7 @@ class Session:
         self._folder = folder
         self._environment = {"XDG_CACHE_HOME": str(cache)}
         self._server: WarmProcess | None = None
+        self._http_address = ""
 
     def run(self, block: Block) -> None:
         """Run all commands of a block, or the program that it is."""
@@ -94,7 +97,7 @@ class Session:
         if verb == "tune":
             arguments += ["--seconds", "0.1"]
         if package == "serving" and verb in ("predict", "stats", "label", "health", "models"):
-            arguments = [ADDRESS.sub(self._address(), argument) for argument in arguments]
+            arguments = [self._placed(argument) for argument in arguments]
         finished = WarmProcess(main_of, package, verb, *arguments, folder=self._folder, **self._environment).finish()
         assert finished.returncode == 0, f"{command}\n{finished.stderr}"
         if out is not None:
@@ -104,12 +107,12 @@ class Session:
         self.close()
         if not (self._folder / "models").exists():
             write_bundle(self._folder / "models", "pets", classes=("cats", "dogs", "others"))
-        arguments = [*arguments, "--listen", "127.0.0.1:0"]
+        arguments = [*arguments, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
         if "--metrics" in arguments:
             arguments += ["--metrics", "127.0.0.1:0"]
         self._server = WarmProcess(main_of, "serving", "serve", *arguments, folder=self._folder, **self._environment)
-        address = self._server.printed(r"ready on (127\.0\.0\.1:\d+)")[1]
-        self._environment["PAWSERVE_SERVER"] = address
+        ready = self._server.printed(r"ready on (127\.0\.0\.1:\d+): .*HTTP on https?://(127\.0\.0\.1:\d+)")
+        self._environment["PAWSERVE_SERVER"], self._http_address = ready[1], ready[2]
 
     def _address(self) -> str:
         """The server's; one with the defaults is started for a page that starts none."""
@@ -117,9 +120,14 @@ class Session:
             self._serve(["--models", "models", "--state", "state"])
         return self._environment["PAWSERVE_SERVER"]
 
+    def _placed(self, text: str) -> str:
+        """A text with the address that the server has here."""
+        own = self._address()
+        return ADDRESS.sub(lambda found: self._http_address if found[0].endswith(HTTP_PORT) else own, text)
+
     def _program(self, text: str) -> None:
         finished = subprocess.run(
-            [sys.executable, "-W", "error", "-c", ADDRESS.sub(self._address(), text)],
+            [sys.executable, "-W", "error", "-c", self._placed(text)],
             cwd=self._folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,

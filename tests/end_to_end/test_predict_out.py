@@ -165,12 +165,12 @@ def test_a_server_that_disappears_is_reported_with_the_number_of_results(images:
     many = [file for file in sorted(images.glob("*.png")) for _ in range(60)]
     with ExitStack() as server:
         address = server.enter_context(running_server(tmp_path / "models", tmp_path / "state", "--grace", 0))
-        with predicting(*many, "--out", out, "--timeout", 3, "--server", address) as predict:
+        with predicting(*many, "--out", out, "--timeout", 10, "--server", address) as predict:
             assert eventually(lambda: lines_in(out) > 20)
             server.close()
             summary, errors = predict.communicate(timeout=LIMIT_S)
     assert predict.returncode == 1
-    assert "stopped: no result arrived for 3 s" in errors
+    assert "stopped: no result arrived for 10 s" in errors
     assert f"{len(rows(out)):,} of 1,800 files" in summary
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.support.images import encoded, grey12_tiff, grey16_png, sample_image
+from tests.support.images import encoded, grey12_tiff, grey16_png, heic, sample_image
 
 
 def seeds() -> dict[str, bytes]:
@@ -40,6 +40,11 @@ def seeds() -> dict[str, bytes]:
         "moving.gif": encoded(image, "GIF", save_all=True, append_images=animation[1:]),
         "rgb.bmp": encoded(image, "BMP"),
         "palette.bmp": encoded(image.quantize(8), "BMP"),
+        "still.avif": encoded(image, "AVIF"),
+        "alpha.avif": encoded(image.convert("RGBA"), "AVIF", exif=exif),
+        "moving.avif": encoded(image, "AVIF", save_all=True, append_images=animation[1:]),
+        "still.heic": heic(image),
+        "alpha.heic": heic(image.convert("RGBA"), exif=exif.tobytes()),
         "exif.tiff": encoded(image, "TIFF", exif=exif),
     }
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):

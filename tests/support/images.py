@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -27,6 +28,14 @@ def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
     """The bytes of an image in a format."""
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def heic(image: Image.Image, **options: object) -> bytes:
+    """The bytes of an image as HEIC; the test is skipped where pillow-heif is missing."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer, quality=95, **options)
     return buffer.getvalue()
 
 

@@ -64,9 +64,32 @@ def stoppable_server(models: Path, state: Path, *arguments: object) -> Iterator[
         server.close()
 
 
+@dataclass(frozen=True)
+class HttpServerProcess:
+    """A running server that speaks HTTP too."""
+
+    address: str
+    url: str
+    process: WarmProcess
+
+
+@contextmanager
+def http_server(folder: Path, *arguments: object) -> Iterator[HttpServerProcess]:
+    """Start a server of `folder`/models with HTTP; at the end it must stop with exit code 0."""
+    options = _options(folder / "models", folder / "state")
+    server = WarmProcess(main_of, "serving", "serve", *options, "--http", "127.0.0.1:0", *arguments)
+    try:
+        ready = server.printed(r"ready on (\S+): .*HTTP on (http[^\s;]+)")
+        yield HttpServerProcess(ready[1], ready[2], server)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0, server.stderr
+    finally:
+        server.close()
+
+
 def _options(models: Path, state: Path) -> tuple[object, ...]:
     # the default layout, so that tests neither wait for a measurement nor depend on its outcome
-    return ("--models", models, "--state", state, "--listen", "127.0.0.1:0")
+    return ("--models", models, "--state", state, "--listen", "127.0.0.1:0", "--http", "off")
 
 
 @dataclass(frozen=True)

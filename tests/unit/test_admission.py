@@ -1,4 +1,4 @@
-"""Requests that would be answered after their deadline are refused, by the pace of the last seconds."""
+"""Requests that would be answered after their deadline are rejected, by the pace of the last seconds."""
 
 import random
 from collections import deque
@@ -43,7 +43,7 @@ def busy(clock: list[float], *, row_s: float = 0.1, count: int = 20) -> Admissio
     return admission
 
 
-def test_what_fits_before_its_deadline_is_admitted_and_the_rest_refused_with_a_delay(clock: list[float]) -> None:
+def test_what_fits_before_its_deadline_is_admitted_and_the_rest_rejected_with_a_delay(clock: list[float]) -> None:
     admission = busy(clock)
     assert admission.enter(GREEDY, ROW, 3.0) == pytest.approx(2.1)
     with pytest.raises(QueueFull, match="deadline is in 1 s") as caught:

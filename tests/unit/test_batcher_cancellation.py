@@ -80,7 +80,7 @@ def test_images_whose_deadline_has_passed_cost_nothing(batchers: Batchers) -> No
     run(test())
 
 
-def test_more_rows_than_the_bound_are_refused_before_any_work(batchers: Batchers) -> None:
+def test_more_rows_than_the_bound_are_rejected_before_any_work(batchers: Batchers) -> None:
     async def test() -> None:
         engine = GatedEngine()
         batcher = batchers(engine, workers=1, max_rows=10)

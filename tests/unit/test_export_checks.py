@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from export.checks.verify import ParityReference
 from export.graphs.fp16 import find_overflows, fold_norms, to_fp16
 from export.graphs.onnx import DeployedModel, reparameterize
 from export.inference import open_session, predict
-from export.mixed_precision import convert_until_passed
+from export.mixed_precision import convert_until_passed, export_fp16
 from serving.bundle.manifest import OUTPUT_NAME, Precision
+from training.data.images import LabelledImage
 from training.networks.model import Body, Classifier, Head, build_body, describe_backbone
 from training.networks.onnx import export_graph
 
@@ -262,6 +264,28 @@ def test_a_network_that_overflows_in_too_many_blocks_is_an_error_that_names_the_
     folded = fold_norms(overflowing, IMAGES[:1])
     with pytest.raises(ValueError, match="layer bn1 overflows.* 65,504, as do those of 1 blocks"):
         find_overflows(folded, IMAGES, most=1)
+
+
+def test_an_overflow_on_an_image_to_check_is_found_with_its_layer(
+    overflowing: Classifier, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The images to calibrate on are grey, and those to check are not."""
+    network = overflowing.body.network
+    with torch.no_grad():
+        network.bn1.weight /= 10
+        network.bn1.bias /= 10
+    images = torch.cat([torch.full_like(IMAGES, 127), IMAGES])
+    with torch.inference_mode():
+        probabilities_NK = torch.softmax(overflowing(images), 1).numpy()
+    listed = [LabelledImage(Path(f"{row}.jpg"), 0) for row in range(len(images))]
+    deployed = DeployedModel(overflowing, 1.0).eval()
+    reference = ParityReference(deployed, listed, images.numpy(), probabilities_NK, Tolerances(max_diff_fp16=0.02))
+    assert find_overflows(fold_norms(overflowing, images[:1]), images[:2], most=8) == {}
+    converted, facts = export_fp16(overflowing, 1.0, images[:2].numpy(), reference)
+    assert facts["overflows"] == {"conv1.6": "conv1.6", "bn1": "bn1", "layer1.0": "layer1.0", "layer2.0": "layer2.0"}
+    assert "fp16: layer bn1 exceeds float16's range; block bn1 stays in float32" in capsys.readouterr().err
+    found_NK = predict(open_session(converted.graph), images.numpy())
+    np.testing.assert_allclose(found_NK, probabilities_NK, atol=0.02)
 
 
 def test_networks_trained_with_branches_are_exported_without_them() -> None:

@@ -36,12 +36,9 @@ def rejection(data: bytes) -> ImageError:
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        *((ftyp(brand), "HEIC") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")),
-        (ftyp(b"mif1", b"mif1", b"heic"), "HEIC"),
-        (ftyp(b"mif1", b"miaf", b"avif"), "AVIF"),
-        (ftyp(b"mif1"), "HEIF"),
-        (ftyp(b"msf1"), "HEIF"),
-        (ftyp(b"avis"), "AVIF"),
+        *((ftyp(brand), "a HEIF image sequence") for brand in (b"hevc", b"hevx", b"hevm", b"hevs", b"msf1")),
+        (ftyp(b"avis", b"avif"), "an animated AVIF"),
+        (ftyp(b"mif1", b"jxsi"), "JPEG XS in HEIF"),
         (ftyp(b"crx "), "raw (Canon)"),
         (ftyp(b"isom", b"mp42"), "MP4 or QuickTime video"),
         (b"\xff\x0a\xfa\x7f\x01\x90", "JPEG XL (codestream)"),
@@ -60,7 +57,21 @@ def rejection(data: bytes) -> ImageError:
 def test_formats_that_are_not_supported_are_named(data: bytes, name: str) -> None:
     error = rejection(data)
     assert error.reason == Reason.UNSUPPORTED
-    assert str(error) == f"{name} is not supported; supported are JPEG, PNG, WebP, GIF, BMP and TIFF"
+    assert str(error) == f"{name} is not supported; supported are JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC"
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        *((ftyp(brand), "HEIC") for brand in (b"heic", b"heix", b"heim", b"heis")),
+        (ftyp(b"mif1", b"mif1", b"heic"), "HEIC"),
+        (ftyp(b"mif1", b"miaf", b"avif"), "AVIF"),
+        (ftyp(b"mif1"), "HEIF"),
+    ],
+)
+def test_brands_of_supported_formats_are_known(data: bytes, name: str) -> None:
+    assert (supported_format(data), unsupported_format(data)) == (name, "")
+    assert str(rejection(data)) == f"begins as {name}, but its header ends early or is damaged"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +113,7 @@ def test_other_bytes_are_described(data: bytes, expected: str) -> None:
 def test_bytes_that_look_like_nothing_known_get_the_supported_formats(data: bytes) -> None:
     assert (
         str(rejection(data))
-        == f"the {len(data):,} bytes are not an image; supported are JPEG, PNG, WebP, GIF, BMP and TIFF"
+        == f"the {len(data):,} bytes are not an image; supported are JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC"
     )
 
 

@@ -46,7 +46,7 @@ def test_prepared_single_views_overtake_prepared_extra_views(batchers: Batchers)
     run(test())
 
 
-def test_further_views_of_an_image_are_not_refused_and_count_as_in_flight(batchers: Batchers) -> None:
+def test_further_views_of_an_image_are_not_rejected_and_count_as_in_flight(batchers: Batchers) -> None:
     async def test() -> None:
         engine = GatedEngine(max_batch_size=4)
         batcher = batchers(engine, max_rows=2)

@@ -5,6 +5,7 @@ from serving.api.errors import invalid
 from serving.api.labels import record_labels
 from serving.api.pawserve.conversions import to_error_result, to_label_result, to_model, to_result
 from serving.api.pawserve.statistics import StatisticsService
+from serving.bundle.manifest import Manifest
 from serving.models.control import ModelControl
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.feedback import Feedback
@@ -76,6 +77,10 @@ class ClassifierCalls:
         """All model versions, served or not."""
         models = [to_model(status, self._classification.max_views) for status in await self._models.statuses()]
         return pb.ListModelsResponse(models=models)
+
+    def manifest(self, resource: str) -> Manifest:
+        """The manifest of a served version; raises ApiError if it is not served."""
+        return self._classification.find(resource).manifest
 
     def _check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> ClassifySpec:
         model = self._classification.find(request.model)

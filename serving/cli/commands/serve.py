@@ -50,11 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     count = automatic_count() if arguments.processes is None else arguments.processes
-    if count > 1 and settings.listen.startswith(UNIX):
-        raise UsageError(
-            f"--processes {count} cannot be used with --listen {settings.listen}: several processes can listen on one "
-            "port, but not on one Unix socket; give HOST:PORT, or --processes 1"
-        )
+    for option, address in (("--listen", settings.listen), ("--http", settings.http.listen)):
+        if count > 1 and address is not None and address.startswith(UNIX):
+            raise UsageError(
+                f"--processes {count} cannot be used with {option} {address}: several processes can listen on one "
+                "port, but not on one Unix socket; give HOST:PORT, or --processes 1"
+            )
     try:
         if count > 1:
             run_supervisor(settings, count, arguments.log_format, arguments.log_level)

@@ -15,7 +15,8 @@ from serving.image.kinds import supported_format
 
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
-    *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2"),  # not supported, which the server says
+    *(".heic", ".heif", ".hif", ".avif"),
+    *(".jxl", ".jp2"),  # not supported, which the server says
 }
 """Files of a folder that are classified whatever they begin with: an image in an unsupported format must not be missed.
 A file that is named itself may have any suffix."""

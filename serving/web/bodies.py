@@ -1,0 +1,103 @@
+"""Bodies of requests, with every limit checked before what it limits is read."""
+
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect, Request
+
+from serving.api.classification import RETRY_S
+from serving.api.errors import ApiError, Code, invalid
+from serving.api.in_flight import BytesInFlight
+
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}
+ENCODINGS = (*_WINDOW_BITS, "identity")
+"""Content encodings of requests."""
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """Limits of bodies."""
+
+    max_bytes: int
+    """Of one body, as sent and uncompressed."""
+    in_memory: BytesInFlight
+    """Of all bodies, of which each client has a quota."""
+
+
+@asynccontextmanager
+async def read_body(request: Request, limits: BodyLimits) -> AsyncIterator[bytes]:
+    """Read a request's body, uncompressed; its bytes count as in memory within the context.
+
+    Raises:
+        ApiError: if it is too large, its encoding is not supported or damaged, or too many bodies are in memory.
+        ClientDisconnect: if the client leaves.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ENCODINGS:
+        message = f"the body has Content-Encoding {encoding[:40]!r}; send it as it is, or with gzip or deflate"
+        raise invalid("CONTENT_ENCODING_UNSUPPORTED", message, "")
+    taken = 0
+
+    def take(size: int) -> None:
+        nonlocal taken
+        if not limits.in_memory.admits(size):
+            message = (
+                f"bodies of {limits.in_memory.total:,} bytes are in memory, and the limit is "
+                f"{limits.in_memory.limit:,}, of which each client has a quota: try again"
+            )
+            raise ApiError(Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", message, retry_after_s=RETRY_S)
+        limits.in_memory.take(size)
+        taken += size
+
+    try:
+        declared = request.headers.get("content-length")
+        if declared is not None:
+            _check_size(int(declared), limits.max_bytes)
+            take(int(declared))
+        chunks: list[bytes] = []
+        received = 0
+        async for chunk in _chunks(request):
+            received += len(chunk)
+            if declared is None:
+                _check_size(received, limits.max_bytes)
+                take(len(chunk))
+            chunks.append(chunk)
+        body = b"".join(chunks)
+        if encoding != "identity":
+            body = _uncompress(body, encoding, limits.max_bytes)
+            take(len(body))
+        yield body
+    finally:
+        limits.in_memory.release(taken)
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if chunk := message.get("body"):
+            yield chunk
+        if not message.get("more_body"):
+            return
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        message = f"the body has {size:,} bytes or more; at most {most:,} are allowed (the server's --max-message-mib)"
+        raise invalid("BODY_TOO_LARGE", message, "", max_bytes=str(most))
+
+
+def _uncompress(body: bytes, encoding: str, most: int) -> bytes:
+    decoder = zlib.decompressobj(_WINDOW_BITS[encoding])
+    try:
+        content = decoder.decompress(body, most + 1)
+    except zlib.error as error:
+        raise invalid("MESSAGE_INVALID", f"the body is not {encoding}: {error}", "") from None
+    _check_size(len(content), most)
+    if not decoder.eof or decoder.unused_data:
+        problem = "goes on after its end" if decoder.eof else "ends early"
+        raise invalid("MESSAGE_INVALID", f"the compressed body {problem}; compress all of it as one {encoding}", "")
+    return content

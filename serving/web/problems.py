@@ -1,0 +1,98 @@
+"""API errors as HTTP responses: problem details (RFC 9457) with the canonical code and the reason.
+
+Status codes follow https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto.
+"""
+
+import json
+import math
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import Response
+
+from serving.api.errors import ApiError, Code, to_api_error
+
+CONTENT_TYPE = "application/problem+json"
+_STATUSES = {
+    Code.CANCELLED: 499,
+    Code.INVALID_ARGUMENT: 400,
+    Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.FAILED_PRECONDITION: 400,
+    Code.OUT_OF_RANGE: 400,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+    Code.UNAUTHENTICATED: 401,
+}
+_REASONS = {
+    "TOO_LARGE": 413,
+    "BODY_TOO_LARGE": 413,
+    "UNSUPPORTED": 415,
+    "CONTENT_TYPE_UNSUPPORTED": 415,
+    "CONTENT_ENCODING_UNSUPPORTED": 415,
+    "METHOD_NOT_ALLOWED": 405,
+    "BODY_TIMEOUT": 408,
+    "HOST_NOT_ALLOWED": 421,
+    "OUT_OF_MEMORY": 503,
+}
+"""Reasons for which HTTP has a status that says more than that of their code."""
+
+
+def status_of(error: ApiError) -> int:
+    """The HTTP status of an error."""
+    return _REASONS.get(error.reason) or _STATUSES[error.code]
+
+
+def to_problem(error: Exception, request_id: str = "", *, repeat_as_error: bool = False) -> dict[str, Any]:
+    """The problem details of an error.
+
+    Args:
+        error: what was raised.
+        request_id: of the request; "" leaves it out.
+        repeat_as_error: whether the member `error` repeats the detail, for clients of the Open Inference Protocol.
+    """
+    failure = to_api_error(error)
+    status = status_of(failure)
+    problem: dict[str, Any] = {
+        "type": f"/docs#{failure.reason}",
+        "title": _title(status),
+        "status": status,
+        "detail": failure.message,
+        "code": failure.code.name,
+        "reason": failure.reason,
+    }
+    if failure.field:
+        problem["field"] = failure.field
+    if failure.metadata:
+        problem["metadata"] = dict(failure.metadata)
+    if failure.retry_after_s is not None:
+        problem["retry_after_s"] = round(failure.retry_after_s, 3)
+    if request_id:
+        problem["request_id"] = request_id
+    if repeat_as_error:
+        problem["error"] = failure.message
+    return problem
+
+
+def problem_response(error: Exception, request_id: str = "", *, repeat_as_error: bool = False) -> Response:
+    """The response for an error."""
+    failure = to_api_error(error)
+    problem = to_problem(failure, request_id, repeat_as_error=repeat_as_error)
+    headers = {}
+    if failure.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(failure.retry_after_s))
+    if failure.code is Code.UNAUTHENTICATED:
+        headers["www-authenticate"] = "Bearer"
+    if allowed := failure.metadata.get("allow"):
+        headers["allow"] = allowed
+    content = json.dumps(problem, ensure_ascii=False).encode()
+    return Response(content, problem["status"], headers, CONTENT_TYPE)
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Client Closed Request"
