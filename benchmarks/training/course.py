@@ -70,7 +70,7 @@ def measure_steps(data: Path, preset: str, seed: int, cache: Path) -> dict[str, 
         parts = [trial.part for trial in state.trials] or [1.0] * len(recipe.steps())
         steps: list[dict[str, Any]] = []
         before: HeldOut | None = None
-        held_out = HeldOutImages(session)
+        held_out = HeldOutImages(session, session.split.valid)
         measuring_s = 0.0
         for index, (step, part) in enumerate(zip(recipe.steps(), parts, strict=True)):
             if part:

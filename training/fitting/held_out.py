@@ -1,4 +1,4 @@
-"""Measures networks on the images that a session holds out, and on shifted copies of them."""
+"""Measures networks on images that they were not trained on, and on shifted copies of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from training.data.images import labels_of
+from training.data.images import LabelledImage, labels_of
 from training.data.shard_source import image_source
 from training.data.sources import Source
 from training.evaluation.trials import HeldOut
@@ -18,13 +18,14 @@ from training.networks.weights import fingerprint
 
 
 class HeldOutImages:
-    """The validation images of a session and a shifted copy of each, at one size at a time.
+    """Images that networks were not trained on and a shifted copy of each, at one size at a time.
 
     The features of the latest body are kept: networks that differ in the head alone cost nothing more.
     """
 
-    def __init__(self, session: FitSession) -> None:
+    def __init__(self, session: FitSession, images: Sequence[LabelledImage]) -> None:
         self._session = session
+        self._images = images
         self._size: int | None = None
         self._sources: Sequence[Source] = ()
         self._features: tuple[str, list[Tensor]] | None = None
@@ -49,12 +50,12 @@ class HeldOutImages:
         else:
             logits = self._predict(network)
         clean_NK, shifted_NK = (each.numpy() for each in logits)
-        return HeldOut(clean_NK, shifted_NK, labels_of(self._session.split.valid))
+        return HeldOut(clean_NK, shifted_NK, labels_of(self._images))
 
     def _open(self, size: int | None) -> None:
         session = self._session
         preprocess = session.backbone.preprocess_at(size)
-        clean = image_source(session.split.valid, preprocess, "none", session.hardware)
+        clean = image_source(self._images, preprocess, "none", session.hardware)
         shifted = cast(Source, replace(cast(Any, clean), augment="shifted"))  # which shares the decoded images
         self._size, self._sources, self._features = size, (clean, shifted), None
 

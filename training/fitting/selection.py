@@ -16,7 +16,7 @@ import safetensors.torch
 
 from serving.system.files import write_atomically
 from training.console import progress, say
-from training.data.images import Split, labels_of
+from training.data.images import LabelledImage, Split, labels_of
 from training.data.layout import listed
 from training.data.sources import derived_seed
 from training.evaluation.trials import HeldOut, Trial, judge
@@ -28,10 +28,12 @@ from training.fitting.steps import run_step
 from training.networks.model import network_like
 from training.recipes.recipe import Step
 
-PARTS = (0.25, 0.5, 0.75, 1.0)
+PARTS = (0.5, 1.0)
 """Of a step's change of the weights, that are measured."""
 MAX_HELD_OUT = 5_000
 """Images of a half that are measured on: more would not change a choice."""
+MAX_REPORTED = 200
+"""Of them, those that the loss after each epoch is reported of, which decides nothing."""
 HALVES = "halves"
 SPLIT = 1_000_001
 """A part of the seed that no step has."""
@@ -96,13 +98,13 @@ class _Half:
         self.session = replace(
             session,
             recipe=replace(recipe, stages=stages),
-            split=replace(split, valid=split.valid[:: 1 + (len(split.valid) - 1) // MAX_HELD_OUT]),
+            split=replace(split, valid=_thinned(split.valid, MAX_REPORTED)),
             classifier=copy.deepcopy(session.classifier),
             folder=session.folder / HALVES / str(number),
             views_at_once=session.most_views(),
         )
         self.session.folder.mkdir(parents=True, exist_ok=True)
-        self._held_out = HeldOutImages(self.session)
+        self._held_out = HeldOutImages(self.session, _thinned(split.valid, MAX_HELD_OUT))
         self._before: tuple[int | None, HeldOut] | None = None
         """Of what is kept of the steps before, and the size of its input."""
         self._measured: tuple[int | None, dict[float, HeldOut]] | None = None
@@ -180,6 +182,11 @@ def _joined(found: Sequence[Mapping[float, HeldOut]]) -> dict[float, HeldOut]:
         )
         for part in found[0]
     }
+
+
+def _thinned(images: list[LabelledImage], most: int) -> list[LabelledImage]:
+    """At most so many of the images, evenly spaced: of each class its part."""
+    return images[:: 1 + (len(images) - 1) // most]
 
 
 def _check(halves: Sequence[Split]) -> None:
