@@ -38,7 +38,7 @@ class Postgresql:
     def start(self) -> None:
         """Start it, and wait until it accepts connections."""
         options = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories= -c fsync=off"
-        self._run("pg_ctl", "start", "-w", "-t", str(LIMIT_S), "-l", str(self._folder / "log"), "-o", options)
+        self._run("pg_ctl", "start", "-w", "-t", f"{LIMIT_S:.0f}", "-l", str(self._folder / "log"), "-o", options)
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop it: by default at once, as a crash does."""
