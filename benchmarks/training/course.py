@@ -1,6 +1,6 @@
 """A preset's steps on images that chose nothing: the validation images, and shifted copies of them.
 
-    python -m benchmarks.training.course --data photos [--preset course] [--seeds 0]
+    python -m benchmarks.training.course --data photos [--preset course] [--count 1000] [--seeds 0]
 
 Trains as `fit` does, with what the held-out training images say, and measures the network after each step that is run.
 The day's results keep the seeds that were measured before.
@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.common import absolute_path, circumstances, heading, make_parser, results_of_today, table, write_results
 from benchmarks.training.engines import ARCH
+from benchmarks.training.images import link_part
 from training.data.images import TRAINING_LIMITS
 from training.distributed import joined_processes
 from training.evaluation.metrics import compare
@@ -35,30 +36,32 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--data", type=absolute_path, required=True, help="a folder as `fit` reads it")
     parser.add_argument("--preset", choices=PRESETS, default="course")
+    parser.add_argument("--count", type=int, default=10**9, help="training images at most: a part of them, at random")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--cache", type=absolute_path, default=default_cache(), help="of activations")
     arguments = parser.parse_args()
     results = results_of_today(circumstances("training-course", ("torch", "timm")))
     for seed in arguments.seeds:
         results.setdefault("seeds", {})[str(seed)] = measure_steps(
-            arguments.data, arguments.preset, seed, arguments.cache
+            arguments.data, arguments.preset, arguments.count, seed, arguments.cache
         )
         write_results(results, to_markdown(results))
 
 
-def measure_steps(data: Path, preset: str, seed: int, cache: Path) -> dict[str, Any]:
+def measure_steps(data: Path, preset: str, count: int, seed: int, cache: Path) -> dict[str, Any]:
     """Train by a preset; the results on held-out training images and, after each step, on validation images."""
     began = monotonic()
     hardware = choose_hardware()
     recipe = replace(PRESETS[preset](), arch=ARCH, seed=seed)
     with tempfile.TemporaryDirectory() as name, joined_processes(hardware.device) as processes:
+        (Path(name) / "run").mkdir()
         session = set_up(
-            data,
+            link_part(data, count, seed, Path(name) / "data"),
             recipe,
             cache,
             limits=TRAINING_LIMITS,
             targets=(),
-            folder=Path(name),
+            folder=Path(name) / "run",
             hardware=hardware,
             processes=processes,
             checkpoint_every_s=86_400,

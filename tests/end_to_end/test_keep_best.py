@@ -74,7 +74,6 @@ def test_a_step_that_improves_is_run_and_one_that_does_not_is_left_out(best: Pat
     assert (untrained["part"], destroyed["part"]) == (1, 0)
     assert head["part"] > 0
     assert [untrained["images"], head["images"]] == [facts["data"]["train"]] * 2
-    assert destroyed["images"] == facts["data"]["train"] // 2  # so bad that one half is enough
     assert [step["name"] for step in facts["steps"]] == ["untrained", "head"]
     assert facts["steps"][1]["part"] == head["part"]
     assert facts["seconds"]["try steps"] > 0
