@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from serving.bundle.manifest import Precision, open_bundle
 from serving.engine.base import EngineLayout
 from serving.engine.onnx import load_engines
-from serving.image.views import make_views
 
 
 class InProcessClassifier:
@@ -31,7 +30,7 @@ class InProcessClassifier:
 
     def decode(self, content: bytes) -> NDArray[np.uint8]:
         """View 0 of one encoded image, uint8 `[1, H, W, 3]`."""
-        return make_views(self._preprocess.canvas(content), self._preprocess.crop)
+        return self._preprocess.views(content)
 
     def classify(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Probabilities float32 `[N, K]` of decoded images, in one engine call."""

@@ -6,6 +6,7 @@ line of standard output is one JSON document.
 
 import argparse
 import json
+import math
 import os
 import re
 import shlex
@@ -14,10 +15,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from serving.cli import options as types
 
@@ -25,6 +28,8 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 READY = re.compile(r"ready on (\S+?):? ")
 SERVER_START_S = 60
+FEW_VIEWS = 3
+"""Shown beside one view where the bundle recommends one."""
 MARK = ".pawserve-demo"
 
 
@@ -84,14 +89,32 @@ def use_server(address: str, out: Path) -> dict[str, Any]:
     server = ("--server", address)
     step("Classify a few images.")
     run("serving", "predict", *list(labels)[:: max(1, len(labels) // 4)][:4], *server)
-    step(f"Classify all {len(labels):,} validation images with five views each, and record their labels.")
-    results = []
+    recommended = json.loads((out / "models" / "pets" / "1" / "model.json").read_text())["recommended_views"]
+    views = recommended if recommended > 1 else FEW_VIEWS
+    ways = {
+        "one view": ("--views", "1"),
+        f"{views} views": ("--views", str(views)),
+        "adaptive": ("--views", str(views), "--adaptive"),
+    }
+    recorded = "one view" if recommended == 1 else f"{views} views"
     by_label: dict[str, list[Path]] = {}
     for path, label in labels.items():
         by_label.setdefault(label, []).append(path)
-    for label, paths in by_label.items():
-        answer = run("serving", "predict", *paths, *server, "--label", label, "--views", "5", "--json", capture=True)
-        results += [(label, result) for result in json.loads(answer)["results"]]
+    rows, results = [], []
+    for way, options in ways.items():
+        step(
+            f"Classify all {len(labels):,} validation images, {way}"
+            + (", and record their labels." if way == recorded else ".")
+        )
+        found = []
+        for label, paths in by_label.items():
+            given = ("--label", label) if way == recorded else ()
+            answer = run("serving", "predict", *paths, *server, *options, *given, "--json", capture=True)
+            found += [(label, result) for result in json.loads(answer)["results"]]
+        rows.append(test_time_row(way, found))
+        results = found if way == recorded else results
+    step(f"Compare one view with test-time augmentation (the bundle recommends views: {recommended}).")
+    print_table(("", "correct", "log loss", "views an image"), [tuple(row.values()) for row in rows])
     step("Change a label and change it back; each prediction has a token for that.")
     label, first = results[0]
     other = next(name for name in by_label if name != label)
@@ -105,7 +128,33 @@ def use_server(address: str, out: Path) -> dict[str, Any]:
         "served": statistics["predictions"],
         "labelled": statistics["labels"],
         "confusion_matrix": statistics["confusion_matrix"],
+        "recommended_views": recommended,
+        "test_time": rows,
     }
+
+
+def test_time_row(way: str, results: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    """Correct predictions, log loss (mean negative log likelihood, nats) and the mean number of views, as text."""
+    correct, loss, views = 0, 0.0, 0
+    for label, result in results:
+        classes = result["classes"]
+        correct += classes[0]["name"] == label
+        loss -= math.log(max(next(each["probability"] for each in classes if each["name"] == label), 1e-12))
+        views += result["views"]
+    n = len(results)
+    return {
+        "way": way,
+        "correct": f"{100 * correct / n:.2f}% ({correct:,}/{n:,})",
+        "log_loss": f"{loss / n:.4f}",
+        "views": f"{views / n:.2f}",
+    }
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def validation_labels(out: Path) -> dict[Path, str]:

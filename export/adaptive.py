@@ -5,7 +5,7 @@ promises the predictions of all views for little more than the cost of one. So t
 with all views, not for accuracy; the run's report says whether several views raise accuracy at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -14,20 +14,18 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from export.inference import Progress, map_in_threads, predict
+from serving.image.averaging import FITTED_VIEWS, average_views
 from serving.image.preprocess import Preprocess
-from serving.image.views import make_views
 from training.data.images import LabelledImage
 
-VIEWS = 5
-UNSURE_PART = 0.25
-"""Part of the images, those of lowest confidence, for which all views are computed here. If more needed all views,
-adaptive TTA would save little."""
+MOST_EXTRA_VIEWS = 0.25
+"""Most additional views per image: all views are computed here for as many of the images, those of lowest confidence.
+If more needed all views, adaptive TTA would save little."""
 MIN_UNSURE = 50
 MAX_CHANGED_PART = 0.001
 """Largest part of all images whose prediction may differ from that of all views."""
-MIN_BELOW_PART = 0.025
-"""Smallest part of all images below the threshold, at a cost of a tenth of a view per image: the few predictions that
-change here say little about where others will."""
+LEAST_EXTRA_VIEWS = 0.1
+"""Least additional views per image: the few predictions that change here say little about where others will."""
 
 
 def choose_threshold(
@@ -35,40 +33,45 @@ def choose_threshold(
     images: Sequence[LabelledImage],
     preprocess: Preprocess,
     confidence_N: NDArray[np.float32],
+    *,
+    recommended_views: int,
+    temperatures: Mapping[int, float],
     on_progress: Progress,
 ) -> dict[str, Any]:
     """Choose the threshold, for the manifest.
 
     Args:
         confidence_N: of each image's first view, by which those of lowest confidence are found.
+        recommended_views: the number of views, unless it is 1: then the least that has a temperature of its own.
+        temperatures: by number of views.
 
     Returns:
         `threshold`: confidence of the first view below which the other views are computed; `views`: the number of views
         for which it was chosen; `mean_views` and `agreement` with all views on the number of images in `photos`.
     """
-    count = min(len(images), max(MIN_UNSURE, ceil(UNSURE_PART * len(images))))
+    views = recommended_views if recommended_views > 1 else FITTED_VIEWS[1]
+    count = min(len(images), max(MIN_UNSURE, ceil(MOST_EXTRA_VIEWS / (views - 1) * len(images))))
     assert np.isfinite(confidence_N).all(), "confidences are sorted, and NaN would come last"
     order_N = np.argsort(confidence_N, kind="stable")[:count]
 
     def predict_views(row: int) -> NDArray[np.float32]:
-        canvas = images[row].canvas(preprocess)
-        return predict(session, make_views(canvas, preprocess.crop, count=VIEWS))
+        return predict(session, images[row].views(preprocess, views))
 
     probabilities_NVK = np.stack(map_in_threads(predict_views, order_N.tolist(), on_progress))
     first_N = probabilities_NVK[:, 0].max(1).astype(np.float64)
-    changed_N = probabilities_NVK[:, 0].argmax(1) != probabilities_NVK.mean(1).argmax(1)
+    changed_N = probabilities_NVK[:, 0].argmax(1) != average_views(probabilities_NVK, temperatures).argmax(1)
     threshold = lowest_threshold(
         first_N,
         changed_N,
         max_changed=int(MAX_CHANGED_PART * len(images)),
-        min_below=ceil(MIN_BELOW_PART * len(images)),
+        min_below=ceil(LEAST_EXTRA_VIEWS / (views - 1) * len(images)),
     )
     below_N = first_N < threshold
     return {
         "threshold": threshold,
-        "views": VIEWS,
+        "views": views,
         "photos": len(images),
-        "mean_views": 1 + float(below_N.sum()) * (VIEWS - 1) / len(images),
+        "mean_views": 1 + float(below_N.sum()) * (views - 1) / len(images),
         "agreement": 1 - float((changed_N & ~below_N).sum()) / len(images),
     }
 

@@ -204,7 +204,13 @@ def _adaptive(exported: list[Exported], run: Run, reference: ParityReference) ->
     graph = next((by_precision[p] for p in CPU_PRECISIONS if p in by_precision), exported[0][1])
     with progress("choosing the adaptive threshold") as on_progress:
         return choose_threshold(
-            open_session(graph), reference.images, run.preprocess, reference.confidence_N, on_progress
+            open_session(graph),
+            reference.images,
+            run.preprocess,
+            reference.confidence_N,
+            recommended_views=run.recommended_views,
+            temperatures=run.temperatures,
+            on_progress=on_progress,
         )
 
 
@@ -220,6 +226,8 @@ def _manifest(run: Run, name: str, exported: Sequence[Exported], adaptive: dict[
         mean=facts["mean"],
         std=facts["std"],
         temperature=run.temperature,
+        temperatures=run.temperatures,
+        recommended_views=run.recommended_views,
         artifacts=tuple(artifact for artifact, _ in exported),
         metrics=facts["metrics"],
         adaptive=adaptive,

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from serving.image.preprocess import Preprocess
-from serving.image.views import make_views
 from serving.system.cpus import available_cpus
 from training.data.images import LabelledImage
 
@@ -61,7 +60,7 @@ def load_views(
     views_NHWC = np.empty((len(images), preprocess.crop, preprocess.crop, 3), np.uint8)
 
     def load(row: int) -> None:
-        views_NHWC[row] = make_views(images[row].canvas(preprocess), preprocess.crop)[0]
+        views_NHWC[row] = images[row].views(preprocess)[0]
 
     map_in_threads(load, range(len(images)), on_progress)
     return views_NHWC

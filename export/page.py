@@ -89,7 +89,11 @@ def describe_model(manifest: Manifest, *, most_classes: int) -> dict[str, str]:
         "network": manifest.arch,
         "classes": f"{len(manifest.classes):,}: {', '.join(manifest.classes[:most_classes])}",
         "input": f"{preprocess.crop} of {preprocess.resize} pixels, {preprocess.interpolation}",
-        "temperature": f"{manifest.temperature:.3f}, inside the graphs",
+        "temperature": ", ".join(
+            f"{temperature:.3f} for {count} view{'s' * (count > 1)}{', inside the graphs' * (count == 1)}"
+            for count, temperature in sorted(manifest.temperatures.items())
+        ),
+        "recommended views": str(manifest.recommended_views),
         "adaptive TTA": _describe_adaptive(manifest),
     }
 

@@ -81,6 +81,8 @@ def _model_config(manifest: Manifest, options: TritonOptions) -> str:
     # Triton names a compiled engine's and an ONNX file's runtime in two different fields
     runtime = 'platform: "tensorrt_plan"' if options.backend == "tensorrt" else 'backend: "onnxruntime"'
     preferred = sorted({batch for batch in (4, 8, 16, 32, options.max_batch) if batch <= options.max_batch})
+    # a client that averages views needs them: serving/image/averaging.py has the formula
+    temperatures = ", ".join(f"{views}: {value:.6g}" for views, value in sorted(manifest.temperatures.items()))
     return f"""# {manifest.resource}, {options.precision}: uint8 RGB pixels [N, {crop}, {crop}, 3] to probabilities.
 name: "{manifest.name}"
 {runtime}
@@ -110,5 +112,9 @@ instance_group [
     kind: {"KIND_GPU" if options.device == "gpu" else "KIND_CPU"}
   }}
 ]
+parameters {{
+  key: "temperatures"
+  value: {{ string_value: "{temperatures}" }}
+}}
 version_policy: {{ specific {{ versions: [ {manifest.version} ] }} }}
 """

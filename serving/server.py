@@ -231,7 +231,9 @@ class Server:
         settings = self.settings
         feedback = Feedback(self._keyring, self._store, self.observability.labels_recorded)
         in_flight = BytesInFlight(settings.max_bytes_in_flight)
-        classification = ClassificationService(self.repository, feedback, settings.max_views, in_flight)
+        classification = ClassificationService(
+            self.repository, feedback, settings.max_views, in_flight, default_views=settings.default_views
+        )
         self._streams = StreamProcessor(in_flight)
         self.watcher = ModelWatcher(
             self.repository, settings.models, settings.wanted, self._options, self._register, settings.keep_versions

@@ -143,6 +143,8 @@ class Settings:
     options: ServingOptions
     max_views: int = 16
     """Most views that a request may ask for."""
+    default_views: int | None = 1
+    """Views of an image where a request names no number; None for the number that each bundle recommends."""
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     security: Security = field(default_factory=Security)
     max_bytes_in_flight: int = 512 * 2**20

@@ -25,7 +25,7 @@ MAX_LISTED = 50
 def evaluate_run(
     run: Run, data: Path, views: int, *, cache: Path | None = None, limits: Limits = TRAINING_LIMITS
 ) -> tuple[Evaluation, list[Skipped]]:
-    """Evaluate with the run's own temperature.
+    """Evaluate with the run's own temperatures.
 
     Args:
         data: `CLASS/*`, `valid/CLASS/*` or the validation part of shards. Its classes must be some of the run's, or all
@@ -67,7 +67,7 @@ def evaluate_run(
             f"images of {len(present):,} of the run's {len(run.classes):,} classes, and the metrics are of these: "
             f"{listed(present)}; there are none of {listed(set(run.classes) - set(present))}"
         )
-    return evaluate(logits_VNK, labels_N, run.classes, run.temperature), left_out
+    return evaluate(logits_VNK, labels_N, run.classes, run.temperatures), left_out
 
 
 def _read(run: Run, data: Path, limits: Limits) -> tuple[list[LabelledImage], list[Skipped]]:

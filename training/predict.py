@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from serving.image.averaging import temperature_of
 from serving.image.decode import ImageError, Limits
-from serving.image.views import make_views
 from serving.system.cpus import available_cpus
-from training.evaluation.temperature import mean_probabilities
+from training.evaluation.temperature import mean_logits, softmax
 from training.hardware import choose_hardware
 from training.networks.model import class_count
 from training.runs.run import open_run
@@ -40,7 +40,7 @@ def open_classifier(folder: Path, views: int, limits: Limits) -> tuple[Classify,
 
     def views_of(image: bytes) -> NDArray[np.uint8] | ImageError | MemoryError:
         try:
-            return make_views(preprocess.canvas(image, limits=limits), preprocess.crop, count=views)
+            return preprocess.views(image, views, limits=limits)
         except (ImageError, MemoryError) as error:
             return error
 
@@ -53,8 +53,8 @@ def open_classifier(folder: Path, views: int, limits: Limits) -> tuple[Classify,
             with torch.inference_mode():
                 logits = network(torch.from_numpy(np.concatenate(readable)).to(device)).float().cpu().numpy()
             logits_NVK = logits.reshape(len(readable), views, class_count(network))
-            means_NK = mean_probabilities(np.ascontiguousarray(logits_NVK.transpose(1, 0, 2)), run.temperature)
-            probabilities = iter(means_NK.tolist())
+            means_NK = mean_logits(logits_NVK.transpose(1, 0, 2))
+            probabilities = iter(softmax(means_NK, temperature_of(views, run.temperatures)).tolist())
         return [each if isinstance(each, Exception) else (next(probabilities), views) for each in prepared]
 
     return classify, run.classes

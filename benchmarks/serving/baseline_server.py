@@ -18,7 +18,6 @@ from benchmarks.common import ANY_PORT, make_parser
 from serving.bundle.manifest import Bundle, open_bundle
 from serving.engine.base import EngineLayout
 from serving.engine.onnx import OnnxEngine, choose_precision, load_engines
-from serving.image.views import make_views
 
 
 def main() -> None:
@@ -41,7 +40,7 @@ async def serve(bundle: Bundle, engines: Sequence[OnnxEngine], max_batch_size: i
     queue: asyncio.Queue[tuple[NDArray[np.uint8], asyncio.Future[NDArray[np.float32]]]] = asyncio.Queue()
 
     def decode(image: bytes) -> NDArray[np.uint8]:
-        return make_views(preprocess.canvas(image), preprocess.crop)
+        return preprocess.views(image)
 
     async def classify(image: bytes, context: Any) -> bytes:
         done: asyncio.Future[NDArray[np.float32]] = loop.create_future()

@@ -22,10 +22,10 @@ ENGINE_BATCH = 16
 RUNTIME = "ONNX Runtime, a single-threaded call a core"
 
 
-def pretrained_body() -> Body:
+def pretrained_body(arch: str = ARCH, weights: str = "pretrained") -> Body:
     """The body with which everything here is measured."""
-    body = Body(describe_backbone(ARCH))
-    load_weights(body.network, ARCH, "pretrained")
+    body = Body(describe_backbone(arch))
+    load_weights(body.network, arch, weights)
     return body
 
 

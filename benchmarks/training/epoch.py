@@ -25,14 +25,16 @@ BATCHES = 6
 LEARNING_RATE = 1e-4
 
 
-def measure_epochs(data: Path, size: int) -> dict[str, Any]:
+def measure_epochs(
+    data: Path, size: int, *, arch: str = ARCH, weights: str = "pretrained", batches: int = BATCHES
+) -> dict[str, Any]:
     """Speed of training steps of the unfrozen network.
 
     A cold epoch decodes and augments its images. A warm one is a later epoch of the same images, which a source keeps
     decoded while they fit into its memory. The bare loop is torch's own, on one random batch, without loading.
     """
     hardware = choose_hardware()
-    body = pretrained_body()
+    body = pretrained_body(arch, weights)
     features = count_features(body, size)
     classifier = Classifier(body, Head(features, 2, width=head_width(body, features, 2)))
     trainer = Trainer(
@@ -46,8 +48,8 @@ def measure_epochs(data: Path, size: int) -> dict[str, Any]:
         processes=ProcessGroup(),
     )
     split = read_images(data).split(valid_fraction=0.2, seed=0)
-    images = split.train[:: max(len(split.train) // (BATCHES * BATCH_SIZE), 1)][: BATCHES * BATCH_SIZE]
-    preprocess = describe_backbone(ARCH).preprocess_at(size)
+    images = split.train[:: max(len(split.train) // (batches * BATCH_SIZE), 1)][: batches * BATCH_SIZE]
+    preprocess = describe_backbone(arch).preprocess_at(size)
     random_batch = torch.randint(256, (BATCH_SIZE, size, size, 3), dtype=torch.uint8)
     labels = torch.randint(2, (BATCH_SIZE,))
 
@@ -56,8 +58,9 @@ def measure_epochs(data: Path, size: int) -> dict[str, Any]:
         for group in trainer.optimizer.param_groups:
             group["lr"] = LEARNING_RATE
         for _ in range(count):
-            logits = classifier(random_batch.to(hardware.device))
-            loss = functional.cross_entropy(logits, labels.to(hardware.device))
+            with torch.autocast(hardware.device.type, hardware.autocast, enabled=hardware.autocast is not None):
+                logits = classifier(random_batch.to(hardware.device))
+                loss = functional.cross_entropy(logits, labels.to(hardware.device))
             trainer.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             trainer.optimizer.step()
@@ -74,7 +77,7 @@ def measure_epochs(data: Path, size: int) -> dict[str, Any]:
     rates: dict[str, list[float]] = {"bare": [], "cold": [], "warm": []}
     for _ in range(ROUNDS):  # in turns, so that a busy minute does not affect one of them alone
         source = ImageSource(images, preprocess, "side-on", hardware.workers)  # a new one has nothing decoded
-        rates["bare"].append(_images_per_s(partial(bare, BATCHES)))
+        rates["bare"].append(_images_per_s(partial(bare, batches)))
         rates["cold"].append(_images_per_s(partial(epoch, source)))
         rates["warm"].append(_images_per_s(partial(epoch, source)))
     bare_rate, cold, warm = (fmean(each) for each in rates.values())
@@ -94,4 +97,6 @@ def measure_epochs(data: Path, size: int) -> dict[str, Any]:
 def _images_per_s(work: Callable[[], int]) -> float:
     began = time.monotonic()
     images = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # the work is only queued until then
     return images / (time.monotonic() - began)

@@ -19,8 +19,6 @@ from serving.statistics.feedback import Feedback, LabelUnknown
 from serving.statistics.store import Label, LabelExpired, StatisticsUnavailable
 from serving.tokens.tokens import PredictionRecord
 
-ADAPTIVE_VIEWS = 5
-"""Default for the most views of an adaptive request."""
 RETRY_S = 1.0
 
 
@@ -55,15 +53,23 @@ class ClassificationService:
         repository: the models that are served.
         feedback: signs predictions and records labels.
         max_views: most views of a request.
+        default_views: of a request that names no number; None for the one that its model's bundle recommends.
         in_flight: the bytes of images held by all requests.
     """
 
     def __init__(
-        self, repository: ModelRepository, feedback: Feedback, max_views: int, in_flight: BytesInFlight
+        self,
+        repository: ModelRepository,
+        feedback: Feedback,
+        max_views: int,
+        in_flight: BytesInFlight,
+        *,
+        default_views: int | None = 1,
     ) -> None:
         self._repository = repository
         self._feedback = feedback
         self.max_views = max_views
+        self._default_views = default_views
         self.in_flight = in_flight
 
     def find(self, resource: str) -> ServedModel:
@@ -92,7 +98,9 @@ class ClassificationService:
             ApiError: naming the invalid field.
         """
         if views is None:
-            views = min(ADAPTIVE_VIEWS, self.max_views) if adaptive else 1
+            manifest = model.manifest
+            views = manifest.adaptive_views if adaptive else self._default_views or manifest.recommended_views
+            views = min(views, self.max_views)
         if not 1 <= views <= self.max_views:
             message = f"views is {views}; 1 to {self.max_views} are allowed"
             raise invalid("VIEWS_OUT_OF_RANGE", message, "views", max_views=str(self.max_views))

@@ -13,9 +13,11 @@ from typing import Any, Literal
 from serving.bundle.engine_file import EngineFile
 from serving.bundle.engine_file import Precision as Precision
 from serving.bundle.model_version import ModelVersion, check_name
+from serving.image.averaging import FITTED_VIEWS
 from serving.image.preprocess import Preprocess
+from serving.image.views import MAX_VIEWS, VIEWS_VERSION
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "model.json"
 INPUT_NAME = "images"
 """The graph's input: uint8 `[N, crop, crop, 3]`, RGB."""
@@ -70,7 +72,7 @@ class Manifest:
     std: tuple[float, float, float]
     """Normalisation of RGB in 0-1, for information: it is part of the graph."""
     temperature: float
-    """Divisor of the logits before softmax, for information: it is part of the graph."""
+    """Divisor of the logits before softmax, for information: it is part of the graph. Fitted for one view."""
     artifacts: tuple[Artifact, ...]
     metrics: dict[str, Any]
     """Accuracy, nll, brier and ece with n and 95% intervals, on the validation images."""
@@ -78,17 +80,28 @@ class Manifest:
     """SHA-256 of the recipe, the data and the trained weights."""
     versions: dict[str, str]
     """Versions of the libraries that made it."""
+    temperatures: dict[int, float] = field(default_factory=dict)
+    """By number of views, the temperature fitted for their average; with that of one view (serving/image/averaging.py).
+    If not given, that of one view for all."""
+    recommended_views: int = 1
+    """Number of views that pays for its cost on the validation images: 1 where more views did not help."""
+    views_version: int = VIEWS_VERSION
+    """Of the list of views (serving/image/views.py) that temperatures and threshold are for."""
     adaptive: dict[str, Any] = field(default_factory=dict)
-    """Adaptive requests compute more views if the highest probability of the first view is below `threshold`. For
-    information: the number of `views` it was chosen for, and the `mean_views` and `agreement` on `photos` images. Empty
-    if no threshold was chosen."""
+    """Adaptive requests compute more views if the highest probability of the first view is below `threshold`, by
+    default the number of `views` it was chosen for. For information: `mean_views` and `agreement` on `photos` images.
+    Empty if no threshold was chosen."""
     engines: tuple[EngineFile, ...] = ()
     """Engines of TensorRT for RTX that were built from the artifacts."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            raise ValueError(f"format is {self.format}; this pawserve reads format {FORMAT}")
+        _check_format(self.format)
+        if self.views_version != VIEWS_VERSION:
+            raise ValueError(
+                f"made for version {self.views_version} of the views; this is version {VIEWS_VERSION}: averages over "
+                "several views would differ. Export again, or install the pawserve that made it"
+            )
         check_name(self.name)
         if self.version < 1:
             raise ValueError(f"version is {self.version}; versions count from 1")
@@ -99,12 +112,36 @@ class Manifest:
         threshold = self.adaptive_threshold
         if threshold is not None and not _is_probability(threshold):
             raise ValueError(f"the adaptive threshold is {threshold!r}; it must be a probability, 0 to 1")
+        self._check_views()
         accuracy = self.metrics.get("accuracy")
         ends = ("value", "lower", "upper")
         if accuracy is not None and not (
             isinstance(accuracy, dict) and all(_is_probability(accuracy.get(e)) for e in ends)
         ):
             raise ValueError(f"metrics.accuracy is {accuracy!r}; it must have value, lower and upper, each 0 to 1")
+
+    def _check_views(self) -> None:
+        if not self.temperatures:
+            object.__setattr__(self, "temperatures", {1: self.temperature})
+        if not all(views in range(1, MAX_VIEWS + 1) and t > 0 for views, t in self.temperatures.items()):
+            raise ValueError(
+                f"temperatures is {self.temperatures}; needed: numbers of views, 1 to {MAX_VIEWS}, each with a "
+                "temperature above 0"
+            )
+        if self.temperatures.get(1) != self.temperature:
+            raise ValueError(
+                f"temperatures has {self.temperatures.get(1)} for one view, and temperature is {self.temperature}; "
+                "they must be equal"
+            )
+        for name, views in (("recommended_views", self.recommended_views), ("adaptive.views", self.adaptive_views)):
+            if not isinstance(views, int) or not 1 <= views <= MAX_VIEWS:
+                raise ValueError(f"{name} is {views!r}; it must be 1 to {MAX_VIEWS}")
+
+    @property
+    def adaptive_views(self) -> int:
+        """Number of views of an adaptive request that names none: the one that the threshold was chosen for."""
+        views: int = self.adaptive.get("views", FITTED_VIEWS[-1])
+        return views
 
     @property
     def adaptive_threshold(self) -> float | None:
@@ -136,6 +173,8 @@ class Manifest:
         """
         try:
             fields = json.loads(text)
+            _check_format(fields["format"])  # first, because another format has other fields
+            fields["temperatures"] = {int(views): float(t) for views, t in fields["temperatures"].items()}
             fields["preprocess"] = Preprocess(**fields["preprocess"])
             fields["artifacts"] = tuple(Artifact(**artifact) for artifact in fields["artifacts"])
             fields["engines"] = tuple(EngineFile.from_fields(engine) for engine in fields.get("engines", ()))
@@ -147,6 +186,14 @@ class Manifest:
             raise BundleError(f"{MANIFEST} has no {error.args[0]!r}") from error
         except (TypeError, ValueError, AttributeError, RecursionError) as error:
             raise BundleError(f"{MANIFEST}: {error}") from error
+
+
+def _check_format(number: int) -> None:
+    if number != FORMAT:
+        raise ValueError(
+            f"format is {number}; this pawserve reads format {FORMAT}: export the run again with python -m export "
+            "bundle, or install the pawserve that made it"
+        )
 
 
 def _is_probability(value: object) -> bool:

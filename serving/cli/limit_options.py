@@ -40,6 +40,13 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
         "--max-views-in-flight if that is less)",
     )
     add(
+        "--views",
+        type=_views,
+        default=1,
+        metavar="N",
+        help="views of each image if a request names no number; `recommended` for what the export found to pay (1)",
+    )
+    add(
         "--max-image-mib",
         type=whole(MAX_MESSAGE_MIB),
         metavar="MIB",
@@ -61,6 +68,28 @@ def to_image_limits(arguments: argparse.Namespace) -> Limits:
             "raise --max-message-mib too"
         )
     return Limits(max_bytes=(image or min(USUAL_IMAGE_MIB, message)) * 2**20, max_pixels=arguments.max_pixels)
+
+
+def _views(text: str) -> int | None:
+    """A number of views; None for `recommended`."""
+    if text == "recommended":
+        return None
+    try:
+        return whole(MAX_VIEWS)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or `recommended`") from error
+
+
+def to_default_views(arguments: argparse.Namespace) -> int | None:
+    """Views of an image if a request names no number; None for the number that its model's bundle recommends.
+
+    Raises:
+        ValueError: if it is more than a request may ask for.
+    """
+    views: int | None = arguments.views
+    if views is not None and views > (most := to_max_views(arguments)):
+        raise ValueError(f"--views {views} is more than {most}, the most that a request may ask for; raise --max-views")
+    return views
 
 
 def to_max_views(arguments: argparse.Namespace) -> int:

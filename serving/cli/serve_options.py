@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import get_args
 
 from serving.cli.configuration import add_config_option
-from serving.cli.limit_options import add_limit_options, to_connection_limits, to_image_limits, to_max_views
+from serving.cli.limit_options import (
+    add_limit_options,
+    to_connection_limits,
+    to_default_views,
+    to_image_limits,
+    to_max_views,
+)
 from serving.cli.options import (
     OFF,
     Numbers,
@@ -179,6 +185,7 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
         token_key=arguments.token_key,
         options=options,
         max_views=to_max_views(arguments),
+        default_views=to_default_views(arguments),
         connections=to_connection_limits(arguments),
         security=to_security(arguments),
         reflection=not arguments.no_reflection,

@@ -1,33 +1,28 @@
 """Encoded bytes to a canvas of uint8 RGB pixels. Training, export and serving use this one implementation.
 
-The canvas is the square in the middle of the image, resized to `resize` pixels a side. All views (views.py) are cut
-from it: view 0 is its centre; the margin is for the shifts and rotations of the others.
+The canvas is the image resized so that its short side has `resize` pixels, or only the square in its middle where no
+more is needed. All views (views.py) are cut from it: view 0 is the centre, with a margin of `resize` - `crop` pixels.
 """
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import Image
 
 from serving.image.decode import DEFAULT_LIMITS, Limits, decode
-from serving.system.memory import check_memory
+from serving.image.resize import FILTERS, Interpolation, ResizableImage, check_resize_memory
+from serving.image.views import make_views
 
 PIXELS_VERSION = 1
 """Incremented whenever the same bytes would give other pixels; bundles of another version are rejected."""
 
-Interpolation = Literal["bilinear", "bicubic"]
-
-RESIZER_BYTES = 2**20
-"""Memory of the resizer besides pixels: its weights, and the allocator's overhead."""
+MAX_LONG = 2.5
+"""Longest canvas, as a multiple of its short side; of a longer image, the ends are left out."""
 MANY_PIXELS = 2**21
 """Images of more pixels go through Pillow: `ImageData` copies the pixels while it holds the interpreter's lock, for
 half a second at 50 megapixels on a virtual machine, in which no other request could be answered."""
-
-_FILTERS = {"bilinear": FilterType.bilinear, "bicubic": FilterType.catmull_rom}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +30,7 @@ class Preprocess:
     """How an image becomes the network's input; part of every bundle."""
 
     resize: int = 256
-    """Side of the canvas in pixels; the image's short side is resized to it."""
+    """Short side of the canvas in pixels."""
     crop: int = 224
     """Side of a view in pixels: the network's input size."""
     interpolation: Interpolation = "bicubic"
@@ -43,8 +38,8 @@ class Preprocess:
     pixels_version: int = PIXELS_VERSION
 
     def __post_init__(self) -> None:
-        if self.interpolation not in _FILTERS:
-            raise ValueError(f"interpolation is {self.interpolation!r}; it must be one of {sorted(_FILTERS)}")
+        if self.interpolation not in FILTERS:
+            raise ValueError(f"interpolation is {self.interpolation!r}; it must be one of {sorted(FILTERS)}")
         if not 16 <= self.crop <= self.resize <= 2048:
             raise ValueError(f"crop is {self.crop} and resize is {self.resize}; needed: 16 <= crop <= resize <= 2048")
         if self.pixels_version != PIXELS_VERSION:
@@ -53,44 +48,68 @@ class Preprocess:
                 f"{PIXELS_VERSION}: the pixels would differ. Export again, or install the pawserve that made it"
             )
 
-    def canvas(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+    def canvas(self, data: bytes, *, whole: bool = False, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
         """Decode and resize one encoded image.
 
+        Args:
+            whole: the whole image, as other views than view 0 need it; otherwise the square in its middle.
+
         Returns:
-            uint8 `[resize, resize, 3]`: the middle square of the upright image.
+            uint8 `[H, W, 3]` of the upright image; the short side is `resize`, the long side at most 2.5 times that.
 
         Raises:
             ImageError, MemoryError: as `decode` does.
         """
         with ExitStack() as reservation:  # of the pixel budget, until the image is resized
-            return self.resize_middle(decode(data, min_side=self.resize, limits=limits, reservation=reservation))
+            return self.resize_canvas(
+                decode(data, min_side=self.resize, limits=limits, reservation=reservation), whole=whole
+            )
 
-    def resize_middle(self, pixels_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Resize the middle square of uint8 `[H, W, 3]` to `[resize, resize, 3]`.
+    def views(
+        self, data: bytes, count: int = 1, *, first: int = 0, limits: Limits = DEFAULT_LIMITS
+    ) -> NDArray[np.uint8]:
+        """Decode one encoded image and make views `first` to `first + count - 1`.
 
-        Only the square is resized, so an image of one pixel by a million costs no more than any other.
+        Returns:
+            uint8 `[count, crop, crop, 3]`.
+
+        Raises:
+            ImageError, MemoryError: as `decode` does.
+            ValueError: for more views than there are.
+        """
+        canvas_HWC = self.canvas(data, whole=first + count > 1, limits=limits)
+        return make_views(canvas_HWC, self.crop, first=first, count=count)
+
+    def resize_canvas(self, pixels_HWC: NDArray[np.uint8], *, whole: bool = False) -> NDArray[np.uint8]:
+        """Resize uint8 `[H, W, 3]` to a canvas, as `canvas` returns it.
+
+        The square in the middle is the same, bit for bit, whether or not there is more beside it. Only what is on the
+        canvas is resized, so an image of one pixel by a million costs hardly more than any other.
 
         Raises:
             MemoryError: if there is not enough memory now.
         """
         height, width = pixels_HWC.shape[:2]
-        side = min(height, width)
-        middle = CropBox((width - side) / 2, (height - side) / 2, side, side)
-        options = ResizeOptions(resize_alg=ResizeAlg.convolution(_FILTERS[self.interpolation]), crop_box=middle)
-        # the resizer first resizes one axis, and aborts the process if memory runs out
-        length = min(max(height, width), 2 * side + 8)  # of the square, and the kernel's reach beyond it
-        needed = 3 * self.resize * (length + self.resize) + RESIZER_BYTES
-        if height * width > MANY_PIXELS:
-            image = Image.fromarray(pixels_HWC)
-            del pixels_HWC  # the caller passes its only reference, so this frees the memory
-            check_memory(needed * 4 // 3)  # Pillow has 4 bytes a pixel
-            resized = Image.new("RGB", (self.resize, self.resize))
-            Resizer().resize_pil(image, resized, options)
-            return np.asarray(resized)
-        content = pixels_HWC.tobytes()
-        del pixels_HWC
-        check_memory(len(content) + needed)  # it copies the pixels
-        source = ImageData(width, height, PixelType.U8x3, content)
-        target = ImageData(self.resize, self.resize, PixelType.U8x3)
-        Resizer().resize(source, target, options)
-        return np.frombuffer(target.get_buffer(), np.uint8).reshape(self.resize, self.resize, 3)
+        side, long, lies = min(height, width), max(height, width), width > height
+        first, scale = (long - side) / 2, side / self.resize  # of the middle square, in pixels of the image
+        beside = int(min(first / scale, (MAX_LONG - 1) / 2 * self.resize)) if whole else 0  # at each end of it
+        many = height * width > MANY_PIXELS
+        source = Image.fromarray(pixels_HWC) if many else pixels_HWC.tobytes()
+        del pixels_HWC  # the caller passes its only reference, so this frees the memory
+        # the resizer first resizes one axis of the canvas's part, and of what the kernel reaches beyond it
+        length = min(long, round((1 + 2 * beside / self.resize) * side) + side + 8)
+        check_resize_memory(source, length, self.resize, self.resize + 2 * beside)
+        image = ResizableImage(source, height, width, self.interpolation)
+
+        def strip(start: int, stop: int) -> NDArray[np.uint8]:
+            """Part of the canvas along its long side, in pixels counted from the middle square's first."""
+            at, length = first + start * scale, (stop - start) * scale
+            if lies:
+                return image.resize((at, 0, length, side), self.resize, stop - start)
+            return image.resize((0, at, side, length), stop - start, self.resize)
+
+        middle_SSC = strip(0, self.resize)
+        if not beside:
+            return middle_SSC
+        parts = [strip(-beside, 0), middle_SSC, strip(self.resize, self.resize + beside)]
+        return np.concatenate(parts, axis=1 if lies else 0)

@@ -1,7 +1,7 @@
 """Classification of images with one model version."""
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serving.batching.batcher import DynamicBatcher
 from serving.context import INTERNAL_CLIENT, Call, ClientIdentity
 from serving.engine.base import InferenceError
+from serving.image.averaging import average_views
 from serving.image.decode import DecodeWork, Limits, estimate_work
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
@@ -61,12 +62,14 @@ class Classifier:
         batcher: DynamicBatcher,
         limits: Limits,
         *,
+        temperatures: Mapping[int, float] | None = None,
         adaptive_threshold: float | None = None,
         observer: ModelObserver | None = None,
     ) -> None:
         """Classify with a batcher, which `close` closes.
 
         Args:
+            temperatures: fitted, by number of views; that of one view is part of the graph. None for the same for all.
             adaptive_threshold: adaptive requests compute one view only if its highest probability is at least this;
                 None if the bundle has no threshold: they then compute all views.
             observer: is notified of every request.
@@ -74,6 +77,7 @@ class Classifier:
         self._preprocess = preprocess
         self._batcher = batcher
         self._limits = limits
+        self._temperatures = temperatures or {1: 1.0}
         self._adaptive_threshold = adaptive_threshold
         self._usage = Usage()
         self._observer = observer
@@ -133,7 +137,9 @@ class Classifier:
             else:
                 prepares = [partial(self._views_of, image, views) for image in images]
                 works = map(self._work_of, images)
-                outcomes = [_mean(outcome) for outcome in await compute(prepares, views, timeout_s, works=works)]
+                outcomes = [
+                    self._average(outcome) for outcome in await compute(prepares, views, timeout_s, works=works)
+                ]
             classifications = [outcome for outcome in outcomes if isinstance(outcome, Classification)]
             classified = len(classifications)
         finally:
@@ -164,10 +170,10 @@ class Classifier:
         self, compute: _Compute, images: Sequence[ImageData], views: int, timeout_s: float | None, threshold: float
     ) -> list[Classification | Exception]:
         begin = time.monotonic()
-        decoded = [_DecodedImage(partial(self._canvas, image), self._preprocess.crop) for image in images]
+        decoded = [_DecodedImage(partial(self._canvas, image, whole=True), self._preprocess.crop) for image in images]
         works = map(self._work_of, images)
         firsts = await compute([each.first_view for each in decoded], 1, timeout_s, works=works)
-        outcomes = [_mean(first) for first in firsts]
+        outcomes = [self._average(first) for first in firsts]
         uncertain = [
             i
             for i, outcome in enumerate(outcomes)
@@ -182,16 +188,15 @@ class Classifier:
             for i, other in zip(uncertain, others, strict=True):
                 first = firsts[i]
                 assert not isinstance(first, Exception)
-                outcomes[i] = _mean(other if isinstance(other, Exception) else np.concatenate([first, other]))
+                every = other if isinstance(other, Exception) else np.concatenate([first, other])
+                outcomes[i] = self._average(every)
         return outcomes
 
-    def _canvas(self, image: ImageData) -> NDArray[np.uint8]:
+    def _canvas(self, image: ImageData, whole: bool) -> NDArray[np.uint8]:
         preprocess = self._preprocess
-        return (
-            preprocess.canvas(image, limits=self._limits)
-            if isinstance(image, bytes)
-            else preprocess.resize_middle(image)
-        )
+        if isinstance(image, bytes):
+            return preprocess.canvas(image, whole=whole, limits=self._limits)
+        return preprocess.resize_canvas(image, whole=whole)
 
     def _work_of(self, image: ImageData) -> DecodeWork:
         if isinstance(image, bytes):
@@ -199,32 +204,31 @@ class Classifier:
         return DecodeWork(image.size * RESIZE_S, large=False)
 
     def _views_of(self, image: ImageData, views: int) -> NDArray[np.uint8]:
-        return make_views(self._canvas(image), self._preprocess.crop, count=views)
+        return make_views(self._canvas(image, whole=views > 1), self._preprocess.crop, count=views)
+
+    def _average(self, outcome: NDArray[np.float32] | Exception) -> Classification | Exception:
+        """The classification by the probabilities of an image's views, `[V, K]`."""
+        if isinstance(outcome, Exception):
+            return outcome
+        # one comparison of a row finds every NaN in it: a sum with a NaN is NaN
+        if not all(abs(total - 1) < 0.01 for total in np.add.reduce(outcome, 1).tolist()):
+            return InferenceError("the model's probabilities do not sum to 1; export it again")
+        return Classification(average_views(outcome, self._temperatures), len(outcome))
 
 
 class _DecodedImage:
     """An image that is decoded for its first view, and kept for the others."""
 
-    __slots__ = ("_canvas_SSC", "_crop", "_decode")
+    __slots__ = ("_canvas_HWC", "_crop", "_decode")
 
     def __init__(self, decode: Callable[[], NDArray[np.uint8]], crop: int) -> None:
         self._decode = decode
         self._crop = crop
-        self._canvas_SSC: NDArray[np.uint8]
+        self._canvas_HWC: NDArray[np.uint8]
 
     def first_view(self) -> NDArray[np.uint8]:
-        self._canvas_SSC = self._decode()
-        return make_views(self._canvas_SSC, self._crop)
+        self._canvas_HWC = self._decode()
+        return make_views(self._canvas_HWC, self._crop)
 
     def other_views(self, views: int) -> NDArray[np.uint8]:
-        return make_views(self._canvas_SSC, self._crop, first=1, count=views - 1)
-
-
-def _mean(outcome: NDArray[np.float32] | Exception) -> Classification | Exception:
-    if isinstance(outcome, Exception):
-        return outcome
-    probabilities_K: NDArray[np.float32] = outcome[0] if len(outcome) == 1 else outcome.mean(axis=0)
-    # one comparison finds every NaN: a sum with a NaN is NaN
-    if not abs(float(np.add.reduce(probabilities_K)) - 1) < 0.01:
-        return InferenceError("the model's probabilities do not sum to 1; export it again")
-    return Classification(probabilities_K, len(outcome))
+        return make_views(self._canvas_HWC, self._crop, first=1, count=views - 1)

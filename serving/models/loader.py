@@ -127,6 +127,7 @@ def load_model(bundle: Bundle, options: ServingOptions, *, previous: ServedModel
             manifest.preprocess,
             DynamicBatcher(engines, admission, workers, observer, options.on_device_lost),
             options.limits,
+            temperatures=manifest.temperatures,
             adaptive_threshold=manifest.adaptive_threshold,
             observer=observer,
         ),

@@ -101,6 +101,7 @@ def test_triton_s_own_schema_reads_the_configuration(bundle: Bundle, tmp_path: P
         "output": [{"name": "probabilities", "data_type": "TYPE_FP32", "dims": ["3"], "label_filename": "labels.txt"}],
         "dynamic_batching": {"preferred_batch_size": [4, 8], "max_queue_delay_microseconds": "500"},
         "instance_group": [{"count": 2, "kind": "KIND_CPU"}],
+        "parameters": {"temperatures": {"string_value": "1: 1"}},
         "version_policy": {"specific": {"versions": ["3"]}},
     }
 

@@ -15,7 +15,9 @@ def test_the_demo_trains_exports_serves_labels_and_shows_statistics(drawings: Pa
     assert finished.returncode == 0, finished.stderr
     facts = json.loads(finished.stdout.splitlines()[-1])
     assert facts["labelled"] == 16
-    assert facts["served"] == 16 + 4
+    assert facts["served"] == 3 * 16 + 4
+    assert [row["views"] for row in facts["test_time"]][0] == "1.00"
+    assert "views an image" in finished.stderr
     assert sum(map(sum, facts["confusion_matrix"])) == 16
     assert facts["accuracy"] == (facts["confusion_matrix"][0][0] + facts["confusion_matrix"][1][1]) / 16
     for name in ("run/report.html", "confusion.png"):

@@ -40,6 +40,14 @@ def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return open_bundle(models / "pets" / "1")
 
 
+def test_another_export_of_the_run_gives_the_same_bytes(fitted: Path, bundle: Bundle, tmp_path: Path) -> None:
+    again = ("export", "bundle", "--run", fitted, "--models", tmp_path, "--name", "pets", "--calibration-photos", 16)
+    finished = run_here(*again, "--precisions", "fp16", "int8", "int8-trt", *LOOSE, "--require", "int8")
+    for name in ("fp16", "int8", "int8-trt"):
+        file = f"model.{name}.onnx"
+        assert (tmp_path / "pets" / "1" / file).read_bytes() == (bundle.folder / file).read_bytes(), finished.stderr
+
+
 def graph_of(bundle: Bundle, name: str) -> onnx.ModelProto:
     return onnx.load(bundle.folder / f"model.{name}.onnx")
 

@@ -57,11 +57,10 @@ def test_the_recorded_probabilities_are_those_of_the_network(fitted: Path) -> No
     import torch
 
     from export.graphs.onnx import DeployedModel
-    from serving.image.views import make_views
 
     result = open_run(fitted)
     images, recorded_NK = result.validation()
-    views = np.stack([make_views(result.preprocess.canvas(image.read()), 224)[0] for image in images])
+    views = np.concatenate([image.views(result.preprocess) for image in images])
     with torch.inference_mode():
         answers = DeployedModel(result.load_classifier(), result.temperature).eval()(torch.from_numpy(views)).numpy()
     np.testing.assert_allclose(answers, recorded_NK, atol=1e-5)

@@ -42,9 +42,12 @@ def test_the_course_records_results_by_stage_and_test_time_augmentation(course: 
         paired = after["against_previous"]
         assert after["metrics"]["correct"] - before["metrics"]["correct"] == paired["gained"] - paired["lost"]
     assert steps[-1]["metrics"]["correct"] == facts["metrics"]["correct"]
-    assert facts["test_time"]["views"] == 3
-    assert 1 <= facts["test_time"]["adaptive"]["mean_views"] <= 3
-    assert facts["test_time"]["adaptive"]["correct"] >= facts["test_time"]["metrics"]["correct"]
+    (test_time,) = facts["test_time"]
+    assert test_time["views"] == 3
+    assert 1 <= test_time["adaptive"]["mean_views"] <= 3
+    assert test_time["adaptive"]["correct"] >= test_time["metrics"]["correct"]
+    assert facts["recommended_views"] == (3 if test_time["helps"] else 1)
+    assert set(facts["temperatures"]) == {"1", "3"}
     assert [found["stage"] for found in facts["lr_finder"]] == ["head", "whole"]
     assert facts["preprocess"]["crop"] == 32
 
@@ -58,7 +61,7 @@ def test_the_report_of_the_course_shows_stages_groups_learning_rates_and_augment
         "Learning-rate range test: head",
         "Learning-rate range test: whole",
         "One image augmented sixteen times: top-down",
-        "Averaged over 3 views",
+        "Test-time augmentation",
     ):
         assert title in report, title
     assert "http" not in report
@@ -197,7 +200,7 @@ def test_a_run_is_evaluated_on_another_folder_with_its_own_temperature(course: P
     assert figures["metrics"]["correct"] == facts["metrics"]["correct"]
     assert figures["confusion_matrix"] == facts["confusion_matrix"]
     assert figures["temperature"] == facts["temperature"]
-    assert figures["test_time"]["metrics"]["correct"] == facts["test_time"]["metrics"]["correct"]
+    assert figures["test_time"][0]["metrics"]["correct"] == facts["test_time"][0]["metrics"]["correct"]
 
 
 def test_other_classes_are_rejected_with_both_lists(course: Path, drawings: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The server as a container runs it: a user without rights, no home, nothing writable but the state folder."""
 
+import json
 import os
 import re
 import shutil
@@ -16,8 +17,9 @@ from PIL import Image
 
 from serving.client import Client
 from tests.support.bundles import write_bundle
-from tests.support.commands import ROOT
+from tests.support.commands import ROOT, WarmProcess, main_of
 from tests.support.images import encoded
+from tests.support.servers import running_server
 from tests.support.waiting import LIMIT_S
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
@@ -115,3 +117,42 @@ def test_a_state_folder_that_only_root_may_write_to_is_said(folder: Path) -> Non
     assert finished.returncode == 1
     assert "--state" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def as_nobody(package: str, *arguments: object) -> int:
+    """Run a command as a user who may read no folder that is closed to others; the libraries are loaded already."""
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    return main_of(package, *arguments)
+
+
+@pytest.fixture
+def images(folder: Path) -> Path:
+    """Images of two classes, of which one has a subfolder that only root may read."""
+    for name in ("cats", "dogs", "dogs/closed"):
+        place = folder / "images" / name
+        place.mkdir(parents=True)
+        for number in range(6):
+            image = Image.effect_noise((40, 40), 20 + number).convert("RGB")
+            image.save(place / f"{name[-4:]}{number}.png")
+    (folder / "images" / "dogs" / "closed").chmod(0o700)
+    (folder / "out").mkdir()
+    os.chown(folder / "out", NOBODY, NOBODY)
+    return folder / "images"
+
+
+def test_training_names_a_subfolder_that_it_may_not_read(images: Path, folder: Path) -> None:
+    options = ("--arch", "test_resnet", "--weights", "none", "--sizes", 32, "--cache", folder / "out" / "cache")
+    fit = WarmProcess(as_nobody, "training", "fit", "--data", images, "--run", folder / "out" / "run", *options)
+    finished = fit.finish()
+    assert finished.returncode == 0, finished.stderr
+    assert f"{images}/dogs/closed: the folder cannot be read: Permission denied" in finished.stderr
+    assert "cats, dogs" in (folder / "out" / "run" / "report.html").read_text()
+
+
+def test_predict_names_a_subfolder_that_it_may_not_read(images: Path, folder: Path) -> None:
+    write_bundle(folder / "models")
+    with running_server(folder / "models", folder / "state") as address:
+        finished = WarmProcess(as_nobody, "serving", "predict", images, "--json", "--server", address).finish()
+    assert f"{images}/dogs/closed: the folder cannot be read: Permission denied" in finished.stderr
+    assert len(json.loads(finished.stdout)["results"]) == 12

@@ -1,6 +1,7 @@
 """Draws the files of this folder: one image in several formats, and the pixels that they are decoded to.
 
-Run `python -m tests.golden.draw` only when the pixels are meant to change, together with PIXELS_VERSION.
+Run `python -m tests.golden.draw` only when the pixels are meant to change, together with PIXELS_VERSION,
+or with VIEWS_VERSION if view 0 stays the same.
 """
 
 from pathlib import Path
@@ -8,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from serving.image.preprocess import Preprocess
-from serving.image.views import make_views
 from tests.support.images import grey12_tiff, grey16_png, sample_image
 
 FOLDER = Path(__file__).parent
 PREPROCESS = Preprocess(resize=64, crop=56)
+VIEWS = 8
 
 
 def main() -> None:
@@ -32,8 +33,9 @@ def main() -> None:
     (FOLDER / "grey12.tiff").write_bytes(grey12_tiff(grey12))
     image.resize((600, 440)).save(FOLDER / "large.jpg", quality=90)
     for name in sorted(path.name for path in FOLDER.glob("*.*") if path.suffix not in (".py", ".npz")):
-        canvas = PREPROCESS.canvas((FOLDER / name).read_bytes())
-        np.savez_compressed(FOLDER / f"{name}.npz", canvas=canvas, views=make_views(canvas, PREPROCESS.crop, count=4))
+        data = (FOLDER / name).read_bytes()
+        canvas, whole = PREPROCESS.canvas(data), PREPROCESS.canvas(data, whole=True)
+        np.savez_compressed(FOLDER / f"{name}.npz", canvas=canvas, whole=whole, views=PREPROCESS.views(data, VIEWS))
 
 
 if __name__ == "__main__":

@@ -230,6 +230,12 @@ def test_a_graph_beyond_two_gigabytes_is_an_error_before_the_export() -> None:
         export_graph(nn.Linear(100, 100), 8, output_name="probabilities", max_bytes=40_000)
 
 
+def test_a_network_of_2_3_gigabytes_is_an_error() -> None:
+    network = nn.Linear(24_000, 24_000, device="meta")  # its weights take no memory
+    with pytest.raises(ValueError, match=r"has 2.3 GB of weights, and an ONNX file holds at most 2.1 GB: choose a"):
+        export_graph(network, 8, output_name="probabilities")
+
+
 @pytest.fixture
 def overflowing() -> Classifier:
     """A network whose stem makes values of up to a million, and whose next layers make them small again."""

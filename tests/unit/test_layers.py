@@ -79,7 +79,7 @@ EXPORT_ROOMS = (
     "inspection",
     "triton",
 )
-BENCHMARK_ROOMS = ("common", "in_process", "capacity", "serving", "peers", "training", "export")
+BENCHMARK_ROOMS = ("common", "in_process", "capacity", "serving", "peers", "training", "export", "gpu")
 ROOMS = {
     "serving": SERVING_ROOMS,
     "training": TRAINING_ROOMS,

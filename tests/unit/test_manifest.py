@@ -43,7 +43,7 @@ def write(folder: Path, content: str | None = None) -> Path:
 
 
 def test_a_written_bundle_is_read_again(tmp_path: Path) -> None:
-    original = manifest(classes=("Hündin", "猫"))
+    original = manifest(classes=("Hündin", "猫"), temperatures={1: 1.0, 3: 0.9}, recommended_views=3)
     bundle = open_bundle(write(tmp_path, original.to_json()))
     assert bundle.manifest == original
     assert bundle.manifest.resource == "models/pets/versions/1"
@@ -80,6 +80,14 @@ def test_the_error_of_a_missing_precision_lists_the_existing_ones(tmp_path: Path
         ({"format": 99}, "format is 99"),
         ({"surprise": 1}, "surprise"),
         ({"classes": None}, "classes|NoneType"),
+        ({"format": 1}, "this pawserve reads format 2: export the run again"),
+        ({"views_version": 1}, "made for version 1 of the views; .* Export again"),
+        ({"temperatures": {"1": 2.0}}, "2.0 for one view, and temperature is 1.0"),
+        ({"temperatures": {"3": 1.0}}, "None for one view"),
+        ({"temperatures": {"1": 1.0, "5": 0}}, "each with a temperature above 0"),
+        ({"temperatures": {"1": 1.0, "0": 1.0}}, "numbers of views, 1 to 64"),
+        ({"recommended_views": 0}, "recommended_views is 0; it must be 1 to 64"),
+        ({"adaptive": {"threshold": 0.9, "views": 99}}, "adaptive.views is 99"),
         ({"adaptive": {"threshold": 2}}, "threshold is 2; it must be a probability"),
         ({"metrics": {"accuracy": 0.99}}, "accuracy is 0.99; it must have value, lower and upper"),
         ({"metrics": {"accuracy": {"value": 0.9, "lower": 0.8}}}, "must have value, lower and upper"),
@@ -98,7 +106,7 @@ def test_an_artifact_cannot_be_outside_its_bundle(name: str) -> None:
         replace(manifest().artifacts[0], file=name)
 
 
-@pytest.mark.parametrize("field", ["classes", "preprocess", "artifacts", "mean"])
+@pytest.mark.parametrize("field", ["classes", "preprocess", "artifacts", "mean", "temperatures"])
 def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     fields = json.loads(manifest().to_json())
     del fields[field]

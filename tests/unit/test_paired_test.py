@@ -1,4 +1,4 @@
-"""The paired test of two networks, and the threshold of adaptive TTA."""
+"""The paired test of two networks, and test-time augmentation: its temperatures, what it changes, adaptive TTA."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from serving.statistics.confusion import ConfusionMatrix
-from training.evaluation.evaluation import choose_threshold, confusion_facts, evaluate
+from training.evaluation.evaluation import confusion_facts, evaluate
 from training.evaluation.metrics import compare
-from training.evaluation.temperature import softmax
+from training.evaluation.temperature import fit_temperature, softmax
+from training.evaluation.test_time import choose_threshold, describe_test_time
 
 
 @given(gained=st.integers(0, 60), lost=st.integers(0, 60), same=st.integers(0, 20))
@@ -32,9 +33,8 @@ def answers(seed: int, n: int = 120, views: int = 4) -> tuple[np.ndarray, np.nda
 @pytest.mark.parametrize("seed", range(8))
 def test_the_threshold_is_the_lowest_from_which_accuracy_is_at_least_that_of_all_views(seed: int) -> None:
     logits, labels = answers(seed)
-    chosen = choose_threshold(logits, labels, 1.3)
-    one = softmax(logits[0], 1.3)
-    every = np.mean([softmax(view, 1.3) for view in logits], 0)
+    one, every = softmax(logits[0], 1.3), softmax(logits.mean(0), 0.9)
+    chosen = choose_threshold(4, one, every, labels)
     confidence = one.max(1)
 
     def correct(threshold: float) -> int:
@@ -50,16 +50,30 @@ def test_the_threshold_is_the_lowest_from_which_accuracy_is_at_least_that_of_all
     assert chosen.mean_views == pytest.approx(1 + 3 * (confidence < chosen.threshold).mean())
 
 
-def test_a_given_temperature_is_used_and_a_missing_one_is_fitted() -> None:
+def test_given_temperatures_are_used_and_missing_ones_are_fitted() -> None:
     logits, labels = answers(0, n=400)
-    given_one = evaluate(logits, labels, ("a", "b", "c"), temperature=2.0)
-    assert given_one.temperature == 2.0
+    classes = ("a", "b", "c")
+    given_one = evaluate(logits, labels, classes, temperatures={1: 2.0, 3: 1.0})
+    assert given_one.temperatures == {1: 2.0, 3: 1.0}
     np.testing.assert_allclose(given_one.probabilities_NK, softmax(logits[0], 2.0), rtol=1e-6)
-    fitted = evaluate(logits, labels, ("a", "b", "c"))
+    assert [each.views for each in given_one.test_time] == [3, 4]
+    fitted = evaluate(logits, labels, classes)
     assert fitted.metrics.nll.value <= given_one.metrics.nll.value + 0.01
-    assert fitted.test_time is not None
-    assert fitted.test_time.metrics.correct > fitted.metrics.correct  # four noisy views see more than one
-    assert evaluate(logits[:1], labels, ("a", "b", "c")).test_time is None
+    assert sorted(fitted.temperatures) == [1, 3, 4]
+    assert fitted.temperatures[3] == pytest.approx(fit_temperature(logits[:3].mean(0), labels))
+    assert evaluate(logits[:1], labels, classes).test_time == ()
+
+
+def test_the_number_of_views_that_helps_is_recommended() -> None:
+    logits, labels = answers(0, n=400)
+    helped = evaluate(logits, labels, ("a", "b", "c"))  # independent noise in each view
+    assert helped.test_time[-1].metrics.correct > helped.metrics.correct
+    assert helped.test_time[0].nll_change.upper < 0
+    assert helped.recommended_views == 3
+    assert "3 views change the negative log likelihood by -0." in describe_test_time(helped.test_time)
+    same = evaluate(np.repeat(logits[:1], 5, 0), labels, ("a", "b", "c"))
+    assert same.recommended_views == 1
+    assert "does not help" in describe_test_time(same.test_time)
 
 
 def test_a_matrix_of_many_classes_is_written_without_its_zeros() -> None:

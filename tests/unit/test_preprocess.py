@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from serving.image.preprocess import MANY_PIXELS, PIXELS_VERSION, Preprocess
@@ -19,11 +21,13 @@ def test_there_are_golden_files() -> None:
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.name)
 def test_the_pixels_are_those_of_the_golden_files(path) -> None:
-    """If this fails, raise PIXELS_VERSION: models in use were trained on the pinned pixels."""
+    """If this fails, raise PIXELS_VERSION, or VIEWS_VERSION if view 0 is the same: models in use were trained on the
+    pinned pixels."""
     golden = np.load(f"{path}.npz", allow_pickle=False)
-    canvas = PREPROCESS.canvas(path.read_bytes())
-    np.testing.assert_array_equal(canvas, golden["canvas"])
-    np.testing.assert_array_equal(make_views(canvas, PREPROCESS.crop, count=4), golden["views"])
+    data = path.read_bytes()
+    np.testing.assert_array_equal(PREPROCESS.canvas(data), golden["canvas"])
+    np.testing.assert_array_equal(PREPROCESS.canvas(data, whole=True), golden["whole"])
+    np.testing.assert_array_equal(PREPROCESS.views(data, len(golden["views"])), golden["views"])
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -39,6 +43,39 @@ def test_the_canvas_is_the_middle_square_resized_as_pillow_resizes_it(
     difference = np.abs(canvas.astype(int) - np.asarray(expected))
     assert difference.mean() < 0.5
     assert difference.max() <= 12
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.integers(0, 9))
+def test_a_whole_canvas_has_the_same_middle_bit_for_bit(height: int, width: int, seed: int) -> None:
+    pixels_HWC = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    square = Preprocess(resize=32, crop=28).resize_canvas(pixels_HWC)
+    whole = Preprocess(resize=32, crop=28).resize_canvas(pixels_HWC, whole=True)
+    rows, columns = whole.shape[:2]
+    assert min(rows, columns) == 32
+    assert 32 * min(max(height, width) / min(height, width), 2.5) - 2 <= max(rows, columns) <= 80
+    top, left = (rows - 32) // 2, (columns - 32) // 2
+    np.testing.assert_array_equal(whole[top : top + 32, left : left + 32], square)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (201, 200), (150, 60)])
+def test_a_whole_canvas_has_no_seams(size: tuple[int, int]) -> None:
+    image = sample_image().resize(size)
+    canvas = PREPROCESS.resize_canvas(np.asarray(image), whole=True)
+    scale = min(size) / PREPROCESS.resize
+    width, height = canvas.shape[1] * scale, canvas.shape[0] * scale
+    left, top = (size[0] - width) / 2, (size[1] - height) / 2
+    box = (max(left, 0), max(top, 0), min(left + width, size[0]), min(top + height, size[1]))
+    expected = image.resize((canvas.shape[1], canvas.shape[0]), Image.Resampling.BICUBIC, box)
+    difference = np.abs(canvas.astype(int) - np.asarray(expected))
+    assert difference.mean() < 0.5
+    assert difference.max() <= 12
+
+
+def test_views_of_bytes_are_those_of_the_canvas() -> None:
+    data = encoded(sample_image(), "PNG")
+    views = PREPROCESS.views(data, 5)
+    np.testing.assert_array_equal(views, make_views(PREPROCESS.canvas(data, whole=True), 56, count=5))
+    np.testing.assert_array_equal(PREPROCESS.views(data), views[:1])
 
 
 def test_an_image_smaller_than_the_crop_is_enlarged() -> None:
@@ -58,14 +95,14 @@ def test_a_large_image_has_the_pixels_that_the_resizer_computes_from_an_array(
     middle = CropBox((size[0] - side) / 2, (size[1] - side) / 2, side, side)
     Resizer().resize(source, target, ResizeOptions(resize_alg=ResizeAlg.convolution(kernel), crop_box=middle))
     expected = np.frombuffer(target.get_buffer(), np.uint8).reshape(64, 64, 3)
-    canvas = Preprocess(resize=64, crop=56, interpolation=interpolation).resize_middle(pixels_HWC)
+    canvas = Preprocess(resize=64, crop=56, interpolation=interpolation).resize_canvas(pixels_HWC)
     np.testing.assert_array_equal(canvas, expected)
 
 
 def test_a_scaled_decode_changes_pixels_little() -> None:
     data = encoded(sample_image().resize((1200, 880)), "JPEG", quality=95)
     fast = Preprocess(resize=256, crop=224).canvas(data)
-    whole = Preprocess(resize=256, crop=224).resize_middle(np.asarray(sample_image().resize((1200, 880))))
+    whole = Preprocess(resize=256, crop=224).resize_canvas(np.asarray(sample_image().resize((1200, 880))))
     assert np.abs(fast.astype(int) - whole).mean() < 4
 
 

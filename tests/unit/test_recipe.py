@@ -143,7 +143,7 @@ def test_the_plan_lists_each_step_and_settings_without_effect() -> None:
     assert "2. whole: train the whole network, on images; no augmentation; find a learning rate and use it" in plan
     assert "0.0001, 0.001, 0.01 for 1 + 2 epochs" in plan
     assert "average the weights" in plan
-    assert "averaging 5 views" in plan
+    assert "averages over up to 5" in plan
     assert "augment side-on of stage head has no effect" in plan
 
 

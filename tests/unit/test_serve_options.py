@@ -22,6 +22,7 @@ REFUSED = [
     ("--instances", "99999999"),
     ("--threads", "0"),
     ("--max-views", "65"),
+    ("--views", "best"),
     ("--max-message-mib", "2048"),
     ("--max-connections", "9" * 10),
     ("--max-concurrent-streams", "9" * 5000),
@@ -49,6 +50,7 @@ def test_values_that_are_not_allowed_are_wrong_use(option: str, value: str, caps
         ("--max-image-mib 64", "--max-image-mib 64 is more than --max-message-mib 32: no request could hold"),
         ("--max-image-mib 3 --max-message-mib 2", "raise --max-message-mib too"),
         ("--max-views 9 --max-queue-views 8", "--max-views 9 is more than --max-views-in-flight 8"),
+        ("--views 20", "--views 20 is more than 16, the most that a request may ask for; raise --max-views"),
         ("--access-log --log-level warning", "--access-log writes at level info"),
         ("--allow-plaintext-tokens", "has no effect without --clients"),
         ("--tls-cert server.pem", "--tls-cert and --tls-key belong together"),
@@ -70,6 +72,12 @@ def test_default_limits_adapt_to_the_limits_that_are_given() -> None:
     assert settings("--max-message-mib", "64", "--max-image-mib", "64").options.limits.max_bytes == 64 * 2**20
     assert settings().max_views == 16
     assert settings("--max-queue-views", "4").max_views == 4
+
+
+def test_views_of_a_request_that_names_none_are_one_or_what_the_operator_chose() -> None:
+    assert settings().default_views == 1
+    assert settings("--views", "3").default_views == 3
+    assert settings("--views", "recommended").default_views is None
 
 
 def test_the_defaults_of_the_layout_are_those_of_the_library() -> None:

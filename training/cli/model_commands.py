@@ -11,6 +11,7 @@ from training.cli import program
 from training.console import say
 from training.evaluate import evaluate_run
 from training.evaluation.evaluation import Evaluation
+from training.evaluation.test_time import describe_test_time
 from training.features.activations import default_cache
 from training.find_lr import find_lr_for_stage
 from training.fit import fit as fit_run
@@ -84,16 +85,18 @@ def say_steps(steps: Sequence[Mapping[str, Any]]) -> None:
 
 def say_accuracy(evaluation: Evaluation) -> None:
     """Report accuracy, and what test-time augmentation changes."""
-    metrics, test_time = evaluation.metrics, evaluation.test_time
+    metrics = evaluation.metrics
     interval = metrics.accuracy
     say(f"accuracy {metrics.accuracy_text()}; 95% interval {100 * interval.lower:.2f}% to {100 * interval.upper:.2f}%")
     for warning in evaluation.warnings():
         say(f"warning: {warning}")
-    if test_time is not None:
-        paired, adaptive = test_time.paired, test_time.adaptive
+    for each in evaluation.test_time:
+        paired, adaptive = each.paired, each.adaptive
         say(
-            f"averaged over {test_time.views} views: accuracy {test_time.metrics.accuracy_text()}, {paired.gained} "
-            f"fixed, {paired.lost} broken (McNemar p = {paired.p_value:.2f}); adaptive TTA below a confidence of "
-            f"{adaptive.threshold:.3f}: {adaptive.correct:,}/{metrics.n:,} correct with {adaptive.mean_views:.2f} "
-            "views per image"
+            f"{each.views} views: accuracy {each.metrics.accuracy_text()}, {paired.gained} fixed, {paired.lost} broken "
+            f"(McNemar p = {paired.p_value:.2f}); negative log likelihood {each.metrics.nll.value:.4f} against "
+            f"{metrics.nll.value:.4f} with one view; adaptive TTA below a confidence of {adaptive.threshold:.3f}: "
+            f"{adaptive.correct:,}/{metrics.n:,} correct with {adaptive.mean_views:.2f} views per image"
         )
+    if evaluation.test_time:
+        say(describe_test_time(evaluation.test_time))

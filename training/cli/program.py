@@ -41,7 +41,7 @@ class FirstStage:
     weight_decay: float | None = None
     """L2 penalty on the weights that are trained in the first stage."""
     train_views: int | None = None
-    """Views of each training image whose activations are computed: 1 for the image, 2 with its mirror image."""
+    """Views of each training image whose activations are computed, those that serving averages: 1 to 64."""
 
     def apply(self, recipe: Recipe) -> Recipe:
         """The recipe with the values given here.

@@ -54,13 +54,22 @@ class LabelledImage:
         return content
 
     def canvas(self, preprocess: Preprocess) -> NDArray[np.uint8]:
-        """The image, decoded and resized: uint8 `[resize, resize, 3]`.
+        """The square in the middle of the image, decoded and resized: uint8 `[resize, resize, 3]`.
 
         Raises:
             DataError: as `read` does.
             ImageError: if it cannot be decoded.
         """
         return preprocess.canvas(self.read(), limits=self.limits)
+
+    def views(self, preprocess: Preprocess, count: int = 1) -> NDArray[np.uint8]:
+        """The image's first views: uint8 `[count, crop, crop, 3]`.
+
+        Raises:
+            DataError: as `read` does.
+            ImageError: if it cannot be decoded.
+        """
+        return preprocess.views(self.read(), count, limits=self.limits)
 
     def _content(self) -> bytes:
         return self.path.read_bytes()

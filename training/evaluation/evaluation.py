@@ -6,53 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.image.averaging import temperature_of
 from serving.statistics.confusion import ConfusionMatrix
-from training.evaluation.metrics import Metrics, Paired, compare, measure
-from training.evaluation.temperature import HIGHEST, LOWEST, cross_fitted, fit_temperature, mean_probabilities, softmax
-
-
-@dataclass(frozen=True)
-class Adaptive:
-    """Adaptive TTA: the other views are made only if the first view's confidence is below a threshold."""
-
-    threshold: float
-    """Of the first view's highest probability; 0 never makes other views, 1 always."""
-    mean_views: float
-    correct: int
-
-
-@dataclass(frozen=True)
-class TestTime:
-    """Test-time augmentation: the results of averaging over views."""
-
-    views: int
-    metrics: Metrics
-    paired: Paired
-    """Against one view."""
-    adaptive: Adaptive
-
-
-def choose_threshold(logits_VNK: NDArray[np.float32], labels_N: NDArray[np.int64], temperature: float) -> Adaptive:
-    """The lowest threshold such that no higher one classifies fewer images correctly than all views do."""
-    one_NK = softmax(logits_VNK[0], temperature)
-    confidence = one_NK.max(1).astype(np.float64)
-    order = np.argsort(confidence, kind="stable")
-    correct_one = (one_NK.argmax(1) == labels_N)[order]
-    correct_all = (mean_probabilities(logits_VNK, temperature).argmax(1) == labels_N)[order]
-    # correct[k]: all views for the k images of lowest confidence
-    change = np.cumsum(correct_all.astype(np.int64) - correct_one.astype(np.int64))
-    correct = correct_one.sum() + np.concatenate([[0], change])
-    fewest_from = np.minimum.accumulate(correct[::-1])[::-1]
-    count = int(np.argmax(fewest_from >= correct[-1]))
-    ranked = confidence[order]
-    threshold = float(np.concatenate([[0.0], (ranked[:-1] + ranked[1:]) / 2, [1.0]])[count])
-    below = confidence < threshold
-    return Adaptive(
-        threshold=threshold,
-        mean_views=1 + float(below.mean()) * (len(logits_VNK) - 1),
-        correct=int(np.where(below[order], correct_all, correct_one).sum()),
-    )
-
+from training.evaluation.metrics import Metrics, measure
+from training.evaluation.temperature import HIGHEST, LOWEST, cross_fitted, fit_temperatures, mean_logits, softmax
+from training.evaluation.test_time import TestTime, measure_test_time, recommend
 
 MAX_WHOLE_MATRIX = 500
 """Classes of a confusion matrix that is written with its zeros: ten thousand would fill a gigabyte."""
@@ -65,14 +23,25 @@ class Evaluation:
     labels_N: NDArray[np.int64]
     probabilities_NK: NDArray[np.float32]
     """Of one view, as the network is deployed: with the temperature."""
-    temperature: float
+    temperatures: dict[int, float]
+    """By number of views; with that of one view."""
     metrics: Metrics
     """Of one view. Cross-fitted if the temperature is fitted on these images, to hold for others."""
     uncalibrated: Metrics
     """At temperature 1."""
     confusion: ConfusionMatrix
-    test_time: TestTime | None
-    """With more than one view."""
+    test_time: tuple[TestTime, ...]
+    """For each number of views above one; the last is that of all views."""
+
+    @property
+    def temperature(self) -> float:
+        """Of one view."""
+        return self.temperatures[1]
+
+    @property
+    def recommended_views(self) -> int:
+        """The smallest number of views that helps; 1 if none does."""
+        return recommend(self.test_time)
 
     def warnings(self) -> list[str]:
         """What the figures say about a network or data that are of little use."""
@@ -98,9 +67,11 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         return {
             "metrics": self.metrics.to_json(),
-            "test_time": None if self.test_time is None else asdict(self.test_time),
+            "test_time": [asdict(each) | {"helps": each.helps} for each in self.test_time],
+            "recommended_views": self.recommended_views,
             **confusion_facts(self.confusion),
             "temperature": self.temperature,
+            "temperatures": self.temperatures,
         }
 
 
@@ -108,37 +79,37 @@ def evaluate(
     logits_VNK: NDArray[np.float32],
     labels_N: NDArray[np.int64],
     classes: tuple[str, ...],
-    temperature: float | None = None,
+    temperatures: dict[int, float] | None = None,
 ) -> Evaluation:
     """Calibrate and measure a network on images that it was not trained on.
 
     Args:
         logits_VNK: float32, [views, N, K]; the first view is what is deployed without averaging.
         labels_N: int64 class indices.
-        temperature: the one to use; None fits it on these images.
+        temperatures: those to use, by number of views; None fits them on these images.
     """
-    one_NK = logits_VNK[0]
-    if temperature is None:
-        temperature = fit_temperature(one_NK, labels_N)
-        one, every = cross_fitted(logits_VNK[:1], labels_N), cross_fitted(logits_VNK, labels_N)
-    else:
-        one, every = softmax(one_NK, temperature), mean_probabilities(logits_VNK, temperature)
-    test_time = None
-    if len(logits_VNK) > 1:
-        test_time = TestTime(
-            views=len(logits_VNK),
-            metrics=measure(every, labels_N),
-            paired=compare(one_NK.argmax(1) == labels_N, every.argmax(1) == labels_N),
-            adaptive=choose_threshold(logits_VNK, labels_N, temperature),
-        )
+    most = len(logits_VNK)
+    if fitted := temperatures is None:
+        temperatures = fit_temperatures(logits_VNK, labels_N)
+    counts = [count for count in sorted({*temperatures, most}) if count <= most]
+
+    def average(count: int) -> NDArray[np.float32]:
+        if fitted:
+            return cross_fitted(logits_VNK[:count], labels_N)
+        return softmax(mean_logits(logits_VNK[:count]), temperature_of(count, temperatures))
+
+    one_NK, averages = average(1), {count: average(count) for count in counts if count > 1}
+    deployed_NK = softmax(logits_VNK[0], temperatures[1])
     return Evaluation(
         labels_N=labels_N,
-        probabilities_NK=softmax(one_NK, temperature),
-        temperature=temperature,
-        metrics=measure(one, labels_N),
-        uncalibrated=measure(softmax(one_NK), labels_N),
-        confusion=ConfusionMatrix.from_pairs(classes, labels_N, one_NK.argmax(1)),
-        test_time=test_time,
+        probabilities_NK=deployed_NK,
+        temperatures=temperatures,
+        metrics=measure(one_NK, labels_N),
+        uncalibrated=measure(softmax(logits_VNK[0]), labels_N),
+        confusion=ConfusionMatrix.from_pairs(classes, labels_N, deployed_NK.argmax(1)),
+        test_time=tuple(
+            measure_test_time(count, one_NK, average_NK, labels_N) for count, average_NK in averages.items()
+        ),
     )
 
 

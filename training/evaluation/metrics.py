@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from serving.statistics.calibration import bin_predictions, calibration_error_interval, expected_calibration_error
 from serving.statistics.confusion import wilson
 
-RESAMPLES = 1000
+RESAMPLES, MOST_RESAMPLED = 1000, 20_000
 
 
 @dataclass(frozen=True)
@@ -60,26 +60,35 @@ def measure(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) 
     p_label = probabilities_NK[np.arange(n), labels_N].astype(np.float64)
     confidence = probabilities_NK.max(1).astype(np.float64)
     correct = probabilities_NK.argmax(1) == labels_N
-    nll = -np.log(np.maximum(p_label, 1e-12))
+    nll = nll_of(probabilities_NK, labels_N)
     squares = np.einsum("nk,nk->n", probabilities_NK, probabilities_NK, dtype=np.float64)
     brier = squares - 2 * p_label + 1
-    samples = np.random.default_rng(0).integers(0, n, (RESAMPLES, n)) if n <= 20_000 else None
     accuracy = wilson(int(correct.sum()), n)
     return Metrics(
         n=n,
         correct=int(correct.sum()),
         accuracy=Interval(accuracy.value, accuracy.lower, accuracy.upper),
-        nll=_mean_interval(nll, samples),
-        brier=_mean_interval(brier, samples),
+        nll=mean_interval(nll),
+        brier=mean_interval(brier),
         ece=_calibration_error(confidence, correct),
     )
 
 
-def _mean_interval(values: NDArray[np.float64], samples: NDArray[np.int64] | None) -> Interval:
+def nll_of(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Negative log likelihood of each row's label in nats, float64 `[N]`; of a probability of 0 that of 1e-12."""
+    p_label = probabilities_NK[np.arange(len(labels_N)), labels_N].astype(np.float64)
+    nll_N: NDArray[np.float64] = -np.log(np.maximum(p_label, 1e-12))
+    return nll_N
+
+
+def mean_interval(values: NDArray[np.float64]) -> Interval:
+    """The mean with its 95% bootstrap interval; the same rows are drawn for any values of the same number."""
     mean = float(values.mean())
-    if samples is None:  # with so many rows the normal approximation is as good
+    n = len(values)
+    if n > MOST_RESAMPLED:  # the normal approximation is as good
         half = 1.959963984540054 * float(values.std()) / len(values) ** 0.5
         return Interval(mean, mean - half, mean + half)
+    samples = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
     lower, upper = np.quantile(values[samples].mean(1), (0.025, 0.975))
     return Interval(mean, float(lower), float(upper))
 

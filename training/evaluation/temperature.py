@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.image.averaging import FITTED_VIEWS
+
 LOWEST, HIGHEST = 0.25, 20.0
 """Bounds of the temperature: for a network without mistakes the optimum would be 0."""
 FOLDS = 5
@@ -74,26 +76,33 @@ def _blocks(logits_NK: NDArray[np.float32]) -> Iterator[slice]:
 
 
 def cross_fitted(logits_VNK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Probabilities `[N, K]`, the mean over views; each fifth of the rows has the temperature fitted on the others.
+    """Probabilities `[N, K]` of the average over views; each fifth of the rows at the temperature of the others.
 
-    The temperature is fitted on the first view, as for the deployed graph.
+    As for the deployed network, the temperature is the one for this number of views.
     """
+    mean_NK = mean_logits(logits_VNK)
     n = len(labels_N)
     if n < 2 * FOLDS:
-        return mean_probabilities(logits_VNK, 1.0)
+        return softmax(mean_NK)
     fold_of = np.random.default_rng(0).permutation(n) % FOLDS
-    probabilities = np.empty(logits_VNK.shape[1:], np.float32)
+    probabilities = np.empty(mean_NK.shape, np.float32)
     for fold in range(FOLDS):
         inside = fold_of == fold
-        temperature = fit_temperature(logits_VNK[0, ~inside], labels_N[~inside])
-        probabilities[inside] = mean_probabilities(logits_VNK[:, inside], temperature)
+        probabilities[inside] = softmax(mean_NK[inside], fit_temperature(mean_NK[~inside], labels_N[~inside]))
     return probabilities
 
 
-def mean_probabilities(logits_VNK: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """float32 `[N, K]`: each view's probabilities, averaged, as serving does."""
-    total = softmax(logits_VNK[0], temperature)
-    for logits_NK in logits_VNK[1:]:
-        total += softmax(logits_NK, temperature)
-    total /= len(logits_VNK)
-    return total
+def mean_logits(logits_VNK: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean over views, float32 `[N, K]`.
+
+    Its softmax at a temperature is the renormalised geometric mean that serving computes from probabilities
+    (serving/image/averaging.py).
+    """
+    return np.asarray(logits_VNK.mean(0), np.float32)
+
+
+def fit_temperatures(logits_VNK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> dict[int, float]:
+    """The temperature for each number of views up to V of `FITTED_VIEWS`, and for V, fitted on the mean logits."""
+    most = len(logits_VNK)
+    counts = sorted({*(count for count in FITTED_VIEWS if count <= most), most})
+    return {count: fit_temperature(mean_logits(logits_VNK[:count]), labels_N) for count in counts}

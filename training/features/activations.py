@@ -7,7 +7,7 @@ image's content and the view of it. So only a changed image is computed again.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from serving.image.folders import Skipped
 from serving.image.preprocess import Preprocess
-from serving.image.views import VIEWS, View, make_views
+from serving.image.views import VIEWS_VERSION
 from training.console import say
 from training.data.images import TRAINING_LIMITS, LabelledImage, labels_of, or_reason
 from training.data.shards import contents
@@ -48,7 +48,7 @@ class Work:
     engine: str
     """What computed the activations, for display."""
     views: int
-    """Rows that were computed: V for each image."""
+    """Rows that were computed: one for each view of an image."""
     seconds: float
     """Of decoding, computing and storing."""
     prepare_s: float
@@ -68,7 +68,8 @@ class Activations:
     """Those that could be decoded, in the order given."""
     skipped: list[Skipped]
     computed: int
-    """How many images had to be computed; the others were in the store."""
+    """How many images had views that had to be computed; the others were in the store."""
+    computed_views: int
     rows: NDArray[np.float32]
     """float32 `[rows of the store, 2C]`, memory-mapped."""
     row_of_NV: NDArray[np.int64]
@@ -136,17 +137,18 @@ def compute_activations(
 
     Args:
         make_extract: called only if something has to be computed.
-        views: how many of `serving.image.views.VIEWS`, from view 0 on.
+        views: how many views of each image, from view 0 on.
         workers: threads that each decode a batch of images and extract its features.
         on_progress: called with (images done, images to compute).
 
     Returns:
         The activations of every image that could be decoded; the others are in `skipped`.
     """
-    keys = [_key(image, view) for image in images for view in VIEWS[:views]]
+    keys = [_key(image, view) for image in images for view in range(views)]
     row_of_NV = store.find(keys).reshape(-1, views)
-    absent = row_of_NV.min(1) < 0
-    missing = list({image.sha256: image for image, is_absent in zip(images, absent, strict=True) if is_absent}.values())
+    known_N = (row_of_NV >= 0).cumprod(1).sum(1)  # how many of the first views of each image
+    known = {image.sha256: count for image, count in zip(images, known_N.tolist(), strict=True)}
+    missing = list({image.sha256: image for image in images if known[image.sha256] < views}.values())
     skipped: dict[bytes, str] = {}
     if store.damaged:
         say(f"{store.damaged:,} rows of {store.folder} do not match their checksums: they are computed again")
@@ -155,7 +157,7 @@ def compute_activations(
         on_progress(0, len(missing))
 
         def work(batch: Sequence[tuple[LabelledImage, Read]]) -> list[tuple[LabelledImage, NDArray[np.float32] | str]]:
-            return _extract_batch(batch, extract, preprocess, views)
+            return _extract_batch(batch, extract, preprocess, known, views)
 
         new_keys: list[bytes] = []
         new_rows: list[NDArray[np.float32]] = []
@@ -165,7 +167,7 @@ def compute_activations(
                 if isinstance(result, str):
                     skipped[image.sha256] = result
                 else:
-                    new_keys += [_key(image, view) for view in VIEWS[:views]]
+                    new_keys += [_key(image, view) for view in range(known[image.sha256], views)]
                     new_rows.append(result)
             done += len(results)
             on_progress(done, len(missing))
@@ -178,13 +180,15 @@ def compute_activations(
         images=[image for image, known in zip(images, present, strict=True) if known],
         skipped=[Skipped(image.path, skipped[image.sha256]) for image in images if image.sha256 in skipped],
         computed=len(missing) - len(skipped),
+        computed_views=sum(views - known[image.sha256] for image in missing if image.sha256 not in skipped),
         rows=store.rows,
         row_of_NV=row_of_NV[present],
     )
 
 
-def _key(image: LabelledImage, view: View) -> bytes:
-    return hashlib.sha256(image.sha256 + repr(view).encode()).digest()
+def _key(image: LabelledImage, view: int) -> bytes:
+    # view 0 is the same in every version
+    return hashlib.sha256(image.sha256 + (f"view {view} of {VIEWS_VERSION}" if view else "view 0").encode()).digest()
 
 
 def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
@@ -194,15 +198,24 @@ def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
 
 
 def _extract_batch(
-    images: Sequence[tuple[LabelledImage, Read]], extract: Extract, preprocess: Preprocess, views: int
+    images: Sequence[tuple[LabelledImage, Read]],
+    extract: Extract,
+    preprocess: Preprocess,
+    known: Mapping[bytes, int],
+    views: int,
 ) -> list[tuple[LabelledImage, NDArray[np.float32] | str]]:
-    """Each image with the features of its views, float32 `[V, 2C]`, or with the reason why it has none."""
+    """Each image with the features of its views that are not known, float32 `[V, 2C]`, or with the reason for none.
+
+    Args:
+        known: how many of the first views of each image are in the store, by the hash of its content.
+    """
     results: list[tuple[LabelledImage, NDArray[np.float32] | str]] = []
     decoded: list[LabelledImage] = []
     views_NVHWC: list[NDArray[np.uint8]] = []
 
     def view_image(image: LabelledImage, read: Read) -> NDArray[np.uint8]:
-        return make_views(preprocess.canvas(read(), limits=image.limits), preprocess.crop, count=views)
+        first = known[image.sha256]
+        return preprocess.views(read(), views - first, first=first, limits=image.limits)
 
     for image, read in images:
         found = or_reason(partial(view_image, image, read))
@@ -213,7 +226,8 @@ def _extract_batch(
             decoded.append(image)
     if decoded:
         features = extract(np.concatenate(views_NVHWC))
-        results += zip(decoded, features.reshape(len(decoded), views, -1), strict=True)
+        starts = np.cumsum([len(views_VHWC) for views_VHWC in views_NVHWC])[:-1]
+        results += zip(decoded, np.split(features, starts), strict=True)
     return results
 
 

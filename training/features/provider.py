@@ -102,15 +102,18 @@ class ActivationProvider:
                 rows = even_parts(np.arange(len(by_path)), self.processes.count)[self.processes.rank]
                 mine = compute([by_path[row] for row in rows], on_progress)
                 self.processes.wait()
-                computed = self.processes.total(torch.tensor(mine.computed, device=self.hardware.device))
+                counts = torch.tensor([mine.computed, mine.computed_views], device=self.hardware.device)
+                images_in_all, views_in_all = self.processes.total(counts).tolist()
                 # only unreadable images are left, which every process finds for itself
-                found = replace(compute(images, on_progress), computed=int(computed))
+                found = replace(
+                    compute(images, on_progress), computed=int(images_in_all), computed_views=int(views_in_all)
+                )
         if not found.computed:
             return found
         if not in_torch:
             engine += f", {workers * self.processes.count} single-threaded calls at a time"
         seconds = time.monotonic() - began - prepare_s
-        work = Work(engine, found.computed * views, round(seconds, 3), round(prepare_s, 3))
+        work = Work(engine, found.computed_views, round(seconds, 3), round(prepare_s, 3))
         say(f"{title}: {work.views:,} views by {engine}: {work.rate:,.0f} views/s, decoding included")
         return replace(found, work=work)
 

@@ -11,7 +11,8 @@ import torch
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from serving.image.preprocess import Interpolation, Preprocess
+from serving.image.preprocess import Preprocess
+from serving.image.resize import Interpolation
 
 
 @dataclass(frozen=True)

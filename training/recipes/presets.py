@@ -25,7 +25,6 @@ def course() -> Recipe:
         # a few epochs at a low learning rate give no better statistics than the pretrained ones
         freeze_bn=True,
         keep="best",
-        views=5,
     )
 
 

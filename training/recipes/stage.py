@@ -52,7 +52,7 @@ class Stage:
     """`side-on` mirrors, turns, zooms and lights images a little; `top-down` also turns them by quarters; `varied` is
     `side-on` for one half, and for the other crops, light, colour and noise that vary more."""
     views: int = 1
-    """On activations: how many of the fixed views of each image to train on; the second is the mirror image."""
+    """On activations: how many of the fixed views of each image to train on, those that serving averages."""
 
     def __post_init__(self) -> None:
         check_choices(self, CHOICES)

@@ -12,12 +12,15 @@ from PIL import Image
 from serving.image.decode import decode
 from serving.image.folders import Skipped
 from training.data.images import LabelledImage
-from training.evaluation.evaluation import Evaluation, TestTime
+from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import Interval
+from training.evaluation.test_time import describe_test_time
 from training.reports.galleries import MAX_CLASSES, Gallery
 
 THUMBNAIL = 176
 MAX_LISTED = 20
+MAX_ROWS = 30
+"""Longer tables are folded, and unfold in columns."""
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8881;--bad:#c0392b;--good:#1e8449}
@@ -34,6 +37,7 @@ h3{font-size:1rem;margin:1.2rem 0 .4rem}
 .images img{width:100%;aspect-ratio:1;object-fit:cover;display:block}
 figcaption{font-size:.8rem;padding:.25rem .4rem;overflow-wrap:anywhere}
 .incorrect{color:var(--bad)}.correct{color:var(--good)}
+summary{cursor:pointer}.long .table{columns:26rem}.long tr{break-inside:avoid}
 .table{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}td.n{text-align:right}
 li{overflow-wrap:anywhere}
@@ -86,7 +90,7 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
         '<p class="note">With 95% bootstrap intervals; lower is better. The calibrated column is cross-fitted: no '
         "image is scored with a temperature that was fitted to it.</p>",
         *(f'<p class="incorrect">Warning: {escape(warning)}.</p>' for warning in evaluation.warnings()),
-        *_test_time(evaluation.test_time),
+        *_test_time(evaluation),
         *(part for title, rows in contents.tables.items() for part in (f"<h2>{escape(title)}</h2>", _table(rows))),
         "<h2>Plots</h2>",
         '<div class="plots">',
@@ -169,24 +173,45 @@ def _thumbnail(image: LabelledImage) -> bytes:
     return buffer.getvalue()
 
 
-def _test_time(test_time: TestTime | None) -> list[str]:
-    """The results of test-time augmentation."""
-    if test_time is None:
+def _test_time(evaluation: Evaluation) -> list[str]:
+    """The results of test-time augmentation beside those of one view, and what follows from them."""
+    if not evaluation.test_time:
         return []
-    metrics, paired, adaptive = test_time.metrics, test_time.paired, test_time.adaptive
+    one = evaluation.metrics
+    rows = [["views", "correct", "fixed, broken", "McNemar p", "negative log likelihood", "change", "adaptive TTA"]]
+    rows.append(["1", f"{one.correct:,}/{one.n:,}", "", "", _interval(one.nll), "", ""])
+    for each in evaluation.test_time:
+        metrics, paired, adaptive = each.metrics, each.paired, each.adaptive
+        rows.append(
+            [
+                str(each.views),
+                f"{metrics.correct:,}/{metrics.n:,}",
+                f"+{paired.gained:,} -{paired.lost:,}",
+                f"{paired.p_value:.2f}",
+                _interval(metrics.nll),
+                _interval(each.nll_change),
+                f"{adaptive.correct:,}/{metrics.n:,} with {adaptive.mean_views:.2f} views an image, below a confidence "
+                f"of {adaptive.threshold:.3f}",
+            ]
+        )
+    note = (
+        '<p class="note">Averages over several views of an image (renormalised geometric means), cross-fitted too.</p>'
+    )
     return [
-        f"<p>Averaged over {test_time.views} views: accuracy <b>{metrics.accuracy_text()}</b>, {paired.gained:,} "
-        f"images fixed and {paired.lost:,} broken (McNemar's exact test: p = {paired.p_value:.2f}); "
-        f"negative log likelihood {_interval(metrics.nll)}, Brier score {_interval(metrics.brier)}, expected "
-        f"calibration error {_interval(metrics.ece)}. Adaptive TTA below a confidence of {adaptive.threshold:.3f}: "
-        f"{adaptive.correct:,}/{metrics.n:,} correct with {adaptive.mean_views:.2f} views per image.</p>"
+        "<h2>Test-time augmentation</h2>",
+        f"<p>{escape(describe_test_time(evaluation.test_time))}</p>",
+        _table(rows),
+        note,
     ]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     header = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
-    return f'<div class="table"><table><tr>{header}</tr>{body}</table></div>'
+    table = f'<div class="table"><table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>'
+    if len(rows) - 1 <= MAX_ROWS:
+        return table
+    return f'<details class="long"><summary>{len(rows) - 1:,} rows</summary>{table}</details>'
 
 
 def _name(name: str) -> str:

@@ -60,6 +60,17 @@ class Run:
         return float(self.facts["temperature"])
 
     @property
+    def temperatures(self) -> dict[int, float]:
+        """By number of views; only that of one view in runs of a version that fitted no other."""
+        fitted = self.facts.get("temperatures", {"1": self.temperature})
+        return {int(views): float(temperature) for views, temperature in fitted.items()}
+
+    @property
+    def recommended_views(self) -> int:
+        """The number of views that pays for its cost."""
+        return int(self.facts.get("recommended_views", 1))
+
+    @property
     def preprocess(self) -> Preprocess:
         return Preprocess(**self.facts["preprocess"])
 
@@ -152,7 +163,7 @@ def open_run(folder: Path) -> Run:
         run = Run(folder, facts)
         if facts["format"] != RUN_FORMAT:
             raise RunError(f"{path} has format {facts['format']}; this pawserve reads format {RUN_FORMAT}")
-        _ = run.arch, run.classes, run.temperature, run.preprocess, run.data, run.limits
+        _ = run.arch, run.classes, run.temperatures, run.recommended_views, run.preprocess, run.data, run.limits
     except FileNotFoundError as error:
         raise RunError(
             f"{folder} is no finished run: it has no {RUN_FILE}. Write one with python -m training fit --data DIR "

@@ -50,11 +50,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="the model (the only one served); or the folder of a bundle or a run, which is then used in this process, "
         "without a server",
     )
-    add("--views", type=positive, metavar="N", help="views of each image to average (1)")
+    add("--views", type=positive, metavar="N", help="views of each image to average (what the server chose, usually 1)")
     add(
         "--adaptive",
         action="store_true",
-        help="evaluate more views (5, or --views) only of images whose first view is uncertain",
+        help="evaluate more views (--views, or what the export chose) only of images whose first view is uncertain",
     )
     add("--top-k", type=positive, metavar="K", help="classes to show of each image (all; on a terminal 3)")
     add("--label", default="", metavar="CLASS", help="the label of the images, to be recorded")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import grpc
 
-from serving.api.classification import ADAPTIVE_VIEWS
 from serving.api.errors import to_api_error
 from serving.bundle.folder import open_newest
 from serving.bundle.manifest import BundleError
@@ -42,19 +41,18 @@ def open_local(folder: Path, *, views: int | None, adaptive: bool) -> LocalModel
     """Open models/NAME/VERSION, models/NAME for its newest version, or a run.
 
     Args:
-        views: views of each image to average; None for 1, or 5 if adaptive.
+        views: views of each image to average; None for 1, or what the export chose if adaptive.
 
     Raises:
         CommandError: if it cannot be loaded, or a run is asked for adaptive TTA.
     """
-    count = views or (ADAPTIVE_VIEWS if adaptive else 1)
     if (folder / RUN_FILE).is_file():
         if adaptive:
             raise CommandError(
                 "--adaptive needs a threshold, which export chooses: use --views, or the exported bundle"
             )
         try:
-            classify, classes = import_module("training.predict").open_classifier(folder, count, LIMITS)
+            classify, classes = import_module("training.predict").open_classifier(folder, views or 1, LIMITS)
         except ModuleNotFoundError as error:
             raise CommandError(
                 f"{folder} is a run, and the package {error.name} is missing: pip install 'pawserve[training]'"
@@ -62,9 +60,10 @@ def open_local(folder: Path, *, views: int | None, adaptive: bool) -> LocalModel
         except ValueError as error:
             raise CommandError(str(error)) from error
         return LocalModel(str(folder), classes, classify, lambda: None)
-    options = ServingOptions(max_rows=max(1024, GROUP * count), limits=LIMITS)
     try:
-        model = load_model(open_newest(folder), options)
+        bundle = open_newest(folder)
+        count = views or (bundle.manifest.adaptive_views if adaptive else 1)
+        model = load_model(bundle, ServingOptions(max_rows=max(1024, GROUP * count), limits=LIMITS))
     except BundleError as error:
         raise CommandError(str(error)) from error
 

