@@ -1,6 +1,7 @@
 """`python -m export bundle`: export a finished run to a checked bundle `models/NAME/VERSION/`."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +21,7 @@ from export.inference import load_views, open_session
 from export.mixed_precision import Converted, export_fp16, export_int8
 from export.options import TARGETS, BundleOptions, Target
 from export.page import parity_row, render_page
-from serving.bundle.manifest import MANIFEST, Artifact, Manifest, Runtime
+from serving.bundle.manifest import MANIFEST, REPORT, Artifact, Manifest, Runtime
 from serving.bundle.model_version import check_name
 from serving.engine.onnx import CPU_PRECISIONS
 from serving.system.files import new_folder, sync_folder
@@ -83,6 +84,8 @@ def run(options: BundleOptions) -> None:
     with new_folder(home, "export") as folder:
         for artifact, graph in exported:
             (folder / artifact.file).write_bytes(graph)
+        if options.report and (report := options.run / REPORT).is_file():
+            shutil.copyfile(report, folder / REPORT)
         place = _publish(folder, home, manifest)
     for artifact, _ in exported:
         file, _, megabytes, correct, agreement, largest, _, second, _ = parity_row(artifact)

@@ -47,6 +47,8 @@ class BundleOptions:
     require: tuple[Target, ...] = ()
     """Which of the precisions, besides fp32, must pass their checks for exit code 0. A precision that fails is left out
     of the bundle."""
+    report: bool = True
+    """Copy the run's report, which shows some of its images, into the bundle: the server's page links it."""
     calibration: Annotated[Calibration, _FLAT] = field(default_factory=Calibration)
     tolerances: Annotated[Tolerances, _FLAT] = field(default_factory=Tolerances)
 
