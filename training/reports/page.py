@@ -140,7 +140,8 @@ def gallery(tiles: Sequence[Tile], anchors: Anchors, back: str) -> str:
     for tile in tiles:
         anchor = anchors.next()
         parts.append(
-            f'<li class="tile" id="{anchor}"><a href="#{anchor}"><img loading="lazy" alt="{escape(tile.alt or "enlarge")}" '
+            f'<li class="tile" id="{anchor}"><a href="#{anchor}"><img loading="lazy" '
+            f'alt="{escape(tile.alt or "enlarge")}" '
             f'src="{data_url(tile.jpeg, "jpeg")}"></a><div class="text">{tile.text}</div>'
             f'<a class="close" href="#{back}" aria-label="Close"></a></li>'
         )
