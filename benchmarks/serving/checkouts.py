@@ -3,6 +3,8 @@
     git worktree add ../before COMMIT
     python -m benchmarks.serving.checkouts --models models --photos photos/valid --others ../before
 
+A checkout that reads another format of bundles gets models of its own: `--others ../before=/path/of/its/models`.
+
 All servers run all the time and are measured in turns, in another order each round, with the same load generator, so
 that other work on the machine affects all of them. The CPU time of the event loop is that of the server's main thread.
 """
@@ -37,7 +39,9 @@ Rounds = dict[tuple[int, str], list[dict[str, float]]]
 def main() -> None:
     """Parse the arguments, measure, and write the result page."""
     parser = make_parser(__doc__, "models", "photos", clients=[1, 16, 64], rounds=7, seconds=4.0)
-    parser.add_argument("--others", type=absolute_path, nargs="+", required=True, help="folders of other checkouts")
+    parser.add_argument(
+        "--others", nargs="+", required=True, metavar="FOLDER[=MODELS]", help="other checkouts, and their models"
+    )
     arguments = parser.parse_args()
     results = circumstances("checkouts", SERVING_LIBRARIES)
     results |= {"rounds": arguments.rounds, "checkouts": measure(arguments)}
@@ -49,9 +53,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     rounds: Rounds = {}
     with ExitStack() as stack:
         servers: dict[str, RunningServer] = {}
-        for folder in (REPOSITORY, *arguments.others):
+        others = (text.partition("=")[::2] for text in arguments.others)
+        checkouts = [
+            (absolute_path(folder), absolute_path(models or str(arguments.models))) for folder, models in others
+        ]
+        for folder, models in ((REPOSITORY, arguments.models), *checkouts):
             state = stack.enter_context(tempfile.TemporaryDirectory())
-            options = ("serve", "--models", arguments.models, "--state", state, "--listen", ANY_PORT)
+            options = ("serve", "--models", models, "--state", state, "--listen", ANY_PORT)
             servers[folder.name] = stack.enter_context(running("serving", *options, folder=folder))
         names = list(servers)
         for number in range(arguments.rounds):
@@ -60,9 +68,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
                     found = measure_one(servers[name], arguments.photos, clients, arguments.seconds)
                     rounds.setdefault((clients, name), []).append(found)
     medians: dict[str, dict[str, Any]] = {}
-    for (clients, name), found in rounds.items():
-        row = {key: statistics.median(one[key] for one in found) for key in found[0]}
-        medians.setdefault(str(clients), {})[name] = row | {"all": [round(one["images_per_s"], 1) for one in found]}
+    for (clients, name), measured in rounds.items():
+        row = {key: statistics.median(one[key] for one in measured) for key in measured[0]}
+        medians.setdefault(str(clients), {})[name] = row | {"all": [round(one["images_per_s"], 1) for one in measured]}
     return medians
 
 
