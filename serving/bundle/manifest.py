@@ -20,6 +20,8 @@ from serving.image.views import MAX_VIEWS, VIEWS_VERSION
 
 FORMAT = 2
 MANIFEST = "model.json"
+REPORT = "report.html"
+"""The report of the training, if the bundle has one: for people, not checked."""
 INPUT_NAME = "images"
 """The graph's input: uint8 `[N, crop, crop, 3]`, RGB."""
 OUTPUT_NAME = "probabilities"

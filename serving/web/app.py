@@ -57,6 +57,7 @@ def _classifier_table(endpoints: ClassifierEndpoints) -> Table:
         ("POST", "/v1/labels", f"{CLASSIFIER}/RecordLabels", endpoints.record_labels),
         ("GET", "/v1/models", f"{CLASSIFIER}/ListModels", endpoints.list_models),
         ("GET", "/v1/models/{name}/versions/{version}/manifest", f"{CLASSIFIER}/ListModels", endpoints.get_manifest),
+        ("GET", "/v1/models/{name}/versions/{version}/report", f"{CLASSIFIER}/ListModels", endpoints.get_report),
         ("GET", "/v1/statistics", f"{CLASSIFIER}/GetStatistics", endpoints.get_statistics),
         ("GET", "/v1/statistics/watch", f"{CLASSIFIER}/WatchStatistics", endpoints.watch_statistics),
     )

@@ -33,6 +33,10 @@ PAGE_HEADERS = {
 }
 """Headers of our pages: nothing comes from another origin, and no other page may frame them."""
 
+_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; sandbox"
+REPORT_HEADERS = {**PAGE_HEADERS, "content-security-policy": _REPORT_POLICY}
+"""Headers of a report that came with a bundle: it has styles and images of its own, and nothing in it may run."""
+
 
 class Origins:
     """Which requests of browsers are answered.
