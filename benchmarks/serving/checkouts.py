@@ -12,6 +12,7 @@ that other work on the machine affects all of them. The CPU time of the event lo
 import argparse
 import os
 import statistics
+import subprocess
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,7 +53,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """For each number of clients and each checkout, the medians of all rounds."""
     rounds: Rounds = {}
     with ExitStack() as stack:
-        servers: dict[str, RunningServer] = {}
+        servers: dict[str, RunningServer] = {}  # the first one is that of this checkout
         others = (text.partition("=")[::2] for text in arguments.others)
         checkouts = [
             (absolute_path(folder), absolute_path(models or str(arguments.models))) for folder, models in others
@@ -60,7 +61,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         for folder, models in ((REPOSITORY, arguments.models), *checkouts):
             state = stack.enter_context(tempfile.TemporaryDirectory())
             options = ("serve", "--models", models, "--state", state, "--listen", ANY_PORT)
-            servers[folder.name] = stack.enter_context(running("serving", *options, folder=folder))
+            servers[commit_of(folder)] = stack.enter_context(running("serving", *options, folder=folder))
         names = list(servers)
         for number in range(arguments.rounds):
             for clients in arguments.clients:
@@ -72,6 +73,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         row = {key: statistics.median(one[key] for one in measured) for key in measured[0]}
         medians.setdefault(str(clients), {})[name] = row | {"all": [round(one["images_per_s"], 1) for one in measured]}
     return medians
+
+
+def commit_of(folder: Path) -> str:
+    """The commit of a checkout, which names it in the results."""
+    command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def measure_one(server: RunningServer, photos: Path, clients: int, seconds: float) -> dict[str, float]:
@@ -99,7 +106,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
     """The lines of the result page."""
     rows = []
     for clients, row in results["checkouts"].items():
-        ours = row[REPOSITORY.name]["images_per_s"]
+        ours = next(iter(row.values()))["images_per_s"]
         for name, each in row.items():
             rows.append(
                 (
@@ -113,7 +120,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
                     f"{each['cpu_ms']:.2f}",
                 )
             )
-    head = ("clients", "checkout", "images/s", f"{REPOSITORY.name} / this", "p50 ms", "p99 ms", "loop ms", "CPU ms")
+    head = ("clients", "checkout", "images/s", "first / this", "p50 ms", "p99 ms", "loop ms", "CPU ms")
     facts = f"Medians of {results['rounds']} rounds; CPU time for each request, of the event loop and of the server."
     return [*heading("Checkouts", results, facts), *table(head, rows)]
 
