@@ -169,15 +169,18 @@ class RunningServer:
 
 
 @contextmanager
-def running(module: str, *arguments: object) -> Iterator[RunningServer]:
+def running(module: str, *arguments: object, folder: Path = REPOSITORY) -> Iterator[RunningServer]:
     """Run `python -m module arguments…`, which prints `ready on HOST:PORT` once it serves; stop it at the end.
+
+    Args:
+        folder: the checkout whose modules run.
 
     Raises:
         RuntimeError: if it ends without that line.
     """
     command = [sys.executable, "-m", module, *map(str, arguments)]
     began = time.perf_counter()
-    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             line = server.stdout.readline()
