@@ -121,7 +121,10 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.address is None:
         _make_absolute(options)
     cluster = {} if arguments.address else _new_cluster(arguments)
-    ray.init(arguments.address or "local", log_to_driver=False, logging_level=logging.WARNING, **cluster)
+    try:
+        ray.init(arguments.address or "local", log_to_driver=False, logging_level=logging.WARNING, **cluster)
+    except Exception as error:  # Ray raises any kind, for example if a busy machine starts no node within 30 s
+        raise RuntimeError(f"Ray does not start: {error}") from error
     stopping = Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stopping.set())
