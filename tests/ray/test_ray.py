@@ -207,7 +207,7 @@ def test_statistics_are_watched_through_the_ingress(ray: Cluster, client: Client
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--models", "nowhere"), 1, "nowhere is no folder"),
+        (("--models", "nowhere"), 1, "nowhere is not a folder"),
         (("--replicas", 99), 2, "99 replicas of 1 CPUs need 99"),
         (("--tls-cert", "a.pem", "--tls-key", "a.key"), 2, "--tls-cert is not supported on Ray"),
         (("--metrics", "127.0.0.1:0"), 2, "--metrics is not supported on Ray"),
