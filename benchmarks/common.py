@@ -158,6 +158,8 @@ class RunningServer:
     pid: int
     start_s: float
     """Seconds from the command until it was ready."""
+    http_address: str = ""
+    """HOST:PORT of HTTP; empty without it."""
 
     def memory_mib(self, name: str) -> float:
         """Its memory in MiB, by the names of proc_pid_status(5): VmRSS now, VmHWM at most."""
@@ -167,21 +169,26 @@ class RunningServer:
 
 
 @contextmanager
-def running(module: str, *arguments: object) -> Iterator[RunningServer]:
+def running(module: str, *arguments: object, folder: Path = REPOSITORY) -> Iterator[RunningServer]:
     """Run `python -m module arguments…`, which prints `ready on HOST:PORT` once it serves; stop it at the end.
+
+    Args:
+        folder: the checkout whose modules run.
 
     Raises:
         RuntimeError: if it ends without that line.
     """
     command = [sys.executable, "-m", module, *map(str, arguments)]
     began = time.perf_counter()
-    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            ready = re.search(r"ready on (127\.0\.0\.1:\d+)", server.stdout.readline())
+            line = server.stdout.readline()
+            ready = re.search(r"ready on (127\.0\.0\.1:\d+)", line)
+            http = re.search(r"HTTP on http://(\S+:\d+)", line)
             if ready is None:
                 raise RuntimeError(f"{' '.join(command)} did not start")
-            yield RunningServer(ready[1], server.pid, time.perf_counter() - began)
+            yield RunningServer(ready[1], server.pid, time.perf_counter() - began, http[1] if http else "")
         finally:
             server.terminate()
             server.communicate(timeout=STOP_TIMEOUT_S)

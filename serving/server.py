@@ -23,13 +23,11 @@ from serving.models.loader import ServedModel, load_model
 from serving.models.repository import ModelRepository
 from serving.models.watcher import ModelWatcher
 from serving.observability.observers import Observability
-from serving.rpc.authentication import AuthenticationInterceptor
 from serving.rpc.calls import CallInterceptor
 from serving.rpc.classifier_service import ClassifierService
 from serving.rpc.grpc_server import CLASSIFIER, INFERENCE, GrpcServer
 from serving.rpc.health import HealthServicer
 from serving.rpc.inference_service import InferenceService
-from serving.rpc.messages import MessageInterceptor
 from serving.rpc.streaming import StreamProcessor
 from serving.settings import Settings
 from serving.statistics.feedback import Feedback
@@ -57,7 +55,7 @@ class Server:
     """One server: `startup`, then `serve` until a signal or `stop`, then `shutdown`.
 
     A host that receives the calls itself, such as Ray, uses `prepare` and `mark_ready`, passes the calls to
-    `classifier` and `health` through the `interceptors`, and ends with `mark_stopping` and `close`.
+    `classifier` and `health` through the `interceptor`, and ends with `mark_stopping` and `close`.
     """
 
     def __init__(self, settings: Settings, make_control: Callable[..., ModelControl] = ModelControl) -> None:
@@ -244,11 +242,7 @@ class Server:
         self._inference_calls = InferenceCalls(self._control, classification, settings.options.limits.max_pixels)
         self._inference = InferenceService(self._inference_calls, self._streams)
         self._access = build_access_control(settings.security, settings.addresses)
-        self.interceptors = [
-            CallInterceptor(self.observability.call_observers),
-            AuthenticationInterceptor(self._access),
-            MessageInterceptor(),
-        ]
+        self.interceptor = CallInterceptor(self.observability.call_observers, self._access)
         self.health = HealthServicer([CLASSIFIER, INFERENCE])
         loop = asyncio.get_running_loop()
         self.repository.on_change.append(partial(_call_in_loop, loop, self._update_health))
@@ -267,7 +261,7 @@ class Server:
             self.classifier,
             self._inference,
             self.health,
-            interceptors=self.interceptors,
+            interceptor=self.interceptor,
             options=connections.grpc_options(reuse_port=settings.reuse_port),
             reflection=settings.reflection,
         )

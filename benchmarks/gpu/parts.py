@@ -110,10 +110,11 @@ class Check:
         from training.runs.run import open_run
 
         run = open_run(self.run)
+        metrics = run.facts["metrics"]
         return {
             "device": gpu,
             "seconds": round(time.monotonic() - began, 1),
-            "accuracy": run.facts.get("accuracy", run.facts.get("metrics", "")),
+            "correct": f"{metrics['correct']} of {metrics['n']} validation images",
             "seconds by stage": run.facts["seconds"],
             "activations": [
                 {"engine": each["engine"], "images/s": each["rate"]} for each in run.facts["activations_work"]
@@ -127,9 +128,8 @@ class Check:
         from benchmarks.training.epoch import measure_epochs
         from training.hardware import choose_hardware
 
-        found = measure_epochs(
-            self._images(), 224, arch="resnet34", weights="none", batches=1 if os.environ.get(ON_CPU) else 12
-        )
+        size, batches = (64, 1) if os.environ.get(ON_CPU) else (224, 12)
+        found = measure_epochs(self._images(), size, arch="resnet34", weights="none", batches=batches)
         return {"device": gpu, "hardware": str(choose_hardware()), **found}
 
     def fastai(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ GRPC_METHODS = {
     "baseline": "/baseline/Classify",
     "triton": "/inference.GRPCInferenceService/ModelInfer",
 }
-SERVERS = (*GRPC_METHODS, "litserve", "bentoml")
+SERVERS = (*GRPC_METHODS, "pawserve-http", "litserve", "bentoml")
 
 
 class Connection(Protocol):
@@ -128,6 +128,8 @@ def to_request(server: str, setting: Mapping[str, str], image: bytes) -> bytes:
         request.inputs.add(name="IMAGE", datatype="BYTES", shape=[1, 1])
         request.raw_input_contents.append(struct.pack("<I", len(image)) + image)
         return bytes(request.SerializeToString())
+    if server == "pawserve-http":
+        return _post("/v1/classify", "image/jpeg", image)
     if server == "litserve":
         return _post("/predict", "image/jpeg", image)
     if setting["MAX_BATCH_SIZE"] == "1":
@@ -154,4 +156,6 @@ def to_probabilities(server: str, response: bytes) -> list[float]:
         content = service_pb2.ModelInferResponse.FromString(response).raw_output_contents[0]
         return sorted(np.frombuffer(content, "<f4").tolist(), reverse=True)
     parsed = json.loads(response)
+    if server == "pawserve-http":
+        return [entry["probability"] for entry in parsed["results"][0]["prediction"]["classes"]]
     return sorted(np.ravel(parsed["probabilities"] if server == "litserve" else parsed).tolist(), reverse=True)

@@ -45,8 +45,9 @@ def measure(
         seconds: of the load, after a warm-up.
 
     Returns:
-        With `answers` the probabilities of each image; otherwise `images`, `images_per_s`, `elapsed_s`, `cpu_s` of this
-        process, which is what the load itself takes of the machine, and percentiles of the latency, `p50_ms` etc.
+        With `answers` the probabilities of each image; otherwise `images`, `warm_up_images`, `images_per_s`,
+        `elapsed_s`, `cpu_s` of this process, which is what the load itself takes of the machine, and percentiles of the
+        latency, `p50_ms` etc.
     """
     requests = [to_request(server, setting or {}, image) for image in images_of(photos, IMAGES)]
 
@@ -56,10 +57,13 @@ def measure(
             if answers:
                 responses = [await connections[0].call(request) for request in requests[:answers]]
                 return [to_probabilities(server, response) for response in responses]
-            await closed_loop(connections[: clients or 4], requests, WARM_UP_S)
-            if clients:
-                return await closed_loop(connections, requests, seconds)
-            return await open_loop(connections, requests, rate, seconds)
+            warm_up = await closed_loop(connections[: clients or 4], requests, WARM_UP_S)
+            found = await (
+                closed_loop(connections, requests, seconds)
+                if clients
+                else open_loop(connections, requests, rate, seconds)
+            )
+            return found | {"warm_up_images": warm_up["images"]}
         finally:
             for connection in set(connections):
                 await connection.close()

@@ -82,10 +82,13 @@ class AccessControl:
         if not authorization and registry.certificates and self.client_certificates:
             return None
         if not authorization:
-            raise _unauthenticated("CREDENTIALS_MISSING", "send a token as the metadata authorization: Bearer TOKEN")
+            raise _unauthenticated(
+                "CREDENTIALS_MISSING",
+                "send a token as authorization: Bearer TOKEN, in the metadata or the HTTP headers",
+            )
         scheme, _, token = authorization[0].partition(" ")
         if len(authorization) > 1 or scheme.lower() != "bearer" or not token:
-            message = "send the metadata authorization once, in the form Bearer TOKEN"
+            message = "send authorization once, in the form Bearer TOKEN"
             raise _unauthenticated("CREDENTIALS_INVALID", message)
         client = registry.find_by_token(token.strip())
         if client is None:

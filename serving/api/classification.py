@@ -125,10 +125,13 @@ class ClassificationService:
             RoleMissing: if there is a label and the client may not record labels.
             TimeoutError: if the time has passed.
         """
+        if not any(labels):
+            outcomes = await self.compute(spec, images, timeout_s)
+            return [each if isinstance(each, Exception) else self.sign(spec, each) for each in outcomes]
         unknown = [self._check_label(spec, label) for label in labels]
         wanted = [image for image, error in zip(images, unknown, strict=True) if error is None]
-        outcomes = iter(await self.compute(spec, wanted, timeout_s))
-        return await self._sign_and_record(spec, [error or next(outcomes) for error in unknown], labels)
+        known = iter(await self.compute(spec, wanted, timeout_s))
+        return await self._sign_and_record(spec, [error or next(known) for error in unknown], labels)
 
     async def classify_waiting(
         self, check: Callable[[], ClassifySpec], image: ImageData, label: str, timeout_s: float | None

@@ -1,6 +1,6 @@
 """The errors that clients see, without a protocol: a canonical code, a stable reason, a field and a retry hint.
 
-`serving.rpc.errors` writes them as gRPC statuses. docs/api.md lists the reasons.
+`serving.rpc.calls` writes them as gRPC statuses. docs/api.md lists the reasons.
 """
 
 import logging

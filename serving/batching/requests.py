@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -57,6 +58,20 @@ class Request:
     def unwanted(self) -> bool:
         """Whether nobody waits for the outcomes any more."""
         return self.abandoned or time.monotonic() >= self.deadline
+
+
+def complete(requests: Sequence[Request]) -> None:
+    """Resolve the futures of requests, in any thread, with one wake-up of their event loop."""
+    wanted = [request.done for request in requests if not request.abandoned]
+    if wanted:
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            wanted[0].get_loop().call_soon_threadsafe(_resolve, wanted)
+
+
+def _resolve(futures: Sequence[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
 
 
 class Job:

@@ -10,11 +10,9 @@ others, whatever the number of CPUs. The operating system divides the CPUs betwe
 No exception ends a worker: the images that it concerns fail, and the worker goes on.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import ceil
@@ -32,6 +30,7 @@ from serving.batching.requests import (
     Job,
     Request,
     RowSlice,
+    complete,
     join_rows,
     store_rows,
     to_inference_error,
@@ -293,14 +292,5 @@ class Workers:
     def _deliver(self) -> None:
         """Resolve the futures of all settled requests, with one wake-up of the event loop."""
         with self._lock:
-            wanted = [request.done for request in self._settled if not request.abandoned]
-            self._settled.clear()
-        if wanted:
-            with suppress(RuntimeError):  # the loop has ended, and nobody waits
-                wanted[0].get_loop().call_soon_threadsafe(_resolve, wanted)
-
-
-def _resolve(futures: list[asyncio.Future[None]]) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(None)
+            settled, self._settled = self._settled, []
+        complete(settled)

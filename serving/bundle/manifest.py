@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from serving.image.views import MAX_VIEWS, VIEWS_VERSION
 
 FORMAT = 2
 MANIFEST = "model.json"
+REPORT = "report.html"
+"""The report of the training, if the bundle has one: for people, not checked."""
 INPUT_NAME = "images"
 """The graph's input: uint8 `[N, crop, crop, 3]`, RGB."""
 OUTPUT_NAME = "probabilities"
@@ -148,12 +151,12 @@ class Manifest:
         """Highest probability of the first view from which adaptive requests compute no more views; None for none."""
         return self.adaptive.get("threshold")
 
-    @property
+    @cached_property
     def model_version(self) -> ModelVersion:
         """The name and the version number."""
         return ModelVersion(self.name, self.version)
 
-    @property
+    @cached_property
     def resource(self) -> str:
         """The name of this version in the API: models/NAME/versions/VERSION."""
         return self.model_version.resource

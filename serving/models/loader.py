@@ -11,7 +11,7 @@ import numpy as np
 from serving.batching.admission import Admission
 from serving.batching.batcher import DynamicBatcher
 from serving.batching.workers import WorkerOptions
-from serving.bundle.manifest import Bundle, BundleError, Manifest, Precision
+from serving.bundle.manifest import REPORT, Bundle, BundleError, Manifest, Precision
 from serving.engine.base import Engine, EngineLayout
 from serving.engine.selection import EngineChoice, EngineName, choose_engine
 from serving.engine.single_row import SingleRowEngine, SpreadEngine
@@ -76,6 +76,8 @@ class ServedModel:
     layout: EngineLayout
     tuned: TunedLayout | None
     """The measured figures of the layout; None if it was not measured."""
+    report: Path
+    """The report of the training; the file need not exist."""
 
     def close(self) -> None:
         """Compute what is in flight, then stop and release the engines. Nothing may be classified afterwards."""
@@ -138,6 +140,7 @@ def load_model(bundle: Bundle, options: ServingOptions, *, previous: ServedModel
         engine_reason=f"{choice.reason}; layout: {reason}",
         layout=layout,
         tuned=tuned,
+        report=bundle.folder / REPORT,
     )
     logger.info(
         "%s: %s, batches of at most %d; %s", manifest.resource, model.engine, layout.max_batch_size, model.engine_reason

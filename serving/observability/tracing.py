@@ -54,13 +54,7 @@ class Tracing:
     def began(self, call: Call, metadata: dict[str, str | bytes]) -> None:
         """Begin the span of a call, below the client's span if that one is traced."""
         parent = self._propagator.extract({key: value for key, value in metadata.items() if isinstance(value, str)})
-        service, _, method = call.method.partition("/")
-        attributes = {
-            "rpc.system": "grpc",
-            "rpc.service": service,
-            "rpc.method": method,
-            "pawserve.request_id": call.request_id,
-        }
+        attributes = {**_describe_method(call.method), "pawserve.request_id": call.request_id}
         span = self._tracer.start_span(
             call.method,
             parent,
@@ -80,6 +74,7 @@ class Tracing:
         span = trace.get_current_span(call.trace)
         number: int = grpc.StatusCode[code].value[0]
         counts = {"pawserve.images": call.images, "pawserve.rows": call.rows}
+        # of canonical codes, the same for HTTP
         span.set_attributes({"rpc.grpc.status_code": number, **counts})
         if code in SERVER_ERRORS:
             span.set_status(Status(StatusCode.ERROR, code))
@@ -108,3 +103,12 @@ class Tracing:
 
     def _unix_ns(self, monotonic_s: float) -> int:
         return self._monotonic_to_unix_ns + int(monotonic_s * 1e9)
+
+
+def _describe_method(name: str) -> dict[str, str]:
+    """Attributes of "SERVICE/METHOD" of gRPC or "METHOD PATH" of HTTP, by OpenTelemetry's semantic conventions."""
+    method, is_http, route = name.partition(" ")
+    if is_http:
+        return {"http.request.method": method, "http.route": route}
+    service, _, method = name.partition("/")
+    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}

@@ -132,7 +132,8 @@ class Supervisor:
         """Stop all processes; a second call ends the grace period of their shutdown."""
         if not self._stopping.is_set():
             self._stopped = [each for each in self._processes if each.state is not State.DOWN]
-            logger.info("stopping %d processes; a second signal ends the requests in flight", len(self._processes))
+            if self._stopped:
+                logger.info("stopping the processes; a second signal ends the requests in flight")
         self._stopping.set()
         self._notify()
         self._signal(signal.SIGTERM, tuple(State))

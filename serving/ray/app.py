@@ -60,7 +60,7 @@ class ClassifierReplica:
         versions = VersionsOnDemand(
             self._server.repository, self._server.watcher, settings.models, settings.wanted, more_versions
         )
-        self._methods = Methods(self._add_services, [*self._server.interceptors, LoadNamedVersions(versions)])
+        self._methods = Methods(self._add_services, [self._server.interceptor, LoadNamedVersions(versions)])
         self._server.mark_ready()
         tune_interpreter()
 

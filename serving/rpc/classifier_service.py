@@ -5,7 +5,6 @@ import grpc
 from serving.api.pawserve.classifier import ClassifierCalls
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from serving.rpc.errors import map_errors
 from serving.rpc.streaming import StreamProcessor
 
 
@@ -16,11 +15,9 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         self._calls = calls
         self._streams = streams
 
-    @map_errors
     async def Classify(self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext) -> pb.ClassifyResponse:
         return await self._calls.classify(request, context.time_remaining())
 
-    @map_errors
     async def ClassifyStream(self, requests: object, context: grpc.aio.ServicerContext) -> None:
         await self._streams.run(context, self)
 
@@ -34,23 +31,19 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         """The response to one request of a stream, with the error if there is one."""
         return await self._calls.classify_one(request, context.time_remaining())
 
-    @map_errors
     async def RecordLabels(
         self, request: pb.RecordLabelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.RecordLabelsResponse:
         return await self._calls.record_labels(request)
 
-    @map_errors
     async def GetStatistics(
         self, request: pb.GetStatisticsRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetStatisticsResponse:
         return await self._calls.statistics.get(request)
 
-    @map_errors
     async def WatchStatistics(self, request: pb.WatchStatisticsRequest, context: grpc.aio.ServicerContext) -> None:
         await self._calls.statistics.watch(request, context.write)
 
-    @map_errors
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListModelsResponse:

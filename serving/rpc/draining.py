@@ -1,4 +1,4 @@
-"""The interceptor that lets a server shut down without failing calls.
+"""What lets a server shut down without failing calls.
 
 When gRPC is told to stop, it drops the calls that it has received and not yet handed over; their clients get CANCELLED,
 which is no reason to retry. Under load there are always some. Therefore new calls are held back first, until hardly any
@@ -8,12 +8,6 @@ completed like the others in flight.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
-
-import grpc
-
-from serving.rpc.handlers import Handler
 
 IDLE_S = 0.05
 """Time without a new call that ends the wait: longer than a batch takes, after which its clients call again."""
@@ -24,26 +18,26 @@ GOAWAY_S = 0.01
 HEALTH = "/grpc.health.v1.Health/"
 
 
-class DrainInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Passes calls on, and holds those that arrive between `hold` and `release`."""
+class Drain:
+    """Holds the calls that arrive between `hold` and `release`."""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
         self._open.set()
         self._last_arrival = 0.0
+        self.holding = False
+        """Whether new calls have to `wait`."""
 
-    async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Handler]], details: grpc.HandlerCallDetails
-    ) -> Handler:
-        """The method's handler; health checks are not held."""
-        if not self._open.is_set() and not details.method.startswith(HEALTH):
+    async def wait(self, method: str) -> None:
+        """Wait until the calls are released; health checks are not held."""
+        if not method.startswith(HEALTH):
             self._last_arrival = time.monotonic()
             await self._open.wait()
-        return await continuation(details)
 
     async def hold(self) -> None:
         """Hold new calls from now on; return when hardly any arrive."""
         self._open.clear()
+        self.holding = True
         self._last_arrival = began = time.monotonic()
         while (now := time.monotonic()) < min(self._last_arrival + IDLE_S, began + MAX_WAIT_S):
             await asyncio.sleep(self._last_arrival + IDLE_S - now)
@@ -51,4 +45,5 @@ class DrainInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def release(self) -> None:
         """Pass the held calls on, once gRPC has begun to stop."""
         await asyncio.sleep(GOAWAY_S)
+        self.holding = False
         self._open.set()

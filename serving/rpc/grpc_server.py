@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import grpc
@@ -10,8 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
+from serving.rpc.calls import CallInterceptor
 from serving.rpc.classifier_service import ClassifierService
-from serving.rpc.draining import DrainInterceptor
 from serving.rpc.health import HealthServicer
 from serving.rpc.inference_service import InferenceService
 from serving.rpc.reflection import enable_reflection
@@ -30,7 +30,7 @@ class GrpcServer:
         classifier: serves `pawserve.v1.Classifier`.
         inference: serves the Open Inference Protocol.
         health: serves `grpc.health.v1.Health`.
-        interceptors: the first one is the outermost.
+        interceptor: all calls pass it.
         options: for `grpc.aio.server`.
         reflection: whether clients may list the services and their messages.
     """
@@ -41,17 +41,16 @@ class GrpcServer:
         inference: InferenceService,
         health: HealthServicer,
         *,
-        interceptors: Sequence[grpc.aio.ServerInterceptor],
+        interceptor: CallInterceptor,
         options: Sequence[tuple[str, int]],
         reflection: bool,
     ) -> None:
-        self._drain = DrainInterceptor()
-        # second, since interceptors that cache handlers do not ask those after them again
-        first, *others = interceptors
-        self._server = grpc.aio.server(options=options, interceptors=[first, self._drain, *others])
-        classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, self._server)  # type: ignore[no-untyped-call]
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
+        self._drain = interceptor.drain
+        self._server = grpc.aio.server(options=options, interceptors=[interceptor])
+        services = _GenericHandlers(self._server)
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, services)  # type: ignore[no-untyped-call]
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, services)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(health, services)
         if reflection:
             files = (classifier_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
             enable_reflection([*zip((CLASSIFIER, INFERENCE, HEALTH), files, strict=True)], self._server)
@@ -98,6 +97,19 @@ class GrpcServer:
             await self._server.stop(None)
         waiting.cancel()
         await stopped
+
+
+class _GenericHandlers:
+    """Adds services to a server without registering each method with gRPC.
+
+    For each call, gRPC's event loop would wait for the next call of every registered method, some twenty at a time.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, object]) -> None:
+        """Called by generated code."""
 
 
 def _bind(add: Callable[[str], int], address: str) -> int:

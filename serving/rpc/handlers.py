@@ -7,10 +7,6 @@ from typing import Any
 
 import grpc
 
-from serving.api.errors import ApiError
-from serving.context import RoleMissing
-from serving.rpc.errors import set_error_status
-
 Handler = Any  # grpc.RpcMethodHandler, which has no types
 Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 """A coroutine function: returns one response, or writes the responses of a stream itself."""
@@ -35,28 +31,6 @@ def wrap_handler(
     """A handler of the same kind, whose behaviour is wrapped."""
     make = _MAKE_HANDLER[handler.request_streaming, handler.response_streaming]
     return make(wrap(behaviour_of(handler)), request_deserializer, handler.response_serializer)
-
-
-def prepare_calls(
-    handler: Handler,
-    prepare: Callable[[Any, grpc.aio.ServicerContext], Any],
-    request_deserializer: Callable[[bytes], Any] | None,
-) -> Handler:
-    """A handler that calls `prepare` first and passes on the request that this returns.
-
-    An ApiError or RoleMissing, of `prepare` or of deserializing a later request, ends the call with its status.
-    """
-
-    def wrap(behaviour: Behaviour) -> Behaviour:
-        async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            try:
-                return await behaviour(prepare(request, context), context)
-            except (ApiError, RoleMissing) as error:
-                return set_error_status(error, context)
-
-        return call
-
-    return wrap_handler(handler, wrap, request_deserializer)
 
 
 def _write_all(behaviour: Callable[..., AsyncGenerator[Any, None]]) -> Behaviour:

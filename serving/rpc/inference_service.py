@@ -5,7 +5,6 @@ import grpc
 from serving.api.open_inference.inference import InferenceCalls
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
-from serving.rpc.errors import map_errors
 from serving.rpc.streaming import StreamProcessor
 
 
@@ -36,49 +35,41 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ServerMetadataResponse:
         return self._calls.server_metadata()
 
-    @map_errors
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelMetadataResponse:
         return self._calls.model_metadata(request.name, request.version)
 
-    @map_errors
     async def ModelConfig(
         self, request: pb.ModelConfigRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelConfigResponse:
         return self._calls.model_config(request.name, request.version)
 
-    @map_errors
     async def ModelStatistics(
         self, request: pb.ModelStatisticsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelStatisticsResponse:
         return self._calls.model_statistics(request.name, request.version)
 
-    @map_errors
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: grpc.aio.ServicerContext
     ) -> pb.RepositoryIndexResponse:
         return await self._calls.repository_index(request)
 
-    @map_errors
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: grpc.aio.ServicerContext
     ) -> pb.RepositoryModelLoadResponse:
         return await self._calls.load(request)
 
-    @map_errors
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: grpc.aio.ServicerContext
     ) -> pb.RepositoryModelUnloadResponse:
         return await self._calls.unload(request)
 
-    @map_errors
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelInferResponse:
         return await self._calls.infer(request, context.time_remaining(), raw=bool(request.raw_input_contents))
 
-    @map_errors
     async def ModelStreamInfer(self, requests: object, context: grpc.aio.ServicerContext) -> None:
         await self._streams.run(context, self)
 

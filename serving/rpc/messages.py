@@ -1,24 +1,24 @@
-"""The interceptor that parses requests.
+"""Parsing of requests.
 
 gRPC itself answers UNKNOWN to bytes that are not a message of the method and writes a stack trace to the log, which any
 client could fill.
 
-The interceptor also rejects messages that would take far more memory than bytes. Two bytes can be an empty entry of a
-repeated field, which takes a hundred bytes in memory; each byte of a packed field can be a number, which takes eight. A
-request of 32 MiB could take gigabytes before its entries can be counted.
+Messages are also rejected that would take far more memory than bytes. Two bytes can be an empty entry of a repeated
+field, which takes a hundred bytes in memory; each byte of a packed field can be a number, which takes eight. A request
+of 32 MiB could take gigabytes before its entries can be counted.
+
 Encoding: https://protobuf.dev/programming-guides/encoding/
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from serving.api.errors import ApiError, Code, to_api_error
-from serving.rpc.handlers import Handler, prepare_calls
+from serving.rpc.handlers import Handler
 from serving.system.memory import can_allocate
 
 MOST_FIELDS = 50_000
@@ -92,18 +92,8 @@ def _packed_fields(message: Descriptor) -> frozenset[int]:
     return frozenset(field.number for field in message.fields if field.is_repeated and field.type not in not_packed)
 
 
-class MessageInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Parses requests. Goes after the authentication, which caches the handlers."""
-
-    async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Handler]], details: grpc.HandlerCallDetails
-    ) -> Handler:
-        """The method's handler, which rejects messages that cannot be parsed; None if there is no such method."""
-        handler = await continuation(details)
-        return handler and _parsing_handler(handler)
-
-
-def _parsing_handler(handler: Handler) -> Handler:
+def make_parser(handler: Handler) -> Callable[[bytes], Any]:
+    """The function that parses the requests of a handler. It raises ApiError for bytes that are no such message."""
     message_type: Any = getattr(handler.request_deserializer, "__self__", None)  # the class whose FromString it is
     descriptor = getattr(message_type, "DESCRIPTOR", None)
 
@@ -122,6 +112,4 @@ def _parsing_handler(handler: Handler) -> Handler:
             message = f"the {len(content):,} bytes are not a message of this method; use the server's .proto files"
             raise ApiError(Code.INVALID_ARGUMENT, "MESSAGE_INVALID", message) from None
 
-    if handler.request_streaming:  # gRPC deserializes when the method reads the next request
-        return prepare_calls(handler, lambda requests, context: requests, parse)
-    return prepare_calls(handler, lambda content, context: parse(content), None)
+    return parse

@@ -10,6 +10,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.api.errors import ApiError, Code, invalid
+from serving.context import Call
 from serving.web.browsers import Origins, cors_headers, preflight, with_headers
 from serving.web.endpoints import Endpoint, Gate, Handler
 from serving.web.open_inference.endpoints import InferenceEndpoints
@@ -36,23 +37,27 @@ def make_app(
         origins: which requests of browsers are answered.
         pages: further pages, which need no credentials.
     """
-    table = [*_classifier_table(classifier), *_inference_table(inference)]
-    routes = [_route(gate, *entry) for entry in table]
+    routes = [_route(gate, *entry) for entry in endpoint_table(classifier, inference)]
     files = read_static_files()
     routes += [Route(path, file.respond) for path, file in files.items()]
     routes += pages
     if "/" not in files:
         routes.append(Route("/", _to_documentation))
-    return _Application(Router(routes, redirect_slashes=False), origins)
+    return _Application(Router(routes, redirect_slashes=False), origins, gate)
+
+
+def endpoint_table(classifier: ClassifierEndpoints, inference: InferenceEndpoints) -> Table:
+    """Method, path, the gRPC method whose role it needs, and what answers."""
+    return (*_classifier_table(classifier), *_inference_table(inference))
 
 
 def _classifier_table(endpoints: ClassifierEndpoints) -> Table:
-    """Method, path, the gRPC method whose role it needs, and what answers."""
     return (
         ("POST", "/v1/classify", f"{CLASSIFIER}/Classify", endpoints.classify),
         ("POST", "/v1/labels", f"{CLASSIFIER}/RecordLabels", endpoints.record_labels),
         ("GET", "/v1/models", f"{CLASSIFIER}/ListModels", endpoints.list_models),
         ("GET", "/v1/models/{name}/versions/{version}/manifest", f"{CLASSIFIER}/ListModels", endpoints.get_manifest),
+        ("GET", "/v1/models/{name}/versions/{version}/report", f"{CLASSIFIER}/ListModels", endpoints.get_report),
         ("GET", "/v1/statistics", f"{CLASSIFIER}/GetStatistics", endpoints.get_statistics),
         ("GET", "/v1/statistics/watch", f"{CLASSIFIER}/WatchStatistics", endpoints.watch_statistics),
     )
@@ -89,9 +94,10 @@ def _route(gate: Gate, method: str, path: str, call: str, handler: Handler) -> R
 class _Application:
     """Checks where a request comes from, and finds its endpoint."""
 
-    def __init__(self, router: Router, origins: Origins) -> None:
+    def __init__(self, router: Router, origins: Origins, gate: Gate) -> None:
         self._router = router
         self._origins = origins
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -110,6 +116,10 @@ class _Application:
             await self._refuse(error, scope, receive, with_headers(send, added))
 
     async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call("unknown", "")  # under one name, since clients can invent any number of paths
+        for observer in self._gate.observers:
+            observer.began(call, {})
+            observer.ended(call, error.code.name, 0.0)
         response = problem_response(error, repeat_as_error=scope["path"].startswith("/v2"))
         await response(scope, receive, send)
 

@@ -6,6 +6,7 @@ that name resolves to 127.0.0.1 (DNS rebinding). Fetch standard: https://fetch.s
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -31,6 +32,10 @@ PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
 }
 """Headers of our pages: nothing comes from another origin, and no other page may frame them."""
+
+_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; sandbox"
+REPORT_HEADERS = {**PAGE_HEADERS, "content-security-policy": _REPORT_POLICY}
+"""Headers of a report that came with a bundle: it has styles and images of its own, and nothing in it may run."""
 
 
 class Origins:
@@ -72,8 +77,8 @@ class Origins:
         raise ApiError(Code.PERMISSION_DENIED, "ORIGIN_NOT_ALLOWED", message)
 
     def _is_own(self, host: str) -> bool:
-        name = urlsplit(f"//{host}").hostname if "@" not in host else None
-        return not host or (name is not None and (name in (self._hosts or ()) or _is_address(name)))
+        name = _name_of(host)
+        return not host or name in (self._hosts or ()) or _is_address(name)
 
 
 def preflight() -> Response:
@@ -106,6 +111,16 @@ def cors_headers(origin: str) -> list[tuple[bytes, bytes]]:
     ]
 
 
+@lru_cache(1024)
+def _name_of(host: str) -> str:
+    """The name or address in a Host header; "" if there is none."""
+    try:
+        return "" if "@" in host else urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+@lru_cache(1024)
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)

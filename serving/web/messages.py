@@ -1,6 +1,10 @@
 """Protobuf messages as JSON, and JSON as protobuf messages."""
 
+import base64
 import json
+import struct
+from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -11,15 +15,69 @@ from starlette.responses import Response
 from serving.api.errors import invalid
 
 M = TypeVar("M", bound=Message)
+_SINGLE = struct.Struct("f")
 MOST_ELEMENTS = 50_000
 """Most elements of JSON in a request: more than the largest legitimate one has, which holds 10,000 labels."""
 
 
 def to_json(message: Message) -> bytes:
-    """Protobuf's JSON (https://protobuf.dev/programming-guides/json/), with the fields that have no value."""
-    return json.dumps(
-        MessageToDict(message, always_print_fields_with_no_presence=True), ensure_ascii=False, separators=(",", ":")
-    ).encode()
+    """Protobuf's JSON (https://protobuf.dev/programming-guides/json/), with the fields that have no value.
+
+    The same as `MessageToJson`, of which the conversion of one prediction takes longer than all other work on it.
+    """
+    return json.dumps(_to_dict(message), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _to_dict(message: Message) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, key, convert, repeated, presence in _fields(message.DESCRIPTOR):
+        if repeated:
+            found[key] = [*map(convert, getattr(message, name))]
+        elif not presence or message.HasField(name):
+            found[key] = convert(getattr(message, name))
+    return found
+
+
+@cache
+def _fields(message: Any) -> list[tuple[str, str, Callable[[Any], Any], bool, bool]]:
+    """Name, JSON name, conversion, whether it is repeated and whether it may be absent, of each field."""
+    if any(field.message_type and field.message_type.GetOptions().map_entry for field in message.fields):
+        raise TypeError(f"{message.full_name} has a map")
+    return [
+        (field.name, field.json_name, _conversion(field), field.is_repeated, field.has_presence)
+        for field in message.fields
+    ]
+
+
+def _conversion(field: Any) -> Callable[[Any], Any]:
+    if field.message_type:
+        return _by_library if field.message_type.full_name.startswith("google.") else _to_dict
+    if field.enum_type:
+        return lambda number: field.enum_type.values_by_number[number].name
+    conversions: dict[int, Callable[[Any], Any]] = {
+        FieldDescriptor.TYPE_FLOAT: shortest_float,
+        FieldDescriptor.TYPE_INT64: str,
+        FieldDescriptor.TYPE_UINT64: str,
+        FieldDescriptor.TYPE_BYTES: lambda content: base64.b64encode(content).decode(),
+    }
+    return conversions.get(field.type, _as_it_is)
+
+
+def _by_library(message: Message) -> Any:
+    return MessageToDict(message, always_print_fields_with_no_presence=True)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def shortest_float(value: float) -> float:
+    """The number with the fewest digits that is the same in 32 bits."""
+    for digits in (6, 7, 8):
+        short = float(f"{value:.{digits}g}")
+        if _SINGLE.unpack(_SINGLE.pack(short))[0] == value:
+            return short
+    return float(f"{value:.9g}")
 
 
 def json_response(content: bytes) -> Response:

@@ -77,7 +77,7 @@ def to_problem(error: Exception, request_id: str = "", *, repeat_as_error: bool 
 
 
 def problem_response(error: Exception, request_id: str = "", *, repeat_as_error: bool = False) -> Response:
-    """The response for an error."""
+    """The response for an error. With `repeat_as_error` its type is plain JSON: KServe's client reads no other."""
     failure = to_api_error(error)
     problem = to_problem(failure, request_id, repeat_as_error=repeat_as_error)
     headers = {}
@@ -88,7 +88,7 @@ def problem_response(error: Exception, request_id: str = "", *, repeat_as_error:
     if allowed := failure.metadata.get("allow"):
         headers["allow"] = allowed
     content = json.dumps(problem, ensure_ascii=False).encode()
-    return Response(content, problem["status"], headers, CONTENT_TYPE)
+    return Response(content, problem["status"], headers, "application/json" if repeat_as_error else CONTENT_TYPE)
 
 
 def _title(status: int) -> str:

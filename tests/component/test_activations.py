@@ -31,11 +31,11 @@ def images(drawings: Path) -> list[LabelledImage]:
     return read_images(drawings).train[:4]
 
 
-def activations(body: Body, images: list[LabelledImage], cache: Path, max_views: int) -> Activations:
+def activations(body: Body, images: list[LabelledImage], cache: Path, max_views: int, *, views: int = 1) -> Activations:
     sha256, cpu = fingerprint(body.network.state_dict()), Hardware(torch.device("cpu"), None, 0)
     preprocess = Preprocess(crop=32, resize=36, interpolation="bilinear")
     provider = ActivationProvider(body, preprocess, sha256, cache, cpu, ProcessGroup(), max_views)
-    return provider.activations(images, views=1, title="activations")
+    return provider.activations(images, views=views, title="activations")
 
 
 def rows(found: Activations) -> NDArray[np.float32]:
@@ -82,3 +82,15 @@ def test_damaged_files_of_the_cache_are_computed_again(
     assert np.array_equal(first, rows(again))
     err = capfd.readouterr().err
     assert "2 rows of" in err, err
+
+
+def test_only_views_that_are_not_kept_are_computed(body: Body, images: list[LabelledImage], tmp_path: Path) -> None:
+    activations(body, images[:2], tmp_path / "used", FEW)
+    activations(body, images[:1], tmp_path / "used", FEW, views=3)
+    found = activations(body, images, tmp_path / "used", FEW, views=5)
+    assert found.computed == 4
+    assert found.computed_views == 2 + 4 + 5 + 5
+    fresh = activations(body, images, tmp_path / "fresh", FEW, views=5)
+    assert fresh.computed_views == 4 * 5
+    np.testing.assert_allclose(rows(found), rows(fresh), rtol=1e-5, atol=1e-6)  # torch's batches differ
+    assert len({row.tobytes() for row in rows(found)}) == 4 * 5

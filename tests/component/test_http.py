@@ -127,6 +127,23 @@ def test_the_manifest_of_a_version_is_its_model_json(server: HttpServerProcess) 
     assert ask(server.url, "/v1/models/colours/versions/9/manifest").reason == "MODEL_NOT_FOUND"
 
 
+def test_the_report_of_a_bundle_is_shown_and_nothing_in_it_runs(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "models")
+    with http_server(tmp_path) as server:
+        path = "/v1/models/colours/versions/1"
+        assert "link" not in ask(server.url, f"{path}/manifest").headers
+        assert ask(server.url, f"{path}/report").reason == "REPORT_NOT_FOUND"
+        (folder / "report.html").write_text("<h1>Report</h1>")
+        assert ask(server.url, f"{path}/manifest").headers["link"] == f'<{path}/report>; rel="describedby"'
+        answer = ask(server.url, f"{path}/report")
+    assert (answer.status, answer.content) == (200, b"<h1>Report</h1>")
+    assert answer.headers["content-type"].startswith("text/html")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "sandbox" in policy
+    assert "script-src" not in policy
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_bodies_may_be_compressed_and_long_responses_are(server: HttpServerProcess, encoding: str) -> None:
     packed = gzip.compress(RED) if encoding == "gzip" else zlib.compress(RED)

@@ -68,7 +68,7 @@ def test_calls_have_the_responses_and_statuses_of_the_plain_server(tmp_path: Pat
         server.mark_ready()
         methods = Methods(
             lambda methods: classifier_pb2_grpc.add_ClassifierServicer_to_server(server.classifier, methods),
-            server.interceptors,
+            [server.interceptor],
         )
         try:
             models = await methods.answer("/pawserve.v1.Classifier/ListModels", b"", context := RayContext())

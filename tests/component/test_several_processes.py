@@ -18,7 +18,7 @@ from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import write_bundle
-from tests.support.commands import run
+from tests.support.commands import WarmProcess, main_of, run
 from tests.support.images import encoded
 from tests.support.labelling import LabellingClient, check_labels
 from tests.support.servers import ObservedServer, observed_server, stoppable_server
@@ -26,6 +26,7 @@ from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 PROCESSES = ("1", "2")
+CHILD = "serving.processes.child"
 
 
 def children(supervisor: int) -> dict[str, int]:
@@ -33,7 +34,8 @@ def children(supervisor: int) -> dict[str, int]:
     found = {}
     for pid in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
         words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        found[words[words.index("serving.processes.child") + 1]] = int(pid)
+        if CHILD in words:
+            found[words[words.index(CHILD) + 1]] = int(pid)
     return found
 
 
@@ -182,6 +184,21 @@ def test_a_second_signal_ends_the_calls_in_flight_of_all_processes(tmp_path: Pat
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait() == 0
         assert any(call.exception() for call in calls)
+
+
+def test_a_process_that_ends_while_it_starts_does_not_keep_the_other_from_serving(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    options = ("--models", tmp_path / "models", "--state", tmp_path / "state", "--listen", "127.0.0.1:0")
+    server = WarmProcess(main_of, "serving", "serve", *options, "--http", "off", "--processes", 2)
+    try:
+        server.wait_until(lambda: len(children(server.pid)) == 2)
+        os.kill(children(server.pid)["2"], signal.SIGKILL)
+        server.printed("ready on .*; 1 of 2 processes")
+        server.wait_until(lambda: "process 2 serves again" in server.stderr)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+    finally:
+        server.close()
 
 
 def test_a_start_fails_with_one_reason_if_no_process_comes_up(tmp_path: Path) -> None:

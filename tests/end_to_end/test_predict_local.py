@@ -93,6 +93,7 @@ def test_errors_of_files_are_those_of_a_server(bundle: Path, tmp_path: Path) -> 
 
 def test_a_run_classifies_as_its_bundle_does(fitted: Path, drawings: Path, tmp_path: Path) -> None:
     assert run_here("export", "bundle", "--run", fitted, "--models", tmp_path, "--name", "pets").returncode == 0
+    assert (tmp_path / "pets/1/report.html").read_bytes() == (fitted / "report.html").read_bytes()
     options = ("predict", drawings / "valid", "--json", "--views", 3)
     ours, theirs = (
         json.loads(run("serving", *options, "--model", model).stdout) for model in (fitted, tmp_path / "pets/1")

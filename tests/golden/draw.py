@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from serving.image.preprocess import Preprocess
-from tests.support.images import grey12_tiff, grey16_png, sample_image
+from tests.support.images import grey12_tiff, grey16_png, heic, sample_image
 
 FOLDER = Path(__file__).parent
 PREPROCESS = Preprocess(resize=64, crop=56)
@@ -26,13 +26,15 @@ def main() -> None:
         ("picture.gif", {}),
         ("picture.bmp", {}),
         ("picture.tiff", {"compression": "tiff_lzw"}),
+        ("picture.avif", {"quality": 90}),
     ):
         image.save(FOLDER / name, **options)
     grey12 = np.asarray(image.convert("L")).astype(np.uint16) << 4
     (FOLDER / "grey12.png").write_bytes(grey16_png(grey12 | 5, significant_bits=12))
     (FOLDER / "grey12.tiff").write_bytes(grey12_tiff(grey12))
+    (FOLDER / "picture.heic").write_bytes(heic(image))
     image.resize((600, 440)).save(FOLDER / "large.jpg", quality=90)
-    for name in sorted(path.name for path in FOLDER.glob("*.*") if path.suffix not in (".py", ".npz")):
+    for name in sorted(path.name for path in FOLDER.glob("*.*") if path.suffix not in (".py", ".npz", ".sql")):
         data = (FOLDER / name).read_bytes()
         canvas, whole = PREPROCESS.canvas(data), PREPROCESS.canvas(data, whole=True)
         np.savez_compressed(FOLDER / f"{name}.npz", canvas=canvas, whole=whole, views=PREPROCESS.views(data, VIEWS))

@@ -27,8 +27,9 @@ class Answer:
     @property
     def reason(self) -> str:
         """The reason of the problem that the body describes."""
-        assert self.headers["content-type"] == "application/problem+json", self
         problem = self.json()
+        expected = "application/json" if "error" in problem else "application/problem+json"
+        assert self.headers["content-type"] == expected, self
         assert problem["status"] == self.status
         return str(problem["reason"])
 

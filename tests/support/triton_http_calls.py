@@ -65,7 +65,7 @@ def check(result: triton.InferResult, *colours: str, views: int = 1) -> None:
 
 
 def sync(address: str) -> None:
-    with triton.InferenceServerClient(address) as client:
+    with triton.InferenceServerClient(address, concurrency=4) as client:
         assert client.is_server_live()
         assert client.is_server_ready()
         assert client.is_model_ready("colours")

@@ -16,7 +16,7 @@ GOLDEN = sorted(path.with_suffix("") for path in FOLDER.glob("*.npz"))
 
 
 def test_there_are_golden_files() -> None:
-    assert len(GOLDEN) == 10
+    assert len(GOLDEN) == 12
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.name)

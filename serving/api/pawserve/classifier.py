@@ -1,5 +1,7 @@
 """The calls of `pawserve.v1.Classifier`, for all transports."""
 
+from pathlib import Path
+
 from serving.api.classification import ClassificationService, ClassifySpec
 from serving.api.errors import invalid
 from serving.api.labels import record_labels
@@ -81,6 +83,11 @@ class ClassifierCalls:
     def manifest(self, resource: str) -> Manifest:
         """The manifest of a served version; raises ApiError if it is not served."""
         return self._classification.find(resource).manifest
+
+    def report(self, resource: str) -> Path | None:
+        """The file of a served version's training report; None if it has none. Raises ApiError if it is not served."""
+        report = self._classification.find(resource).report
+        return report if report.is_file() else None
 
     def _check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> ClassifySpec:
         model = self._classification.find(request.model)

@@ -126,6 +126,14 @@ def _pawserve_paths() -> dict[str, Any]:
             parameters=[_NAME, _VERSION],
             operation="GetManifest",
         ),
+        "/v1/models/{name}/versions/{version}/report": _operation(
+            "get",
+            "ListModels",
+            "Read the report of a version's training, if its bundle has one.",
+            {"text/html": {"schema": {"type": "string"}}},
+            parameters=[_NAME, _VERSION],
+            operation="GetReport",
+        ),
         "/v1/statistics": _operation(
             "get",
             "GetStatistics",

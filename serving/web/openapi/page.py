@@ -12,6 +12,7 @@ from starlette.routing import Route
 from serving.web.browsers import PAGE_HEADERS
 from serving.web.compression import compress
 from serving.web.openapi.document import openapi_document
+from serving.web.openapi.reasons import REASONS
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -69,6 +70,8 @@ def to_html(document: dict[str, Any]) -> str:
     body.append("<h2>Schemas</h2>")
     for name, schema in document["components"]["schemas"].items():
         body += _schema(name, schema)
+    rows = [(f'<code id="{reason}">{reason}</code>', escape(text)) for reason, text in REASONS.items()]
+    body.append(f"<h2>Reasons of errors</h2>{_table(('reason', 'when'), rows)}")
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>pawserve: HTTP API</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="/docs.css">'

@@ -6,13 +6,14 @@ from functools import partial
 from typing import TypeVar
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
-from serving.api.errors import invalid
+from serving.api.errors import ApiError, Code, invalid
 from serving.api.pawserve.classifier import MAX_IMAGES, ClassifierCalls
 from serving.api.status import from_status
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.web.bodies import BodyLimits, read_body
+from serving.web.browsers import REPORT_HEADERS
 from serving.web.messages import json_response, parse_message, to_json
 from serving.web.pawserve.events import EventStream
 from serving.web.pawserve.multipart import parse_parts
@@ -71,8 +72,19 @@ class ClassifierEndpoints:
     async def get_manifest(self, request: Request) -> Response:
         """GET /v1/models/NAME/versions/N/manifest."""
         Query(request, ())
-        resource = "models/{name}/versions/{version}".format_map(request.path_params)
-        return json_response(self._calls.manifest(resource).to_json().encode())
+        resource = _resource(request)
+        response = json_response(self._calls.manifest(resource).to_json().encode())
+        if self._calls.report(resource):
+            response.headers["link"] = f'</v1/{resource}/report>; rel="describedby"'
+        return response
+
+    async def get_report(self, request: Request) -> Response:
+        """GET /v1/models/NAME/versions/N/report."""
+        Query(request, ())
+        resource = _resource(request)
+        if (report := self._calls.report(resource)) is None:
+            raise ApiError(Code.NOT_FOUND, "REPORT_NOT_FOUND", f"the bundle of {resource} has no report of a training")
+        return FileResponse(report, media_type="text/html", headers=REPORT_HEADERS)
 
     async def get_statistics(self, request: Request) -> Response:
         """GET /v1/statistics."""
@@ -91,8 +103,14 @@ class ClassifierEndpoints:
         return await EventStream.open("statistics", partial(self._calls.statistics.watch, message))
 
 
+def _resource(request: Request) -> str:
+    return "models/{name}/versions/{version}".format_map(request.path_params)
+
+
 async def within(timeout_s: float | None, call: Awaitable[T]) -> T:
-    """Await a call; raises TimeoutError with a message when the time has passed."""
+    """Await a call; raises TimeoutError with a message when the time has passed; None for no limit."""
+    if timeout_s is None:
+        return await call
     try:
         async with asyncio.timeout(timeout_s) as scope:
             return await call

@@ -1,6 +1,6 @@
 // The versions: state, engine, and the figures of training and export.
 
-import { hasToken, json, request } from "./api.js";
+import { hasToken, request } from "./api.js";
 import { byId, count, h, percent, rateText, shortName } from "./dom.js";
 
 const POLL_MS = 5000;
@@ -38,9 +38,14 @@ export function leave() {
 async function manifestOf(model) {
   if (model.state !== "MODEL_STATE_READY") return null;
   if (!manifests.has(model.name)) {
-    manifests.set(model.name, await json(`/v1/${model.name}/manifest`).catch(() => null));
+    manifests.set(model.name, await readManifest(model.name).catch(() => null));
   }
   return manifests.get(model.name);
+}
+
+async function readManifest(name) {
+  const response = await request(`/v1/${name}/manifest`);
+  return { ...(await response.json()), report: response.headers.has("Link") };
 }
 
 function draw(found) {

@@ -1,0 +1,54 @@
+"""Forms with files: what other libraries write is read back, whatever the files hold."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from urllib3.filepost import encode_multipart_formdata
+
+from serving.api.errors import ApiError
+from serving.web.compression import accepted_encoding
+from serving.web.pawserve.multipart import parse_parts
+
+TRICKY = st.sampled_from(
+    [b"\r\n", b"--", b"\r\n--", b"\r\n--x", b"\r\n\r\n", b"--x--", b"x", b"\r", b"\n", b"\x00\xff"]
+)
+FILES = st.lists(st.lists(TRICKY, max_size=8).map(b"".join), min_size=1, max_size=5)
+
+
+@given(FILES)
+def test_the_files_of_a_form_are_read_back(files: list[bytes]) -> None:
+    fields = [("file", (f"{index}.jpg", content, "image/jpeg")) for index, content in enumerate(files)]
+    body, content_type = encode_multipart_formdata(fields)
+    assert parse_parts(body, content_type, 5) == files
+
+
+def test_parts_may_have_no_headers_and_text_may_surround_them() -> None:
+    body = b"before\r\n--x \r\n\r\nfirst\r\n--x\r\nA: b\r\n\r\nsecond\r\n--x--\r\nafter"
+    assert parse_parts(body, 'multipart/form-data; boundary="x"', 5) == [b"first", b"second"]
+
+
+@given(st.lists(TRICKY, max_size=30).map(b"".join))
+def test_any_bytes_are_parts_or_an_error_of_the_client(body: bytes) -> None:
+    reasons = []
+    parts: list[bytes] = []
+    try:
+        parts = parse_parts(body, "multipart/form-data; boundary=x", 5)
+    except ApiError as error:
+        reasons.append(error.reason)
+    assert 1 <= len(parts) <= 5 or reasons in (["MESSAGE_INVALID"], ["COUNT_OUT_OF_RANGE"])
+
+
+@pytest.mark.parametrize(
+    "content_type", ["multipart/form-data", "multipart/form-data; boundary=" + "x" * 71, "a; boundary=ü"]
+)
+def test_a_boundary_is_needed(content_type: str) -> None:
+    with pytest.raises(ApiError, match="boundary"):
+        parse_parts(b"--x\r\n\r\n\r\n--x--", content_type, 5)
+
+
+@pytest.mark.parametrize(("accept", "chosen"), [
+    ("gzip, deflate, br", "gzip"), ("deflate", "deflate"), ("br;q=1.0, GZIP;q=0.5", "gzip"), ("", ""), ("identity", ""),
+    ("gzip;q=0, deflate;q=0.1", "deflate"), ("gzip; q=0.0", ""), ("*", ""),
+])  # fmt: skip
+def test_the_encoding_is_one_that_the_client_accepts(accept: str, chosen: str) -> None:
+    assert accepted_encoding(accept) == chosen
