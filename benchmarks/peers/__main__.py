@@ -7,6 +7,7 @@ Each peer is measured with several settings and keeps the best. Throughput: paws
 and are measured in turns with 1, 16 and 64 clients; ratios are taken within a round. In each round, processes without
 any server do the same work, which is the limit for any server. Latency: all of them, in turns, at one rate: half of the
 slowest one's capacity. `--parts` and `--peers` measure less at a time; the day's results keep what was measured before.
+`--protocol http` calls pawserve over HTTP, as LitServe and BentoML are called; its results have a page of their own.
 """
 
 import argparse
@@ -40,9 +41,10 @@ def main() -> None:
         "--peers-dir", type=absolute_path, required=True, help="where benchmarks.peers.install put them"
     )
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument("--protocol", choices=("grpc", "http"), default="grpc", help="of pawserve (grpc)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     arguments = parser.parse_args()
-    now = circumstances("peers") | {
+    now = circumstances("peers" if arguments.protocol == "grpc" else "peers-http") | {
         "rounds": arguments.rounds,
         "versions": _versions(arguments.peers_dir),
         "model": f"{open_bundle(arguments.bundle).manifest.arch} in int8",
@@ -117,6 +119,8 @@ def _start(arguments: argparse.Namespace, peer: str, setting: Setting) -> Abstra
 def _start_best(
     arguments: argparse.Namespace, results: dict[str, Any], peer: str
 ) -> AbstractContextManager[RunningPeer]:
+    if peer == "pawserve":
+        return _start(arguments, peer, {"protocol": arguments.protocol})
     setting = results.get("settings", {}).get(peer, {}).get("best", SETTINGS[peer][0])
     return _start(arguments, peer, setting)
 
@@ -124,7 +128,8 @@ def _start_best(
 def _load(arguments: argparse.Namespace, server: RunningPeer, **load: float) -> Any:
     """One measurement, by a process of its own."""
     more = {"setting": server.setting, "seconds": arguments.seconds, **load}
-    return run_load(server.peer, server.address, arguments.photos, **more)
+    kind = "pawserve-http" if server.setting.get("protocol") == "http" else server.peer
+    return run_load(kind, server.address, arguments.photos, **more)
 
 
 def _check_predictions(arguments: argparse.Namespace, servers: dict[str, RunningPeer]) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.common import REPOSITORY
+from benchmarks.common import ANY_PORT, REPOSITORY
 
 START_TIMEOUT_S = 40
 STOP_TIMEOUT_S = 10
@@ -22,7 +22,7 @@ Setting = Mapping[str, str]
 """Options by name; an empty one stands for a server's defaults."""
 
 SETTINGS: dict[str, tuple[Setting, ...]] = {
-    "pawserve": ({},),
+    "pawserve": ({"protocol": "grpc"}, {"protocol": "http"}),
     # number of processes, largest batch of the dynamic batcher, threads of each process
     "triton": (
         {"instances": "2", "batch": "1", "threads": "1"},
@@ -108,7 +108,10 @@ def describe(setting: Setting) -> str:
 def _pawserve(setting: Setting, at: _Place) -> _Command:
     version = f"{at.bundle.parent.name}/{at.bundle.name}"
     command = [sys.executable, "-m", "serving", "serve", "--models", at.bundle.parent.parent, "--model", version]
-    return [*command, "--state", at.folder / "state", "--listen", f"127.0.0.1:{at.port}"], {}
+    grpc, http = f"127.0.0.1:{at.port}", "off"
+    if setting["protocol"] == "http":
+        grpc, http = ANY_PORT, grpc
+    return [*command, "--state", at.folder / "state", "--listen", grpc, "--http", http], {}
 
 
 def _triton(setting: Setting, at: _Place) -> _Command:
