@@ -68,8 +68,11 @@ def demo(out: Path, data: Path | None) -> dict[str, Any]:
         *("training", "fit", "--data", data, "--run", out / "run", "--cache", out / "cache"),
         *("--arch", "tf_efficientnet_lite0"),
     )
-    step("Export to ONNX, and check that the file predicts the same as the trained network.")
-    run("export", "bundle", "--run", out / "run", "--models", out / "models", "--name", "pets")
+    step("Export to ONNX, check that the files predict the same as the trained network, and build an engine for GPUs.")
+    run(
+        *("export", "bundle", "--run", out / "run", "--models", out / "models", "--name", "pets"),
+        *("--precisions", "fp32", "fp16", "--engines", "rtx"),
+    )
     run("export", "inspect", out / "models" / "pets" / "1")
     step("Serve the model over gRPC on a free port of this machine.")
     server, address = start_server(out)
@@ -78,9 +81,21 @@ def demo(out: Path, data: Path | None) -> dict[str, Any]:
     finally:
         stop_server(server)
     step("Results to look at:")
-    for name in ("run/report.html", "run/plots/confusion.png", "confusion.png"):
+    for name in ("run/report.html", "run/plots/confusion.png", "confusion.png", "models/pets/1/bundle.html"):
         console.print(f"  {out / name}", markup=False)
-    return facts
+    return {**facts, "engine": describe_engine(out / "models" / "pets" / "1")}
+
+
+def describe_engine(bundle: Path) -> dict[str, Any]:
+    """The engine of TensorRT for RTX in the bundle: where it is, its size, and how long its build took."""
+    (engine,) = json.loads((bundle / "model.json").read_text(encoding="utf-8"))["engines"]
+    path, seconds = bundle / engine["file"], engine["build"]["seconds"]
+    console.print(
+        f"  {path}: an engine for GPUs of compute capability {', '.join(engine['compute_capabilities'])}, "
+        f"{engine['bytes'] / 1e6:.1f} MB, built in {seconds} s",
+        markup=False,
+    )
+    return {"file": str(path), "bytes": engine["bytes"], "build_seconds": seconds}
 
 
 def use_server(address: str, out: Path) -> dict[str, Any]:

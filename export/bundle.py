@@ -16,6 +16,7 @@ from export.adaptive import choose_threshold
 from export.calibrate import METHOD, choose_images, list_folder, measure_ranges
 from export.checks.checks import CheckError
 from export.checks.verify import ParityReference, verify
+from export.engine_files import build_engine_files
 from export.graphs.onnx import DeployedModel, reparameterize, to_onnx
 from export.inference import load_views, open_session
 from export.mixed_precision import Converted, export_fp16, export_int8
@@ -24,6 +25,7 @@ from export.page import parity_row, render_page
 from serving.bundle.manifest import MANIFEST, REPORT, Artifact, Manifest, Runtime
 from serving.bundle.model_version import check_name
 from serving.engine.onnx import CPU_PRECISIONS
+from serving.engine.tensorrt_rtx import RTX
 from serving.system.files import new_folder, sync_folder
 from training.console import progress, say
 from training.data.images import LabelledImage
@@ -50,7 +52,8 @@ def run(options: BundleOptions) -> None:
     Raises:
         RunError, DataError: if the run is incomplete, or its images are missing or changed.
         CheckError: if no graph passed, and then nothing is written; or, with the bundle written, if fp32 or a precision
-            of `--require` is missing.
+            of `--require` is missing, or an engine could not be built.
+        EngineBuildError: if engines are asked for and TensorRT for RTX is not installed.
         OSError: if it cannot be written; then nothing is left under the version's name.
     """
     check_name(options.name)
@@ -58,6 +61,8 @@ def run(options: BundleOptions) -> None:
         raise ValueError(f"no precisions were given; choose of {', '.join(TARGETS)}")
     if absent := set(options.require) - set(options.precisions):
         raise ValueError(f"--require names {', '.join(sorted(absent))}, which --precisions does not")
+    if options.engines:
+        RTX.load()  # raises before the work if it is not installed
     limit_threads()
     run = open_run(options.run)
     classifier = run.load_classifier()
@@ -79,11 +84,15 @@ def run(options: BundleOptions) -> None:
     reasons = "".join(f"\n{target} is missing: {reason}" for target, reason in missing.items())
     if not exported:
         raise CheckError(f"no file passed its checks, and nothing was written{reasons}")
+    engines, no_engine = build_engine_files(exported, options, reference.crop) if options.engines else ([], "")
     manifest = _manifest(run, options.name, exported, _adaptive(exported, run, reference))
+    manifest = replace(manifest, engines=tuple(engine for engine, _ in engines))
     home = options.models / options.name
     with new_folder(home, "export") as folder:
         for artifact, graph in exported:
             (folder / artifact.file).write_bytes(graph)
+        for engine, plan in engines:
+            (folder / engine.file).write_bytes(plan)
         if options.report and (report := options.run / REPORT).is_file():
             shutil.copyfile(report, folder / REPORT)
         place = _publish(folder, home, manifest)
@@ -94,6 +103,8 @@ def run(options: BundleOptions) -> None:
     say(f"wrote {place}; open {place / PAGE}{reasons}")
     if failed := [target for target in missing if target in ("fp32", *options.require)]:
         raise CheckError(f"{place} was written without {', '.join(failed)}, which is required")
+    if no_engine:
+        raise CheckError(f"{place} was written without an engine: {no_engine}")
 
 
 def present_rows(images: Sequence[LabelledImage], data: Path) -> list[int]:

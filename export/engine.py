@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from export.calibrate import list_folder
 from export.checks.checks import CheckError, Tolerances, check_agreement, compare
-from export.engine_layers import describe, summarize
+from export.engine_layers import summarize
 from export.inference import load_views, open_session, predict_each
 from export.options import EngineOptions
-from export.tensorrt_plan import BuiltPlan, PlanOptions, build_plan
+from export.tensorrt_plan import PlanOptions, build_with_progress
 from serving.bundle.folder import open_newest
 from serving.bundle.manifest import Artifact, Bundle, Precision
 from serving.engine.cuda import CudaError, Gpu, find_gpu, has_gpu_driver
@@ -94,7 +94,16 @@ def build_and_check(
         found, sidecar = _check(bundle, artifact, graph, loaded, sidecar, folder)
         write_atomically(place / SIDECAR, sidecar.to_json())
         return found
-    built = build_for(library, bundle, graph, precision, options, engines, gpu)
+    timings = engines / f"timings.{_plain(gpu.name if gpu else library.flavor)}.{release}.cache"
+    built = build_with_progress(
+        *(graph, bundle.manifest.preprocess.crop, precision, options),
+        timings.read_bytes() if timings.exists() else b"",
+        library,
+        gpu,
+    )
+    if built.timings:
+        engines.mkdir(parents=True, exist_ok=True)
+        write_atomically(timings, built.timings)
     sidecar = replace(
         wanted,
         plan_sha256=hashlib.sha256(built.plan).hexdigest(),
@@ -110,38 +119,6 @@ def build_and_check(
         temporary.rename(place)
     say(f"wrote {place}")
     return found
-
-
-def build_for(
-    library: TensorRTLibrary,
-    bundle: Bundle,
-    graph: bytes,
-    precision: Precision,
-    options: PlanOptions,
-    engines: Path,
-    gpu: Gpu | None,
-) -> BuiltPlan:
-    """Build a plan with progress on the terminal; timings of tactics are kept in `engines` for the next build."""
-    timings = engines / f"timings.{_plain(gpu.name if gpu else library.flavor)}.{library.version()}.cache"
-    target = (
-        f"compute capability {', '.join(options.compute_capability)}" if library.portable else f"{gpu and gpu.name}"
-    )
-    with progress(f"building for {target}", "steps") as on_progress:
-        built = build_plan(
-            graph,
-            bundle.manifest.preprocess.crop,
-            precision,
-            options,
-            timings.read_bytes() if timings.exists() else b"",
-            on_progress,
-            library,
-        )
-    if built.timings:
-        engines.mkdir(parents=True, exist_ok=True)
-        write_atomically(timings, built.timings)
-    say(f"{precision} engine, {len(built.plan) / 1e6:.1f} MB, built in {built.seconds:.1f} s for {target}")
-    say(describe(summarize(built.layers)))
-    return built
 
 
 def _find_gpu_of_portable(options: PlanOptions) -> Gpu | None:

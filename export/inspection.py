@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.options import InspectOptions
-from export.page import PARITY_COLUMNS, describe_accuracy, describe_model, parity_row
+from export.page import PARITY_COLUMNS, describe_accuracy, describe_engine, describe_model, parity_row
 from serving.bundle.folder import open_newest
 from serving.bundle.manifest import Bundle
 from serving.engine.tensorrt_cache import Sidecar, default_engines, find_engines
@@ -28,10 +28,13 @@ def run(options: InspectOptions) -> None:
     bundle = open_newest(options.bundle)
     for artifact in bundle.manifest.artifacts:
         bundle.read(artifact)
+    for bundled in bundle.manifest.engines:
+        bundle.read(bundled)
     hashes = {artifact.sha256 for artifact in bundle.manifest.artifacts}
     engines = [sidecar for _, sidecar in find_engines(options.engines or default_engines(), hashes)]
     if options.json:
-        facts = asdict(bundle.manifest) | {"engines": [asdict(engine) for engine in engines]}
+        facts = asdict(bundle.manifest)
+        facts |= {"engines": [asdict(engine) for engine in engines], "bundled_engines": facts["engines"]}
         print_json(facts)
     else:
         print_bundle(bundle, engines)
@@ -49,6 +52,8 @@ def print_bundle(bundle: Bundle, engines: Sequence[Sidecar]) -> None:
     console = Console(highlight=False)
     console.print(facts)
     _print_rows(console, PARITY_COLUMNS, [parity_row(artifact) for artifact in manifest.artifacts])
+    for engine in manifest.engines:
+        console.print(f"{engine.file}: {describe_engine(engine)}")
     if not engines:
         console.print("no TensorRT engine of it is cached on this host; build one with python -m export engine")
         return

@@ -47,6 +47,11 @@ class BundleOptions:
     require: tuple[Target, ...] = ()
     """Which of the precisions, besides fp32, must pass their checks for exit code 0. A precision that fails is left out
     of the bundle."""
+    engines: tuple[Literal["rtx"], ...] = ()
+    """rtx builds engines with TensorRT for RTX into the bundle, which needs no GPU."""
+    engine_precisions: tuple[Precision, ...] = ()
+    """Which files the engines are built from. Default: fp16 if the bundle has it, otherwise int8, otherwise fp32."""
+    plan: Annotated[PlanOptions, _FLAT] = field(default_factory=PlanOptions)
     report: bool = True
     """Copy the run's report, which shows some of its images, into the bundle: the server's page links it."""
     calibration: Annotated[Calibration, _FLAT] = field(default_factory=Calibration)

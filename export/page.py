@@ -3,6 +3,8 @@
 from html import escape
 from typing import Any
 
+from export.engine_layers import describe
+from serving.bundle.engine_file import EngineFile
 from serving.bundle.manifest import Artifact, Manifest
 
 _STYLE = """
@@ -29,6 +31,7 @@ def render_page(manifest: Manifest) -> str:
         for artifact in manifest.artifacts
     )
     notes = [describe_quantization(artifact) for artifact in manifest.artifacts if artifact.quantization]
+    notes += [f"{engine.file}: {describe_engine(engine)}" for engine in manifest.engines]
     title = escape(manifest.resource)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -121,6 +124,16 @@ def describe_quantization(artifact: Artifact) -> str:
         for block, layer in facts.get("overflows", {}).items()
     )
     return f"{artifact.file}: {calibrated}{layers}{overflows}"
+
+
+def describe_engine(engine: EngineFile) -> str:
+    """What an engine was built with and for, its size, and the types of its layers."""
+    built = f", built in {engine.build['seconds']} s" if "seconds" in engine.build else ""
+    return (
+        f"TensorRT for RTX {engine.release} for compute capability {', '.join(engine.compute_capabilities)}, batches "
+        f"of {engine.min_batch} to {engine.max_batch}, {engine.bytes / 1e6:.1f} MB{built}; "
+        f"{describe(engine.build.get('layers', {}))}"
+    )
 
 
 def _describe_adaptive(manifest: Manifest) -> str:

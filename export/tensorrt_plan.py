@@ -4,20 +4,20 @@ Networks are strongly typed: the graph says which parts are float16 or INT8, and
 calls report failure by returning None or False and log the reason, which every error here quotes.
 """
 
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from export.engine_layers import Layer, read_layers
+from export.checks.tensorrt_parser import parse_problems
+from export.engine_layers import Layer, describe, read_layers, summarize
 from serving.bundle.manifest import INPUT_NAME, Precision
-from serving.engine.cuda import CudaError, free_memory
+from serving.engine.cuda import CudaError, Gpu, free_memory
 from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary, make_logger
 from serving.engine.tensorrt_rtx import ALL_CAPABILITIES, CAPABILITIES
+from training.console import progress, say
 
 SIGNAL_CHECK_S = 0.1
 
@@ -69,6 +69,30 @@ class BuiltPlan:
     """What the builder made of the graph."""
     seconds: float
     """Duration of the build."""
+
+
+def build_with_progress(
+    graph: bytes,
+    crop: int,
+    precision: Precision,
+    options: PlanOptions,
+    timings: bytes,
+    library: TensorRTLibrary,
+    gpu: Gpu | None = None,
+) -> BuiltPlan:
+    """Build a plan as `build_plan` does, and print its progress, size, duration and the types of its layers.
+
+    Args:
+        gpu: this host's, for the messages; not used for portable engines.
+    """
+    target = f"compute capability {', '.join(options.compute_capability)}"
+    if gpu is not None and not library.portable:
+        target = gpu.name
+    with progress(f"building for {target}", "steps") as on_progress:
+        built = build_plan(graph, crop, precision, options, timings, on_progress, library)
+    say(f"{precision} engine, {len(built.plan) / 1e6:.1f} MB, built in {built.seconds:.1f} s for {target}")
+    say(describe(summarize(built.layers)))
+    return built
 
 
 def build_plan(
@@ -138,21 +162,6 @@ def _memory_advice() -> str:
     except CudaError:
         return ""
     return f" {free:,.0f} MiB of GPU memory are free: if that is too little, lower --max-batch or --workspace-mib"
-
-
-def parse_problems(parser: Any, graph: bytes) -> list[str]:
-    """Parse a graph; what the parser says about each node that it cannot read, if it cannot read the graph."""
-    with tempfile.TemporaryDirectory(prefix="pawserve.") as folder:
-        path = Path(folder, "model.onnx")
-        path.write_bytes(graph)
-        parsed = parser.parse_from_file(str(path))
-    if parsed:
-        return []
-    problems = []
-    for index in range(parser.num_errors):
-        error = parser.get_error(index)
-        problems.append(f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}")
-    return problems or ["it gives no node"]
 
 
 def _parse(parser: Any, logger: Any, graph: bytes, title: str) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from export.checks.checks import CheckError, NotFiniteError, ParityError, Tolerances, check_agreement, compare
 from export.checks.openvino_process import ProcessFailed, run_openvino
+from export.checks.tensorrt_parser import find_problems
 from export.graphs.onnx import DeployedModel
 from export.inference import open_session, predict, predict_each
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Precision, Runtime
@@ -92,7 +93,7 @@ def verify(graph: bytes, precision: Precision, runtime: Runtime, reference: Pari
     """
     what = f"{precision} for TensorRT" if runtime == "tensorrt" else precision
     check_graph(graph, crop=reference.crop, classes=reference.trained_NK.shape[1])
-    if runtime == "tensorrt":  # ONNX Runtime checks its files below; TensorRT's parser checks fp32 and fp16 in a build
+    if runtime == "tensorrt":  # fp32 and fp16 are read when an engine is built
         check_operators(graph)
     session = open_session(graph)
     by_batch = check_batches(session, reference, reference.tolerances.max_diff(precision))
@@ -135,6 +136,22 @@ def check_graph(graph: bytes, *, crop: int, classes: int) -> None:
 
 
 def check_operators(graph: bytes) -> None:
+    """Check that TensorRT's parser reads the graph. Where TensorRT for RTX is not installed, a list takes its place.
+
+    Raises:
+        CheckError: naming the node and its operator.
+    """
+    problems = find_problems(graph)
+    if problems is None:
+        check_listed_operators(graph)
+    elif problems:
+        raise CheckError(
+            f"TensorRT cannot read the graph: {'; '.join(problems)}. Choose a backbone without it, or export without "
+            "int8-trt"
+        )
+
+
+def check_listed_operators(graph: bytes) -> None:
     """Check that TensorRT's parser has the opset and every operator, and that uint8 is cast before it is computed with.
 
     Raises:

@@ -2,8 +2,9 @@
 
 There are two kinds, because no file serves both runtimes well. ONNX Runtime on a CPU needs uint8 activations with zero
 points and every operator quantized that can be. TensorRT needs signed symmetric values, pairs before convolutions and
-matrix products and on the skip branch of residual additions, and nothing between a convolution, its batch norm and its
-ReLU.
+matrix products and on the skip branch of residual additions, nothing between a convolution, its batch norm and its
+ReLU, and float16 between them. There each weight has one scale, and depthwise convolutions stay float16: what that
+saves is in docs/design/tensorrt.md.
 """
 
 from collections.abc import Collection
@@ -18,11 +19,13 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from export.graphs.fold_columns import fold_columns
+from export.graphs.half_body import LARGEST_VALUE, body_of, pooling_of, store_int8_weights, to_half_body
 from export.inference import open_session, predict_each
 from serving.bundle.manifest import Runtime
 from training.console import progress
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
+_STOPS = (*WEIGHTED, "QuantizeLinear")
 # A batch norm that folds into no convolution would have its scales quantized: few numbers that accuracy depends on.
 _CPU_OPERATORS = sorted((set(QLinearOpsRegistry) | set(QDQRegistry)) - {"BatchNormalization"})
 _TENSORRT_OPTIONS = {
@@ -34,13 +37,27 @@ _TENSORRT_OPTIONS = {
 }
 
 
-def layers(graph: bytes) -> list[str]:
-    """Names of the convolutions and matrix products, in the graph's order: the layers that may stay in float32."""
-    return [node.name for node in onnx.load_from_string(graph).graph.node if node.op_type in WEIGHTED]
+def layers(graph: bytes, runtime: Runtime) -> list[str]:
+    """Names of the layers that a kind of INT8 quantizes, in the graph's order: they may stay float one by one."""
+    model = onnx.load_from_string(graph).graph
+    left_out = _depthwise(model) if runtime == "tensorrt" else set()
+    return [node.name for node in model.node if node.op_type in WEIGHTED and node.name not in left_out]
+
+
+def _depthwise(graph: onnx.GraphProto) -> set[str]:
+    """Names of the convolutions in which each kernel reads one channel."""
+    channels = {tensor.name: tensor.dims[1] for tensor in graph.initializer if len(tensor.dims) == 4}
+    return {
+        node.name
+        for node in graph.node
+        if node.op_type == "Conv"
+        and channels.get(node.input[1]) == 1
+        and any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
+    }
 
 
 def quantize(graph: bytes, ranges: TensorsData, runtime: Runtime, keep_float: Collection[str] = ()) -> bytes:
-    """Quantize a graph: per-channel int8 weights, per-tensor activations.
+    """Quantize a graph: per-tensor activations; int8 weights per channel for ONNX Runtime, per tensor for TensorRT.
 
     For ONNX Runtime weights have 7 bits, -64 to 64. CPUs without VNNI add two products of uint8 and int8 in 16 bits,
     which saturate from 8 bits on, so that their answers would differ from the checked ones: 2 * 255 * 64 < 32,768.
@@ -49,7 +66,7 @@ def quantize(graph: bytes, ranges: TensorsData, runtime: Runtime, keep_float: Co
         graph: fp32, batch norms folded into convolutions.
         ranges: of every activation, from `calibrate.measure_ranges`.
         runtime: the kind of INT8.
-        keep_float: names of `layers` that stay float32.
+        keep_float: names of `layers` that stay float: float32, or float16 in the body of a graph for TensorRT.
 
     Returns:
         A serialised ModelProto with the same input and output.
@@ -61,13 +78,15 @@ def quantize(graph: bytes, ranges: TensorsData, runtime: Runtime, keep_float: Co
     model = onnx.shape_inference.infer_shapes(model)
     quantizer = QDQQuantizer(
         model,
-        per_channel=True,
+        per_channel=not tensorrt,
         reduce_range=not tensorrt,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QInt8 if tensorrt else QuantType.QUInt8,
         tensors_range=ranges,
         nodes_to_quantize=[],
-        nodes_to_exclude=sorted(_edges(model.graph) | set(keep_float)),
+        nodes_to_exclude=sorted(
+            _edges(model.graph) | set(keep_float) | (_depthwise(model.graph) if tensorrt else set())
+        ),
         op_types_to_quantize=list(WEIGHTED) if tensorrt else _CPU_OPERATORS,
         extra_options=dict(_TENSORRT_OPTIONS) if tensorrt else {},
     )
@@ -76,6 +95,11 @@ def quantize(graph: bytes, ranges: TensorsData, runtime: Runtime, keep_float: Co
     quantized: onnx.ModelProto = quantizer.model.model
     if tensorrt:
         _quantize_skip_branches(quantized.graph, ranges)
+        store_int8_weights(quantized.graph)
+        if _largest(ranges) <= LARGEST_VALUE:
+            quantized = onnx.shape_inference.infer_shapes(quantized)
+            before = _reached(quantized.graph, [value.name for value in quantized.graph.input], forward=True)
+            to_half_body(quantized.graph, body_of(quantized.graph, before))
     for stored in list(quantized.metadata_props):
         quantized.metadata_props.remove(stored)
     content: bytes = quantized.SerializeToString()
@@ -107,20 +131,20 @@ def _edges(graph: onnx.GraphProto) -> set[str]:
     fed = _reached(graph, [value.name for value in graph.input if value.name], forward=True)
     behind = _reached(graph, [value.name for value in graph.output], forward=False)
     names = {node.name for node in graph.node if node.name in fed or node.name in behind}
-    producers = {output: node for node in graph.node for output in node.output}
-    for node in graph.node:
-        sources = [producers[name] for name in node.input if name in producers]
-        if node.op_type == "Concat" and all(source.op_type.startswith("Reduce") for source in sources):
-            names |= {node.name} | {source.name for source in sources}
-    return names
+    return names | pooling_of(graph)
+
+
+def _largest(ranges: TensorsData) -> float:
+    """The largest absolute value of an activation."""
+    return max((float(np.abs(end).max()) for _, data in ranges.items() for end in data.range_value), default=0.0)
 
 
 def _reached(graph: onnx.GraphProto, tensors: list[str], *, forward: bool) -> set[str]:
-    """Names of the nodes that can be reached from tensors without crossing a weighted layer."""
+    """Names of the nodes that can be reached from tensors without crossing a weighted layer or a quantization."""
     known, nodes = set(tensors), set()
     for node in graph.node if forward else reversed(graph.node):
         near, far = (node.input, node.output) if forward else (node.output, node.input)
-        if node.op_type not in WEIGHTED and known.intersection(near):
+        if node.op_type not in _STOPS and known.intersection(near):
             nodes.add(node.name)
             known.update(far)
     return nodes
@@ -173,7 +197,7 @@ def measure_int8_sensitivity(
     Args:
         images_NHWC: uint8 `[N, crop, crop, 3]`; no validation images.
     """
-    names = layers(graph)
+    names = layers(graph, runtime)
     expected_NK = predict_each(open_session(graph), images_NHWC)
     sensitivities = {}
     with progress("measuring sensitivity", "layers") as on_progress:

@@ -68,3 +68,9 @@ class EngineLayout:
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         single_row = f", {self.single_row_threads} threads for single requests" if self.single_row_threads else ""
         return f"{instances} x {threads}{single_row}"
+
+
+def bucket_sizes(least: int, most: int) -> list[int]:
+    """List the batch sizes that a GPU runs: both ends, and the powers of two between them. Others are padded."""
+    powers = [1 << exponent for exponent in range(most.bit_length())]
+    return sorted({least, most, *(power for power in powers if least <= power <= most)})

@@ -1,20 +1,34 @@
 """Engines of ONNX Runtime, on a CPU or a GPU."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact, Bundle, BundleError, Manifest, Precision
-from serving.engine.base import Device, EngineLayout
+from serving.engine.base import Device, EngineLayout, bucket_sizes
 from serving.engine.cuda import raise_if_lost
+from serving.engine.onnx_package import check_complete
 
+check_complete()
 ort.set_default_logger_severity(3)  # errors only: warnings about a graph are for its export
 
 CPU_PRECISIONS: tuple[Precision, ...] = ("int8", "fp32", "fp16")
 """The fastest on a CPU first. Each file has passed the export's accuracy check; most CPUs emulate fp16."""
 CUDA_PROVIDER = "CUDAExecutionProvider"
+
+
+AlgorithmSearch = Literal["EXHAUSTIVE", "HEURISTIC", "DEFAULT"]
+SEARCH: AlgorithmSearch = "EXHAUSTIVE"
+"""cuDNN times its algorithms when a batch size is warmed. It is ONNX Runtime's default; `make gpu-check` measures it
+against HEURISTIC, which starts faster."""
+
+
+def _cuda_options(precision: Precision, algorithm_search: AlgorithmSearch) -> dict[str, str]:
+    """Options of the CUDA provider. TF32 rounds float32 to 10 bits of mantissa, beyond what fp32's check allows."""
+    return {"cudnn_conv_algo_search": algorithm_search, "use_tf32": "0" if precision == "fp32" else "1"}
 
 
 class OnnxEngine:
@@ -23,18 +37,36 @@ class OnnxEngine:
     def __init__(self, session: ort.InferenceSession, max_batch_size: int, device: Device = "cpu") -> None:
         self._session: ort.InferenceSession | None = session
         self._device = device
+        self._sizes = bucket_sizes(1, max_batch_size) if device == "cuda" else []
         self.max_batch_size = max_batch_size
 
     def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute one batch; see Engine.run."""
+        """Compute one batch; see Engine.run.
+
+        On a GPU it is padded to the next size of `bucket_sizes`: cuDNN chooses its algorithms anew for each size.
+        """
         assert self._session is not None, "a closed engine was run"
+        count = len(images_NHWC)
+        size = next((size for size in self._sizes if size >= count), count)
+        if size > count:
+            padding = ((0, size - count), (0, 0), (0, 0), (0, 0))
+            images_NHWC = np.pad(images_NHWC, padding)
         try:
             probabilities_NK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
         except Exception:
             if self._device == "cuda":
                 raise_if_lost()
             raise
-        return probabilities_NK
+        return probabilities_NK[:count]
+
+    def warm_up(self, crop: int) -> None:
+        """On a GPU, compute each batch size once, so that no request waits until cuDNN has chosen its algorithms.
+
+        Args:
+            crop: side of the input in pixels.
+        """
+        for size in self._sizes:
+            self.run(np.zeros((size, crop, crop, 3), np.uint8))
 
     def close(self) -> None:
         """Release the session; its memory is freed with the last of the instances that share it."""
@@ -67,8 +99,13 @@ def load_engines(bundle: Bundle, precision: Precision, layout: EngineLayout) -> 
 class OnnxModel:
     """One artifact of a bundle, read and checked, from which engines are made."""
 
-    def __init__(self, bundle: Bundle, artifact: Artifact, device: Device = "cpu") -> None:
+    def __init__(
+        self, bundle: Bundle, artifact: Artifact, device: Device = "cpu", algorithm_search: AlgorithmSearch = SEARCH
+    ) -> None:
         """Read the file.
+
+        Args:
+            algorithm_search: how cuDNN chooses an algorithm for each convolution and batch size, on a GPU.
 
         Raises:
             BundleError: if it is not what the manifest says.
@@ -77,6 +114,7 @@ class OnnxModel:
         self._manifest = bundle.manifest
         self._content = bundle.read(artifact)
         self._device = device
+        self._provider_options = _cuda_options(artifact.precision, algorithm_search) if device == "cuda" else {}
 
     def make_engines(self, layout: EngineLayout) -> list[OnnxEngine]:
         """Make the instances of a layout.
@@ -93,10 +131,13 @@ class OnnxModel:
             _check_graph(sessions[0], self._manifest)
         except BundleError as error:
             raise BundleError(f"{self._path} does not fit its manifest: {error}") from error
-        return [
+        engines = [
             OnnxEngine(sessions[i % len(sessions)], layout.max_batch_size, self._device)
             for i in range(layout.instances)
         ]
+        for engine in engines:
+            engine.warm_up(self._manifest.preprocess.crop)
+        return engines
 
     def make_single_row_engine(self, threads: int, cpus: Sequence[int]) -> OnnxEngine:
         """Make one instance that computes one row at a time on several CPUs.
@@ -121,13 +162,13 @@ class OnnxModel:
             # fail if the GPU cannot run a layer, instead of running it on the CPU
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
-            session = ort.InferenceSession(self._content, options, providers=[provider])
+            session = ort.InferenceSession(self._content, options, providers=[(provider, self._provider_options)])
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise BundleError(f"{self._path} cannot be loaded: {error}") from error
         if (active := session.get_providers()[0]) != provider:
             raise BundleError(
                 f"{self._path} was to run on {provider}, and ONNX Runtime chose {active}: its CUDA libraries do not "
-                "load; pip install 'pawserve[gpu]', or use --engine cpu"
+                "load; pip install 'onnxruntime-gpu[cuda,cudnn]', or use --engine cpu"
             )
         return session
 

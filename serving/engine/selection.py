@@ -15,7 +15,8 @@ import onnxruntime as ort
 from serving.bundle.manifest import Bundle, BundleError, Precision
 from serving.engine.base import Engine, EngineLayout
 from serving.engine.cuda import CudaError, Gpu, find_gpu, has_gpu_driver
-from serving.engine.onnx import CUDA_PROVIDER, OnnxModel, choose_precision
+from serving.engine.onnx import OnnxModel, choose_precision
+from serving.engine.onnx_package import why_no_cuda
 from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary
 from serving.engine.tensorrt_rtx import RTX, TENSORRT
 
@@ -125,11 +126,8 @@ def _on_cuda(bundle: Bundle, precision: Precision | None, gpu: Gpu, reason: str)
         raise BundleError(
             "ONNX Runtime computes no INT8 on a GPU: use --engine tensorrt, --precision fp16, or --engine cpu"
         )
-    if CUDA_PROVIDER not in ort.get_available_providers():
-        raise CudaError(
-            "this ONNX Runtime has no CUDA: pip uninstall onnxruntime, then pip install 'pawserve[gpu]', which brings "
-            "onnxruntime-gpu"
-        )
+    if problem := why_no_cuda():
+        raise CudaError(problem)
     ort.preload_dlls()
     present = {artifact.precision for artifact in bundle.manifest.artifacts if artifact.runtime == "onnxruntime"}
     fastest: Precision = next((each for each in CUDA_PRECISIONS if each in present), "fp16")

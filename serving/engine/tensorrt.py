@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME
-from serving.engine.base import EngineLayout
+from serving.engine.base import EngineLayout, bucket_sizes
 from serving.engine.cuda import CudaError, CudaGraph, Gpu, call, free_memory, load_cudart, raise_if_lost
 from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary, make_logger
 from serving.engine.tensorrt_rtx import TENSORRT
@@ -92,12 +92,6 @@ class LoadedPlan:
     def reason(self) -> str:
         """The last errors that TensorRT logged."""
         return str(self._logger.reason())
-
-
-def bucket_sizes(least: int, most: int) -> list[int]:
-    """List the batch sizes that are run: the ends of an engine's profile, and the powers of two between them."""
-    powers = [1 << exponent for exponent in range(most.bit_length())]
-    return sorted({least, most, *(power for power in powers if least <= power <= most)})
 
 
 @dataclass

@@ -21,7 +21,10 @@ import pytest
 from tests.support.commands import ROOT
 from tests.support.waiting import LIMIT_S
 
-TENSORRT_FILES = ("export/tensorrt_plan.py", "serving/engine/tensorrt.py", "serving/engine/tensorrt_library.py")
+TENSORRT_FILES = (
+    *("export/tensorrt_plan.py", "export/checks/tensorrt_parser.py"),
+    *("serving/engine/tensorrt.py", "serving/engine/tensorrt_library.py"),
+)
 RTX_FILES = ("serving/engine/tensorrt_rtx.py",)
 CUDA_FILES = ("serving/engine/cuda.py", "serving/engine/tensorrt.py")
 
@@ -134,7 +137,7 @@ def test_a_misspelt_name_of_tensorrt_for_rtx_is_found(tmp_path: Path, right: str
         ("export/tensorrt_plan.py", "set_memory_pool_limit(", "set_memory_pol_limit("),
         ("export/tensorrt_plan.py", "MemoryPoolType.WORKSPACE", "MemoryPoolType.WORKSPACES"),
         ("export/tensorrt_plan.py", "BuilderFlag.TF32", "BuilderFlag.FP16"),  # gone in 11
-        ("export/tensorrt_plan.py", "error.node_operator()", "error.operator()"),
+        ("export/checks/tensorrt_parser.py", "error.node_operator()", "error.operator()"),
         ("serving/engine/tensorrt_library.py", "set_timing_cache(cache, False)", "set_timing_cache(cache)"),
         ("export/tensorrt_plan.py", "create_network()", "create_network(explicit_batch=True)"),
         ("export/tensorrt_plan.py", "def phase_finish(self, phase_name", "def phase_finished(self, phase_name"),

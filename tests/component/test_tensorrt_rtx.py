@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from export.checks.checks import CheckError
+from export.checks.verify import check_operators
 from export.engine import build_and_check
 from export.engine_layers import Layer, read_layers, summarize
 from export.tensorrt_plan import BuiltPlan, PlanOptions, build_plan
 from serving.bundle.manifest import Bundle, Precision
-from serving.engine.tensorrt_library import EngineBuildError
+from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary
 from serving.engine.tensorrt_rtx import RTX, default_flavor
 from tests.support.commands import run_here
 from tests.support.exported import LITE0, graph_of, write_exported_bundle
@@ -61,8 +64,27 @@ def test_every_exported_precision_is_built(arch: str, crop: int, target: str) ->
     layers = weighted(plan)
     assert layers
     assert {kind for layer in layers for kind in (*layer.inputs, *layer.outputs)} <= kinds
-    if target == "fp16":
+    if target != "fp32":
         assert sum("Half" in layer.outputs for layer in layers) > len(layers) / 2
+    if target == "int8-trt":
+        assert sum(layer.inputs[0] == "Int8" for layer in layers) > len(layers) / 2
+
+
+@pytest.mark.slow
+def test_int8_reads_bytes_and_writes_half_with_bias_activation_and_skip_branch_in_the_convolution() -> None:
+    plan = built(graph_of("resnet34", 64, "int8-trt"), 64, "int8")
+    convolutions = [layer for layer in plan.layers if layer.kind == "correlation"]
+    assert len(convolutions) == 36
+    assert {layer.inputs[0] for layer in convolutions} == {"Int8"}
+    assert {layer.outputs for layer in convolutions} == {("Half",)}
+    assert sum(layer.inputs[1:] == ("Half",) for layer in convolutions) == 16  # one for each residual addition
+
+
+@pytest.mark.slow
+def test_int8_leaves_depthwise_convolutions_in_half() -> None:
+    plan = built(graph_of(LITE0, 64, "int8-trt"), 64, "int8")
+    types = Counter((layer.inputs[0], layer.outputs) for layer in plan.layers if layer.kind == "correlation")
+    assert types == {("Int8", ("Half",)): 33, ("Half", ("Half",)): 16}
 
 
 def test_an_engine_is_built_for_several_gpus_and_kept(bundle: Bundle, tmp_path: Path) -> None:
@@ -137,6 +159,16 @@ def bad_graph(operator: str, *, domain: str = "") -> bytes:
 def test_a_node_that_the_parser_does_not_read_is_named_with_its_operator(operator: str, domain: str) -> None:
     with pytest.raises(EngineBuildError, match=rf"TensorRT for RTX cannot read .*node 'node_bad' \({operator}\): "):
         built(bad_graph(operator, domain=domain), 8)
+
+
+def test_the_export_s_check_asks_the_real_parser_or_a_list_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_operators(graph_of(SMALL, 64, "int8-trt"))
+    with pytest.raises(CheckError, match=r"TensorRT cannot read the graph: node 'node_bad' \(Det\): "):
+        check_operators(bad_graph("Det"))
+    monkeypatch.setattr(TensorRTLibrary, "is_installed", lambda library: False)
+    check_operators(graph_of(SMALL, 64, "int8-trt"))
+    with pytest.raises(CheckError, match="'node_bad' is a Det, which TensorRT does not have"):
+        check_operators(bad_graph("Det"))
 
 
 def test_a_file_that_is_no_graph_is_an_error() -> None:

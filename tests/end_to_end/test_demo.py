@@ -9,6 +9,7 @@ from tests.support.commands import run_cold
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_demo_trains_exports_serves_labels_and_shows_statistics(drawings: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     finished = run_cold("examples.demo", "--out", out, "--data", drawings)
@@ -20,6 +21,9 @@ def test_the_demo_trains_exports_serves_labels_and_shows_statistics(drawings: Pa
     assert "views an image" in finished.stderr
     assert sum(map(sum, facts["confusion_matrix"])) == 16
     assert facts["accuracy"] == (facts["confusion_matrix"][0][0] + facts["confusion_matrix"][1][1]) / 16
+    engine = Path(facts["engine"]["file"])
+    assert engine.stat().st_size == facts["engine"]["bytes"] > 1_000_000
+    assert f"{engine}: an engine for GPUs of compute capability 8.0, 8.6, 8.9, 12.0" in finished.stderr
     for name in ("run/report.html", "confusion.png"):
         assert (out / name).stat().st_size > 0
         assert str(out / name) in finished.stderr

@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 SIGNATURE = re.compile(r"(\w+)\((self|arg0)([^\n]*)\) -> ([^\n]+)")
-PARAMETERS = {"config": "IBuilderConfig", "engine": "ICudaEngine", "context": "IExecutionContext"}
+PARAMETERS = {
+    "config": "IBuilderConfig",
+    "engine": "ICudaEngine",
+    "context": "IExecutionContext",
+    "parser": "OnnxParser",
+}
 """Types of values that a function is given or that another file makes, by their names."""
 CPP_NAMES = {"nvonnxparser::IParserError": "ParserError", "nvinfer1::IRuntimeCache": "IRuntimeCache"}
 

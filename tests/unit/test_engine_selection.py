@@ -1,6 +1,7 @@
 """Which runtime and precision compute a bundle: what was asked for or a refusal; `auto` says what it found."""
 
 import sys
+import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import serving.engine.cuda
 from serving.bundle.manifest import Bundle, BundleError
 from serving.engine.base import EngineLayout
+from serving.engine.onnx_package import check_complete, why_no_cuda
 from serving.engine.selection import choose_engine
 from serving.engine.tensorrt_cache import PLAN
 from serving.models.layout import LayoutOptions
@@ -114,10 +116,21 @@ def test_too_little_memory_on_the_gpu_is_a_refusal(bundle: Bundle, engines: Path
     assert fake_gpu.allocated == {}
 
 
+def test_two_packages_of_onnx_runtime_are_an_error_with_the_commands_that_repair_them() -> None:
+    both = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}
+    assert str(why_no_cuda(both.get)).startswith(
+        "onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are both installed, and overwrite each other: pip uninstall -y "
+        "onnxruntime onnxruntime-gpu, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    )
+    check_complete()
+    with pytest.raises(ImportError, match="incomplete: pip uninstall -y onnxruntime onnxruntime-gpu"):
+        check_complete(types.ModuleType("onnxruntime"))  # the folder that is left over after uninstalling one of them
+
+
 def test_cuda_that_onnx_runtime_lacks_or_cannot_load_is_an_error(
     bundle: Bundle, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BundleError, match="this ONNX Runtime has no CUDA.*onnxruntime-gpu"):
+    with pytest.raises(BundleError, match="onnxruntime .* has no CUDA: pip uninstall -y onnxruntime onnxruntime-gpu"):
         choose_engine(bundle, "cuda", None)
     with pytest.raises(BundleError, match="no INT8 on a GPU"):
         choose_engine(bundle, "cuda", "int8")
