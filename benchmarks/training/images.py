@@ -60,19 +60,12 @@ def main() -> None:
 def measure_fit(data: Path, preset: str, count: int, seed: int, cache: Path) -> dict[str, Any]:
     """Train on a part of the images, and count the errors on all validation images, seen in one view."""
     began = monotonic()
-    images = read_images(data)
     hardware = choose_hardware()
     recipe = replace(PRESETS[preset](), arch=ARCH, seed=seed)
     with tempfile.TemporaryDirectory() as name, joined_processes(hardware.device) as processes:
-        part = Path(name) / "data"
-        for image in part_of(images.train, count, seed):
-            link = part / "train" / images.classes[image.label] / f"{image.sha256.hex()}{image.path.suffix}"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(image.path)
-        (part / "valid").symlink_to(data / "valid")
         (Path(name) / "run").mkdir()
         session = set_up(
-            part,
+            link_part(data, count, seed, Path(name) / "data"),
             recipe,
             cache,
             limits=TRAINING_LIMITS,
@@ -97,6 +90,17 @@ def measure_fit(data: Path, preset: str, count: int, seed: int, cache: Path) -> 
         "kept": {trial.name: trial.part for trial in state.trials},
         "seconds": round(monotonic() - began, 1),
     }
+
+
+def link_part(data: Path, count: int, seed: int, folder: Path) -> Path:
+    """Make a folder of links to a part of the training images and to all validation images; returns it."""
+    images = read_images(data)
+    for image in part_of(images.train, count, seed):
+        link = folder / "train" / images.classes[image.label] / f"{image.sha256.hex()}{image.path.suffix}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(image.path)
+    (folder / "valid").symlink_to(data / "valid")
+    return folder
 
 
 def part_of(images: Sequence[LabelledImage], count: int, seed: int) -> list[LabelledImage]:

@@ -14,7 +14,7 @@ def canvas() -> np.ndarray:
     return np.repeat(np.repeat(rng.integers(60, 200, (8, 8, 3), np.uint8), 8, 0), 8, 1)
 
 
-@pytest.mark.parametrize("kind", ["side-on", "top-down"])
+@pytest.mark.parametrize("kind", ["side-on", "top-down", "varied"])
 def test_a_view_depends_on_the_seed_and_leaves_the_random_state_of_the_process_unchanged(
     kind: str, canvas: np.ndarray
 ) -> None:
@@ -50,6 +50,19 @@ def test_side_on_images_stay_upright_and_are_mirrored_half_of_the_time() -> None
     assert all(image[:24, :, 0].mean() > image[40:, :, 0].mean() + 50 for image in seen)
     mirrored = sum(image[:, 40:, 1].mean() > image[:, :24, 1].mean() for image in seen)
     assert 70 <= mirrored <= 130
+
+
+def test_varied_views_change_light_and_colour_and_stay_upright() -> None:
+    canvas = np.full((64, 64, 3), (120, 60, 60), np.uint8)
+    canvas[:32] = (60, 60, 120)
+    view = augmentation("varied", 48)
+    seen = [view(canvas, seed).astype(int) for seed in range(200)]
+    mean = np.array([image.mean() for image in seen])
+    assert mean.min() < 80 * 0.85
+    assert mean.max() > 80 * 1.15
+    colour = [np.abs(image[..., 0] - image[..., 2]).mean() for image in seen]
+    assert min(colour) < 15 < 60 < max(colour)
+    assert all(image[:8, :, 2].mean() > image[-8:, :, 2].mean() - 12 for image in seen)
 
 
 def test_top_down_images_are_turned_and_mirrored_in_all_eight_ways() -> None:

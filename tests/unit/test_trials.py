@@ -31,6 +31,7 @@ def test_a_better_step_is_kept_in_the_part_with_the_lowest_loss() -> None:
 def test_a_worse_step_is_left_out() -> None:
     trial = judge("whole", None, {0.0: held_out(2), 0.5: held_out(1.5), 1.0: held_out(1)}, 1.0)
     assert trial.part == 0
+    assert trial.hopeless
     assert "left out" in trial.describe()
 
 
@@ -54,12 +55,14 @@ def test_an_unchanged_network_is_no_improvement() -> None:
     trial = judge("same", None, {0.0: held_out(2), 1.0: held_out(2)}, 1.0)
     assert trial.part == 0
     assert trial.candidates[1].nll_change == 0
+    assert not trial.hopeless
 
 
 def test_the_first_step_is_kept_whatever_it_does() -> None:
     trial = judge("head", 224, {1.0: held_out(-1)}, 1.0)
     assert trial.part == 1
     assert trial.before is trial.shown
+    assert not trial.hopeless
 
 
 def test_a_temperature_changes_nothing() -> None:

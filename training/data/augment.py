@@ -1,7 +1,9 @@
-"""Training views of a canvas, each a little different: fast.ai 0.7's two presets.
+"""Training views of a canvas, each a little different: fast.ai 0.7's two presets, and a stronger one.
 
 `side-on` mirrors; `top-down` also turns by quarters. Both turn by up to 10 degrees and zoom up to 1.1 with a
-reflected border, change brightness and contrast a little, and crop at random.
+reflected border, change brightness and contrast a little, and crop at random. `varied` is `side-on` for one half of the
+views; the others vary as images from several cameras and photographers do. Its changes are not those of
+`training.data.shifts`, which measure what training has not seen.
 """
 
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from serving.image.views import make_views
 from training.data.shifts import SHIFTS, shifted
@@ -24,6 +26,11 @@ PROBABILITY = 0.75
 """Of turning, and of zooming."""
 LIGHTING = 0.05
 """Brightness and contrast are multiplied by 1 - 0.05 to 1 + 0.05."""
+SMALLEST_CROP = 0.6
+"""Of `varied`: a square with at least this part of the canvas's side."""
+VARIED_LIGHT, VARIED_COLOUR, VARIED_NOISE = 0.3, 1.5, 12.0
+"""Brightness and contrast change by up to 30%, colourfulness lies between 0 (grey) and 1.5; standard deviation of the
+noise, of 255, in half of the views."""
 SHEET_SIDE = 4
 """Tiles along a side of a contact sheet."""
 EVERY = 4
@@ -51,6 +58,10 @@ def augmentation(kind: Views, crop: int) -> View:
         return lambda canvas_SSC, seed: shifted(make_views(canvas_SSC, crop)[0], SHIFTS[seed % len(SHIFTS)], seed)
 
     def view(canvas_SSC: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        if kind == "varied":
+            rng = np.random.default_rng(seed)
+            if rng.random() < 0.5:
+                return _varied(canvas_SSC, crop, rng)
         with _random_state:  # torch has one for all threads
             before = torch.default_generator.get_state()
             torch.default_generator.manual_seed(seed)
@@ -71,6 +82,25 @@ def contact_sheet(canvas_SSC: NDArray[np.uint8], kind: Augment, crop: int, seed:
         tile = Image.fromarray(view(canvas_SSC, seed + index))
         sheet.paste(tile, (index % SHEET_SIDE * crop, index // SHEET_SIDE * crop))
     return sheet
+
+
+def _varied(canvas_SSC: NDArray[np.uint8], crop: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A random crop, resized, mirrored half of the time, in another light, and noisy half of the time."""
+    canvas_side = canvas_SSC.shape[0]
+    side = int(canvas_side * rng.uniform(SMALLEST_CROP, 1))
+    left, top = rng.integers(0, canvas_side - side + 1, 2).tolist()
+    image = Image.fromarray(np.ascontiguousarray(canvas_SSC[top : top + side, left : left + side]))
+    image = image.resize((crop, crop), Image.Resampling.BICUBIC)
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image = ImageEnhance.Brightness(image).enhance(rng.uniform(1 - VARIED_LIGHT, 1 + VARIED_LIGHT))
+    image = ImageEnhance.Contrast(image).enhance(rng.uniform(1 - VARIED_LIGHT, 1 + VARIED_LIGHT))
+    image = ImageEnhance.Color(image).enhance(rng.uniform(0, VARIED_COLOUR))
+    pixels_SSC = np.array(image)
+    if rng.random() < 0.5:
+        noisy_SSC = pixels_SSC + rng.normal(0, rng.uniform(0, VARIED_NOISE), pixels_SSC.shape)
+        pixels_SSC = np.clip(np.rint(noisy_SSC), 0, 255).astype(np.uint8)
+    return pixels_SSC
 
 
 def _draw_params(*, quarters: bool) -> dict[str, Any]:

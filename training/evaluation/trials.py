@@ -86,6 +86,12 @@ class Trial:
         after = self.candidates[1:] or self.candidates
         return next((each for each in after if each.part == self.part), min(after, key=lambda each: each.nll_change))
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether every part is worse than the step before, by more than twice the standard error."""
+        after = self.candidates[1:]
+        return bool(after) and all(each.nll_change > 2 * each.standard_error for each in after)
+
     def describe(self) -> str:
         """One line for the user."""
         before, after = self.before, self.shown

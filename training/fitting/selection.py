@@ -7,32 +7,33 @@ their weights are measured (WiSE-FT, Wortsman et al. 2022).
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import safetensors.torch
-import torch
 
 from serving.system.files import write_atomically
 from training.console import progress, say
-from training.data.images import Split, labels_of
+from training.data.images import LabelledImage, Split, labels_of
 from training.data.layout import listed
-from training.data.shard_source import image_source
 from training.data.sources import derived_seed
 from training.evaluation.trials import HeldOut, Trial, judge
 from training.fitting.checkpoint import FitState
+from training.fitting.held_out import HeldOutImages
 from training.fitting.session import FitSession
 from training.fitting.snapshots import State, interpolated
 from training.fitting.steps import run_step
-from training.fitting.trainer import predict
 from training.networks.model import network_like
 from training.recipes.recipe import Step
 
-PARTS = (0.25, 0.5, 0.75, 1.0)
+PARTS = (0.5, 1.0)
 """Of a step's change of the weights, that are measured."""
+MAX_HELD_OUT = 5_000
+"""Images of a half that are measured on: more would not change a choice."""
+MAX_REPORTED = 200
+"""Of them, those that the loss after each epoch is reported of, which decides nothing."""
 HALVES = "halves"
 SPLIT = 1_000_001
 """A part of the seed that no step has."""
@@ -52,19 +53,11 @@ def try_steps(session: FitSession, state: FitState) -> None:
     halves = [_Half(session, number, split) for number, split in enumerate(splits, 1)]
     if session.processes.first:
         session.checkpoints.save(state)  # what the halves keep is then kept, too, if the fit is interrupted
-    known: dict[int | None, HeldOut] = {}
     for index, step in enumerate(steps):
         if index < len(state.trials):
             continue
-        began = time.monotonic()
-        for half in halves:
-            say(f"trying step {index + 1} of {len(steps)}, {step.name}, on half {half.number} of the training images")
-            half.train(index, state.trials)
-        held = _measure(halves, index, step, state.trials, known.get(step.size))
-        trial = judge(step.name, step.size, held, time.monotonic() - began)
-        known = {step.size: held[trial.part]}
-        state.trials.append(trial)
-        say(trial.describe())
+        state.trials.append(_try_step(halves, index, step, len(steps), state.trials))
+        say(state.trials[-1].describe())
         if session.processes.first:
             session.checkpoints.save(state)
         session.processes.wait()
@@ -73,6 +66,22 @@ def try_steps(session: FitSession, state: FitState) -> None:
         say(f"on held-out training images, no step improves on {kept[0]}: it is the only one that is run")
     elif len(kept) < len(steps):
         say(f"on held-out training images, these steps improve on those before, and are run: {', '.join(kept)}")
+
+
+def _try_step(halves: Sequence["_Half"], index: int, step: Step, count: int, trials: Sequence[Trial]) -> Trial:
+    """Train a step on each half and measure it on the other; if it is far worse on the first, that is enough."""
+    began = time.monotonic()
+    found: list[dict[float, HeldOut]] = []
+    for half in halves:
+        say(f"trying step {index + 1} of {count}, {step.name}, on half {half.number} of the training images")
+        half.train(index, trials)
+        found.append(half.measure(index, step, trials))
+        trial = judge(step.name, step.size, _joined(found), time.monotonic() - began)
+        if trial.hopeless:
+            break
+    for half in halves:
+        half.settle(trial.part)
+    return trial
 
 
 class _Half:
@@ -89,12 +98,16 @@ class _Half:
         self.session = replace(
             session,
             recipe=replace(recipe, stages=stages),
-            split=split,
+            split=replace(split, valid=_thinned(split.valid, MAX_REPORTED)),
             classifier=copy.deepcopy(session.classifier),
             folder=session.folder / HALVES / str(number),
             views_at_once=session.most_views(),
         )
         self.session.folder.mkdir(parents=True, exist_ok=True)
+        self._held_out = HeldOutImages(self.session, _thinned(split.valid, MAX_HELD_OUT))
+        self._before: tuple[int | None, HeldOut] | None = None
+        """Of what is kept of the steps before, and the size of its input."""
+        self._measured: tuple[int | None, dict[float, HeldOut]] | None = None
 
     def train(self, index: int, trials: Sequence[Trial]) -> None:
         """Run a step from what is kept of the steps before; what an interrupted fit has done is not done again."""
@@ -127,51 +140,53 @@ class _Half:
         """The network as the step has trained it."""
         return safetensors.torch.load_file(self._after(index))
 
+    def measure(self, index: int, step: Step, trials: Sequence[Trial]) -> dict[float, HeldOut]:
+        """Logits of the other half, by the part of the step's change of the weights."""
+        kept, after = self.kept(trials) if index else {}, self.after(index)
+        parts: Sequence[float] = [1.0]
+        if index:
+            ensemble = any("members" in name.split(".") for name in after)
+            parts = [0.0, 1.0] if ensemble else [0.0, *PARTS]
+        known = {} if self._before is None or self._before[0] != step.size else {0.0: self._before[1]}
+        found = {}
+        with progress(f"{step.name}, measuring on held-out images", "networks") as on_progress:
+            for done, part in enumerate(parts, 1):
+                if part in known:
+                    found[part] = known[part]
+                else:
+                    state = interpolated(kept, after, part)
+                    network = network_like(self.session.backbone, state)
+                    network.load_state_dict(state)
+                    found[part] = self._held_out.measure(network, step.size)
+                on_progress(done, len(parts))
+        self._measured = step.size, found
+        return found
+
+    def settle(self, part: float) -> None:
+        """Remember the logits of what is kept of a step, if it was measured."""
+        if self._measured is not None:
+            size, found = self._measured
+            self._before, self._measured = (size, found[part]), None
+
     def _after(self, index: int) -> Path:
         return self.session.folder / f"after-{index + 1}.safetensors"
 
 
-def _measure(
-    halves: Sequence[_Half], index: int, step: Step, trials: Sequence[Trial], before: HeldOut | None
-) -> dict[float, HeldOut]:
-    """Logits of all training images, each by the network that was not trained on it; by the part of the step.
-
-    Args:
-        before: of the step before, if they are known.
-    """
-    parts = [1.0]
-    if index:
-        ensemble = any("members" in name.split(".") for name in halves[0].after(index))
-        parts = [*([0.0] if before is None else []), *([1.0] if ensemble else PARTS)]
-    found: dict[float, list[HeldOut]] = {part: [] for part in parts}
-    done, count = 0, len(halves) * len(parts)
-    with progress(f"{step.name}, measuring on held-out images", "networks") as on_progress:
-        for half in halves:
-            session = half.session
-            preprocess = session.backbone.preprocess_at(step.size)
-            clean = image_source(session.split.valid, preprocess, "none", session.hardware)
-            sources = (clean, replace(cast(Any, clean), augment="shifted"))  # which shares the decoded images
-            kept, after = half.kept(trials) if index else {}, half.after(index)
-            for part in parts:
-                state = interpolated(kept, after, part)
-                network = network_like(session.backbone, state)
-                network.load_state_dict(state)
-                network.to(session.hardware.device).to(memory_format=torch.channels_last)
-                clean_NK, shifted_NK = (
-                    predict(network, source, session.hardware, session.processes).numpy() for source in sources
-                )
-                found[part].append(HeldOut(clean_NK, shifted_NK, labels_of(session.split.valid)))
-                done += 1
-                on_progress(done, count)
-    known = {} if before is None else {0.0: before}
-    return known | {
+def _joined(found: Sequence[Mapping[float, HeldOut]]) -> dict[float, HeldOut]:
+    """Both halves as one."""
+    return {
         part: HeldOut(
-            np.concatenate([each.clean_NK for each in of_halves]),
-            np.concatenate([each.shifted_NK for each in of_halves]),
-            np.concatenate([each.labels_N for each in of_halves]),
+            np.concatenate([each[part].clean_NK for each in found]),
+            np.concatenate([each[part].shifted_NK for each in found]),
+            np.concatenate([each[part].labels_N for each in found]),
         )
-        for part, of_halves in found.items()
+        for part in found[0]
     }
+
+
+def _thinned(images: list[LabelledImage], most: int) -> list[LabelledImage]:
+    """At most so many of the images, evenly spaced: of each class its part."""
+    return images[:: 1 + (len(images) - 1) // most]
 
 
 def _check(halves: Sequence[Split]) -> None:

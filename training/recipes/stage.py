@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 LearnFrom = Literal["activations", "photos"]
 FindLr = Literal["no", "show", "use"]
 Schedule = Literal["sgdr", "one-cycle", "step", "constant"]
-Augment = Literal["none", "side-on", "top-down"]
+Augment = Literal["none", "side-on", "top-down", "varied"]
 
 MAX_EPOCHS = 10_000
 CHOICES = {"learn_from": LearnFrom, "find_lr": FindLr, "schedule": Schedule, "augment": Augment}
@@ -49,7 +49,8 @@ class Stage:
     """Instead of the penalty, subtract from the weights in each step weight_decay / sqrt(steps of the cycle), times the
     learning rate divided by the highest (Loshchilov & Hutter 2017; `use_wd_sched` in fast.ai 0.7)."""
     augment: Augment = "none"
-    """`side-on` mirrors, turns, zooms and lights images a little; `top-down` also turns them by quarters."""
+    """`side-on` mirrors, turns, zooms and lights images a little; `top-down` also turns them by quarters; `varied` is
+    `side-on` for one half, and for the other crops, light, colour and noise that vary more."""
     views: int = 1
     """On activations: how many of the fixed views of each image to train on, those that serving averages."""
 

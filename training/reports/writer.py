@@ -4,12 +4,14 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.statistics.calibration import bin_predictions
+from training.checks.data_checks import DataChecks
 from training.console import progress
 from training.data.augment import contact_sheet
 from training.data.layout import listed
@@ -20,6 +22,7 @@ from training.evaluation.trials import Trial
 from training.fitting.checkpoint import StepResult
 from training.fitting.session import MAX_CLASSES, FitSession
 from training.fitting.steps import FitResult
+from training.networks.model import Network
 from training.reports.galleries import choose_galleries
 from training.reports.plots import (
     MAX_LABELLED_CLASSES,
@@ -59,12 +62,16 @@ def write_report(
     evaluation: Evaluation,
     steps: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
+    checks: DataChecks | None,
+    data: Path,
 ) -> None:
     """Write report.html and plots/*.png into the session's folder.
 
     Args:
         steps: as `step_facts` gives them.
         seconds: of each part of the work.
+        checks: of the data; None if it was not checked.
+        data: the folder that paths are relative to.
     """
     recipe, split = session.recipe, session.split
     plots = _plots(session, result, evaluation)
@@ -74,6 +81,13 @@ def write_report(
     confused = _most_confused(evaluation)
     contents = ReportContents(
         title=f"{recipe.arch}: {listed(split.classes, MAX_CLASSES)}",
+        cards=[
+            ("images", f"{len(split.train) + len(split.valid):,}", f"{len(split.train):,} trained on"),
+            ("classes", f"{len(split.classes):,}", ""),
+            ("network", recipe.arch, f"{recipe.last_size or session.backbone.preprocess.crop} pixels"),
+            ("weights", _millions(result.network), "parameters"),
+            ("time", f"{sum(seconds.values()):,.0f} s", f"{session.hardware}"),
+        ],
         evaluation=evaluation,
         images=split.valid,
         galleries=choose_galleries(
@@ -98,9 +112,15 @@ def write_report(
         skipped=session.skipped,
         shared=split.shared(),
         contradictory=split.contradictory(),
+        checks=checks,
+        data=data,
     )
     with progress("report") as on_progress:
         (session.folder / "report.html").write_text(render_report(contents, on_progress), encoding="utf-8")
+
+
+def _millions(network: Network) -> str:
+    return f"{sum(weights.numel() for weights in network.parameters()) / 1e6:,.1f} M"
 
 
 def _plots(session: FitSession, result: FitResult, evaluation: Evaluation) -> dict[str, tuple[str, bytes]]:
