@@ -15,9 +15,7 @@ from tests.support.waiting import eventually
 
 def commands() -> list[list[str]]:
     page = (ROOT / "docs/containers.md").read_text(encoding="utf-8").replace("\\\n", "")
-    lines = [
-        line[2:] for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
-    ]
+    lines = [line[2:] for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     return [shlex.split(line) for line in lines if line.startswith("docker ")]
 
 
