@@ -153,8 +153,8 @@ def test_time_row(way: str, results: list[tuple[str, dict[str, Any]]]) -> dict[s
     correct, loss, views = 0, 0.0, 0
     for label, result in results:
         classes = result["classes"]
-        correct += classes[0]["name"] == label
-        loss -= math.log(max(next(each["probability"] for each in classes if each["name"] == label), 1e-12))
+        correct += classes[0]["label"] == label
+        loss -= math.log(max(next(each["probability"] for each in classes if each["label"] == label), 1e-12))
         views += result["views"]
     n = len(results)
     return {
