@@ -59,7 +59,7 @@ def find_lr(options: program.FindLr) -> None:
     stage = options.stage or next(iter(options.settings.stages))
     cache = options.cache or default_cache()
     curve = find_lr_for_stage(options.data, options.settings, stage, cache, limits=options.size.limits())
-    write_atomically(options.plot, plot_lr_curve(curve))
+    write_atomically(options.plot, plot_lr_curve(curve).png())
     say(f"plotted in {options.plot}")
     if options.json:
         rate, why = curve.recommendation()
