@@ -44,7 +44,12 @@ PLATFORMS = ("manylinux_2_35", "manylinux_2_28", "manylinux_2_27", "manylinux_2_
 def main(given: Sequence[str] | None = None) -> int:
     """Fetch the wheels; 1 if pip cannot fetch one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; it may hold wheels of an earlier run")
+    parser.add_argument(
+        "--out",
+        type=lambda text: Path(text).expanduser(),
+        required=True,
+        help="folder to write; it may hold wheels of an earlier run",
+    )
     parser.add_argument("--python", nargs="+", default=["3.12"], metavar="3.X", help="Pythons of the GPU host (3.12)")
     parser.add_argument("--with", nargs="+", default=[], choices=OPTIONAL, dest="optional", help="what else to fetch")
     parser.add_argument("--piece-mb", type=int, metavar="MB", help="cut larger wheels into pieces of so many MB")

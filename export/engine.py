@@ -38,7 +38,7 @@ WARM_UP_CALLS, TIMED_CALLS = 5, 20
 def run(options: EngineOptions) -> None:
     """Run the command; errors are those of `build_and_check`."""
     bundle, engines = open_newest(options.bundle), options.engines or default_engines()
-    library = LIBRARIES[options.flavor or default_flavor()]
+    library = LIBRARIES[default_flavor() if options.flavor == "auto" else options.flavor]
     result = build_and_check(bundle, options.precision, options.plan, engines, options.photos, library)
     if options.json:
         print_json(result)

@@ -60,15 +60,15 @@ class BundleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """Build a TensorRT engine, and check it against ONNX Runtime where a GPU can run it."""
+    """Build a TensorRT engine, and check it against ONNX Runtime on a GPU."""
 
     bundle: Annotated[Path, tyro.conf.Positional]
     """A folder models/NAME/VERSION, or models/NAME for its newest version."""
     precision: Precision = "fp16"
     """Which of the bundle's files to build."""
-    flavor: Flavor | None = None
-    """tensorrt builds for this host's GPU; rtx is TensorRT for RTX, which builds on any host for several GPUs. Default:
-    tensorrt where it is installed, rtx otherwise."""
+    flavor: Literal["auto"] | Flavor = "auto"
+    """tensorrt builds for this host's GPU; rtx is TensorRT for RTX, which builds on any host for several GPUs; auto is
+    tensorrt where it is installed, and rtx otherwise."""
     photos: Path | None = None
     """Folder of images for the parity check. Default: noise, which shows that the engine runs, but not its accuracy."""
     plan: Annotated[PlanOptions, _FLAT] = field(default_factory=PlanOptions)

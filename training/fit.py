@@ -12,7 +12,10 @@ from typing import Any
 
 from serving.image.decode import Limits
 from serving.system.files import write_atomically
+from training.checks.data_checks import DataChecks, check_data, describe_checks
+from training.checks.files import write_lists
 from training.console import say
+from training.data.exclusions import Exclusions
 from training.data.images import TRAINING_LIMITS, labels_of
 from training.distributed import joined_processes
 from training.evaluation.evaluation import Evaluation, evaluate
@@ -53,6 +56,8 @@ def fit(
     limits: Limits = TRAINING_LIMITS,
     resume: bool = False,
     checkpoint_every_s: float = 20.0,
+    exclusions: Exclusions | None = None,
+    check: bool = True,
 ) -> Evaluation:
     """Train a classifier and write a run; every process that torchrun started calls this.
 
@@ -63,6 +68,8 @@ def fit(
         limits: larger images are left out.
         resume: continue from the checkpoint of a run that did not finish.
         checkpoint_every_s: seconds between checkpoints, which are written at the ends of epochs.
+        exclusions: images to leave out or to relabel.
+        check: check the data, if the recipe computes activations of the pretrained network.
 
     Raises:
         DataError, WeightsError, TrainingError, ResumeError, ValueError: with what to change.
@@ -94,11 +101,12 @@ def fit(
                 processes=processes,
                 checkpoint_every_s=checkpoint_every_s,
                 stage=watch.stage,
+                exclusions=exclusions,
             )
-            return _fit(session, data.resolve(), limits, watch, resume=resume)
+            return _fit(session, data.resolve(), limits, watch, resume=resume, check=check)
 
 
-def _fit(session: FitSession, data: Path, limits: Limits, watch: Stopwatch, *, resume: bool) -> Evaluation:
+def _fit(session: FitSession, data: Path, limits: Limits, watch: Stopwatch, *, resume: bool, check: bool) -> Evaluation:
     recipe, split, processes, folder = session.recipe, session.split, session.processes, session.folder
     state = session.checkpoints.load(session.hardware.device)
     if resume:
@@ -123,8 +131,10 @@ def _fit(session: FitSession, data: Path, limits: Limits, watch: Stopwatch, *, r
         evaluation = evaluate(logits_VNK, labels_of(split.valid), split.classes)
         steps = step_facts(state.results)
     if processes.first:
+        with watch.stage("check data"):
+            checks = _check(session, data) if check else None
         with watch.stage("report"):
-            write_report(session, result, evaluation, steps, watch.seconds)
+            write_report(session, result, evaluation, steps, watch.seconds, checks, data)
         with watch.stage("write"):
             model_sha256 = write_model(folder, network)
             recipe.save(folder / RECIPE_FILE)
@@ -132,14 +142,31 @@ def _fit(session: FitSession, data: Path, limits: Limits, watch: Stopwatch, *, r
             for needless in ("activations", HALVES):  # of bodies that no other run has
                 shutil.rmtree(folder / needless, ignore_errors=True)
         facts = _facts(session, evaluation, data, watch.seconds)
+        facts["data"]["checks"] = checks and checks.to_json()
+        facts["data"]["exclusions"] = session.exclusions
         facts["data"]["limits"] = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
         facts["steps"] = steps
         facts["trials"] = [trial.to_json() for trial in state.trials]
-        facts["lr_finder"] = [{"stage": curve.name, **curve.suggestions()} for curve in state.curves]
+        facts["lr_finder"] = [
+            {"stage": curve.name, **curve.suggestions(), "recommended": curve.recommendation()[0]}
+            for curve in state.curves
+        ]
         facts |= _activation_facts(session)
         facts["fingerprints"]["model"] = model_sha256
         write_atomically(folder / RUN_FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return evaluation
+
+
+def _check(session: FitSession, data: Path) -> DataChecks | None:
+    """Check the data on the activations of the first step; None if it has none."""
+    if not session.activations:
+        return None
+    train, valid = session.activations
+    checks = check_data(session.split.classes, train, valid, session.cache, session.skipped, seed=session.recipe.seed)
+    write_lists(checks, data, session.folder)
+    for line in describe_checks(checks):
+        say(line)
+    return checks
 
 
 def _activation_facts(session: FitSession) -> dict[str, Any]:

@@ -3,15 +3,15 @@
     python -m benchmarks.peers.install --peers-dir DIR
     python -m benchmarks.peers --bundle MODELS/NAME/VERSION --photos DIR --peers-dir DIR
 
-Each peer is measured with several settings and keeps the best. Throughput: pawserve and the peer run at the same time
-and are measured in turns with 1, 16 and 64 clients; ratios are taken within a round. In each round, processes without
-any server do the same work, which is the limit for any server. Latency: all of them, in turns, at one rate: half of the
-slowest one's capacity. `--parts` and `--peers` measure less at a time; the day's results keep what was measured before.
+Each peer has the best of several settings. Throughput: pawserve and the peer run at the same time and are measured in
+turns with 1, 16 and 64 clients; ratios are taken within a round. In each round, processes without any server do the
+same work, which is the limit for any server. Latency: all of them, in turns, at one rate: half of the slowest one's
+capacity. `--parts` and `--peers` measure less at a time; the day's results keep what was measured before.
+`--protocol http` calls pawserve over HTTP, as LitServe and BentoML are called; its results have a page of their own.
 """
 
 import argparse
 import subprocess
-import sys
 import time
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -23,11 +23,11 @@ import grpc
 from benchmarks.common import absolute_path, circumstances, make_parser, results_of_today, write_results
 from benchmarks.peers.limit import measure_limit
 from benchmarks.peers.report import to_markdown
-from benchmarks.peers.servers import SETTINGS, RunningPeer, Setting, describe, running_peer
+from benchmarks.peers.servers import SETTINGS, RunningPeer, running_peer
 from benchmarks.serving.load import run_load
 from serving.bundle.manifest import open_bundle
 
-PEERS = [name for name in SETTINGS if name != "pawserve"]
+PEERS = [name for name in SETTINGS if not name.startswith("pawserve")]
 COMPARED_IMAGES = 8
 TOLERANCE = 1e-3
 READY_TIMEOUT_S = 30
@@ -40,10 +40,12 @@ def main() -> None:
         "--peers-dir", type=absolute_path, required=True, help="where benchmarks.peers.install put them"
     )
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument("--protocol", choices=("grpc", "http"), default="grpc", help="of pawserve (grpc)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     arguments = parser.parse_args()
-    now = circumstances("peers") | {
+    now = circumstances("peers" if arguments.protocol == "grpc" else "peers-http") | {
         "rounds": arguments.rounds,
+        "settings": SETTINGS,
         "versions": _versions(arguments.peers_dir),
         "model": f"{open_bundle(arguments.bundle).manifest.arch} in int8",
     }
@@ -55,27 +57,11 @@ def main() -> None:
         write_results(results, to_markdown(results))
 
 
-def measure_settings(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
-    """Measure every setting of the chosen peers once, with 16 and 64 clients; keep the best geometric mean."""
-    for peer in arguments.peers:
-        measured = []
-        for setting in SETTINGS[peer]:
-            with _start(arguments, peer, setting) as server:
-                _first_predictions(arguments, server)
-                rates = {
-                    str(clients): _load(arguments, server, clients=clients)["images_per_s"] for clients in (16, 64)
-                }
-            measured.append({"setting": dict(setting), "images_per_s": rates})
-            print(f"{peer}: {describe(setting)}: {rates['16']:.0f} and {rates['64']:.0f} images/s", file=sys.stderr)
-        best = max(measured, key=lambda one: one["images_per_s"]["16"] * one["images_per_s"]["64"])
-        results.setdefault("settings", {})[peer] = {"tried": measured, "best": best["setting"]}
-
-
 def measure_throughput(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
     """Measure each chosen peer in turns with pawserve."""
     for peer in arguments.peers:
         with ExitStack() as stack:
-            servers = {name: stack.enter_context(_start_best(arguments, results, name)) for name in ("pawserve", peer)}
+            servers = {name: stack.enter_context(_start(arguments, name)) for name in ("pawserve", peer)}
             _check_predictions(arguments, servers)
             rounds: dict[str, dict[str, list[dict[str, float]]]] = {}
             limits = []
@@ -98,7 +84,7 @@ def measure_latency(arguments: argparse.Namespace, results: dict[str, Any]) -> N
     rate = min(capacities.values()) / 2
     with ExitStack() as stack:
         names = ["pawserve", *capacities]
-        servers = {name: stack.enter_context(_start_best(arguments, results, name)) for name in names}
+        servers = {name: stack.enter_context(_start(arguments, name)) for name in names}
         _check_predictions(arguments, servers)
         rounds: dict[str, list[dict[str, float]]] = {}
         for number in range(arguments.rounds):
@@ -107,23 +93,18 @@ def measure_latency(arguments: argparse.Namespace, results: dict[str, Any]) -> N
     results["latency"] = {"images_per_s": rate, "rounds": rounds}
 
 
-PARTS = {"settings": measure_settings, "throughput": measure_throughput, "latency": measure_latency}
+PARTS = {"throughput": measure_throughput, "latency": measure_latency}
 
 
-def _start(arguments: argparse.Namespace, peer: str, setting: Setting) -> AbstractContextManager[RunningPeer]:
-    return running_peer(peer, setting, arguments.bundle, arguments.peers_dir)
-
-
-def _start_best(
-    arguments: argparse.Namespace, results: dict[str, Any], peer: str
-) -> AbstractContextManager[RunningPeer]:
-    setting = results.get("settings", {}).get(peer, {}).get("best", SETTINGS[peer][0])
-    return _start(arguments, peer, setting)
+def _start(arguments: argparse.Namespace, peer: str) -> AbstractContextManager[RunningPeer]:
+    if peer == "pawserve" and arguments.protocol == "http":
+        peer = "pawserve-http"
+    return running_peer(peer, arguments.bundle, arguments.peers_dir)
 
 
 def _load(arguments: argparse.Namespace, server: RunningPeer, **load: float) -> Any:
     """One measurement, by a process of its own."""
-    more = {"setting": server.setting, "seconds": arguments.seconds, **load}
+    more = {"setting": SETTINGS[server.peer], "seconds": arguments.seconds, **load}
     return run_load(server.peer, server.address, arguments.photos, **more)
 
 

@@ -15,28 +15,13 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
     facts = f"Server and load share the CPUs. {results['model']}: the same graph and the same decoding for all."
     commands = "\n    ".join(dict.fromkeys(results["commands"].values()))
     lines = heading("pawserve and its peers", results | {"command": commands}, facts)
-    if "settings" in results:
-        lines += _settings(results["settings"])
     if "throughput" in results:
+        settings = (f"{peer}: {describe(results['settings'][peer])}" for peer in results["throughput"])
+        lines += [f"Settings: {'; '.join(settings)}.", ""]
         lines += _throughput(results["throughput"]) + _limits(results["throughput"], results["limit"])
     if "latency" in results:
         lines += _latency(results["latency"])
     return lines
-
-
-def _settings(settings: dict[str, Any]) -> list[str]:
-    rows = []
-    for peer, found in settings.items():
-        for one in found["tried"]:
-            best = " (kept)" if one["setting"] == found["best"] else ""
-            rates = (f"{one['images_per_s'][clients]:.0f}" for clients in ("16", "64"))
-            rows.append((peer, describe(one["setting"]) + best, *rates))
-    return [
-        "Settings that were measured for each peer, images a second with 16 and with 64 clients; the best is kept:",
-        "",
-        *table(("peer", "setting", "16", "64"), rows),
-        "",
-    ]
 
 
 def _throughput(throughput: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Start and stop the server and its peers, each with one of its settings."""
+"""Start and stop the server and its peers, each with its best setting."""
 
 import os
 import shutil
@@ -11,39 +11,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from benchmarks.common import REPOSITORY
+from benchmarks.common import ANY_PORT, REPOSITORY
 
 START_TIMEOUT_S = 40
 STOP_TIMEOUT_S = 10
 
-Setting = Mapping[str, str]
-"""Options by name; an empty one stands for a server's defaults."""
-
-SETTINGS: dict[str, tuple[Setting, ...]] = {
-    "pawserve": ({},),
+# The best of those that benchmarks/results/2026-11-24-peers.md lists, on two CPUs.
+SETTINGS: dict[str, Mapping[str, str]] = {
+    "pawserve": {},
+    "pawserve-http": {},
     # number of processes, largest batch of the dynamic batcher, threads of each process
-    "triton": (
-        {"instances": "2", "batch": "1", "threads": "1"},
-        {"instances": "2", "batch": "4", "threads": "1"},
-        {"instances": "2", "batch": "8", "threads": "1"},
-        {"instances": "3", "batch": "4", "threads": "1"},
-        {"instances": "1", "batch": "8", "threads": "2"},
-    ),
-    "litserve": (
-        {"workers": "2", "max-batch-size": "1", "api-servers": "1"},
-        {"workers": "2", "max-batch-size": "4", "api-servers": "1", "batch-timeout": "0.002"},
-        {"workers": "2", "max-batch-size": "1", "api-servers": "1", "fast-queue": ""},
-        {"workers": "2", "max-batch-size": "1", "api-servers": "2", "fast-queue": ""},
-    ),
-    "bentoml": (
-        {"WORKERS": "1", "THREADS": "2", "MAX_BATCH_SIZE": "1"},
-        {"WORKERS": "2", "THREADS": "1", "MAX_BATCH_SIZE": "1"},
-        {"WORKERS": "2", "THREADS": "2", "MAX_BATCH_SIZE": "1"},
-        {"WORKERS": "2", "THREADS": "1", "MAX_BATCH_SIZE": "4"},
-    ),
+    "triton": {"instances": "2", "batch": "8", "threads": "1"},
+    "litserve": {"workers": "2", "max-batch-size": "1", "api-servers": "1", "fast-queue": ""},
+    "bentoml": {"WORKERS": "2", "THREADS": "2", "MAX_BATCH_SIZE": "1"},
 }
+"""Each server's options by name."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +36,6 @@ class RunningPeer:
     """A running server."""
 
     peer: str
-    setting: Setting
     address: str
 
 
@@ -72,7 +56,7 @@ _Command = tuple[list[object], dict[str, str]]
 
 
 @contextmanager
-def running_peer(peer: str, setting: Setting, bundle: Path, peers_dir: Path) -> Iterator[RunningPeer]:
+def running_peer(peer: str, bundle: Path, peers_dir: Path) -> Iterator[RunningPeer]:
     """Start a server; stop it and all of its processes at the end.
 
     Raises:
@@ -81,7 +65,7 @@ def running_peer(peer: str, setting: Setting, bundle: Path, peers_dir: Path) -> 
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="peers-") as text:
         folder = Path(text)
-        command, variables = _COMMANDS[peer](setting, _Place(bundle, peers_dir / peer, folder, port))
+        command, variables = _COMMANDS[peer](SETTINGS[peer], _Place(bundle, peers_dir / peer, folder, port))
         log = folder / "log"
         with log.open("wb") as file:
             # cwd: the peers import benchmarks.peers and serving from the repository
@@ -95,23 +79,25 @@ def running_peer(peer: str, setting: Setting, bundle: Path, peers_dir: Path) -> 
             )
         try:
             _wait_for(port, process, log)
-            yield RunningPeer(peer, setting, f"127.0.0.1:{port}")
+            yield RunningPeer(peer, f"127.0.0.1:{port}")
         finally:
             _stop(process)
 
 
-def describe(setting: Setting) -> str:
+def describe(setting: Mapping[str, str]) -> str:
     """A setting in one line, for people."""
     return ", ".join(f"{name.lower().replace('_', '-')} {value}".strip() for name, value in setting.items())
 
 
-def _pawserve(setting: Setting, at: _Place) -> _Command:
+def _pawserve(setting: Mapping[str, str], at: _Place, *, http: bool = False) -> _Command:
     version = f"{at.bundle.parent.name}/{at.bundle.name}"
     command = [sys.executable, "-m", "serving", "serve", "--models", at.bundle.parent.parent, "--model", version]
-    return [*command, "--state", at.folder / "state", "--listen", f"127.0.0.1:{at.port}"], {}
+    own = f"127.0.0.1:{at.port}"
+    listen = ("--listen", ANY_PORT, "--http", own) if http else ("--listen", own, "--http", "off")
+    return [*command, "--state", at.folder / "state", *listen], {}
 
 
-def _triton(setting: Setting, at: _Place) -> _Command:
+def _triton(setting: Mapping[str, str], at: _Place) -> _Command:
     packages = at.environment / "lib/python3.11/site-packages"
     server = packages / "pytriton/tritonserver"
     backend = at.folder / "backends/python"
@@ -139,7 +125,7 @@ def _triton(setting: Setting, at: _Place) -> _Command:
     }
 
 
-def _litserve(setting: Setting, at: _Place) -> _Command:
+def _litserve(setting: Mapping[str, str], at: _Place) -> _Command:
     command: list[object] = [at.environment / "bin/python", "-m", "benchmarks.peers.litserve_server"]
     command += ["--bundle", at.bundle, "--port", at.port]
     for name, value in setting.items():
@@ -147,7 +133,7 @@ def _litserve(setting: Setting, at: _Place) -> _Command:
     return command, {}
 
 
-def _bentoml(setting: Setting, at: _Place) -> _Command:
+def _bentoml(setting: Mapping[str, str], at: _Place) -> _Command:
     command: list[object] = [at.environment / "bin/bentoml", "serve", "benchmarks.peers.bentoml_server:Classify"]
     command += ["--host", "127.0.0.1", "--port", at.port, "--working-dir", REPOSITORY]
     variables = {f"PEERS_{name}": value for name, value in setting.items()}
@@ -155,8 +141,9 @@ def _bentoml(setting: Setting, at: _Place) -> _Command:
     return command, {"PEERS_BUNDLE": str(at.bundle), **variables, **home}
 
 
-_COMMANDS: dict[str, Callable[[Setting, _Place], _Command]] = {
+_COMMANDS: dict[str, Callable[[Mapping[str, str], _Place], _Command]] = {
     "pawserve": _pawserve,
+    "pawserve-http": partial(_pawserve, http=True),
     "triton": _triton,
     "litserve": _litserve,
     "bentoml": _bentoml,

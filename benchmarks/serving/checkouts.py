@@ -3,6 +3,8 @@
     git worktree add ../before COMMIT
     python -m benchmarks.serving.checkouts --models models --photos photos/valid --others ../before
 
+A checkout that reads another format of bundles gets models of its own: `--others ../before=/path/of/its/models`.
+
 All servers run all the time and are measured in turns, in another order each round, with the same load generator, so
 that other work on the machine affects all of them. The CPU time of the event loop is that of the server's main thread.
 """
@@ -10,6 +12,7 @@ that other work on the machine affects all of them. The CPU time of the event lo
 import argparse
 import os
 import statistics
+import subprocess
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,7 +40,9 @@ Rounds = dict[tuple[int, str], list[dict[str, float]]]
 def main() -> None:
     """Parse the arguments, measure, and write the result page."""
     parser = make_parser(__doc__, "models", "photos", clients=[1, 16, 64], rounds=7, seconds=4.0)
-    parser.add_argument("--others", type=absolute_path, nargs="+", required=True, help="folders of other checkouts")
+    parser.add_argument(
+        "--others", nargs="+", required=True, metavar="FOLDER[=MODELS]", help="other checkouts, and their models"
+    )
     arguments = parser.parse_args()
     results = circumstances("checkouts", SERVING_LIBRARIES)
     results |= {"rounds": arguments.rounds, "checkouts": measure(arguments)}
@@ -48,11 +53,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """For each number of clients and each checkout, the medians of all rounds."""
     rounds: Rounds = {}
     with ExitStack() as stack:
-        servers: dict[str, RunningServer] = {}
-        for folder in (REPOSITORY, *arguments.others):
+        servers: dict[str, RunningServer] = {}  # the first one is that of this checkout
+        others = (text.partition("=")[::2] for text in arguments.others)
+        checkouts = [
+            (absolute_path(folder), absolute_path(models or str(arguments.models))) for folder, models in others
+        ]
+        for folder, models in ((REPOSITORY, arguments.models), *checkouts):
             state = stack.enter_context(tempfile.TemporaryDirectory())
-            options = ("serve", "--models", arguments.models, "--state", state, "--listen", ANY_PORT)
-            servers[folder.name] = stack.enter_context(running("serving", *options, folder=folder))
+            options = ("serve", "--models", models, "--state", state, "--listen", ANY_PORT)
+            servers[commit_of(folder)] = stack.enter_context(running("serving", *options, folder=folder))
         names = list(servers)
         for number in range(arguments.rounds):
             for clients in arguments.clients:
@@ -60,10 +69,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
                     found = measure_one(servers[name], arguments.photos, clients, arguments.seconds)
                     rounds.setdefault((clients, name), []).append(found)
     medians: dict[str, dict[str, Any]] = {}
-    for (clients, name), found in rounds.items():
-        row = {key: statistics.median(one[key] for one in found) for key in found[0]}
-        medians.setdefault(str(clients), {})[name] = row | {"all": [round(one["images_per_s"], 1) for one in found]}
+    for (clients, name), measured in rounds.items():
+        row = {key: statistics.median(one[key] for one in measured) for key in measured[0]}
+        medians.setdefault(str(clients), {})[name] = row | {"all": [round(one["images_per_s"], 1) for one in measured]}
     return medians
+
+
+def commit_of(folder: Path) -> str:
+    """The commit of a checkout, which names it in the results."""
+    command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def measure_one(server: RunningServer, photos: Path, clients: int, seconds: float) -> dict[str, float]:
@@ -91,7 +106,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
     """The lines of the result page."""
     rows = []
     for clients, row in results["checkouts"].items():
-        ours = row[REPOSITORY.name]["images_per_s"]
+        ours = next(iter(row.values()))["images_per_s"]
         for name, each in row.items():
             rows.append(
                 (
@@ -105,7 +120,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
                     f"{each['cpu_ms']:.2f}",
                 )
             )
-    head = ("clients", "checkout", "images/s", f"{REPOSITORY.name} / this", "p50 ms", "p99 ms", "loop ms", "CPU ms")
+    head = ("clients", "checkout", "images/s", "first / this", "p50 ms", "p99 ms", "loop ms", "CPU ms")
     facts = f"Medians of {results['rounds']} rounds; CPU time for each request, of the event loop and of the server."
     return [*heading("Checkouts", results, facts), *table(head, rows)]
 

@@ -49,6 +49,8 @@ from serving.processes.shares import CPUS_PER_PROCESS
 CLIENTS = 32
 """Connections, which the kernel divides between the processes."""
 IMAGES = 250
+TIMEOUT_S = 600.0
+"""Of each call: on a busy machine, a server refuses what it cannot answer in time."""
 STREAM_IN_FLIGHT = 8
 SINGLE, EIGHT, STREAM = "1 image", "8 images", "streams"
 LOADS = (SINGLE, EIGHT, STREAM)
@@ -169,7 +171,7 @@ async def _run_load(address: str, images: list[bytes], load: str, seconds: float
     async def call(channel: grpc.aio.Channel) -> None:
         method = channel.unary_unary(SERVICE + "Classify")
         while True:
-            await method(next(shared), timeout=60)
+            await method(next(shared), timeout=TIMEOUT_S)
             if not count():
                 return
 
@@ -181,7 +183,7 @@ async def _run_load(address: str, images: list[bytes], load: str, seconds: float
                 await free.acquire()
                 yield next(shared)
 
-        async for _ in channel.stream_stream(SERVICE + "ClassifyStream")(send(), timeout=seconds + 60):
+        async for _ in channel.stream_stream(SERVICE + "ClassifyStream")(send(), timeout=TIMEOUT_S):
             free.release()
             count()
 

@@ -1,14 +1,18 @@
 """Statistics as tables for a terminal, and as dictionaries for JSON."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from google.protobuf.message import Message
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.statistics.class_report import ClassScores, class_report
+from serving.statistics.confusion import ConfusionMatrix
 
 MAX_WIDTH = 10_000
 MAX_CLASSES_IN_MATRIX = 30
@@ -86,6 +90,7 @@ def statistics_to_dict(model: pb.ModelStatistics) -> dict[str, Any]:
             }
             for entry in model.class_statistics
         ],
+        "averages": [asdict(scores) for scores in averages(model)],
         "matthews_correlation": _value(model, "matthews_correlation"),
         "unlabelled": model.unlabelled,
         "calibration_bins": [
@@ -122,15 +127,33 @@ def _table(first: str, *numbers: str | Text) -> Table:
 
 
 def _class_table(model: pb.ModelStatistics) -> Table:
-    table = _table("class", "precision", "recall", "F1")
+    table = _table("class", "precision", "recall", "F1", "support")
     for entry in model.class_statistics:
         table.add_row(
             Text(entry.label),
             _short(entry.precision) if entry.HasField("precision") else "–",
             _short(entry.recall) if entry.HasField("recall") else "–",
             f"{entry.f1:.3f}" if entry.HasField("f1") else "–",
+            f"{entry.recall.count:,}",
+        )
+    for scores in averages(model):
+        table.add_row(
+            Text(scores.name, style="bold"),
+            f"{scores.precision:.1%}",
+            f"{scores.recall:.1%}",
+            f"{scores.f1:.3f}",
+            f"{scores.support:,}",
         )
     return table
+
+
+def averages(model: pb.ModelStatistics) -> tuple[ClassScores, ...]:
+    """Macro and weighted averages over the classes; none without labels."""
+    counts_KK = np.array([list(row.predicted) for row in model.confusion_matrix], np.int64)
+    if not counts_KK.size:
+        return ()
+    report = class_report(ConfusionMatrix(tuple(model.classes), counts_KK))
+    return report.averages if report else ()
 
 
 def _calibration_table(model: pb.ModelStatistics) -> Table:

@@ -3,13 +3,9 @@
 import asyncio
 import logging
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +14,7 @@ from serving.processes.channel import Channel, ChannelClosed, RemoteError
 from serving.processes.child import Start, send_start
 from serving.processes.ports import reserved_port
 from serving.processes.shares import share_cpus, share_settings
+from serving.processes.slot import Process, State
 from serving.processes.statuses import merge, to_rows
 from serving.server import ServerFailed, StartupError, listen_errors
 from serving.settings import Settings
@@ -37,39 +34,6 @@ logger = logging.getLogger(__name__)
 def run(settings: Settings, count: int, log_format: LogFormat, log_level: str) -> None:
     """Serve with `count` processes until SIGTERM or SIGINT. Arguments and errors as for `Supervisor`."""
     asyncio.run(Supervisor(settings, count, log_format, log_level).run())
-
-
-class State(Enum):
-    """What a process does."""
-
-    DOWN = "down"
-    STARTING = "starting"
-    LOADED = "loaded"
-    """It has loaded the models, and waits until all others have."""
-    SERVING = "serving"
-
-
-@dataclass(eq=False)
-class Process:
-    """One process of the server, which may be restarted."""
-
-    number: int
-    """From 1."""
-    cpus: Sequence[int]
-    """CPUs that it may use; empty for all."""
-    state: State = State.DOWN
-    restarts: int = -1
-    """How often it was started again."""
-    settled: bool = False
-    """Whether it has served, or has ended once: it does not keep the start waiting."""
-    reason: str = ""
-    """Why it could not start, or could not serve any more, in its own words."""
-    description: str = ""
-    """Address and models, when it serves."""
-    names: frozenset[str] | None = None
-    """Resource names that it serves; None until it has told."""
-    popen: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
-    channel: Channel | None = field(default=None, repr=False)
 
 
 class Supervisor:
@@ -212,7 +176,7 @@ class Supervisor:
         good = (0, -signal.SIGTERM)  # the second, if it had only just begun
         bad = [each for each in self._stopped if each.popen and each.popen.returncode not in good]
         if bad and self._may_listen:
-            ends = ", ".join(f"process {each.number} {_describe_end(each)}" for each in bad)
+            ends = ", ".join(f"process {each.number} {each.describe_end()}" for each in bad)
             raise ServerFailed(f"not all processes stopped as they should: {ends}")
 
     async def _keep(self, process: Process) -> None:
@@ -229,31 +193,19 @@ class Supervisor:
                 return
             if loop.time() - began > STEADY_S:
                 pause_s = FIRST_PAUSE_S
-            logger.error("process %d %s; it is started again in %g s", process.number, _describe_end(process), pause_s)
+            logger.error("process %d %s; it is started again in %g s", process.number, process.describe_end(), pause_s)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
     async def _run_once(self, process: Process) -> None:
         """Start a process, and wait for its end."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            cpus = ",".join(map(str, process.cpus))
-            command = [sys.executable, "-m", "serving.processes.child"]
-            process.popen = subprocess.Popen(
-                [*command, str(process.number), str(theirs.fileno()), cpus],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                process_group=0,  # Ctrl-C reaches this process only, which passes it on
-            )
-        process.restarts += 1
-        process.reason = process.description = ""
-        process.state = State.STARTING
+        ours = process.start()
         process.channel = Channel(ours, {verb: partial(handle, process) for verb, handle in self._handlers.items()})
         with suppress(OSError):  # it has ended already
             send_start(ours, self._start)
         await process.channel.run()
-        await asyncio.to_thread(process.popen.wait)
+        await asyncio.to_thread(process.wait)
         process.state, process.channel, process.names = State.DOWN, None, None
         self._report_names()
 
@@ -331,12 +283,3 @@ class Supervisor:
         """Wait until something has happened, or the server stops."""
         while not happened() and not self._stopping.is_set():
             await self._changed.wait()
-
-
-def _describe_end(process: Process) -> str:
-    if process.reason:
-        return f"failed: {process.reason}"
-    code = process.popen.returncode if process.popen else None
-    if code is not None and code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"ended with exit code {code}"

@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -121,22 +122,24 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.address is None:
         _make_absolute(options)
     cluster = {} if arguments.address else _new_cluster(arguments)
-    ray.init(arguments.address or "local", log_to_driver=False, logging_level=logging.WARNING, **cluster)
+    with _explained():
+        ray.init(arguments.address or "local", log_to_driver=False, logging_level=logging.WARNING, **cluster)
     stopping = Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stopping.set())
     try:
         host, port = parse_address(arguments.listen)
-        serve.start(
-            proxy_location="EveryNode",
-            http_options={"host": host, "port": _free_port(host)},
-            grpc_options={
-                "port": port,
-                "grpc_servicer_functions": list(SERVICER_FUNCTIONS),
-                # Ray answers reflection without checking tokens
-                "enable_reflection": not arguments.no_reflection and arguments.clients is None,
-            },
-        )
+        with _explained():
+            serve.start(
+                proxy_location="EveryNode",
+                http_options={"host": host, "port": _free_port(host)},
+                grpc_options={
+                    "port": port,
+                    "grpc_servicer_functions": list(SERVICER_FUNCTIONS),
+                    # Ray answers reflection without checking tokens
+                    "enable_reflection": not arguments.no_reflection and arguments.clients is None,
+                },
+            )
         app = application(options, arguments.more_versions, **_deployment(arguments))
         try:
             serve.run(app, name=NAME, route_prefix="/")
@@ -148,6 +151,16 @@ def _run(arguments: argparse.Namespace) -> None:
         serve.delete(NAME) if arguments.address else serve.shutdown()
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raise RuntimeError for whatever Ray raises if a part of it does not start, as within 30 s on a busy machine."""
+    try:
+        yield
+    except Exception as error:
+        reason, _, _ = str(error).partition("\n")
+        raise RuntimeError(f"Ray does not start: {reason or type(error).__name__}") from error
 
 
 def _set_environment(arguments: argparse.Namespace) -> None:

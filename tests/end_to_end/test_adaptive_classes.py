@@ -1,4 +1,4 @@
-"""The threshold of adaptive test-time augmentation for more classes than a run records probabilities of."""
+"""A run of more classes than it records probabilities of: its report, and the threshold of adaptive views."""
 
 import colorsys
 from pathlib import Path
@@ -37,6 +37,8 @@ def test_the_manifest_has_the_views_that_the_threshold_costs(colours: Path, tmp_
     fit = ("training", "fit", "--data", colours, "--run", tmp_path / "run", "--cache", tmp_path / "cache")
     fitted = run_here(*fit, "--arch", "test_resnet", "--weights", "none", "--sizes", 32)
     assert fitted.returncode == 0, fitted.stderr
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f'<details class="long"><summary>{CLASSES:,} rows</summary>' in report
     exported = run_here("export", "bundle", "--run", tmp_path / "run", "--models", tmp_path, "--name", "colours")
     assert exported.returncode == 0, exported.stderr
     bundle = open_bundle(tmp_path / "colours" / "1")

@@ -1,16 +1,17 @@
-"""Fixtures of GPU tests: the GPU and a bundle. The tests are skipped where there is no GPU."""
+"""Fixtures of GPU tests: the GPU, a bundle and images. The tests are skipped where there is no GPU."""
 
-import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
-from serving.bundle.manifest import Bundle, open_bundle
+from serving.bundle.manifest import Bundle
 from serving.engine.cuda import CudaError, Gpu, find_gpu
-from tests.support.commands import run_here
+from tests.support.exported import LITE0, varied_images, write_exported_bundle
 
-ALL = ("--precisions", "fp32", "fp16", "int8", "int8-trt")
-LOOSE = ("--min-agreement", "0.6", "--max-accuracy-loss", "0.4", "--max-diff-fp16", "0.05")
+CROP, COUNT = 224, 64
 
 
 @pytest.fixture(scope="session")
@@ -22,18 +23,23 @@ def gpu() -> Gpu:
 
 
 @pytest.fixture(scope="session")
-def bundle(gpu: Gpu, drawings: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle with all precisions: the one that PAWSERVE_BUNDLE names, or that of a small network on drawings."""
-    if given := os.environ.get("PAWSERVE_BUNDLE"):
-        return open_bundle(Path(given))
-    folder = tmp_path_factory.mktemp("gpu")
-    for command in (
-        (
-            *("training", "fit", "--data", drawings, "--run", folder / "run", "--cache", shared_cache),
-            *("--arch", "test_resnet", "--weights", "none"),
-        ),
-        ("export", "bundle", "--run", folder / "run", "--models", folder / "models", "--name", "pets", *ALL, *LOOSE),
-    ):
-        finished = run_here(*command)
-        assert finished.returncode == 0, finished.stderr
-    return open_bundle(folder / "models" / "pets" / "1")
+def bundle(gpu: Gpu, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """lite0 with ImageNet weights: fp32, fp16 and INT8 for TensorRT."""
+    return write_exported_bundle(tmp_path_factory.mktemp("models"), LITE0, CROP, "fp32", "fp16", "int8-trt")
+
+
+@pytest.fixture(scope="session")
+def images_NHWC() -> NDArray[np.uint8]:
+    """Images at the size of the network's input."""
+    return varied_images(CROP, COUNT)
+
+
+@pytest.fixture(scope="session")
+def photos(images_NHWC: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images as files of two classes."""
+    folder = tmp_path_factory.mktemp("photos")
+    for row, image_HWC in enumerate(images_NHWC):
+        path = folder / ("cat", "dog")[row % 2] / f"{row:03}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image_HWC).save(path)
+    return folder

@@ -1,19 +1,28 @@
 """Training, export and inference on a GPU: `make gpu-check`. The tests are skipped where there is no GPU."""
 
-from importlib.util import find_spec
+import time
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from export.engine import build_and_check
 from export.inference import open_session, predict
 from export.tensorrt_plan import PlanOptions
 from serving.bundle.manifest import Bundle, Precision
+from serving.engine.base import EngineLayout
 from serving.engine.cuda import Gpu
+from serving.engine.onnx import AlgorithmSearch, OnnxModel
+from serving.engine.onnx_package import why_no_cuda
+from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
+from serving.engine.tensorrt_cache import read_plan
+from serving.engine.tensorrt_library import Flavor
+from serving.engine.tensorrt_rtx import CAPABILITIES, LIBRARIES, runs_on
+from tests.support.answers import check_answers
 from training.networks.model import Body, Classifier, Head, count_features, describe_backbone
 
 pytestmark = pytest.mark.gpu
@@ -45,37 +54,68 @@ def test_training_in_mixed_precision_learns(gpu: Gpu, measured: list[dict[str, o
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
+@pytest.mark.parametrize("search", ["EXHAUSTIVE", "HEURISTIC"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_onnx_runtime_on_cuda_agrees_with_the_cpu(
-    bundle: Bundle, measured: list[dict[str, object]], precision: Precision
+    bundle: Bundle,
+    images_NHWC: NDArray[np.uint8],
+    measured: list[dict[str, object]],
+    precision: Precision,
+    search: AlgorithmSearch,
 ) -> None:
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip("onnxruntime-gpu is not installed: pip install 'pawserve[gpu]'")
+    if problem := why_no_cuda():
+        pytest.skip(problem)
     onnxruntime.preload_dlls()
-    graph = bundle.read(bundle.artifact(precision))
-    session = onnxruntime.InferenceSession(graph, providers=["CUDAExecutionProvider"])
-    assert session.get_providers()[0] == "CUDAExecutionProvider", "it fell back to the CPU"
-    crop = bundle.manifest.preprocess.crop
-    images = np.random.default_rng(0).integers(0, 256, (8, crop, crop, 3), np.uint8)
-    difference = np.abs(predict(session, images) - predict(open_session(graph), images)).max()
-    measured.append({"what": f"ONNX Runtime CUDA, {precision}", "max abs diff": float(difference)})
-    assert difference <= {"fp32": 1e-3, "fp16": 5e-3}[precision]  # TF32 convolutions are on by default
+    artifact = bundle.artifact(precision)
+    began = time.perf_counter()
+    model = OnnxModel(bundle, artifact, "cuda", search)
+    (engine,) = model.make_engines(EngineLayout(instances=1, threads=1, max_batch_size=len(images_NHWC)))
+    started = time.perf_counter()
+    found_NK = np.concatenate([engine.run(images_NHWC[:7]), engine.run(images_NHWC[7:])])  # padded to 8 and to 64
+    computed = time.perf_counter()
+    engine.run(images_NHWC)
+    rate = len(images_NHWC) / (time.perf_counter() - computed)
+    difference = check_answers(found_NK, predict(open_session(bundle.read(artifact)), images_NHWC), precision)
+    facts = {"mean abs diff": difference, "start": f"{started - began:.1f} s", "batch 64": f"{rate:.0f} images/s"}
+    measured.append({"what": f"ONNX Runtime CUDA, {precision}, {search}", **facts})
+
+
+def test_a_spoilt_batch_is_noticed_on_the_gpu_too(bundle: Bundle, images_NHWC: NDArray[np.uint8]) -> None:
+    expected_NK = predict(open_session(bundle.read(bundle.artifact("fp32"))), images_NHWC)
+    for spoilt_NK in (np.roll(expected_NK, 1, 0), np.tile(expected_NK[:1], (len(expected_NK), 1))):
+        with pytest.raises(AssertionError, match="int8 differs by"):
+            check_answers(spoilt_NK, expected_NK, "int8")
 
 
 @pytest.mark.tensorrt
+@pytest.mark.parametrize("flavor", ["tensorrt", "rtx"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_a_tensorrt_engine_is_built_and_agrees_with_onnx_runtime(
+def test_an_engine_is_built_and_agrees_with_onnx_runtime(
+    gpu: Gpu,
     bundle: Bundle,
-    drawings: Path,
+    images_NHWC: NDArray[np.uint8],
+    photos: Path,
     measured: list[dict[str, object]],
     tmp_path: Path,
     precision: Precision,
+    flavor: Flavor,
 ) -> None:
-    if find_spec("tensorrt") is None:
-        pytest.skip("TensorRT is not installed: pip install 'pawserve[gpu]' with NVIDIA's package index")
+    library = LIBRARIES[flavor]
+    if not library.is_installed():
+        pytest.skip(f"{library.title} is not installed: {library.install}")
+    if library.portable and not runs_on(CAPABILITIES, gpu.compute_capability):
+        pytest.skip(f"{library.title} does not run on {gpu.name} ({gpu.compute_capability})")
     options = PlanOptions(min_batch=1, opt_batch=16, max_batch=64)
-    result = build_and_check(bundle, precision, options, tmp_path, drawings / "valid")
-    again = build_and_check(bundle, precision, options, tmp_path, drawings / "valid")
-    assert again["engine"] == result["engine"], "it was built again instead of taken from the cache"
+    result = build_and_check(bundle, precision, options, tmp_path, photos, library)
+    again = build_and_check(bundle, precision, options, tmp_path, photos, library)
+    assert again["engine"]["plan_sha256"] == result["engine"]["plan_sha256"], "it was built again"
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    plan, sidecar = read_plan(folder, gpu, library.version())
+    assert sidecar.check == "passed"
+    expected_NK = predict(open_session(bundle.read(bundle.artifact(precision, "tensorrt"))), images_NHWC)
+    with TensorRTEngine(LoadedPlan(plan, gpu, library, tmp_path / "kernels.bin")) as engine:
+        found_NK = np.concatenate([engine.run(images_NHWC[:7]), engine.run(images_NHWC[7:])])
+    difference = check_answers(found_NK, expected_NK, precision)
     rates = {f"batch {rate['batch']}": f"{rate['images_per_second']:.0f} images/s" for rate in result["rates"]}
-    measured.append({"what": f"TensorRT {precision}", "max abs diff": result["parity"]["max_abs_diff"], **rates})
+    types = ", ".join(f"{count} {each}" for each, count in result["engine"]["layers"].get("weighted", {}).items())
+    measured.append({"what": f"{library.title} {precision}", "mean abs diff": difference, "layers": types, **rates})

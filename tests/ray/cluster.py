@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.commands import ROOT
+from tests.support.waiting import LIMIT_S
 
 REPLICA = "ray::ServeReplica:pawserve:Classifier"
 
@@ -61,7 +62,7 @@ def cluster(folder: Path, *arguments: object, **environment: str) -> Iterator[Cl
             yield Cluster(process, address)
         finally:
             process.terminate()
-            process.communicate(timeout=90)
+            process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, (folder / "log").read_text()
 
 

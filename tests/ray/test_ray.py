@@ -23,7 +23,7 @@ from serving.ray.ingress import CLASSIFIER
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
 from tests.support.servers import running_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
@@ -50,7 +50,7 @@ def ray(folder: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def client(ray: Cluster) -> Iterator[Client]:
-    with Client(ray.address, timeout_s=60) as client:
+    with Client(ray.address, timeout_s=LIMIT_S) as client:
         yield client
 
 
@@ -66,7 +66,7 @@ class Load:
 
     def _call(self, colour: str) -> int:
         classified = 0
-        with Client(self._address, timeout_s=60) as client:
+        with Client(self._address, timeout_s=LIMIT_S) as client:
             while not self._stopping.is_set():
                 [result] = client.classify([image(colour)]).results
                 assert isinstance(result, Prediction), result
@@ -82,7 +82,7 @@ class Load:
         """Stop; the number of images that were classified and labelled. Raises the first error of any client."""
         self._stopping.set()
         try:
-            return sum(thread.result(timeout=120) for thread in self._threads)
+            return sum(thread.result(timeout=LIMIT_S) for thread in self._threads)
         finally:
             self._executor.shutdown()
 
@@ -148,29 +148,31 @@ def test_metadata_choose_the_version_if_the_request_names_none(ray: Cluster) -> 
     request = pb.ClassifyRequest(images=[pb.ImageInput(content=image("red"))])
     metadata = (("multiplexed_model_id", "models/colours/versions/1"),)
     with grpc.insecure_channel(ray.address) as channel:
-        answer = pb_grpc.ClassifierStub(channel).Classify(request, metadata=metadata, timeout=60)
+        answer = pb_grpc.ClassifierStub(channel).Classify(request, metadata=metadata, timeout=LIMIT_S)
     assert answer.model == "models/colours/versions/1"
 
 
 BAD: dict[str, Callable[[grpc.Channel], object]] = {
-    "no images": lambda channel: pb_grpc.ClassifierStub(channel).Classify(pb.ClassifyRequest(), timeout=60),
+    "no images": lambda channel: pb_grpc.ClassifierStub(channel).Classify(pb.ClassifyRequest(), timeout=LIMIT_S),
     "too many views": lambda channel: pb_grpc.ClassifierStub(channel).Classify(
-        pb.ClassifyRequest(views=99, images=[pb.ImageInput()]), timeout=60
+        pb.ClassifyRequest(views=99, images=[pb.ImageInput()]), timeout=LIMIT_S
     ),
     "not a model name": lambda channel: pb_grpc.ClassifierStub(channel).Classify(
-        pb.ClassifyRequest(model="cats", images=[pb.ImageInput()]), timeout=60
+        pb.ClassifyRequest(model="cats", images=[pb.ImageInput()]), timeout=LIMIT_S
     ),
-    "not a message": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Classify")(b"\xff\xff", timeout=60),
-    "too large": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Classify")(bytes(2**21), timeout=60),
+    "not a message": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Classify")(
+        b"\xff\xff", timeout=LIMIT_S
+    ),
+    "too large": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Classify")(bytes(2**21), timeout=LIMIT_S),
     "statistics of an invalid name": lambda channel: pb_grpc.ClassifierStub(channel).GetStatistics(
-        pb.GetStatisticsRequest(model="cats"), timeout=60
+        pb.GetStatisticsRequest(model="cats"), timeout=LIMIT_S
     ),
     "watching an invalid name": lambda channel: list(
-        pb_grpc.ClassifierStub(channel).WatchStatistics(pb.WatchStatisticsRequest(model="cats"), timeout=60)
+        pb_grpc.ClassifierStub(channel).WatchStatistics(pb.WatchStatisticsRequest(model="cats"), timeout=LIMIT_S)
     ),
-    "an unknown method": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Nap")(b"", timeout=60),
+    "an unknown method": lambda channel: channel.unary_unary("/pawserve.v1.Classifier/Nap")(b"", timeout=LIMIT_S),
     "health of an unknown service": lambda channel: health_pb2_grpc.HealthStub(channel).Check(
-        health_pb2.HealthCheckRequest(service="cats"), timeout=60
+        health_pb2.HealthCheckRequest(service="cats"), timeout=LIMIT_S
     ),
 }
 
@@ -184,7 +186,7 @@ def test_errors_are_those_of_the_plain_server(ray: Cluster, folder: Path, tmp_pa
 def test_responses_carry_the_request_id(ray: Cluster) -> None:
     with grpc.insecure_channel(ray.address) as channel:
         call = channel.unary_unary("/pawserve.v1.Classifier/ListModels").with_call
-        _, answered = call(b"", metadata=(("x-request-id", "web-17"),), timeout=60)
+        _, answered = call(b"", metadata=(("x-request-id", "web-17"),), timeout=LIMIT_S)
     assert dict(answered.trailing_metadata())["x-request-id"] == "web-17"
 
 
@@ -193,7 +195,7 @@ def test_statistics_are_watched_through_the_ingress(ray: Cluster, client: Client
     [result] = client.classify([image("red")]).results
     assert isinstance(result, Prediction)
     with grpc.insecure_channel(ray.address) as channel:
-        watch = pb_grpc.ClassifierStub(channel).WatchStatistics(pb.WatchStatisticsRequest(), timeout=60)
+        watch = pb_grpc.ClassifierStub(channel).WatchStatistics(pb.WatchStatisticsRequest(), timeout=LIMIT_S)
         next(watch)
         client.record_labels([(result.token, "blue")])
         for statistics in watch:
@@ -207,7 +209,7 @@ def test_statistics_are_watched_through_the_ingress(ray: Cluster, client: Client
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--models", "nowhere"), 1, "nowhere is no folder"),
+        (("--models", "nowhere"), 1, "nowhere is not a folder"),
         (("--replicas", 99), 2, "99 replicas of 1 CPUs need 99"),
         (("--tls-cert", "a.pem", "--tls-key", "a.key"), 2, "--tls-cert is not supported on Ray"),
         (("--metrics", "127.0.0.1:0"), 2, "--metrics is not supported on Ray"),

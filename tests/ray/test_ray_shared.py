@@ -16,7 +16,7 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import run
 from tests.support.postgresql import PASSWORD, Postgresql
 from tests.support.servers import running_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
@@ -39,7 +39,7 @@ class Shared:
 
     def as_(self, name: str) -> Client:
         """A client on a connection of its own."""
-        return Client(self.ray.address, timeout_s=60, credentials=Credentials(token=TOKENS[name]))
+        return Client(self.ray.address, timeout_s=LIMIT_S, credentials=Credentials(token=TOKENS[name]))
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +88,14 @@ def test_a_plain_server_with_the_same_database_and_key_has_the_same_statistics(s
 
 def classify(metadata: tuple[tuple[str, str], ...]) -> Callable[[grpc.Channel], object]:
     request = pb.ClassifyRequest(images=[pb.ImageInput(content=image("red"))])
-    return lambda channel: pb_grpc.ClassifierStub(channel).Classify(request, metadata=metadata, timeout=60)
+    return lambda channel: pb_grpc.ClassifierStub(channel).Classify(request, metadata=metadata, timeout=LIMIT_S)
 
 
 def watch(metadata: tuple[tuple[str, str], ...]) -> Callable[[grpc.Channel], object]:
     request = pb.WatchStatisticsRequest()
-    return lambda channel: list(pb_grpc.ClassifierStub(channel).WatchStatistics(request, metadata=metadata, timeout=60))
+    return lambda channel: list(
+        pb_grpc.ClassifierStub(channel).WatchStatistics(request, metadata=metadata, timeout=LIMIT_S)
+    )
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
@@ -116,7 +118,7 @@ def test_refused_calls_have_the_errors_of_the_plain_server(shared: Shared, tmp_p
 
 
 def test_health_needs_no_token_and_reflection_is_off(shared: Shared) -> None:
-    with Client(shared.ray.address, timeout_s=60) as client:
+    with Client(shared.ray.address, timeout_s=LIMIT_S) as client:
         assert client.health() == "SERVING"
     reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     code, *_ = error_of(shared.ray.address, lambda channel: list(channel.stream_stream(reflection)(iter([b""]))))
@@ -132,7 +134,7 @@ def test_a_client_that_is_added_to_the_file_is_accepted(shared: Shared) -> None:
 
     def is_accepted() -> bool:
         credentials = Credentials(token=token)
-        with Client(shared.ray.address, timeout_s=60, credentials=credentials) as newcomer, suppress(ClientError):
+        with Client(shared.ray.address, timeout_s=LIMIT_S, credentials=credentials) as newcomer, suppress(ClientError):
             return bool(newcomer.classify([image("red")]).results)
         return False
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import TensorsData
+from PIL import Image
 
 from export.calibrate import measure_ranges
 from export.graphs.fp16 import fold_norms, to_fp16
@@ -21,19 +22,37 @@ from training.networks.weights import load_weights
 LITE0 = "tf_efficientnet_lite0"
 
 
-def noise(crop: int, count: int = 8) -> NDArray[np.uint8]:
-    """Images uint8 `[count, crop, crop, 3]`."""
-    return np.random.default_rng(0).integers(0, 256, (count, crop, crop, 3), np.uint8)
+def varied_images(crop: int, count: int = 8) -> NDArray[np.uint8]:
+    """Images with soft shapes in many colours, uint8 `[count, crop, crop, 3]`; networks see each differently."""
+    random = np.random.default_rng(0)
+    images = []
+    for _ in range(count):
+        coarse = random.integers(0, 256, (random.integers(2, 7), random.integers(2, 7), 3), np.uint8)
+        images.append(np.asarray(Image.fromarray(coarse).resize((crop, crop), Image.Resampling.BICUBIC)))
+    return np.stack(images)
 
 
 @cache
 def classifier(arch: str, crop: int) -> Classifier:
-    """A network of two classes: ImageNet weights for lite0, random ones for others, a random head."""
+    """A network of two classes: ImageNet weights for lite0, random ones for others.
+
+    The head is random, and scaled so that its probabilities differ from image to image.
+    """
     torch.manual_seed(0)
     backbone = describe_backbone(arch)
     body = Body(backbone)
     load_weights(body.network, arch, "pretrained" if arch == LITE0 else "none")
-    return Classifier(body, Head(count_features(body, crop), 2, width=32)).eval()
+    network = Classifier(body, Head(count_features(body, crop), 2, width=32)).eval()
+    last = network.head[-1]
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():
+        logits_N2 = network(torch.from_numpy(varied_images(crop, 32)))
+        difference_N = logits_N2[:, 0] - logits_N2[:, 1]
+        factor = 3 / float(difference_N.std().clamp(min=1e-3))
+        last.weight *= factor
+        last.bias *= factor
+        last.bias[0] -= factor * difference_N.mean()
+    return network
 
 
 @cache
@@ -44,8 +63,8 @@ def fp32_graph(arch: str, crop: int) -> bytes:
 
 @cache
 def ranges(arch: str, crop: int) -> TensorsData:
-    """Ranges of the activations on noise."""
-    return measure_ranges(fp32_graph(arch, crop), noise(crop))
+    """Ranges of the activations."""
+    return measure_ranges(fp32_graph(arch, crop), varied_images(crop))
 
 
 @cache
@@ -55,7 +74,7 @@ def graph_of(arch: str, crop: int, target: str) -> bytes:
         return fp32_graph(arch, crop)
     if target == "int8-trt":
         return quantize(fp32_graph(arch, crop), ranges(arch, crop), "tensorrt")
-    images = torch.from_numpy(noise(crop))
+    images = torch.from_numpy(varied_images(crop))
     folded = fold_norms(classifier(arch, crop), images[:1])
     return to_onnx(DeployedModel(to_fp16(folded, images), 1.0).eval(), crop)
 

@@ -122,6 +122,19 @@ def test_suggestions_come_from_the_curve() -> None:
     assert 1e-3 <= suggested["steepest"] <= lrs[lowest]
     assert 1e-3 * 0.9 < suggested["valley"] < lrs[lowest]
     assert len(curve.shown()[0]) == 100 - 15
+    rate, why = curve.recommendation()
+    assert rate == suggested["recipe"]
+    assert "a tenth of the rate at the lowest loss" in why
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_a_curve_without_a_clear_minimum_has_no_recommendation(noise: float) -> None:
+    rng = np.random.default_rng(0)
+    lrs = sweep_rates()
+    losses = [float(1 + noise * rng.normal() + max(0.0, np.log10(lr)) * 3) for lr in lrs]
+    rate, why = LrCurve("whole", lrs, losses).recommendation()
+    assert rate is None
+    assert why.startswith("no clear minimum")
 
 
 def test_the_smoothed_loss_of_a_constant_is_that_constant() -> None:

@@ -1,4 +1,4 @@
-"""What the commands that train and evaluate networks do: fit, find-lr and evaluate. Loads torch."""
+"""What the commands that use networks do: fit, find-lr, evaluate and check. Loads torch."""
 
 import json
 import os
@@ -7,8 +7,13 @@ from typing import Any
 
 from serving.system.files import write_atomically
 from serving.system.output import print_json
+from training.check import DATA_PAGE
+from training.check import check as check_folder
+from training.checks.data_checks import describe_checks
+from training.checks.files import DUPLICATES_FILE, SUSPECTS_FILE
 from training.cli import program
 from training.console import say
+from training.data.exclusions import read_exclusions
 from training.evaluate import evaluate_run
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.test_time import describe_test_time
@@ -36,6 +41,8 @@ def fit(options: program.Fit) -> None:
         limits=options.size.limits(),
         resume=options.resume or (options.auto_resume and can_resume(options.run)),
         checkpoint_every_s=options.checkpoint_every,
+        exclusions=read_exclusions(options.exclude) if options.exclude else None,
+        check=options.check,
     )
     if not is_first:
         return
@@ -52,10 +59,11 @@ def find_lr(options: program.FindLr) -> None:
     stage = options.stage or next(iter(options.settings.stages))
     cache = options.cache or default_cache()
     curve = find_lr_for_stage(options.data, options.settings, stage, cache, limits=options.size.limits())
-    write_atomically(options.plot, plot_lr_curve(curve))
+    write_atomically(options.plot, plot_lr_curve(curve).png())
     say(f"plotted in {options.plot}")
     if options.json:
-        print_json(vars(curve) | {"suggestions": curve.suggestions()})
+        rate, why = curve.recommendation()
+        print_json(vars(curve) | {"suggestions": curve.suggestions(), "recommended": rate, "why": why})
 
 
 def evaluate(options: program.Evaluate) -> None:
@@ -67,6 +75,17 @@ def evaluate(options: program.Evaluate) -> None:
     if options.json:
         facts = evaluation.to_json() | {"skipped": [file.to_json() for file in skipped]}
         print_json(facts)
+
+
+def check(options: program.Check) -> None:
+    """Check a data set, write the lists and the page, and report what was found."""
+    cache = options.cache or default_cache()
+    checks = check_folder(options.data, options.out, options.recipe(), cache, limits=options.size.limits())
+    for line in describe_checks(checks):
+        say(line)
+    if options.json:
+        print_json(checks.to_json())
+    say(f"written: {SUSPECTS_FILE}, {DUPLICATES_FILE}; open {options.out / DATA_PAGE}")
 
 
 def say_steps(steps: Sequence[Mapping[str, Any]]) -> None:

@@ -12,7 +12,7 @@ import tyro
 from training.command import Command, run_command
 from training.recipes.presets import PRESETS
 from training.recipes.recipe import Recipe
-from training.recipes.stage import check_range
+from training.recipes.stage import Stage, check_range
 
 # Read by OpenMP when torch is imported. Threads that spin while they wait for one another make a step ten times
 # slower as soon as another process wants the same cores.
@@ -116,6 +116,11 @@ class Fit(RecipeOptions):
     the same command again."""
     checkpoint_every: float = 20.0
     """Seconds between checkpoints, which are written at the ends of epochs."""
+    exclude: tuple[Path, ...] = ()
+    """Lists of images to leave out or to relabel: `suspects.csv` of an earlier run or of `check`, after you edited it.
+    Nothing on the disk is moved."""
+    check: bool = True
+    """Check the data: label suspects, near duplicates, and images that stand out."""
     first: Annotated[FirstStage, tyro.conf.arg(name="")] = field(default_factory=FirstStage)
 
     def __post_init__(self) -> None:
@@ -161,6 +166,46 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         check_range("views", self.views, 1, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Check a data set without training: labels, near duplicates, odd images."""
+
+    data: Path
+    """Images: train/CLASS/* and valid/CLASS/*, or CLASS/* of which a part is held out for validation, or the folder
+    of the shards that `shard` wrote."""
+    out: Path
+    """Folder to write: suspects.csv, duplicates.csv and data.html."""
+    arch: str = "resnet34"
+    """The pretrained network whose activations are compared. `tf_efficientnet_lite0` needs no download."""
+    weights: str = "pretrained"
+    """`pretrained`, a file with the network's weights, or a run, whose trained body is taken."""
+    cache: Path | None = None
+    """Where activations are kept, which `fit` uses too. Default: $XDG_CACHE_HOME/pawserve or ~/.cache/pawserve."""
+    valid_fraction: float = 0.2
+    """Part of each class held out for validation, where the data has no `valid` folder."""
+    seed: int = 0
+    """Decides which images are held out, and the folds."""
+    json: bool = False
+    """Print the figures to standard output."""
+    size: Annotated[SizeLimits, tyro.conf.arg(name="")] = field(default_factory=SizeLimits)
+
+    def __post_init__(self) -> None:
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"--out is {self.out}, which is a file; give a folder")
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        """A recipe that needs the activations of each image."""
+        stages = {"check": Stage(learn_from="activations", views=1)}
+        return Recipe(
+            arch=self.arch,
+            weights=self.weights,
+            valid_fraction=self.valid_fraction,
+            seed=self.seed,
+            stages=stages,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +284,11 @@ COMMANDS = {
         Evaluate,
         "training.cli.model_commands:evaluate",
         interrupted="nothing was kept; run the same command to start again",
+    ),
+    "check": Command(
+        Check,
+        "training.cli.model_commands:check",
+        interrupted="no list was written; computed activations are kept: run the same command to start again",
     ),
     "shard": Command(Shard, "training.cli.data_commands:shard"),
     "sample": Command(Sample, "training.cli.data_commands:sample"),

@@ -7,13 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.image.averaging import temperature_of
+from serving.statistics.class_report import ClassReport, class_report
 from serving.statistics.confusion import ConfusionMatrix
-from training.evaluation.metrics import Metrics, measure
+from training.evaluation.metrics import Interval, Metrics, measure, top_k_accuracy
 from training.evaluation.temperature import HIGHEST, LOWEST, cross_fitted, fit_temperatures, mean_logits, softmax
 from training.evaluation.test_time import TestTime, measure_test_time, recommend
 
 MAX_WHOLE_MATRIX = 500
 """Classes of a confusion matrix that is written with its zeros: ten thousand would fill a gigabyte."""
+
+TOP_K = (5,)
+"""Of the top-k accuracy."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,19 @@ class Evaluation:
         """The smallest number of views that helps; 1 if none does."""
         return recommend(self.test_time)
 
+    @property
+    def class_report(self) -> ClassReport:
+        """Precision, recall, F1 and support."""
+        report = class_report(self.confusion)
+        assert report is not None  # there are images
+        return report
+
+    @property
+    def top_k(self) -> dict[int, Interval]:
+        """The proportion of images whose label is among the k most probable classes, for more than five classes."""
+        counts = [k for k in TOP_K if k < len(self.confusion.classes)]
+        return {k: top_k_accuracy(self.probabilities_NK, self.labels_N, k) for k in counts}
+
     def warnings(self) -> list[str]:
         """What the figures say about a network or data that are of little use."""
         found = []
@@ -67,6 +84,8 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         return {
             "metrics": self.metrics.to_json(),
+            "class_report": self.class_report.to_json(),
+            "top_k": {str(k): asdict(interval) for k, interval in self.top_k.items()},
             "test_time": [asdict(each) | {"helps": each.helps} for each in self.test_time],
             "recommended_views": self.recommended_views,
             **confusion_facts(self.confusion),

@@ -100,6 +100,17 @@ def _calibration_error(confidence_N: NDArray[np.float64], correct_N: NDArray[np.
     return Interval(value, *calibration_error_interval(bins))
 
 
+def top_k_accuracy(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64], k: int) -> Interval:
+    """The proportion of images whose label is among the k most probable classes; Wilson interval.
+
+    Of equally probable classes, the label counts as the last: the result is never too high.
+    """
+    p_label_N1 = np.take_along_axis(probabilities_NK, labels_N[:, None], 1)
+    before_N = (probabilities_NK >= p_label_N1).sum(1) - 1
+    rate = wilson(int((before_N < k).sum()), len(labels_N))
+    return Interval(rate.value, rate.lower, rate.upper)
+
+
 @dataclass(frozen=True)
 class Paired:
     """Predictions that changed from one network to another."""

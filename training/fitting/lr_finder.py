@@ -21,6 +21,8 @@ IGNORED_STEPS = 10
 """The first steps do not count towards the minimum: they depend on few batches."""
 SKIP_FIRST, SKIP_LAST = 10, 5
 """Points that the plot and the suggestions leave out: before the smoothing has settled, and while the loss diverges."""
+LEAST_FALL, MOST_RISE = 0.1, 0.5
+"""A minimum is clear if the loss falls by a tenth, and rises on its way by no more than half of that."""
 RECIPE, STEEPEST, VALLEY = "recipe", "steepest", "valley"
 
 
@@ -49,6 +51,23 @@ class LrCurve:
             STEEPEST: lrs[int(np.argmin(np.gradient(losses, np.log(lrs))))] if len(lrs) > 1 else lrs[0],
             VALLEY: lrs[_valley(losses)],
         }
+
+    def recommendation(self) -> tuple[float | None, str]:
+        """The learning rate to use, and why; None if the curve has no clear minimum."""
+        lrs, losses = self.shown()
+        best = int(np.argmin(losses))
+        fall, rest = losses[0] - losses[best], np.asarray(losses[: best + 1])
+        rises = float(np.maximum(np.diff(rest), 0).sum()) if best else 0.0
+        if best < 3 or fall < LEAST_FALL * abs(losses[0]) or rises > MOST_RISE * fall:
+            return None, (
+                f"no clear minimum: the loss falls from {losses[0]:.3g} to {losses[best]:.3g} at most; use the "
+                "recipe's rate, or test with more images or larger batches"
+            )
+        suggestions = self.suggestions()
+        low, high = sorted((suggestions[STEEPEST], lrs[best]))
+        rate = suggestions[RECIPE]
+        where = "where the loss falls" if low / 10 <= rate <= high else "below where the loss falls fastest"
+        return rate, f"a tenth of the rate at the lowest loss ({lrs[best]:.2g}), {where}"
 
 
 def sweep_rates(steps: int = STEPS, lowest: float = LOWEST, highest: float = HIGHEST) -> list[float]:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from serving.image.decode import Limits
 from serving.image.folders import Skipped
 from training.console import progress, say
 from training.data.dark import say_dark
+from training.data.exclusions import Exclusions
 from training.data.images import ImageSet, Split, decodable, read_images, say_skipped
 from training.data.layout import listed
 from training.data.shards import ShardImage, is_sharded, load_index
@@ -49,6 +51,8 @@ class FitSession:
     skipped: list[Skipped] = field(default_factory=list)
     activations: list[Activations] = field(default_factory=list)
     """Those of the first step, if it is trained on activations."""
+    exclusions: dict[str, Any] | None = None
+    """What was left out or relabelled by a person's list, for run.json."""
     views_at_once: int | None = None
     """As `ActivationProvider.max_views`; None counts them."""
 
@@ -92,6 +96,7 @@ def set_up(
     processes: ProcessGroup,
     checkpoint_every_s: float,
     stage: Callable[[str], AbstractContextManager[None]],
+    exclusions: Exclusions | None = None,
 ) -> FitSession:
     """Read images and weights, leave out what cannot be read, check the learning rates.
 
@@ -99,6 +104,7 @@ def set_up(
         limits: larger images are left out.
         targets: folders that the command writes: they hold no images. Absolute paths.
         stage: entered with the name of each part of the work, to time it.
+        exclusions: images to leave out or to relabel.
 
     Raises:
         DataError, WeightsError, ValueError: with what to change.
@@ -107,6 +113,10 @@ def set_up(
     check_weights(recipe.weights)
     with stage("read images"):
         images = _read(data, limits, targets)
+        record = None
+        if exclusions is not None:
+            images, record = exclusions.apply(images, data)
+            say(f"by the lists given: {record['excluded']:,} images left out, {record['relabelled']:,} relabelled")
         split = images.split(valid_fraction=recipe.valid_fraction, seed=recipe.seed)
     for note in images.notes:
         say(note)
@@ -120,7 +130,17 @@ def set_up(
         _check_rates(classifier, recipe)
         sha256 = fingerprint(classifier.body.network.state_dict())
     session = FitSession(
-        recipe, split, backbone, classifier, sha256, hardware, processes, cache, folder, checkpoint_every_s
+        recipe,
+        split,
+        backbone,
+        classifier,
+        sha256,
+        hardware,
+        processes,
+        cache,
+        folder,
+        checkpoint_every_s,
+        exclusions=record,
     )
     with stage("activations"):
         session = _without_unreadable(session, images)

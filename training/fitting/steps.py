@@ -227,8 +227,10 @@ def find_step_lr(
             seed=seed,
             on_step=on_progress,
         )
-    rules = ", ".join(f"{rule} {rate:.2g}" for rule, rate in curve.suggestions().items())
-    say(f"learning rates suggested for {step.name}: {rules}; its own is {rates[-1]:g}")
+    rate, why = curve.recommendation()
+    others = ", ".join(f"{rule} {lr:.2g}" for rule, lr in curve.suggestions().items() if rate is None or rule != RECIPE)
+    recommended = "no recommendation" if rate is None else f"recommended {rate:.2g}"
+    say(f"learning rate for {step.name}: {recommended}: {why}; other rules: {others}; the recipe's is {rates[-1]:g}")
     return curve
 
 

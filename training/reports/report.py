@@ -1,48 +1,27 @@
 """Renders the report of a run: one self-contained HTML page, without scripts or network access."""
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from serving.image.decode import decode
 from serving.image.folders import Skipped
+from serving.statistics.class_report import ClassReport
+from training.checks.data_checks import DataChecks
 from training.data.images import LabelledImage
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import Interval
 from training.evaluation.test_time import describe_test_time
+from training.reports.data_page import data_sections, jpeg, leak_lines
+from training.reports.figures import Plot
 from training.reports.galleries import MAX_CLASSES, Gallery
+from training.reports.page import Anchors, Section, Tile, cards, data_url, document, facts_table, listing, name, table
+from training.reports.page import gallery as gallery_of
 
-THUMBNAIL = 176
-MAX_LISTED = 20
-MAX_ROWS = 30
-"""Longer tables are folded, and unfold in columns."""
-
-_STYLE = """
-:root{color-scheme:light dark;--line:#8884;--soft:#8881;--bad:#c0392b;--good:#1e8449}
-*{box-sizing:border-box}
-body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;padding:1rem;max-width:80rem}
-h1{font-size:1.6rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
-h3{font-size:1rem;margin:1.2rem 0 .4rem}
-.lead{font-size:1.1rem}.note{opacity:.75;font-size:.9rem}
-.plots{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}
-.plots figure{margin:0;flex:1 1 20rem;max-width:36rem}
-.plots img{width:100%;height:auto;background:#fff;border-radius:6px}
-.images{display:grid;grid-template-columns:repeat(auto-fill,minmax(7.6rem,1fr));gap:.6rem}
-.images figure{margin:0;background:var(--soft);border-radius:6px;overflow:hidden}
-.images img{width:100%;aspect-ratio:1;object-fit:cover;display:block}
-figcaption{font-size:.8rem;padding:.25rem .4rem;overflow-wrap:anywhere}
-.incorrect{color:var(--bad)}.correct{color:var(--good)}
-summary{cursor:pointer}.long .table{columns:26rem}.long tr{break-inside:avoid}
-.table{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}td.n{text-align:right}
-li{overflow-wrap:anywhere}
-@media(max-width:40rem){td,th{padding:.2rem .3rem;font-size:.8rem}}
-"""
+THUMBNAIL = 288
+"""Long side of an image, in pixels; a gallery shows it smaller."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +29,16 @@ class ReportContents:
     """The content of the report."""
 
     title: str
+    cards: Sequence[tuple[str, str, str]]
+    """Name, value and note of the figures that matter beside the accuracy."""
     evaluation: Evaluation
     images: Sequence[LabelledImage]
     """The evaluated images, in the order of the evaluation's rows."""
     galleries: Sequence[Gallery]
-    plots: Mapping[str, bytes]
-    """Title -> PNG."""
+    plots: Mapping[str, tuple[str, Plot | bytes]]
+    """Name -> title, and the plot or a PNG."""
+    overlays: Sequence[tuple[int, bytes]]
+    """Place of an image, and a JPEG with its Grad-CAM map."""
     tables: Mapping[str, Sequence[Sequence[str]]]
     """Title -> rows of cells, the header first."""
     facts: Mapping[str, str]
@@ -64,113 +47,174 @@ class ReportContents:
     shared: Sequence[tuple[LabelledImage, LabelledImage]]
     contradictory: Sequence[tuple[LabelledImage, LabelledImage]]
     """Pairs of a training and a validation image with the same content."""
+    checks: DataChecks | None
+    """Of the data; None if it was not checked."""
+    data: Path
+    """The folder that the checked images' paths are relative to."""
 
 
 def render_report(contents: ReportContents, on_image: Callable[[int, int], None]) -> str:
     """The page as HTML; `on_image` is called with (thumbnails made, thumbnails in all)."""
+    evaluation, anchors = contents.evaluation, Anchors()
+    metrics, accuracy = evaluation.metrics, evaluation.metrics.accuracy
+    interval = f"95% interval {100 * accuracy.lower:.2f}% to {100 * accuracy.upper:.2f}%"
+    head = [
+        cards(
+            [
+                ("accuracy", f"{100 * accuracy.value:.2f}%", f"{metrics.correct:,}/{metrics.n:,}; {interval}"),
+                *contents.cards,
+            ]
+        ),
+        *(f'<p class="warning">Warning: {escape(warning)}.</p>' for warning in evaluation.warnings()),
+        *_leaks(contents),
+    ]
+    sections = [
+        Section("results", "Results", _results(contents)),
+        Section("plots", "Plots", _plots(contents)),
+        Section("images", "Images", _galleries(contents, anchors, on_image)),
+        *_seen(contents, anchors),
+        *(data_sections(contents.checks, contents.data, anchors) if contents.checks else ()),
+        *_left_out(contents),
+        Section("run", "The run", [facts_table(contents.facts)]),
+    ]
+    return document(contents.title, head, sections)
+
+
+def _leaks(contents: ReportContents) -> list[str]:
+    """How many validation images are copies of training images, with the accuracy with and without them."""
+    checks, evaluation = contents.checks, contents.evaluation
+    if checks is None:
+        return []
+    places = {image.path: at for at, image in enumerate(checks.images)}
+    leaked = set(checks.leaks())
+    clean_N = np.array([places.get(image.path) not in leaked for image in contents.images])
+    correct_N = evaluation.probabilities_NK.argmax(1) == evaluation.labels_N
+    accuracies = [
+        f"{100 * part.mean():.2f}% ({int(part.sum()):,}/{len(part):,})" if len(part) else "none"
+        for part in (correct_N, correct_N[clean_N])
+    ]
+    return leak_lines(checks, accuracies)
+
+
+def _results(contents: ReportContents) -> list[str]:
     evaluation = contents.evaluation
     metrics, uncalibrated = evaluation.metrics, evaluation.uncalibrated
-    accuracy = metrics.accuracy
-    scores = "".join(
-        f"<tr><td>{name}</td><td>{_interval(after)}</td><td>{_interval(before)}</td></tr>"
+    scores = [["", f"calibrated, temperature {evaluation.temperature:.3f}", "as trained"]]
+    scores += [
+        [name, _interval(after), _interval(before)]
         for name, after, before in (
             ("negative log likelihood", metrics.nll, uncalibrated.nll),
             ("Brier score", metrics.brier, uncalibrated.brier),
             ("expected calibration error", metrics.ece, uncalibrated.ece),
         )
-    )
-    classes = len(evaluation.confusion.classes)
-    of_many = f" Of {classes:,} classes, the {MAX_CLASSES} with the most mistakes have galleries of their own."
-    parts = [
-        f"<h1>{escape(contents.title)}</h1>",
-        f'<p class="lead">Accuracy <b>{metrics.accuracy_text()}</b> on the validation images (95% interval '
-        f"{100 * accuracy.lower:.2f}% to {100 * accuracy.upper:.2f}%).</p>",
-        f'<div class="table"><table><tr><th></th><th>calibrated, temperature {evaluation.temperature:.3f}</th>'
-        f"<th>as trained</th></tr>{scores}</table></div>",
+    ]
+    return [
+        table(scores),
         '<p class="note">With 95% bootstrap intervals; lower is better. The calibrated column is cross-fitted: no '
         "image is scored with a temperature that was fitted to it.</p>",
-        *(f'<p class="incorrect">Warning: {escape(warning)}.</p>' for warning in evaluation.warnings()),
+        "<h3>Results by class</h3>",
+        table(class_rows(evaluation.class_report)),
+        *_top_k(evaluation),
         *_test_time(evaluation),
-        *(part for title, rows in contents.tables.items() for part in (f"<h2>{escape(title)}</h2>", _table(rows))),
-        "<h2>Plots</h2>",
-        '<div class="plots">',
-        *(
-            f'<figure><img alt="{escape(title)}" src="{_data_url(png, "png")}"><figcaption>{escape(title)}</figcaption>'
-            "</figure>"
-            for title, png in contents.plots.items()
-        ),
-        "</div>",
-        "<h2>Images</h2>",
-        '<p class="note">Each shows the prediction and its probability, then the label. The most incorrect images are '
-        f"often mislabelled.{of_many if classes > MAX_CLASSES else ''}</p>",
-        *_galleries(contents, on_image),
-        "<h2>The run</h2>",
-        '<div class="table"><table>'
-        + "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in contents.facts.items())
-        + "</table></div>",
+        *(part for title, rows in contents.tables.items() for part in (f"<h3>{escape(title)}</h3>", table(rows))),
     ]
-    if contents.skipped:
-        listed = [f"{skipped.path}: {skipped.reason}" for skipped in contents.skipped]
-        parts += ["<h2>Files left out</h2>", _list(listed)]
-    if contents.shared:
-        listed = [f"{train.path} and {valid.path}" for train, valid in contents.shared]
-        parts += [
-            "<h2>The same image in training and validation</h2>",
-            f'<p class="note">{len(contents.shared):,} validation images have the content (SHA-256) of a training '
-            "image, which makes the accuracy too high.</p>",
-            _list(listed),
-        ]
-    if contents.contradictory:
-        listed = [f"{one.path} and {other.path}" for one, other in contents.contradictory]
-        parts += [
-            "<h2>The same image in two classes</h2>",
-            f'<p class="note">{len(contents.contradictory):,} images have the content (SHA-256) of an image of another '
-            "class: one of the labels is incorrect.</p>",
-            _list(listed),
-        ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(contents.title)}</title><style>{_STYLE}</style></head><body>"
-        + "\n".join(parts)
-        + "</body></html>"
-    )
 
 
-def _galleries(contents: ReportContents, on_image: Callable[[int, int], None]) -> list[str]:
+def _plots(contents: ReportContents) -> list[str]:
+    parts = ['<div class="plots">']
+    for key, (title, plot) in contents.plots.items():
+        text = escape(title)
+        drawn = f'<img alt="{text}" src="{data_url(plot, "png")}">' if isinstance(plot, bytes) else plot.svg(key, text)
+        parts.append(f"<figure><figcaption>{text}</figcaption>{drawn}</figure>")
+    return [*parts, "</div>"]
+
+
+def _galleries(contents: ReportContents, anchors: Anchors, on_image: Callable[[int, int], None]) -> list[str]:
     classes = contents.evaluation.confusion.classes
     total = sum(len(gallery.indices) for gallery in contents.galleries)
-    done = 0
-    parts = []
+    of_many = f" Of {len(classes):,} classes, the {MAX_CLASSES} with the most mistakes have galleries of their own."
+    parts = [
+        '<p class="note">Each shows the prediction and its probability, then the label. A click enlarges an image. The '
+        f"most incorrect images are often mislabelled.{of_many if len(classes) > MAX_CLASSES else ''}</p>"
+    ]
     for gallery in contents.galleries:
-        parts.append(f"<h3>{escape(gallery.title)}</h3>")
-        if not gallery.indices:
-            parts.append('<p class="note">None.</p>')
-            continue
-        parts.append('<div class="images">')
+        tiles = []
         for index in gallery.indices:
-            image = contents.images[index]
-            probabilities_K = contents.evaluation.probabilities_NK[index]
+            image, probabilities_K = contents.images[index], contents.evaluation.probabilities_NK[index]
             predicted = int(probabilities_K.argmax())
             verdict = "correct" if predicted == image.label else "incorrect"
-            parts.append(
-                f'<figure><img loading="lazy" alt="" src="{_data_url(_thumbnail(image), "jpeg")}">'
-                f'<figcaption><b class="{verdict}">{_name(classes[predicted])}</b> '
-                f"{100 * probabilities_K[predicted]:.1f}%<br>label {_name(classes[image.label])} "
-                f"({100 * probabilities_K[image.label]:.1f}%)<br>{_name(image.path.name)}</figcaption></figure>"
+            tiles.append(
+                Tile(
+                    jpeg(image, THUMBNAIL),
+                    f'<b class="{verdict}">{name(classes[predicted])}</b> {100 * probabilities_K[predicted]:.1f}%<br>'
+                    f"label {name(classes[image.label])} ({100 * probabilities_K[image.label]:.1f}%)<br>"
+                    f'<span class="dim">{name(image.path.name)}</span>',
+                    f"predicted {classes[predicted]}, label {classes[image.label]}",
+                )
             )
-            done += 1
-            on_image(done, total)
-        parts.append("</div>")
+            on_image(anchors.count + len(tiles), total)
+        parts += [f"<h3>{escape(gallery.title)}</h3>", gallery_of(tiles, anchors, "images")]
     return parts
 
 
-def _thumbnail(image: LabelledImage) -> bytes:
-    thumbnail = Image.fromarray(np.asarray(decode(image.read(), min_side=THUMBNAIL, limits=image.limits)))
-    thumbnail.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
-    buffer = io.BytesIO()
-    thumbnail.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
+def _seen(contents: ReportContents, anchors: Anchors) -> list[Section]:
+    """Grad-CAM of the least certain and of the most incorrect images."""
+    classes, tiles = contents.evaluation.confusion.classes, []
+    for index, jpeg_bytes in contents.overlays:
+        image, probabilities_K = contents.images[index], contents.evaluation.probabilities_NK[index]
+        predicted = int(probabilities_K.argmax())
+        verdict = "correct" if predicted == image.label else "incorrect"
+        words = f'<b class="{verdict}">{name(classes[predicted])}</b> {100 * probabilities_K[predicted]:.1f}%'
+        tiles.append(
+            Tile(jpeg_bytes, f"{words}<br>label {name(classes[image.label])}", f"Grad-CAM of {image.path.name}")
+        )
+    if not tiles:
+        return []
+    note = (
+        "<p>Red marks the parts of an image that speak for the predicted class (Grad-CAM, Selvaraju et al. 2017), in "
+        "incorrect images, the most certain first, then in the least certain ones. If the background is red, the "
+        "network has learnt the background.</p>"
+    )
+    return [Section("seen", "What the network sees", [note, gallery_of(tiles, anchors, "seen")])]
+
+
+def _left_out(contents: ReportContents) -> list[Section]:
+    """Files that were left out, unless the data sections list them, and identical files that are in two places."""
+    parts = []
+    if contents.skipped and contents.checks is None:
+        parts += ["<h3>Files left out</h3>", listing([f"{each.path}: {each.reason}" for each in contents.skipped])]
+    if contents.shared:
+        parts += [
+            "<h3>The same file in training and validation</h3>",
+            f'<p class="note">{len(contents.shared):,} validation images have the content (SHA-256) of a training '
+            "image, which makes the accuracy too high.</p>",
+            listing([f"{train.path} and {valid.path}" for train, valid in contents.shared]),
+        ]
+    if contents.contradictory:
+        parts += [
+            "<h3>The same file in two classes</h3>",
+            f'<p class="note">{len(contents.contradictory):,} images have the content (SHA-256) of an image of another '
+            "class: one of the labels is incorrect.</p>",
+            listing([f"{one.path} and {other.path}" for one, other in contents.contradictory]),
+        ]
+    return [Section("files", "Files", parts)] if parts else []
+
+
+def class_rows(report: ClassReport) -> list[list[str]]:
+    """The table of precision, recall, F1 and support: the averages first, as there may be many classes."""
+    rows = [["class", "precision", "recall", "F1", "support"]]
+    for scores in (*report.averages, *report.classes):
+        three = (scores.precision, scores.recall, scores.f1)
+        rows.append([scores.name, *(f"{score:.4f}" for score in three), f"{scores.support:,}"])
+    return rows
+
+
+def _top_k(evaluation: Evaluation) -> list[str]:
+    return [
+        f"<p>The label is among the {k} most probable classes in {100 * rate.value:.2f}% of the images (95% interval "
+        f"{100 * rate.lower:.2f}% to {100 * rate.upper:.2f}%).</p>"
+        for k, rate in evaluation.top_k.items()
+    ]
 
 
 def _test_time(evaluation: Evaluation) -> list[str]:
@@ -198,35 +242,12 @@ def _test_time(evaluation: Evaluation) -> list[str]:
         '<p class="note">Averages over several views of an image (renormalised geometric means), cross-fitted too.</p>'
     )
     return [
-        "<h2>Test-time augmentation</h2>",
+        "<h3>Test-time augmentation</h3>",
         f"<p>{escape(describe_test_time(evaluation.test_time))}</p>",
-        _table(rows),
+        table(rows),
         note,
     ]
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    header = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
-    table = f'<div class="table"><table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>'
-    if len(rows) - 1 <= MAX_ROWS:
-        return table
-    return f'<details class="long"><summary>{len(rows) - 1:,} rows</summary>{table}</details>'
-
-
-def _name(name: str) -> str:
-    """A name in a sentence, isolated so that right-to-left text does not reorder the numbers after it."""
-    return f"<bdi>{escape(name)}</bdi>"
-
-
-def _list(lines: Sequence[str]) -> str:
-    more = [f"and {len(lines) - MAX_LISTED:,} more"] if len(lines) > MAX_LISTED else []
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in [*lines[:MAX_LISTED], *more]) + "</ul>"
-
-
 def _interval(interval: Interval) -> str:
     return f"{interval.value:.4f} ({interval.lower:.4f} to {interval.upper:.4f})"
-
-
-def _data_url(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,171 @@
+"""Runs all checks of a data set on cached activations."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.image.folders import Skipped
+from serving.statistics.confusion import wilson
+from training.checks.duplicates import DuplicateGroup, find_duplicates
+from training.checks.image_facts import image_facts
+from training.checks.logistic import fit_logistic
+from training.checks.projection import project
+from training.checks.summary import Oddity, class_advice, find_oddities, kinds, size_table
+from training.checks.suspects import OutOfFold, find_suspects
+from training.console import progress
+from training.data.images import LabelledImage, labels_of
+from training.features.activations import Activations
+
+
+@dataclass(frozen=True)
+class DataChecks:
+    """What the checks found. Images are the training images, then the validation images."""
+
+    classes: tuple[str, ...]
+    images: list[LabelledImage]
+    train: int
+    """How many of the images are for training."""
+    facts_N: NDArray[np.void]
+    out_of_fold: OutOfFold
+    groups: list[DuplicateGroup]
+    """Groups of near duplicates."""
+    skipped: list[Skipped]
+    validation: tuple[NDArray[np.int64], NDArray[np.bool_]]
+    """Indices of the validation images, and whether a head fitted on the training images classifies each correctly."""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the activations separate the classes, so that suspects mean anything."""
+        correct, judged = self.out_of_fold.accuracy(labels_of(self.images))
+        largest = max(Counter(image.label for image in self.images).values())
+        return judged > 0 and wilson(correct, judged).lower > largest / len(self.images)
+
+    def part(self, index: int) -> str:
+        """`train` or `valid`."""
+        return "train" if index < self.train else "valid"
+
+    def leaks(self) -> list[int]:
+        """Validation images that are copies of a training image."""
+        mixed = [group.members for group in self.groups if group.members[0] < self.train]
+        return [at for members in mixed for at in members if at >= self.train]
+
+    def contradictions(self) -> list[DuplicateGroup]:
+        """Groups whose images have different labels."""
+        return [group for group in self.groups if len({self.images[at].label for at in group.members}) > 1]
+
+    def oddities(self) -> list[Oddity]:
+        """Blank, dark, bright, blurred and small images."""
+        return find_oddities(self.facts_N)
+
+    def counts(self) -> NDArray[np.int64]:
+        """Images by class and part, int64 `[K, 2]`: training, validation."""
+        labels, size = labels_of(self.images), len(self.classes)
+        parts = (labels[: self.train], labels[self.train :])
+        return np.stack([np.bincount(part, minlength=size) for part in parts], 1)
+
+    def advice(self) -> list[str]:
+        """What to do about the classes' sizes."""
+        return class_advice(self.counts()[:, 0].tolist(), self.classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures, without the lists of images."""
+        correct, judged = self.out_of_fold.accuracy(labels_of(self.images))
+        leaks = self.leaks()
+        indices, correct_V = self.validation
+        clean_V = ~np.isin(indices, leaks)
+        return {
+            "images": {"train": self.train, "valid": len(self.images) - self.train, "left_out": len(self.skipped)},
+            "out_of_fold": {"correct": correct, "judged": judged, "usable": self.usable},
+            "suspects": len(self.out_of_fold.suspects) if self.usable else 0,
+            "confident_suspects": sum(each.confident for each in self.out_of_fold.suspects) if self.usable else 0,
+            "duplicate_groups": len(self.groups),
+            "duplicates": sum(len(group.members) - 1 for group in self.groups),
+            "groups_across_classes": len(self.contradictions()),
+            "leaks": len(leaks),
+            "validation_accuracy": {"correct": int(correct_V.sum()), "n": len(correct_V)},
+            "validation_accuracy_without_leaks": {"correct": int(correct_V[clean_V].sum()), "n": int(clean_V.sum())},
+            "oddities": {each.name: len(each.indices) for each in self.oddities()},
+            "sizes": size_table(self.facts_N),
+            "kinds": kinds(self.facts_N),
+            "advice": self.advice(),
+            "seconds": self.seconds,
+        }
+
+
+def check_data(
+    classes: tuple[str, ...],
+    train: Activations,
+    valid: Activations,
+    cache: Path,
+    skipped: Sequence[Skipped],
+    *,
+    seed: int = 0,
+) -> DataChecks:
+    """Run all checks.
+
+    Args:
+        train, valid: activations of a pretrained network.
+        cache: the folder in which facts about images are kept.
+        skipped: files that were left out.
+    """
+    seconds: dict[str, float] = {}
+    began = time.monotonic()
+
+    def timed(name: str) -> None:
+        nonlocal began
+        now = time.monotonic()
+        seconds[name], began = round(now - began, 3), now
+
+    images = train.images + valid.images
+    labels_N = labels_of(images)
+    with progress("measuring images") as on_progress:
+        facts_N, _ = image_facts(images, cache, on_progress)
+    timed("measure images")
+    projected_ND = project([train, valid])
+    timed("project activations")
+    with progress("near duplicates") as on_progress:
+        groups = find_duplicates(images, projected_ND, facts_N["thumbnail"], on_progress)
+    timed("near duplicates")
+    members = [group.members for group in groups]
+    out_of_fold = find_suspects(projected_ND, labels_N, len(classes), members, seed=seed)
+    timed("label suspects")
+    count = len(train.images)
+    head = fit_logistic(projected_ND[:count], labels_N[:count], len(classes))
+    predicted = np.concatenate([block.argmax(1) for block in head.probabilities(projected_ND[count:])])
+    timed("accuracy without leaks")
+    validation = (np.arange(count, len(images)), predicted == labels_N[count:])
+    return DataChecks(classes, images, count, facts_N, out_of_fold, groups, list(skipped), validation, seconds)
+
+
+def describe_checks(checks: DataChecks) -> list[str]:
+    """What was found, for the terminal."""
+    facts = checks.to_json()
+    if checks.usable:
+        lines = [f"{facts['suspects']:,} label suspects, {facts['confident_suspects']:,} of them confident"]
+    else:
+        judged = facts["out_of_fold"]
+        lines = [
+            f"labels cannot be checked: a head on these activations classifies {judged['correct']:,} of "
+            f"{judged['judged']:,} images correctly, no more than the share of the largest class"
+        ]
+    lines.append(
+        f"{facts['duplicates']:,} near duplicates in {facts['duplicate_groups']:,} groups, "
+        f"{facts['groups_across_classes']:,} of them across classes"
+    )
+    if facts["leaks"]:
+        whole, clean = facts["validation_accuracy"], facts["validation_accuracy_without_leaks"]
+        lines.append(
+            f"warning: {facts['leaks']:,} validation images are copies of training images; a logistic head classifies "
+            f"{whole['correct']:,} of {whole['n']:,} validation images correctly with them, {clean['correct']:,} of "
+            f"{clean['n']:,} without"
+        )
+    if odd := [f"{count:,} {name}" for name, count in facts["oddities"].items() if count]:
+        lines.append(f"images that stand out: {', '.join(odd)}")
+    return [*lines, *facts["advice"]]

@@ -1,0 +1,105 @@
+"""Files to leave out or to relabel, from a list that a person has edited; nothing on the disk is changed.
+
+The list is `suspects.csv` or any other CSV with a column `path`. A row excludes its image; if its column `corrected`
+names a class, the image keeps its place with that label instead. Rows that a person has deleted change nothing.
+"""
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from training.data.images import ImageSet, LabelledImage
+from training.data.layout import DataError, listed
+
+MAX_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """What to leave out and what to relabel."""
+
+    files: dict[str, str]
+    """Each list and its SHA-256."""
+    corrected: dict[str, str]
+    """Path below the data folder -> class, or an empty text to leave the image out."""
+
+    def apply(self, images: ImageSet, data: Path) -> tuple[ImageSet, dict[str, Any]]:
+        """The images without those that are excluded, and a record for run.json.
+
+        Raises:
+            DataError: for a path or a class that the data has not.
+        """
+        known: set[str] = set()
+        counts: Counter[str] = Counter()
+
+        def kept(part: Sequence[LabelledImage]) -> list[LabelledImage]:
+            result = []
+            for image in part:
+                path = image.path.relative_to(data).as_posix()
+                if path not in self.corrected:
+                    result.append(image)
+                    continue
+                known.add(path)
+                if (name := self.corrected[path]) == "":
+                    counts["excluded"] += 1
+                else:
+                    label = images.classes.index(name)
+                    counts["relabelled"] += label != image.label
+                    result.append(replace(image, label=label))
+            return result
+
+        if unknown := set(self.corrected.values()) - {"", *images.classes}:
+            raise DataError(
+                f"{self._names()}: corrected names classes that the data has not: {listed(unknown)}; there are "
+                f"{listed(images.classes)}"
+            )
+        changed = replace(images, train=kept(images.train), valid=None if images.valid is None else kept(images.valid))
+        if missing := sorted(set(self.corrected) - known - self._left_out(images, data)):
+            raise DataError(
+                f"{self._names()}: {len(missing):,} paths are not images of {data}, such as "
+                f"{', '.join(missing[:MAX_NAMED])}; paths are relative to the folder that was checked"
+            )
+        return changed, {"lists": self.files, "excluded": counts["excluded"], "relabelled": counts["relabelled"]}
+
+    def _left_out(self, images: ImageSet, data: Path) -> set[str]:
+        """Files that are left out anyway."""
+        return {each.path.relative_to(data).as_posix() for each in images.skipped if each.path.is_relative_to(data)}
+
+    def _names(self) -> str:
+        return ", ".join(self.files)
+
+
+def read_exclusions(paths: Collection[Path]) -> Exclusions:
+    """Read the lists. As spreadsheets write them: with a byte order mark, and with commas, semicolons or tabs.
+
+    Raises:
+        DataError: if one cannot be read, has no column `path`, or two rows disagree about an image.
+    """
+    files: dict[str, str] = {}
+    corrected: dict[str, str] = {}
+    for path in paths:
+        try:
+            content = path.read_bytes()
+            text = content.decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise DataError(f"{path} cannot be read: {reason}; give a suspects.csv that check has written") from error
+        files[str(path)] = hashlib.sha256(content).hexdigest()
+        header = text.partition("\n")[0]
+        delimiter = max(",;\t", key=header.count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        if "path" not in (reader.fieldnames or ()):
+            raise DataError(f"{path} has no column path in its first line ({header.strip()!r:.80})")
+        for row in reader:
+            name = (row["path"] or "").strip()
+            if not name:
+                continue
+            word = (row.get("corrected") or "").strip()
+            if corrected.setdefault(name, word) != word:
+                raise DataError(f"{path}: two rows disagree about {name}: {corrected[name]!r} and {word!r}")
+    return Exclusions(files, corrected)

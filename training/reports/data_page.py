@@ -1,0 +1,207 @@
+"""data.html and the report's sections on the data: suspects, duplicates and what the images are like."""
+
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from serving.image.decode import decode
+from serving.image.folders import describe_skipped
+from training.checks.data_checks import DataChecks
+from training.checks.files import DUPLICATES_FILE, SUSPECTS_FILE
+from training.checks.summary import size_table
+from training.data.images import LabelledImage, or_reason
+from training.reports.page import Anchors, Section, Tile, cards, document, gallery, listing, name, table
+
+MAX_SUSPECTS = 60
+MAX_GROUPS, MAX_MEMBERS = 12, 4
+MAX_ODD = 8
+LARGEST = 288
+"""Long side of an image in the page, in pixels."""
+MAX_CLASS_ROWS = 200
+
+
+def data_page(checks: DataChecks, data: Path, title: str) -> str:
+    """The page, self-contained HTML without scripts."""
+    anchors = Anchors()
+    summary = checks.to_json()
+    judged = summary["out_of_fold"]
+    head = [
+        cards(
+            [
+                ("training images", f"{checks.train:,}", ""),
+                ("validation images", f"{len(checks.images) - checks.train:,}", ""),
+                ("classes", f"{len(checks.classes):,}", ""),
+                ("label suspects", f"{summary['suspects']:,}", f"{summary['confident_suspects']:,} of them confident"),
+                ("near duplicates", f"{summary['duplicates']:,}", f"in {summary['duplicate_groups']:,} groups"),
+                ("leaks", f"{summary['leaks']:,}", "validation images that are trained on"),
+                ("left out", f"{len(checks.skipped):,}", "files or folders"),
+                ("out-of-fold accuracy", _percent(judged["correct"], judged["judged"]), "of a logistic head"),
+            ]
+        ),
+        *leak_lines(checks),
+        *(f'<p class="warning">{escape(line)}.</p>' for line in checks.advice()),
+    ]
+    return document(title, head, data_sections(checks, data, anchors))
+
+
+def leak_lines(checks: DataChecks, accuracies: Sequence[str] = ()) -> list[str]:
+    """HTML lines: how many validation images are copies of training images, and what that does to the accuracy.
+
+    Args:
+        accuracies: of the trained network, with and without leaks; None for the check's logistic head.
+    """
+    if not (leaks := checks.leaks()):
+        return ["<p>No validation image is a copy of a training image.</p>"]
+    facts = checks.to_json()
+    whole, clean = facts["validation_accuracy"], facts["validation_accuracy_without_leaks"]
+    whose = "Accuracy" if accuracies else "Accuracy of a logistic head on the training images"
+    with_leaks, without = accuracies or (
+        f"{_percent(each['correct'], each['n'])} ({each['correct']:,}/{each['n']:,})" for each in (whole, clean)
+    )
+    return [
+        f'<p class="warning">{len(leaks):,} validation images are copies of training images, which makes the accuracy '
+        f"too high. {whose}: {escape(with_leaks)} with them, {escape(without)} without. They are listed in "
+        f"{DUPLICATES_FILE}.</p>"
+    ]
+
+
+def data_sections(checks: DataChecks, data: Path, anchors: Anchors) -> list[Section]:
+    """The sections of data.html, which the report of a run has as well."""
+    return [
+        Section("suspects", "Label suspects", _suspects(checks, data, anchors)),
+        Section("duplicates", "Near duplicates", _duplicates(checks, data, anchors)),
+        Section("data", "The data", _summary(checks, data, anchors)),
+    ]
+
+
+def _suspects(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
+    if not checks.usable:
+        return [
+            "<p>The activations do not separate the classes: the accuracy of a head on images that it was not fitted "
+            "on is not above the share of the largest class. So nothing can be said about single labels. Use "
+            "pretrained weights, or another network.</p>"
+        ]
+    suspects = checks.out_of_fold.suspects
+    tiles = []
+    for each in suspects[:MAX_SUSPECTS]:
+        image = checks.images[each.index]
+        tiles.append(
+            Tile(
+                jpeg(image, LARGEST),
+                f'<span class="incorrect">{name(checks.classes[image.label])}</span> {100 * each.p_label:.1f}%<br>'
+                f"suggested <b>{name(checks.classes[each.suggested])}</b> {100 * each.p_suggested:.1f}%<br>"
+                f'<span class="dim">{name(_path(image, data))}</span>',
+                f"labelled {checks.classes[image.label]}",
+            )
+        )
+    return [
+        f"<p>{len(suspects):,} images whose label is probably incorrect, or which are hard. The probabilities are of "
+        f"heads that did not see the image or a copy of it (5 folds). {sum(e.confident for e in suspects):,} are "
+        "counted by confident learning (Northcutt et al. 2021); of the others, another class is twice as probable as "
+        f"the label. All are in {SUSPECTS_FILE}. To act on them, delete the rows whose label is correct, write the "
+        "correct class into the column <code>corrected</code> or leave it empty to leave the image out, and train "
+        f"with <code>--exclude {SUSPECTS_FILE}</code>.</p>",
+        gallery(tiles, anchors, "suspects"),
+    ]
+
+
+def _duplicates(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
+    several, leaks = checks.contradictions(), set(checks.leaks())
+    parts = [
+        f"<p>{len(checks.groups):,} groups of images that are copies of one another: identical, resized, recompressed, "
+        f"mirrored or slightly cropped. {len(several):,} groups have images of several classes, so a label is "
+        f"incorrect; {len(leaks):,} validation images have a copy that is trained on. All are in {DUPLICATES_FILE}.</p>"
+    ]
+
+    def urgency(number: int) -> tuple[bool, bool]:
+        group = checks.groups[number]
+        return group not in several, leaks.isdisjoint(group.members)
+
+    for number in sorted(range(len(checks.groups)), key=urgency)[:MAX_GROUPS]:
+        group = checks.groups[number]
+        tiles = [
+            Tile(
+                jpeg(checks.images[at], LARGEST),
+                f"{name(checks.classes[checks.images[at].label])}, {checks.part(at)}<br>"
+                f"{checks.facts_N[at]['width']} × {checks.facts_N[at]['height']}<br>"
+                f'<span class="dim">{name(_path(checks.images[at], data))}</span>',
+            )
+            for at in group.members[:MAX_MEMBERS]
+        ]
+        words = [f"{len(group.members):,} images", f"similarity {group.similarity:.3f}"]
+        words += ["several classes"] if group in several else []
+        words += ["in training and validation"] if not leaks.isdisjoint(group.members) else []
+        parts += [f"<h3>Group {number + 1:,}: {', '.join(words)}</h3>", gallery(tiles, anchors, "duplicates")]
+    if len(checks.groups) > MAX_GROUPS:
+        parts.append(
+            f'<p class="note">{len(checks.groups) - MAX_GROUPS:,} further groups are in {DUPLICATES_FILE}.</p>'
+        )
+    return parts
+
+
+def _summary(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
+    counts_K2, facts = checks.counts(), checks.to_json()
+    order = np.argsort(-counts_K2.sum(1), kind="stable")[:MAX_CLASS_ROWS]
+    rows = [["class", "training", "validation"]]
+    rows += [[checks.classes[at], f"{counts_K2[at, 0]:,}", f"{counts_K2[at, 1]:,}"] for at in order]
+    sizes = [["", "least", "5%", "median", "95%", "most"]]
+    sizes += [[what, *(f"{point:,g}" for point in points)] for what, points in size_table(checks.facts_N).items()]
+    parts = [
+        *(f'<p class="warning">{escape(line)}.</p>' for line in checks.advice()),
+        "<h3>Images by class</h3>",
+        table(rows),
+        "<h3>Sizes</h3>",
+        table(sizes),
+        "<h3>Formats and colour modes</h3>",
+        table([["format, mode", "images"], *([kind, f"{count:,}"] for kind, count in facts["kinds"].items())]),
+        "<h3>Images that stand out</h3>",
+        table(
+            [["", "images", "what to do"], *([e.name, f"{len(e.indices):,}", e.advice] for e in checks.oddities())],
+            numbers_from=9,
+        ),
+    ]
+    for each in checks.oddities():
+        if each.indices:
+            tiles = [
+                Tile(
+                    jpeg(checks.images[at], LARGEST), f'<span class="dim">{name(_path(checks.images[at], data))}</span>'
+                )
+                for at in each.indices[:MAX_ODD]
+            ]
+            parts += [f"<h3>The most {each.name}</h3>", gallery(tiles, anchors, "data")]
+    parts.append("<h3>Files left out</h3>")
+    if checks.skipped:
+        parts += [
+            listing(describe_skipped(checks.skipped)[:1]),
+            listing([f"{e.path}: {e.reason}" for e in checks.skipped]),
+        ]
+    else:
+        parts.append('<p class="note">None.</p>')
+    return parts
+
+
+def jpeg(image: LabelledImage, longest: int) -> bytes:
+    """The image as a small JPEG; grey if it can no longer be read."""
+    pixels = or_reason(lambda: decode(image.read(), min_side=longest, limits=image.limits))
+    small = Image.new("RGB", (longest, longest), "grey") if isinstance(pixels, str) else Image.fromarray(pixels)
+    return jpeg_of(small, longest)
+
+
+def jpeg_of(image: Image.Image, longest: int) -> bytes:
+    """An image as a JPEG whose sides are at most `longest` pixels."""
+    image.thumbnail((longest, longest))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=72, optimize=True)
+    return buffer.getvalue()
+
+
+def _path(image: LabelledImage, data: Path) -> str:
+    return image.path.relative_to(data).as_posix()
+
+
+def _percent(correct: int, count: int) -> str:
+    return f"{100 * correct / count:.2f}%" if count else "none"
