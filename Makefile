@@ -2,6 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?=
+KEEP ?=
 # One more than there are CPUs, because many tests wait for deadlines and idle connections.
 WORKERS ?= $(shell expr $$(nproc) + 1)
 
@@ -16,8 +17,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[training,export,serving,dev]'
 	@touch $@
 
-demo: $(VENV)/installed  ## train, export, serve, predict, label, statistics; DATA=DIR uses your images
-	$(BIN)/python -m examples.demo --out demo $(if $(DATA),--data '$(DATA)')
+demo: $(VENV)/installed  ## train, export, serve, predict, label, statistics; DATA=DIR uses your images, KEEP=1 keeps the server
+	$(BIN)/python -m examples.demo --out demo $(if $(DATA),--data '$(DATA)') $(if $(KEEP),--keep)
 
 test: $(VENV)/installed  ## all tests; PAWSERVE_PHOTOS=DIR adds those on real images
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder

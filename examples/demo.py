@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from serving.cli import options as types
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-READY = re.compile(r"ready on (\S+?):? ")
+READY = re.compile(r"ready on (\S+?):? .*HTTP on (http\S+?);?$")
 SERVER_START_S = 60
 FEW_VIEWS = 3
 """Shown beside one view where the bundle recommends one."""
@@ -37,27 +38,27 @@ class DemoError(RuntimeError):
     """A step failed; the message has its command."""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train, export, serve, predict, label and show statistics.")
     parser.add_argument(
         "--out", type=types.path, required=True, help="folder to write; the folder of an earlier demo is replaced"
     )
     parser.add_argument("--data", type=types.path, help="your images: train/CLASS/*, valid/CLASS/* (drawings)")
-    options = parser.parse_args()
-    begin = time.monotonic()
+    parser.add_argument("--keep", action="store_true", help="keep the server running at the end, until Ctrl-C")
+    options = parser.parse_args(arguments)
     try:
-        facts = demo(options.out, options.data)
+        demo(options.out, options.data, keep=options.keep)
     except DemoError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    print(json.dumps({**facts, "seconds": round(time.monotonic() - begin, 1)}))
     return 0
 
 
-def demo(out: Path, data: Path | None) -> dict[str, Any]:
-    """Run every step below `out`; returns the fields of the last line."""
+def demo(out: Path, data: Path | None, *, keep: bool) -> None:
+    """Run every step below `out`, and print the last line: what came of it, as JSON."""
+    begin = time.monotonic()
     _empty(out)
     if data is None:
         data = out / "drawings"
@@ -74,16 +75,41 @@ def demo(out: Path, data: Path | None) -> dict[str, Any]:
         *("--precisions", "fp32", "fp16", "--engines", "rtx"),
     )
     run("export", "inspect", out / "models" / "pets" / "1")
-    step("Serve the model over gRPC on a free port of this machine.")
-    server, address = start_server(out)
+    step("Serve the model over gRPC and HTTP on free ports of this machine.")
+    server, address, url = start_server(out)
     try:
         facts = use_server(address, out)
+        step("Ask over HTTP.")
+        ask_with_curl(url, next(iter(validation_labels(out))))
+        step("Results to look at:")
+        for name in ("run/report.html", "run/plots/confusion.png", "confusion.png", "models/pets/1/bundle.html"):
+            console.print(f"  {out / name}", markup=False)
+        facts["engine"] = describe_engine(out / "models" / "pets" / "1")
+        facts["page"] = url
+        print(json.dumps({**facts, "seconds": round(time.monotonic() - begin, 1)}), flush=True)
+        if keep:
+            step(f"The page of the server: {url} (Ctrl-C stops the server)")
+            with suppress(KeyboardInterrupt):
+                server.wait()
+        else:
+            step("The server stops now. To try its page, keep it running: make demo KEEP=1")
     finally:
         stop_server(server)
-    step("Results to look at:")
-    for name in ("run/report.html", "run/plots/confusion.png", "confusion.png", "models/pets/1/bundle.html"):
-        console.print(f"  {out / name}", markup=False)
-    return {**facts, "engine": describe_engine(out / "models" / "pets" / "1")}
+
+
+def ask_with_curl(url: str, image: Path) -> None:
+    """Print and run the request; where there is no curl, only print it."""
+    command = ["curl", "--silent", "--show-error", "--fail", "--data-binary", f"@{image}", f"{url}/v1/classify"]
+    console.print(f"$ {shlex.join(command)}", style="cyan", markup=False)
+    if shutil.which("curl") is None:
+        console.print("curl is not installed on this machine.")
+        return
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if finished.returncode != 0:
+        raise DemoError(f"this command failed with exit code {finished.returncode}: {shlex.join(command)}")
+    answer = json.loads(finished.stdout)
+    del answer["results"][0]["prediction"]["token"]  # longer than the rest
+    console.print(json.dumps(answer), markup=False)
 
 
 def describe_engine(bundle: Path) -> dict[str, Any]:
@@ -197,9 +223,10 @@ def run(package: str, *arguments: object, capture: bool = False) -> str:
     return finished.stdout or ""
 
 
-def start_server(out: Path) -> tuple[subprocess.Popen[str], str]:
-    """Start a server on a free port and wait until it is ready; returns its process and address."""
-    arguments = ("serve", "--models", out / "models", "--listen", "127.0.0.1:0", "--state", out / "state")
+def start_server(out: Path) -> tuple[subprocess.Popen[str], str, str]:
+    """Start a server on free ports and wait until it is ready; returns its process, its address and its URL."""
+    listen = ("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
+    arguments = ("serve", "--models", out / "models", *listen, "--state", out / "state")
     command = ["python", "-m", "serving", *map(str, arguments)]
     console.print(f"$ {shlex.join(command)} &", style="cyan", markup=False)
     server = subprocess.Popen([sys.executable, *command[1:]], stdout=subprocess.PIPE, text=True)
@@ -207,14 +234,15 @@ def start_server(out: Path) -> tuple[subprocess.Popen[str], str]:
     os.set_blocking(server.stdout.fileno(), True)
     for line in server.stdout:
         console.print(line.rstrip(), markup=False)
-        if match := READY.search(line):
-            return server, match[1]
+        if match := READY.search(line.rstrip()):
+            return server, match[1], match[2]
     raise DemoError(f"the server did not start: exit code {server.wait(SERVER_START_S)}")
 
 
 def stop_server(server: subprocess.Popen[str]) -> None:
     """Stop the server after the requests in flight."""
-    server.send_signal(signal.SIGTERM)
+    if server.poll() is None:
+        server.send_signal(signal.SIGTERM)
     if server.wait(timeout=60) != 0:
         raise DemoError(f"the server stopped with exit code {server.returncode}")
 

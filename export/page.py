@@ -6,16 +6,7 @@ from typing import Any
 from export.engine_layers import describe
 from serving.bundle.engine_file import EngineFile
 from serving.bundle.manifest import Artifact, Manifest
-
-_STYLE = """
-:root{color-scheme:light dark;--line:#8884}
-body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;padding:1rem;max-width:80rem}
-h1{font-size:1.6rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
-.lead{font-size:1.1rem}.note{opacity:.75;font-size:.9rem}.table{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-td{overflow-wrap:break-word}.files td{white-space:nowrap}
-"""
+from training.reports.page import Section, document, facts_table, table
 
 
 def render_page(manifest: Manifest) -> str:
@@ -25,28 +16,22 @@ def render_page(manifest: Manifest) -> str:
         **{f"fingerprint of the {what}": sha256 for what, sha256 in manifest.fingerprints.items()},
         "versions": ", ".join(f"{name} {release}" for name, release in manifest.versions.items()),
     }
-    header = "".join(f"<th>{name}</th>" for name in PARITY_COLUMNS)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in parity_row(artifact)) + "</tr>"
-        for artifact in manifest.artifacts
-    )
+    parity = [list(PARITY_COLUMNS), *(list(parity_row(artifact)) for artifact in manifest.artifacts)]
     notes = [describe_quantization(artifact) for artifact in manifest.artifacts if artifact.quantization]
     notes += [f"{engine.file}: {describe_engine(engine)}" for engine in manifest.engines]
-    title = escape(manifest.resource)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"
-        f'<p class="lead">Accuracy of the trained network: {describe_accuracy(manifest)}.</p>'
-        f'<h2>Files and their parity</h2><div class="table files"><table><tr>{header}</tr>{rows}</table></div>'
+    files = [
+        f'<div class="files">{table(parity, numbers_from=len(PARITY_COLUMNS))}</div>',
         '<p class="note">Each file was run in ONNX Runtime on the validation images and compared with the trained '
         "network: agreement is the part of the images with the same predicted class, |Δp| the difference of a "
-        "probability. The cross-check runs the same file in OpenVINO and compares it with ONNX Runtime.</p>"
-        + "".join(f"<p>{escape(note)}</p>" for note in notes)
-        + '<h2>The model</h2><div class="table"><table>'
-        + "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in facts.items())
-        + "</table></div></body></html>\n"
-    )
+        "probability. The cross-check runs the same file in OpenVINO and compares it with ONNX Runtime.</p>",
+        *(f"<p>{escape(note)}</p>" for note in notes),
+    ]
+    lead = f"<p>Accuracy of the trained network: {describe_accuracy(manifest)}.</p>"
+    sections = [
+        Section("files", "Files and their parity", files),
+        Section("model", "The model", [facts_table(facts)]),
+    ]
+    return document(manifest.resource, [lead], sections)
 
 
 PARITY_COLUMNS = ("file", "for", "MB", "correct", "agreement", "max |Δp|", "mean |Δp|", "cross-check", "SHA-256")

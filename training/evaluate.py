@@ -24,7 +24,7 @@ MAX_LISTED = 50
 
 def evaluate_run(
     run: Run, data: Path, views: int, *, cache: Path | None = None, limits: Limits = TRAINING_LIMITS
-) -> tuple[Evaluation, list[Skipped]]:
+) -> tuple[Evaluation, list[LabelledImage], list[Skipped]]:
     """Evaluate with the run's own temperatures.
 
     Args:
@@ -34,7 +34,7 @@ def evaluate_run(
         limits: larger images are left out.
 
     Returns:
-        The evaluation, and the files and folders left out.
+        The evaluation, its images in order, and the files and folders left out.
 
     Raises:
         DataError: if there are other classes, with both lists, or no image can be read.
@@ -67,7 +67,7 @@ def evaluate_run(
             f"images of {len(present):,} of the run's {len(run.classes):,} classes, and the metrics are of these: "
             f"{listed(present)}; there are none of {listed(set(run.classes) - set(present))}"
         )
-    return evaluate(logits_VNK, labels_N, run.classes, run.temperatures), left_out
+    return evaluate(logits_VNK, labels_N, run.classes, run.temperatures), known, left_out
 
 
 def _read(run: Run, data: Path, limits: Limits) -> tuple[list[LabelledImage], list[Skipped]]:

@@ -7,6 +7,7 @@ Each peer has the best of several settings. Throughput: pawserve and the peer ru
 turns with 1, 16 and 64 clients; ratios are taken within a round. In each round, processes without any server do the
 same work, which is the limit for any server. Latency: all of them, in turns, at one rate: half of the slowest one's
 capacity. `--parts` and `--peers` measure less at a time; the day's results keep what was measured before.
+`--protocol http` calls pawserve over HTTP, as LitServe and BentoML are called; its results have a page of their own.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from benchmarks.peers.servers import SETTINGS, RunningPeer, running_peer
 from benchmarks.serving.load import run_load
 from serving.bundle.manifest import open_bundle
 
-PEERS = [name for name in SETTINGS if name != "pawserve"]
+PEERS = [name for name in SETTINGS if not name.startswith("pawserve")]
 COMPARED_IMAGES = 8
 TOLERANCE = 1e-3
 READY_TIMEOUT_S = 30
@@ -39,9 +40,10 @@ def main() -> None:
         "--peers-dir", type=absolute_path, required=True, help="where benchmarks.peers.install put them"
     )
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument("--protocol", choices=("grpc", "http"), default="grpc", help="of pawserve (grpc)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     arguments = parser.parse_args()
-    now = circumstances("peers") | {
+    now = circumstances("peers" if arguments.protocol == "grpc" else "peers-http") | {
         "rounds": arguments.rounds,
         "settings": SETTINGS,
         "versions": _versions(arguments.peers_dir),
@@ -95,6 +97,8 @@ PARTS = {"throughput": measure_throughput, "latency": measure_latency}
 
 
 def _start(arguments: argparse.Namespace, peer: str) -> AbstractContextManager[RunningPeer]:
+    if peer == "pawserve" and arguments.protocol == "http":
+        peer = "pawserve-http"
     return running_peer(peer, arguments.bundle, arguments.peers_dir)
 
 

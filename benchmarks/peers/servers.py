@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from benchmarks.common import REPOSITORY
+from benchmarks.common import ANY_PORT, REPOSITORY
 
 START_TIMEOUT_S = 40
 STOP_TIMEOUT_S = 10
@@ -21,6 +22,7 @@ STOP_TIMEOUT_S = 10
 # The best of those that benchmarks/results/2026-11-24-peers.md lists, on two CPUs.
 SETTINGS: dict[str, Mapping[str, str]] = {
     "pawserve": {},
+    "pawserve-http": {},
     # number of processes, largest batch of the dynamic batcher, threads of each process
     "triton": {"instances": "2", "batch": "8", "threads": "1"},
     "litserve": {"workers": "2", "max-batch-size": "1", "api-servers": "1", "fast-queue": ""},
@@ -87,10 +89,12 @@ def describe(setting: Mapping[str, str]) -> str:
     return ", ".join(f"{name.lower().replace('_', '-')} {value}".strip() for name, value in setting.items())
 
 
-def _pawserve(setting: Mapping[str, str], at: _Place) -> _Command:
+def _pawserve(setting: Mapping[str, str], at: _Place, *, http: bool = False) -> _Command:
     version = f"{at.bundle.parent.name}/{at.bundle.name}"
     command = [sys.executable, "-m", "serving", "serve", "--models", at.bundle.parent.parent, "--model", version]
-    return [*command, "--state", at.folder / "state", "--listen", f"127.0.0.1:{at.port}"], {}
+    own = f"127.0.0.1:{at.port}"
+    listen = ("--listen", ANY_PORT, "--http", own) if http else ("--listen", own, "--http", "off")
+    return [*command, "--state", at.folder / "state", *listen], {}
 
 
 def _triton(setting: Mapping[str, str], at: _Place) -> _Command:
@@ -139,6 +143,7 @@ def _bentoml(setting: Mapping[str, str], at: _Place) -> _Command:
 
 _COMMANDS: dict[str, Callable[[Mapping[str, str], _Place], _Command]] = {
     "pawserve": _pawserve,
+    "pawserve-http": partial(_pawserve, http=True),
     "triton": _triton,
     "litserve": _litserve,
     "bentoml": _bentoml,

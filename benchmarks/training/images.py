@@ -133,7 +133,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
 
 
 def plot_errors(rows: Sequence[dict[str, Any]]) -> str:
-    """Errors against training images as SVG: a dot for each seed, a line through the means."""
+    """Errors against training images as SVG: a dot for each seed, a line through their means."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     for preset in sorted({row["preset"] for row in rows}, reverse=True):
@@ -145,7 +145,7 @@ def plot_errors(rows: Sequence[dict[str, Any]]) -> str:
             for count in counts
         }
         colour = COLOURS[preset]
-        axes.plot(counts, [fmean(percent[count]) for count in counts], color=colour, label=f"--preset {preset}, mean")
+        axes.plot(counts, [fmean(percent[count]) for count in counts], color=colour, label=f"--preset {preset}")
         across = [count for count in counts for _ in percent[count]]
         axes.scatter(across, [value for count in counts for value in percent[count]], s=16, color=colour, alpha=0.6)
     counts = sorted({row["images"] for row in rows})

@@ -211,8 +211,9 @@ class TensorRTEngine:
         self._enqueue(bucket)
         call(self._cudart.cudaStreamSynchronize, self._stream)
         try:
-            if plan.contexts.can_capture(context, int(self._stream)):
-                bucket.graph = CudaGraph(self._stream, lambda: self._enqueue(bucket))
+            if not plan.contexts.can_capture(context, int(self._stream)):
+                raise EngineBuildError("TensorRT says that this engine cannot be captured")
+            bucket.graph = CudaGraph(self._stream, lambda: self._enqueue(bucket))
         except (CudaError, EngineBuildError) as error:
             logger.warning("batches of %d run without a CUDA graph, which is slower: %s", rows, error)
         return bucket

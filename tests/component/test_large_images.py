@@ -4,10 +4,12 @@ import asyncio
 from pathlib import Path
 
 import grpc
+import pytest
 from PIL import Image
 
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
+from serving.rpc.calls import LARGE_MESSAGE_BYTES
 from tests.support.bundles import write_bundle
 from tests.support.images import encoded
 from tests.support.servers import running_server
@@ -53,3 +55,18 @@ def test_a_small_image_is_answered_before_the_next_of_another_client_s_large_one
     with running_server(tmp_path / "models", tmp_path / "state") as address:
         asyncio.run(run(address))
     assert order == ["large", "small"] * (LARGE - 1) + ["large"]
+
+
+def test_requests_that_are_parsed_in_a_thread_have_the_same_results_and_errors(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    image = encoded(Image.new("RGB", (1600, 1300), "red"), "BMP")
+    assert len(image) > LARGE_MESSAGE_BYTES
+    with running_server(tmp_path / "models", tmp_path / "state") as address, grpc.insecure_channel(address) as plain:
+        stub = pb_grpc.ClassifierStub(plain)
+        message = pb.ClassifyRequest(images=[pb.ImageInput(content=image)])
+        response = stub.Classify(message, timeout=LIMIT_S)
+        assert response.results[0].prediction.classes[0].label == "red"
+        with pytest.raises(grpc.RpcError) as caught:
+            plain.unary_unary("/pawserve.v1.Classifier/Classify")(message.SerializeToString()[:-1], timeout=LIMIT_S)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "are not a message of this method" in caught.value.details()

@@ -1,11 +1,18 @@
 """`make demo` with a few drawings as data."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import run_cold
+from examples.demo import main
+from tests.support.commands import WarmProcess, run_cold
+from tests.support.http import ask
+
+
+def demo_main(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
 
 
 @pytest.mark.slow
@@ -16,7 +23,10 @@ def test_the_demo_trains_exports_serves_labels_and_shows_statistics(drawings: Pa
     assert finished.returncode == 0, finished.stderr
     facts = json.loads(finished.stdout.splitlines()[-1])
     assert facts["labelled"] == 16
-    assert facts["served"] == 3 * 16 + 4
+    assert facts["served"] == 3 * 16 + 4  # the request with curl comes after the statistics
+    assert '{"model": "models/pets/versions/1", "results": [{"prediction"' in finished.stderr
+    assert f"{facts['page']}/v1/classify" in finished.stderr
+    assert "make demo KEEP=1" in finished.stderr
     assert [row["views"] for row in facts["test_time"]][0] == "1.00"
     assert "views an image" in finished.stderr
     assert sum(map(sum, facts["confusion_matrix"])) == 16
@@ -35,3 +45,16 @@ def test_a_folder_that_no_demo_made_is_not_changed(tmp_path: Path) -> None:
     assert finished.returncode == 1
     assert "is not the folder of an earlier demo" in finished.stderr
     assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_server_keeps_running_until_ctrl_c(drawings: Path, tmp_path: Path) -> None:
+    demo = WarmProcess(demo_main, "--out", tmp_path / "demo", "--data", drawings, "--keep")
+    try:
+        page = demo.printed(r'"page": "(http[^"]+)"')[1]
+        assert ask(page, "/v2/health/ready").status == 200
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait() == 0, demo.stderr
+    finally:
+        demo.close()

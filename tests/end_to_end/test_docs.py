@@ -32,7 +32,7 @@ TINY = "--arch test_resnet --weights none --sizes 32"
 FEWER = "sample --per-class 40 --valid-per-class 20"
 """The README draws fewer images here, so that the commands after that take less time."""
 NOT_RUN_HERE = ("make ", "docker ")
-"""`make demo` has a test of its own, and tests/containers runs the README's `docker` commands."""
+"""`make demo` has a test of its own, and tests/containers runs the `docker` commands."""
 
 
 def name(page: Path) -> str:

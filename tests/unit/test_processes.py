@@ -1,5 +1,8 @@
 """One server of several processes: merged states and metrics, divided limits, a reserved port."""
 
+import asyncio
+import json
+import logging
 import os
 import socket
 from pathlib import Path
@@ -12,11 +15,13 @@ from serving.models.loader import ServingOptions
 from serving.models.repository import State, VersionStatus
 from serving.observability.settings import ObservabilitySettings
 from serving.processes import shares
+from serving.processes.channel import Channel, ChannelClosed, Handler, RemoteError
 from serving.processes.metrics import merge as merge_metrics
 from serving.processes.ports import reserved_port
 from serving.processes.shares import automatic_count, share_cpus, share_settings
 from serving.processes.statuses import merge, to_rows
 from serving.settings import Settings
+from serving.system.logs import JsonFormatter, ProcessFilter, TextFormatter
 
 ONE, TWO = ModelVersion("pets", 1), ModelVersion("pets", 2)
 
@@ -131,3 +136,48 @@ def test_a_port_is_not_reserved_twice_nor_where_somebody_listens() -> None:
         other.listen()
         with pytest.raises(OSError, match="the port is in use"), reserved_port(f"127.0.0.1:{other.getsockname()[1]}"):
             pass
+
+
+def test_log_lines_say_which_process_wrote_them() -> None:
+    record = logging.LogRecord("serving", logging.INFO, "", 0, "loaded", (), None)
+    assert ProcessFilter(2).filter(record)
+    assert TextFormatter().format(record).startswith("[2] ")
+    assert json.loads(JsonFormatter().format(record))["process"] == 2
+
+
+async def _two_ends(ours: dict[str, Handler], theirs: dict[str, Handler]) -> tuple[object, list[str]]:
+    """The result of a call from one end, and what became of calls that fail or outlive the other end."""
+    one, other = socket.socketpair()
+    near, far = Channel(one, ours), Channel(other, theirs)
+    running = [asyncio.create_task(each.run()) for each in (near, far)]
+    await asyncio.sleep(0)
+    while True:
+        try:
+            answer = await near.call("double", 21)
+            break
+        except ChannelClosed:  # not connected yet
+            await asyncio.sleep(0)
+    failures = []
+    for verb in ("fail", "hang"):
+        try:
+            await near.call(verb)
+        except (RemoteError, ChannelClosed) as error:
+            failures.append(f"{type(error).__name__} {error}".strip())
+        running[1].cancel()  # the other end closes
+    await asyncio.gather(*running, return_exceptions=True)
+    return answer, failures
+
+
+def test_a_channel_returns_results_and_errors_and_ends_with_the_other_end() -> None:
+    async def double(number: int) -> int:
+        return 2 * number
+
+    async def fail(_: object) -> None:
+        raise ValueError("no")
+
+    async def hang(_: object) -> None:
+        await asyncio.Event().wait()
+
+    answer, failures = asyncio.run(_two_ends({}, {"double": double, "fail": fail, "hang": hang}))
+    assert answer == 42
+    assert failures == ["RemoteError no", "ChannelClosed"]

@@ -15,7 +15,7 @@ from training.distributed import ProcessGroup
 from training.fitting.loop import Epoch, TrainingError, train_epochs
 from training.fitting.lr_finder import LrCurve, find_lr, smoothed, sweep_rates
 from training.fitting.snapshots import interpolated, mean_weights, recompute_batch_norms
-from training.fitting.trainer import Trainer
+from training.fitting.trainer import Trainer, balanced_weights
 from training.hardware import Hardware
 from training.networks.layer_groups import head_group
 from training.networks.model import Head, MeanPredictions
@@ -251,3 +251,14 @@ def test_interpolated_weights_lie_between_and_meet_both_ends_exactly() -> None:
     assert interpolated(before, after, 0.25)["count"] == 5
     assert torch.equal(interpolated(before, after, 0)["weight"], before["weight"])
     assert torch.equal(interpolated(before, after, 1)["weight"], after["weight"])
+
+
+def test_balanced_classes_count_the_same_in_the_loss() -> None:
+    utils = pytest.importorskip("sklearn.utils.class_weight", reason="needs scikit-learn")
+    labels = np.repeat([0, 1, 2], [50, 10, 4])
+    weights = balanced_weights(labels, 4).numpy()
+    np.testing.assert_allclose(
+        weights[:3], utils.compute_class_weight("balanced", classes=np.arange(3), y=labels), 1e-6
+    )
+    assert weights[3] == 0
+    assert weights[labels].mean() == pytest.approx(1)

@@ -77,7 +77,8 @@ def class_advice(train_K: Sequence[int], classes: Sequence[str]) -> list[str]:
     if most > DOMINANT * max(least, 1):
         advice.append(
             f"{classes[train_K.index(most)]} has {most:,} training images, {classes[train_K.index(least)]} {least:,}: "
-            "the larger class will be preferred. Add images of the smaller classes, and read the results by class"
+            "the larger class will be preferred. Add images of the smaller classes, or train with --class-weights "
+            "balanced, and read the results by class"
         )
     return advice
 

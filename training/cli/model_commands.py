@@ -20,6 +20,7 @@ from training.evaluation.test_time import describe_test_time
 from training.features.activations import default_cache
 from training.find_lr import find_lr_for_stage
 from training.fit import fit as fit_run
+from training.reports.evaluation_folder import FIGURES_FILE, PREDICTIONS_FILE, REPORT_FILE, write_evaluation
 from training.reports.plots import plot_lr_curve
 from training.runs.folder import can_resume, is_finished
 from training.runs.run import RUN_FILE, open_run
@@ -59,7 +60,7 @@ def find_lr(options: program.FindLr) -> None:
     stage = options.stage or next(iter(options.settings.stages))
     cache = options.cache or default_cache()
     curve = find_lr_for_stage(options.data, options.settings, stage, cache, limits=options.size.limits())
-    write_atomically(options.plot, plot_lr_curve(curve))
+    write_atomically(options.plot, plot_lr_curve(curve).png())
     say(f"plotted in {options.plot}")
     if options.json:
         rate, why = curve.recommendation()
@@ -68,13 +69,18 @@ def find_lr(options: program.FindLr) -> None:
 
 def evaluate(options: program.Evaluate) -> None:
     """Evaluate a run and report its accuracy."""
-    evaluation, skipped = evaluate_run(
-        open_run(options.run), options.data, options.views, cache=options.cache, limits=options.size.limits()
+    run = open_run(options.run)
+    evaluation, images, skipped = evaluate_run(
+        run, options.data, options.views, cache=options.cache, limits=options.size.limits()
     )
     say_accuracy(evaluation)
     if options.json:
         facts = evaluation.to_json() | {"skipped": [file.to_json() for file in skipped]}
         print_json(facts)
+
+    if options.out is not None:
+        write_evaluation(options.out, run, options.data, evaluation, images, skipped)
+        say(f"written: {PREDICTIONS_FILE}, {FIGURES_FILE}; open {options.out / REPORT_FILE}")
 
 
 def check(options: program.Check) -> None:

@@ -160,12 +160,16 @@ class Evaluate:
     """Views to average over (test-time augmentation), those that serving uses: 1 to 64."""
     cache: Path | None = None
     """Where activations are kept, for later evaluations of the same run. Default: they are not kept."""
+    out: Path | None = None
+    """Folder to write: report.html, predictions.csv with a row for each image, evaluation.json and plots."""
     json: bool = False
     """Print the figures to standard output."""
     size: Annotated[SizeLimits, tyro.conf.arg(name="")] = field(default_factory=SizeLimits)
 
     def __post_init__(self) -> None:
         check_range("views", self.views, 1, 64)
+        if self.out is not None and self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"--out is {self.out}, which is a file; give a folder")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from training.fitting.loop import EpochResult, train_epochs
 from training.fitting.lr_finder import RECIPE, LrCurve, find_lr
 from training.fitting.session import FitSession
 from training.fitting.snapshots import average_snapshots, interpolated, save_snapshot
-from training.fitting.trainer import Trainer
+from training.fitting.trainer import Trainer, balanced_weights
 from training.hardware import threads
 from training.networks.layer_groups import (
     LayerGroup,
@@ -188,6 +188,9 @@ def groups_of(session: FitSession, step: Step) -> list[LayerGroup]:
 def make_trainer(session: FitSession, step: Step, groups: Sequence[LayerGroup]) -> Trainer:
     """The trainer of a step: of the head alone on activations, otherwise of the whole classifier."""
     recipe, on_images = session.recipe, step.stage.learn_from == "photos"
+    weights = None
+    if recipe.class_weights == "balanced":
+        weights = balanced_weights(labels_of(session.split.train), len(session.split.classes))
     return Trainer(
         session.classifier if on_images else session.classifier.head,
         groups,
@@ -199,6 +202,7 @@ def make_trainer(session: FitSession, step: Step, groups: Sequence[LayerGroup]) 
         hardware=session.hardware if on_images else replace(session.hardware, autocast=None),
         processes=session.processes if on_images else ProcessGroup(),
         compiled=recipe.compile and on_images,
+        class_weights=weights,
     )
 
 

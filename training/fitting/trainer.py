@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,6 +14,17 @@ from training.data.sources import Source, ordered_batches
 from training.distributed import ProcessGroup, SharedBatchNorm
 from training.hardware import Hardware
 from training.networks.layer_groups import LayerGroup, freeze_to, set_training
+
+
+def balanced_weights(labels_N: NDArray[np.int64], classes: int) -> Tensor:
+    """Weights float32 `[K]` with which each class counts the same, as scikit-learn's "balanced": N / (K n_k).
+
+    A class without images has weight 0. The mean weight of the images is 1.
+    """
+    counts_K = np.bincount(labels_N, minlength=classes)
+    present = int((counts_K > 0).sum())
+    weights_K = np.divide(len(labels_N) / present, counts_K, out=np.zeros(classes), where=counts_K > 0)
+    return torch.from_numpy(weights_K.astype(np.float32))
 
 
 class Trainer:
@@ -29,6 +42,7 @@ class Trainer:
         hardware: Hardware,
         processes: ProcessGroup,
         compiled: bool = False,
+        class_weights: Tensor | None = None,
     ) -> None:
         """Move a network to the device and make its optimizer.
 
@@ -36,7 +50,9 @@ class Trainer:
             network: inputs -> logits `[n, K]`; trained in place.
             first: the first group that is trained, as `freeze_to` takes it.
             compiled: whether to train through torch.compile.
+            class_weights: float32 `[K]`, of each class in the loss; None for ones.
         """
+        self.class_weights = None if class_weights is None else class_weights.to(hardware.device)
         self.network = network.to(hardware.device).to(memory_format=torch.channels_last)
         self.groups = groups
         self.first = first
@@ -86,7 +102,7 @@ class Trainer:
         inputs, labels = inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         with self.shared_norms(), _autocast(self.hardware):
             logits = self._forward(inputs)
-            total = functional.cross_entropy(logits.float(), labels, reduction="sum")
+            total = functional.cross_entropy(logits.float(), labels, self.class_weights, reduction="sum")
             self.optimizer.zero_grad(set_to_none=True)
             # the processes' gradients are averaged, and must be added
             torch.autograd.backward(self.scaler.scale(total * (self.processes.count / rows)))

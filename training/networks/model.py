@@ -94,12 +94,18 @@ class Body(nn.Module):
         self.register_buffer("scale", 1 / (255 * torch.tensor(backbone.std).view(1, 3, 1, 1)), persistent=False)
 
     def forward(self, images_NHWC: Tensor) -> Tensor:
+        return self.pooled(self.feature_maps(images_NHWC))
+
+    def feature_maps(self, images_NHWC: Tensor) -> Tensor:
+        """The maps before pooling, float32 `[N, C, h, w]`."""
         # Cast first: TensorRT takes uint8 as a network's input, but transposes no uint8.
         x_NCHW = images_NHWC.to(torch.float32).permute(0, 3, 1, 2)
         x_NCHW = (x_NCHW - cast(Tensor, self.mean)) * cast(Tensor, self.scale)
-        maps_NChw = self.network(x_NCHW)
-        if self.channels_last:
-            maps_NChw = maps_NChw.permute(0, 3, 1, 2)
+        maps_NChw: Tensor = self.network(x_NCHW)
+        return maps_NChw.permute(0, 3, 1, 2) if self.channels_last else maps_NChw
+
+    def pooled(self, maps_NChw: Tensor) -> Tensor:
+        """Maximum, then mean of each channel, float32 `[N, 2C]`."""
         return torch.cat([maps_NChw.amax((2, 3)), maps_NChw.mean((2, 3))], 1)
 
 

@@ -15,6 +15,7 @@ from training.recipes.stage import Stage, check_choices, check_range, check_rang
 
 Average = Literal["none", "weights", "predictions"]
 Keep = Literal["best", "last"]
+ClassWeights = Literal["none", "balanced"]
 
 RANGES = {
     "groups": (2, 64),
@@ -70,6 +71,9 @@ class Recipe:
     average: Average = "none"
     """How the snapshots at the last stage's cycle ends are used: `none` takes the last one, `weights` the mean of their
     weights, `predictions` keeps all and averages their predictions."""
+    class_weights: ClassWeights = "none"
+    """How classes count in the training loss: `none` by their images, `balanced` each the same, for classes of very
+    different sizes. Probabilities then suit images of which each class is as frequent."""
     keep: Keep = "last"
     """`best` first tries the steps on each half of the training images and measures them on the other half and on its
     shifted copies; a step that does not improve on the one before is left out, and of one that does, as much of its
@@ -90,7 +94,7 @@ class Recipe:
         for size in self.sizes:
             check_range("sizes", size, 16, 1024)
         check_ranges(self, RANGES)
-        check_choices(self, {"average": Average, "keep": Keep})
+        check_choices(self, {"average": Average, "keep": Keep, "class_weights": ClassWeights})
         if len(self.dropout) != 2 or not all(0 <= p < 1 for p in self.dropout):
             raise ValueError(f"dropout is {self.dropout}; two probabilities of at least 0 and below 1 are needed")
         if not self.stages:

@@ -17,9 +17,9 @@ from training.data.images import LabelledImage, or_reason
 from training.reports.page import Anchors, Section, Tile, cards, document, gallery, listing, name, table
 
 MAX_SUSPECTS = 60
-MAX_GROUPS, MAX_MEMBERS = 20, 5
+MAX_GROUPS, MAX_MEMBERS = 12, 4
 MAX_ODD = 8
-LARGEST = 320
+LARGEST = 288
 """Long side of an image in the page, in pixels."""
 MAX_CLASS_ROWS = 200
 
@@ -188,9 +188,14 @@ def jpeg(image: LabelledImage, longest: int) -> bytes:
     """The image as a small JPEG; grey if it can no longer be read."""
     pixels = or_reason(lambda: decode(image.read(), min_side=longest, limits=image.limits))
     small = Image.new("RGB", (longest, longest), "grey") if isinstance(pixels, str) else Image.fromarray(pixels)
-    small.thumbnail((longest, longest))
+    return jpeg_of(small, longest)
+
+
+def jpeg_of(image: Image.Image, longest: int) -> bytes:
+    """An image as a JPEG whose sides are at most `longest` pixels."""
+    image.thumbnail((longest, longest))
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=72, optimize=True)
+    image.save(buffer, "JPEG", quality=72, optimize=True)
     return buffer.getvalue()
 
 

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 PER_GALLERY = 8
+MAX_IMAGES = 150
+"""In the galleries of all classes together, so that the page stays below 5 MB; at least two for each gallery."""
 MAX_CLASSES = 20
 """Classes with galleries of their own: with more, those with the most mistakes."""
 
@@ -34,6 +36,7 @@ def choose_galleries(
         Gallery("A few incorrect at random", _sample(rng, np.flatnonzero(~correct))),
     ]
     shown = _shown(labels_N, correct)
+    most = max(min(MAX_IMAGES // (3 * len(shown)), PER_GALLERY), 2)
     p_label = probabilities_NK[np.arange(len(labels_N)), labels_N]
     for title, wanted, rank in (
         ("Most correct", correct, -p_label),
@@ -43,7 +46,7 @@ def choose_galleries(
         for label in shown:
             inside = np.flatnonzero(wanted & (labels_N == label))
             ranked = inside[np.argsort(rank[inside], kind="stable")]
-            galleries.append(Gallery(f"{title}: {classes[label]}", ranked[:PER_GALLERY].tolist()))
+            galleries.append(Gallery(f"{title}: {classes[label]}", ranked[:most].tolist()))
     return galleries
 
 

@@ -28,7 +28,8 @@ a{color:var(--blue)}p{max-width:50rem;overflow-wrap:anywhere}.dim,.note{color:va
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(10.5rem,1fr));gap:.7rem;margin:1rem 0;padding:0}
 .cards div{background:var(--soft);border:1px solid var(--line);border-radius:10px;padding:.7rem .9rem}
 .cards dt{color:var(--dim);font-size:.85rem}
-.cards dd{margin:0;font-size:1.5rem;font-weight:650;font-variant-numeric:tabular-nums;line-height:1.3}
+.cards dd{margin:0;overflow-wrap:anywhere;
+font-size:1.5rem;font-weight:650;font-variant-numeric:tabular-nums;line-height:1.3}
 .cards dd+dd{font-size:.82rem;font-weight:400;color:var(--dim)}
 nav{background:var(--soft);border-radius:10px;padding:.5rem .9rem;font-size:.92rem}
 nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:.25rem 1.1rem;margin:0;padding:0}
@@ -36,7 +37,8 @@ nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:.25rem 1.1rem;margin:0;pa
 .incorrect{color:var(--bad)}.correct{color:var(--good)}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}
 .plots figure,.plot{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem}
-.plots svg,.plot svg{width:100%;height:auto;display:block}.plots figure.wide{grid-column:1/-1}
+.plots svg,.plots img{width:100%;height:auto;display:block;max-height:34rem}.plots svg text{fill:var(--ink)}
+.plots figure.wide{grid-column:1/-1}
 .plots figcaption,.plot figcaption{font-weight:600;font-size:.95rem;margin-bottom:.4rem}
 .images{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.6rem,1fr));gap:.7rem;list-style:none;padding:0;
 margin:.4rem 0}
@@ -138,7 +140,8 @@ def gallery(tiles: Sequence[Tile], anchors: Anchors, back: str) -> str:
     for tile in tiles:
         anchor = anchors.next()
         parts.append(
-            f'<li class="tile" id="{anchor}"><a href="#{anchor}"><img loading="lazy" alt="{escape(tile.alt)}" '
+            f'<li class="tile" id="{anchor}"><a href="#{anchor}"><img loading="lazy" '
+            f'alt="{escape(tile.alt or "enlarge")}" '
             f'src="{data_url(tile.jpeg, "jpeg")}"></a><div class="text">{tile.text}</div>'
             f'<a class="close" href="#{back}" aria-label="Close"></a></li>'
         )

@@ -1,14 +1,11 @@
-"""Figures of a run, as PNG bytes."""
+"""The plots of a run."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.colors import to_rgb
 from matplotlib.font_manager import fontManager, get_font
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -16,13 +13,11 @@ from numpy.typing import NDArray
 from serving.statistics.calibration import Bin
 from serving.statistics.confusion import ConfusionMatrix
 from training.fitting.loop import EpochResult
-from training.fitting.lr_finder import LrCurve
+from training.fitting.lr_finder import RECIPE, LrCurve
 from training.fitting.schedule import learning_rate, one_cycle_momentum
 from training.recipes.stage import Stage
+from training.reports.figures import BLUE, BLUE2, BLUE3, GREY, INK, ORANGE, Plot, new_figure
 
-matplotlib.use("Agg")
-
-BLUE, ORANGE, GREY = "#1f5fa8", "#d9722e", "#8a8f98"
 MAX_LABELLED_CLASSES = 30
 MAX_CELLS = 500
 POINTS = 400
@@ -118,9 +113,9 @@ def rates_over_time(
     )
 
 
-def plot_losses(history: Sequence[EpochResult]) -> bytes:
+def plot_losses(history: Sequence[EpochResult]) -> Plot:
     """Training and validation loss, and validation accuracy, by epoch; a line where a stage ends."""
-    figure, axes = _figure(6.4, 3.6)
+    figure, axes = new_figure(6.4, 3.6)
     epochs = [result.epoch for result in history]
     axes.plot(epochs, [result.train_loss for result in history], "o-", color=GREY, label="training loss (with dropout)")
     axes.plot(epochs, [result.valid_loss for result in history], "o-", color=BLUE, label="validation loss")
@@ -136,14 +131,14 @@ def plot_losses(history: Sequence[EpochResult]) -> bytes:
     accuracy.spines["top"].set_visible(False)
     lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")] + accuracy.get_lines()
     figure.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="outside upper left", ncols=2)
-    return _png(figure)
+    return Plot(figure)
 
 
-def plot_rates(parts: Sequence[RatesOverTime]) -> bytes:
+def plot_rates(parts: Sequence[RatesOverTime]) -> Plot:
     """Learning rate of each layer group, and momentum, over the epochs."""
-    figure, axes = _figure(6.4, 3.6)
+    figure, axes = new_figure(6.4, 3.6)
     momentum = axes.twinx()
-    shades = (BLUE, "#5b93cf", "#9dc0e6")
+    shades = (BLUE, BLUE2, BLUE3)
     for part in parts:
         for row, rates in enumerate(reversed(part.rates)):
             label = ("last group", "group before", "earlier groups")[min(row, 2)]
@@ -155,23 +150,28 @@ def plot_rates(parts: Sequence[RatesOverTime]) -> bytes:
     momentum.spines["top"].set_visible(False)
     lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")] + momentum.get_lines()[:1]
     figure.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="outside upper left", ncols=4)
-    return _png(figure)
+    return Plot(figure)
 
 
-def plot_lr_curve(curve: LrCurve) -> bytes:
+def plot_lr_curve(curve: LrCurve) -> Plot:
     """Smoothed loss against the learning rate, with the suggestion of each rule."""
-    figure, axes = _figure(6.4, 3.6)
+    figure, axes = new_figure(6.4, 3.6)
     lrs, losses = curve.shown()
+    recommended, _ = curve.recommendation()
     axes.plot(lrs, losses, color=BLUE)
     axes.set(xlabel="learning rate (last layer group)", ylabel="loss, smoothed (nats)", xscale="log")
     for (rule, rate), marker in zip(curve.suggestions().items(), ("o", "^", "s"), strict=True):
         loss = losses[min(range(len(lrs)), key=lambda index: abs(lrs[index] - rate))]
-        axes.plot([rate], [loss], marker, color=ORANGE, label=f"{rule}: {rate:.2g}")
+        chosen = recommended is not None and rule == RECIPE
+        note = " (recommended)" if chosen else ""
+        axes.plot([rate], [loss], marker, color=ORANGE if chosen else GREY, label=f"{rule}: {rate:.2g}{note}")
+    if recommended is None:
+        axes.set_title("no clear minimum", fontsize=10)
     axes.legend(frameon=False)
-    return _png(figure)
+    return Plot(figure)
 
 
-def plot_confusion(confusion: ConfusionMatrix) -> bytes:
+def plot_confusion(confusion: ConfusionMatrix) -> Plot:
     """Counts, rows by label and columns by prediction, shaded by the row's proportion.
 
     Beyond 30 classes their numbers stand for names, as in the report's table; beyond 500 each cell is the sum of
@@ -180,10 +180,17 @@ def plot_confusion(confusion: ConfusionMatrix) -> bytes:
     size = len(confusion.classes)
     counts = _binned(confusion.counts_KK)
     side = min(3.2 + 0.42 * size, 8)
-    figure, axes = _figure(side + 0.6, side)
+    figure, axes = new_figure(side + 0.6, side)
     proportion = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     extent = (-0.5, size - 0.5, size - 0.5, -0.5)
-    axes.imshow(proportion, cmap="Blues", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+    # on any background: the shade is in the opacity; its root makes small shares visible
+    shades = np.broadcast_to((*to_rgb(BLUE), 1.0), (*proportion.shape, 4)) * np.sqrt(proportion)[..., None] ** [
+        0,
+        0,
+        0,
+        1,
+    ]
+    axes.imshow(shades, extent=extent, interpolation="nearest")
     axes.set(xlabel="predicted", ylabel="label")
     if size <= MAX_LABELLED_CLASSES:
         letters = lettering(confusion.classes)
@@ -195,7 +202,7 @@ def plot_confusion(confusion: ConfusionMatrix) -> bytes:
         for row in range(size):
             for column in range(size):
                 if counts[row, column] or size <= 6:
-                    colour = "white" if proportion[row, column] > 0.5 else "black"
+                    colour = "white" if proportion[row, column] > 0.4 else INK
                     fontsize = 13 if size <= 6 else 8
                     text = f"{counts[row, column]:,}"
                     axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=fontsize)
@@ -205,7 +212,7 @@ def plot_confusion(confusion: ConfusionMatrix) -> bytes:
         axes.set(xlabel="predicted (number of the class in the report's table of classes)", ylabel="label")
     for side_name in ("top", "right", "left", "bottom"):
         axes.spines[side_name].set_visible(False)
-    return _png(figure)
+    return Plot(figure)
 
 
 def _binned(counts_KK: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -218,29 +225,30 @@ def _binned(counts_KK: NDArray[np.int64]) -> NDArray[np.int64]:
     return binned
 
 
-def plot_calibration(bins: Sequence[Bin]) -> bytes:
-    """Accuracy against confidence; the diagonal is perfect calibration."""
-    figure, axes = _figure(4.4, 4.0)
+def plot_calibration(before: Sequence[Bin], after: Sequence[Bin]) -> Plot:
+    """Accuracy against confidence, before and after temperature scaling, above a histogram of the confidence.
+
+    The diagonal is perfect calibration; bars are 95% intervals.
+    """
+    figure, unused = new_figure(5.4, 5.4)
+    unused.remove()
+    axes, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="perfectly calibrated")
-    filled = [(each.mean_probability or 0.0, each.accuracy) for each in bins if each.accuracy is not None]
-    x, y = [mean for mean, _ in filled], [accuracy.value for _, accuracy in filled]
-    largest = max(accuracy.count for _, accuracy in filled)
-    areas = [20 + 180 * accuracy.count / largest for _, accuracy in filled]
-    axes.scatter(x, y, areas, color=BLUE, label="images, by confidence")
-    low = max(0.0, min(*x, *y) - 0.05)
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(low, 1.04), ylim=(low, 1.04))
-    axes.legend(frameon=False, loc="upper left")
-    return _png(figure)
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines["top"].set_visible(False)
-    return figure, axes
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=144)
-    return buffer.getvalue()
+    low = 1.0
+    for bins, colour, marker, name in ((before, ORANGE, "^", "as trained"), (after, BLUE, "o", "calibrated")):
+        filled = [(each.mean_probability or 0.0, each.accuracy) for each in bins if each.accuracy is not None]
+        x, y = [mean for mean, _ in filled], [accuracy.value for _, accuracy in filled]
+        reach = [[each.value - each.lower for _, each in filled], [each.upper - each.value for _, each in filled]]
+        axes.errorbar(x, y, reach, color=colour, marker=marker, linewidth=1.2, elinewidth=0.8, label=name)
+        low = min(low, *x, *y)
+    places = [(each.lower + each.upper) / 2 for each in after]
+    width = 0.42 * (after[0].upper - after[0].lower)
+    for bins, colour, shift in ((before, ORANGE, -0.5), (after, BLUE, 0.5)):
+        counts = [each.accuracy.count if each.accuracy else 0 for each in bins]
+        histogram.bar([place + shift * width for place in places], counts, width, color=colour)
+    histogram.set(xlabel="confidence", ylabel="images", xlim=(max(0.0, low - 0.1), 1.02))
+    axes.set(ylabel="accuracy", ylim=(max(0.0, low - 0.1), 1.04))
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=3)
+    for each in (axes, histogram):
+        each.spines[["top", "right"]].set_visible(False)
+    return Plot(figure)

@@ -15,11 +15,12 @@ from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import Interval
 from training.evaluation.test_time import describe_test_time
 from training.reports.data_page import data_sections, jpeg, leak_lines
+from training.reports.figures import Plot
 from training.reports.galleries import MAX_CLASSES, Gallery
 from training.reports.page import Anchors, Section, Tile, cards, data_url, document, facts_table, listing, name, table
-from training.reports.page import gallery as page_gallery
+from training.reports.page import gallery as gallery_of
 
-THUMBNAIL = 320
+THUMBNAIL = 288
 """Long side of an image, in pixels; a gallery shows it smaller."""
 
 
@@ -34,8 +35,10 @@ class ReportContents:
     images: Sequence[LabelledImage]
     """The evaluated images, in the order of the evaluation's rows."""
     galleries: Sequence[Gallery]
-    plots: Mapping[str, bytes]
-    """Title -> PNG."""
+    plots: Mapping[str, tuple[str, Plot | bytes]]
+    """Name -> title, and the plot or a PNG."""
+    overlays: Sequence[tuple[int, bytes]]
+    """Place of an image, and a JPEG with its Grad-CAM map."""
     tables: Mapping[str, Sequence[Sequence[str]]]
     """Title -> rows of cells, the header first."""
     facts: Mapping[str, str]
@@ -69,6 +72,7 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
         Section("results", "Results", _results(contents)),
         Section("plots", "Plots", _plots(contents)),
         Section("images", "Images", _galleries(contents, anchors, on_image)),
+        *_seen(contents, anchors),
         *(data_sections(contents.checks, contents.data, anchors) if contents.checks else ()),
         *_left_out(contents),
         Section("run", "The run", [facts_table(contents.facts)]),
@@ -117,15 +121,12 @@ def _results(contents: ReportContents) -> list[str]:
 
 
 def _plots(contents: ReportContents) -> list[str]:
-    return [
-        '<div class="plots">',
-        *(
-            f'<figure><figcaption>{escape(title)}</figcaption><img alt="{escape(title)}" src="{data_url(png, "png")}">'
-            "</figure>"
-            for title, png in contents.plots.items()
-        ),
-        "</div>",
-    ]
+    parts = ['<div class="plots">']
+    for key, (title, plot) in contents.plots.items():
+        text = escape(title)
+        drawn = f'<img alt="{text}" src="{data_url(plot, "png")}">' if isinstance(plot, bytes) else plot.svg(key, text)
+        parts.append(f"<figure><figcaption>{text}</figcaption>{drawn}</figure>")
+    return [*parts, "</div>"]
 
 
 def _galleries(contents: ReportContents, anchors: Anchors, on_image: Callable[[int, int], None]) -> list[str]:
@@ -152,8 +153,29 @@ def _galleries(contents: ReportContents, anchors: Anchors, on_image: Callable[[i
                 )
             )
             on_image(anchors.count + len(tiles), total)
-        parts += [f"<h3>{escape(gallery.title)}</h3>", page_gallery(tiles, anchors, "images")]
+        parts += [f"<h3>{escape(gallery.title)}</h3>", gallery_of(tiles, anchors, "images")]
     return parts
+
+
+def _seen(contents: ReportContents, anchors: Anchors) -> list[Section]:
+    """Grad-CAM of the least certain and of the most incorrect images."""
+    classes, tiles = contents.evaluation.confusion.classes, []
+    for index, jpeg_bytes in contents.overlays:
+        image, probabilities_K = contents.images[index], contents.evaluation.probabilities_NK[index]
+        predicted = int(probabilities_K.argmax())
+        verdict = "correct" if predicted == image.label else "incorrect"
+        words = f'<b class="{verdict}">{name(classes[predicted])}</b> {100 * probabilities_K[predicted]:.1f}%'
+        tiles.append(
+            Tile(jpeg_bytes, f"{words}<br>label {name(classes[image.label])}", f"Grad-CAM of {image.path.name}")
+        )
+    if not tiles:
+        return []
+    note = (
+        "<p>Red marks the parts of an image that speak for the predicted class (Grad-CAM, Selvaraju et al. 2017), in "
+        "incorrect images, the most certain first, then in the least certain ones. If the background is red, the "
+        "network has learnt the background.</p>"
+    )
+    return [Section("seen", "What the network sees", [note, gallery_of(tiles, anchors, "seen")])]
 
 
 def _left_out(contents: ReportContents) -> list[Section]:

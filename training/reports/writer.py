@@ -23,7 +23,10 @@ from training.fitting.checkpoint import StepResult
 from training.fitting.session import MAX_CLASSES, FitSession
 from training.fitting.steps import FitResult
 from training.networks.model import Network
+from training.reports.data_page import jpeg_of
+from training.reports.figures import Plot
 from training.reports.galleries import choose_galleries
+from training.reports.grad_cam import overlays
 from training.reports.plots import (
     MAX_LABELLED_CLASSES,
     RatesOverTime,
@@ -38,6 +41,8 @@ from training.reports.report import ReportContents, render_report
 from training.versions import versions
 
 SHEET_TILE = 160
+MAX_OVERLAYS = 8
+"""Incorrect images, and uncertain ones, with a Grad-CAM map."""
 MAX_CONFUSED = 10
 
 
@@ -76,8 +81,8 @@ def write_report(
     recipe, split = session.recipe, session.split
     plots = _plots(session, result, evaluation)
     (session.folder / "plots").mkdir(exist_ok=True)
-    for name, (_, png) in plots.items():
-        (session.folder / "plots" / f"{name}.png").write_bytes(png)
+    for name, (_, plot) in plots.items():
+        (session.folder / "plots" / f"{name}.png").write_bytes(plot if isinstance(plot, bytes) else plot.png())
     confused = _most_confused(evaluation)
     contents = ReportContents(
         title=f"{recipe.arch}: {listed(split.classes, MAX_CLASSES)}",
@@ -93,7 +98,8 @@ def write_report(
         galleries=choose_galleries(
             evaluation.probabilities_NK, evaluation.labels_N, evaluation.confusion.classes, seed=recipe.seed
         ),
-        plots=dict(plots.values()),
+        plots=plots,
+        overlays=_overlays(session, result, evaluation),
         tables={
             "Results by stage": _results_by_stage(steps),
             **({"Steps tried on held-out training images": _trials(trials)} if (trials := result.state.trials) else {}),
@@ -123,16 +129,31 @@ def _millions(network: Network) -> str:
     return f"{sum(weights.numel() for weights in network.parameters()) / 1e6:,.1f} M"
 
 
-def _plots(session: FitSession, result: FitResult, evaluation: Evaluation) -> dict[str, tuple[str, bytes]]:
-    """File name -> title and PNG."""
+def _overlays(session: FitSession, result: FitResult, evaluation: Evaluation) -> list[tuple[int, bytes]]:
+    """Grad-CAM of incorrect images, the most certain first, and of the least certain of the others."""
+    highest_N = evaluation.probabilities_NK.max(1)
+    incorrect_N = evaluation.probabilities_NK.argmax(1) != evaluation.labels_N
+    incorrect = sorted(np.flatnonzero(incorrect_N).tolist(), key=lambda at: -highest_N[at])[:MAX_OVERLAYS]
+    uncertain = sorted(np.flatnonzero(~incorrect_N).tolist(), key=lambda at: highest_N[at])[:MAX_OVERLAYS]
+    chosen = [*incorrect, *uncertain]
+    preprocess = session.backbone.preprocess_at(session.recipe.last_size)
+    images = overlays(result.network, [session.split.valid[at] for at in chosen], preprocess)
+    return [(at, jpeg_of(image, 320)) for at, image in zip(chosen, images, strict=True) if image is not None]
+
+
+def _plots(session: FitSession, result: FitResult, evaluation: Evaluation) -> dict[str, tuple[str, Plot | bytes]]:
+    """File name -> title, and the plot or a PNG."""
     recipe, history = session.recipe, result.state.history
-    confidence = evaluation.probabilities_NK.max(1).astype(np.float64)
-    bins = bin_predictions(confidence, evaluation.probabilities_NK.argmax(1) == evaluation.labels_N)
-    plots = {
+    correct_N = evaluation.probabilities_NK.argmax(1) == evaluation.labels_N
+    # softmax(z / T) to the power of T is proportional to softmax(z)
+    raw_NK = np.power(evaluation.probabilities_NK.astype(np.float64), evaluation.temperature)
+    confidence_N = evaluation.probabilities_NK.max(1).astype(np.float64)
+    before, after = (bin_predictions(each, correct_N) for each in (raw_NK.max(1) / raw_NK.sum(1), confidence_N))
+    plots: dict[str, tuple[str, Plot | bytes]] = {
         "losses": ("Losses and accuracy by epoch", plot_losses(history)),
         "rates": ("Learning rate and momentum by epoch", plot_rates(_rates(session, result))),
         "confusion": ("Confusion matrix of the validation images", plot_confusion(evaluation.confusion)),
-        "calibration": ("Calibration: accuracy by confidence", plot_calibration(bins)),
+        "calibration": ("Calibration: accuracy by confidence", plot_calibration(before, after)),
     }
     for number, curve in enumerate(result.state.curves, 1):
         plots[f"lr-finder-{number}"] = (f"Learning-rate range test: {curve.name}", plot_lr_curve(curve))

@@ -22,7 +22,7 @@ _MESSAGES = (
     pb.WatchStatisticsResponse,
 )
 _STATUSES = {
-    "400": "The request is invalid; `reason` and `field` say why.",
+    "400": "The request is invalid; reason and field say why.",
     "401": "The server requires a token, and the client sent none, or an unknown one.",
     "403": "The client lacks a role, or the page's origin is not allowed.",
     "404": "The model or version is not served.",

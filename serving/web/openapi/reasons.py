@@ -27,6 +27,7 @@ REASONS = {
     "PATH_UNKNOWN": "There is no such path.",
     "PREDICTION_FORGOTTEN": "The prediction is older than the retention of labels.",
     "QUEUE_FULL": "Too much is in flight, in total or for this client. Nothing was begun.",
+    "REPORT_NOT_FOUND": "The bundle has no report of the training.",
     "ROLE_MISSING": "The client lacks a role.",
     "SERVER_STOPPING": "The server is shutting down.",
     "STATISTICS_UNAVAILABLE": "The statistics cannot be read or written; nothing was recorded.",

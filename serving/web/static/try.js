@@ -48,7 +48,7 @@ export async function enter(listModels) {
     classes = new Map(models.map((each) => [each.name, each.classes]));
     setOptions(byId("model"), models.map((each) => [each.name, shortName(each.name)]));
     const most = Math.max(1, ...models.map((each) => each.maxViews));
-    for (const option of byId("views").options) option.disabled = option.value !== "1" && most < 5;
+    for (const option of byId("views").options) option.disabled = most < (option.value === "adaptive" ? 2 : Number(option.value));
     if (!models.length) say("No version is ready: see Models for the reasons.");
   } catch (error) {
     say(error.message);

@@ -1,4 +1,4 @@
-"""The README's container commands work in their order, with podman instead of Docker."""
+"""The commands of docs/containers.md to serve on CPUs work in their order, with podman instead of Docker."""
 
 import re
 import shlex
@@ -14,20 +14,18 @@ from tests.support.waiting import eventually
 
 
 def commands() -> list[list[str]]:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", "")
-    lines = [
-        line[2:] for block in re.findall(r"```console\n(.*?)```", readme, re.DOTALL) for line in block.splitlines()
-    ]
+    page = (ROOT / "docs/containers.md").read_text(encoding="utf-8").replace("\\\n", "")
+    lines = [line[2:] for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     return [shlex.split(line) for line in lines if line.startswith("docker ")]
 
 
 def test_build_run_health_and_stop(images: Images, work: Path) -> None:
     build, run, health, stop = commands()
-    # the image has been built, by the same Dockerfile; here it gets the README's name
+    # the image has been built, by the same Dockerfile; here it gets the page's name
     assert build[:4] == ["docker", "build", "--target", images.cpu.rpartition(":")[2]]
     images.storage.podman("tag", images.cpu, build[build.index("--tag") + 1])
 
-    folder = work / "readme"
+    folder = work / "page"
     write_bundle(folder / "models")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = f"127.0.0.1:{free.getsockname()[1]}:50051"
