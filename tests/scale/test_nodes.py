@@ -15,7 +15,7 @@ import pytest
 
 from tests.scale.several import ENVIRONMENT, free_port
 from tests.support.commands import ROOT
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
 from training.runs.folder import partial_folder
@@ -102,8 +102,8 @@ def test_a_lost_process_is_restarted_and_both_nodes_continue(
     if busy:  # its torchrun hears of the loss first, and the nodes count different numbers of starts
         os.kill(*workers(first), signal.SIGSTOP)
     os.kill(lost, signal.SIGKILL)
-    assert first.wait(timeout=200) == 0, log.read_text()
-    assert second.wait(timeout=60) == 0
+    assert first.wait(timeout=2 * LIMIT_S) == 0, log.read_text()
+    assert second.wait(timeout=LIMIT_S) == 0
     check_whole(tmp_path / "run", log.read_text())
     assert open_run(tmp_path / "run").facts["processes"] == 2
 
@@ -113,7 +113,7 @@ def test_training_continues_without_a_lost_node(launch: Callable[..., list[Node]
     assert eventually(lambda: epochs_done(tmp_path / "run") >= 4), log.read_text()
     assert len(workers(second)) == 1
     end(second)
-    assert first.wait(timeout=250) == 0, log.read_text()
+    assert first.wait(timeout=2 * LIMIT_S) == 0, log.read_text()
     check_whole(tmp_path / "run", log.read_text())
     assert open_run(tmp_path / "run").facts["processes"] == 1
 
@@ -130,4 +130,4 @@ def test_a_node_without_a_gpu_needs_the_number_of_processes() -> None:
     command = ["sh", ROOT / "deploy/torchrun/launch.sh", "--data", "photos", "--run", "run"]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert (finished.returncode, finished.stdout) == (2, "")
-    assert finished.stderr.startswith("launch.sh: torch finds no GPU on this node; say how many processes")
+    assert finished.stderr.startswith("launch.sh: torch finds no GPU on this node; set the number of processes")
