@@ -66,7 +66,7 @@ def to_half_body(graph: onnx.GraphProto, body: Set[str]) -> None:
         body: names of the nodes.
     """
     floats = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
-    kinds = {value.name: value.type.tensor_type.elem_type for value in [*graph.value_info, *graph.input]}
+    kinds = {value.name: value.type.tensor_type.elem_type for value in [*graph.value_info, *graph.input, *graph.output]}
     in_half = {
         name for node in graph.node if node.name in body for name in node.output if kinds.get(name) == TensorProto.FLOAT
     }
@@ -102,6 +102,12 @@ def to_half_body(graph: onnx.GraphProto, body: Set[str]) -> None:
         if node.name in body:
             _convert_attributes(node)
         nodes.append(node)
+    ends = {value.name: f"{value.name}.half" for value in graph.output if value.name in in_half}
+    for node in nodes:  # the graph's own outputs stay float32
+        node.input[:] = [ends.get(name, name) for name in node.input]
+        node.output[:] = [ends.get(name, name) for name in node.output]
+    for name, half in ends.items():
+        nodes.append(helper.make_node("Cast", [half], [name], f"{name}.cast", to=TensorProto.FLOAT))
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in graph.node for name in node.input}

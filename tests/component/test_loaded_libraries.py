@@ -17,7 +17,7 @@ HEAVY = ("grpc", "numpy", "onnxruntime", "PIL", "ray", "rich", "starlette", "uvi
         (["health", "--help"], {"grpc"}),
         (["label", "--help"], {"grpc"}),
         (["predict", "--help"], {"grpc", "rich"}),
-        (["stats", "--help"], {"grpc", "rich", "PIL"}),
+        (["stats", "--help"], {"grpc", "rich", "PIL", "numpy"}),
         (["new-token", "--help"], set()),
         (["rotate-key", "--help"], set()),
         (["dev-certificate", "--help"], set()),

@@ -186,7 +186,8 @@ def test_ctrl_c_cancels_a_real_build_and_leaves_nothing(tmp_path: Path) -> None:
     models = tmp_path / "models"
     bundle = write_exported_bundle(models, LITE0, 64, "fp32")
     program = (
-        "import sys, export.tensorrt_plan as plan\n"
+        "import signal, sys, export.tensorrt_plan as plan\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "make = plan.make_monitor\n"
         "def announce(trt, on_step, cancelled):\n"
         "    def step(done, total):\n"

@@ -61,7 +61,7 @@ def test_a_data_folder_may_hold_runs_and_the_run_that_is_written(
         assert open_run(data / name).classes == ("cats", "dogs")
         assert "so one of the labels is incorrect: 1\n" in finished.stderr
         assert open_run(data / name).facts["data"]["in_two_classes"] == 1
-        assert "The same image in two classes" in (data / name / "report.html").read_text()
+        assert "The same file in two classes" in (data / name / "report.html").read_text()
 
 
 def test_the_reasons_are_shown_if_no_image_can_be_read(data: Path, fitted: Path, tmp_path: Path) -> None:

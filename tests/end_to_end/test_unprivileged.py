@@ -142,12 +142,13 @@ def images(folder: Path) -> Path:
 
 
 def test_training_names_a_subfolder_that_it_may_not_read(images: Path, folder: Path) -> None:
-    options = ("--arch", "test_resnet", "--weights", "none", "--sizes", 32, "--cache", folder / "out" / "cache")
-    fit = WarmProcess(as_nobody, "training", "fit", "--data", images, "--run", folder / "out" / "run", *options)
-    finished = fit.finish()
+    # a command that loads no module once it runs: the interpreter may lie in a folder that only root can read
+    finished = WarmProcess(
+        as_nobody, "training", "shard", "--data", images, "--out", folder / "out" / "shards"
+    ).finish()
     assert finished.returncode == 0, finished.stderr
     assert f"{images}/dogs/closed: the folder cannot be read: Permission denied" in finished.stderr
-    assert "cats, dogs" in (folder / "out" / "run" / "report.html").read_text()
+    assert json.loads((folder / "out" / "shards" / "shards.json").read_text())["classes"] == ["cats", "dogs"]
 
 
 def test_predict_names_a_subfolder_that_it_may_not_read(images: Path, folder: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
@@ -18,15 +18,15 @@ from rich.text import Text
 from serving.cli.connection import add_client_options, open_client
 from serving.cli.errors import DONE, FAILED, INTERRUPTED, CommandError, UsageError
 from serving.cli.options import model_resource, path, positive
-from serving.cli.plot import plot_confusion_matrix
-from serving.cli.prediction.comparison import FolderComparison
 from serving.cli.prediction.files import FileResult, classify_files, describe, find_files, in_order
 from serving.cli.prediction.results import ResultsFile, to_dict
 from serving.cli.signals import deferred_interrupt
-from serving.cli.tables import comparison_view, statistics_to_dict
 from serving.client import ClientError, Prediction
 from serving.image.folders import Skipped, describe_skipped
 from serving.system.output import print_json
+
+if TYPE_CHECKING:
+    from serving.cli.prediction.comparison import FolderComparison
 
 CLASSES_ON_TERMINAL = 3
 BAR_WIDTH = 20
@@ -102,8 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     for line in lines:
         print(line, file=sys.stderr)
     with _open_source(arguments) as source:
-        compared = FolderComparison(source.classes, arguments.files)
-        comparison = compared if any(map(compared.label_of, files)) else None
+        comparison = _make_comparison(source.classes, arguments.files, files)
         if arguments.plot and comparison is None:
             raise UsageError("--plot compares predictions with folders named after classes, and no image is in one")
         if arguments.out:
@@ -114,6 +113,16 @@ def run(arguments: argparse.Namespace) -> int:
                 return _finish(_print_json(results, skipped, comparison), comparison, arguments, quiet=True)
             code = _print(results, files, arguments, comparison)
         return _finish(code, comparison, arguments)
+
+
+def _make_comparison(classes: Sequence[str], given: Sequence[Path], files: Sequence[Path]) -> "FolderComparison | None":
+    """What compares predictions with names of folders; None if no image is in a folder named after a class."""
+    if not any(path.is_dir() for path in given):
+        return None
+    from serving.cli.prediction.comparison import FolderComparison  # loads NumPy and Pillow
+
+    comparison = FolderComparison(classes, given)
+    return comparison if any(map(comparison.label_of, files)) else None
 
 
 @dataclass(frozen=True)
@@ -157,7 +166,7 @@ def _is_meant(served: str, asked: str) -> bool:
     return not asked or served == asked or served.startswith(f"{asked}/versions/")
 
 
-def _compared(results: Iterable[FileResult], comparison: FolderComparison | None) -> Iterator[FileResult]:
+def _compared(results: Iterable[FileResult], comparison: "FolderComparison | None") -> Iterator[FileResult]:
     for result in results:
         if comparison is not None:
             comparison.add(result)
@@ -165,25 +174,24 @@ def _compared(results: Iterable[FileResult], comparison: FolderComparison | None
 
 
 def _finish(
-    code: int, comparison: FolderComparison | None, arguments: argparse.Namespace, *, quiet: bool = False
+    code: int, comparison: "FolderComparison | None", arguments: argparse.Namespace, *, quiet: bool = False
 ) -> int:
     """Print and plot the comparison."""
     if comparison is None or not comparison.compared:
         return code
-    statistics = comparison.statistics()
     if not quiet:
-        Console().print(comparison_view(statistics))
+        Console().print(comparison.view())
         if comparison.unlabelled:
             print(f"not compared, since no folder around them is named after a class: {comparison.unlabelled:,}")
     if arguments.plot:
         try:
-            plot_confusion_matrix(statistics, arguments.plot)
+            comparison.plot(arguments.plot)
         except OSError as error:
             raise CommandError(_reason(error)) from error
     return code
 
 
-def _print_json(results: Iterator[FileResult], skipped: list[Skipped], comparison: FolderComparison | None) -> int:
+def _print_json(results: Iterator[FileResult], skipped: list[Skipped], comparison: "FolderComparison | None") -> int:
     all_results = list(results)
     model = next((result.model for result in all_results if result.model), None)
     facts = [to_dict(result) for result in all_results]
@@ -191,7 +199,7 @@ def _print_json(results: Iterator[FileResult], skipped: list[Skipped], compariso
     if comparison is not None:
         for fact, result in zip(facts, all_results, strict=True):
             fact["folder_label"] = comparison.label_of(result.file)
-        document["comparison"] = statistics_to_dict(comparison.statistics()) if comparison.compared else None
+        document["comparison"] = comparison.to_dict()
     print_json(document, indent=2)
     return FAILED if any(not isinstance(result.outcome, Prediction) for result in all_results) else DONE
 
@@ -200,7 +208,7 @@ def _print(
     results: Iterator[FileResult],
     files: list[Path],
     arguments: argparse.Namespace,
-    comparison: FolderComparison | None,
+    comparison: "FolderComparison | None",
 ) -> int:
     width = min(MAX_NAME_WIDTH, max(len(str(file)) for file in files))
     console = Console(highlight=False)
@@ -217,7 +225,7 @@ def _print(
 
 
 def _write(
-    source: _Source, files: list[Path], arguments: argparse.Namespace, comparison: FolderComparison | None
+    source: _Source, files: list[Path], arguments: argparse.Namespace, comparison: "FolderComparison | None"
 ) -> int:
     """Write results to a file as they arrive. Whatever ends this, the results so far are kept and counted."""
     try:

@@ -3,11 +3,15 @@
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from rich.console import RenderableType
 
 from serving.api.pawserve.rates import to_model_statistics
+from serving.cli.plot import plot_confusion_matrix
 from serving.cli.prediction.files import FileResult
+from serving.cli.tables import comparison_view, statistics_to_dict
 from serving.client import Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.confusion import ConfusionMatrix
@@ -71,6 +75,22 @@ class FolderComparison:
         label = self.label_of(result.file)
         return isinstance(result.outcome, Prediction) and label is not None and result.outcome.classes[0][0] != label
 
-    def statistics(self) -> pb.ModelStatistics:
+    def view(self) -> RenderableType:
+        """The accuracy, the rates and the confusion matrix, for a terminal."""
+        return comparison_view(self._statistics())
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """The same for JSON; None if no image has a label."""
+        return statistics_to_dict(self._statistics()) if self.compared else None
+
+    def plot(self, file: Path) -> None:
+        """Draw the confusion matrix as a PNG file.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        plot_confusion_matrix(self._statistics(), file)
+
+    def _statistics(self) -> pb.ModelStatistics:
         """The confusion matrix and the rates, as the server has them of recorded labels."""
         return to_model_statistics(self._model, ConfusionMatrix(self._classes, self._counts_KK))
