@@ -1,6 +1,7 @@
 """Fixtures and hooks of all tests."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
@@ -8,6 +9,9 @@ from pathlib import Path
 
 # As `python -m training` does: otherwise a busy machine makes every step of torch ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
