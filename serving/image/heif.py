@@ -4,14 +4,14 @@ An AVIF image is as large as its AV1 sequence headers say, whatever its boxes de
 and scales the result. libheif itself rejects an HEVC image that is larger than its boxes declare.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 
 MAX_BOXES = 10_000
 MAX_ITEMS = 2_000
 """Real files have one for each tile of 512 x 512 pixels, and a few more."""
-_CONTAINERS = {b"iprp", b"ipco"}
+_PROPERTIES, _PROPERTY_CONTAINER = b"iprp", b"ipco"
 _FULL_BOX = 4  # version and flags
 _SEQUENCE_HEADER = 1
 _IDAT = 1  # construction method
@@ -28,7 +28,8 @@ def heif_size(data: bytes, *, av1: bool) -> tuple[int, int]:
         Zeros if there is no size: the file ends early or is damaged.
 
     Raises:
-        ValueError: if the file has more boxes or items than real files have.
+        ValueError: if the file has more boxes, items or AV1 units than real files have, or its items overlap, so that
+            reading them would take long.
     """
     meta = next((body for kind, body in _boxes(data, 0, len(data)) if kind == b"meta"), None)
     if meta is None:
@@ -41,24 +42,35 @@ def heif_size(data: bytes, *, av1: bool) -> tuple[int, int]:
                 at = begin + _FULL_BOX
                 sizes.append((_integer(data, at, 4), _integer(data, at + 4, 4)))
             elif kind == b"av1C" and av1:
-                sizes += _av1_sizes(data[begin + 4 : end])
+                configuration = memoryview(data)[begin + 4 : end]
+                sizes += _av1_sizes(configuration, islice(_open_bitstream_units(configuration), MAX_BOXES))
             elif kind == b"idat":
                 idat = begin, end
             elif kind == b"iloc":
                 locations = begin, end
         if av1:
+            units = 0
             for item in _items(data, locations, idat):
-                sizes += _av1_sizes(item)
+                found = list(islice(_open_bitstream_units(item), MAX_BOXES + 1 - units))
+                units += len(found)
+                if units > MAX_BOXES:
+                    raise ValueError(f"the file has more than {MAX_BOXES:,} AV1 units")
+                sizes += _av1_sizes(item, found)
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
 def _all_boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """The boxes of a meta box, with those within its containers of properties."""
-    for kind, (start, stop) in _boxes(data, begin, end):
-        if kind in _CONTAINERS:
-            yield from _all_boxes(data, start, stop)
-        else:
-            yield kind, (start, stop)
+    """The boxes of a meta box, and the properties in iprp/ipco."""
+    pending, count = [(b"meta", begin, end)], 0
+    while pending:
+        parent, start, stop = pending.pop()
+        for kind, body in _boxes(data, start, stop):
+            count += 1
+            if count > MAX_BOXES:
+                raise ValueError(f"the file has more than {MAX_BOXES:,} boxes")
+            if (parent, kind) in ((b"meta", _PROPERTIES), (_PROPERTIES, _PROPERTY_CONTAINER)):
+                pending.append((kind, *body))
+            yield kind, body
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
@@ -85,8 +97,11 @@ def _integer(data: bytes, at: int, size: int) -> int:
     return int.from_bytes(data[at : at + size])
 
 
-def _items(data: bytes, locations: tuple[int, int], idat: tuple[int, int]) -> Iterator[bytes]:
-    """The content of each item that the iloc box locates."""
+def _items(data: bytes, locations: tuple[int, int], idat: tuple[int, int]) -> Iterator[memoryview]:
+    """The content of each item that the iloc box locates.
+
+    All together they may be twice as long as the file: items of real files do not overlap, but one may be the file.
+    """
     at, end = locations
     if at == end:
         return
@@ -97,6 +112,7 @@ def _items(data: bytes, locations: tuple[int, int], idat: tuple[int, int]) -> It
     if count > MAX_ITEMS:
         raise ValueError(f"the file has {count:,} items; at most {MAX_ITEMS:,} are allowed")
     at += _FULL_BOX + 2 + number_size
+    content, left, total = memoryview(data), 2 * len(data), 0
     for _ in range(count):
         at += number_size
         method = 0
@@ -108,26 +124,32 @@ def _items(data: bytes, locations: tuple[int, int], idat: tuple[int, int]) -> It
         at += 4 + base_size
         parts = []
         for _ in range(extents):
+            total += 1
+            if total > MAX_BOXES:
+                raise ValueError(f"the items of the file have more than {MAX_BOXES:,} extents")
             if version and index_size:
                 at += index_size
             begin = base + _integer(data, at, offset_size) + (idat[0] if method == _IDAT else 0)
             length = _integer(data, at + offset_size, length_size) or len(data)
             at += offset_size + length_size
-            parts.append(data[begin : begin + length])
-        yield parts[0] if len(parts) == 1 else b"".join(parts[:MAX_ITEMS])
+            parts.append(content[begin : begin + length])
+            left -= len(parts[-1])
+            if left < 0:
+                raise ValueError("the items of the file overlap")
+        yield parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
-def _av1_sizes(units: bytes) -> list[tuple[int, int]]:
+def _av1_sizes(units: memoryview, found: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """The largest frame sizes of the sequence headers among OBUs (AV1 specification, 5.3 to 5.5)."""
     sizes = []
     with suppress(IndexError):
-        for kind, begin in islice(_open_bitstream_units(units), MAX_BOXES):
+        for kind, begin in found:
             if kind == _SEQUENCE_HEADER:
                 sizes.append(_max_frame_size(_Bits(units, begin)))
     return sizes
 
 
-def _open_bitstream_units(units: bytes) -> Iterator[tuple[int, int]]:
+def _open_bitstream_units(units: memoryview) -> Iterator[tuple[int, int]]:
     """Kind and position of the body of each OBU."""
     at = 0
     while at < len(units):
@@ -137,6 +159,8 @@ def _open_bitstream_units(units: bytes) -> Iterator[tuple[int, int]]:
         if header & 2:
             size = shift = 0
             while True:  # leb128
+                if at == len(units):  # it ends early
+                    return
                 byte = units[at]
                 size |= (byte & 127) << shift
                 at, shift = at + 1, shift + 7
@@ -149,7 +173,7 @@ def _open_bitstream_units(units: bytes) -> Iterator[tuple[int, int]]:
 class _Bits:
     """Reads bits, most significant first."""
 
-    def __init__(self, data: bytes, begin: int) -> None:
+    def __init__(self, data: memoryview, begin: int) -> None:
         self._data = data
         self._at = 8 * begin
 

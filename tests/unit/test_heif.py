@@ -127,6 +127,54 @@ def test_files_with_very_many_boxes_or_items_are_rejected_quickly() -> None:
         assert caught.value.reason == Reason.UNSUPPORTED
 
 
+def located(*extents_of_items: list[tuple[int, int]]) -> bytes:
+    """The iloc box of items with extents of (offset, length)."""
+    body = bytes(4) + b"\x44\x00" + struct.pack(">H", len(extents_of_items))
+    for number, extents in enumerate(extents_of_items):
+        body += struct.pack(">HHH", number, 0, len(extents)) + b"".join(struct.pack(">II", *each) for each in extents)
+    return box(b"iloc", body)
+
+
+def avif_with(*boxes: bytes, content: bytes = b"") -> bytes:
+    size = box(b"ispe", bytes(4) + struct.pack(">II", 8, 8))
+    head = box(b"ftyp", b"avif" + bytes(4) + b"mif1")
+    return head + box(b"meta", bytes(4) + box(b"iprp", box(b"ipco", size)) + b"".join(boxes)) + content
+
+
+HEAD = len(avif_with(located([(0, 0)])))
+"""Where the content begins, behind the boxes of a file with one item."""
+
+
+def nested(depth: int) -> bytes:
+    inner = b""
+    for _ in range(depth):
+        inner = box(b"iprp", inner)
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (avif_with(located(*[[(0, 2**20)]] * 2000), content=b"\x12\x00" * 2**19), "items of the file overlap"),
+        (avif_with(located(*[[(2**31, 1)] * 60_000] * 2)), "more than 10,000 extents"),
+        (avif_with(located([(HEAD, 2**17)]), content=b"\x12\x00" * 2**16), "more than 10,000 AV1 units"),
+        (avif_with(nested(5000)), "damaged"),
+    ],
+    ids=["overlapping items", "extents", "units", "nested boxes"],
+)
+def test_files_that_would_take_long_to_walk_are_rejected(data: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        decode(data)
+
+
+def test_an_item_that_ends_early_hides_no_larger_one() -> None:
+    header = AVIF.index(b"\x0a", AVIF.index(b"av1C") + 8)  # an OBU with a sequence header and its size
+    units = AVIF[header : header + 2 + AVIF[header + 1]]
+    head = len(avif_with(located([(0, 2)], [(0, len(units))])))
+    data = avif_with(located([(head, 2)], [(head + 2, len(units))]), content=b"\x12\xff" + units)
+    assert heif_size(data, av1=True) == IMAGE.size
+
+
 def test_animations_are_named() -> None:
     animated = encoded(IMAGE, "AVIF", save_all=True, append_images=[IMAGE.rotate(90)])
     with pytest.raises(ImageError, match="an animated AVIF is not supported"):
