@@ -6,28 +6,22 @@ Trains as `fit` does, with what the held-out training images say, and measures t
 The day's results keep the seeds that were measured before.
 """
 
-import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from benchmarks.common import absolute_path, circumstances, heading, make_parser, results_of_today, table, write_results
 from benchmarks.training.engines import ARCH
-from benchmarks.training.images import link_part
-from training.data.images import TRAINING_LIMITS
-from training.distributed import joined_processes
+from benchmarks.training.images import fit_session
 from training.evaluation.metrics import compare
 from training.evaluation.trials import HeldOut
 from training.features.activations import default_cache
 from training.fitting.checkpoint import FitState
 from training.fitting.held_out import HeldOutImages
 from training.fitting.selection import try_steps
-from training.fitting.session import set_up
 from training.fitting.steps import run_step
-from training.hardware import choose_hardware
 from training.recipes.presets import PRESETS
 
 
@@ -51,31 +45,16 @@ def main() -> None:
 def measure_steps(data: Path, preset: str, count: int, seed: int, cache: Path) -> dict[str, Any]:
     """Train by a preset; the results on held-out training images and, after each step, on validation images."""
     began = monotonic()
-    hardware = choose_hardware()
-    recipe = replace(PRESETS[preset](), arch=ARCH, seed=seed)
-    with tempfile.TemporaryDirectory() as name, joined_processes(hardware.device) as processes:
-        (Path(name) / "run").mkdir()
-        session = set_up(
-            link_part(data, count, seed, Path(name) / "data"),
-            recipe,
-            cache,
-            limits=TRAINING_LIMITS,
-            targets=(),
-            folder=Path(name) / "run",
-            hardware=hardware,
-            processes=processes,
-            checkpoint_every_s=86_400,
-            stage=lambda name: nullcontext(),
-        )
+    with fit_session(data, preset, count, seed, cache) as session:
         state = FitState()
         try_steps(session, state)
         tried_s = monotonic() - began
-        parts = [trial.part for trial in state.trials] or [1.0] * len(recipe.steps())
+        parts = [trial.part for trial in state.trials] or [1.0] * len(session.recipe.steps())
         steps: list[dict[str, Any]] = []
         before: HeldOut | None = None
         held_out = HeldOutImages(session, session.split.valid)
         measuring_s = 0.0
-        for index, (step, part) in enumerate(zip(recipe.steps(), parts, strict=True)):
+        for index, (step, part) in enumerate(zip(session.recipe.steps(), parts, strict=True)):
             if part:
                 network = run_step(session, state, index, lambda result: None, epochs=step.stage.epochs, part=part)
                 measured = monotonic()

@@ -8,8 +8,8 @@ before, so that the slow preset can be measured at fewer counts.
 """
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -27,7 +27,7 @@ from training.distributed import joined_processes
 from training.features.activations import default_cache
 from training.fitting.checkpoint import FitState
 from training.fitting.selection import try_steps
-from training.fitting.session import set_up
+from training.fitting.session import FitSession, set_up
 from training.fitting.steps import run_steps
 from training.hardware import choose_hardware
 from training.recipes.presets import PRESETS
@@ -60,22 +60,7 @@ def main() -> None:
 def measure_fit(data: Path, preset: str, count: int, seed: int, cache: Path) -> dict[str, Any]:
     """Train on a part of the images, and count the errors on all validation images, seen in one view."""
     began = monotonic()
-    hardware = choose_hardware()
-    recipe = replace(PRESETS[preset](), arch=ARCH, seed=seed)
-    with tempfile.TemporaryDirectory() as name, joined_processes(hardware.device) as processes:
-        (Path(name) / "run").mkdir()
-        session = set_up(
-            link_part(data, count, seed, Path(name) / "data"),
-            recipe,
-            cache,
-            limits=TRAINING_LIMITS,
-            targets=(),
-            folder=Path(name) / "run",
-            hardware=hardware,
-            processes=processes,
-            checkpoint_every_s=86_400,
-            stage=lambda name: nullcontext(),
-        )
+    with fit_session(data, preset, count, seed, cache) as session:
         state = FitState()
         try_steps(session, state)
         run_steps(session, state, lambda result: None)
@@ -90,6 +75,27 @@ def measure_fit(data: Path, preset: str, count: int, seed: int, cache: Path) -> 
         "kept": {trial.name: trial.part for trial in state.trials},
         "seconds": round(monotonic() - began, 1),
     }
+
+
+@contextmanager
+def fit_session(data: Path, preset: str, count: int, seed: int, cache: Path) -> Iterator[FitSession]:
+    """What a fit of a preset on a part of the training images needs; its files are removed at the end."""
+    hardware = choose_hardware()
+    recipe = replace(PRESETS[preset](), arch=ARCH, seed=seed)
+    with tempfile.TemporaryDirectory() as name, joined_processes(hardware.device) as processes:
+        (Path(name) / "run").mkdir()
+        yield set_up(
+            link_part(data, count, seed, Path(name) / "data"),
+            recipe,
+            cache,
+            limits=TRAINING_LIMITS,
+            targets=(),
+            folder=Path(name) / "run",
+            hardware=hardware,
+            processes=processes,
+            checkpoint_every_s=86_400,
+            stage=lambda name: nullcontext(),
+        )
 
 
 def link_part(data: Path, count: int, seed: int, folder: Path) -> Path:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # imported once the process is bound to its CPUs, since libra
     from serving.system.logs import LogFormat
 
 HEADER = struct.Struct("!I")
-"""Length of the pickled `Start`, before it."""
+"""Length of the pickled `Start`, before it. Only the supervisor can write it: the socket is one end of a pair that was
+made for this process, and has no name."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,8 +179,8 @@ def rotate(path: Path, *, sign_after: timedelta, accept_old: timedelta) -> tuple
 def _read_key_file(path: Path) -> str:
     """Read the text of a key file.
 
-    Whoever can read the file can forge tokens; that is not checked, since mounted secrets are often readable by a
-    group.
+    A user who can read the file can forge tokens; its permissions are not checked, since mounted secrets are often
+    readable by a group.
 
     Raises:
         ValueError: if others may write to the file, or it is too large to be a key file.

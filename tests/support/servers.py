@@ -76,11 +76,19 @@ class HttpServerProcess:
 @contextmanager
 def http_server(folder: Path, *arguments: object) -> Iterator[HttpServerProcess]:
     """Start a server of `folder`/models with HTTP; at the end it must stop with exit code 0."""
+    pattern = r"ready on (\S+): .*HTTP on (http[^\s;]+)"
+    with _announced(pattern, folder, "--http", "127.0.0.1:0", *arguments) as (address, url, server):
+        yield HttpServerProcess(address, url, server)
+
+
+@contextmanager
+def _announced(pattern: str, folder: Path, *arguments: object) -> Iterator[tuple[str, str, WarmProcess]]:
+    """Start a server; yields the two groups of the pattern in what it prints, and its process."""
     options = _options(folder / "models", folder / "state")
-    server = WarmProcess(main_of, "serving", "serve", *options, "--http", "127.0.0.1:0", *arguments)
+    server = WarmProcess(main_of, "serving", "serve", *options, *arguments)
     try:
-        ready = server.printed(r"ready on (\S+): .*HTTP on (http[^\s;]+)")
-        yield HttpServerProcess(ready[1], ready[2], server)
+        ready = server.printed(pattern)
+        yield ready[1], ready[2], server
         server.send_signal(signal.SIGTERM)
         assert server.wait() == 0, server.stderr
     finally:
@@ -118,15 +126,9 @@ class ObservedServer:
 @contextmanager
 def observed_server(folder: Path, *arguments: object) -> Iterator[ObservedServer]:
     """Start a server of `folder`/models with metrics; at the end it must stop with exit code 0."""
-    options = _options(folder / "models", folder / "state")
-    server = WarmProcess(main_of, "serving", "serve", *options, "--metrics", "127.0.0.1:0", *arguments)
-    try:
-        ready = server.printed(r"ready on (\S+): .*metrics on (http\S+)")
-        yield ObservedServer(ready[1], ready[2], server)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait() == 0, server.stderr
-    finally:
-        server.close()
+    pattern = r"ready on (\S+): .*metrics on (http\S+)"
+    with _announced(pattern, folder, "--metrics", "127.0.0.1:0", *arguments) as (address, url, server):
+        yield ObservedServer(address, url, server)
 
 
 @contextmanager
