@@ -96,16 +96,18 @@ def upsert_labels(
         shadow = (before and before.shadow) or label.shadow
         if before and before.actual == label.actual and before.shadow == shadow:
             continue
-        # converted to Python's own numbers: those of numpy cannot be bound
         labelled_at = before.labelled_at if before and before.actual == label.actual else now_ms
-        after = _Stored(
-            record.model, record.version, int(record.predicted), int(label.actual), labelled_at, _plain(shadow)
-        )
+        # converted to Python's own numbers: those of numpy cannot be bound
+        predicted, actual = int(record.predicted), int(label.actual)
+        after = _Stored(record.model, record.version, predicted, actual, labelled_at, shadow and _plain(shadow))
         stored[record.id], changed[record.id] = after, record
         totals.move(before, after, float(record.probability))
     if changed:
-        statement = upsert(connection.dialect.name, schema.labels, replace=("actual", "labelled_at", *_SHADOW_COLUMNS))
-        connection.execute(statement, [_row(record, stored[id_], totals) for id_, record in changed.items()])
+        rows = [_row(record, stored[id_], totals) for id_, record in changed.items()]
+        replace = ("actual", "labelled_at")
+        for with_shadow, columns in ((False, replace), (True, (*replace, *_SHADOW_COLUMNS))):
+            if some := [row for row in rows if ("shadow_version" in row) == with_shadow]:
+                connection.execute(upsert(connection.dialect.name, schema.labels, replace=columns), some)
         totals.write(connection)
     return previous
 
@@ -126,10 +128,11 @@ def attach_shadows(connection: Connection, results: Sequence[tuple[bytes, Shadow
         classes = classes_of(ModelVersion(before.model, result.version))
         if classes is None or not 0 <= result.predicted < len(classes):
             continue
-        after = before._replace(shadow=_plain(result))
+        result = _plain(result)
+        after = before._replace(shadow=result)
         stored[id_] = after
         totals.move(before, after, 0.0)  # the answering version's count does not move
-        rows.append({"labels_id": id_, **_shadow_columns(after, totals)})
+        rows.append({"labels_id": id_, **_shadow_columns(after, result, totals)})
     if rows:
         where = schema.labels.c.id == bindparam("labels_id")
         connection.execute(update(schema.labels).where(where), rows)
@@ -194,7 +197,8 @@ class _Totals:
         cell = (row.model, version, actual, predicted, bin_of(probability))
         self._counts[cell] += step
         self._sums[cell] += step * probability
-        self._newest[cell] = max(row.labelled_at, self._newest.get(cell, 0))
+        if row.labelled_at > self._newest.get(cell, -1):
+            self._newest[cell] = row.labelled_at
 
     def _add_pair(self, row: _Stored, shadow: ShadowResult, step: int) -> None:
         actual = self.shadow_actual(row, shadow)
@@ -221,7 +225,7 @@ def _select_stored(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, 
 
 
 def _row(record: PredictionRecord, row: _Stored, totals: _Totals) -> dict[str, object]:
-    return {
+    values: dict[str, object] = {
         "id": record.id,
         "model": row.model,
         "version": row.version,
@@ -232,20 +236,15 @@ def _row(record: PredictionRecord, row: _Stored, totals: _Totals) -> dict[str, o
         "predicted_at": record.time_ms,
         "labelled_at": row.labelled_at,
         "reference": record.reference or None,
-        **_shadow_columns(row, totals),
     }
+    return values | _shadow_columns(row, row.shadow, totals) if row.shadow else values
 
 
-def _shadow_columns(row: _Stored, totals: _Totals) -> dict[str, object]:
-    shadow = row.shadow
-    if shadow is None:
-        return dict.fromkeys(_SHADOW_COLUMNS)
+def _shadow_columns(row: _Stored, shadow: ShadowResult, totals: _Totals) -> dict[str, object]:
     actual = totals.shadow_actual(row, shadow)
     values = (shadow.version, shadow.predicted, shadow.probability, bin_of(shadow.probability), actual)
     return dict(zip(_SHADOW_COLUMNS, values, strict=True))
 
 
-def _plain(shadow: ShadowResult | None) -> ShadowResult | None:
-    if shadow is None:
-        return None
+def _plain(shadow: ShadowResult) -> ShadowResult:
     return ShadowResult(int(shadow.version), int(shadow.predicted), float(shadow.probability))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,18 +55,18 @@ def select_pairs(
     return Pairs(version, ModelVersion(version.name, shadow_version), classes, counts_K22, not_comparable)
 
 
-def _read_counts(connection: Connection, query: Select[tuple[int, int, int, int]]) -> Counter[tuple[int, int, int]]:
+def _read_counts(connection: Connection, query: Select[Any]) -> Counter[tuple[int, int, int]]:
     rows = connection.execute(query)
     return Counter({(actual, correct, shadow_correct): int(count) for actual, correct, shadow_correct, count in rows})
 
 
-def _read_totals(version: ModelVersion, shadow_version: int) -> Select[tuple[int, int, int, int]]:
+def _read_totals(version: ModelVersion, shadow_version: int) -> Select[Any]:
     columns = schema.paired_outcomes.c
     query = select(columns.actual, columns.version_correct, columns.shadow_correct, columns.count)
     return query.where(*only(columns, version.name, version.version), columns.shadow_version == shadow_version)
 
 
-def _count_labels(version: ModelVersion, shadow_version: int, window: Window) -> Select[tuple[int, int, int, int]]:
+def _count_labels(version: ModelVersion, shadow_version: int, window: Window) -> Select[Any]:
     columns = schema.labels.c
     correct = case((columns.actual == columns.predicted, 1), else_=0)
     shadow_correct = case(
