@@ -6,6 +6,8 @@ name that the folder holds stays in service:
 - A new version is verified and loaded, and then replaces the old one. One that fails to load is reported with the
   reason, and the old one stays. It is tried again when its files change, as they do until a copy is complete, and after
   pauses that grow, since the reason may be outside its files.
+- A shadow version of the repository is loaded when its folder is there, and retired when it is not. It is never among
+  the newest versions of its name, and one that fails to load is reported and changes nothing else.
 - If the folder of a served version is removed, the newest version of the same name that is there replaces it. A name
   without versions is no longer served. If the folder holds no version of any name, all stay in service, so that a file
   system that fails takes no model away.
@@ -15,11 +17,19 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.bundle.folder import Fingerprint, describe_unserved, fingerprint, list_names, list_versions, open_version
+from serving.bundle.folder import (
+    Fingerprint,
+    describe_unserved,
+    fingerprint,
+    list_names,
+    list_versions,
+    open_version,
+    without_shadow,
+)
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import ModelVersion, parse_short_name, resource_name
 from serving.models.loader import ServedModel, ServingOptions, load_model
@@ -80,6 +90,7 @@ class ModelWatcher:
         self._loaded: dict[ModelVersion, Fingerprint] = {
             key: fingerprint(folder / str(key)) for key in map(_key, repository.models)
         }
+        self._shadows = {name: shadow.version for name, shadow in repository.shadows.items()}
         self._failures: dict[ModelVersion, _Failure] = {}
         self._unserved: set[str] = set()
         """What was last reported of the folder's entries."""
@@ -132,8 +143,14 @@ class ModelWatcher:
             if self._all and len(empty) < len(names):
                 for name in empty:
                     self._repository.retire(self._newest_served(name), "its folder was removed")
+            await self._update_shadows(self._shadows, retry=retry)
             await self._report_unserved()
             self._loaded = {key: found for key, found in self._loaded.items() if self._served(key)}
+
+    async def load_shadows(self) -> None:
+        """Load the shadow versions that are in the folder; report those that are not, or fail to load."""
+        async with self._busy:
+            await self._update_shadows(self._shadows)
 
     async def load(self, name: str) -> None:
         """Serve "NAME" in its newest version, or "NAME/VERSION", if it is not served yet; its folder is then watched.
@@ -155,11 +172,13 @@ class ModelWatcher:
             key = ModelVersion(name, number or versions[-1])
             self._unloaded.discard(name)
             if number:
-                self._pinned.add(key)
+                if not self._is_shadow(key):
+                    self._pinned.add(key)
                 await self._update(key, retry=True)
             else:
                 self._floating.add(name)
                 await self._renew(name, retry=True)
+                await self._update_shadows([name])
             for status in self._repository.statuses:
                 if status.version == key and status.state is State.FAILED:
                     raise BundleError(status.reason)
@@ -183,6 +202,37 @@ class ModelWatcher:
             self._repository.retire(keys, "unloaded")
             logger.info("%s was unloaded", resource_name(name))
 
+    async def _update_shadows(self, names: Iterable[str], *, retry: bool = False) -> None:
+        """Serve the shadow versions of these names that are in the folder, and retire those that are not."""
+        for key in sorted(self._shadows[name] for name in names if name in self._shadows):
+            if key.name in self._unloaded:
+                continue
+            try:
+                versions = await asyncio.to_thread(list_versions, self._folder / key.name)
+            except OSError as error:
+                self._log_unreadable(self._folder / key.name, error)
+                continue
+            if key.version in versions:
+                await self._update(key, retry=retry)
+            elif self._served(key):
+                self._forget_failure(key)
+                self._repository.retire([key], "its folder was removed")
+            else:
+                self._report_missing(key, versions)
+
+    def _report_missing(self, key: ModelVersion, versions: Sequence[int]) -> None:
+        """Report a shadow version that is not in the folder, once."""
+        held = f"only {', '.join(map(str, versions))}" if versions else "and none of another number"
+        reason = f"{self._folder / key.name} holds no version {key.version}, {held}: it is loaded once it is there"
+        status = next((each for each in self._repository.statuses if each.version == key), None)
+        if status is None or (status.state is State.FAILED and status.reason != reason):
+            self._failures.pop(key, None)
+            logger.error("the shadow version %s is missing: %s", key.resource, reason)
+            self._repository.mark(key, State.FAILED, reason)
+
+    def _is_shadow(self, key: ModelVersion) -> bool:
+        return self._shadows.get(key.name) == key
+
     async def _renew(self, name: str, *, retry: bool = False) -> bool:
         """Serve the newest versions of one name that load; return whether there are versions, or may be."""
         try:
@@ -192,6 +242,7 @@ class ModelWatcher:
             return True
         for key in [key for key in self._failures if key.name == name and key.version not in versions]:
             self._forget_failure(key)
+        versions = without_shadow(versions, self._shadows.get(name))
         good: list[ModelVersion] = []
         # an older version replaces one that was removed, never one that failed to load
         candidates = versions if self._newest_served(name) else versions[-self._keep :]
@@ -214,7 +265,7 @@ class ModelWatcher:
     def _newest_served(self, name: str) -> list[ModelVersion]:
         """The versions of a name that are served because they are the newest, the newest first."""
         keys = [key for key in map(_key, self._repository.models) if key.name == name and key not in self._pinned]
-        return keys[::-1]
+        return [key for key in reversed(keys) if not self._is_shadow(key)]
 
     async def _update(self, key: ModelVersion, instead_of: Sequence[ModelVersion] = (), *, retry: bool = False) -> bool:
         """Load a version, if that is due, and serve it `instead_of` others; return whether it is served.
@@ -245,7 +296,8 @@ class ModelWatcher:
         try:
             bundle = await asyncio.to_thread(open_version, self._folder, key)
             if not (served and bundle.manifest == served.manifest):
-                model = await asyncio.to_thread(load_model, bundle, self._options, previous=previous)
+                shadow = self._is_shadow(key)
+                model = await asyncio.to_thread(load_model, bundle, self._options, previous=previous, shadow=shadow)
                 await asyncio.to_thread(self._register, bundle.manifest)
         except Exception as error:
             if model is not None:
