@@ -233,7 +233,7 @@ class Server:
         self._update_health()
 
     def _update_health(self) -> None:
-        """Report models/NAME as healthy if it stands for a version, and models/NAME/versions/VERSION if that is served."""
+        """Report as healthy each models/NAME that stands for a version, and each version that is served."""
         names = {model.manifest.resource for model in self.repository.models}
         names |= set(map(resource_name, self.repository.names))
         self._control.publish(names, self.health.set_models)

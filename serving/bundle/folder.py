@@ -62,8 +62,8 @@ def _find_versions(
         primaries = without_shadow(numbers, shadow_of.get(name))
         if not primaries:
             raise BundleError(
-                f"{folder} holds no version of {name} but {shadow_of[name]}, a shadow version, which answers no request "
-                "by itself: copy another version, or leave --shadow out"
+                f"{folder} holds no version of {name} but {shadow_of[name]}, a shadow version, which answers no "
+                "request by itself: copy another version, or leave --shadow out"
             )
         chosen = [number] if number else primaries[-keep:]
         found.update(dict.fromkeys(ModelVersion(name, each) for each in chosen))
@@ -71,8 +71,8 @@ def _find_versions(
     for name, version in shadow_of.items():
         if name not in known:
             raise BundleError(
-                f"--shadow {version}: {folder} holds no version of {name}, only of {', '.join(sorted(known))}; give one "
-                "of these names"
+                f"--shadow {version}: {folder} holds no version of {name}, only of {', '.join(sorted(known))}; give "
+                "one of these names"
             )
     return list(found)
 

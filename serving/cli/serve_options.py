@@ -87,8 +87,8 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=shadow_version,
         metavar="NAME/VERSION[=SHARE]",
-        help="this version classifies a share of the images too (1), after the answers, so that it can be compared; may "
-        "be repeated, once for each name (none)",
+        help="this version classifies the images of a share of the requests too (1), after the answers, to compare "
+        "it; may be repeated, once for each name (none)",
     )
     add_database_options(parser)
     add(

@@ -118,10 +118,15 @@ class ModelRepository:
         """The names that stand for a version when no version is given, in order."""
         return list(self._view.newest)
 
+    def is_shadow(self, version: ModelVersion) -> bool:
+        """Whether this is the shadow version of its name."""
+        shadow = self.shadows.get(version.name)
+        return shadow is not None and shadow.version == version
+
     def shadow_share(self, version: ModelVersion) -> float:
         """The share of requests that a version classifies too, as a shadow; 0 if it is no shadow version."""
         shadow = self.shadows.get(version.name)
-        return shadow.share if shadow and shadow.version == version and not self._answers(version) else 0.0
+        return shadow.share if shadow and self.is_shadow(version) and not self._answers(version) else 0.0
 
     def shadow_of(self, model: ServedModel) -> tuple[ServedModel, float] | None:
         """The shadow version of the version that answers for its name, and its share of the requests.
