@@ -40,12 +40,14 @@ class ClassifyRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., images: _Optional[_Iterable[_Union[ImageInput, _Mapping]]] = ..., views: _Optional[int] = ..., top_k: _Optional[int] = ..., adaptive: bool = ...) -> None: ...
 
 class ImageInput(_message.Message):
-    __slots__ = ("content", "label")
+    __slots__ = ("content", "label", "reference")
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
     content: bytes
     label: str
-    def __init__(self, content: _Optional[bytes] = ..., label: _Optional[str] = ...) -> None: ...
+    reference: str
+    def __init__(self, content: _Optional[bytes] = ..., label: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("model", "results")
@@ -90,14 +92,16 @@ class ImageResult(_message.Message):
     def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("classes", "token", "views")
+    __slots__ = ("classes", "token", "views", "id")
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
     classes: _containers.RepeatedCompositeFieldContainer[ClassProbability]
     token: str
     views: int
-    def __init__(self, classes: _Optional[_Iterable[_Union[ClassProbability, _Mapping]]] = ..., token: _Optional[str] = ..., views: _Optional[int] = ...) -> None: ...
+    id: str
+    def __init__(self, classes: _Optional[_Iterable[_Union[ClassProbability, _Mapping]]] = ..., token: _Optional[str] = ..., views: _Optional[int] = ..., id: _Optional[str] = ...) -> None: ...
 
 class ClassProbability(_message.Message):
     __slots__ = ("label", "probability")
