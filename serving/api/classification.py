@@ -83,13 +83,16 @@ class ClassificationService:
                 return self._repository.find(*parse_model_name(resource))
             except ModelNotFound as error:
                 raise to_api_error(error, "model") from error
-        models = self._repository.models
-        if not models:
+        names = self._repository.names
+        if not names:
             raise to_api_error(ModelNotFound("no model is served now"), "model")
-        if len({model.manifest.name for model in models}) > 1:
-            choices = ", ".join(model.manifest.resource for model in models)
+        if len(names) > 1:
+            choices = ", ".join(model.manifest.resource for model in self._repository.models)
             raise invalid("MODEL_AMBIGUOUS", f"several models are served; name one of {choices}", "model")
-        return models[-1]
+        try:
+            return self._repository.find(names[0], None)
+        except ModelNotFound as error:  # it was unloaded a moment ago
+            raise to_api_error(error, "model") from error
 
     def check(self, model: ServedModel, views: int | None, top_k: int | None, adaptive: bool) -> ClassifySpec:
         """Check the parameters of a request and replace None by the defaults.

@@ -80,7 +80,11 @@ class ClassifierCalls:
 
     async def list_models(self) -> pb.ListModelsResponse:
         """All model versions, served or not."""
-        models = [to_model(status, self._classification.max_views) for status in await self._models.statuses()]
+        shadow_share = self._models.repository.shadow_share
+        models = [
+            to_model(status, self._classification.max_views, shadow_share(status.version))
+            for status in await self._models.statuses()
+        ]
         return pb.ListModelsResponse(models=models)
 
     def manifest(self, resource: str) -> Manifest:
