@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
+from serving.bundle.shadow_version import ShadowVersion, parse_shadow
 from serving.system.network import parse_address, parse_listen_address
 from serving.system.times import parse_time
 from serving.web.settings import parse_origin
@@ -128,6 +129,14 @@ def http_url(text: str) -> str:
     if not valid:
         raise argparse.ArgumentTypeError(f"{text!r} is not a URL; write http://HOST:PORT or https://HOST:PORT")
     return text
+
+
+def shadow_version(text: str) -> ShadowVersion:
+    """NAME/VERSION or NAME/VERSION=SHARE."""
+    try:
+        return parse_shadow(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def model_resource(text: str) -> str:

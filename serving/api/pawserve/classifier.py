@@ -40,7 +40,8 @@ class ClassifierCalls:
         _check_count("images", len(request.images), MAX_IMAGES)
         contents = [image.content for image in request.images]
         labels = [image.label for image in request.images]
-        results = await self._classification.classify(spec, contents, labels, timeout_s)
+        references = [image.reference for image in request.images]
+        results = await self._classification.classify(spec, contents, labels, timeout_s, references=references)
         return pb.ClassifyResponse(
             model=spec.model.manifest.resource,
             results=[to_result(spec, result, f"images[{index}]") for index, result in enumerate(results)],
@@ -62,7 +63,9 @@ class ClassifierCalls:
             if (length := len(request.id.encode())) > MAX_ID_BYTES:
                 message = f"id has {length:,} bytes; at most {MAX_ID_BYTES} are allowed"
                 raise invalid("ID_TOO_LONG", message, "id", most=str(MAX_ID_BYTES))
-            spec, result = await self._classification.classify_waiting(check, image.content, image.label, timeout_s)
+            spec, result = await self._classification.classify_waiting(
+                check, image.content, image.label, timeout_s, reference=image.reference
+            )
             response.result.CopyFrom(to_result(spec, result, "image"))
         except Exception as error:
             response.result.CopyFrom(to_error_result(error, "image"))
@@ -77,7 +80,11 @@ class ClassifierCalls:
 
     async def list_models(self) -> pb.ListModelsResponse:
         """All model versions, served or not."""
-        models = [to_model(status, self._classification.max_views) for status in await self._models.statuses()]
+        shadow_share = self._models.repository.shadow_share
+        models = [
+            to_model(status, self._classification.max_views, shadow_share(status.version))
+            for status in await self._models.statuses()
+        ]
         return pb.ListModelsResponse(models=models)
 
     def manifest(self, resource: str) -> Manifest:

@@ -8,7 +8,7 @@ from serving.cli.errors import DONE, CommandError
 from serving.cli.options import path
 from serving.cli.signals import exit_on_signals
 from serving.cli.statistics_options import add_database_options, add_window_options, find_statistics
-from serving.statistics.database import StatisticsUnavailable
+from serving.statistics.databases.database import StatisticsUnavailable
 from serving.statistics.export import ExportError, export_labels
 from serving.statistics.queries import Window, WindowExpired
 

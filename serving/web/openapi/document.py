@@ -86,6 +86,8 @@ def _pawserve_paths() -> dict[str, Any]:
         _query("views", "Views of each image to average over; unset: 1.", {"type": "integer", "minimum": 1}),
         _query("top_k", "Most classes to return; unset: all.", {"type": "integer", "minimum": 1}),
         _query("adaptive", "More views only if the first is uncertain.", {"type": "boolean"}),
+        _query("reference", "The client's own name of the image that is the body.", {"type": "string"}),
+        _query("filenames", "The file names of a form are the references of its images.", {"type": "boolean"}),
         _query(
             "timeout", "Seconds after which the response is no longer needed.", {"type": "string", "examples": ["1.5s"]}
         ),

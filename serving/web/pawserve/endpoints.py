@@ -42,14 +42,15 @@ class ClassifierEndpoints:
         if media_type not in (*RAW, JSON, MULTIPART) and not media_type.startswith("image/"):
             given = f"Content-Type is {media_type[:60]!r}; send an image as image/* or application/octet-stream, "
             raise invalid("CONTENT_TYPE_UNSUPPORTED", f"{given}several as {MULTIPART}, or {JSON}", "")
-        query = Query(request, HOW)
+        query = Query(request, (*HOW, "filenames" if media_type == MULTIPART else "reference"))
         timeout_s = query.seconds("timeout")
         async with read_body(request, self._limits) as body:
             if media_type == JSON:
+                if query.text("reference"):
+                    raise invalid("PARAMETER_INVALID", "give the reference of each image in the JSON", "reference")
                 message = parse_message(body, pb.ClassifyRequest())
             else:
-                images = parse_parts(body, content_type, MAX_IMAGES) if media_type == MULTIPART else [body]
-                message = pb.ClassifyRequest(images=[pb.ImageInput(content=image) for image in images])
+                message = pb.ClassifyRequest(images=_to_images(body, content_type, media_type, query))
             del body
             _set_parameters(message, query)
             response = await within(timeout_s, self._calls.classify(message, timeout_s))
@@ -118,6 +119,15 @@ async def within(timeout_s: float | None, call: Awaitable[T]) -> T:
         if scope.expired():
             raise TimeoutError(f"the request's timeout of {timeout_s:g} s has passed") from error
         raise
+
+
+def _to_images(body: bytes, content_type: str, media_type: str, query: Query) -> list[pb.ImageInput]:
+    """The images of a body that is a form or an image, with their references."""
+    if media_type != MULTIPART:
+        return [pb.ImageInput(content=body, reference=query.text("reference"))]
+    named = query.boolean("filenames")
+    parts = parse_parts(body, content_type, MAX_IMAGES)
+    return [pb.ImageInput(content=each.content, reference=each.file_name if named else "") for each in parts]
 
 
 def _set_parameters(message: pb.ClassifyRequest, query: Query) -> None:

@@ -40,12 +40,14 @@ class ClassifyRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., images: _Optional[_Iterable[_Union[ImageInput, _Mapping]]] = ..., views: _Optional[int] = ..., top_k: _Optional[int] = ..., adaptive: bool = ...) -> None: ...
 
 class ImageInput(_message.Message):
-    __slots__ = ("content", "label")
+    __slots__ = ("content", "label", "reference")
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
     content: bytes
     label: str
-    def __init__(self, content: _Optional[bytes] = ..., label: _Optional[str] = ...) -> None: ...
+    reference: str
+    def __init__(self, content: _Optional[bytes] = ..., label: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("model", "results")
@@ -90,14 +92,16 @@ class ImageResult(_message.Message):
     def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("classes", "token", "views")
+    __slots__ = ("classes", "token", "views", "id")
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
     classes: _containers.RepeatedCompositeFieldContainer[ClassProbability]
     token: str
     views: int
-    def __init__(self, classes: _Optional[_Iterable[_Union[ClassProbability, _Mapping]]] = ..., token: _Optional[str] = ..., views: _Optional[int] = ...) -> None: ...
+    id: str
+    def __init__(self, classes: _Optional[_Iterable[_Union[ClassProbability, _Mapping]]] = ..., token: _Optional[str] = ..., views: _Optional[int] = ..., id: _Optional[str] = ...) -> None: ...
 
 class ClassProbability(_message.Message):
     __slots__ = ("label", "probability")
@@ -274,7 +278,7 @@ class EnginePlan(_message.Message):
     def __init__(self, instances: _Optional[int] = ..., threads: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lone_threads: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "classes", "arch", "engine", "validation_accuracy", "max_views", "state", "state_reason", "precision", "runtime", "engine_reason", "plan", "adaptive_threshold")
+    __slots__ = ("name", "classes", "arch", "engine", "validation_accuracy", "max_views", "state", "state_reason", "precision", "runtime", "engine_reason", "plan", "adaptive_threshold", "shadow_share")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     ARCH_FIELD_NUMBER: _ClassVar[int]
@@ -288,6 +292,7 @@ class Model(_message.Message):
     ENGINE_REASON_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     ADAPTIVE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_SHARE_FIELD_NUMBER: _ClassVar[int]
     name: str
     classes: _containers.RepeatedScalarFieldContainer[str]
     arch: str
@@ -301,4 +306,5 @@ class Model(_message.Message):
     engine_reason: str
     plan: EnginePlan
     adaptive_threshold: float
-    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., engine: _Optional[str] = ..., validation_accuracy: _Optional[float] = ..., max_views: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., state_reason: _Optional[str] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., engine_reason: _Optional[str] = ..., plan: _Optional[_Union[EnginePlan, _Mapping]] = ..., adaptive_threshold: _Optional[float] = ...) -> None: ...
+    shadow_share: float
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., engine: _Optional[str] = ..., validation_accuracy: _Optional[float] = ..., max_views: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., state_reason: _Optional[str] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., engine_reason: _Optional[str] = ..., plan: _Optional[_Union[EnginePlan, _Mapping]] = ..., adaptive_threshold: _Optional[float] = ..., shadow_share: _Optional[float] = ...) -> None: ...
