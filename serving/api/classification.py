@@ -224,6 +224,7 @@ class ClassificationService:
         # not by numpy, which releases the interpreter's lock to sort and waits long for it on a busy server
         ranking_K = sorted(range(len(probabilities_K)), key=probabilities_K.__getitem__, reverse=True)
         predicted = ranking_K[0]
+        spec.model.drift.add(predicted, probabilities_K[predicted])
         record, token = self._feedback.issue(spec.model.manifest, predicted, probabilities_K[predicted], reference)
         return SignedPrediction(probabilities_K, ranking_K, classification.views, record, token)
 

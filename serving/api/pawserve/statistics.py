@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from serving.api.classification import parse_model_name
 from serving.api.errors import ApiError, Code, invalid, to_api_error
+from serving.api.pawserve.drift import to_drift
 from serving.api.pawserve.rates import to_model_statistics, to_rate
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.calibration import Bin, expected_calibration_error
@@ -31,6 +32,7 @@ class StatisticsService:
     Args:
         store: where they are kept.
         find: raises ApiError unless a version with the resource name is served.
+        drift_of: returns the drift of a version; None if this process does not serve it.
     """
 
     def __init__(self, store: StatisticsStore, find: Callable[[str], object]) -> None:
@@ -54,7 +56,7 @@ class StatisticsService:
             raise to_api_error(error, field) from error
         if name is not None and not statistics:
             self._find(request.model)  # a served version without predictions has no statistics yet, which is no error
-        return pb.GetStatisticsResponse(models=map(to_statistics, statistics))
+        return pb.GetStatisticsResponse(models=map(self._to_message, statistics))
 
     async def watch(
         self, request: pb.WatchStatisticsRequest, write: Callable[[pb.WatchStatisticsResponse], Awaitable[object]]
@@ -74,7 +76,7 @@ class StatisticsService:
                 if sent is None and name is not None and not chosen:
                     self._find(request.model)
                 if chosen != sent:  # a shutdown waits for it, since gRPC ends no call during a write
-                    await write(pb.WatchStatisticsResponse(models=map(to_statistics, chosen)))
+                    await write(pb.WatchStatisticsResponse(models=map(self._to_message, chosen)))
                     sent = chosen
                 if await self._feed.stopped_within(interval_s):
                     return
@@ -126,7 +128,7 @@ def _milliseconds(request: Message, field: str) -> int | None:
     return int(time.seconds) * 1000 - (-int(time.nanos) // 1_000_000)
 
 
-def to_statistics(statistics: VersionStatistics) -> pb.ModelStatistics:
+def to_statistics(statistics: VersionStatistics, drift: Drift | None = None) -> pb.ModelStatistics:
     """The statistics of one version."""
     message = to_model_statistics(statistics.version.resource, statistics.confusion)
     message.predictions = statistics.predictions
@@ -136,6 +138,8 @@ def to_statistics(statistics: VersionStatistics) -> pb.ModelStatistics:
         message.expected_calibration_error = error
     if statistics.last_label_ms is not None:
         message.last_label_time.FromMilliseconds(statistics.last_label_ms)
+    if drift is not None:
+        message.drift.CopyFrom(to_drift(drift, statistics.confusion.classes))
     return message
 
 
