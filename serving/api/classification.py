@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from serving.api.errors import ApiError, Code, invalid, to_api_error
 from serving.api.in_flight import BytesInFlight
 from serving.batching.requests import QueueFull
-from serving.bundle.model_version import parse_resource
+from serving.bundle.model_version import ModelVersion, parse_resource
 from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
 from serving.models.classifier import Classification, ImageData
+from serving.models.drift import Drift
 from serving.models.loader import ServedModel
 from serving.models.repository import ModelNotFound, ModelRepository
 from serving.statistics.feedback import Feedback, LabelUnknown
@@ -71,6 +72,11 @@ class ClassificationService:
         self.max_views = max_views
         self._default_views = default_views
         self.in_flight = in_flight
+
+    def drift_of(self, version: ModelVersion) -> Drift | None:
+        """How the last predictions of a version differ from those on its validation images; None if it is not served."""
+        model = next((each for each in self._repository.models if each.manifest.model_version == version), None)
+        return model.drift.read() if model else None
 
     def find(self, resource: str) -> ServedModel:
         """The served version with a resource name; "" is the newest version of the only model.

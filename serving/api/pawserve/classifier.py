@@ -5,6 +5,7 @@ from pathlib import Path
 from serving.api.classification import ClassificationService, ClassifySpec
 from serving.api.errors import invalid
 from serving.api.labels import record_labels
+from serving.api.pawserve.comparison import ComparisonService
 from serving.api.pawserve.conversions import to_error_result, to_label_result, to_model, to_result
 from serving.api.pawserve.statistics import StatisticsService
 from serving.bundle.manifest import Manifest
@@ -31,8 +32,10 @@ class ClassifierCalls:
         self._models = models
         self._feedback = feedback
         self._classification = classification
-        self.statistics = StatisticsService(store, classification.find)
+        self.statistics = StatisticsService(store, classification.find, classification.drift_of)
         """Answers the calls for statistics."""
+        self.comparison = ComparisonService(store, classification.find)
+        """Answers the calls for comparisons."""
 
     async def classify(self, request: pb.ClassifyRequest, timeout_s: float | None) -> pb.ClassifyResponse:
         """Classify the images of a request."""

@@ -95,6 +95,17 @@ class ClassifierEndpoints:
         )
         return json_response(to_json(await self._calls.statistics.get(message)))
 
+    async def get_comparison(self, request: Request) -> Response:
+        """GET /v1/comparison."""
+        query = Query(request, ("first", "second", "start_time", "end_time"))
+        message = pb.GetComparisonRequest(
+            first=query.text("first"),
+            second=query.text("second"),
+            start_time=query.time("start_time"),
+            end_time=query.time("end_time"),
+        )
+        return json_response(to_json(await self._calls.comparison.get(message)))
+
     async def watch_statistics(self, request: Request) -> Response:
         """GET /v1/statistics/watch."""
         query = Query(request, ("model", "min_interval"))
