@@ -74,7 +74,7 @@ class ClassificationService:
         self.in_flight = in_flight
 
     def drift_of(self, version: ModelVersion) -> Drift | None:
-        """How the last predictions of a version differ from those on its validation images; None if it is not served."""
+        """The last predictions of a version beside those on the validation images; None if it is not served."""
         model = next((each for each in self._repository.models if each.manifest.model_version == version), None)
         return model.drift.read() if model else None
 

@@ -9,7 +9,7 @@ Sokal and Rohlf, Biometry, 1995, chapter 17). That the validation images are a s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import erfc, exp, lgamma, log, sqrt
+from math import erfc, exp, fsum, lgamma, log, sqrt
 
 LEAST_EXPECTED = 5.0
 """Bins with fewer expected counts in one of the samples are merged, since the test's distribution is a limit."""
@@ -77,7 +77,7 @@ def stability_index(pairs: Sequence[tuple[int, int]]) -> float:
     """The population stability index, the sum of (q - p) log(q / p); half a count is added to each bin."""
     n, m = (sum(counts) + len(pairs) / 2 for counts in zip(*pairs, strict=True))
     shares = [((first + 0.5) / n, (second + 0.5) / m) for first, second in pairs]
-    return sum((q - p) * log(q / p) for p, q in shares)
+    return fsum((q - p) * log(q / p) for p, q in shares)
 
 
 def g_statistic(pairs: Sequence[tuple[int, int]]) -> float:
