@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 MAX_BINS = 20
+PARTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Of the images, ordered by confidence: where bins may meet."""
+LEAST_WIDTH = 0.01
+"""Of a bin of confidence: smaller changes of a probability, such as those by another precision, mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,9 @@ class ValidationPredictions:
 
     @classmethod
     def count(cls, predicted: Sequence[int], confidence: Sequence[float], classes: int) -> Self:
-        """Count predictions, with bins that hold a tenth of the images each, as far as their confidences differ.
+        """Count predictions, with bins of confidence that hold a tenth of the images each, finer for the lowest ones.
+
+        Bins that would be narrower than LEAST_WIDTH are parts of their upper neighbours.
 
         Args:
             predicted: the class index of each image, at least one.
@@ -63,8 +69,11 @@ class ValidationPredictions:
         for index in predicted:
             class_counts[index] += 1
         ranked = sorted(confidence)
-        deciles = {ranked[len(ranked) * tenth // 10] for tenth in range(1, 10)}
-        edges = tuple(sorted(deciles - {ranked[0]}))
+        edges: tuple[float, ...] = ()
+        for part in PARTS:
+            edge = ranked[int(part * len(ranked))]
+            if edge - (edges[-1] if edges else ranked[0]) >= LEAST_WIDTH:
+                edges += (edge,)
         confidence_counts = [0] * (len(edges) + 1)
         for each in ranked:
             confidence_counts[bisect_right(edges, each)] += 1
