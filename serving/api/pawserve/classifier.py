@@ -83,9 +83,14 @@ class ClassifierCalls:
 
     async def list_models(self) -> pb.ListModelsResponse:
         """All model versions, served or not."""
-        shadow_share = self._models.repository.shadow_share
+        repository = self._models.repository
         models = [
-            to_model(status, self._classification.max_views, shadow_share(status.version))
+            to_model(
+                status,
+                self._classification.max_views,
+                repository.shadow_share(status.version),
+                primary=repository.answers(status.version),
+            )
             for status in await self._models.statuses()
         ]
         return pb.ListModelsResponse(models=models)
