@@ -29,6 +29,7 @@ SERVING_ROOMS = (
     "tokens",
     "statistics",
     "models",
+    "shadows",
     "security",
     "observability",
     "api",
