@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from serving.api.errors import ApiError, Code, invalid, to_api_error
 from serving.api.in_flight import BytesInFlight
+from serving.api.lookup import find_model
 from serving.batching.requests import QueueFull
-from serving.bundle.model_version import parse_resource
 from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
 from serving.models.classifier import Classification
 from serving.models.kept_image import ImageData
 from serving.models.loader import ServedModel
-from serving.models.repository import ModelNotFound, ModelRepository
+from serving.models.repository import ModelRepository
 from serving.shadows.queue import ShadowQueue
 from serving.statistics.feedback import Feedback, LabelUnknown
 from serving.statistics.store import Label, LabelExpired, StatisticsUnavailable
@@ -78,26 +78,12 @@ class ClassificationService:
         self._shadows = shadows
 
     def find(self, resource: str) -> ServedModel:
-        """The served version with a resource name; "" is the newest version of the only model.
+        """The served version with a resource name; "" stands for the only name.
 
         Raises:
             ApiError: if there is none, or several could be meant.
         """
-        if resource:
-            try:
-                return self._repository.find(*parse_model_name(resource))
-            except ModelNotFound as error:
-                raise to_api_error(error, "model") from error
-        names = self._repository.names
-        if not names:
-            raise to_api_error(ModelNotFound("no model is served now"), "model")
-        if len(names) > 1:
-            choices = ", ".join(model.manifest.resource for model in self._repository.models)
-            raise invalid("MODEL_AMBIGUOUS", f"several models are served; name one of {choices}", "model")
-        try:
-            return self._repository.find(names[0], None)
-        except ModelNotFound as error:  # it was unloaded a moment ago
-            raise to_api_error(error, "model") from error
+        return find_model(self._repository, resource)
 
     def check(self, model: ServedModel, views: int | None, top_k: int | None, adaptive: bool) -> ClassifySpec:
         """Check the parameters of a request and replace None by the defaults.
@@ -310,11 +296,3 @@ class ClassificationService:
             failure if label and isinstance(result, SignedPrediction) else result
             for result, label in zip(results, labels, strict=True)
         ]
-
-
-def parse_model_name(resource: str) -> tuple[str, int | None]:
-    """Name and version of a request's model; raises ApiError if the resource name is malformed."""
-    try:
-        return parse_resource(resource)
-    except ValueError as error:
-        raise invalid("MODEL_NAME_INVALID", str(error), "model") from error

@@ -7,8 +7,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from serving.api.classification import parse_model_name
 from serving.api.errors import ApiError, Code, invalid, to_api_error
+from serving.api.lookup import parse_model_name
 from serving.api.pawserve.rates import to_model_statistics, to_rate
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.calibration import Bin, expected_calibration_error

@@ -17,8 +17,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `export-labels`."""
     parser.description = (
         "Write every stored label to a file, one on each row: the prediction's ID, model version, predicted class, "
-        "probability and time, the label and its time, and the client's reference of the image. The command reads the database itself; no server is needed, "
-        "and running servers are not disturbed."
+        "probability and time, the label and its time, and the client's reference of the image. The command reads the "
+        "database itself; no server is needed, and running servers are not disturbed."
     )
     parser.add_argument("out", type=path, metavar="FILE", help="FILE.csv or FILE.parquet")
     add_database_options(parser)
