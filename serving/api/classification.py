@@ -12,7 +12,7 @@ from serving.api.in_flight import BytesInFlight
 from serving.batching.requests import QueueFull
 from serving.bundle.model_version import parse_resource
 from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
-from serving.models.classifier import Classification, ImageData
+from serving.models.classifier import Classification, ImageData, size_of
 from serving.models.loader import ServedModel
 from serving.models.repository import ModelNotFound, ModelRepository
 from serving.statistics.feedback import Feedback, LabelUnknown
@@ -162,7 +162,7 @@ class ClassificationService:
         """
         if not images:
             return []
-        size = sum(len(image) if isinstance(image, bytes) else image.nbytes for image in images)
+        size = sum(map(size_of, images))
         in_flight = self.in_flight
         if not in_flight.admits(size):
             message = (

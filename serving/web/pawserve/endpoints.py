@@ -1,7 +1,7 @@
 """The endpoints below /v1: `pawserve.v1.Classifier` as JSON."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -11,8 +11,9 @@ from starlette.responses import FileResponse, Response
 from serving.api.errors import ApiError, Code, invalid
 from serving.api.pawserve.classifier import MAX_IMAGES, ClassifierCalls
 from serving.api.status import from_status
+from serving.models.classifier import EncodedImage
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.web.bodies import BodyLimits, read_body
+from serving.web.bodies import BodyLimits, read_body, run_large
 from serving.web.browsers import REPORT_HEADERS
 from serving.web.messages import json_response, parse_message, to_json
 from serving.web.pawserve.events import EventStream
@@ -45,14 +46,17 @@ class ClassifierEndpoints:
         query = Query(request, HOW)
         timeout_s = query.seconds("timeout")
         async with read_body(request, self._limits) as body:
+            contents: Sequence[EncodedImage] | None = None
             if media_type == JSON:
-                message = parse_message(body, pb.ClassifyRequest())
+                message = await run_large(len(body), parse_message, body, pb.ClassifyRequest())
             else:
-                images = parse_parts(body, content_type, MAX_IMAGES) if media_type == MULTIPART else [body]
-                message = pb.ClassifyRequest(images=[pb.ImageInput(content=image) for image in images])
+                contents = [body]
+                if media_type == MULTIPART:
+                    contents = await run_large(len(body), parse_parts, body, content_type, MAX_IMAGES)
+                message = pb.ClassifyRequest(images=[pb.ImageInput()] * len(contents))
             del body
             _set_parameters(message, query)
-            response = await within(timeout_s, self._calls.classify(message, timeout_s))
+            response = await within(timeout_s, self._calls.classify(message, timeout_s, contents))
         if media_type not in (JSON, MULTIPART) and response.results[0].HasField("error"):
             raise from_status(response.results[0].error)
         return json_response(to_json(response))
