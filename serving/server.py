@@ -102,6 +102,7 @@ class Server:
             await asyncio.to_thread(self._open_state)
             self._start_observability()
             self._make_services()
+            await self.watcher.load_shadows()
 
     async def listen(self) -> None:
         """Listen, and report the services as healthy.
@@ -145,10 +146,15 @@ class Server:
 
     def describe(self) -> str:
         """The addresses and the served models, in one line."""
-        models = "; ".join(f"{model.manifest.resource} ({model.engine})" for model in self.repository.models)
+        models = "; ".join(map(self._describe, self.repository.models))
         metrics = f"; metrics on {self.observability.metrics_url}" if self.observability.metrics_url else ""
         http = f"; HTTP on {self.http_url}" if self.http_url else ""
         return f"{self.address}: {models}{http}{metrics}"
+
+    def _describe(self, model: ServedModel) -> str:
+        manifest = model.manifest
+        share = self.repository.shadow_share(manifest.model_version)
+        return f"{manifest.resource} ({model.engine}{f'; shadow of {share:.0%} of the requests' if share else ''})"
 
     @contextmanager
     def _startup_errors(self) -> Iterator[None]:
@@ -163,12 +169,12 @@ class Server:
             raise
 
     def _load_models(self) -> None:
-        self.repository = ModelRepository()
+        self.repository = ModelRepository(self.settings.shadows)
         self._cleanup.callback(self.repository.close)
         self._cleanup.callback(setattr, self, "closed_state", True)  # all that is closed before the repository
         settings = self.settings
         models: dict[str, ServedModel] = {}
-        for bundle in find_bundles(settings.models, settings.wanted, settings.keep_versions):
+        for bundle in find_bundles(settings.models, settings.wanted, settings.keep_versions, settings.shadows):
             name = bundle.manifest.name
             models[name] = load_model(bundle, self._options, previous=models.get(name))
             self.repository.add(models[name])
@@ -227,9 +233,9 @@ class Server:
         self._update_health()
 
     def _update_health(self) -> None:
-        """Report models/NAME and models/NAME/versions/VERSION as healthy for every version that is served."""
-        models = [model.manifest for model in self.repository.models]
-        names = {name for each in models for name in (resource_name(each.name), each.resource)}
+        """Report as healthy each models/NAME that stands for a version, and each version that is served."""
+        names = {model.manifest.resource for model in self.repository.models}
+        names |= set(map(resource_name, self.repository.names))
         self._control.publish(names, self.health.set_models)
 
 

@@ -47,6 +47,11 @@ class ClassifierService(pb_grpc.ClassifierServicer):
     ) -> pb.GetStatisticsResponse:
         return await self._calls.statistics.get(request)
 
+    async def GetComparison(
+        self, request: pb.GetComparisonRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetComparisonResponse:
+        return await self._calls.comparison.get(request)
+
     async def WatchStatistics(self, request: pb.WatchStatisticsRequest, context: grpc.aio.ServicerContext) -> None:
         await self._calls.statistics.watch(request, context.write)
 

@@ -41,6 +41,10 @@ class TokenError(ValueError):
         super().__init__("the token was altered, or issued under another key; send it exactly as it was received")
 
 
+class ReferenceInvalid(ValueError):
+    """A reference that is too long or has a control character. The message does not contain it."""
+
+
 @dataclass(frozen=True, slots=True)
 class PredictionRecord:
     """The contents of a token: one prediction.
@@ -165,12 +169,12 @@ def check_reference(reference: str) -> None:
     """Check a client's own name of an image.
 
     Raises:
-        ValueError: if it has more than 256 bytes in UTF-8, or a control character. The message does not contain it.
+        ReferenceInvalid: if it has more than 256 bytes in UTF-8, or a control character.
     """
     if not reference.isprintable() and any(unicodedata.category(each) in _CONTROL_CATEGORIES for each in reference):
-        raise ValueError("reference has a control character or a line break; use a name of printable characters")
+        raise ReferenceInvalid("reference has a control character or a line break; use a name of printable characters")
     if (size := len(reference.encode())) > MAX_REFERENCE_BYTES:
-        raise ValueError(f"reference has {size:,} bytes in UTF-8; at most {MAX_REFERENCE_BYTES} are allowed")
+        raise ReferenceInvalid(f"reference has {size:,} bytes in UTF-8; at most {MAX_REFERENCE_BYTES} are allowed")
 
 
 def check_length(key: bytes, where: str) -> bytes:

@@ -43,17 +43,22 @@ class ClassifierEndpoints:
         if media_type not in (*RAW, JSON, MULTIPART) and not media_type.startswith("image/"):
             given = f"Content-Type is {media_type[:60]!r}; send an image as image/* or application/octet-stream, "
             raise invalid("CONTENT_TYPE_UNSUPPORTED", f"{given}several as {MULTIPART}, or {JSON}", "")
-        query = Query(request, HOW)
+        query = Query(request, (*HOW, "filenames" if media_type == MULTIPART else "reference"))
         timeout_s = query.seconds("timeout")
         async with read_body(request, self._limits) as body:
             contents: Sequence[EncodedImage] | None = None
             if media_type == JSON:
+                if query.text("reference"):
+                    raise invalid("PARAMETER_INVALID", "give the reference of each image in the JSON", "reference")
                 message = await run_large(len(body), parse_message, body, pb.ClassifyRequest())
             else:
-                contents = [body]
+                contents, references = [body], [query.text("reference")]
                 if media_type == MULTIPART:
-                    contents = await run_large(len(body), parse_parts, body, content_type, MAX_IMAGES)
-                message = pb.ClassifyRequest(images=[pb.ImageInput()] * len(contents))
+                    parts = await run_large(len(body), parse_parts, body, content_type, MAX_IMAGES)
+                    contents = [part.content for part in parts]
+                    named = query.boolean("filenames")
+                    references = [part.file_name if named else "" for part in parts]
+                message = pb.ClassifyRequest(images=[pb.ImageInput(reference=each) for each in references])
             del body
             _set_parameters(message, query)
             response = await within(timeout_s, self._calls.classify(message, timeout_s, contents))
@@ -97,6 +102,17 @@ class ClassifierEndpoints:
             model=query.text("model"), start_time=query.time("start_time"), end_time=query.time("end_time")
         )
         return json_response(to_json(await self._calls.statistics.get(message)))
+
+    async def get_comparison(self, request: Request) -> Response:
+        """GET /v1/comparison."""
+        query = Query(request, ("first", "second", "start_time", "end_time"))
+        message = pb.GetComparisonRequest(
+            first=query.text("first"),
+            second=query.text("second"),
+            start_time=query.time("start_time"),
+            end_time=query.time("end_time"),
+        )
+        return json_response(to_json(await self._calls.comparison.get(message)))
 
     async def watch_statistics(self, request: Request) -> Response:
         """GET /v1/statistics/watch."""
