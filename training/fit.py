@@ -17,6 +17,7 @@ from training.checks.files import write_lists
 from training.console import say
 from training.data.exclusions import Exclusions
 from training.data.images import TRAINING_LIMITS, labels_of
+from training.data.served_labels import ServedLabels
 from training.distributed import joined_processes
 from training.evaluation.evaluation import Evaluation, evaluate
 from training.features.provider import view_logits
@@ -57,6 +58,7 @@ def fit(
     resume: bool = False,
     checkpoint_every_s: float = 20.0,
     exclusions: Exclusions | None = None,
+    labels: ServedLabels | None = None,
     check: bool = True,
 ) -> Evaluation:
     """Train a classifier and write a run; every process that torchrun started calls this.
@@ -69,6 +71,7 @@ def fit(
         resume: continue from the checkpoint of a run that did not finish.
         checkpoint_every_s: seconds between checkpoints, which are written at the ends of epochs.
         exclusions: images to leave out or to relabel.
+        labels: labels from serving, whose images are trained on too.
         check: check the data, if the recipe computes activations of the pretrained network.
 
     Raises:
@@ -102,6 +105,7 @@ def fit(
                 checkpoint_every_s=checkpoint_every_s,
                 stage=watch.stage,
                 exclusions=exclusions,
+                labels=labels,
             )
             return _fit(session, data.resolve(), limits, watch, resume=resume, check=check)
 
@@ -144,6 +148,7 @@ def _fit(session: FitSession, data: Path, limits: Limits, watch: Stopwatch, *, r
         facts = _facts(session, evaluation, data, watch.seconds)
         facts["data"]["checks"] = checks and checks.to_json()
         facts["data"]["exclusions"] = session.exclusions
+        facts["data"]["labels"] = session.labels
         facts["data"]["limits"] = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
         facts["steps"] = steps
         facts["trials"] = [trial.to_json() for trial in state.trials]

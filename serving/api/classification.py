@@ -13,7 +13,7 @@ from serving.api.lookup import find_model
 from serving.batching.requests import QueueFull
 from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
 from serving.models.classifier import Classification
-from serving.models.kept_image import ImageData
+from serving.models.image_data import ImageData, size_of
 from serving.models.loader import ServedModel
 from serving.models.repository import ModelRepository
 from serving.shadows.queue import ShadowQueue
@@ -169,7 +169,7 @@ class ClassificationService:
         """
         if not images:
             return []
-        size = sum(len(image) if isinstance(image, bytes) else image.nbytes for image in images)
+        size = sum(map(size_of, images))
         in_flight = self.in_flight
         if not in_flight.admits(size):
             message = (

@@ -35,6 +35,8 @@ def whole(most: int = MAX_WHOLE) -> Callable[[str], int]:
 
 
 positive = whole()
+version_number = whole(10**18 - 1)
+"""A model's version: at most 18 digits."""
 
 
 def number(unit: str, least: float, most: float, *, above: float = -inf) -> Callable[[str], float]:

@@ -156,6 +156,14 @@ class AsyncClient:
         request = pb.GetStatisticsRequest(model=model, start_time=start, end_time=end)
         return list((await self._call(self._stub.GetStatistics, request)).models)
 
+    async def compare(
+        self, first: str, second: str, *, start: datetime | None = None, end: datetime | None = None
+    ) -> pb.GetComparisonResponse:
+        """As `Client.compare`."""
+        request = pb.GetComparisonRequest(first=first, second=second, start_time=start, end_time=end)
+        response: pb.GetComparisonResponse = await self._call(self._stub.GetComparison, request)
+        return response
+
     async def watch_statistics(
         self, model: str = "", *, min_interval_s: float = 1.0
     ) -> AsyncGenerator[list[pb.ModelStatistics], None]:

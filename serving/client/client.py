@@ -151,6 +151,19 @@ class Client:
         """
         return self._loop.run(self._client.statistics(model, start=start, end=end))
 
+    def compare(
+        self, first: str, second: str, *, start: datetime | None = None, end: datetime | None = None
+    ) -> pb.GetComparisonResponse:
+        """Compare the accuracy of two versions of a model.
+
+        Args:
+            first: "models/NAME/versions/VERSION".
+            second: another version of the same model; differences are second minus first.
+            start: only predictions made at this time or later; with a time zone.
+            end: only predictions made before this time; with a time zone.
+        """
+        return self._loop.run(self._client.compare(first, second, start=start, end=end))
+
     def watch_statistics(self, model: str = "", *, min_interval_s: float = 1.0) -> Iterator[list[pb.ModelStatistics]]:
         """The statistics now, and again whenever they have changed. Ends when the server stops.
 

@@ -18,7 +18,8 @@ from serving.image.averaging import average_views
 from serving.image.decode import DecodeWork, Limits, estimate_work
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
-from serving.models.kept_image import ByteBudget, ImageData, KeptImage
+from serving.models.image_data import ImageData, copy_view
+from serving.models.kept_image import ByteBudget, KeptImage
 from serving.models.observers import ModelObserver
 
 T = TypeVar("T")
@@ -226,15 +227,20 @@ class Classifier:
 
     def _canvas(self, image: ImageData, whole: bool, kept: KeptImage | None) -> NDArray[np.uint8]:
         preprocess = self._preprocess
-        if isinstance(image, bytes):
-            on_decoded = kept.keep_decoded if kept else None
-            return preprocess.canvas(image, whole=whole, limits=self._limits, on_decoded=on_decoded)
-        return preprocess.resize_canvas(image, whole=whole)
+        if isinstance(image, np.ndarray):
+            if kept:
+                kept.keep_decoded(image, copied=False)
+            return preprocess.resize_canvas(image, whole=whole)
+        data = copy_view(image)
+        if kept:
+            kept.keep_encoded(data)
+        on_decoded = kept.keep_decoded if kept else None
+        return preprocess.canvas(data, whole=whole, limits=self._limits, on_decoded=on_decoded)
 
     def _work_of(self, image: ImageData) -> DecodeWork:
-        if isinstance(image, bytes):
-            return estimate_work(image, self._limits)
-        return DecodeWork(image.size * RESIZE_S, large=False)
+        if isinstance(image, np.ndarray):
+            return DecodeWork(image.size * RESIZE_S, large=False)
+        return estimate_work(image, self._limits)
 
     def _views_of(self, image: ImageData, views: int, kept: KeptImage | None) -> NDArray[np.uint8]:
         canvas_HWC = self._canvas(image, views > 1, kept)

@@ -10,9 +10,7 @@ from serving.image.decode import Limits
 from serving.image.headers import full_size, plain_size
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
-
-ImageData = bytes | NDArray[np.uint8]
-"""An encoded image, or a decoded one: uint8 `[H, W, 3]`, RGB and upright."""
+from serving.models.image_data import EncodedImage, ImageData
 
 _JPEG = b"\xff\xd8"
 
@@ -53,7 +51,7 @@ class KeptImage:
 
     If both versions have the same preprocessing, the views themselves are kept. Otherwise the decoded image is, unless
     the other version would decode it at another scale: then the encoded bytes are. A worker thread of its own version
-    calls `keep_views` and `keep_decoded`; `close` may come before or after that.
+    calls `keep_encoded`, `keep_decoded` and `keep_views`; `close` may come before or after that.
 
     Args:
         image: the image.
@@ -81,25 +79,30 @@ class KeptImage:
         self._bytes = 0
         self._closed = self._missing = False
         self._views: list[NDArray[np.uint8]] = []
-        self._image: ImageData | None = None
+        self._image: bytes | NDArray[np.uint8] | None = None
         self._keeps_views = own == other
-        self._keeps_decoded = False
-        if self._keeps_views:
-            return
-        if isinstance(image, bytes) and decodes_alike(image, own.resize, other.resize):
-            self._keeps_decoded = True
-        else:
-            self._keep(image)
+        decoded = isinstance(image, np.ndarray) or decodes_alike(image, own.resize, other.resize)
+        self._keeps_decoded = not self._keeps_views and decoded
+        self._keeps_encoded = not self._keeps_views and not decoded
+
+    def keep_encoded(self, data: bytes) -> None:
+        """Keep the encoded bytes if those are what the other version needs."""
+        if self._keeps_encoded and self._reserve(len(data)):
+            self._image = data
+
+    def keep_decoded(self, pixels_HWC: NDArray[np.uint8], *, copied: bool = True) -> None:
+        """Keep the decoded image if that is what the other version needs.
+
+        Args:
+            copied: whether the pixels have memory of their own; otherwise they are copied.
+        """
+        if self._keeps_decoded and self._reserve(pixels_HWC.nbytes):
+            self._image = pixels_HWC if copied else pixels_HWC.copy()
 
     def keep_views(self, views_VHWC: NDArray[np.uint8]) -> None:
-        """Keep views if that is what the other version needs; further ones follow the earlier ones."""
-        if self._keeps_views:
-            self._keep(views_VHWC)
-
-    def keep_decoded(self, pixels_HWC: NDArray[np.uint8]) -> None:
-        """Keep the decoded image if that is what the other version needs."""
-        if self._keeps_decoded:
-            self._keep(pixels_HWC)
+        """Keep views if those are what the other version needs; further ones follow the earlier ones."""
+        if self._keeps_views and self._reserve(views_VHWC.nbytes):
+            self._views = [*self._views, views_VHWC]
 
     @property
     def complete(self) -> bool:
@@ -133,29 +136,23 @@ class KeptImage:
             self._views, self._image = [], None
         self._budget.release(size)
 
-    def _keep(self, data: ImageData) -> None:
-        size = len(data) if isinstance(data, bytes) else data.nbytes
+    def _reserve(self, size: int) -> bool:
+        """Count bytes; False if they must not be kept."""
         with self._lock:
-            if self._closed or self._missing:
-                return
-            if not self._budget.take(size):
-                self._missing = True
-                return
-            self._bytes += size
-            if self._keeps_views:
-                assert not isinstance(data, bytes)
-                self._views.append(data)
-            else:
-                self._image = data
+            if not self._closed and not self._missing:
+                self._missing = not self._budget.take(size)
+                self._bytes += 0 if self._missing else size
+                return not self._missing
+            return False
 
 
-def decodes_alike(data: bytes, side: int, other_side: int) -> bool:
+def decodes_alike(data: EncodedImage, side: int, other_side: int) -> bool:
     """Whether `decode` gives the same pixels of an image for both values of `min_side`.
 
     Only JPEGs are decoded at a smaller scale, and only if their short side is larger than `min_side`. For some JPEGs it
     is the same scale for both values; those are not told apart.
     """
-    if side == other_side or not data.startswith(_JPEG):
+    if side == other_side or data[: len(_JPEG)] != _JPEG:
         return True
     size = plain_size(data, allow_exif=True) or full_size(data)
     return 0 < min(size) <= min(side, other_side)

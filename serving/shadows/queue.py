@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from serving.bundle.model_version import ModelVersion
 from serving.models.classifier import Classification
-from serving.models.kept_image import ByteBudget, ImageData, KeptImage
+from serving.models.image_data import ImageData
+from serving.models.kept_image import ByteBudget, KeptImage
 from serving.models.loader import ServedModel
 from serving.models.repository import ModelNotFound, ModelRepository
 from serving.shadows.background import BackgroundThread

@@ -11,7 +11,7 @@ from PIL import Image
 
 from serving.bundle.manifest import open_bundle
 from serving.image.preprocess import Preprocess
-from serving.models.kept_image import ImageData
+from serving.models.image_data import ImageData
 from tests.support.bundles import COLOURS, write_bundle
 from tests.support.images import encoded, sample_image
 from tests.support.shadows import ShadowedService, with_shadow

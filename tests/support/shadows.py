@@ -21,7 +21,8 @@ from serving.bundle.folder import open_version
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact
 from serving.bundle.model_version import ModelVersion
 from serving.bundle.shadow_version import ShadowVersion
-from serving.models.kept_image import ByteBudget, ImageData
+from serving.models.image_data import ImageData
+from serving.models.kept_image import ByteBudget
 from serving.models.loader import ServedModel, load_model
 from serving.models.repository import ModelRepository
 from serving.shadows.queue import ShadowQueue

@@ -11,7 +11,8 @@ from serving.bundle.model_version import ModelVersion
 from serving.image.decode import DEFAULT_LIMITS
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
-from serving.models.kept_image import ByteBudget, ImageData, KeptImage, decodes_alike
+from serving.models.image_data import ImageData
+from serving.models.kept_image import ByteBudget, KeptImage, decodes_alike
 from tests.support.images import encoded, sample_image
 
 OWN = Preprocess(resize=72, crop=64)
@@ -43,8 +44,11 @@ def keep(image: ImageData, other: Preprocess, budget: ByteBudget, parts: list[in
     kept = KeptImage(image, OWN, VERSION, other, DEFAULT_LIMITS, budget)
     whole = sum(parts) > 1
     if isinstance(image, bytes):
+        kept.keep_encoded(image)
         canvas_HWC = OWN.canvas(image, whole=whole, on_decoded=kept.keep_decoded)
     else:
+        assert isinstance(image, np.ndarray)
+        kept.keep_decoded(image, copied=False)
         canvas_HWC = OWN.resize_canvas(image, whole=whole)
     first = 0
     for count in parts:
@@ -64,6 +68,7 @@ def test_the_views_are_those_of_the_other_version(image: str, other: str, parts:
     if isinstance(data, bytes):
         expected_VHWC = preprocess.views(data, count)
     else:
+        assert isinstance(data, np.ndarray)
         expected_VHWC = make_views(preprocess.resize_canvas(data, whole=count > 1), preprocess.crop, count=count)
     assert np.array_equal(kept.make_views(count), expected_VHWC)
     assert np.array_equal(kept.make_views(1), expected_VHWC[:1])

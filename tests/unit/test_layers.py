@@ -27,6 +27,7 @@ SERVING_ROOMS = (
     "engine",
     "batching",
     "tokens",
+    "comparison",
     "statistics",
     "models",
     "shadows",

@@ -119,12 +119,20 @@ class Fit(RecipeOptions):
     exclude: tuple[Path, ...] = ()
     """Lists of images to leave out or to relabel: `suspects.csv` of an earlier run or of `check`, after you edited it.
     Nothing on the disk is moved."""
+    labels: Path | None = None
+    """Labels from serving (`export-labels`), whose images are trained on too; none is held out for validation. Needs
+    --images."""
+    images: Path | None = None
+    """The folder of the images of --labels: a label's reference is its image's path below this folder."""
     check: bool = True
     """Check the data: label suspects, near duplicates, and images that stand out."""
     first: Annotated[FirstStage, tyro.conf.arg(name="")] = field(default_factory=FirstStage)
 
     def __post_init__(self) -> None:
         check_range("checkpoint-every", self.checkpoint_every, 0, 86_400)
+        if (self.labels is None) != (self.images is None):
+            given, missing = ("--labels", "--images") if self.images is None else ("--images", "--labels")
+            raise ValueError(f"{given} is given without {missing}; give both: --labels labels.csv --images FOLDER")
         self.resolved_recipe()
 
     def resolved_recipe(self) -> Recipe:

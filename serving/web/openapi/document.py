@@ -20,6 +20,7 @@ _MESSAGES = (
     pb.ListModelsResponse,
     pb.GetStatisticsResponse,
     pb.WatchStatisticsResponse,
+    pb.GetComparisonResponse,
 )
 _STATUSES = {
     "400": "The request is invalid; reason and field say why.",
@@ -142,6 +143,17 @@ def _pawserve_paths() -> dict[str, Any]:
             "Read the confusion matrix and metrics.",
             pb.GetStatisticsResponse,
             parameters=window,
+        ),
+        "/v1/comparison": _operation(
+            "get",
+            "GetComparison",
+            "Compare the accuracy of two versions of a model.",
+            pb.GetComparisonResponse,
+            parameters=[
+                _query("first", "models/NAME/versions/N.", {"type": "string"}),
+                _query("second", "Another version of the same model.", {"type": "string"}),
+                *window[1:],
+            ],
         ),
         "/v1/statistics/watch": _operation(
             "get",
