@@ -57,6 +57,7 @@ TRAINING_ROOMS = (
     "fitting",
     "runs",
     "reports",
+    "tracking",
     "fit",
     "evaluate",
     "find_lr",
