@@ -14,8 +14,9 @@ from contextlib import suppress
 import uvloop
 
 from serving.image.decode import ignore_pillow_warnings
-from serving.server import Server, ServerFailed, StartupError
+from serving.server import Server
 from serving.settings import Settings
+from serving.startup import ServerFailed, StartupError
 from serving.system.memory import keep_freed_memory
 
 GC_THRESHOLDS = (20_000, 20, 20)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from serving.api.access import build_access_control
 from serving.api.classification import ClassificationService
@@ -18,6 +17,7 @@ from serving.api.pawserve.classifier import ClassifierCalls
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import resource_name
+from serving.listeners import Listeners, Services
 from serving.models.control import ModelControl
 from serving.models.loader import ServedModel, load_model
 from serving.models.repository import ModelRepository
@@ -25,30 +25,17 @@ from serving.models.watcher import ModelWatcher
 from serving.observability.observers import Observability
 from serving.rpc.calls import CallInterceptor
 from serving.rpc.classifier_service import ClassifierService
-from serving.rpc.grpc_server import CLASSIFIER, INFERENCE, GrpcServer
+from serving.rpc.grpc_server import CLASSIFIER, INFERENCE
 from serving.rpc.health import HealthServicer
 from serving.rpc.inference_service import InferenceService
 from serving.rpc.streaming import StreamProcessor
 from serving.settings import Settings
+from serving.startup import StartupError
+from serving.state import State
 from serving.statistics.feedback import Feedback
-from serving.statistics.retention import Retention
-from serving.statistics.store import StatisticsStore, StatisticsUnavailable
-from serving.system.network import UNIX, format_address, parse_address
-from serving.tokens.keyring import Keyring
-from serving.web.settings import HttpLimits
-
-if TYPE_CHECKING:
-    from serving.web.http_server import HttpServer
+from serving.statistics.store import StatisticsUnavailable
 
 logger = logging.getLogger(__name__)
-
-
-class StartupError(Exception):
-    """The server cannot start; the message says why and what to change."""
-
-
-class ServerFailed(Exception):
-    """The server cannot serve any more; the message says why."""
 
 
 class Server:
@@ -74,7 +61,6 @@ class Server:
         """Set when the grace period of `shutdown` is over."""
         self._stopping = asyncio.Event()
         self._cleanup = ExitStack()
-        self._http: HttpServer | None = None
 
     async def startup(self) -> None:
         """Load the models, open the state, and listen.
@@ -92,10 +78,7 @@ class Server:
     async def shutdown(self) -> None:
         """Finish the calls in flight, within the grace period, then `close`."""
         self.mark_stopping()
-        drains = [self._grpc.drain(self.settings.grace_s, self.cut_short)]
-        if self._http is not None:
-            drains.append(self._http.drain(self.settings.grace_s, self.cut_short))
-        await asyncio.gather(*drains)
+        await self._listeners.drain(self.settings.grace_s, self.cut_short)
         await self.close()
 
     def stop(self) -> None:
@@ -119,6 +102,7 @@ class Server:
             await asyncio.to_thread(self._open_state)
             self._start_observability()
             self._make_services()
+            await self.watcher.load_shadows()
 
     async def listen(self) -> None:
         """Listen, and report the services as healthy.
@@ -127,7 +111,8 @@ class Server:
             StartupError: if it cannot listen.
         """
         with self._startup_errors():
-            await self._listen()
+            await self._listeners.listen()
+        self.address, self.http_url = self._listeners.address, self._listeners.http_url
         self.mark_ready()
 
     def mark_ready(self) -> None:
@@ -161,10 +146,15 @@ class Server:
 
     def describe(self) -> str:
         """The addresses and the served models, in one line."""
-        models = "; ".join(f"{model.manifest.resource} ({model.engine})" for model in self.repository.models)
+        models = "; ".join(map(self._describe, self.repository.models))
         metrics = f"; metrics on {self.observability.metrics_url}" if self.observability.metrics_url else ""
         http = f"; HTTP on {self.http_url}" if self.http_url else ""
         return f"{self.address}: {models}{http}{metrics}"
+
+    def _describe(self, model: ServedModel) -> str:
+        manifest = model.manifest
+        share = self.repository.shadow_share(manifest.model_version)
+        return f"{manifest.resource} ({model.engine}{f'; shadow of {share:.0%} of the requests' if share else ''})"
 
     @contextmanager
     def _startup_errors(self) -> Iterator[None]:
@@ -179,46 +169,28 @@ class Server:
             raise
 
     def _load_models(self) -> None:
-        self.repository = ModelRepository()
+        self.repository = ModelRepository(self.settings.shadows)
         self._cleanup.callback(self.repository.close)
         self._cleanup.callback(setattr, self, "closed_state", True)  # all that is closed before the repository
         settings = self.settings
         models: dict[str, ServedModel] = {}
-        for bundle in find_bundles(settings.models, settings.wanted, settings.keep_versions):
+        for bundle in find_bundles(settings.models, settings.wanted, settings.keep_versions, settings.shadows):
             name = bundle.manifest.name
             models[name] = load_model(bundle, self._options, previous=models.get(name))
             self.repository.add(models[name])
 
     def _open_state(self) -> None:
-        state = self.settings.state
-        try:
-            state.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StartupError(
-                f"the state folder {state} cannot be used ({error.strerror}); choose another one with --state"
-            ) from error
-        key = self.settings.token_key or state / "token.key"
-        try:
-            self._keyring = Keyring(key)
-        except OSError as error:
-            option = "--state" if self.settings.token_key is None else "--token-key"
-            raise StartupError(
-                f"the keys in {key} cannot be used ({error.strerror}); choose another place with {option}"
-            ) from error
-        database = self.settings.statistics or state / "statistics.sqlite"
-        self._store = self._cleanup.enter_context(StatisticsStore(database))
-        if self.settings.retention_days is not None:
-            self._cleanup.enter_context(Retention(self._store, self.settings.retention_days))
+        self._state = State(self.settings, self._cleanup)
         for model in self.repository.models:
             self._register(model.manifest)
 
     def _register(self, manifest: Manifest) -> None:
-        self._store.register_version(manifest.model_version, manifest.classes)
+        self._state.store.register_version(manifest.model_version, manifest.classes)
 
     def _start_observability(self) -> None:
         self._cleanup.callback(self.observability.close)
         try:
-            self.observability.start(self.repository, self._store)
+            self.observability.start(self.repository, self._state.store)
         except OSError as error:
             listen = self.settings.observability.metrics
             raise StartupError(
@@ -226,8 +198,8 @@ class Server:
             ) from error
 
     def _make_services(self) -> None:
-        settings = self.settings
-        feedback = Feedback(self._keyring, self._store, self.observability.labels_recorded)
+        settings, store = self.settings, self._state.store
+        feedback = Feedback(self._state.keyring, store, self.observability.labels_recorded)
         in_flight = BytesInFlight(settings.max_bytes_in_flight)
         classification = ClassificationService(
             self.repository, feedback, settings.max_views, in_flight, default_views=settings.default_views
@@ -237,87 +209,34 @@ class Server:
             self.repository, settings.models, settings.wanted, self._options, self._register, settings.keep_versions
         )
         self._control = self._make_control(self.repository, self.watcher)
-        self._calls = ClassifierCalls(self._control, feedback, self._store, classification)
+        self._calls = ClassifierCalls(self._control, feedback, store, classification)
         self.classifier = ClassifierService(self._calls, self._streams)
-        self._inference_calls = InferenceCalls(self._control, classification, settings.options.limits.max_pixels)
-        self._inference = InferenceService(self._inference_calls, self._streams)
-        self._access = build_access_control(settings.security, settings.addresses)
-        self.interceptor = CallInterceptor(self.observability.call_observers, self._access)
+        inference = InferenceCalls(self._control, classification, settings.options.limits.max_pixels)
+        access = build_access_control(settings.security, settings.addresses)
+        observers = self.observability.call_observers
+        self.interceptor = CallInterceptor(observers, access)
         self.health = HealthServicer([CLASSIFIER, INFERENCE])
+        services = Services(
+            classifier=self.classifier,
+            inference=InferenceService(inference, self._streams),
+            health=self.health,
+            interceptor=self.interceptor,
+            classifier_calls=self._calls,
+            inference_calls=inference,
+            access=access,
+            observers=observers,
+            stopping=self._stopping.is_set,
+        )
+        self._listeners = Listeners(settings, services)
         loop = asyncio.get_running_loop()
         self.repository.on_change.append(partial(_call_in_loop, loop, self._update_health))
         self._update_health()
 
     def _update_health(self) -> None:
-        """Report models/NAME and models/NAME/versions/VERSION as healthy for every version that is served."""
-        models = [model.manifest for model in self.repository.models]
-        names = {name for each in models for name in (resource_name(each.name), each.resource)}
+        """Report as healthy each models/NAME that stands for a version, and each version that is served."""
+        names = {model.manifest.resource for model in self.repository.models}
+        names |= set(map(resource_name, self.repository.names))
         self._control.publish(names, self.health.set_models)
-
-    async def _listen(self) -> None:
-        settings = self.settings
-        connections = settings.connections.fit_open_files(settings.max_http_connections)
-        self._grpc = GrpcServer(
-            self.classifier,
-            self._inference,
-            self.health,
-            interceptor=self.interceptor,
-            options=connections.grpc_options(reuse_port=settings.reuse_port),
-            reflection=settings.reflection,
-        )
-        with listen_errors(settings.listen, "--listen"):
-            port = await self._grpc.listen(settings.listen, settings.security.tls)
-        try:
-            if settings.http.listen is not None:
-                await self._listen_http(settings.http.listen)
-        except BaseException:
-            await self._grpc.drain(0, self.cut_short)
-            raise
-        self.address = settings.listen
-        if not self.address.startswith(UNIX):
-            self.address = format_address(parse_address(settings.listen)[0], port)
-
-    async def _listen_http(self, listen: str) -> None:
-        from serving.web.assembly import make_http_server  # loads uvicorn and Starlette
-
-        settings = self.settings
-        server = make_http_server(
-            listen,
-            settings.http.origins,
-            HttpLimits(
-                max_connections=settings.max_http_connections,
-                unread_s=settings.connections.keepalive_timeout_s,
-                max_body_bytes=settings.connections.max_message_bytes,
-                max_bodies_bytes=settings.max_bytes_in_flight,
-            ),
-            access=self._access,
-            observers=self.observability.call_observers,
-            classifier=self._calls,
-            inference=self._inference_calls,
-            stopping=self._stopping.is_set,
-        )
-        try:
-            with listen_errors(listen, "--http"):
-                self.http_url = await server.listen(listen, settings.security.tls, reuse_port=settings.reuse_port)
-        except StartupError as error:
-            if settings.http.required:
-                raise
-            logger.warning("no HTTP: %s, or --http off", error)
-            return
-        self._http = server
-
-
-@contextmanager
-def listen_errors(address: str, option: str) -> Iterator[None]:
-    """Turn the error of an address that cannot be used into StartupError."""
-    try:
-        yield
-    except OSError as error:
-        part = f" ({error.filename})" if error.filename not in (None, address) else ""
-        raise StartupError(
-            f"cannot listen on {address}{part}: {error.strerror}; stop the other server, or choose another address "
-            f"with {option}"
-        ) from error
 
 
 def _call_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from serving.bundle.shadow_version import ShadowVersion
 from serving.observability.settings import ObservabilitySettings
 from serving.security.settings import Security
 from serving.web.settings import HttpSettings
@@ -124,6 +125,8 @@ class Settings:
     """"NAME" or "NAME/VERSION"; empty for the newest version of every name."""
     keep_versions: int = 1
     """How many of the newest versions of a name are served, unless `wanted` names one."""
+    shadows: tuple[ShadowVersion, ...] = ()
+    """Versions that classify a share of the images too, after the answer; at most one of each name."""
     poll_s: float = 5.0
     """Seconds between two checks for new versions; 0 to check only on request."""
     listen: str = "127.0.0.1:50051"

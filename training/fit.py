@@ -17,6 +17,7 @@ from training.checks.files import write_lists
 from training.console import say
 from training.data.exclusions import Exclusions
 from training.data.images import TRAINING_LIMITS, labels_of
+from training.data.served_labels import ServedLabels
 from training.distributed import joined_processes
 from training.evaluation.evaluation import Evaluation, evaluate
 from training.features.provider import view_logits
@@ -60,6 +61,7 @@ def fit(
     resume: bool = False,
     checkpoint_every_s: float = 20.0,
     exclusions: Exclusions | None = None,
+    labels: ServedLabels | None = None,
     check: bool = True,
     log: Sequence[TrackerName] = ("tensorboard",),
 ) -> Evaluation:
@@ -73,6 +75,7 @@ def fit(
         resume: continue from the checkpoint of a run that did not finish.
         checkpoint_every_s: seconds between checkpoints, which are written at the ends of epochs.
         exclusions: images to leave out or to relabel.
+        labels: labels from serving, whose images are trained on too.
         check: check the data, if the recipe computes activations of the pretrained network.
         log: trackers of the run; one that fails is reported, and the fit goes on without it.
 
@@ -111,6 +114,7 @@ def fit(
                     checkpoint_every_s=checkpoint_every_s,
                     stage=watch.stage,
                     exclusions=exclusions,
+                    labels=labels,
                 )
                 evaluation = _fit(session, data.resolve(), limits, watch, trackers, resume=resume, check=check)
             _log_results(trackers, run, evaluation, watch)
@@ -181,6 +185,7 @@ def _fit(
         facts = _facts(session, evaluation, data, watch.seconds)
         facts["data"]["checks"] = checks and checks.to_json()
         facts["data"]["exclusions"] = session.exclusions
+        facts["data"]["labels"] = session.labels
         facts["data"]["limits"] = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
         facts["steps"] = steps
         facts["trials"] = [trial.to_json() for trial in state.trials]

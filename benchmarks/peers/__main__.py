@@ -6,8 +6,10 @@
 Each peer has the best of several settings. Throughput: pawserve and the peer run at the same time and are measured in
 turns with 1, 16 and 64 clients; ratios are taken within a round. In each round, processes without any server do the
 same work, which is the limit for any server. Latency: all of them, in turns, at one rate: half of the slowest one's
-capacity. `--parts` and `--peers` measure less at a time; the day's results keep what was measured before.
-`--protocol http` calls pawserve over HTTP, as LitServe and BentoML are called; its results have a page of their own.
+capacity. Views: V views in one request to pawserve, and V requests at once to Triton for the same image.
+
+`--parts` and `--peers` measure less at a time; the day's results keep what was measured before. `--protocol http` calls
+pawserve over HTTP, as LitServe and BentoML are called; its results have a page of their own.
 """
 
 import argparse
@@ -29,6 +31,9 @@ from serving.bundle.manifest import open_bundle
 
 PEERS = [name for name in SETTINGS if not name.startswith("pawserve")]
 COMPARED_IMAGES = 8
+VIEWS = (1, 3, 5)
+VIEWS_CLIENTS = 16
+"""Concurrent clients, each with one image at a time, while views are measured."""
 TOLERANCE = 1e-3
 READY_TIMEOUT_S = 30
 
@@ -93,7 +98,21 @@ def measure_latency(arguments: argparse.Namespace, results: dict[str, Any]) -> N
     results["latency"] = {"images_per_s": rate, "rounds": rounds}
 
 
-PARTS = {"throughput": measure_throughput, "latency": measure_latency}
+def measure_views(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+    """Measure V views in one request to pawserve in turns with V concurrent requests to Triton for the same image."""
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(_start(arguments, name)) for name in ("pawserve", "triton")}
+        _check_predictions(arguments, servers)
+        rounds: dict[str, dict[str, list[dict[str, float]]]] = {}
+        for number in range(arguments.rounds):
+            for views in VIEWS:
+                for name in servers if number % 2 == 0 else reversed(servers):
+                    measured = _load(arguments, servers[name], clients=VIEWS_CLIENTS, views=views)
+                    rounds.setdefault(str(views), {}).setdefault(name, []).append(measured)
+    results["views"] = rounds
+
+
+PARTS = {"throughput": measure_throughput, "latency": measure_latency, "views": measure_views}
 
 
 def _start(arguments: argparse.Namespace, peer: str) -> AbstractContextManager[RunningPeer]:

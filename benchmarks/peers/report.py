@@ -21,6 +21,8 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
         lines += _throughput(results["throughput"]) + _limits(results["throughput"], results["limit"])
     if "latency" in results:
         lines += _latency(results["latency"])
+    if "views" in results:
+        lines += _views(results["views"])
     return lines
 
 
@@ -69,6 +71,21 @@ def _latency(latency: dict[str, Any]) -> list[str]:
         "slowest one's capacity. Medians of the rounds.",
         "",
         *table(("server", "p50 ms", "p95 ms", "p99 ms", "load, of one CPU"), rows),
+    ]
+
+
+def _views(views: dict[str, Any]) -> list[str]:
+    rows = []
+    for count, row in views.items():
+        ours, theirs = row["pawserve"], row["triton"]
+        ratio = median(a["images_per_s"] / b["images_per_s"] for a, b in zip(ours, theirs, strict=True))
+        rows.append((count, _rate(ours), _rate(theirs), f"{ratio:.2f}"))
+    return [
+        "Test-time augmentation, 16 clients: V views in one request to pawserve, which decodes the image once, and V "
+        "requests at once to Triton for the same image. Medians as above.",
+        "",
+        *table(("views", "pawserve images/s", "Triton images/s", "pawserve / Triton"), rows),
+        "",
     ]
 
 

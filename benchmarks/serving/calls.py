@@ -7,6 +7,7 @@ import asyncio
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import grpc
@@ -85,6 +86,21 @@ class HttpConnection(asyncio.Protocol):
         self._transport.close()
 
 
+@dataclass(frozen=True)
+class SeveralTimes:
+    """Sends each request so many times at once, and waits for all responses; multiplexing connections only."""
+
+    connection: Connection
+    count: int
+
+    async def call(self, request: bytes) -> bytes:
+        responses = await asyncio.gather(*(self.connection.call(request) for _ in range(self.count)))
+        return responses[0]
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+
 def _body(response: bytearray) -> bytes | None:
     """The body of an HTTP/1.1 response (RFC 9112, sections 6 and 7.1); None while it is incomplete."""
     head, found, rest = bytes(response).partition(b"\r\n\r\n")
@@ -112,14 +128,14 @@ async def open_connections(server: str, address: str, count: int) -> list[Connec
     return [connection for _, connection in pairs]
 
 
-def to_request(server: str, setting: Mapping[str, str], image: bytes) -> bytes:
-    """One encoded image as the server's users send it."""
+def to_request(server: str, setting: Mapping[str, str], image: bytes, views: int = 1) -> bytes:
+    """One encoded image as the server's users send it; `views` is for pawserve's gRPC."""
     if server == "baseline":
         return image
     if server == "pawserve":
         from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
-        return pb.ClassifyRequest(images=[pb.ImageInput(content=image)]).SerializeToString()
+        return pb.ClassifyRequest(images=[pb.ImageInput(content=image)], views=views).SerializeToString()
     if server == "triton":
         # imported here, because it registers protobuf names that a process can register only once
         from tritonclient.grpc import service_pb2

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import call_in_process, images_of
-from benchmarks.serving.calls import Connection, open_connections, to_probabilities, to_request
+from benchmarks.serving.calls import Connection, SeveralTimes, open_connections, to_probabilities, to_request
 
 WARM_UP_S = 0.3
 IMAGES = 250
@@ -30,6 +30,7 @@ def measure(
     clients: int = 0,
     rate: float = 0.0,
     answers: int = 0,
+    views: int = 1,
     seconds: float = 0.0,
 ) -> Any:
     """Send images to a server; exactly one of `clients`, `rate` and `answers` is given.
@@ -42,6 +43,7 @@ def measure(
         clients: closed loop: each sends a request when it has its response.
         rate: open loop: requests a second, independent of the responses.
         answers: only classify so many images.
+        views: of each image: in one request to pawserve; of other servers so many concurrent requests for the image.
         seconds: of the load, after a warm-up.
 
     Returns:
@@ -49,7 +51,8 @@ def measure(
         `elapsed_s`, `cpu_s` of this process, which is what the load itself takes of the machine, and percentiles of the
         latency, `p50_ms` etc.
     """
-    requests = [to_request(server, setting or {}, image) for image in images_of(photos, IMAGES)]
+    several = views if server != "pawserve" else 1
+    requests = [to_request(server, setting or {}, image, views // several) for image in images_of(photos, IMAGES)]
 
     async def run() -> Any:
         connections = await open_connections(server, address, 1 if answers else clients or MAX_IN_FLIGHT)
@@ -57,6 +60,8 @@ def measure(
             if answers:
                 responses = [await connections[0].call(request) for request in requests[:answers]]
                 return [to_probabilities(server, response) for response in responses]
+            if several > 1:
+                connections = [SeveralTimes(connection, several) for connection in connections]
             warm_up = await closed_loop(connections[: clients or 4], requests, WARM_UP_S)
             found = await (
                 closed_loop(connections, requests, seconds)

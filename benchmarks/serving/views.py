@@ -30,7 +30,7 @@ from benchmarks.common import (
     table,
     write_results,
 )
-from benchmarks.serving.calls import Connection, open_connections
+from benchmarks.serving.calls import Connection, SeveralTimes, open_connections
 from benchmarks.serving.load import IMAGES, WARM_UP_S, closed_loop
 from serving.bundle.folder import find_bundles
 from serving.client import Client, Prediction
@@ -46,21 +46,6 @@ class Way:
     adaptive: bool = False
     requests: int = 1
     """Concurrent requests of so many views each."""
-
-
-@dataclass(frozen=True)
-class _Several:
-    """Sends each request several times at once, and waits for all responses."""
-
-    connection: Connection
-    count: int
-
-    async def call(self, request: bytes) -> bytes:
-        responses = await asyncio.gather(*(self.connection.call(request) for _ in range(self.count)))
-        return responses[0]
-
-    async def close(self) -> None:
-        await self.connection.close()
 
 
 def ways_for(adaptive_views: int) -> dict[str, Way]:
@@ -85,7 +70,7 @@ def measure_rate(address: str, photos: Path, way: Way, clients: int, seconds: fl
 
     async def run() -> float:
         connections = await open_connections("pawserve", address, clients)
-        several: list[Connection] = [_Several(connection, way.requests) for connection in connections]
+        several: list[Connection] = [SeveralTimes(connection, way.requests) for connection in connections]
         try:
             await closed_loop(several, requests, WARM_UP_S)
             return (await closed_loop(several, requests, seconds))["images_per_s"]

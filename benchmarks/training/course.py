@@ -54,9 +54,10 @@ def measure_steps(data: Path, preset: str, count: int, seed: int, cache: Path) -
         before: HeldOut | None = None
         held_out = HeldOutImages(session, session.split.valid)
         measuring_s = 0.0
+        epochs = sum(step.stage.epochs for step, part in zip(session.recipe.steps(), parts, strict=True) if part)
         for index, (step, part) in enumerate(zip(session.recipe.steps(), parts, strict=True)):
             if part:
-                network = run_step(session, state, index, lambda result: None, epochs=step.stage.epochs, part=part)
+                network = run_step(session, state, index, lambda result: None, epochs=epochs, part=part)
                 measured = monotonic()
                 now = held_out.measure(network, step.size)
                 losses_2N, correct_2N = now.losses_2N(), now.correct_2N()

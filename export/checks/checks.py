@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.bundle.manifest import Precision
-from serving.statistics.confusion import wilson
+from serving.comparison.proportions import wilson
 
 
 class CheckError(RuntimeError):

@@ -22,7 +22,7 @@ _BY_SERVICE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "grpc.health.v1.Health": {OPEN: ("Check", "Watch", "List")},
     "pawserve.v1.Classifier": {
         Role.PREDICT: ("Classify", "ClassifyStream"),
-        Role.LABEL: ("RecordLabels", "GetStatistics", "WatchStatistics"),
+        Role.LABEL: ("RecordLabels", "GetStatistics", "WatchStatistics", "GetComparison"),
         KNOWN: ("ListModels",),
     },
     "inference.GRPCInferenceService": {

@@ -12,12 +12,12 @@ from serving.api.in_flight import BytesInFlight
 from serving.batching.requests import QueueFull
 from serving.bundle.model_version import parse_resource
 from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
-from serving.models.classifier import Classification, ImageData
+from serving.models.classifier import Classification, ImageData, size_of
 from serving.models.loader import ServedModel
 from serving.models.repository import ModelNotFound, ModelRepository
 from serving.statistics.feedback import Feedback, LabelUnknown
 from serving.statistics.store import Label, LabelExpired, StatisticsUnavailable
-from serving.tokens.tokens import PredictionRecord
+from serving.tokens.tokens import PredictionRecord, ReferenceInvalid, check_reference
 
 RETRY_S = 1.0
 
@@ -83,13 +83,16 @@ class ClassificationService:
                 return self._repository.find(*parse_model_name(resource))
             except ModelNotFound as error:
                 raise to_api_error(error, "model") from error
-        models = self._repository.models
-        if not models:
+        names = self._repository.names
+        if not names:
             raise to_api_error(ModelNotFound("no model is served now"), "model")
-        if len({model.manifest.name for model in models}) > 1:
-            choices = ", ".join(model.manifest.resource for model in models)
+        if len(names) > 1:
+            choices = ", ".join(model.manifest.resource for model in self._repository.models)
             raise invalid("MODEL_AMBIGUOUS", f"several models are served; name one of {choices}", "model")
-        return models[-1]
+        try:
+            return self._repository.find(names[0], None)
+        except ModelNotFound as error:  # it was unloaded a moment ago
+            raise to_api_error(error, "model") from error
 
     def check(self, model: ServedModel, views: int | None, top_k: int | None, adaptive: bool) -> ClassifySpec:
         """Check the parameters of a request and replace None by the defaults.
@@ -109,43 +112,56 @@ class ClassificationService:
         return ClassifySpec(model, views, top_k, adaptive)
 
     async def classify(
-        self, spec: ClassifySpec, images: Sequence[ImageData], labels: Sequence[str], timeout_s: float | None
+        self,
+        spec: ClassifySpec,
+        images: Sequence[ImageData],
+        labels: Sequence[str],
+        timeout_s: float | None,
+        *,
+        references: Sequence[str],
     ) -> list[SignedPrediction | Exception]:
         """Classify images, and record the labels that came with them.
 
         Args:
             labels: for each image its label, or "".
+            references: for each image the client's name of it, or "".
 
         Returns:
-            For each image its prediction, or why there is none. An image with an unknown label is not classified; if
-            labels cannot be recorded, their images have an ApiError instead of a prediction.
+            For each image its prediction, or why there is none. An image with an unknown label or an invalid reference
+            is not classified; if labels cannot be recorded, their images have an ApiError instead of a prediction.
 
         Raises:
             ApiError, QueueFull: if too much is in flight; nothing was begun.
             RoleMissing: if there is a label and the client may not record labels.
             TimeoutError: if the time has passed.
         """
-        if not any(labels):
+        if not any(labels) and not any(references):
             outcomes = await self.compute(spec, images, timeout_s)
             return [each if isinstance(each, Exception) else self.sign(spec, each) for each in outcomes]
-        unknown = [self._check_label(spec, label) for label in labels]
-        wanted = [image for image, error in zip(images, unknown, strict=True) if error is None]
-        known = iter(await self.compute(spec, wanted, timeout_s))
-        return await self._sign_and_record(spec, [error or next(known) for error in unknown], labels)
+        errors = [self._check(spec, *each) for each in zip(labels, references, strict=True)]
+        wanted = [image for image, error in zip(images, errors, strict=True) if error is None]
+        valid = iter(await self.compute(spec, wanted, timeout_s))
+        return await self._sign_and_record(spec, [error or next(valid) for error in errors], labels, references)
 
     async def classify_waiting(
-        self, check: Callable[[], ClassifySpec], image: ImageData, label: str, timeout_s: float | None
+        self,
+        check: Callable[[], ClassifySpec],
+        image: ImageData,
+        label: str,
+        timeout_s: float | None,
+        *,
+        reference: str,
     ) -> tuple[ClassifySpec, SignedPrediction | Exception]:
         """As `classify`, for one image of a stream: see `compute_waiting`."""
 
         def check_all() -> ClassifySpec:
             spec = check()
-            if error := self._check_label(spec, label):
+            if error := self._check(spec, label, reference):
                 raise error
             return spec
 
         spec, outcomes = await self.compute_waiting(check_all, [image], timeout_s)
-        (result,) = await self._sign_and_record(spec, outcomes, [label])
+        (result,) = await self._sign_and_record(spec, outcomes, [label], [reference])
         return spec, result
 
     async def compute(
@@ -162,7 +178,7 @@ class ClassificationService:
         """
         if not images:
             return []
-        size = sum(len(image) if isinstance(image, bytes) else image.nbytes for image in images)
+        size = sum(map(size_of, images))
         in_flight = self.in_flight
         if not in_flight.admits(size):
             message = (
@@ -202,12 +218,13 @@ class ClassificationService:
             await waiting.wait(again=again)
             again = True
 
-    def sign(self, spec: ClassifySpec, classification: Classification) -> SignedPrediction:
-        """Count a prediction and sign it."""
+    def sign(self, spec: ClassifySpec, classification: Classification, reference: str = "") -> SignedPrediction:
+        """Count a prediction and sign it, with the client's name of the image."""
         probabilities_K: list[float] = classification.probabilities_K.tolist()
         # not by numpy, which releases the interpreter's lock to sort and waits long for it on a busy server
         ranking_K = sorted(range(len(probabilities_K)), key=probabilities_K.__getitem__, reverse=True)
-        record, token = self._feedback.issue(spec.model.manifest, ranking_K[0], probabilities_K[ranking_K[0]])
+        predicted = ranking_K[0]
+        record, token = self._feedback.issue(spec.model.manifest, predicted, probabilities_K[predicted], reference)
         return SignedPrediction(probabilities_K, ranking_K, classification.views, record, token)
 
     async def _compute(
@@ -227,8 +244,13 @@ class ClassificationService:
                 raise outcome
         return outcomes
 
-    def _check_label(self, spec: ClassifySpec, label: str) -> LabelUnknown | None:
-        """Raises RoleMissing if the client may not record labels."""
+    def _check(self, spec: ClassifySpec, label: str, reference: str) -> LabelUnknown | ReferenceInvalid | None:
+        """What is wrong with an image's label or reference; raises RoleMissing if the client may not record labels."""
+        if reference:
+            try:
+                check_reference(reference)
+            except ReferenceInvalid as error:
+                return error
         if not label:
             return None
         CURRENT_CLIENT.get().require(Role.LABEL, "record labels")
@@ -236,9 +258,16 @@ class ClassificationService:
         return None if label in spec.model.class_index else LabelUnknown(label, manifest.resource, manifest.classes)
 
     async def _sign_and_record(
-        self, spec: ClassifySpec, outcomes: Sequence[Classification | Exception], labels: Sequence[str]
+        self,
+        spec: ClassifySpec,
+        outcomes: Sequence[Classification | Exception],
+        labels: Sequence[str],
+        references: Sequence[str],
     ) -> list[SignedPrediction | Exception]:
-        results = [each if isinstance(each, Exception) else self.sign(spec, each) for each in outcomes]
+        results = [
+            outcome if isinstance(outcome, Exception) else self.sign(spec, outcome, reference)
+            for outcome, reference in zip(outcomes, references, strict=True)
+        ]
         pairs = zip(results, labels, strict=True)
         labelled = [
             Label(result.record, spec.model.class_index[label])

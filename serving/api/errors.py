@@ -18,7 +18,7 @@ from serving.statistics.store import LabelExpired, StatisticsUnavailable, Window
 from serving.system.logs import RateLimitedLogger
 from serving.system.times import format_time
 from serving.tokens.keyring import TokenExpired
-from serving.tokens.tokens import TokenError
+from serving.tokens.tokens import MAX_REFERENCE_BYTES, ReferenceInvalid, TokenError
 
 MIN_RETRY_S = 0.05
 RETRY_S = 1.0
@@ -101,6 +101,8 @@ def to_api_error(error: Exception, field: str = "") -> ApiError:
             return ApiError(Code.FAILED_PRECONDITION, "PREDICTION_FORGOTTEN", message, field=field)
         case LabelUnknown():
             return invalid("LABEL_UNKNOWN", message, field, classes=error.listed)
+        case ReferenceInvalid():
+            return invalid("REFERENCE_INVALID", message, field, most=str(MAX_REFERENCE_BYTES))
         case WindowExpired():
             since = format_time(error.labels_since_ms)
             message = f"{field} is before {since}, and single labels of earlier predictions are no longer kept; their "

@@ -7,24 +7,29 @@ from pathlib import Path
 
 from serving.bundle.manifest import MANIFEST, Bundle, BundleError, open_bundle
 from serving.bundle.model_version import NAME_PATTERN, VERSION_PATTERN, ModelVersion, parse_short_name
+from serving.bundle.shadow_version import ShadowVersion
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 """Name, size and time of the last change (ns), of contents or permissions, of each file in a folder."""
 
 
-def find_bundles(folder: Path, wanted: Sequence[str], keep: int = 1) -> list[Bundle]:
+def find_bundles(
+    folder: Path, wanted: Sequence[str], keep: int = 1, shadows: Sequence[ShadowVersion] = ()
+) -> list[Bundle]:
     """Open the bundles to serve.
 
     Args:
         folder: holds NAME/VERSION/model.json.
         wanted: NAME for its newest versions, or NAME/VERSION; empty for the newest versions of every name.
         keep: how many versions of a name are served where no version is given.
+        shadows: versions that are not among the newest of their names, and are not opened.
 
     Raises:
-        BundleError: if a version is missing or cannot be used, if there is none at all, or for a malformed name.
+        BundleError: if a version is missing or cannot be used, if there is none at all, if the folder has no version of
+            a shadow version's name, or for a malformed name.
     """
     try:
-        versions = _find_versions(folder, wanted, keep)
+        versions = _find_versions(folder, wanted, keep, shadows)
     except OSError as error:
         raise BundleError(
             f"{error.filename or folder} cannot be read: {error.strerror}; let the server's user read the models"
@@ -32,7 +37,9 @@ def find_bundles(folder: Path, wanted: Sequence[str], keep: int = 1) -> list[Bun
     return [open_version(folder, version) for version in versions]
 
 
-def _find_versions(folder: Path, wanted: Sequence[str], keep: int) -> list[ModelVersion]:
+def _find_versions(
+    folder: Path, wanted: Sequence[str], keep: int, shadows: Sequence[ShadowVersion]
+) -> list[ModelVersion]:
     if not folder.is_dir():
         raise BundleError(f"{folder} is not a folder; give --models the folder that holds NAME/VERSION/model.json")
     names = wanted or [name for name in list_names(folder) if list_versions(folder / name)]
@@ -41,6 +48,7 @@ def _find_versions(folder: Path, wanted: Sequence[str], keep: int) -> list[Model
         raise BundleError(
             f"{folder} holds no model; `python -m export bundle` writes one to NAME/VERSION{found_instead}"
         )
+    shadow_of = {shadow.version.name: shadow.version for shadow in shadows}
     found: dict[ModelVersion, None] = {}
     for each in names:
         try:
@@ -51,9 +59,27 @@ def _find_versions(folder: Path, wanted: Sequence[str], keep: int) -> list[Model
         if not numbers:
             found_instead = "".join(f"; {each}" for each in describe_unserved(folder, [name]))
             raise BundleError(f"{folder} holds no version of {name}{found_instead}")
-        chosen = [number] if number else numbers[-keep:]
+        primaries = without_shadow(numbers, shadow_of.get(name))
+        if not primaries:
+            raise BundleError(
+                f"{folder} holds no version of {name} but {shadow_of[name]}, a shadow version, which answers no "
+                "request by itself: copy another version, or leave --shadow out"
+            )
+        chosen = [number] if number else primaries[-keep:]
         found.update(dict.fromkeys(ModelVersion(name, each) for each in chosen))
+    known = {version.name for version in found}
+    for name, version in shadow_of.items():
+        if name not in known:
+            raise BundleError(
+                f"--shadow {version}: {folder} holds no version of {name}, only of {', '.join(sorted(known))}; give "
+                "one of these names"
+            )
     return list(found)
+
+
+def without_shadow(numbers: Sequence[int], shadow: ModelVersion | None) -> list[int]:
+    """The version numbers of a name that may answer requests: all but that of its shadow version."""
+    return [number for number in numbers if shadow is None or number != shadow.version]
 
 
 def open_newest(folder: Path) -> Bundle:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
+from serving.bundle.shadow_version import ShadowVersion, parse_shadow
 from serving.system.network import parse_address, parse_listen_address
 from serving.system.times import parse_time
 from serving.web.settings import parse_origin
@@ -34,6 +35,8 @@ def whole(most: int = MAX_WHOLE) -> Callable[[str], int]:
 
 
 positive = whole()
+version_number = whole(10**18 - 1)
+"""A model's version: at most 18 digits."""
 
 
 def number(unit: str, least: float, most: float, *, above: float = -inf) -> Callable[[str], float]:
@@ -128,6 +131,14 @@ def http_url(text: str) -> str:
     if not valid:
         raise argparse.ArgumentTypeError(f"{text!r} is not a URL; write http://HOST:PORT or https://HOST:PORT")
     return text
+
+
+def shadow_version(text: str) -> ShadowVersion:
+    """NAME/VERSION or NAME/VERSION=SHARE."""
+    try:
+        return parse_shadow(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def model_resource(text: str) -> str:

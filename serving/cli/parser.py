@@ -30,6 +30,7 @@ COMMANDS = {
     "predict": Command("serving.cli.commands.predict", "classify images"),
     "label": Command("serving.cli.commands.label", "record the label of a prediction"),
     "stats": Command("serving.cli.commands.stats", "show the confusion matrix and the rates derived from it"),
+    "compare": Command("serving.cli.commands.compare", "compare the accuracy of two versions"),
     "export-labels": Command("serving.cli.commands.export_labels", "write the labels to a CSV or Parquet file"),
     "health": Command("serving.cli.commands.health", "check whether a server is ready"),
     "models": Command("serving.cli.commands.models", "list the model versions of a server and their states"),

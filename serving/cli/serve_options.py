@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from serving.bundle.shadow_version import check_shadows
 from serving.cli.configuration import add_config_option
 from serving.cli.limit_options import (
     add_limit_options,
@@ -25,6 +26,7 @@ from serving.cli.options import (
     path,
     positive,
     seconds,
+    shadow_version,
     whole,
 )
 from serving.cli.security_options import add_security_options, to_security
@@ -78,6 +80,15 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         type=origin,
         metavar="ORIGIN",
         help="pages of this origin may call the server, such as https://app.example.com; may be repeated (none)",
+    )
+    add(
+        "--shadow",
+        action="append",
+        default=[],
+        type=shadow_version,
+        metavar="NAME/VERSION[=SHARE]",
+        help="this version classifies the images of a share of the requests too (1), after the answers, to compare "
+        "it; may be repeated, once for each name (none)",
     )
     add_database_options(parser)
     add(
@@ -159,6 +170,7 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
         raise ValueError(
             f"--access-log writes at level info, which --log-level {arguments.log_level} hides; leave one of them out"
         )
+    check_shadows(arguments.shadow, arguments.model)
     options = ServingOptions(
         layout=LayoutOptions(
             instances=arguments.instances,
@@ -176,6 +188,7 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
         models=arguments.models,
         wanted=tuple(arguments.model),
         keep_versions=arguments.keep_versions,
+        shadows=tuple(arguments.shadow),
         poll_s=arguments.poll_interval,
         listen=arguments.listen,
         http=_to_http(arguments),

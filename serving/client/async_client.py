@@ -17,6 +17,7 @@ from serving.client.messages import (
     Classified,
     ClassifyOptions,
     ClientError,
+    NamedImage,
     StreamResult,
     client_closed,
     to_classified,
@@ -78,13 +79,15 @@ class AsyncClient:
         top_k: int | None = None,
         adaptive: bool = False,
         labels: Sequence[str] | None = None,
+        references: Sequence[str] | None = None,
     ) -> Classified:
         """As `Client.classify`."""
+        unknown = [""] * len(images)
         request = pb.ClassifyRequest(
             model=model,
             images=[
-                pb.ImageInput(content=image, label=label)
-                for image, label in zip(images, labels or [""] * len(images), strict=True)
+                pb.ImageInput(content=image, label=label, reference=reference)
+                for image, label, reference in zip(images, labels or unknown, references or unknown, strict=True)
             ],
             views=views,
             top_k=top_k,
@@ -94,7 +97,7 @@ class AsyncClient:
 
     async def classify_many(
         self,
-        images: Iterable[bytes] | AsyncIterable[bytes],
+        images: Iterable[bytes | NamedImage] | AsyncIterable[bytes | NamedImage],
         *,
         model: str = "",
         views: int | None = None,
@@ -112,7 +115,7 @@ class AsyncClient:
 
     async def batches(
         self,
-        images: Iterable[bytes] | AsyncIterable[bytes],
+        images: Iterable[bytes | NamedImage] | AsyncIterable[bytes | NamedImage],
         options: ClassifyOptions,
         *,
         in_flight: int,
@@ -152,6 +155,14 @@ class AsyncClient:
         """As `Client.statistics`."""
         request = pb.GetStatisticsRequest(model=model, start_time=start, end_time=end)
         return list((await self._call(self._stub.GetStatistics, request)).models)
+
+    async def compare(
+        self, first: str, second: str, *, start: datetime | None = None, end: datetime | None = None
+    ) -> pb.GetComparisonResponse:
+        """As `Client.compare`."""
+        request = pb.GetComparisonRequest(first=first, second=second, start_time=start, end_time=end)
+        response: pb.GetComparisonResponse = await self._call(self._stub.GetComparison, request)
+        return response
 
     async def watch_statistics(
         self, model: str = "", *, min_interval_s: float = 1.0

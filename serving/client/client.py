@@ -8,7 +8,7 @@ from types import TracebackType
 from serving.client.async_client import DEFAULT_TIMEOUT_S, IN_FLIGHT, AsyncClient
 from serving.client.credentials import ANONYMOUS, Credentials
 from serving.client.event_loop import BackgroundLoop, BlockingIterator
-from serving.client.messages import Classified, ClassifyOptions, ClientError, StreamResult
+from serving.client.messages import Classified, ClassifyOptions, ClientError, NamedImage, StreamResult
 from serving.client.retries import Retry
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.system.network import DEFAULT_ADDRESS
@@ -68,6 +68,7 @@ class Client:
         top_k: int | None = None,
         adaptive: bool = False,
         labels: Sequence[str] | None = None,
+        references: Sequence[str] | None = None,
     ) -> Classified:
         """Classify encoded images in one request.
 
@@ -79,14 +80,24 @@ class Client:
             adaptive: evaluate one view first, and the others only if its result is uncertain.
             labels: the label of each image, "" where unknown. Such a request is not tried again when its connection
                 breaks, so that no label is counted twice.
+            references: your own name of each image, "" for none; at most 256 bytes in UTF-8, without control
+                characters. It is in the token, and exported with the label.
         """
         return self._loop.run(
-            self._client.classify(images, model=model, views=views, top_k=top_k, adaptive=adaptive, labels=labels)
+            self._client.classify(
+                images,
+                model=model,
+                views=views,
+                top_k=top_k,
+                adaptive=adaptive,
+                labels=labels,
+                references=references,
+            )
         )
 
     def classify_many(
         self,
-        images: Iterable[bytes],
+        images: Iterable[bytes | NamedImage],
         *,
         model: str = "",
         views: int | None = None,
@@ -103,7 +114,8 @@ class Client:
         the streams.
 
         Args:
-            images: encoded images. A generator may read them as they are asked for.
+            images: encoded images, or NamedImage with a reference each. A generator may read them as they are asked
+                for.
             in_flight: most images without a result at a time; their total size is at most 512 MiB.
             streams: number of streams that share the images. Use at least one for each server.
             model, views, top_k, adaptive: as for `classify`.
@@ -138,6 +150,19 @@ class Client:
             end: only predictions made before this time; with a time zone.
         """
         return self._loop.run(self._client.statistics(model, start=start, end=end))
+
+    def compare(
+        self, first: str, second: str, *, start: datetime | None = None, end: datetime | None = None
+    ) -> pb.GetComparisonResponse:
+        """Compare the accuracy of two versions of a model.
+
+        Args:
+            first: "models/NAME/versions/VERSION".
+            second: another version of the same model; differences are second minus first.
+            start: only predictions made at this time or later; with a time zone.
+            end: only predictions made before this time; with a time zone.
+        """
+        return self._loop.run(self._client.compare(first, second, start=start, end=end))
 
     def watch_statistics(self, model: str = "", *, min_interval_s: float = 1.0) -> Iterator[list[pb.ModelStatistics]]:
         """The statistics now, and again whenever they have changed. Ends when the server stops.

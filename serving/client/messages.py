@@ -1,7 +1,7 @@
 """Results, errors and options of the clients, and their conversion from protobuf messages."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -43,6 +43,14 @@ class ClientError(Exception):
         """Seconds after which the server asks for a retry; None if it did not say."""
 
 
+class NamedImage(NamedTuple):
+    """An encoded image with the client's own name of it, for `classify_many`."""
+
+    content: bytes
+    reference: str
+    """At most 256 bytes in UTF-8, without control characters; "" for none. Exported with the label."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The predicted classes of one image."""
@@ -53,6 +61,8 @@ class Prediction:
     """Identifies the prediction when its label is recorded with `record_labels`."""
     views: int
     """Number of views that were averaged."""
+    id: str = ""
+    """The prediction's ID, 32 hexadecimal digits, as in exported labels; empty without a server."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +96,13 @@ class ClassifyOptions:
     adaptive: bool
 
 
-def stream_request(options: ClassifyOptions, id_: str, image: bytes) -> pb.ClassifyStreamRequest:
+def stream_request(options: ClassifyOptions, id_: str, image: bytes | NamedImage) -> pb.ClassifyStreamRequest:
     """The message for one image of a stream."""
+    content, reference = image if isinstance(image, NamedImage) else (image, "")
     return pb.ClassifyStreamRequest(
         id=id_,
         model=options.model,
-        image=pb.ImageInput(content=image),
+        image=pb.ImageInput(content=content, reference=reference),
         views=options.views,
         top_k=options.top_k,
         adaptive=options.adaptive,
@@ -116,7 +127,7 @@ def to_result(result: pb.ImageResult) -> Prediction | ClientError:
         return _from_status(result.error)
     prediction = result.prediction
     classes = tuple((entry.label, entry.probability) for entry in prediction.classes)
-    return Prediction(classes, prediction.token, prediction.views)
+    return Prediction(classes, prediction.token, prediction.views, prediction.id)
 
 
 def to_client_error(error: Any, address: str, credentials: Credentials) -> ClientError:

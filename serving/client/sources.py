@@ -8,10 +8,14 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
+from serving.client.messages import NamedImage
+
 _END: Any = object()
 
 
-async def iterate_images(images: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+async def iterate_images(
+    images: Iterable[bytes | NamedImage] | AsyncIterable[bytes | NamedImage],
+) -> AsyncGenerator[bytes | NamedImage, None]:
     """The images of an iterable, one at a time, as they are asked for.
 
     Lists, tuples and asynchronous iterables are iterated in the event loop. Other iterables may read files or wait, so
@@ -29,13 +33,13 @@ async def iterate_images(images: Iterable[bytes] | AsyncIterable[bytes]) -> Asyn
                 yield image
 
 
-async def _iterate_in_thread(images: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+async def _iterate_in_thread(images: Iterator[bytes | NamedImage]) -> AsyncGenerator[bytes | NamedImage, None]:
     # no executor: Python would wait at its exit for a source that blocks for ever
-    requests: SimpleQueue[Future[bytes] | None] = SimpleQueue()
+    requests: SimpleQueue[Future[bytes | NamedImage] | None] = SimpleQueue()
     Thread(target=_serve_requests, args=(images, requests), name="client-source", daemon=True).start()
     try:
         while True:
-            request: Future[bytes] = Future()
+            request: Future[bytes | NamedImage] = Future()
             requests.put(request)
             image = await asyncio.wrap_future(request)
             if image is _END:
@@ -45,7 +49,9 @@ async def _iterate_in_thread(images: Iterator[bytes]) -> AsyncGenerator[bytes, N
         requests.put(None)
 
 
-def _serve_requests(images: Iterator[bytes], requests: "SimpleQueue[Future[bytes] | None]") -> None:
+def _serve_requests(
+    images: Iterator[bytes | NamedImage], requests: "SimpleQueue[Future[bytes | NamedImage] | None]"
+) -> None:
     while (request := requests.get()) is not None:
         if not request.set_running_or_notify_cancel():
             continue

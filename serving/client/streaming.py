@@ -20,6 +20,7 @@ import grpc
 from serving.client.messages import (
     ClassifyOptions,
     ClientError,
+    NamedImage,
     StreamResult,
     client_closed,
     stream_request,
@@ -64,7 +65,7 @@ class StreamingClassify:
     def __init__(
         self,
         open_streams: Sequence[Callable[[], Any]],
-        images: Iterable[bytes] | AsyncIterable[bytes],
+        images: Iterable[bytes | NamedImage] | AsyncIterable[bytes | NamedImage],
         options: ClassifyOptions,
         *,
         to_error: Callable[[grpc.RpcError], ClientError],
@@ -153,14 +154,14 @@ class StreamingClassify:
             self._error = error
         self._progress.set()
 
-    async def _feed(self, images: Iterable[bytes] | AsyncIterable[bytes]) -> None:
+    async def _feed(self, images: Iterable[bytes | NamedImage] | AsyncIterable[bytes | NamedImage]) -> None:
         async with aclosing(iterate_images(images)) as contents:
             index = 0
-            async for content in contents:
-                size = len(content)
+            async for image in contents:
+                size = len(image.content if isinstance(image, NamedImage) else image)
                 while self._held and self._held_bytes + size > self._max_bytes:
                     await _changed(self._space)
-                self._unsent.append(_Image(index, stream_request(self._options, str(index), content), size))
+                self._unsent.append(_Image(index, stream_request(self._options, str(index), image), size))
                 index += 1
                 self._held += 1
                 self._held_bytes += size

@@ -17,8 +17,13 @@ from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
 from serving.models.observers import ModelObserver
 
-ImageData = bytes | NDArray[np.uint8]
+EncodedImage = bytes | memoryview
+"""An encoded image; a view of the request that it came in if copying it would take long."""
+ImageData = EncodedImage | NDArray[np.uint8]
 """An encoded image, or a decoded one: uint8 `[H, W, 3]`, RGB and upright."""
+
+COPIED_BYTES = 2**20
+"""Bytes of a view that are copied at once."""
 
 RESIZE_S = 1e-9
 """Seconds for each value of a decoded image."""
@@ -194,14 +199,14 @@ class Classifier:
 
     def _canvas(self, image: ImageData, whole: bool) -> NDArray[np.uint8]:
         preprocess = self._preprocess
-        if isinstance(image, bytes):
-            return preprocess.canvas(image, whole=whole, limits=self._limits)
-        return preprocess.resize_canvas(image, whole=whole)
+        if isinstance(image, np.ndarray):
+            return preprocess.resize_canvas(image, whole=whole)
+        return preprocess.canvas(copy_view(image), whole=whole, limits=self._limits)
 
     def _work_of(self, image: ImageData) -> DecodeWork:
-        if isinstance(image, bytes):
-            return estimate_work(image, self._limits)
-        return DecodeWork(image.size * RESIZE_S, large=False)
+        if isinstance(image, np.ndarray):
+            return DecodeWork(image.size * RESIZE_S, large=False)
+        return estimate_work(image, self._limits)
 
     def _views_of(self, image: ImageData, views: int) -> NDArray[np.uint8]:
         return make_views(self._canvas(image, whole=views > 1), self._preprocess.crop, count=views)
@@ -214,6 +219,21 @@ class Classifier:
         if not all(abs(total - 1) < 0.01 for total in np.add.reduce(outcome, 1).tolist()):
             return InferenceError("the model's probabilities do not sum to 1; export it again")
         return Classification(average_views(outcome, self._temperatures), len(outcome))
+
+
+def size_of(image: ImageData) -> int:
+    """Bytes of an image as it was sent."""
+    return image.nbytes if isinstance(image, np.ndarray) else len(image)
+
+
+def copy_view(image: EncodedImage) -> bytes:
+    """The bytes of a view, copied in pieces, between which other threads run.
+
+    One copy of many megabytes would hold the interpreter's lock for long. Joining bytes releases it.
+    """
+    if isinstance(image, bytes):
+        return image
+    return b"".join([bytes(image[at : at + COPIED_BYTES]) for at in range(0, len(image), COPIED_BYTES)])
 
 
 class _DecodedImage:

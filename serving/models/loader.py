@@ -67,6 +67,8 @@ class ServedModel:
     class_index: Mapping[str, int]
     """Class name -> index in the network's output."""
     engines: Sequence[Engine] = field(repr=False)
+    shadow_engine: Engine | None = field(repr=False)
+    """One more instance, of one thread on a CPU, for the images that it classifies as a shadow; None if it is none."""
     runtime: str
     """"onnxruntime-cpu", "onnxruntime-cuda", "tensorrt" or "tensorrt-rtx"."""
     precision: str
@@ -84,13 +86,18 @@ class ServedModel:
         self.classifier.close()
         for engine in self.engines:
             engine.close()
+        if self.shadow_engine:
+            self.shadow_engine.close()
 
 
-def load_model(bundle: Bundle, options: ServingOptions, *, previous: ServedModel | None = None) -> ServedModel:
+def load_model(
+    bundle: Bundle, options: ServingOptions, *, previous: ServedModel | None = None, shadow: bool = False
+) -> ServedModel:
     """Load one bundle, and compute the smallest and the largest batch once, so that no request waits for that.
 
     Args:
         previous: an earlier version, whose tuned layout is used if the network is the same.
+        shadow: whether it gets an instance for its work as a shadow version.
 
     Raises:
         BundleError: if its parts do not agree, the model does not compute what it should, or what was asked for cannot
@@ -108,6 +115,9 @@ def load_model(bundle: Bundle, options: ServingOptions, *, previous: ServedModel
                 opened.callback(engine.close)
             for engine in engines:
                 _warm_up(engine, bundle)
+            shadow_engine = _make_shadow_engine(choice, layout, bundle) if shadow else None
+            if shadow_engine:
+                opened.callback(shadow_engine.close)
             if layout.single_row_threads and choice.make_single_row:
                 several = choice.make_single_row(layout.single_row_threads, bindable)
                 opened.callback(several.close)
@@ -135,6 +145,7 @@ def load_model(bundle: Bundle, options: ServingOptions, *, previous: ServedModel
         ),
         class_index={name: index for index, name in enumerate(manifest.classes)},
         engines=engines,
+        shadow_engine=shadow_engine,
         runtime=choice.runtime,
         precision=choice.variant,
         engine_reason=f"{choice.reason}; layout: {reason}",
@@ -173,6 +184,17 @@ def _choose_layout(
     ):
         return previous.layout, f"that of {previous.manifest.resource}, the same network", previous.tuned
     return default, "the default; `tune` measures which one is the fastest", None
+
+
+def _make_shadow_engine(choice: EngineChoice, layout: EngineLayout, bundle: Bundle) -> Engine:
+    """An instance whose calls run in the thread that makes them, so that they have that thread's priority."""
+    (engine,) = choice.make(EngineLayout(instances=1, threads=1, max_batch_size=layout.max_batch_size))
+    try:
+        _warm_up(engine, bundle)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
 
 
 def _warm_up(engine: Engine, bundle: Bundle) -> None:

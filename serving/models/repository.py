@@ -13,6 +13,7 @@ from enum import Enum
 from threading import Condition, Thread, current_thread
 
 from serving.bundle.model_version import ModelVersion, resource_name
+from serving.bundle.shadow_version import ShadowVersion
 from serving.models.loader import ServedModel
 from serving.system.memory import return_memory
 
@@ -50,16 +51,25 @@ class _View:
     served: frozenset[ServedModel]
 
     @classmethod
-    def of(cls, statuses: Mapping[ModelVersion, VersionStatus]) -> "_View":
+    def of(cls, statuses: Mapping[ModelVersion, VersionStatus], shadows: Mapping[str, ShadowVersion]) -> "_View":
         ordered = dict(sorted(statuses.items()))
-        newest = {key.name: status.model for key, status in ordered.items() if status.model}
+        not_answering = {shadow.version for shadow in shadows.values()}
+        newest = {
+            key.name: status.model for key, status in ordered.items() if status.model and key not in not_answering
+        }
         return cls(ordered, newest, frozenset(status.model for status in ordered.values() if status.model))
 
 
 class ModelRepository:
-    """The versions that are served, and the states of the others. For any number of threads."""
+    """The versions that are served, and the states of the others. For any number of threads.
 
-    def __init__(self) -> None:
+    Args:
+        shadows: versions that a name without a version never stands for, at most one of each name.
+    """
+
+    def __init__(self, shadows: Iterable[ShadowVersion] = ()) -> None:
+        self.shadows: Mapping[str, ShadowVersion] = {shadow.version.name: shadow for shadow in shadows}
+        """Model name -> its shadow version, whether it is served or not."""
         # Each change replaces the view by one assignment, so readers need no lock and see a change entirely or not.
         self._view = _View({}, {}, frozenset())
         self._users: Counter[ServedModel] = Counter()
@@ -104,12 +114,44 @@ class ModelRepository:
         return [status.model for status in self._view.statuses.values() if status.model]
 
     @property
+    def names(self) -> list[str]:
+        """The names that stand for a version when no version is given, in order."""
+        return list(self._view.newest)
+
+    def is_shadow(self, version: ModelVersion) -> bool:
+        """Whether this is the shadow version of its name."""
+        shadow = self.shadows.get(version.name)
+        return shadow is not None and shadow.version == version
+
+    def shadow_share(self, version: ModelVersion) -> float:
+        """The share of requests that a version classifies too, as a shadow; 0 if it is no shadow version."""
+        shadow = self.shadows.get(version.name)
+        return shadow.share if shadow and self.is_shadow(version) and not self._answers(version) else 0.0
+
+    def shadow_of(self, model: ServedModel) -> tuple[ServedModel, float] | None:
+        """The shadow version of the version that answers for its name, and its share of the requests.
+
+        None if there is none, it is not served now, or `model` is not what the name stands for.
+        """
+        key = model.manifest.model_version
+        shadow = self.shadows.get(key.name)
+        view = self._view
+        if shadow is None or shadow.version == key or view.newest.get(key.name) is not model:
+            return None
+        status = view.statuses.get(shadow.version)
+        return (status.model, shadow.share) if status and status.model else None
+
+    def _answers(self, version: ModelVersion) -> bool:
+        model = self._view.newest.get(version.name)
+        return model is not None and model.manifest.model_version == version
+
+    @property
     def statuses(self) -> list[VersionStatus]:
         """All known versions, ordered by name and version."""
         return list(self._view.statuses.values())
 
     def find(self, name: str, version: int | None) -> ServedModel:
-        """Find a version, or the newest one; to compute with it, enter `use`.
+        """Find a version, or the newest one that is no shadow; to compute with it, enter `use`.
 
         Raises:
             ModelNotFound: if it is not served.
@@ -121,7 +163,7 @@ class ModelRepository:
             status = view.statuses.get(ModelVersion(name, version))
             model = status.model if status else None
         if model is None:
-            served = ", ".join(model.manifest.resource for model in self.models) or "nothing now"
+            served = ", ".join(map(self._describe, self.models)) or "nothing now"
             raise ModelNotFound(f"{resource_name(name, version)} is not served here; there is {served}")
         return model
 
@@ -132,6 +174,10 @@ class ModelRepository:
             ModelNotFound: at the beginning of the block, if it has been retired.
         """
         return _Use(self, model)
+
+    def _describe(self, model: ServedModel) -> str:
+        manifest = model.manifest
+        return manifest.resource + " (a shadow)" * bool(self.shadow_share(manifest.model_version))
 
     def _enter(self, model: ServedModel) -> None:
         with self._changed:  # a version that is served is not retired yet, so it is counted before it could close
@@ -174,7 +220,7 @@ class ModelRepository:
                     retired.append(old.model)
                 if new is not None:
                     statuses[key] = new
-            self._view = _View.of(statuses)
+            self._view = _View.of(statuses, self.shadows)
         for listener in self.on_change:
             listener()
         for model in retired:

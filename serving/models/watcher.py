@@ -6,6 +6,8 @@ name that the folder holds stays in service:
 - A new version is verified and loaded, and then replaces the old one. One that fails to load is reported with the
   reason, and the old one stays. It is tried again when its files change, as they do until a copy is complete, and after
   pauses that grow, since the reason may be outside its files.
+- A shadow version of the repository is loaded when its folder is there, and retired when it is not. It is never among
+  the newest versions of its name, and one that fails to load is reported and changes nothing else.
 - If the folder of a served version is removed, the newest version of the same name that is there replaces it. A name
   without versions is no longer served. If the folder holds no version of any name, all stay in service, so that a file
   system that fails takes no model away.
@@ -15,33 +17,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from serving.bundle.folder import Fingerprint, describe_unserved, fingerprint, list_names, list_versions, open_version
+from serving.bundle.folder import describe_unserved, list_names, list_versions, without_shadow
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import ModelVersion, parse_short_name, resource_name
-from serving.models.loader import ServedModel, ServingOptions, load_model
+from serving.models.loader import ServedModel, ServingOptions
 from serving.models.repository import ModelNotFound, ModelRepository, State
-from serving.statistics.store import StatisticsUnavailable
+from serving.models.version_loads import REMOVED, VersionLoads
 from serving.system.logs import RateLimitedLogger
 
-REMOVED = "its folder was removed: it is served from memory until it is unloaded or the server stops"
-FIRST_RETRY_S, MAX_RETRY_S = 10.0, 300.0
-"""How long after a failure a version is tried again, if its files do not change; the pause doubles each time."""
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """The last attempt to load a version."""
-
-    found: Fingerprint
-    reason: str
-    pause_s: float
-    retry_at: float
 
 
 class ModelWatcher:
@@ -73,14 +60,9 @@ class ModelWatcher:
         self._pinned = {ModelVersion(name, number) for name, number in map(parse_short_name, wanted) if number}
         self._floating = {name for name, number in map(parse_short_name, wanted) if not number}
         self._unloaded: set[str] = set()
-        self._options = options
-        self._register = register
         self._keep = keep
-        self._clock = clock
-        self._loaded: dict[ModelVersion, Fingerprint] = {
-            key: fingerprint(folder / str(key)) for key in map(_key, repository.models)
-        }
-        self._failures: dict[ModelVersion, _Failure] = {}
+        self._versions = VersionLoads(repository, folder, options, register, clock)
+        self._shadows = {name: shadow.version for name, shadow in repository.shadows.items()}
         self._unserved: set[str] = set()
         """What was last reported of the folder's entries."""
         self._busy = asyncio.Lock()
@@ -127,13 +109,19 @@ class ModelWatcher:
                 names |= {status.version.name for status in self._repository.statuses}
             for key in sorted(self._pinned):
                 if key.name not in self._unloaded:
-                    await self._update(key, retry=retry)
+                    await self._versions.update(key, retry=retry)
             empty = [name for name in sorted(names - self._unloaded) if not await self._renew(name, retry=retry)]
             if self._all and len(empty) < len(names):
                 for name in empty:
                     self._repository.retire(self._newest_served(name), "its folder was removed")
+            await self._update_shadows(self._shadows, retry=retry)
             await self._report_unserved()
-            self._loaded = {key: found for key, found in self._loaded.items() if self._served(key)}
+            self._versions.forget_unserved()
+
+    async def load_shadows(self) -> None:
+        """Load the shadow versions that are in the folder; report those that are not, or fail to load."""
+        async with self._busy:
+            await self._update_shadows(self._shadows)
 
     async def load(self, name: str) -> None:
         """Serve "NAME" in its newest version, or "NAME/VERSION", if it is not served yet; its folder is then watched.
@@ -155,11 +143,13 @@ class ModelWatcher:
             key = ModelVersion(name, number or versions[-1])
             self._unloaded.discard(name)
             if number:
-                self._pinned.add(key)
-                await self._update(key, retry=True)
+                if not self._repository.is_shadow(key):
+                    self._pinned.add(key)
+                await self._versions.update(key, retry=True)
             else:
                 self._floating.add(name)
                 await self._renew(name, retry=True)
+                await self._update_shadows([name])
             for status in self._repository.statuses:
                 if status.version == key and status.state is State.FAILED:
                     raise BundleError(status.reason)
@@ -183,6 +173,33 @@ class ModelWatcher:
             self._repository.retire(keys, "unloaded")
             logger.info("%s was unloaded", resource_name(name))
 
+    async def _update_shadows(self, names: Iterable[str], *, retry: bool = False) -> None:
+        """Serve the shadow versions of these names that are in the folder, and retire those that are not."""
+        for key in sorted(self._shadows[name] for name in names if name in self._shadows):
+            if key.name in self._unloaded:
+                continue
+            try:
+                versions = await asyncio.to_thread(list_versions, self._folder / key.name)
+            except OSError as error:
+                self._log_unreadable(self._folder / key.name, error)
+                continue
+            if key.version in versions:
+                await self._versions.update(key, retry=retry)
+            elif self._versions.served(key):
+                self._versions.forget_failure(key)
+                self._repository.retire([key], "its folder was removed")
+            else:
+                self._report_missing(key, versions)
+
+    def _report_missing(self, key: ModelVersion, versions: Sequence[int]) -> None:
+        """Report a shadow version that is not in the folder, once."""
+        held = f"only {', '.join(map(str, versions))}" if versions else "and none of another number"
+        reason = f"{self._folder / key.name} holds no version {key.version}, {held}: it is loaded once it is there"
+        status = next((each for each in self._repository.statuses if each.version == key), None)
+        if status is None or (status.state is State.FAILED and status.reason != reason):
+            logger.error("the shadow version %s is missing: %s", key.resource, reason)
+            self._repository.mark(key, State.FAILED, reason)
+
     async def _renew(self, name: str, *, retry: bool = False) -> bool:
         """Serve the newest versions of one name that load; return whether there are versions, or may be."""
         try:
@@ -190,8 +207,8 @@ class ModelWatcher:
         except OSError as error:
             self._log_unreadable(self._folder / name, error)
             return True
-        for key in [key for key in self._failures if key.name == name and key.version not in versions]:
-            self._forget_failure(key)
+        self._versions.forget_failures(name, versions)
+        versions = without_shadow(versions, self._shadows.get(name))
         good: list[ModelVersion] = []
         # an older version replaces one that was removed, never one that failed to load
         candidates = versions if self._newest_served(name) else versions[-self._keep :]
@@ -201,7 +218,7 @@ class ModelWatcher:
             others = [key for key in self._newest_served(name) if key not in good]
             others.sort(key=lambda key: key.version not in versions)  # removed ones are replaced first
             key = ModelVersion(name, number)
-            if await self._update(key, instead_of=others[self._keep - 1 - len(good) :], retry=retry):
+            if await self._versions.update(key, instead_of=others[self._keep - 1 - len(good) :], retry=retry):
                 good.append(key)
         surplus = [key for key in self._newest_served(name) if key not in good]
         if good:
@@ -214,66 +231,7 @@ class ModelWatcher:
     def _newest_served(self, name: str) -> list[ModelVersion]:
         """The versions of a name that are served because they are the newest, the newest first."""
         keys = [key for key in map(_key, self._repository.models) if key.name == name and key not in self._pinned]
-        return keys[::-1]
-
-    async def _update(self, key: ModelVersion, instead_of: Sequence[ModelVersion] = (), *, retry: bool = False) -> bool:
-        """Load a version, if that is due, and serve it `instead_of` others; return whether it is served.
-
-        A version that failed to load is due if its files have changed, its pause is over, or with `retry`.
-        """
-        folder = self._folder / str(key)
-        found = await asyncio.to_thread(fingerprint, folder)
-        served = self._served(key)
-        if not found:
-            self._forget_failure(key)
-            if served:
-                self._repository.mark(key, State.READY, REMOVED)
-            return served is not None
-        if served and self._loaded.get(key) == found:
-            self._forget_failure(key)
-            self._repository.mark(key, State.READY, "")
-            return True
-        failure = self._failures.get(key)
-        if failure and failure.found != found:
-            failure = None
-        if failure and not retry and self._clock() < failure.retry_at:
-            return served is not None
-        if not served and (retry or not failure):
-            self._repository.mark(key, State.LOADING, "")
-        previous = served or next((each for each in self._repository.models if each.manifest.name == key.name), None)
-        model = None
-        try:
-            bundle = await asyncio.to_thread(open_version, self._folder, key)
-            if not (served and bundle.manifest == served.manifest):
-                model = await asyncio.to_thread(load_model, bundle, self._options, previous=previous)
-                await asyncio.to_thread(self._register, bundle.manifest)
-        except Exception as error:
-            if model is not None:
-                await asyncio.to_thread(model.close)
-            self._fail(key, found, error, failure)
-            return served is not None
-        self._failures.pop(key, None)
-        self._loaded[key] = found
-        if model:
-            self._repository.add(model, instead_of)
-        else:
-            self._repository.mark(key, State.READY, "")
-        return True
-
-    def _fail(self, key: ModelVersion, found: Fingerprint, error: Exception, last: _Failure | None) -> None:
-        """Report that a version failed to load; `last` is the previous failure with the same files."""
-        reason = str(error) or type(error).__name__
-        pause_s = min(2 * last.pause_s, MAX_RETRY_S) if last else FIRST_RETRY_S
-        self._failures[key] = _Failure(found, reason, pause_s, self._clock() + pause_s)
-        if last is None or reason != last.reason:
-            if not isinstance(error, ValueError | StatisticsUnavailable):
-                logger.error("unexpected error while %s was loaded", key.resource, exc_info=error)
-            logger.error("%s failed to load: %s", key.resource, reason)
-        self._repository.mark(key, State.FAILED, reason)
-
-    def _forget_failure(self, key: ModelVersion) -> None:
-        if self._failures.pop(key, None):
-            self._repository.forget(key, State.FAILED)
+        return [key for key in reversed(keys) if not self._repository.is_shadow(key)]
 
     async def _report_unserved(self) -> None:
         """Log entries of the folder that are never served, each once."""
@@ -286,12 +244,6 @@ class ModelWatcher:
 
     def _log_unreadable(self, path: Path, error: OSError) -> None:
         self._log.log(f"{path} cannot be read ({error.strerror}): the loaded models stay in service")
-
-    def _served(self, key: ModelVersion) -> ServedModel | None:
-        try:
-            return self._repository.find(key.name, key.version)
-        except ModelNotFound:
-            return None
 
 
 def _key(model: ServedModel) -> ModelVersion:

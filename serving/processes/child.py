@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from serving.context import RequestIdFilter
     from serving.processes.member import Member
-    from serving.server import ServerFailed, StartupError
+    from serving.startup import ServerFailed, StartupError
     from serving.system.logs import ProcessFilter, configure
 
     start = _receive_start(end)

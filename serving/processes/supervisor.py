@@ -16,8 +16,8 @@ from serving.processes.ports import reserved_port
 from serving.processes.shares import share_cpus, share_settings
 from serving.processes.slot import Process, State
 from serving.processes.statuses import merge, to_rows
-from serving.server import ServerFailed, StartupError, listen_errors
 from serving.settings import Settings
+from serving.startup import ServerFailed, StartupError, listen_errors
 from serving.system.logs import LogFormat
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0

@@ -83,6 +83,9 @@ class ClassifierReplica:
     async def GetStatistics(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
         return await self._answer("GetStatistics", request, grpc_context)
 
+    async def GetComparison(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
+        return await self._answer("GetComparison", request, grpc_context)
+
     async def WatchStatistics(self, request: bytes, grpc_context: RayServegRPCContext) -> AsyncIterator[Any]:
         async for answer in self._answers("WatchStatistics", request, grpc_context):
             yield answer

@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     try:
         if arguments.address is None:  # before a cluster is started for them
-            find_bundles(arguments.models, tuple(arguments.model), arguments.keep_versions)
+            find_bundles(arguments.models, arguments.model, arguments.keep_versions, arguments.shadow)
         _run(arguments)
     except (BundleError, ConnectionError, RuntimeError, TimeoutError) as error:
         raise CommandError(str(error)) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.statistics.confusion import Rate, wilson
+from serving.comparison.proportions import Rate, wilson
 
 BIN_COUNT = 10
 """The database holds counts for each bin, so another number needs a migration."""

@@ -8,45 +8,10 @@ from math import copysign, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.comparison.proportions import Rate, wilson
+
 MAX_TOTAL = 2**62
 """Limit of the sum of a matrix, so that no int64 sum of its counts can overflow."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A proportion with its confidence interval: 0 <= lower <= value <= upper <= 1."""
-
-    value: float
-    lower: float
-    upper: float
-    count: int
-    """The number of cases."""
-
-
-def wilson(successes: int, count: int, z: float = 1.959963984540054) -> Rate:
-    """A proportion with the Wilson score interval (Wilson 1927, Probable Inference, the Law of Succession).
-
-    Args:
-        successes: 0 to `count`.
-        count: how many cases there are, at least 1.
-        z: quantile of the standard normal distribution; the default gives 95% confidence.
-
-    Raises:
-        ValueError: if there are no cases, or more successes than cases.
-    """
-    # converted to Python's integers: the product below would overflow those of numpy
-    successes, count = int(successes), int(count)
-    if count < 1:
-        raise ValueError(f"count is {count}; a proportion needs at least 1 case")
-    if not 0 <= successes <= count:
-        raise ValueError(f"successes is {successes}; with {count} cases it must be 0 to {count}")
-    value = successes / count
-    centre = successes + z * z / 2
-    half_width = z * sqrt(successes * (count - successes) / count + z * z / 4)
-    # the interval contains the proportion by definition; at 0 and 1, where they meet, rounding may break that
-    lower = max(0.0, min(value, (centre - half_width) / (count + z * z)))
-    upper = min(1.0, max(value, (centre + half_width) / (count + z * z)))
-    return Rate(value, lower, upper, count)
 
 
 @dataclass(frozen=True, eq=False)

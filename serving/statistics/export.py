@@ -12,10 +12,11 @@ from serving.bundle.model_version import ModelVersion
 from serving.statistics.queries import LabelRow, Window, select_all_classes, select_labels
 from serving.statistics.schema import check_current, schema_version
 from serving.statistics.store import ALL_TIME, open_database
+from serving.system.csv_cells import escape_formula
 from serving.system.files import replacing
 from serving.system.times import format_time
 
-COLUMNS = ("id", "model", "version", "predicted", "label", "probability", "predicted_at", "labelled_at")
+COLUMNS = ("id", "model", "version", "predicted", "label", "probability", "predicted_at", "labelled_at", "reference")
 CHUNK_ROWS = 10_000
 
 Rows = Iterable[Sequence[tuple[Any, ...]]]
@@ -32,6 +33,8 @@ def export_labels(
     model: str | None = None,
     version: int | None = None,
     window: Window = ALL_TIME,
+    *,
+    incorrect: bool = False,
 ) -> int:
     """Write the labels of a database, as they are at one moment, ordered by the time of their predictions.
 
@@ -41,6 +44,7 @@ def export_labels(
         model: only this model; None for all.
         version: only this version number; None for all.
         window: only labels of predictions of this time.
+        incorrect: only labels that differ from the predicted class.
 
     Returns:
         How many labels were written.
@@ -65,8 +69,10 @@ def export_labels(
             def rows() -> Iterator[list[tuple[Any, ...]]]:
                 nonlocal count
                 for chunk in select_labels(connection, model, version, window, CHUNK_ROWS):
-                    count += len(chunk)
-                    yield [_values(row, classes[ModelVersion(row.model, row.version)]) for row in chunk]
+                    wanted = [row for row in chunk if not incorrect or row.predicted != row.actual]
+                    count += len(wanted)
+                    if wanted:
+                        yield [_values(row, classes[ModelVersion(row.model, row.version)]) for row in wanted]
 
             write(temporary, rows())
     finally:
@@ -75,12 +81,18 @@ def export_labels(
 
 
 def write_csv(path: Path, rows: Rows) -> None:
-    """Write a header line and one line for each row; times are ISO 8601, UTC, to the millisecond."""
+    """Write a header line and one line for each row.
+
+    Times are ISO 8601, UTC, to the millisecond. References are escaped where a spreadsheet would evaluate them.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for chunk in rows:
-            writer.writerows((*row[:-2], *map(format_time, row[-2:])) for row in chunk)
+            writer.writerows(
+                (*row, format_time(predicted_at), format_time(labelled_at), escape_formula(reference))
+                for *row, predicted_at, labelled_at, reference in chunk
+            )
 
 
 def write_parquet(path: Path, rows: Rows) -> None:
@@ -89,7 +101,7 @@ def write_parquet(path: Path, rows: Rows) -> None:
     import pyarrow.parquet as pq
 
     time, text = pa.timestamp("ms", tz="UTC"), pa.string()
-    types = (text, text, pa.int64(), text, text, pa.float64(), time, time)
+    types = (text, text, pa.int64(), text, text, pa.float64(), time, time, text)
     schema = pa.schema(list(zip(COLUMNS, types, strict=True)))
     with pq.ParquetWriter(path, schema) as writer:
         for chunk in rows:
@@ -119,4 +131,5 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 def _values(row: LabelRow, classes: Sequence[str]) -> tuple[Any, ...]:
     predicted, label = classes[row.predicted], classes[row.actual]
-    return (row.id.hex(), row.model, row.version, predicted, label, row.probability, row.predicted_at, row.labelled_at)
+    facts = (row.id.hex(), row.model, row.version, predicted, label, row.probability)
+    return (*facts, row.predicted_at, row.labelled_at, row.reference or "")

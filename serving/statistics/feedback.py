@@ -43,7 +43,9 @@ class Feedback:
         self._on_recorded = on_recorded
         self._ids = _random_ids()
 
-    def issue(self, manifest: Manifest, predicted: int, probability: float) -> tuple[PredictionRecord, str]:
+    def issue(
+        self, manifest: Manifest, predicted: int, probability: float, reference: str = ""
+    ) -> tuple[PredictionRecord, str]:
         """Count a prediction and sign its record; returns the record and the token."""
         record = PredictionRecord(
             id=next(self._ids),
@@ -52,6 +54,7 @@ class Feedback:
             predicted=predicted,
             probability=min(1.0, probability),  # float32 sums may exceed 1 in the last digit
             time_ms=now_ms(),
+            reference=reference,
         )
         self._store.count_predictions(manifest.model_version, predicted)
         return record, self._signer.sign(record)

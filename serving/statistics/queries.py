@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Subquery, Table, func, or_, select, union_all
 
 from serving.bundle.model_version import ModelVersion
 from serving.statistics import schema
@@ -59,6 +59,8 @@ class LabelRow(NamedTuple):
     probability: float
     predicted_at: int
     labelled_at: int
+    reference: str | None
+    """The client's own name of the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +94,33 @@ def select_labels(
 ) -> Iterator[Sequence[LabelRow]]:
     """The stored labels of predictions in the window, in the order of the predictions, in chunks.
 
+    A prediction with the result of a shadow version has two rows: that of the version that answered comes first.
+
     Raises:
         WindowExpired: if labels of the window have been deleted.
     """
-    _check_kept(connection, window)
+    check_kept(connection, window)
     columns = schema.labels.c
+    shadow = [columns[name] for name in ("shadow_version", "shadow_predicted", "shadow_actual", "shadow_probability")]
     query = (
-        select(*(columns[name] for name in LabelRow._fields))
-        .where(*_between(columns.predicted_at, window.start_ms, window.end_ms), *_only(schema.labels, model, version))
+        select(*(columns[name] for name in LabelRow._fields), *shadow)
+        .where(*between(columns.predicted_at, window.start_ms, window.end_ms))
         .order_by(columns.predicted_at, columns.id)
     )
+    if model is not None:
+        query = query.where(columns.model == model)
+    if version is not None:
+        query = query.where(or_(columns.version == version, columns.shadow_version == version))
     for partition in connection.execution_options(yield_per=chunk_rows).execute(query).partitions():
-        yield [LabelRow(*row) for row in partition]
+        rows: list[LabelRow] = []
+        for *values, shadow_version, predicted, actual, probability in partition:
+            row = LabelRow(*values)
+            if version in (None, row.version):
+                rows.append(row)
+            if actual is not None and version in (None, shadow_version):
+                result = {"version": shadow_version, "predicted": predicted, "actual": actual}
+                rows.append(row._replace(probability=probability, **result))
+        yield rows
 
 
 def select_revision(connection: Connection) -> int:
@@ -117,8 +134,8 @@ def select_predictions(
     """How many predictions each version made in the minutes that overlap the window."""
     totals, minutes = schema.predictions, schema.prediction_minutes
     if window.first_minute is not None:
-        between = _between(minutes.c.minute, window.first_minute, window.end_minute)
-        return _sum_counts(connection, minutes, model, version, *between)
+        inside = between(minutes.c.minute, window.first_minute, window.end_minute)
+        return _sum_counts(connection, minutes, model, version, *inside)
     counts = _sum_counts(connection, totals, model, version)
     if window.end_minute is not None:
         counts.subtract(_sum_counts(connection, minutes, model, version, minutes.c.minute >= window.end_minute))
@@ -133,7 +150,7 @@ def select_outcomes(
     Raises:
         WindowExpired: if labels of the window have been deleted.
     """
-    _check_kept(connection, window)
+    check_kept(connection, window)
     if window.start_ms is not None:
         return _read_outcomes(connection, _count_labels(window, model, version))
     totals = _read_outcomes(connection, _read_totals(model, version))
@@ -148,17 +165,20 @@ def select_last_labels(
     connection: Connection, model: str | None, version: int | None, window: Window
 ) -> dict[ModelVersion, int]:
     """When each version's newest label of a prediction in the window was recorded, in Unix milliseconds."""
-    if window == ALL_TIME:
-        table, time, where = schema.outcomes, schema.outcomes.c.last_labelled_at, []
-    else:
-        table, time = schema.labels, schema.labels.c.labelled_at
-        where = _between(table.c.predicted_at, window.start_ms, window.end_ms)
-    query = select(table.c.model, table.c.version, func.max(time)).group_by(table.c.model, table.c.version)
-    rows = connection.execute(query.where(*where, *_only(table, model, version)))
+    total = window == ALL_TIME
+    columns: Any = schema.outcomes.c if total else _labels_of_versions(window).c
+    time = columns.last_labelled_at if total else columns.labelled_at
+    query = select(columns.model, columns.version, func.max(time)).group_by(columns.model, columns.version)
+    rows = connection.execute(query.where(*only(columns, model, version)))
     return {ModelVersion(name, number): int(newest_ms) for name, number, newest_ms in rows}
 
 
-def _check_kept(connection: Connection, window: Window) -> None:
+def check_kept(connection: Connection, window: Window) -> None:
+    """Check that a window does not need labels that have been deleted.
+
+    Raises:
+        WindowExpired: if it does.
+    """
     bound_ms = window.start_ms if window.start_ms is not None else window.end_ms
     if bound_ms is None:
         return
@@ -172,26 +192,36 @@ def _sum_counts(
 ) -> Counter[ModelVersion]:
     columns = table.c
     query = select(columns.model, columns.version, func.sum(columns.count)).group_by(columns.model, columns.version)
-    rows = connection.execute(query.where(*where, *_only(table, model, version)))
+    rows = connection.execute(query.where(*where, *only(table.c, model, version)))
     return Counter({ModelVersion(model_, version_): int(count) for model_, version_, count in rows})
 
 
 def _read_totals(model: str | None, version: int | None) -> Select[Any]:
     table = schema.outcomes
-    query = select(*_outcome_columns(table), table.c.count, table.c.probability_sum)
-    return query.where(table.c.count > 0, *_only(table, model, version))
+    query = select(*(table.c[name] for name in _OUTCOME), table.c.count, table.c.probability_sum)
+    return query.where(table.c.count > 0, *only(table.c, model, version))
 
 
 def _count_labels(window: Window, model: str | None, version: int | None) -> Select[Any]:
-    table = schema.labels
-    group = _outcome_columns(table)
-    query = select(*group, func.count(), func.sum(table.c.probability)).group_by(*group)
-    where = _between(table.c.predicted_at, window.start_ms, window.end_ms)
-    return query.where(*where, *_only(table, model, version))
+    columns = _labels_of_versions(window).c
+    group = [columns[name] for name in _OUTCOME]
+    query = select(*group, func.count(), func.sum(columns.probability)).group_by(*group)
+    return query.where(*only(columns, model, version))
 
 
-def _outcome_columns(table: Table) -> list[ColumnElement[Any]]:
-    return [table.c[name] for name in ("model", "version", "actual", "predicted", "calibration_bin")]
+_OUTCOME = ("model", "version", "actual", "predicted", "calibration_bin")
+
+
+def _labels_of_versions(window: Window) -> Subquery:
+    """A row for each label and each version that classified its image: the one that answered, and a shadow."""
+    columns = schema.labels.c
+    where = between(columns.predicted_at, window.start_ms, window.end_ms)
+    common = (columns.labelled_at, columns.model)
+    shadow = [columns[f"shadow_{name}"].label(name) for name in ("version", "actual", "predicted", "calibration_bin")]
+    return union_all(
+        select(*common, *(columns[name] for name in _OUTCOME[1:]), columns.probability).where(*where),
+        select(*common, *shadow, columns.shadow_probability).where(*where, columns.shadow_actual.is_not(None)),
+    ).subquery()
 
 
 def _read_outcomes(connection: Connection, query: Select[Any]) -> dict[ModelVersion, list[OutcomeCount]]:
@@ -213,11 +243,13 @@ def _subtract(outcomes: Iterable[OutcomeCount], later: Iterable[OutcomeCount]) -
     return left
 
 
-def _between(column: ColumnElement[int], start: int | None, end: int | None) -> list[ColumnElement[bool]]:
+def between(column: ColumnElement[int], start: int | None, end: int | None) -> list[ColumnElement[bool]]:
+    """Conditions for a column to be at least `start` and less than `end`; None for no such limit."""
     where = [] if start is None else [column >= start]
     return where if end is None else [*where, column < end]
 
 
-def _only(table: Table, model: str | None, version: int | None) -> list[ColumnElement[bool]]:
+def only(columns: Any, model: str | None, version: int | None) -> list[ColumnElement[bool]]:
+    """Conditions for the columns `model` and `version`; None for any."""
     wanted = {"model": model, "version": version}
-    return [table.c[name] == value for name, value in wanted.items() if value is not None]
+    return [columns[name] == value for name, value in wanted.items() if value is not None]

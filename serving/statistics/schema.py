@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from serving.statistics.calibration import BIN_EDGES
-from serving.statistics.database import Database, errors_translated
+from serving.statistics.databases.database import Database, errors_translated
 
 METADATA = MetaData()
 
@@ -60,6 +60,13 @@ labels = Table(
     Column("calibration_bin", Integer, nullable=False),
     Column("predicted_at", BigInteger, nullable=False),
     Column("labelled_at", BigInteger, nullable=False),
+    Column("reference", Text),  # the client's own name of the image
+    # The result of a shadow version of the same model for the same image; all NULL if there is none.
+    Column("shadow_version", BigInteger),
+    Column("shadow_predicted", Integer),  # among the shadow version's classes
+    Column("shadow_probability", Double),
+    Column("shadow_calibration_bin", Integer),
+    Column("shadow_actual", Integer),  # the label among the shadow version's classes; NULL if it is none of them
     ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"]),
     Index("labels_by_time", "predicted_at"),
 )
@@ -97,6 +104,23 @@ prediction_minutes = Table(  # the same by minute: at most half a million rows a
     Column("count", BigInteger, nullable=False),
     ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"]),
 )
+
+paired_outcomes = Table(  # totals of all labels ever recorded for two versions at once, deleted ones too
+    "paired_outcomes",
+    METADATA,
+    Column("model", Text, primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("shadow_version", BigInteger, primary_key=True, autoincrement=False),
+    Column("actual", Integer, primary_key=True, autoincrement=False),  # among the classes of `version`
+    Column("version_correct", Integer, primary_key=True, autoincrement=False),  # 0 or 1
+    Column("shadow_correct", Integer, primary_key=True, autoincrement=False),  # 0, 1 or NO_SUCH_CLASS
+    Column("count", BigInteger, nullable=False),
+    ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"]),
+    ForeignKeyConstraint(["model", "shadow_version"], ["versions.model", "versions.version"]),
+)
+
+NO_SUCH_CLASS = -1
+"""`shadow_correct` of labels that are no class of the shadow version: such a pair compares nothing."""
 
 _BIN = (
     "CASE "
@@ -144,7 +168,21 @@ _SECOND = (
     "GROUP BY model, version, predicted_at / 60000",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _SECOND)
+# Results of shadow versions, and the client's own names of images.
+_THIRD = (
+    "ALTER TABLE labels ADD COLUMN reference TEXT",
+    "ALTER TABLE labels ADD COLUMN shadow_version BIGINT",
+    "ALTER TABLE labels ADD COLUMN shadow_predicted INTEGER",
+    "ALTER TABLE labels ADD COLUMN shadow_probability {double}",
+    "ALTER TABLE labels ADD COLUMN shadow_calibration_bin INTEGER",
+    "ALTER TABLE labels ADD COLUMN shadow_actual INTEGER",
+    "CREATE TABLE paired_outcomes (model TEXT NOT NULL, version BIGINT NOT NULL, shadow_version BIGINT NOT NULL, "
+    "actual INTEGER NOT NULL, version_correct INTEGER NOT NULL, shadow_correct INTEGER NOT NULL, "
+    "count BIGINT NOT NULL, PRIMARY KEY (model, version, shadow_version, actual, version_correct, shadow_correct), "
+    f"{_OF_VERSION}, FOREIGN KEY (model, shadow_version) REFERENCES versions (model, version))",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _SECOND, _THIRD)
 
 _TYPES = {
     "sqlite": {"bytes": "BLOB", "double": "DOUBLE"},

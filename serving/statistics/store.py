@@ -2,24 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Connection
 
 from serving.bundle.model_version import ModelVersion
 from serving.statistics import queries, updates
-from serving.statistics.calibration import Bin, to_bins
-from serving.statistics.confusion import ConfusionMatrix
-from serving.statistics.database import LOCK_TIMEOUT_S, Database, StatisticsUnavailable
-from serving.statistics.postgresql import PostgresqlDatabase
-from serving.statistics.queries import ALL_TIME, OutcomeCount, Window, WindowExpired
-from serving.statistics.sqlite import SqliteDatabase
-from serving.statistics.updates import Label, LabelExpired, Previous
+from serving.statistics.databases.database import LOCK_TIMEOUT_S, StatisticsUnavailable
+from serving.statistics.databases.opening import open_database
+from serving.statistics.labels import Label, LabelExpired, Previous, ShadowResult, attach_shadows
+from serving.statistics.pairs import Pairs, select_pairs
+from serving.statistics.queries import ALL_TIME, Window, WindowExpired
+from serving.statistics.version_statistics import VersionStatistics, version_statistics
 from serving.statistics.writer import FLUSH_INTERVAL_S, MAX_IDLE_S, StatisticsWriter
 from serving.system.times import now_ms
 
@@ -27,6 +23,8 @@ __all__ = [
     "ALL_TIME",
     "Label",
     "LabelExpired",
+    "Pairs",
+    "ShadowResult",
     "StatisticsStore",
     "StatisticsUnavailable",
     "VersionStatistics",
@@ -34,24 +32,6 @@ __all__ = [
     "WindowExpired",
     "open_database",
 ]
-
-_ALLOWED = "write postgresql://USER@HOST/DATABASE, sqlite:///PATH, or a path to a SQLite file"
-
-
-@dataclass(frozen=True)
-class VersionStatistics:
-    """The predictions of one model version, compared with their labels."""
-
-    version: ModelVersion
-    classes: tuple[str, ...]
-    confusion: ConfusionMatrix
-    """Labelled predictions; each is counted once, with its latest label."""
-    predictions: int
-    """How many predictions were made, labelled or not."""
-    last_label_ms: int | None
-    """When the newest label was recorded, in Unix milliseconds; None if there is none."""
-    calibration: tuple[Bin, ...]
-    """Probability and accuracy of the labelled predictions."""
 
 
 class StatisticsStore:
@@ -133,6 +113,9 @@ class StatisticsStore:
     def record(self, labels: Sequence[Label]) -> Future[list[Previous]]:
         """Record labels. Each prediction counts once, with its latest label.
 
+        A label with the result of a shadow version, in itself or attached before, counts once for that version too, and
+        once for the pair.
+
         The database is read here only for versions that `classes_of` was never called for.
 
         Returns:
@@ -142,7 +125,8 @@ class StatisticsStore:
             may be sent again. If it is cancelled before the write begins, the labels are not recorded.
 
         Raises:
-            ValueError: if a label's version was never registered or has no class of that index.
+            ValueError: if a label's version was never registered or has no class of that index, or if that is so for
+                its shadow version, which must be another one.
             StatisticsUnavailable: if too many labels are waiting (100,000), or the store is closed.
         """
         labels = tuple(labels)
@@ -151,7 +135,30 @@ class StatisticsStore:
             classes = self.classes_of(version)
             _check_index("actual", label.actual, version, classes)
             _check_index("predicted", label.record.predicted, version, classes)
+            if label.shadow:
+                self._check_shadow(version, label.shadow)
         return self._writer.label(labels)
+
+    def attach_shadows(self, results: Sequence[tuple[bytes, ShadowResult]]) -> Future[int]:
+        """Count results of shadow versions that came after their prediction's label, by the prediction's ID.
+
+        Labels that were given to `record` before this call are found, even if they are not on the disk yet. Each
+        prediction counts for one shadow version at most, once; further results change nothing. Results that cannot be
+        counted are left out: without a label, of the version that answered, of an unregistered version or class.
+
+        Returns:
+            A future that holds how many were counted, once they are on the disk. If the database fails, it raises
+            StatisticsUnavailable, none is counted, and all may be sent again.
+
+        Raises:
+            StatisticsUnavailable: if the store is closed.
+        """
+        results = tuple(results)
+
+        def attach(connection: Connection) -> int:
+            return attach_shadows(connection, results, partial(self._writer.classes_of, connection))
+
+        return self._writer.execute(attach, after_labels=True)
 
     def count_predictions(self, version: ModelVersion, predicted: int, count: int = 1) -> None:
         """Count predictions of one class in memory; they are written with the next labels or within a second.
@@ -191,9 +198,30 @@ class StatisticsStore:
             keys = sorted((+predictions).keys() | {key for key, found in outcomes.items() if found})
             classes = {key: self._classes.get(key) or queries.select_classes(connection, key) for key in keys}
         return [
-            _version_statistics(key, classes[key], predictions[key], outcomes.get(key, []), last_labels.get(key))
+            version_statistics(key, classes[key], predictions[key], outcomes.get(key, []), last_labels.get(key))
             for key in keys
         ]
+
+    def read_pairs(self, model: str, version: int, shadow_version: int, window: Window = ALL_TIME) -> Pairs:
+        """Read how often each of two versions was correct, of the labelled images that both classified.
+
+        Args:
+            model: their model.
+            version: the version that answered.
+            shadow_version: the shadow version.
+            window: only predictions of this time.
+
+        Raises:
+            LookupError: if `version` was never registered.
+            WindowExpired: if labels of the window have been deleted.
+            StatisticsUnavailable: if the database cannot be read.
+        """
+        key = ModelVersion(model, version)
+        classes = self.classes_of(key)
+        if classes is None:
+            raise LookupError(f"{key} was never served with these statistics")
+        with self._database.reading() as connection:
+            return select_pairs(connection, key, shadow_version, window, classes)
 
     @property
     def changes(self) -> int:
@@ -227,51 +255,13 @@ class StatisticsStore:
         """
         return self._writer.execute(partial(updates.delete_labels, before_ms=before_ms, limit=limit)).result()
 
-
-def open_database(url_or_path: str | Path, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Database:
-    """Choose the database of a URL or a path; it is not connected to yet.
-
-    Raises:
-        ValueError: if the URL is not supported, or its driver is not installed. The message shows no password.
-    """
-    if isinstance(url_or_path, Path) or "://" not in url_or_path:
-        return SqliteDatabase(Path(url_or_path).expanduser().resolve(), lock_timeout_s)
-    url = _parse_url(url_or_path)
-    if url.get_backend_name() == "sqlite" and url.database and not url.query:
-        return SqliteDatabase(Path(url.database).expanduser().resolve(), lock_timeout_s)
-    if url.drivername in ("postgresql", "postgres", "postgresql+psycopg") and url.database:
-        return PostgresqlDatabase(url, lock_timeout_s)
-    raise ValueError(f"a database URL that begins with {url.drivername}:// is not supported, or incomplete; {_ALLOWED}")
-
-
-def _parse_url(text: str) -> URL:
-    try:
-        return make_url(text)
-    except (ArgumentError, ValueError):
-        pass  # its message may contain a password, and so would the traceback of an error raised from it
-    raise ValueError(f"the statistics' database URL is malformed; {_ALLOWED}, and %-encode special characters in it")
-
-
-def _version_statistics(
-    version: ModelVersion,
-    classes: tuple[str, ...] | None,
-    predictions: int,
-    outcomes: Sequence[OutcomeCount],
-    last_label_ms: int | None,
-) -> VersionStatistics:
-    assert classes is not None  # a foreign key guarantees it
-    counts_KK = np.zeros((len(classes), len(classes)), np.int64)
-    for each in outcomes:
-        counts_KK[each.actual, each.predicted] += each.count
-    counts_KK.setflags(write=False)  # so that the matrix need not copy it
-    confusion = ConfusionMatrix(classes, counts_KK)
-    tallies = (
-        (each.calibration_bin, each.count, each.count * (each.actual == each.predicted), each.probability_sum)
-        for each in outcomes
-    )
-    # a killed process loses its last counts, but every labelled prediction was made
-    predictions = max(predictions, confusion.total)
-    return VersionStatistics(version, classes, confusion, predictions, last_label_ms, to_bins(tallies))
+    def _check_shadow(self, version: ModelVersion, shadow: ShadowResult) -> None:
+        if shadow.version == version.version:
+            raise ValueError(f"the shadow's version is {version}, which answered itself; it must be another version")
+        if not 0.0 <= shadow.probability <= 1.0:
+            raise ValueError(f"the shadow's probability is {shadow.probability}; it must be 0 to 1")
+        shadow_version = ModelVersion(version.name, shadow.version)
+        _check_index("the shadow's predicted", shadow.predicted, shadow_version, self.classes_of(shadow_version))
 
 
 def _check_index(name: str, index: int, version: ModelVersion, classes: tuple[str, ...] | None) -> None:

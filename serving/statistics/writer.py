@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from threading import Condition, Lock, Thread
 from typing import Any, TypeVar
@@ -20,10 +21,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from serving.bundle.model_version import ModelVersion
 from serving.statistics import updates
-from serving.statistics.database import Database, StatisticsUnavailable
-from serving.statistics.queries import MS_PER_MINUTE
+from serving.statistics.databases.database import Database, StatisticsUnavailable
+from serving.statistics.labels import Label, Previous, upsert_labels
+from serving.statistics.queries import MS_PER_MINUTE, select_classes
 from serving.statistics.schema import check_current, migrating
-from serving.statistics.updates import Counts, Label, Previous
+from serving.statistics.updates import Counts
 from serving.system.logs import RateLimitedLogger
 from serving.system.times import now_ms
 
@@ -46,11 +48,13 @@ class LabelBatch:
     future: Future[list[Previous]] = field(default_factory=Future)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WriteTask:
     """Any other work in a transaction."""
 
     run: Callable[[Connection], Any]
+    after_labels: bool
+    """Whether it needs the labels that were queued before it."""
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -145,13 +149,15 @@ class StatisticsWriter:
             self._changed.notify()
         return batch.future
 
-    def execute(self, run: Callable[[Connection], T]) -> Future[T]:
+    def execute(self, run: Callable[[Connection], T], *, after_labels: bool = False) -> Future[T]:
         """Queue other work for a transaction; the future holds its result once that is committed.
+
+        Work that comes after labels finds those that were queued before it, even in the same transaction.
 
         Raises:
             StatisticsUnavailable: if the writer is closed.
         """
-        task = WriteTask(run)
+        task = WriteTask(run, after_labels)
         with self._changed:
             self._check_open()
             self._tasks.append(task)
@@ -216,9 +222,11 @@ class StatisticsWriter:
             with self._database.writing(connection):
                 check_current(connection)
                 since_ms = updates.advance_revision(connection)
-                results = [task.run(connection) for task in group.tasks]
+                results = {task: task.run(connection) for task in group.tasks if not task.after_labels}
                 labels = [label for batch in group.batches for label in batch.labels]
-                previous = updates.upsert_labels(connection, labels, self._clock(), since_ms)
+                classes_of = partial(self.classes_of, connection)
+                previous = upsert_labels(connection, labels, self._clock(), since_ms, classes_of)
+                results |= {task: task.run(connection) for task in group.tasks if task.after_labels}
                 if group.counts:
                     updates.add_predictions(connection, group.counts)
                     after_commit.enter_context(self._commit_lock)
@@ -226,7 +234,11 @@ class StatisticsWriter:
                 self._counts_in_flight = Counter()
                 self._changes += 1
         self._used_at = time.monotonic()
-        return results, previous
+        return [results[task] for task in group.tasks], previous
+
+    def classes_of(self, connection: Connection, version: ModelVersion) -> tuple[str, ...] | None:
+        """A version's class names, in a transaction of this writer; None if it was never registered."""
+        return self._known.get(version) or select_classes(connection, version)
 
     def _live_connection(self) -> Connection:
         """The current connection, or a new one if it broke while it was idle."""

@@ -2,27 +2,36 @@
 
 A token is url-safe base64, without padding, of these bytes (big-endian):
 
-    format 1, id 16, version 8, predicted 4, probability 8 (IEEE 754), time 8, model 1-63 (UTF-8), signature 16
+    format 1 (1), id 16, version 8, predicted 4, probability 8 (IEEE 754), time 8, model 1-63 (UTF-8), signature 16
+    format 2 (1), …the same up to time…, shadow version 8 (0: none), length of model 1, model 1-63 (UTF-8),
+        reference 0-256 (UTF-8), signature 16
 
-The signature is the first half of the HMAC-SHA256 of all bytes before it. The contents are signed, not secret.
+A record without a reference and a shadow version is signed in format 1, which is shorter and which earlier releases
+accept. The signature is the first half of the HMAC-SHA256 of all bytes before it. The contents are signed, not secret.
 """
 
 import hmac
 import struct
+import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serving.bundle.model_version import ModelVersion
 
-FORMAT = 1
+PLAIN_FORMAT = 1
+FORMAT = 2
 MIN_KEY_BYTES = 32
 SIGNATURE_BYTES = 16
+MAX_REFERENCE_BYTES = 256
 
 _HEAD = struct.Struct(">B16sQIdQ")
+_TAIL = struct.Struct(">QB")
 _MAX_MODEL_BYTES = 63
 _MIN_TOKEN_CHARS = -(-(_HEAD.size + 1 + SIGNATURE_BYTES) * 4 // 3)
-_MAX_TOKEN_CHARS = -(-(_HEAD.size + _MAX_MODEL_BYTES + SIGNATURE_BYTES) * 4 // 3)
+_MAX_TOKEN_CHARS = -(-(_HEAD.size + _TAIL.size + _MAX_MODEL_BYTES + MAX_REFERENCE_BYTES + SIGNATURE_BYTES) * 4 // 3)
+_CONTROL_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories of characters that end a line or steer a terminal, and of halves of surrogate pairs."""
 
 
 class TokenError(ValueError):
@@ -30,6 +39,10 @@ class TokenError(ValueError):
 
     def __init__(self) -> None:
         super().__init__("the token was altered, or issued under another key; send it exactly as it was received")
+
+
+class ReferenceInvalid(ValueError):
+    """A reference that is too long or has a control character. The message does not contain it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,10 @@ class PredictionRecord:
     """Calibrated probability of the predicted class, 0 to 1."""
     time_ms: int
     """When it was predicted, in Unix milliseconds."""
+    reference: str = ""
+    """The client's own name of the image, at most 256 bytes in UTF-8, without control characters; empty for none."""
+    shadow_version: int = 0
+    """Version of the same model that was asked to classify the image as a shadow; 0 for none."""
 
     def __post_init__(self) -> None:
         if len(self.id) != 16:
@@ -66,6 +83,10 @@ class PredictionRecord:
             raise ValueError(f"probability is {self.probability}; it must be 0 to 1")
         if not 0 <= self.time_ms < 2**63:
             raise ValueError(f"time_ms is {self.time_ms}; it must be 0 to 2^63 - 1")
+        if self.reference:
+            check_reference(self.reference)
+        if not 0 <= self.shadow_version < 2**63:
+            raise ValueError(f"shadow_version is {self.shadow_version}; it must be 0 (none) to 2^63 - 1")
 
     @property
     def model_version(self) -> ModelVersion:
@@ -90,9 +111,19 @@ class TokenSigner:
         self._signers = tuple(hmac.new(key, digestmod="sha256") for key in keys)
 
     def sign(self, record: PredictionRecord) -> str:
-        """Sign a record; returns its token: at most 166 characters of A-Z, a-z, 0-9, '-' and '_'."""
-        head = _HEAD.pack(FORMAT, record.id, record.version, record.predicted, record.probability, record.time_ms)
-        body = head + record.model.encode()
+        """Sign a record.
+
+        Returns:
+            Its token: at most 166 characters of A-Z, a-z, 0-9, '-' and '_'; 520 with a reference or shadow version.
+        """
+        extended = bool(record.reference or record.shadow_version)
+        format_ = FORMAT if extended else PLAIN_FORMAT
+        head = _HEAD.pack(format_, record.id, record.version, record.predicted, record.probability, record.time_ms)
+        model = record.model.encode()
+        if extended:
+            body = head + _TAIL.pack(record.shadow_version, len(model)) + model + record.reference.encode()
+        else:
+            body = head + model
         return _encode(body + _signature(self._signers[0], body))
 
     def verify(self, token: str) -> PredictionRecord:
@@ -114,9 +145,14 @@ class TokenSigner:
         if not any(hmac.compare_digest(signature, _signature(signer, body)) for signer in self._signers):
             raise TokenError
         format_, id_, version, predicted, probability, time_ms = _HEAD.unpack_from(body)
+        if format_ == PLAIN_FORMAT:
+            return PredictionRecord(id_, body[_HEAD.size :].decode(), version, predicted, probability, time_ms)
         if format_ != FORMAT:
             raise TokenError
-        return PredictionRecord(id_, body[_HEAD.size :].decode(), version, predicted, probability, time_ms)
+        shadow_version, model_bytes = _TAIL.unpack_from(body, _HEAD.size)
+        names = body[_HEAD.size + _TAIL.size :]
+        model, reference = names[:model_bytes].decode(), names[model_bytes:].decode()
+        return PredictionRecord(id_, model, version, predicted, probability, time_ms, reference, shadow_version)
 
 
 def _encode(content: bytes) -> str:
@@ -127,6 +163,18 @@ def _signature(signer: hmac.HMAC, body: bytes) -> bytes:
     signature = signer.copy()
     signature.update(body)
     return signature.digest()[:SIGNATURE_BYTES]
+
+
+def check_reference(reference: str) -> None:
+    """Check a client's own name of an image.
+
+    Raises:
+        ReferenceInvalid: if it has more than 256 bytes in UTF-8, or a control character.
+    """
+    if not reference.isprintable() and any(unicodedata.category(each) in _CONTROL_CATEGORIES for each in reference):
+        raise ReferenceInvalid("reference has a control character or a line break; use a name of printable characters")
+    if (size := len(reference.encode())) > MAX_REFERENCE_BYTES:
+        raise ReferenceInvalid(f"reference has {size:,} bytes in UTF-8; at most {MAX_REFERENCE_BYTES} are allowed")
 
 
 def check_length(key: bytes, where: str) -> bytes:

@@ -59,6 +59,7 @@ def _classifier_table(endpoints: ClassifierEndpoints) -> Table:
         ("GET", "/v1/models/{name}/versions/{version}/manifest", f"{CLASSIFIER}/ListModels", endpoints.get_manifest),
         ("GET", "/v1/models/{name}/versions/{version}/report", f"{CLASSIFIER}/ListModels", endpoints.get_report),
         ("GET", "/v1/statistics", f"{CLASSIFIER}/GetStatistics", endpoints.get_statistics),
+        ("GET", "/v1/comparison", f"{CLASSIFIER}/GetComparison", endpoints.get_comparison),
         ("GET", "/v1/statistics/watch", f"{CLASSIFIER}/WatchStatistics", endpoints.watch_statistics),
     )
 

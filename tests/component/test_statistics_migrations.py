@@ -7,23 +7,34 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 
 from serving.statistics.schema import METADATA, MIGRATIONS, migrate
-from serving.statistics.store import StatisticsStore, StatisticsUnavailable, Window, open_database
+from serving.statistics.store import (
+    LabelExpired,
+    ShadowResult,
+    StatisticsStore,
+    StatisticsUnavailable,
+    Window,
+    open_database,
+)
 from tests.support.statistics import CAT, DOG, LONG_AGO_MS, fails, label, rows
 from tests.support.waiting import LIMIT_S
 
-OLD = Path(__file__).parent.parent / "golden" / "statistics_schema_1.sql"
-"""A database of schema 1 as SQL."""
+GOLDEN = Path(__file__).parent.parent / "golden"
+"""Databases of earlier schemas as SQL."""
+
+
+def written(path: Path, schema: int) -> Path:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((GOLDEN / f"statistics_schema_{schema}.sql").read_text())
+        connection.execute("PRAGMA journal_mode = WAL")
+    return path
 
 
 @pytest.fixture
 def old(path: Path) -> Path:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(OLD.read_text())
-        connection.execute("PRAGMA journal_mode = WAL")
-    return path
+    return written(path, 1)
 
 
 def described(connection: Connection) -> dict[str, object]:
@@ -67,6 +78,48 @@ def test_statistics_of_schema_1_are_migrated(old: Path) -> None:
             LIMIT_S
         ) == [DOG]
         assert store.read("pets")[0].confusion.counts_KK.tolist() == [[3, 0], [0, 1]]
+
+
+def test_statistics_of_schema_2_are_migrated(path: Path) -> None:
+    with StatisticsStore(written(path, 2)) as store:
+        birds, pets = store.read()
+        assert pets.confusion.counts_KK.tolist() == [[2, 0], [1, 1]]
+        assert (birds.predictions, pets.predictions) == (1, 10)
+        check_schema_2(store)
+
+
+def test_statistics_of_schema_2_are_migrated_in_every_database(url: str) -> None:
+    with closing(sqlite3.connect(":memory:")) as old:
+        old.executescript((GOLDEN / "statistics_schema_2.sql").read_text())
+        tables = ("versions", "labels", "outcomes", "predictions", "prediction_minutes")
+        rows_of = {table: old.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
+    database = open_database(url)
+    with database.connect() as connection, database.writing(connection):
+        migrate(connection, MIGRATIONS[:2])
+        connection.execute(text("UPDATE bookkeeping SET revision = 7, labels_since = 1700000000124"))
+        for table, found in rows_of.items():
+            for row in found:
+                places = ", ".join(f":v{place}" for place in range(len(row)))
+                values = {f"v{place}": value for place, value in enumerate(row)}
+                connection.execute(text(f"INSERT INTO {table} VALUES ({places})"), values)
+    database.close()
+    with StatisticsStore(url) as store:
+        check_schema_2(store)
+
+
+def check_schema_2(store: StatisticsStore) -> None:
+    """Labels of schema 2 can be corrected and get shadow results; a deleted label stays deleted."""
+    deleted = label(CAT, token=bytes([1]) * 16, probability=0.95, at_ms=LONG_AGO_MS)
+    [refused] = store.record([deleted]).result(LIMIT_S)
+    assert isinstance(refused, LabelExpired)
+    assert store.read_pairs("pets", 1, 2).counts_K22.tolist() == [[[0, 0], [0, 0]]] * 2
+    id_ = bytes([2]) * 16
+    assert store.attach_shadows([(id_, ShadowResult(2, DOG, 0.8))]).result(LIMIT_S) == 1
+    corrected = label(CAT, token=id_, probability=0.55, at_ms=LONG_AGO_MS + 1000)
+    assert store.record([corrected]).result(LIMIT_S) == [DOG]
+    assert store.read("pets", 1)[0].confusion.counts_KK.tolist() == [[3, 0], [0, 1]]
+    assert store.read("pets", 2)[0].confusion.counts_KK.tolist() == [[0, 1], [0, 0]]
+    assert store.read_pairs("pets", 1, 2).counts_K22.tolist() == [[[0, 0], [1, 0]], [[0, 0], [0, 0]]]
 
 
 def test_migrations_end_at_the_tables_that_the_code_uses(url: str) -> None:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from serving.statistics.postgresql import WRITE_LOCK, PostgresqlDatabase
+from serving.statistics.databases.postgresql import WRITE_LOCK, PostgresqlDatabase
 from serving.statistics.store import Label, StatisticsStore, StatisticsUnavailable
 from tests.support.postgresql import PASSWORD, Postgresql
 from tests.support.statistics import CAT, CLASSES, DOG, PETS, SHORT_S, fails, label, matrix, predictions

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from serving.bundle.model_version import ModelVersion
 from serving.client import Client
@@ -249,6 +250,36 @@ def test_an_export_ended_by_a_signal_keeps_the_earlier_file(
     assert (process.returncode, errors) == (128 + number, "")
     assert out.read_text() == "earlier"
     assert not [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+
+
+def test_exported_labels_name_the_files_that_predict_has_classified(models: Path, tmp_path: Path) -> None:
+    names = {"a/red.png": "red", "=1+1.png": "red", "b/blue.png": "blue"}
+    for name, colour in names.items():
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), colour).save(tmp_path / "photos" / name)
+    predictions, labels, mistakes = (tmp_path / f"{name}.csv" for name in ("predictions", "labels", "mistakes"))
+    state = tmp_path / "state"
+    with running_server(models, state) as address:
+        asked = ("predict", tmp_path / "photos", "--label", "red", "--out", predictions, "--server", address)
+        assert run("serving", *asked).returncode == 0
+    assert run("serving", "export-labels", labels, "--state", state).stdout.startswith("3 labels")
+    assert run("serving", "export-labels", mistakes, "--state", state, "--incorrect").stdout.startswith("1 labels")
+
+    def rows(file: Path) -> list[dict[str, str]]:
+        with file.open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
+    predicted = {(row["id"], row["reference"], row["label"]) for row in rows(predictions)}
+    assert {(row["id"], row["reference"], row["predicted"]) for row in rows(labels)} == predicted
+    assert {row["reference"] for row in rows(labels)} == {"a/red.png", "'=1+1.png", "b/blue.png"}
+    assert [(row["reference"], row["predicted"], row["label"]) for row in rows(mistakes)] == [
+        ("b/blue.png", "blue", "red")
+    ]
+    out = tmp_path / "labels.parquet"
+    assert run("serving", "export-labels", out, "--state", state, "--incorrect").returncode == 0
+    assert pq.read_table(out)["reference"].to_pylist() == ["b/blue.png"]
+    nothing = run("serving", "export-labels", out, "--state", state, "--incorrect", "--since", "2100-01-01")
+    assert nothing.stdout.startswith("0 labels"), nothing.stderr
 
 
 def test_class_names_are_exported_unchanged(tmp_path: Path) -> None:

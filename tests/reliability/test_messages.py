@@ -171,6 +171,12 @@ def test_any_request_for_statistics(channel: grpc.Channel, request: pb.GetStatis
 
 
 @fuzzed
+@given(any_message(pb.GetComparisonRequest, LIKELY))
+def test_any_request_for_a_comparison(channel: grpc.Channel, request: pb.GetComparisonRequest) -> None:
+    response_of(pb_grpc.ClassifierStub(channel).GetComparison, request)
+
+
+@fuzzed
 @given(any_message(pb.WatchStatisticsRequest, LIKELY))
 def test_any_request_to_watch_the_statistics(channel: grpc.Channel, request: pb.WatchStatisticsRequest) -> None:
     watch = pb_grpc.ClassifierStub(channel).WatchStatistics(request, timeout=LIMIT_S)
@@ -196,6 +202,7 @@ def test_any_request_of_the_open_inference_protocol(channel: grpc.Channel, reque
             "pawserve.v1.Classifier/Classify",
             "pawserve.v1.Classifier/RecordLabels",
             "pawserve.v1.Classifier/GetStatistics",
+            "pawserve.v1.Classifier/GetComparison",
             "inference.GRPCInferenceService/ModelInfer",
             "inference.GRPCInferenceService/RepositoryIndex",
             "grpc.health.v1.Health/Check",

@@ -1,11 +1,12 @@
 """Repositories of models whose folder is watched."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import Manifest
+from serving.bundle.shadow_version import ShadowVersion
 from serving.models.loader import load_model
 from serving.models.repository import ModelRepository
 from serving.models.watcher import ModelWatcher
@@ -20,10 +21,11 @@ def watched(
     register: Callable[[Manifest], None] = lambda manifest: None,
     keep: int = 1,
     clock: Callable[[], float] = lambda: 0.0,
+    shadows: Sequence[ShadowVersion] = (),
 ) -> None:
     """Run a test with a repository that serves what is wanted, and its watcher."""
-    repository = ModelRepository()
-    for bundle in find_bundles(models, wanted, keep):
+    repository = ModelRepository(shadows)
+    for bundle in find_bundles(models, wanted, keep, shadows):
         repository.add(load_model(bundle, OPTIONS))
 
     async def run() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from serving.statistics.confusion import MAX_TOTAL, ConfusionMatrix, Rate, wilson
+from serving.comparison.proportions import Rate, wilson
+from serving.statistics.confusion import MAX_TOTAL, ConfusionMatrix
 
 CATS_AND_DOGS = ("cat", "dog")
 

@@ -124,7 +124,7 @@ def test_any_bytes_can_be_described(data: bytes) -> None:
 
 def parse(name: str, datatype: str, shape: list[int], raw: bytes) -> list[ImageData]:
     tensor = pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape)
-    return parse_images(pb.ModelInferRequest(inputs=[tensor], raw_input_contents=[raw]), 10**6)
+    return parse_images(pb.ModelInferRequest(inputs=[tensor]), [raw], 10**6)
 
 
 @pytest.mark.parametrize(("data", "name"), [(JPEG, "JPEG"), (PNG, "PNG"), (WEBP, "WEBP")])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from serving.bundle.folder import find_bundles, list_names, list_versions
 from serving.bundle.manifest import BundleError, Manifest
 from serving.models.repository import ModelNotFound, ModelRepository
-from serving.models.watcher import REMOVED, ModelWatcher
+from serving.models.version_loads import REMOVED
+from serving.models.watcher import ModelWatcher
 from serving.statistics.store import StatisticsUnavailable
 from tests.support.bundles import write_bundle
 from tests.support.repositories import served, watched

@@ -7,6 +7,7 @@ import stat
 import string
 import traceback
 from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,10 @@ records = st.builds(
     predicted=st.integers(0, 2**31 - 1),
     probability=st.floats(0, 1),
     time_ms=st.integers(0, 2**63 - 1),
+    reference=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), max_size=256).filter(
+        lambda text: len(text.encode()) <= 256
+    ),
+    shadow_version=st.integers(0, 2**63 - 1),
 )
 
 
@@ -39,18 +44,44 @@ def test_verifying_a_token_returns_the_record_that_was_signed(record: Prediction
     token = signer.sign(record)
 
     assert signer.verify(token) == record
-    assert re.fullmatch(r"[A-Za-z0-9_-]{83,166}", token)
+    assert re.fullmatch(r"[A-Za-z0-9_-]{83,520}", token)
+
+
+def test_the_longest_record_fits() -> None:
+    longest = replace(RECORD, model="m" * 63, reference="é" * 128, shadow_version=2**63 - 1)
+    signer = TokenSigner([KEY])
+    assert signer.verify(signer.sign(longest)) == longest
 
 
 def test_the_token_format_does_not_change() -> None:
     """Tokens have no expiry: those that earlier releases issued must stay valid."""
     token = "AQABAgMEBQYHCAkKCwwNDg8AAAAAAAAAAwAAAAE_7wo9cKPXCgAAAYvP5WgAcGV0c7D9mqYiGZ1uqtqJbL3JLI4"
     assert TokenSigner([KEY]).sign(RECORD) == token
+    assert TokenSigner([KEY]).verify(token) == RECORD
 
 
-def test_changing_any_character_is_rejected() -> None:
+def test_format_2_does_not_change() -> None:
+    record = replace(RECORD, reference="animals/cat 1.jpg", shadow_version=4)
+    token = (
+        "AgABAgMEBQYHCAkKCwwNDg8AAAAAAAAAAwAAAAE_7wo9cKPXCgAAAYvP5WgAAAAAAAAAAAQEcGV0c2Fu"
+        "aW1hbHMvY2F0IDEuanBnffH-gscZkTeyUBXyXb7I4Q"
+    )
+    assert TokenSigner([KEY]).sign(record) == token
+    assert TokenSigner([KEY]).verify(token) == record
+
+
+def test_a_record_without_reference_and_shadow_keeps_the_format_that_earlier_releases_accept() -> None:
+    first_bytes = [
+        urlsafe_b64decode(TokenSigner([KEY]).sign(record)[:4])[0]
+        for record in (RECORD, replace(RECORD, reference="cat.jpg"), replace(RECORD, shadow_version=4))
+    ]
+    assert first_bytes == [1, 2, 2]
+
+
+@pytest.mark.parametrize("record", [RECORD, replace(RECORD, reference="cat.jpg", shadow_version=4)])
+def test_changing_any_character_is_rejected(record: PredictionRecord) -> None:
     signer = TokenSigner([KEY])
-    token = signer.sign(RECORD)
+    token = signer.sign(record)
 
     for position, original in enumerate(token):
         for other in ALPHABET.replace(original, "") + "+/=.\n é\0":
@@ -89,9 +120,9 @@ def test_a_token_has_one_valid_spelling(model: str) -> None:
 @settings(deadline=None)
 @given(
     st.one_of(
-        st.text(max_size=200),
-        st.text(ALPHABET, min_size=80, max_size=170),
-        st.binary(min_size=60, max_size=125).map(lambda content: urlsafe_b64encode(content).decode().rstrip("=")),
+        st.text(max_size=600),
+        st.text(ALPHABET, min_size=80, max_size=525),
+        st.binary(min_size=60, max_size=395).map(lambda content: urlsafe_b64encode(content).decode().rstrip("=")),
     )
 )
 @example("")
@@ -161,6 +192,14 @@ def test_missing_and_short_keys_are_rejected(keys: list[bytes]) -> None:
         {"probability": 1.0001},
         {"probability": float("nan")},
         {"time_ms": -1},
+        {"reference": "r" * 257},
+        {"reference": "é" * 129},
+        {"reference": "cat\n.jpg"},
+        {"reference": "\x1b[31mcat.jpg"},
+        {"reference": "cat\u2028.jpg"},
+        {"reference": "\ud800"},
+        {"shadow_version": -1},
+        {"shadow_version": 2**63},
     ],
 )
 def test_records_out_of_range_are_rejected(change: dict[str, object]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.comparison.proportions import wilson
 from serving.image.folders import Skipped
-from serving.statistics.confusion import wilson
 from training.checks.duplicates import DuplicateGroup, find_duplicates
 from training.checks.image_facts import image_facts
 from training.checks.logistic import fit_logistic

@@ -8,6 +8,7 @@ from pathlib import Path
 from serving.system.files import write_atomically
 from training.checks.data_checks import DataChecks
 from training.console import say
+from training.data.layout import path_below
 
 SUSPECTS_FILE, DUPLICATES_FILE = "suspects.csv", "duplicates.csv"
 SUSPECT_COLUMNS = (
@@ -44,7 +45,7 @@ def suspects_csv(checks: DataChecks, data: Path) -> str:
         SUSPECT_COLUMNS,
         (
             (
-                checks.images[each.index].path.relative_to(data).as_posix(),
+                path_below(checks.images[each.index].path, data),
                 checks.part(each.index),
                 checks.classes[checks.images[each.index].label],
                 checks.classes[each.suggested],
@@ -68,7 +69,7 @@ def duplicates_csv(checks: DataChecks, data: Path) -> str:
             rows.append(
                 (
                     str(number),
-                    image.path.relative_to(data).as_posix(),
+                    path_below(image.path, data),
                     checks.part(at),
                     checks.classes[image.label],
                     "yes" if at in leaks else "no",

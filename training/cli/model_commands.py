@@ -15,6 +15,7 @@ from training.cli.data_options import Check, Evaluate
 from training.cli.recipe_options import FindLr, Fit
 from training.console import say
 from training.data.exclusions import read_exclusions
+from training.data.served_labels import read_served_labels
 from training.evaluate import evaluate_run
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.test_time import describe_test_time
@@ -45,6 +46,7 @@ def fit(options: Fit) -> None:
         resume=options.resume or (options.auto_resume and can_resume(options.run)),
         checkpoint_every_s=options.checkpoint_every,
         exclusions=read_exclusions(options.exclude) if options.exclude else None,
+        labels=read_served_labels(options.labels, options.images) if options.labels and options.images else None,
         check=options.check,
         log=options.log,
     )

@@ -111,6 +111,11 @@ class Fit(RecipeOptions):
     exclude: tuple[Path, ...] = ()
     """Lists of images to leave out or to relabel: `suspects.csv` of an earlier run or of `check`, after you edited it.
     Nothing on the disk is moved."""
+    labels: Path | None = None
+    """Labels from serving (`export-labels`), whose images are trained on too; none is held out for validation. Needs
+    --images."""
+    images: Path | None = None
+    """The folder of the images of --labels: a label's reference is its image's path below this folder."""
     log: tuple[TrackerName, ...] = ("tensorboard",)
     """Where to keep parameters, metrics by epoch, the report and the model: `tensorboard` (files in the run), `mlflow`
     (MLFLOW_TRACKING_URI), `wandb` (WANDB_MODE=offline for local files); several may be given. One that fails does not
@@ -121,6 +126,9 @@ class Fit(RecipeOptions):
 
     def __post_init__(self) -> None:
         check_range("checkpoint-every", self.checkpoint_every, 0, 86_400)
+        if (self.labels is None) != (self.images is None):
+            given, missing = ("--labels", "--images") if self.images is None else ("--images", "--labels")
+            raise ValueError(f"{given} is given without {missing}; give both: --labels labels.csv --images FOLDER")
         self.resolved_recipe()
 
     def resolved_recipe(self) -> Recipe:

@@ -4,9 +4,6 @@ The list is `suspects.csv` or any other CSV with a column `path`. A row excludes
 names a class, the image keeps its place with that label instead. Rows that a person has deleted change nothing.
 """
 
-import csv
-import hashlib
-import io
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from training.data.images import ImageSet, LabelledImage
-from training.data.layout import DataError, listed
+from training.data.layout import DataError, listed, path_below
+from training.data.tables import read_table
 
 MAX_NAMED = 3
 
@@ -40,7 +38,7 @@ class Exclusions:
         def kept(part: Sequence[LabelledImage]) -> list[LabelledImage]:
             result = []
             for image in part:
-                path = image.path.relative_to(data).as_posix()
+                path = path_below(image.path, data)
                 if path not in self.corrected:
                     result.append(image)
                     continue
@@ -58,7 +56,12 @@ class Exclusions:
                 f"{self._names()}: corrected names classes that the data has not: {listed(unknown)}; there are "
                 f"{listed(images.classes)}"
             )
-        changed = replace(images, train=kept(images.train), valid=None if images.valid is None else kept(images.valid))
+        changed = replace(
+            images,
+            train=kept(images.train),
+            valid=None if images.valid is None else kept(images.valid),
+            train_only=kept(images.train_only),
+        )
         if missing := sorted(set(self.corrected) - known - self._left_out(images, data)):
             raise DataError(
                 f"{self._names()}: {len(missing):,} paths are not images of {data}, such as "
@@ -75,7 +78,7 @@ class Exclusions:
 
 
 def read_exclusions(paths: Collection[Path]) -> Exclusions:
-    """Read the lists. As spreadsheets write them: with a byte order mark, and with commas, semicolons or tabs.
+    """Read the lists, as spreadsheets write them.
 
     Raises:
         DataError: if one cannot be read, has no column `path`, or two rows disagree about an image.
@@ -83,23 +86,13 @@ def read_exclusions(paths: Collection[Path]) -> Exclusions:
     files: dict[str, str] = {}
     corrected: dict[str, str] = {}
     for path in paths:
-        try:
-            content = path.read_bytes()
-            text = content.decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise DataError(f"{path} cannot be read: {reason}; give a suspects.csv that check has written") from error
-        files[str(path)] = hashlib.sha256(content).hexdigest()
-        header = text.partition("\n")[0]
-        delimiter = max(",;\t", key=header.count)
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        if "path" not in (reader.fieldnames or ()):
-            raise DataError(f"{path} has no column path in its first line ({header.strip()!r:.80})")
-        for row in reader:
-            name = (row["path"] or "").strip()
+        table = read_table(path, ("path",), "give a suspects.csv that check has written")
+        files[str(path)] = table.sha256
+        for row in table.rows:
+            name = row["path"].strip()
             if not name:
                 continue
-            word = (row.get("corrected") or "").strip()
+            word = row.get("corrected", "").strip()
             if corrected.setdefault(name, word) != word:
                 raise DataError(f"{path}: two rows disagree about {name}: {corrected[name]!r} and {word!r}")
     return Exclusions(files, corrected)

@@ -120,6 +120,8 @@ class ImageSet:
     skipped: list[Skipped] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     """For the user: how the folders were understood."""
+    train_only: list[LabelledImage] = field(default_factory=list)
+    """Images from elsewhere, to train on as on `train`; none of them is held out."""
 
     def split(self, *, valid_fraction: float, seed: int, unreadable: Collection[Skipped] = ()) -> Split:
         """The images to train and to validate on.
@@ -138,6 +140,7 @@ class ImageSet:
             split = Split(self.classes, train, [image for image in self.valid if image.path not in left_out])
         else:
             split = _hold_out(train, self.classes, valid_fraction, seed)
+        split.train.extend(image for image in self.train_only if image.path not in left_out)
         self._check(split, [*self.skipped, *unreadable])
         return split
 

@@ -176,6 +176,11 @@ def listed(names: Iterable[str], most: int = MAX_LISTED) -> str:
     return (", ".join(names[:most]) or "none") + more
 
 
+def path_below(path: Path, data: Path) -> str:
+    """An image's name in lists: its path below the data folder, or its whole path if it is elsewhere."""
+    return (path.relative_to(data) if path.is_relative_to(data) else path).as_posix()
+
+
 def check_same_classes(train: Path, of_train: Collection[str], valid: Path, of_valid: Collection[str]) -> None:
     """Check that two splits have the same classes.
 

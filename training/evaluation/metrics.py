@@ -1,14 +1,14 @@
 """Accuracy, likelihood and calibration with intervals, and a paired test of two networks."""
 
 from dataclasses import asdict, dataclass
-from math import comb
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.comparison.binomial import mcnemar_p
+from serving.comparison.proportions import wilson
 from serving.statistics.calibration import bin_predictions, calibration_error_interval, expected_calibration_error
-from serving.statistics.confusion import wilson
 
 RESAMPLES, MOST_RESAMPLED = 1000, 20_000
 
@@ -126,6 +126,4 @@ class Paired:
 def compare(before_N: NDArray[np.bool_], after_N: NDArray[np.bool_]) -> Paired:
     """Compare two networks, image by image: bool `[N]`, whether each classifies correctly."""
     gained, lost = int((after_N & ~before_N).sum()), int((before_N & ~after_N).sum())
-    changed = gained + lost
-    tail = sum(comb(changed, count) for count in range(min(gained, lost) + 1))
-    return Paired(gained, lost, min(1.0, tail / 2 ** (changed - 1)) if changed else 1.0)
+    return Paired(gained, lost, mcnemar_p(lost, gained))

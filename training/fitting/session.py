@@ -15,7 +15,8 @@ from training.console import progress, say
 from training.data.dark import say_dark
 from training.data.exclusions import Exclusions
 from training.data.images import ImageSet, Split, decodable, read_images, say_skipped
-from training.data.layout import listed
+from training.data.layout import DataError, listed
+from training.data.served_labels import ServedLabels
 from training.data.shards import ShardImage, is_sharded, load_index
 from training.distributed import ProcessGroup
 from training.features.activations import Activations
@@ -53,6 +54,8 @@ class FitSession:
     """Those of the first step, if it is trained on activations."""
     exclusions: dict[str, Any] | None = None
     """What was left out or relabelled by a person's list, for run.json."""
+    labels: dict[str, Any] | None = None
+    """What became of the labels from serving, for run.json."""
     views_at_once: int | None = None
     """As `ActivationProvider.max_views`; None counts them."""
 
@@ -97,6 +100,7 @@ def set_up(
     checkpoint_every_s: float,
     stage: Callable[[str], AbstractContextManager[None]],
     exclusions: Exclusions | None = None,
+    labels: ServedLabels | None = None,
 ) -> FitSession:
     """Read images and weights, leave out what cannot be read, check the learning rates.
 
@@ -105,6 +109,7 @@ def set_up(
         targets: folders that the command writes: they hold no images. Absolute paths.
         stage: entered with the name of each part of the work, to time it.
         exclusions: images to leave out or to relabel.
+        labels: labels from serving, whose images are trained on too.
 
     Raises:
         DataError, WeightsError, ValueError: with what to change.
@@ -113,7 +118,13 @@ def set_up(
     check_weights(recipe.weights)
     with stage("read images"):
         images = _read(data, limits, targets)
-        record = None
+        labels_record = record = None
+        if labels is not None:
+            if is_sharded(data):
+                raise DataError(f"{data} holds shards, to which --labels cannot add images; give the folder of images")
+            with progress("reading labelled images") as on_progress:
+                images, labels_record, lines = labels.apply(images, limits, on_progress)
+            say("\n  ".join([f"labels of {labels.file}, of images below {labels.root}:", *lines]))
         if exclusions is not None:
             images, record = exclusions.apply(images, data)
             say(f"by the lists given: {record['excluded']:,} images left out, {record['relabelled']:,} relabelled")
@@ -141,6 +152,7 @@ def set_up(
         folder,
         checkpoint_every_s,
         exclusions=record,
+        labels=labels_record,
     )
     with stage("activations"):
         session = _without_unreadable(session, images)
@@ -202,7 +214,7 @@ def _without_unreadable(session: FitSession, images: ImageSet) -> FitSession:
     if first.stage.learn_from != "activations":
         if isinstance(session.split.train[0], ShardImage):
             return session  # every image was decoded before it was put into a shard
-        unreadable = decodable(images.train + (images.valid or []))[1]
+        unreadable = decodable(images.train + (images.valid or []) + images.train_only)[1]
         return replace(session, split=split(unreadable), skipped=images.skipped + unreadable)
     unreadable = []
     passes: list[tuple[Activations, Activations]] = []

@@ -14,6 +14,7 @@ from training.checks.data_checks import DataChecks
 from training.checks.files import DUPLICATES_FILE, SUSPECTS_FILE
 from training.checks.summary import size_table
 from training.data.images import LabelledImage, or_reason
+from training.data.layout import path_below
 from training.reports.page import Anchors, Section, Tile, cards, document, gallery, listing, name, table
 
 MAX_SUSPECTS = 60
@@ -200,7 +201,7 @@ def jpeg_of(image: Image.Image, longest: int) -> bytes:
 
 
 def _path(image: LabelledImage, data: Path) -> str:
-    return image.path.relative_to(data).as_posix()
+    return path_below(image.path, data)
 
 
 def _percent(correct: int, count: int) -> str:

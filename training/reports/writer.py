@@ -109,6 +109,7 @@ def write_report(
         },
         facts={
             "images": f"{len(split.train):,} for training, {len(split.valid):,} for validation",
+            **({"labels from serving": _labels(session.labels)} if session.labels else {}),
             "hardware": f"{session.hardware}; {session.processes.count} training processes",
             "recipe": _settings({name: value for name, value in recipe.as_fields().items() if name != "stages"}),
             **{f"stage {name}": _settings(fields) for name, fields in recipe.as_fields()["stages"].items()},
@@ -123,6 +124,11 @@ def write_report(
     )
     with progress("report") as on_progress:
         (session.folder / REPORT_FILE).write_text(render_report(contents, on_progress), encoding="utf-8")
+
+
+def _labels(record: Mapping[str, Any]) -> str:
+    outcomes = "; ".join(f"{outcome['count']:,} {what}" for what, outcome in record["outcomes"].items())
+    return f"{record['file']}: {outcomes}"
 
 
 def _millions(network: Network) -> str:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from serving.image.decode import Limits
 from serving.image.preprocess import Preprocess
 from training.data.images import TRAINING_LIMITS, LabelledImage, Split
+from training.data.layout import path_below
 from training.data.shards import image_at
 from training.fitting.loop import TrainingError
 from training.networks.model import Network, class_count, describe_backbone, network_like
@@ -216,7 +217,7 @@ def validation_lines(
 
 
 def _facts(image: LabelledImage, data: Path) -> dict[str, Any]:
-    return {"path": image.path.relative_to(data).as_posix(), "sha256": image.sha256.hex(), "label": image.label}
+    return {"path": path_below(image.path, data), "sha256": image.sha256.hex(), "label": image.label}
 
 
 def _line(facts: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from serving.api.status import to_status
 from serving.models.repository import VersionStatus
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.feedback import LabelUnknown
+from serving.tokens.tokens import ReferenceInvalid
 
 
 def to_result(spec: ClassifySpec, result: SignedPrediction | Exception, field: str) -> pb.ImageResult:
@@ -17,12 +18,19 @@ def to_result(spec: ClassifySpec, result: SignedPrediction | Exception, field: s
         pb.ClassProbability(label=classes[index], probability=probabilities_K[index])
         for index in result.ranking_K[: spec.top_k]
     ]
-    return pb.ImageResult(prediction=pb.Prediction(classes=ranked, token=result.token, views=result.views))
+    prediction = pb.Prediction(classes=ranked, token=result.token, views=result.views, id=result.record.id.hex())
+    return pb.ImageResult(prediction=prediction)
 
 
 def to_error_result(error: Exception, field: str) -> pb.ImageResult:
     """The result of an image without a prediction."""
-    part = "label" if isinstance(error, LabelUnknown) else "content"
+    match error:
+        case LabelUnknown():
+            part = "label"
+        case ReferenceInvalid():
+            part = "reference"
+        case _:
+            part = "content"
     return pb.ImageResult(error=to_status(error, f"{field}.{part}"))
 
 
@@ -41,11 +49,13 @@ def to_label_result(result: RecordedLabel | Exception, field: str) -> pb.LabelRe
     return pb.LabelResult(recorded=recorded)
 
 
-def to_model(status: VersionStatus, max_views: int) -> pb.Model:
-    """A version, served or not."""
+def to_model(status: VersionStatus, max_views: int, shadow_share: float) -> pb.Model:
+    """A version, served or not; `shadow_share` is 0 if it is no shadow version."""
     message = pb.Model(
         name=status.version.resource, state=pb.ModelState.Name(status.state.value), state_reason=status.reason
     )
+    if shadow_share:
+        message.shadow_share = shadow_share
     if (model := status.model) is None:
         return message
     manifest, layout, tuned = model.manifest, model.layout, model.tuned

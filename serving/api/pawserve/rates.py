@@ -1,7 +1,8 @@
 """The confusion matrix and its rates as messages. A module of its own: `predict` uses it without a statistics store."""
 
+from serving.comparison.proportions import Rate
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.statistics.confusion import ConfusionMatrix, Rate
+from serving.statistics.confusion import ConfusionMatrix
 
 
 def to_model_statistics(model: str, matrix: ConfusionMatrix) -> pb.ModelStatistics:

@@ -4,25 +4,21 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from serving.api.classification import parse_model_name
 from serving.api.errors import ApiError, Code, invalid, to_api_error
 from serving.api.pawserve.rates import to_model_statistics, to_rate
+from serving.api.pawserve.windows import to_window
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.calibration import Bin, expected_calibration_error
 from serving.statistics.changes import StatisticsFeed
-from serving.statistics.store import StatisticsStore, VersionStatistics, Window, WindowExpired
-from serving.system.times import format_time
+from serving.statistics.store import StatisticsStore, VersionStatistics, WindowExpired
 
 MAX_WATCHERS = 64
 MIN_INTERVAL_S = 0.1
 MAX_INTERVAL_S = 3600.0
 DEFAULT_INTERVAL_S = 1.0
 WATCHERS_RETRY_S = 5.0
-
-_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # the years 1 to 9999, as in timestamp.proto
 
 
 class StatisticsService:
@@ -82,20 +78,6 @@ class StatisticsService:
             self._watchers -= 1
 
 
-def to_window(request: pb.GetStatisticsRequest) -> Window:
-    """The window that a request asks for.
-
-    Raises:
-        ApiError: if a time is invalid, or the window does not end after it begins.
-    """
-    start_ms = _milliseconds(request, "start_time")
-    end_ms = _milliseconds(request, "end_time")
-    if start_ms is not None and end_ms is not None and start_ms >= end_ms:
-        message = f"start_time {format_time(start_ms)} must be before end_time {format_time(end_ms)}"
-        raise invalid("TIME_WINDOW_INVALID", message, "end_time")
-    return Window(start_ms, end_ms)
-
-
 def to_interval_s(request: pb.WatchStatisticsRequest) -> float:
     """The shortest time between two responses, in seconds.
 
@@ -110,20 +92,6 @@ def to_interval_s(request: pb.WatchStatisticsRequest) -> float:
         message = f"min_interval is {interval_s:g} s; {MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g} s are allowed"
         raise invalid("INTERVAL_OUT_OF_RANGE", message, "min_interval")
     return interval_s
-
-
-def _milliseconds(request: Message, field: str) -> int | None:
-    """A time in Unix milliseconds, rounded up, since the times of predictions are whole milliseconds."""
-    if not request.HasField(field):
-        return None
-    time: Timestamp = getattr(request, field)
-    if not (_FIRST_SECOND <= time.seconds <= _LAST_SECOND and 0 <= time.nanos < 10**9):
-        message = (
-            f"{field} has {time.seconds} seconds and {time.nanos} nanos; nanos must be 0 to 999,999,999, and the time "
-            "in the years 1 to 9999"
-        )
-        raise invalid("TIME_WINDOW_INVALID", message, field)
-    return int(time.seconds) * 1000 - (-int(time.nanos) // 1_000_000)
 
 
 def to_statistics(statistics: VersionStatistics) -> pb.ModelStatistics:

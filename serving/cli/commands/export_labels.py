@@ -8,7 +8,7 @@ from serving.cli.errors import DONE, CommandError
 from serving.cli.options import path
 from serving.cli.signals import exit_on_signals
 from serving.cli.statistics_options import add_database_options, add_window_options, find_statistics
-from serving.statistics.database import StatisticsUnavailable
+from serving.statistics.databases.database import StatisticsUnavailable
 from serving.statistics.export import ExportError, export_labels
 from serving.statistics.queries import Window, WindowExpired
 
@@ -17,12 +17,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `export-labels`."""
     parser.description = (
         "Write every stored label to a file, one on each row: the prediction's ID, model version, predicted class, "
-        "probability and time, and the label and its time. The command reads the database itself; no server is needed, "
-        "and running servers are not disturbed."
+        "probability and time, the label and its time, and the client's reference of the image. The command reads the "
+        "database itself; no server is needed, and running servers are not disturbed."
     )
     parser.add_argument("out", type=path, metavar="FILE", help="FILE.csv or FILE.parquet")
     add_database_options(parser)
     add_window_options(parser)
+    parser.add_argument("--incorrect", action="store_true", help="only labels that differ from the predicted class")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with exit_on_signals():
             source = find_statistics(arguments.statistics) or arguments.state / "statistics.sqlite"
-            count = export_labels(source, arguments.out, name, version, window)
+            count = export_labels(source, arguments.out, name, version, window, incorrect=arguments.incorrect)
     except WindowExpired as error:
         since = datetime.fromtimestamp(error.labels_since_ms / 1000, UTC).isoformat(timespec="milliseconds")
         raise CommandError(

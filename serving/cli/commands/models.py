@@ -38,7 +38,8 @@ def state_of(model: pb.Model) -> str:
 
 
 def _lines(model: pb.Model) -> Iterator[str]:
-    yield f"{model.name}  {state_of(model)}"
+    shadow = f"  SHADOW of {model.shadow_share:.4g} of the requests" if model.HasField("shadow_share") else ""
+    yield f"{model.name}  {state_of(model)}{shadow}"
     if model.state_reason:
         yield f"  reason    {model.state_reason}"
     if model.engine:
@@ -57,7 +58,12 @@ def _layout(plan: pb.EnginePlan) -> str:
 
 
 def _to_dict(model: pb.Model) -> dict[str, Any]:
-    described = {"name": model.name, "state": state_of(model), "reason": model.state_reason}
+    described = {
+        "name": model.name,
+        "state": state_of(model),
+        "reason": model.state_reason,
+        "shadow_share": model.shadow_share if model.HasField("shadow_share") else None,
+    }
     if not model.engine:
         return described
     plan = model.plan

@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from rich.text import Text
 from serving.cli.connection import add_client_options, open_client
 from serving.cli.errors import DONE, FAILED, INTERRUPTED, CommandError, UsageError
 from serving.cli.options import model_resource, path, positive
-from serving.cli.prediction.files import FileResult, classify_files, describe, find_files, in_order
+from serving.cli.prediction.files import FileResult, classify_files, describe, find_files, find_references, in_order
 from serving.cli.prediction.results import ResultsFile, to_dict
 from serving.cli.signals import deferred_interrupt
 from serving.client import ClientError, Prediction
@@ -101,7 +101,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("\n".join(["the folder holds no images", *lines]))
     for line in lines:
         print(line, file=sys.stderr)
-    with _open_source(arguments) as source:
+    references = find_references(arguments.files, files)
+    if nameless := len(files) - len(references):
+        print(
+            f"{nameless:,} files have no reference, since their path has more than 256 bytes, control characters or "
+            "bytes that are not UTF-8",
+            file=sys.stderr,
+        )
+    with _open_source(arguments, references) as source:
         comparison = _make_comparison(source.classes, arguments.files, files)
         if arguments.plot and comparison is None:
             raise UsageError("--plot compares predictions with folders named after classes, and no image is in one")
@@ -134,7 +141,7 @@ class _Source:
 
 
 @contextmanager
-def _open_source(arguments: argparse.Namespace) -> Iterator[_Source]:
+def _open_source(arguments: argparse.Namespace, references: Mapping[Path, str]) -> Iterator[_Source]:
     if is_local(arguments.model):
         if arguments.label:
             raise UsageError("--label records labels at a server; leave it out with a folder as --model")
@@ -142,7 +149,8 @@ def _open_source(arguments: argparse.Namespace) -> Iterator[_Source]:
 
         model = open_local(Path(arguments.model).expanduser(), views=arguments.views, adaptive=arguments.adaptive)
         try:
-            yield _Source(model.classes, partial(classify_locally, model, top_k=arguments.top_k))
+            classify = partial(classify_locally, model, references=references, top_k=arguments.top_k)
+            yield _Source(model.classes, classify)
         finally:
             model.close()
         return
@@ -152,6 +160,7 @@ def _open_source(arguments: argparse.Namespace) -> Iterator[_Source]:
         classify = partial(
             classify_files,
             client,
+            references=references,
             label=arguments.label,
             streams=max(1, len(arguments.server.split(","))),
             model=arguments.model,

@@ -10,7 +10,7 @@ from serving.context import RequestIdFilter
 from serving.process import run as run_server
 from serving.processes.shares import automatic_count
 from serving.processes.supervisor import run as run_supervisor
-from serving.server import ServerFailed, StartupError
+from serving.startup import ServerFailed, StartupError
 from serving.system.logs import configure
 from serving.system.network import UNIX
 

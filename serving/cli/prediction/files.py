@@ -1,17 +1,19 @@
 """Classification of image files by a server, over streams."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from serving.client import Client, ClientError, Prediction
+from serving.client import Client, ClientError, NamedImage, Prediction
 from serving.client.channel import MAX_MESSAGE_BYTES
 from serving.image import folders
 from serving.image.folders import Skipped
 from serving.image.kinds import supported_format
+from serving.tokens.tokens import check_reference
 
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
@@ -35,6 +37,25 @@ class FileResult:
     """The version that answered; empty if none did."""
     outcome: Prediction | ClientError | OSError | ValueError
     """The prediction, or the error."""
+    reference: str = ""
+    """The file's name for the server and in exported labels: its path below the folder that was given, or as given."""
+
+
+def find_references(given: Sequence[Path], files: Sequence[Path]) -> dict[Path, str]:
+    """The reference of each file: its path below the folder that was given, or the path as it was given itself.
+
+    Files whose path cannot be a reference, because it is too long, not UTF-8 or has control characters, are left out.
+    """
+    named = set(given)
+    folders = [path for path in given if path.is_dir()]
+    references: dict[Path, str] = {}
+    for file in files:
+        folder = None if file in named else next(each for each in folders if file.is_relative_to(each))
+        reference = (file.relative_to(folder) if folder else file).as_posix()
+        with suppress(ValueError):
+            check_reference(reference)
+            references[file] = reference
+    return references
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[Skipped]]:
@@ -71,13 +92,14 @@ def _why_no_image(file: Path) -> str:
 
 
 def classify_files(
-    client: Client, files: Iterable[Path], *, label: str, streams: int, **options: Any
+    client: Client, files: Iterable[Path], *, references: Mapping[Path, str], label: str, streams: int, **options: Any
 ) -> Iterator[FileResult]:
     """Classify files. Results come as soon as they are known, in any order.
 
     Args:
         client: a client of the server.
         files: files to read and send.
+        references: the name that the server gets of each file, if there is one.
         label: the label of all files, "" if unknown. It is recorded with the prediction's token, so that an image that
             had to be sent twice is counted once. If it is not recorded, the result is that error.
         streams: one for each server.
@@ -89,7 +111,7 @@ def classify_files(
     sent: list[Path] = []
     unread: SimpleQueue[FileResult] = SimpleQueue()
 
-    def contents() -> Iterator[bytes]:  # runs in another thread
+    def contents() -> Iterator[NamedImage]:  # runs in another thread
         for file in files:
             try:
                 content = read_file(file)
@@ -97,12 +119,13 @@ def classify_files(
                 unread.put(FileResult(file, "", error))
             else:
                 sent.append(file)
-                yield content
+                yield NamedImage(content, references.get(file, ""))
 
     def results() -> Iterator[FileResult]:
         for each in client.classify_many(contents(), streams=streams, in_flight=64 * streams, **options):
             yield from _drain(unread)
-            yield FileResult(sent[each.index], each.model, each.result)
+            file = sent[each.index]
+            yield FileResult(file, each.model, each.result, references.get(file, ""))
         yield from _drain(unread)
 
     return _record_labels(client, results(), label) if label else results()
@@ -170,4 +193,4 @@ def _record_group(client: Client, group: list[FileResult], label: str) -> Iterat
     recorded = iter(client.record_labels(tokens) if tokens else [])
     for result in group:
         outcome = next(recorded) if isinstance(result.outcome, Prediction) else None
-        yield FileResult(result.file, result.model, outcome) if isinstance(outcome, ClientError) else result
+        yield replace(result, outcome=outcome) if isinstance(outcome, ClientError) else result

@@ -1,8 +1,8 @@
 """Classification in this process, without a server: of a bundle by its engine, of a run by the trained network."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -76,7 +76,9 @@ def open_local(folder: Path, *, views: int | None, adaptive: bool) -> LocalModel
     return LocalModel(model.manifest.resource, model.manifest.classes, classify_group, model.close)
 
 
-def classify_locally(model: LocalModel, files: Iterable[Path], *, top_k: int | None) -> Iterator[FileResult]:
+def classify_locally(
+    model: LocalModel, files: Iterable[Path], *, references: Mapping[Path, str], top_k: int | None
+) -> Iterator[FileResult]:
     """Classify files, in their order. Predictions have no token: nobody records their labels."""
     remaining = iter(files)
     while group := list(islice(remaining, GROUP)):
@@ -90,7 +92,7 @@ def classify_locally(model: LocalModel, files: Iterable[Path], *, top_k: int | N
         outcomes = iter(model.classify(images) if images else [])
         for file, content in zip(group, contents, strict=True):
             outcome = next(outcomes) if isinstance(content, bytes) else content
-            yield _to_result(model, file, outcome, top_k)
+            yield replace(_to_result(model, file, outcome, top_k), reference=references.get(file, ""))
 
 
 def _to_result(

@@ -14,9 +14,12 @@ from typing import Any
 
 from serving.cli.prediction.files import FileResult, describe
 from serving.client import Prediction
+from serving.system.csv_cells import escape_formula
 from serving.system.files import write_atomically
 
-COLUMNS = ("file", "label", "probability", "views", "model", "token", "error", "message")
+COLUMNS = ("file", "label", "probability", "views", "model", "token", "error", "message", "id", "reference")
+EARLIER_COLUMNS = COLUMNS[:-2]
+"""Files of earlier releases, which --resume continues."""
 SYNC_INTERVAL_S = 1.0
 ENCODING, ENCODING_ERRORS = "utf-8", "surrogateescape"
 """File names need not be UTF-8; they are written as they are."""
@@ -93,9 +96,10 @@ class _Csv:
     header = ",".join(COLUMNS) + "\n"
 
     def fields(self, result: FileResult) -> dict[str, Any]:
+        reference = escape_formula(result.reference)
         if not isinstance(result.outcome, Prediction):
             reason, message = describe(result.outcome)
-            return {"file": str(result.file), "error": reason, "message": message}
+            return {"file": str(result.file), "error": reason, "message": message, "reference": reference}
         label, probability = result.outcome.classes[0]
         return {
             "file": str(result.file),
@@ -104,6 +108,8 @@ class _Csv:
             "views": result.outcome.views,
             "model": result.model,
             "token": result.outcome.token,
+            "id": result.outcome.id,
+            "reference": reference,
         }
 
     def predicted(self, fields: dict[str, Any]) -> str:
@@ -117,7 +123,7 @@ class _Csv:
 
     def parse(self, text: str) -> list[dict[str, Any]]:
         rows = csv.DictReader(io.StringIO(text, newline=""))
-        if text and tuple(rows.fieldnames or ()) != COLUMNS:
+        if text and tuple(rows.fieldnames or ()) not in (COLUMNS, EARLIER_COLUMNS):
             raise ValueError
         return [row for row in rows if None not in row.values()]  # the last one, if cut off within a name of two lines
 
@@ -149,7 +155,8 @@ def to_dict(result: FileResult) -> dict[str, Any]:
     """A result for JSON: the file with its classes or its error."""
     if not isinstance(result.outcome, Prediction):
         reason, message = describe(result.outcome)
-        return {"file": str(result.file), "error": {"reason": reason, "message": message}}
+        failure = {"reason": reason, "message": message}
+        return {"file": str(result.file), "error": failure, "reference": result.reference}
     classes = [{"label": label, "probability": probability} for label, probability in result.outcome.classes]
     return {
         "file": str(result.file),
@@ -157,4 +164,6 @@ def to_dict(result: FileResult) -> dict[str, Any]:
         "classes": classes,
         "views": result.outcome.views,
         "token": result.outcome.token,
+        "id": result.outcome.id,
+        "reference": result.reference,
     }

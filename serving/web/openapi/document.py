@@ -20,6 +20,7 @@ _MESSAGES = (
     pb.ListModelsResponse,
     pb.GetStatisticsResponse,
     pb.WatchStatisticsResponse,
+    pb.GetComparisonResponse,
 )
 _STATUSES = {
     "400": "The request is invalid; reason and field say why.",
@@ -86,6 +87,8 @@ def _pawserve_paths() -> dict[str, Any]:
         _query("views", "Views of each image to average over; unset: 1.", {"type": "integer", "minimum": 1}),
         _query("top_k", "Most classes to return; unset: all.", {"type": "integer", "minimum": 1}),
         _query("adaptive", "More views only if the first is uncertain.", {"type": "boolean"}),
+        _query("reference", "The client's own name of the image that is the body.", {"type": "string"}),
+        _query("filenames", "The file names of a form are the references of its images.", {"type": "boolean"}),
         _query(
             "timeout", "Seconds after which the response is no longer needed.", {"type": "string", "examples": ["1.5s"]}
         ),
@@ -140,6 +143,17 @@ def _pawserve_paths() -> dict[str, Any]:
             "Read the confusion matrix and metrics.",
             pb.GetStatisticsResponse,
             parameters=window,
+        ),
+        "/v1/comparison": _operation(
+            "get",
+            "GetComparison",
+            "Compare the accuracy of two versions of a model.",
+            pb.GetComparisonResponse,
+            parameters=[
+                _query("first", "models/NAME/versions/N.", {"type": "string"}),
+                _query("second", "Another version of the same model.", {"type": "string"}),
+                *window[1:],
+            ],
         ),
         "/v1/statistics/watch": _operation(
             "get",

@@ -27,6 +27,7 @@ REASONS = {
     "PATH_UNKNOWN": "There is no such path.",
     "PREDICTION_FORGOTTEN": "The prediction is older than the retention of labels.",
     "QUEUE_FULL": "Too much is in flight, in total or for this client. Nothing was begun.",
+    "REFERENCE_INVALID": "The reference of an image has more than 256 bytes or a control character.",
     "REPORT_NOT_FOUND": "The bundle has no report of the training.",
     "ROLE_MISSING": "The client lacks a role.",
     "SERVER_STOPPING": "The server is shutting down.",

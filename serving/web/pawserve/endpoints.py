@@ -1,7 +1,7 @@
 """The endpoints below /v1: `pawserve.v1.Classifier` as JSON."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -11,8 +11,9 @@ from starlette.responses import FileResponse, Response
 from serving.api.errors import ApiError, Code, invalid
 from serving.api.pawserve.classifier import MAX_IMAGES, ClassifierCalls
 from serving.api.status import from_status
+from serving.models.classifier import EncodedImage
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.web.bodies import BodyLimits, read_body
+from serving.web.bodies import BodyLimits, read_body, run_large
 from serving.web.browsers import REPORT_HEADERS
 from serving.web.messages import json_response, parse_message, to_json
 from serving.web.pawserve.events import EventStream
@@ -42,17 +43,25 @@ class ClassifierEndpoints:
         if media_type not in (*RAW, JSON, MULTIPART) and not media_type.startswith("image/"):
             given = f"Content-Type is {media_type[:60]!r}; send an image as image/* or application/octet-stream, "
             raise invalid("CONTENT_TYPE_UNSUPPORTED", f"{given}several as {MULTIPART}, or {JSON}", "")
-        query = Query(request, HOW)
+        query = Query(request, (*HOW, "filenames" if media_type == MULTIPART else "reference"))
         timeout_s = query.seconds("timeout")
         async with read_body(request, self._limits) as body:
+            contents: Sequence[EncodedImage] | None = None
             if media_type == JSON:
-                message = parse_message(body, pb.ClassifyRequest())
+                if query.text("reference"):
+                    raise invalid("PARAMETER_INVALID", "give the reference of each image in the JSON", "reference")
+                message = await run_large(len(body), parse_message, body, pb.ClassifyRequest())
             else:
-                images = parse_parts(body, content_type, MAX_IMAGES) if media_type == MULTIPART else [body]
-                message = pb.ClassifyRequest(images=[pb.ImageInput(content=image) for image in images])
+                contents, references = [body], [query.text("reference")]
+                if media_type == MULTIPART:
+                    parts = await run_large(len(body), parse_parts, body, content_type, MAX_IMAGES)
+                    contents = [part.content for part in parts]
+                    named = query.boolean("filenames")
+                    references = [part.file_name if named else "" for part in parts]
+                message = pb.ClassifyRequest(images=[pb.ImageInput(reference=each) for each in references])
             del body
             _set_parameters(message, query)
-            response = await within(timeout_s, self._calls.classify(message, timeout_s))
+            response = await within(timeout_s, self._calls.classify(message, timeout_s, contents))
         if media_type not in (JSON, MULTIPART) and response.results[0].HasField("error"):
             raise from_status(response.results[0].error)
         return json_response(to_json(response))
@@ -93,6 +102,17 @@ class ClassifierEndpoints:
             model=query.text("model"), start_time=query.time("start_time"), end_time=query.time("end_time")
         )
         return json_response(to_json(await self._calls.statistics.get(message)))
+
+    async def get_comparison(self, request: Request) -> Response:
+        """GET /v1/comparison."""
+        query = Query(request, ("first", "second", "start_time", "end_time"))
+        message = pb.GetComparisonRequest(
+            first=query.text("first"),
+            second=query.text("second"),
+            start_time=query.time("start_time"),
+            end_time=query.time("end_time"),
+        )
+        return json_response(to_json(await self._calls.comparison.get(message)))
 
     async def watch_statistics(self, request: Request) -> Response:
         """GET /v1/statistics/watch."""

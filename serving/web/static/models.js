@@ -59,6 +59,7 @@ function draw(found) {
 function version(model, manifest) {
   const state = STATES[model.state] || "unknown";
   const facts = [
+    ["shadow of", model.shadowShare === undefined ? "" : `${percent(model.shadowShare)} of the requests`],
     ["network", model.arch],
     ["engine", model.engine],
     ["why this engine", model.engineReason],
@@ -68,7 +69,8 @@ function version(model, manifest) {
     ["exported", manifest ? new Date(manifest.created).toLocaleString() : ""],
   ];
   return h("article", { class: "version" },
-    h("h3", {}, shortName(model.name), " ", h("span", { class: `badge ${state}` }, state)),
+    h("h3", {}, shortName(model.name), " ", h("span", { class: `badge ${state}` }, state),
+      model.shadowShare === undefined ? "" : [" ", h("span", { class: "badge shadow" }, "shadow")]),
     model.stateReason ? h("p", { class: state === "failed" ? "error" : "hint" }, model.stateReason) : "",
     h("dl", { class: "facts" }, ...facts.filter(([, value]) => value).map(([name, value]) =>
       h("div", {}, h("dt", {}, name), h("dd", {}, value)))),

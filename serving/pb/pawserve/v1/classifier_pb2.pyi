@@ -12,6 +12,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ComparisonVerdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPARISON_VERDICT_UNSPECIFIED: _ClassVar[ComparisonVerdict]
+    COMPARISON_VERDICT_UNDECIDED: _ClassVar[ComparisonVerdict]
+    COMPARISON_VERDICT_FIRST_IS_BETTER: _ClassVar[ComparisonVerdict]
+    COMPARISON_VERDICT_SECOND_IS_BETTER: _ClassVar[ComparisonVerdict]
+
 class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MODEL_STATE_UNSPECIFIED: _ClassVar[ModelState]
@@ -19,6 +26,10 @@ class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL_STATE_READY: _ClassVar[ModelState]
     MODEL_STATE_DRAINING: _ClassVar[ModelState]
     MODEL_STATE_REFUSED: _ClassVar[ModelState]
+COMPARISON_VERDICT_UNSPECIFIED: ComparisonVerdict
+COMPARISON_VERDICT_UNDECIDED: ComparisonVerdict
+COMPARISON_VERDICT_FIRST_IS_BETTER: ComparisonVerdict
+COMPARISON_VERDICT_SECOND_IS_BETTER: ComparisonVerdict
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_LOADING: ModelState
 MODEL_STATE_READY: ModelState
@@ -40,12 +51,14 @@ class ClassifyRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., images: _Optional[_Iterable[_Union[ImageInput, _Mapping]]] = ..., views: _Optional[int] = ..., top_k: _Optional[int] = ..., adaptive: bool = ...) -> None: ...
 
 class ImageInput(_message.Message):
-    __slots__ = ("content", "label")
+    __slots__ = ("content", "label", "reference")
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
     content: bytes
     label: str
-    def __init__(self, content: _Optional[bytes] = ..., label: _Optional[str] = ...) -> None: ...
+    reference: str
+    def __init__(self, content: _Optional[bytes] = ..., label: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("model", "results")
@@ -90,14 +103,16 @@ class ImageResult(_message.Message):
     def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("classes", "token", "views")
+    __slots__ = ("classes", "token", "views", "id")
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
     classes: _containers.RepeatedCompositeFieldContainer[ClassProbability]
     token: str
     views: int
-    def __init__(self, classes: _Optional[_Iterable[_Union[ClassProbability, _Mapping]]] = ..., token: _Optional[str] = ..., views: _Optional[int] = ...) -> None: ...
+    id: str
+    def __init__(self, classes: _Optional[_Iterable[_Union[ClassProbability, _Mapping]]] = ..., token: _Optional[str] = ..., views: _Optional[int] = ..., id: _Optional[str] = ...) -> None: ...
 
 class ClassProbability(_message.Message):
     __slots__ = ("label", "probability")
@@ -217,6 +232,90 @@ class WatchStatisticsResponse(_message.Message):
     models: _containers.RepeatedCompositeFieldContainer[ModelStatistics]
     def __init__(self, models: _Optional[_Iterable[_Union[ModelStatistics, _Mapping]]] = ...) -> None: ...
 
+class GetComparisonRequest(_message.Message):
+    __slots__ = ("first", "second", "start_time", "end_time")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    first: str
+    second: str
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    def __init__(self, first: _Optional[str] = ..., second: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetComparisonResponse(_message.Message):
+    __slots__ = ("first", "second", "pairs", "first_accuracy", "second_accuracy", "difference", "p_value", "sequential_test", "class_differences", "warnings")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    SECOND_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENTIAL_TEST_FIELD_NUMBER: _ClassVar[int]
+    CLASS_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    first: str
+    second: str
+    pairs: PairCounts
+    first_accuracy: Rate
+    second_accuracy: Rate
+    difference: Difference
+    p_value: float
+    sequential_test: SequentialTest
+    class_differences: _containers.RepeatedCompositeFieldContainer[ClassDifference]
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, first: _Optional[str] = ..., second: _Optional[str] = ..., pairs: _Optional[_Union[PairCounts, _Mapping]] = ..., first_accuracy: _Optional[_Union[Rate, _Mapping]] = ..., second_accuracy: _Optional[_Union[Rate, _Mapping]] = ..., difference: _Optional[_Union[Difference, _Mapping]] = ..., p_value: _Optional[float] = ..., sequential_test: _Optional[_Union[SequentialTest, _Mapping]] = ..., class_differences: _Optional[_Iterable[_Union[ClassDifference, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PairCounts(_message.Message):
+    __slots__ = ("both_correct", "only_first_correct", "only_second_correct", "both_incorrect", "not_comparable")
+    BOTH_CORRECT_FIELD_NUMBER: _ClassVar[int]
+    ONLY_FIRST_CORRECT_FIELD_NUMBER: _ClassVar[int]
+    ONLY_SECOND_CORRECT_FIELD_NUMBER: _ClassVar[int]
+    BOTH_INCORRECT_FIELD_NUMBER: _ClassVar[int]
+    NOT_COMPARABLE_FIELD_NUMBER: _ClassVar[int]
+    both_correct: int
+    only_first_correct: int
+    only_second_correct: int
+    both_incorrect: int
+    not_comparable: int
+    def __init__(self, both_correct: _Optional[int] = ..., only_first_correct: _Optional[int] = ..., only_second_correct: _Optional[int] = ..., both_incorrect: _Optional[int] = ..., not_comparable: _Optional[int] = ...) -> None: ...
+
+class Difference(_message.Message):
+    __slots__ = ("value", "lower", "upper")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    LOWER_FIELD_NUMBER: _ClassVar[int]
+    UPPER_FIELD_NUMBER: _ClassVar[int]
+    value: float
+    lower: float
+    upper: float
+    def __init__(self, value: _Optional[float] = ..., lower: _Optional[float] = ..., upper: _Optional[float] = ...) -> None: ...
+
+class SequentialTest(_message.Message):
+    __slots__ = ("e_value", "threshold", "verdict", "labels_needed")
+    E_VALUE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    LABELS_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    e_value: float
+    threshold: float
+    verdict: ComparisonVerdict
+    labels_needed: int
+    def __init__(self, e_value: _Optional[float] = ..., threshold: _Optional[float] = ..., verdict: _Optional[_Union[ComparisonVerdict, str]] = ..., labels_needed: _Optional[int] = ...) -> None: ...
+
+class ClassDifference(_message.Message):
+    __slots__ = ("label", "first", "second", "difference")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    first: Rate
+    second: Rate
+    difference: Difference
+    def __init__(self, label: _Optional[str] = ..., first: _Optional[_Union[Rate, _Mapping]] = ..., second: _Optional[_Union[Rate, _Mapping]] = ..., difference: _Optional[_Union[Difference, _Mapping]] = ...) -> None: ...
+
 class ConfusionRow(_message.Message):
     __slots__ = ("predicted",)
     PREDICTED_FIELD_NUMBER: _ClassVar[int]
@@ -274,7 +373,7 @@ class EnginePlan(_message.Message):
     def __init__(self, instances: _Optional[int] = ..., threads: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lone_threads: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "classes", "arch", "engine", "validation_accuracy", "max_views", "state", "state_reason", "precision", "runtime", "engine_reason", "plan", "adaptive_threshold")
+    __slots__ = ("name", "classes", "arch", "engine", "validation_accuracy", "max_views", "state", "state_reason", "precision", "runtime", "engine_reason", "plan", "adaptive_threshold", "shadow_share")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     ARCH_FIELD_NUMBER: _ClassVar[int]
@@ -288,6 +387,7 @@ class Model(_message.Message):
     ENGINE_REASON_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     ADAPTIVE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_SHARE_FIELD_NUMBER: _ClassVar[int]
     name: str
     classes: _containers.RepeatedScalarFieldContainer[str]
     arch: str
@@ -301,4 +401,5 @@ class Model(_message.Message):
     engine_reason: str
     plan: EnginePlan
     adaptive_threshold: float
-    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., engine: _Optional[str] = ..., validation_accuracy: _Optional[float] = ..., max_views: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., state_reason: _Optional[str] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., engine_reason: _Optional[str] = ..., plan: _Optional[_Union[EnginePlan, _Mapping]] = ..., adaptive_threshold: _Optional[float] = ...) -> None: ...
+    shadow_share: float
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., engine: _Optional[str] = ..., validation_accuracy: _Optional[float] = ..., max_views: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., state_reason: _Optional[str] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., engine_reason: _Optional[str] = ..., plan: _Optional[_Union[EnginePlan, _Mapping]] = ..., adaptive_threshold: _Optional[float] = ..., shadow_share: _Optional[float] = ...) -> None: ...

@@ -60,6 +60,11 @@ class ClassifierStub(object):
                 request_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.WatchStatisticsRequest.SerializeToString,
                 response_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.WatchStatisticsResponse.FromString,
                 _registered_method=True)
+        self.GetComparison = channel.unary_unary(
+                '/pawserve.v1.Classifier/GetComparison',
+                request_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.GetComparisonRequest.SerializeToString,
+                response_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.GetComparisonResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/pawserve.v1.Classifier/ListModels',
                 request_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.ListModelsRequest.SerializeToString,
@@ -110,6 +115,14 @@ class ClassifierServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetComparison(self, request, context):
+        """Compares the accuracy of two versions of a model: on the labelled images that both classified, one of them as a
+        shadow of the other; if there are none, each on its own labelled images, which says less.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the model versions that are served, and those that failed to load.
         """
@@ -144,6 +157,11 @@ def add_ClassifierServicer_to_server(servicer, server):
                     servicer.WatchStatistics,
                     request_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.WatchStatisticsRequest.FromString,
                     response_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.WatchStatisticsResponse.SerializeToString,
+            ),
+            'GetComparison': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetComparison,
+                    request_deserializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.GetComparisonRequest.FromString,
+                    response_serializer=serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.GetComparisonResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -287,6 +305,33 @@ class Classifier(object):
             '/pawserve.v1.Classifier/WatchStatistics',
             serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.WatchStatisticsRequest.SerializeToString,
             serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.WatchStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetComparison(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pawserve.v1.Classifier/GetComparison',
+            serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.GetComparisonRequest.SerializeToString,
+            serving_dot_pb_dot_pawserve_dot_v1_dot_classifier__pb2.GetComparisonResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from sqlalchemy import URL, Connection, NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.statistics.database import LOCK_TIMEOUT_S, Database, errors_translated
+from serving.statistics.databases.database import LOCK_TIMEOUT_S, Database, errors_translated
 
 CONNECT_TIMEOUT_S = 5
 STALL_TIMEOUT_S = 30

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, NullPool, create_engine
 
-from serving.statistics.database import LOCK_TIMEOUT_S, Database, StatisticsUnavailable, errors_translated
+from serving.statistics.databases.database import LOCK_TIMEOUT_S, Database, StatisticsUnavailable, errors_translated
 
 
 class SqliteDatabase(Database):
