@@ -62,6 +62,7 @@ TRAINING_ROOMS = (
     "fitting",
     "runs",
     "reports",
+    "tracking",
     "fit",
     "evaluate",
     "find_lr",
