@@ -1,6 +1,7 @@
 """The manifests of deploy/kubernetes follow Kubernetes's schemas and agree with the server."""
 
 import argparse
+import copy
 import os
 import re
 import shutil
@@ -246,7 +247,7 @@ def test_probes_use_the_server_s_port(manifests: list[Manifest]) -> None:
 def test_the_probes_of_the_docs_for_tls_replace_those_of_grpc(manifests: list[Manifest]) -> None:
     docs = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
     [text] = [block.split("```")[0] for block in docs.split("```yaml\n") if "httpGet" in block]
-    deployment = one(manifests, "Deployment")
+    deployment = copy.deepcopy(one(manifests, "Deployment"))
     [container] = deployment["spec"]["template"]["spec"]["containers"]
     container |= yaml.safe_load(text)
     kubernetes_validate.validate(deployment, VERSIONS[-1], strict=True)
