@@ -10,8 +10,8 @@ from serving.api.pawserve.comparison import ComparisonService
 from serving.api.pawserve.conversions import to_error_result, to_label_result, to_model, to_result
 from serving.api.pawserve.statistics import StatisticsService
 from serving.bundle.manifest import Manifest
-from serving.models.classifier import EncodedImage
 from serving.models.control import ModelControl
+from serving.models.image_data import EncodedImage
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.feedback import Feedback
 from serving.statistics.store import StatisticsStore
