@@ -3,8 +3,8 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,9 +29,12 @@ from training.fitting.steps import run_steps
 from training.hardware import choose_hardware
 from training.recipes.describe import describe_plan
 from training.recipes.recipe import Recipe
+from training.reports.report import REPORT_FILE
 from training.reports.writer import step_facts, write_report
 from training.runs.folder import building, partial_folder
-from training.runs.run import RECIPE_FILE, RUN_FILE, RUN_FORMAT, write_image_lists, write_model
+from training.runs.run import MODEL_FILE, RECIPE_FILE, RUN_FILE, RUN_FORMAT, write_image_lists, write_model
+from training.tracking.tracker import TrackedRun, TrackerName, final_metrics, flattened
+from training.tracking.trackers import Trackers, tracked
 from training.versions import versions
 
 
@@ -60,6 +63,7 @@ def fit(
     exclusions: Exclusions | None = None,
     labels: ServedLabels | None = None,
     check: bool = True,
+    log: Sequence[TrackerName] = ("tensorboard",),
 ) -> Evaluation:
     """Train a classifier and write a run; every process that torchrun started calls this.
 
@@ -73,6 +77,7 @@ def fit(
         exclusions: images to leave out or to relabel.
         labels: labels from serving, whose images are trained on too.
         check: check the data, if the recipe computes activations of the pretrained network.
+        log: trackers of the run; one that fails is reported, and the fit goes on without it.
 
     Raises:
         DataError, WeightsError, TrainingError, ResumeError, ValueError: with what to change.
@@ -90,27 +95,52 @@ def fit(
         place: AbstractContextManager[Path] = (
             building(run, resume=resume) if processes.first else nullcontext(partial_folder(run))
         )
-        with place as folder:
-            processes.wait()
-            watch = Stopwatch()
-            session = set_up(
-                data.resolve(),
-                recipe,
-                cache,
-                limits=limits,
-                targets=(run.resolve(), cache.resolve()),
-                folder=folder,
-                hardware=hardware,
-                processes=processes,
-                checkpoint_every_s=checkpoint_every_s,
-                stage=watch.stage,
-                exclusions=exclusions,
-                labels=labels,
-            )
-            return _fit(session, data.resolve(), limits, watch, resume=resume, check=check)
+        params = {"data": str(data.resolve()), **flattened(recipe.as_fields())}
+        with ExitStack() as until_tracked:
+            with place as folder:
+                processes.wait()
+                tracked_run = TrackedRun(run.resolve().name, folder, params)
+                trackers = until_tracked.enter_context(tracked(log if processes.first else (), tracked_run))
+                watch = Stopwatch()
+                session = set_up(
+                    data.resolve(),
+                    recipe,
+                    cache,
+                    limits=limits,
+                    targets=(run.resolve(), cache.resolve()),
+                    folder=folder,
+                    hardware=hardware,
+                    processes=processes,
+                    checkpoint_every_s=checkpoint_every_s,
+                    stage=watch.stage,
+                    exclusions=exclusions,
+                    labels=labels,
+                )
+                evaluation = _fit(session, data.resolve(), limits, watch, trackers, resume=resume, check=check)
+            _log_results(trackers, run, evaluation, watch)
+        return evaluation
 
 
-def _fit(session: FitSession, data: Path, limits: Limits, watch: Stopwatch, *, resume: bool, check: bool) -> Evaluation:
+def _log_results(trackers: Trackers, run: Path, evaluation: Evaluation, watch: Stopwatch) -> None:
+    """Upload metrics and files. The run is in its place by now, so nothing is lost if a tracker does not answer."""
+    files = [run / name for name in (REPORT_FILE, MODEL_FILE, RECIPE_FILE, RUN_FILE)]
+    try:
+        trackers.log_results(final_metrics(evaluation) | {"final/seconds": sum(watch.seconds.values())}, files)
+    except KeyboardInterrupt as error:
+        error.add_note(f"the run is whole in {run}; its files were not all given to the trackers")
+        raise
+
+
+def _fit(
+    session: FitSession,
+    data: Path,
+    limits: Limits,
+    watch: Stopwatch,
+    trackers: Trackers,
+    *,
+    resume: bool,
+    check: bool,
+) -> Evaluation:
     recipe, split, processes, folder = session.recipe, session.split, session.processes, session.folder
     state = session.checkpoints.load(session.hardware.device)
     if resume:
@@ -121,8 +151,15 @@ def _fit(session: FitSession, data: Path, limits: Limits, watch: Stopwatch, *, r
     recording: AbstractContextManager[Callable[[EpochResult], None]] = (
         recorded(folder, state.history) if processes.first else nullcontext(lambda result: None)
     )
+    for earlier in state.history:
+        trackers.log_epoch(earlier)
     with watch.stage("train"), recording as record:
-        result = run_steps(session, state, record)
+
+        def report_epoch(epoch: EpochResult) -> None:
+            trackers.log_epoch(epoch)
+            record(epoch)
+
+        result = run_steps(session, state, report_epoch)
     network = result.network.to("cpu").eval()
     with watch.stage("evaluate"):
         logits_VNK, _, _ = view_logits(

@@ -87,7 +87,7 @@ PIXEL_S, BYTE_S, LEAST_S = 30e-9, 10e-9, 0.5e-3
 LARGE_S = 0.1
 
 
-def estimate_work(data: bytes, limits: Limits = DEFAULT_LIMITS) -> DecodeWork:
+def estimate_work(data: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> DecodeWork:
     """Estimate the work of decoding an image from its header, within microseconds for real files."""
     width, height = full_size(data)
     pixels = min(width * height, limits.max_pixels)

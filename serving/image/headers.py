@@ -46,7 +46,7 @@ def has_too_many_parts(data: bytes) -> bool:
     return next(islice(parts, MAX_PARTS, None), None) is not None
 
 
-def plain_size(data: bytes, *, allow_exif: bool = False) -> tuple[int, int] | None:
+def plain_size(data: bytes | memoryview, *, allow_exif: bool = False) -> tuple[int, int] | None:
     """Width and height in pixels of a plain JPEG, which the fast path decodes row by row.
 
     Plain is a file with 8 bits a sample, grey or three components, sequential, with all components in one scan. For
@@ -89,7 +89,7 @@ def count_scans(data: bytes) -> int:
     return sum(marker == _START_OF_SCAN for marker, _ in islice(_jpeg_parts(data), MAX_PARTS))
 
 
-def _jpeg_parts(data: bytes) -> Iterator[tuple[int, int]]:
+def _jpeg_parts(data: bytes | memoryview) -> Iterator[tuple[int, int]]:
     """Marker and position of the body of each part, up to the end of the image.
 
     Up to the first scan, where Pillow reads, stray and fill bytes are parts too, and so is an end of the image.
@@ -126,7 +126,7 @@ def png_significant_bits(data: bytes) -> int | None:
     return None
 
 
-def full_size(data: bytes) -> tuple[int, int]:
+def full_size(data: bytes | memoryview) -> tuple[int, int]:
     """Width and height in pixels of an image that is decoded at full size, as its header says.
 
     Returns:
@@ -152,7 +152,7 @@ def full_size(data: bytes) -> tuple[int, int]:
     return canvas_size(data) or heif_canvas_size(data) or (0, 0)
 
 
-def _jpeg_frame(data: bytes) -> tuple[int, int]:
+def _jpeg_frame(data: bytes | memoryview) -> tuple[int, int]:
     for marker, body in islice(_jpeg_parts(data), MAX_PARTS):
         if marker == _START_OF_SCAN:
             break
@@ -217,7 +217,7 @@ def tiling(data: bytes) -> tuple[int, int]:
     return largest[_TILE_WIDTH] * largest[_TILE_LENGTH], pieces
 
 
-def _tiff_entries(data: bytes) -> Iterator[tuple[int, int, int]]:
+def _tiff_entries(data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
     """Tag, number of values and value of the entries of the first directory; 0 if the value is no integer."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
@@ -235,13 +235,13 @@ def _tiff_entries(data: bytes) -> Iterator[tuple[int, int, int]]:
         yield tag, values, value
 
 
-def heif_canvas_size(data: bytes) -> tuple[int, int] | None:
+def heif_canvas_size(data: bytes | memoryview) -> tuple[int, int] | None:
     """Width and height in pixels of the largest image in an AVIF or HEIC file.
 
     Returns:
         None for other files, and for those with more boxes than real files have.
     """
-    kind = supported_format(data[:_HEAD_BYTES])
+    kind = supported_format(bytes(data[:_HEAD_BYTES]))
     if kind not in HEIF_FORMATS:
         return None
     try:
@@ -250,7 +250,7 @@ def heif_canvas_size(data: bytes) -> tuple[int, int] | None:
         return None
 
 
-def canvas_size(data: bytes) -> tuple[int, int] | None:
+def canvas_size(data: bytes | memoryview) -> tuple[int, int] | None:
     """Width and height in pixels of a WebP file (RFC 9649), whose decoder allocates the canvas when it is opened.
 
     Returns:

@@ -17,7 +17,7 @@ _SEQUENCE_HEADER = 1
 _IDAT = 1  # construction method
 
 
-def heif_size(data: bytes, *, av1: bool) -> tuple[int, int]:
+def heif_size(data: bytes | memoryview, *, av1: bool) -> tuple[int, int]:
     """Width and height in pixels of the largest image in an AVIF or HEIC file.
 
     Args:
@@ -59,7 +59,7 @@ def heif_size(data: bytes, *, av1: bool) -> tuple[int, int]:
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
-def _all_boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
+def _all_boxes(data: bytes | memoryview, begin: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
     """The boxes of a meta box, and the properties in iprp/ipco."""
     pending, count = [(b"meta", begin, end)], 0
     while pending:
@@ -73,7 +73,7 @@ def _all_boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, tuple
             yield kind, body
 
 
-def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
+def _boxes(data: bytes | memoryview, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
     """Kind, begin and end of the body of each box."""
     for count in range(MAX_BOXES + 1):
         if at + 8 > end:
@@ -87,17 +87,17 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, i
             size = end - at
         if size < header:
             return
-        yield data[at + 4 : at + 8], (at + header, min(at + size, end))
+        yield bytes(data[at + 4 : at + 8]), (at + header, min(at + size, end))
         at += size
 
 
-def _integer(data: bytes, at: int, size: int) -> int:
+def _integer(data: bytes | memoryview, at: int, size: int) -> int:
     if at + size > len(data):
         raise IndexError(at)
     return int.from_bytes(data[at : at + size])
 
 
-def _items(data: bytes, locations: tuple[int, int], idat: tuple[int, int]) -> Iterator[memoryview]:
+def _items(data: bytes | memoryview, locations: tuple[int, int], idat: tuple[int, int]) -> Iterator[memoryview]:
     """The content of each item that the iloc box locates.
 
     All together they may be twice as long as the file: items of real files do not overlap, but one may be the file.

@@ -5,6 +5,7 @@ import grpc
 from serving.api.pawserve.classifier import ClassifierCalls
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
+from serving.rpc.large_requests import LargeRequest, separate
 from serving.rpc.streaming import StreamProcessor
 
 
@@ -15,21 +16,26 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         self._calls = calls
         self._streams = streams
 
-    async def Classify(self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext) -> pb.ClassifyResponse:
-        return await self._calls.classify(request, context.time_remaining())
+    async def Classify(
+        self, request: pb.ClassifyRequest | LargeRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ClassifyResponse:
+        message, contents = separate(request)
+        return await self._calls.classify(message, context.time_remaining(), contents)
 
     async def ClassifyStream(self, requests: object, context: grpc.aio.ServicerContext) -> None:
         await self._streams.run(context, self)
 
-    def image_bytes(self, request: pb.ClassifyStreamRequest) -> int:
+    def image_bytes(self, request: pb.ClassifyStreamRequest | LargeRequest) -> int:
         """Bytes of the image of a stream's request."""
-        return len(request.image.content)
+        message, contents = separate(request)
+        return len(message.image.content) if contents is None else sum(map(len, contents))
 
     async def respond(
-        self, request: pb.ClassifyStreamRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ClassifyStreamRequest | LargeRequest, context: grpc.aio.ServicerContext
     ) -> pb.ClassifyStreamResponse:
         """The response to one request of a stream, with the error if there is one."""
-        return await self._calls.classify_one(request, context.time_remaining())
+        message, contents = separate(request)
+        return await self._calls.classify_one(message, context.time_remaining(), contents)
 
     async def RecordLabels(
         self, request: pb.RecordLabelsRequest, context: grpc.aio.ServicerContext

@@ -5,6 +5,7 @@ import grpc
 from serving.api.open_inference.inference import InferenceCalls
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.pb.inference import open_inference_pb2_grpc as pb_grpc
+from serving.rpc.large_requests import LargeRequest, separate
 from serving.rpc.streaming import StreamProcessor
 
 
@@ -66,19 +67,22 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         return await self._calls.unload(request)
 
     async def ModelInfer(
-        self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ModelInferRequest | LargeRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelInferResponse:
-        return await self._calls.infer(request, context.time_remaining(), raw=bool(request.raw_input_contents))
+        message, contents = separate(request)
+        return await self._calls.infer(message, context.time_remaining(), contents)
 
     async def ModelStreamInfer(self, requests: object, context: grpc.aio.ServicerContext) -> None:
         await self._streams.run(context, self)
 
-    def image_bytes(self, request: pb.ModelInferRequest) -> int:
+    def image_bytes(self, request: pb.ModelInferRequest | LargeRequest) -> int:
         """Bytes of a request of a stream; nearly all of them are its images."""
-        return int(request.ByteSize())
+        message, contents = separate(request)
+        return int(message.ByteSize()) + sum(map(len, contents or ()))
 
     async def respond(
-        self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ModelInferRequest | LargeRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelStreamInferResponse:
         """The response to one request of a stream, with the error if there is one."""
-        return await self._calls.infer_in_stream(request, context.time_remaining())
+        message, contents = separate(request)
+        return await self._calls.infer_in_stream(message, context.time_remaining(), contents)

@@ -6,11 +6,10 @@ client could fill.
 Messages are also rejected that would take far more memory than bytes. Two bytes can be an empty entry of a repeated
 field, which takes a hundred bytes in memory; each byte of a packed field can be a number, which takes eight. A request
 of 32 MiB could take gigabytes before its entries can be counted.
-
-Encoding: https://protobuf.dev/programming-guides/encoding/
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -18,14 +17,15 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from serving.api.errors import ApiError, Code, to_api_error
+from serving.rpc.encoding import LENGTH_DELIMITED, fields_of
 from serving.rpc.handlers import Handler
+from serving.rpc.large_requests import LargeRequest, cut_images
 from serving.system.memory import can_allocate
 
 MOST_FIELDS = 50_000
 """More than the largest legitimate request has, which holds 10,000 labels."""
 PACKED_BYTES_PER_FIELD = 100
 """Bytes of packed numbers that count as one field; the largest legitimate request has a million numbers of 2 bytes."""
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def has_too_many_fields(content: bytes, message: Descriptor) -> bool:
@@ -39,40 +39,20 @@ def has_too_many_fields(content: bytes, message: Descriptor) -> bool:
     return _fields_left(content, 0, len(content), message, MOST_FIELDS) < 0
 
 
-def _fields_left(content: bytes, at: int, end: int, message: Descriptor, left: int) -> int:
-    """Subtract the fields of the message in content[at:end] from `left`; negative if there are too many."""
+def _fields_left(content: bytes, start: int, end: int, message: Descriptor, left: int) -> int:
+    """Subtract the fields of the message in content[start:end] from `left`; negative if there are too many."""
     nested, packed = _nested_with_repeated_fields(message), _packed_fields(message)
-    while at < end and left >= 0:
-        left -= 1
-        tag, at = _read_varint(content, at, end)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == _VARINT:
-            _, at = _read_varint(content, at, end)
-        elif wire_type == _FIXED64:
-            at += 8
-        elif wire_type == _FIXED32:
-            at += 4
-        elif wire_type == _BYTES:
-            length, at = _read_varint(content, at, end)
-            if number in nested:
-                left = _fields_left(content, at, min(end, at + length), nested[number], left)
-            elif number in packed:
-                left -= min(end - at, length) // PACKED_BYTES_PER_FIELD
-            at += length
+    with suppress(ValueError):  # the message is malformed: what follows is not parsed
+        for field in fields_of(content, start, end):
+            left -= 1
+            if field.wire_type == LENGTH_DELIMITED:
+                if field.number in nested:
+                    left = _fields_left(content, field.value, field.end, nested[field.number], left)
+                elif field.number in packed:
+                    left -= (field.end - field.value) // PACKED_BYTES_PER_FIELD
+            if left < 0:
+                break
     return left
-
-
-def _read_varint(content: bytes, at: int, end: int) -> tuple[int, int]:
-    """The number at this position, and the position after it."""
-    value = shift = 0
-    while at < end:
-        byte = content[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80 or shift > 63:
-            break
-        shift += 7
-    return value, at
 
 
 @cache
@@ -93,7 +73,10 @@ def _packed_fields(message: Descriptor) -> frozenset[int]:
 
 
 def make_parser(handler: Handler) -> Callable[[bytes], Any]:
-    """The function that parses the requests of a handler. It raises ApiError for bytes that are no such message."""
+    """The function that parses the requests of a handler: to a message, or a `LargeRequest` of one.
+
+    It raises ApiError for bytes that are no such message.
+    """
     message_type: Any = getattr(handler.request_deserializer, "__self__", None)  # the class whose FromString it is
     descriptor = getattr(message_type, "DESCRIPTOR", None)
 
@@ -105,6 +88,9 @@ def make_parser(handler: Handler) -> Callable[[bytes], Any]:
             )
             raise ApiError(Code.INVALID_ARGUMENT, "MESSAGE_INVALID", message)
         try:
+            if descriptor and (cut := cut_images(content, descriptor)):
+                rest, images = cut
+                return LargeRequest(handler.request_deserializer(rest), images)
             return handler.request_deserializer(content)
         except DecodeError as error:
             if not can_allocate(len(content)):

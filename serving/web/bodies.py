@@ -1,9 +1,11 @@
 """Bodies of requests, with every limit checked before what it limits is read."""
 
+import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -14,6 +16,9 @@ from serving.api.in_flight import BytesInFlight
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 ENCODINGS = (*_WINDOW_BITS, "identity")
 """Content encodings of requests."""
+LARGE_BODY_BYTES = 4 * 2**20
+"""Work on larger bodies takes milliseconds, in which the event loop would answer no other request."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,13 +69,21 @@ async def read_body(request: Request, limits: BodyLimits) -> AsyncIterator[bytes
                 _check_size(received, limits.max_bytes)
                 take(len(chunk))
             chunks.append(chunk)
-        body = b"".join(chunks)
+        body = await run_large(received, b"".join, chunks)  # of large ones, it releases the interpreter's lock
+        del chunks
         if encoding != "identity":
-            body = _uncompress(body, encoding, limits.max_bytes)
+            body = await run_large(received, _uncompress, body, encoding, limits.max_bytes)
             take(len(body))
         yield body
     finally:
         limits.in_memory.release(taken)
+
+
+async def run_large(size: int, function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function whose time grows with the size of a body: in a thread if the body is large."""
+    if size > LARGE_BODY_BYTES:
+        return await asyncio.to_thread(function, *arguments)
+    return function(*arguments)
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:

@@ -18,9 +18,14 @@ from pathlib import Path
 from training.fitting.history import recorded
 from training.fitting.loop import EpochResult
 from training.hardware import workers_can_start
+from training.tracking.tracker import TrackedRun
+from training.tracking.trackers import tracked
 assert not workers_can_start()
-with recorded(Path(sys.argv[1]), []) as record:
-    record(EpochResult("head", 1, 0.1, 0.5, 0.4, 0.9, 100.0, 1.0))
+folder = Path(sys.argv[1])
+with tracked(["tensorboard"], TrackedRun("run", folder, {})) as trackers, recorded(folder, []) as record:
+    result = EpochResult("head", 1, 0.1, 0.5, 0.4, 0.9, 100.0, 1.0)
+    trackers.log_epoch(result)
+    record(result)
 """
 DECODE = """
 import sys
@@ -51,7 +56,7 @@ def test_without_shared_memory_epochs_are_recorded_but_for_tensorboard(tmp_path:
     finished = with_shared_memory("ro", RECORD, tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert "/dev/shm cannot be used" in finished.stderr
-    assert "TensorBoard files are not written" in finished.stderr
+    assert "TensorBoard: not written from here on" in finished.stderr
     assert (tmp_path / "history.jsonl").read_text().count("\n") == 1
 
 

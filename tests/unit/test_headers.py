@@ -80,13 +80,14 @@ def test_real_files_have_few_parts() -> None:
         assert decode(data).ndim == 3
 
 
-@pytest.mark.parametrize("format_", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "progressive JPEG"])
+@pytest.mark.parametrize("format_", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "progressive JPEG"])
 def test_the_full_size_is_that_of_the_header(format_: str) -> None:
     kind = format_.removeprefix("progressive ")
     data = encoded(IMAGE, kind, **{"progressive": True} if kind != format_ else {})
     assert full_size(data) == IMAGE.size
     for end in range(0, 60):
-        full_size(data[:end])  # raises nothing
+        assert full_size(data[:end]) == full_size(memoryview(data)[:end])  # and raises nothing
+    assert estimate_work(memoryview(data)) == estimate_work(data)
 
 
 def test_a_large_image_at_full_size_is_more_work_than_a_large_jpeg_and_both_more_than_a_small_one() -> None:

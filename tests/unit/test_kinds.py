@@ -13,7 +13,7 @@ from serving.api.errors import ApiError
 from serving.api.open_inference.inputs import parse_images
 from serving.image.decode import ImageError, Reason, decode
 from serving.image.kinds import explain, supported_format, unsupported_format
-from serving.models.classifier import ImageData
+from serving.models.image_data import ImageData
 from serving.pb.inference import open_inference_pb2 as pb
 from tests.support.images import encoded, sample_image
 
@@ -124,7 +124,7 @@ def test_any_bytes_can_be_described(data: bytes) -> None:
 
 def parse(name: str, datatype: str, shape: list[int], raw: bytes) -> list[ImageData]:
     tensor = pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape)
-    return parse_images(pb.ModelInferRequest(inputs=[tensor], raw_input_contents=[raw]), 10**6)
+    return parse_images(pb.ModelInferRequest(inputs=[tensor]), [raw], 10**6)
 
 
 @pytest.mark.parametrize(("data", "name"), [(JPEG, "JPEG"), (PNG, "PNG"), (WEBP, "WEBP")])

@@ -7,7 +7,7 @@ from urllib3.filepost import encode_multipart_formdata
 
 from serving.api.errors import ApiError
 from serving.web.compression import accepted_encoding
-from serving.web.pawserve.multipart import Part, parse_parts
+from serving.web.pawserve.multipart import SEARCHED_BYTES, Part, parse_parts
 
 TRICKY = st.sampled_from(
     [b"\r\n", b"--", b"\r\n--", b"\r\n--x", b"\r\n\r\n", b"--x--", b"x", b"\r", b"\n", b"\x00\xff"]
@@ -24,9 +24,27 @@ def test_the_files_of_a_form_are_read_back(files: list[bytes]) -> None:
     assert [part.file_name for part in parts] == [f"{index}.jpg" for index in range(len(files))]
 
 
+@pytest.mark.parametrize("before_end", range(12))
+def test_a_boundary_is_found_wherever_the_search_begins_anew(before_end: int) -> None:
+    head = b"--boundary\r\n\r\n"
+    first = b"x" * (SEARCHED_BYTES - len(head) - before_end)
+    second = b"y" * (2 * SEARCHED_BYTES - before_end)
+    body = head + first + b"\r\n--boundary\r\n\r\n" + second + b"\r\n--boundary--"
+    parts = parse_parts(body, "multipart/form-data; boundary=boundary", 2)
+    assert [part.content for part in parts] == [first, second]
+
+
+def test_a_form_of_very_many_parts_is_rejected_before_all_are_counted() -> None:
+    with pytest.raises(ApiError, match="has 6 parts or more; a request takes 1 to 5"):
+        parse_parts(b"\r\n--x" * 500_000, "multipart/form-data; boundary=x", 5)
+
+
 def test_parts_may_have_no_headers_and_text_may_surround_them() -> None:
     body = b"before\r\n--x \r\n\r\nfirst\r\n--x\r\nA: b\r\n\r\nsecond\r\n--x--\r\nafter"
-    assert parse_parts(body, 'multipart/form-data; boundary="x"', 5) == [Part(b"first"), Part(b"second", b"A: b")]
+    assert parse_parts(body, 'multipart/form-data; boundary="x"', 5) == [
+        Part(memoryview(b"first")),
+        Part(memoryview(b"second"), b"A: b"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -43,13 +61,13 @@ def test_parts_may_have_no_headers_and_text_may_surround_them() -> None:
     ],
 )
 def test_the_file_name_of_a_part_is_that_of_its_content_disposition(disposition: str, name: str) -> None:
-    part = Part(b"", f"content-type: image/jpeg\r\nContent-Disposition: {disposition}".encode())
+    part = Part(memoryview(b""), f"content-type: image/jpeg\r\nContent-Disposition: {disposition}".encode())
     assert part.file_name == name
 
 
 def test_a_file_name_that_is_not_utf_8_is_an_error_of_the_client() -> None:
     with pytest.raises(ApiError, match="not UTF-8"):
-        Part(b"", b'Content-Disposition: form-data; filename="\xff.jpg"').file_name  # noqa: B018
+        Part(memoryview(b""), b'Content-Disposition: form-data; filename="\xff.jpg"').file_name  # noqa: B018
 
 
 @given(st.lists(TRICKY, max_size=30).map(b"".join))

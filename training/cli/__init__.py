@@ -1,5 +1,6 @@
 """The commands of `python -m training`.
 
-`program` declares the options and names the function behind each command; `model_commands` and `data_commands` hold
-those functions and are imported only when one of them runs. May import every other room of `training`.
+`recipe_options` and `data_options` declare the options, `program` names the function behind each command;
+`model_commands` and `data_commands` hold those functions and are imported only when one of them runs. May import every
+other room of `training`.
 """

@@ -1,6 +1,6 @@
 """What the commands that make a data set do: shard, sample and fetch-pets."""
 
-from training.cli import program
+from training.cli.data_options import FetchPets, Sample, Shard
 from training.console import progress, say
 from training.data.dark import say_dark
 from training.data.images import say_skipped
@@ -8,7 +8,7 @@ from training.data.shard_writer import write_shards
 from training.samples.sample import write_sample
 
 
-def shard(options: program.Shard) -> None:
+def shard(options: Shard) -> None:
     """Write shards and report what is in them."""
     split, skipped, count = write_shards(
         options.data,
@@ -27,7 +27,7 @@ def shard(options: program.Shard) -> None:
     )
 
 
-def sample(options: program.Sample) -> None:
+def sample(options: Sample) -> None:
     """Draw the sample data set."""
     with progress("drawing") as on_progress:
         write_sample(
@@ -40,7 +40,7 @@ def sample(options: program.Sample) -> None:
     say(f"drew {2 * (options.per_class + options.valid_per_class):,} cats and dogs in {options.out}")
 
 
-def fetch_pets(options: program.FetchPets) -> None:
+def fetch_pets(options: FetchPets) -> None:
     """Download the Oxford-IIIT Pet images."""
     from training.data.pets import fetch_pets  # loads torch, which the other commands here do without
 

@@ -11,7 +11,8 @@ from training.check import DATA_PAGE
 from training.check import check as check_folder
 from training.checks.data_checks import describe_checks
 from training.checks.files import DUPLICATES_FILE, SUSPECTS_FILE
-from training.cli import program
+from training.cli.data_options import Check, Evaluate
+from training.cli.recipe_options import FindLr, Fit
 from training.console import say
 from training.data.exclusions import read_exclusions
 from training.data.served_labels import read_served_labels
@@ -21,13 +22,14 @@ from training.evaluation.test_time import describe_test_time
 from training.features.activations import default_cache
 from training.find_lr import find_lr_for_stage
 from training.fit import fit as fit_run
-from training.reports.evaluation_folder import FIGURES_FILE, PREDICTIONS_FILE, REPORT_FILE, write_evaluation
+from training.reports.evaluation_folder import FIGURES_FILE, PREDICTIONS_FILE, write_evaluation
 from training.reports.plots import plot_lr_curve
+from training.reports.report import REPORT_FILE
 from training.runs.folder import can_resume, is_finished
 from training.runs.run import RUN_FILE, open_run
 
 
-def fit(options: program.Fit) -> None:
+def fit(options: Fit) -> None:
     """Train a classifier and report its accuracy."""
     recipe = options.resolved_recipe()
     is_first = os.environ.get("RANK", "0") == "0"  # only one of several processes reports
@@ -46,6 +48,7 @@ def fit(options: program.Fit) -> None:
         exclusions=read_exclusions(options.exclude) if options.exclude else None,
         labels=read_served_labels(options.labels, options.images) if options.labels and options.images else None,
         check=options.check,
+        log=options.log,
     )
     if not is_first:
         return
@@ -54,10 +57,10 @@ def fit(options: program.Fit) -> None:
     say_accuracy(evaluation)
     if options.json:
         print_json(facts)
-    say(f"run written in {facts['seconds']['total']:.1f} s; open {options.run / 'report.html'}")
+    say(f"run written in {facts['seconds']['total']:.1f} s; open {options.run / REPORT_FILE}")
 
 
-def find_lr(options: program.FindLr) -> None:
+def find_lr(options: FindLr) -> None:
     """Run the range test and plot it."""
     stage = options.stage or next(iter(options.settings.stages))
     cache = options.cache or default_cache()
@@ -69,7 +72,7 @@ def find_lr(options: program.FindLr) -> None:
         print_json(vars(curve) | {"suggestions": curve.suggestions(), "recommended": rate, "why": why})
 
 
-def evaluate(options: program.Evaluate) -> None:
+def evaluate(options: Evaluate) -> None:
     """Evaluate a run and report its accuracy."""
     run = open_run(options.run)
     evaluation, images, skipped = evaluate_run(
@@ -85,7 +88,7 @@ def evaluate(options: program.Evaluate) -> None:
         say(f"written: {PREDICTIONS_FILE}, {FIGURES_FILE}; open {options.out / REPORT_FILE}")
 
 
-def check(options: program.Check) -> None:
+def check(options: Check) -> None:
     """Check a data set, write the lists and the page, and report what was found."""
     cache = options.cache or default_cache()
     checks = check_folder(options.data, options.out, options.recipe(), cache, limits=options.size.limits())

@@ -17,10 +17,10 @@ from training.data.layout import listed
 from training.evaluation.evaluation import Evaluation
 from training.reports.galleries import choose_galleries
 from training.reports.plots import plot_calibration, plot_confusion
-from training.reports.report import ReportContents, render_report
+from training.reports.report import REPORT_FILE, ReportContents, render_report
 from training.runs.run import Run
 
-REPORT_FILE, PREDICTIONS_FILE, FIGURES_FILE = "report.html", "predictions.csv", "evaluation.json"
+PREDICTIONS_FILE, FIGURES_FILE = "predictions.csv", "evaluation.json"
 MAX_COLUMNS = 20
 """Classes with a column each; of more, the most probable are listed."""
 TOP = 5

@@ -20,6 +20,7 @@ from training.reports.galleries import MAX_CLASSES, Gallery
 from training.reports.page import Anchors, Section, Tile, cards, data_url, document, facts_table, listing, name, table
 from training.reports.page import gallery as gallery_of
 
+REPORT_FILE = "report.html"
 THUMBNAIL = 288
 """Long side of an image, in pixels; a gallery shows it smaller."""
 

@@ -37,7 +37,7 @@ from training.reports.plots import (
     plot_rates,
     rates_over_time,
 )
-from training.reports.report import ReportContents, render_report
+from training.reports.report import REPORT_FILE, ReportContents, render_report
 from training.versions import versions
 
 SHEET_TILE = 160
@@ -123,7 +123,7 @@ def write_report(
         data=data,
     )
     with progress("report") as on_progress:
-        (session.folder / "report.html").write_text(render_report(contents, on_progress), encoding="utf-8")
+        (session.folder / REPORT_FILE).write_text(render_report(contents, on_progress), encoding="utf-8")
 
 
 def _labels(record: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The calls of the Open Inference Protocol, for all transports, with the same images and tokens as `pawserve.v1`."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from serving.api.classification import ClassificationService, ClassifySpec
@@ -126,22 +127,28 @@ class InferenceCalls:
         return pb.RepositoryModelUnloadResponse()
 
     async def infer(
-        self, request: pb.ModelInferRequest, timeout_s: float | None, *, raw: bool
+        self,
+        request: pb.ModelInferRequest,
+        timeout_s: float | None,
+        raws: Sequence[bytes | memoryview] | None = None,
+        *,
+        typed: bool = False,
     ) -> pb.ModelInferResponse:
         """Classify the images of a request.
 
         Args:
-            raw: whether the outputs are in `raw_output_contents` or in typed contents.
+            raws: its `raw_input_contents`; None if they are in the request.
+            typed: write the outputs in typed contents also where the inputs are in `raw_input_contents`.
         """
-        return await self._infer(request, timeout_s, wait=False, raw=raw)
+        return await self._infer(request, timeout_s, raws, wait=False, typed=typed)
 
     async def infer_in_stream(
-        self, request: pb.ModelInferRequest, timeout_s: float | None
+        self, request: pb.ModelInferRequest, timeout_s: float | None, raws: Sequence[bytes | memoryview] | None = None
     ) -> pb.ModelStreamInferResponse:
         """The response to one request of a stream, with the error if there is one; does not raise."""
         message = ""
         try:
-            response = await self._infer(request, timeout_s, wait=True, raw=bool(request.raw_input_contents))
+            response = await self._infer(request, timeout_s, raws, wait=True)
         except Exception as error:
             failure = to_api_error(error)
             response = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
@@ -161,8 +168,15 @@ class InferenceCalls:
             raise invalid("MODEL_NAME_INVALID", message, "model_name") from error
 
     async def _infer(
-        self, request: pb.ModelInferRequest, timeout_s: float | None, *, wait: bool, raw: bool
+        self,
+        request: pb.ModelInferRequest,
+        timeout_s: float | None,
+        raws: Sequence[bytes | memoryview] | None,
+        *,
+        wait: bool,
+        typed: bool = False,
     ) -> pb.ModelInferResponse:
+        raws = request.raw_input_contents if raws is None else raws
         parameters = Parameters.parse(request)
         outputs = parse_outputs(request)
 
@@ -171,7 +185,7 @@ class InferenceCalls:
             return self._classification.check(model, parameters.views, parameters.top_k, parameters.adaptive)
 
         spec = check()
-        images = parse_images(request, self._max_pixels)
+        images = parse_images(request, raws, self._max_pixels)
         timeout_s = parameters.limit_timeout(timeout_s)
         if wait:
             spec, outcomes = await self._classification.compute_waiting(check, images, timeout_s)
@@ -180,6 +194,7 @@ class InferenceCalls:
         classifications = []
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, Exception):
+                self._classification.discard(outcomes)
                 failure = to_api_error(outcome, f"inputs[0] image {index}")
                 failure.message = f"image {index}: {failure.message}"
                 raise failure
@@ -188,7 +203,7 @@ class InferenceCalls:
         signed = [self._classification.sign(spec, each) for each in classifications]
         manifest = spec.model.manifest
         response = pb.ModelInferResponse(model_name=manifest.name, model_version=str(manifest.version), id=request.id)
-        write_outputs(response, outputs, spec, signed, raw=raw)
+        write_outputs(response, outputs, spec, signed, raw=bool(raws) and not typed)
         return response
 
 

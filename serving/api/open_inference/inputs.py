@@ -1,7 +1,7 @@
 """The images in the tensors of an Open Inference Protocol request. Every size is checked before it is used."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from serving.api.errors import ApiError, invalid
 from serving.image.kinds import supported_format
-from serving.models.classifier import ImageData
+from serving.models.image_data import ImageData
 from serving.pb.inference import open_inference_pb2 as pb
 
 ENCODED, PIXELS = "images", "pixels"
@@ -25,10 +25,11 @@ MAX_SHOWN = 100
 """Most characters of a request's text that a message repeats."""
 
 
-def parse_images(request: pb.ModelInferRequest, max_pixels: int) -> list[ImageData]:
+def parse_images(request: pb.ModelInferRequest, raws: Sequence[bytes | memoryview], max_pixels: int) -> list[ImageData]:
     """Read the images of a request.
 
     Args:
+        raws: its `raw_input_contents`.
         max_pixels: most pixels of one image.
 
     Returns:
@@ -53,7 +54,6 @@ def parse_images(request: pb.ModelInferRequest, max_pixels: int) -> list[ImageDa
             "inputs[0].parameters", f"parameter {name!r} of an input is not known; shared memory is not supported"
         )
     shape = _check_shape(tensor, max_pixels)
-    raws = request.raw_input_contents
     if raws and tensor.contents.ByteSize():
         raise invalid_tensor(
             "raw_input_contents", "the input is both in raw_input_contents and in contents; send one of them"
@@ -82,7 +82,7 @@ def _check_shape(tensor: pb.ModelInferRequest.InferInputTensor, max_pixels: int)
     return shape
 
 
-def _split(raw: bytes, count: int) -> Iterator[bytes]:
+def _split(raw: bytes | memoryview, count: int) -> Iterator[bytes | memoryview]:
     """The elements of BYTES, each preceded by its length in four bytes, little endian."""
     at = 0
     for index in range(count):
@@ -91,7 +91,7 @@ def _split(raw: bytes, count: int) -> Iterator[bytes]:
         (length,) = _LENGTH.unpack_from(raw, at)
         at += _LENGTH.size
         if length > len(raw) - at:
-            if image := supported_format(raw[at - _LENGTH.size : at + _SIGNATURE_BYTES]):
+            if image := supported_format(bytes(raw[at - _LENGTH.size : at + _SIGNATURE_BYTES])):
                 raise _invalid_raw(
                     f"has a file in the format {image} in place of the length of element {index}: before each element "
                     "of BYTES, send its length in four bytes, little endian"
@@ -113,12 +113,12 @@ def _typed_bytes(tensor: pb.ModelInferRequest.InferInputTensor, count: int) -> l
 
 
 def _pixels(
-    raw: bytes | None, tensor: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]
+    raw: bytes | memoryview | None, tensor: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]
 ) -> NDArray[np.uint8]:
     count = prod(shape)
     if raw is not None:
         if len(raw) != count:
-            image = supported_format(raw[:_SIGNATURE_BYTES])
+            image = supported_format(bytes(raw[:_SIGNATURE_BYTES]))
             hint = f". It begins as a file in the format {image}: send that as {ENCODED}" if image else ""
             raise _invalid_raw(f"has {len(raw):,} bytes; the shape needs {count:,}{hint}")
         return np.frombuffer(raw, np.uint8).reshape(shape)

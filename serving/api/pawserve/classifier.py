@@ -1,5 +1,6 @@
 """The calls of `pawserve.v1.Classifier`, for all transports."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.api.classification import ClassificationService, ClassifySpec
@@ -10,6 +11,7 @@ from serving.api.pawserve.conversions import to_error_result, to_label_result, t
 from serving.api.pawserve.statistics import StatisticsService
 from serving.bundle.manifest import Manifest
 from serving.models.control import ModelControl
+from serving.models.image_data import EncodedImage
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.feedback import Feedback
 from serving.statistics.store import StatisticsStore
@@ -37,11 +39,18 @@ class ClassifierCalls:
         self.comparison = ComparisonService(store, classification.find)
         """Answers the calls for comparisons."""
 
-    async def classify(self, request: pb.ClassifyRequest, timeout_s: float | None) -> pb.ClassifyResponse:
-        """Classify the images of a request."""
+    async def classify(
+        self, request: pb.ClassifyRequest, timeout_s: float | None, contents: Sequence[EncodedImage] | None = None
+    ) -> pb.ClassifyResponse:
+        """Classify the images of a request.
+
+        Args:
+            contents: the contents of its images, in their order; None if they are in the request.
+        """
         spec = self._check(request)
         _check_count("images", len(request.images), MAX_IMAGES)
-        contents = [image.content for image in request.images]
+        if contents is None:
+            contents = [image.content for image in request.images]
         labels = [image.label for image in request.images]
         references = [image.reference for image in request.images]
         results = await self._classification.classify(spec, contents, labels, timeout_s, references=references)
@@ -51,9 +60,16 @@ class ClassifierCalls:
         )
 
     async def classify_one(
-        self, request: pb.ClassifyStreamRequest, timeout_s: float | None
+        self,
+        request: pb.ClassifyStreamRequest,
+        timeout_s: float | None,
+        contents: Sequence[EncodedImage] | None = None,
     ) -> pb.ClassifyStreamResponse:
-        """The response to one request of a stream, with the error if there is one; does not raise."""
+        """The response to one request of a stream, with the error if there is one; does not raise.
+
+        Args:
+            contents: the content of its image, or nothing if it has none; None if it is in the request.
+        """
         response = pb.ClassifyStreamResponse(id=request.id)
         image = request.image
 
@@ -66,8 +82,9 @@ class ClassifierCalls:
             if (length := len(request.id.encode())) > MAX_ID_BYTES:
                 message = f"id has {length:,} bytes; at most {MAX_ID_BYTES} are allowed"
                 raise invalid("ID_TOO_LONG", message, "id", most=str(MAX_ID_BYTES))
+            content = image.content if contents is None else next(iter(contents), b"")
             spec, result = await self._classification.classify_waiting(
-                check, image.content, image.label, timeout_s, reference=image.reference
+                check, content, image.label, timeout_s, reference=image.reference
             )
             response.result.CopyFrom(to_result(spec, result, "image"))
         except Exception as error:
@@ -83,9 +100,14 @@ class ClassifierCalls:
 
     async def list_models(self) -> pb.ListModelsResponse:
         """All model versions, served or not."""
-        shadow_share = self._models.repository.shadow_share
+        repository = self._models.repository
         models = [
-            to_model(status, self._classification.max_views, shadow_share(status.version))
+            to_model(
+                status,
+                self._classification.max_views,
+                repository.shadow_share(status.version),
+                primary=repository.answers(status.version),
+            )
             for status in await self._models.statuses()
         ]
         return pb.ListModelsResponse(models=models)

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 from google.protobuf.duration_pb2 import Duration
 
-from serving.api.classification import parse_model_name
 from serving.api.errors import ApiError, Code, invalid, to_api_error
+from serving.api.lookup import parse_model_name
 from serving.api.pawserve.drift import to_drift
 from serving.api.pawserve.rates import to_model_statistics, to_rate
 from serving.api.pawserve.windows import to_window

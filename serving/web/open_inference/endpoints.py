@@ -10,7 +10,7 @@ from starlette.responses import Response
 from serving.api.errors import ApiError, invalid
 from serving.api.open_inference.inference import InferenceCalls
 from serving.pb.inference import open_inference_pb2 as pb
-from serving.web.bodies import BodyLimits, read_body
+from serving.web.bodies import BodyLimits, read_body, run_large
 from serving.web.messages import json_response, parse_json, to_plain
 from serving.web.open_inference.tensors import parse_request, write_response
 
@@ -69,12 +69,12 @@ class InferenceEndpoints:
         """POST /v2/models/M[/versions/V]/infer."""
         name, version = _model(request)
         async with read_body(request, self._limits) as body:
-            parsed = parse_request(body, request.headers.get(JSON_BYTES))
+            parsed = await run_large(len(body), parse_request, body, request.headers.get(JSON_BYTES))
             del body
             message = parsed.message
             message.model_name, message.model_version = name, version
             try:
-                response = await self._calls.infer(message, None, raw=False)
+                response = await self._calls.infer(message, None, parsed.raws, typed=True)
             except ApiError as error:
                 raise _in_terms_of_json(error) from error
         content, json_bytes = write_response(response, parsed.binary)

@@ -30,6 +30,8 @@ class InferRequest:
     """A request, as a message, and what only REST has."""
 
     message: pb.ModelInferRequest
+    raws: list[bytes | memoryview]
+    """Its `raw_input_contents`, which are not in the message: copying them would take long."""
     binary: frozenset[str] | None
     """Names of the outputs in binary form; None for all outputs."""
 
@@ -55,9 +57,12 @@ def parse_request(body: bytes, json_bytes: str | None) -> InferRequest:
     all_binary = _pop_bool(parameters, "binary_data_output", "parameters")
     message = pb.ModelInferRequest(id=_text(content.get("id", ""), "id"))
     _set_parameters(message.parameters, parameters, "parameters")
-    at = length
+    at, raws = length, []
     for index, each in enumerate(_list(content.get("inputs", []), "inputs")):
-        at = _add_input(message, _object(each, f"inputs[{index}]"), f"inputs[{index}]", body, at)
+        field = f"inputs[{index}]"
+        raw, size = _add_input(message, _object(each, field), field, memoryview(body)[at:])
+        at += size
+        raws += raw
     if at != len(body):
         raise invalid_tensor("inputs", f"{len(body) - at:,} bytes follow the binary data that the inputs name")
     binary = set()
@@ -70,7 +75,7 @@ def parse_request(body: bytes, json_bytes: str | None) -> InferRequest:
         if _pop_bool(own, "binary_data", f"{field}.parameters", default=all_binary):
             binary.add(tensor.name)
         _set_parameters(tensor.parameters, own, f"{field}.parameters")
-    return InferRequest(message, None if all_binary and not outputs else frozenset(binary))
+    return InferRequest(message, raws, None if all_binary and not outputs else frozenset(binary))
 
 
 def write_response(response: pb.ModelInferResponse, binary: frozenset[str] | None) -> tuple[bytes, int | None]:
@@ -108,8 +113,14 @@ def to_binary(datatype: str, values: Any) -> bytes:
     return np.array(values, "<f4" if datatype == "FP32" else "<i4").tobytes()
 
 
-def _add_input(message: pb.ModelInferRequest, content: dict[str, Any], field: str, body: bytes, at: int) -> int:
-    """Add one input, whose binary data begins at `at` of the body; where it ends."""
+def _add_input(
+    message: pb.ModelInferRequest, content: dict[str, Any], field: str, binary: memoryview
+) -> tuple[list[bytes | memoryview], int]:
+    """Add one input, whose binary data `binary` begins with if it has any.
+
+    Returns:
+        Its raw contents, if it has no typed ones, and how many bytes of `binary` they are.
+    """
     parameters = _object(content.get("parameters", {}), f"{field}.parameters")
     size = parameters.pop("binary_data_size", None)
     encoding = parameters.pop("content_type", None)
@@ -122,19 +133,17 @@ def _add_input(message: pb.ModelInferRequest, content: dict[str, Any], field: st
     if size is not None:
         if "data" in content:
             raise invalid_tensor(field, "the input has both data and binary_data_size; send one of them")
-        if not 0 <= _int(size, f"{field}.parameters") <= len(body) - at:
-            problem = f"binary_data_size is {size:,}, and {len(body) - at:,} bytes follow"
+        if not 0 <= _int(size, f"{field}.parameters") <= len(binary):
+            problem = f"binary_data_size is {size:,}, and {len(binary):,} bytes follow"
             raise invalid_tensor(f"{field}.parameters", f"{problem}; is Inference-Header-Content-Length missing?")
-        message.raw_input_contents.append(body[at : at + size])
-        return at + int(size)
+        return [binary[:size]], int(size)
     if "data" not in content:
         raise invalid_tensor(f"{field}.data", "the input has no data")
     if tensor.datatype == "BYTES":
         elements = _flat(content["data"], f"{field}.data")
         tensor.contents.bytes_contents.extend(_bytes(each, encoding, f"{field}.data") for each in elements)
-    else:
-        message.raw_input_contents.append(_uint8(content["data"], f"{field}.data"))
-    return at
+        return [], 0
+    return [_uint8(content["data"], f"{field}.data")], 0
 
 
 def _flat(data: Any, field: str) -> Iterator[Any]:

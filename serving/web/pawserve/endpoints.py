@@ -1,7 +1,7 @@
 """The endpoints below /v1: `pawserve.v1.Classifier` as JSON."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -11,8 +11,9 @@ from starlette.responses import FileResponse, Response
 from serving.api.errors import ApiError, Code, invalid
 from serving.api.pawserve.classifier import MAX_IMAGES, ClassifierCalls
 from serving.api.status import from_status
+from serving.models.image_data import EncodedImage
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.web.bodies import BodyLimits, read_body
+from serving.web.bodies import BodyLimits, read_body, run_large
 from serving.web.browsers import REPORT_HEADERS
 from serving.web.messages import json_response, parse_message, to_json
 from serving.web.pawserve.events import EventStream
@@ -45,15 +46,22 @@ class ClassifierEndpoints:
         query = Query(request, (*HOW, "filenames" if media_type == MULTIPART else "reference"))
         timeout_s = query.seconds("timeout")
         async with read_body(request, self._limits) as body:
+            contents: Sequence[EncodedImage] | None = None
             if media_type == JSON:
                 if query.text("reference"):
                     raise invalid("PARAMETER_INVALID", "give the reference of each image in the JSON", "reference")
-                message = parse_message(body, pb.ClassifyRequest())
+                message = await run_large(len(body), parse_message, body, pb.ClassifyRequest())
             else:
-                message = pb.ClassifyRequest(images=_to_images(body, content_type, media_type, query))
+                contents, references = [body], [query.text("reference")]
+                if media_type == MULTIPART:
+                    parts = await run_large(len(body), parse_parts, body, content_type, MAX_IMAGES)
+                    contents = [part.content for part in parts]
+                    named = query.boolean("filenames")
+                    references = [part.file_name if named else "" for part in parts]
+                message = pb.ClassifyRequest(images=[pb.ImageInput(reference=each) for each in references])
             del body
             _set_parameters(message, query)
-            response = await within(timeout_s, self._calls.classify(message, timeout_s))
+            response = await within(timeout_s, self._calls.classify(message, timeout_s, contents))
         if media_type not in (JSON, MULTIPART) and response.results[0].HasField("error"):
             raise from_status(response.results[0].error)
         return json_response(to_json(response))
@@ -130,15 +138,6 @@ async def within(timeout_s: float | None, call: Awaitable[T]) -> T:
         if scope.expired():
             raise TimeoutError(f"the request's timeout of {timeout_s:g} s has passed") from error
         raise
-
-
-def _to_images(body: bytes, content_type: str, media_type: str, query: Query) -> list[pb.ImageInput]:
-    """The images of a body that is a form or an image, with their references."""
-    if media_type != MULTIPART:
-        return [pb.ImageInput(content=body, reference=query.text("reference"))]
-    named = query.boolean("filenames")
-    parts = parse_parts(body, content_type, MAX_IMAGES)
-    return [pb.ImageInput(content=each.content, reference=each.file_name if named else "") for each in parts]
 
 
 def _set_parameters(message: pb.ClassifyRequest, query: Query) -> None:
