@@ -2,9 +2,9 @@
 
     python -m examples.improve --photos PHOTOS --out DIR
 
-Train on a part of the images, serve, label the others, and train again with the labels. The new version then classifies
-the same images as the first, as its shadow; they are labelled, the versions are compared, and the new one is promoted if
-the labels decide that it is better. The last line of standard output is one JSON document.
+Train on a part of the images, serve, label the others, and train again with the labels. The new version then
+classifies the same images as the first, as its shadow; they are labelled, the versions are compared, and the new one is
+promoted if the labels decide that it is better. The last line of standard output is one JSON document.
 """
 
 import argparse
