@@ -11,8 +11,10 @@ from serving.api.errors import ApiError, Code, invalid, to_api_error
 from serving.api.in_flight import BytesInFlight
 from serving.api.lookup import find_model
 from serving.batching.requests import QueueFull
+from serving.bundle.model_version import ModelVersion
 from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
 from serving.models.classifier import Classification
+from serving.models.drift import Drift
 from serving.models.image_data import ImageData, size_of
 from serving.models.loader import ServedModel
 from serving.models.repository import ModelRepository
@@ -76,6 +78,11 @@ class ClassificationService:
         self._default_views = default_views
         self.in_flight = in_flight
         self._shadows = shadows
+
+    def drift_of(self, version: ModelVersion) -> Drift | None:
+        """The last predictions of a version beside those on the validation images; None if it is not served."""
+        model = next((each for each in self._repository.models if each.manifest.model_version == version), None)
+        return model.drift.read() if model else None
 
     def find(self, resource: str) -> ServedModel:
         """The served version with a resource name; "" stands for the only name.
@@ -215,6 +222,7 @@ class ClassificationService:
         # not by numpy, which releases the interpreter's lock to sort and waits long for it on a busy server
         ranking_K = sorted(range(len(probabilities_K)), key=probabilities_K.__getitem__, reverse=True)
         predicted, manifest = ranking_K[0], spec.model.manifest
+        spec.model.drift.add(predicted, probabilities_K[predicted])
         shadow_version = self._shadows.shadow_version(classification)
         issued = self._feedback.issue(manifest, predicted, probabilities_K[predicted], reference, shadow_version)
         record, token = issued

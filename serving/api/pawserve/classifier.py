@@ -34,7 +34,7 @@ class ClassifierCalls:
         self._models = models
         self._feedback = feedback
         self._classification = classification
-        self.statistics = StatisticsService(store, classification.find)
+        self.statistics = StatisticsService(store, classification.find, classification.drift_of)
         """Answers the calls for statistics."""
         self.comparison = ComparisonService(store, classification.find)
         """Answers the calls for comparisons."""
