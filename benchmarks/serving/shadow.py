@@ -58,9 +58,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         shadow = write_models(arguments.models, folder / "models")
         servers = {}
         for name, choice in ((WITHOUT, ("--model", f"{shadow.partition('/')[0]}/1")), (WITH, ("--shadow", shadow))):
-            options = ("--models", folder / "models", "--state", folder / name, "--listen", ANY_PORT, "--http", "off")
-            options = ("serve", *options, "--metrics", ANY_PORT, *choice)
-            servers[name] = stack.enter_context(running("serving", *options))
+            folders = ("--models", folder / "models", "--state", folder / name)
+            addresses = ("--listen", ANY_PORT, "--http", "off", "--metrics", ANY_PORT)
+            servers[name] = stack.enter_context(running("serving", "serve", *folders, *addresses, *choice))
         metrics = servers[WITH].metrics_url
         saturated = run(servers[WITHOUT], arguments, clients=SATURATING_CLIENTS)
         rate = LOAD * saturated["images_per_s"]
