@@ -97,19 +97,19 @@ COPY deploy/containers/serve_gpu.py /opt/pawserve/serve_gpu.py
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="pawserve serving-gpu" \
-    org.opencontainers.image.description="Serves image classifiers over gRPC, on NVIDIA GPUs with TensorRT" \
+    org.opencontainers.image.description="Serves image classifiers over gRPC and HTTP, on NVIDIA GPUs with TensorRT" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
 ENV PAWSERVE_ENGINES=/engines
 VOLUME ["/state", "/engines"]
-EXPOSE 50051
+EXPOSE 50051 8080
 USER 65532:65532
 # The first start builds engines, which takes minutes.
 HEALTHCHECK --interval=10s --timeout=8s --start-period=30m --retries=3 \
     CMD ["python", "-m", "serving", "health", "--timeout", "5"]
 ENTRYPOINT ["dumb-init", "--", "python", "/opt/pawserve/serve_gpu.py"]
-CMD ["serve", "--models", "/models", "--state", "/state", "--listen", "0.0.0.0:50051"]
+CMD ["serve", "--models", "/models", "--state", "/state", "--listen", "0.0.0.0:50051", "--http", "0.0.0.0:8080"]
 
 # ---- serving on CPUs
 FROM runtime AS serving-cpu
@@ -124,17 +124,17 @@ ENV PATH=/opt/pawserve/bin:$PATH
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="pawserve serving-cpu" \
-    org.opencontainers.image.description="Serves image classifiers over gRPC, on CPUs" \
+    org.opencontainers.image.description="Serves image classifiers over gRPC and HTTP, on CPUs" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
 VOLUME ["/state"]
-EXPOSE 50051
+EXPOSE 50051 8080
 USER 65532:65532
 HEALTHCHECK --interval=10s --timeout=8s --start-period=30s --retries=3 \
     CMD ["python", "-m", "serving", "health", "--timeout", "5"]
 ENTRYPOINT ["dumb-init", "--", "python", "-m", "serving"]
-CMD ["serve", "--models", "/models", "--state", "/state", "--listen", "0.0.0.0:50051"]
+CMD ["serve", "--models", "/models", "--state", "/state", "--listen", "0.0.0.0:50051", "--http", "0.0.0.0:8080"]
 
 # ---- serving on CPUs with the demo's models inside, to try it out; the other images expect models to be mounted
 FROM serving-cpu AS serving-cpu-demo

@@ -19,7 +19,9 @@ from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import resource_name
 from serving.listeners import Listeners, Services
 from serving.models.control import ModelControl
+from serving.models.kept_image import ByteBudget
 from serving.models.loader import ServedModel, load_model
+from serving.models.primaries import apply_choices
 from serving.models.repository import ModelRepository
 from serving.models.watcher import ModelWatcher
 from serving.observability.observers import Observability
@@ -30,10 +32,15 @@ from serving.rpc.health import HealthServicer
 from serving.rpc.inference_service import InferenceService
 from serving.rpc.streaming import StreamProcessor
 from serving.settings import Settings
+from serving.shadows.queue import ShadowQueue
 from serving.startup import StartupError
 from serving.state import State
 from serving.statistics.feedback import Feedback
+from serving.statistics.shadows.joining import ShadowLabels
 from serving.statistics.store import StatisticsUnavailable
+
+SHADOW_BYTES_PART = 8
+"""Images that wait for shadow versions have at most one part in so many of the bytes that encoded images may have."""
 
 logger = logging.getLogger(__name__)
 
@@ -176,8 +183,10 @@ class Server:
         models: dict[str, ServedModel] = {}
         for bundle in find_bundles(settings.models, settings.wanted, settings.keep_versions, settings.shadows):
             name = bundle.manifest.name
-            models[name] = load_model(bundle, self._options, previous=models.get(name))
+            shadow = self.repository.is_shadow(bundle.manifest.model_version)
+            models[name] = load_model(bundle, self._options, previous=models.get(name), shadow=shadow)
             self.repository.add(models[name])
+        apply_choices(self.repository, settings.models)
 
     def _open_state(self) -> None:
         self._state = State(self.settings, self._cleanup)
@@ -199,17 +208,26 @@ class Server:
 
     def _make_services(self) -> None:
         settings, store = self.settings, self._state.store
-        feedback = Feedback(self._state.keyring, store, self.observability.labels_recorded)
+        shadow_labels = ShadowLabels(store, self.observability.shadow_label)
+        self._cleanup.callback(shadow_labels.close)
+        self.feedback = Feedback(self._state.keyring, store, self.observability.labels_recorded, shadow_labels)
         in_flight = BytesInFlight(settings.max_bytes_in_flight)
+        shadows = ShadowQueue(
+            self.repository,
+            self.feedback,
+            ByteBudget(settings.max_bytes_in_flight // SHADOW_BYTES_PART),
+            self.observability.shadow_image,
+        )
+        self._cleanup.callback(shadows.close)
         classification = ClassificationService(
-            self.repository, feedback, settings.max_views, in_flight, default_views=settings.default_views
+            self.repository, self.feedback, settings.max_views, in_flight, shadows, default_views=settings.default_views
         )
         self._streams = StreamProcessor(in_flight)
         self.watcher = ModelWatcher(
             self.repository, settings.models, settings.wanted, self._options, self._register, settings.keep_versions
         )
         self._control = self._make_control(self.repository, self.watcher)
-        self._calls = ClassifierCalls(self._control, feedback, store, classification)
+        self._calls = ClassifierCalls(self._control, self.feedback, store, classification)
         self.classifier = ClassifierService(self._calls, self._streams)
         inference = InferenceCalls(self._control, classification, settings.options.limits.max_pixels)
         access = build_access_control(settings.security, settings.addresses)

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 
 from serving.api.errors import ApiError, Code, invalid, to_api_error
 from serving.api.in_flight import BytesInFlight
+from serving.api.lookup import find_model
 from serving.batching.requests import QueueFull
-from serving.bundle.model_version import parse_resource
+from serving.bundle.model_version import ModelVersion
 from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
-from serving.models.classifier import Classification, ImageData, size_of
+from serving.models.classifier import Classification
+from serving.models.drift import Drift
+from serving.models.image_data import ImageData, size_of
 from serving.models.loader import ServedModel
-from serving.models.repository import ModelNotFound, ModelRepository
+from serving.models.repository import ModelRepository
+from serving.shadows.queue import ShadowQueue
 from serving.statistics.feedback import Feedback, LabelUnknown
 from serving.statistics.store import Label, LabelExpired, StatisticsUnavailable
 from serving.tokens.tokens import PredictionRecord, ReferenceInvalid, check_reference
@@ -55,6 +59,7 @@ class ClassificationService:
         max_views: most views of a request.
         default_views: of a request that names no number; None for the one that its model's bundle recommends.
         in_flight: the bytes of images held by all requests.
+        shadows: gets the images that shadow versions classify too.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class ClassificationService:
         feedback: Feedback,
         max_views: int,
         in_flight: BytesInFlight,
+        shadows: ShadowQueue,
         *,
         default_views: int | None = 1,
     ) -> None:
@@ -71,28 +77,20 @@ class ClassificationService:
         self.max_views = max_views
         self._default_views = default_views
         self.in_flight = in_flight
+        self._shadows = shadows
+
+    def drift_of(self, version: ModelVersion) -> Drift | None:
+        """The last predictions of a version beside those on the validation images; None if it is not served."""
+        model = next((each for each in self._repository.models if each.manifest.model_version == version), None)
+        return model.drift.read() if model else None
 
     def find(self, resource: str) -> ServedModel:
-        """The served version with a resource name; "" is the newest version of the only model.
+        """The served version with a resource name; "" stands for the only name.
 
         Raises:
             ApiError: if there is none, or several could be meant.
         """
-        if resource:
-            try:
-                return self._repository.find(*parse_model_name(resource))
-            except ModelNotFound as error:
-                raise to_api_error(error, "model") from error
-        names = self._repository.names
-        if not names:
-            raise to_api_error(ModelNotFound("no model is served now"), "model")
-        if len(names) > 1:
-            choices = ", ".join(model.manifest.resource for model in self._repository.models)
-            raise invalid("MODEL_AMBIGUOUS", f"several models are served; name one of {choices}", "model")
-        try:
-            return self._repository.find(names[0], None)
-        except ModelNotFound as error:  # it was unloaded a moment ago
-            raise to_api_error(error, "model") from error
+        return find_model(self._repository, resource)
 
     def check(self, model: ServedModel, views: int | None, top_k: int | None, adaptive: bool) -> ClassifySpec:
         """Check the parameters of a request and replace None by the defaults.
@@ -167,7 +165,7 @@ class ClassificationService:
     async def compute(
         self, spec: ClassifySpec, images: Sequence[ImageData], timeout_s: float | None
     ) -> list[Classification | Exception]:
-        """Admit and classify images, without signing the predictions.
+        """Admit and classify images, without signing the predictions: each is then to be passed to `sign`.
 
         Returns:
             For each image its probabilities, or the exception that prevented them.
@@ -223,25 +221,42 @@ class ClassificationService:
         probabilities_K: list[float] = classification.probabilities_K.tolist()
         # not by numpy, which releases the interpreter's lock to sort and waits long for it on a busy server
         ranking_K = sorted(range(len(probabilities_K)), key=probabilities_K.__getitem__, reverse=True)
-        predicted = ranking_K[0]
-        record, token = self._feedback.issue(spec.model.manifest, predicted, probabilities_K[predicted], reference)
+        predicted, manifest = ranking_K[0], spec.model.manifest
+        spec.model.drift.add(predicted, probabilities_K[predicted])
+        shadow_version = self._shadows.shadow_version(classification)
+        issued = self._feedback.issue(manifest, predicted, probabilities_K[predicted], reference, shadow_version)
+        record, token = issued
+        self._shadows.put(record.id, classification)
         return SignedPrediction(probabilities_K, ranking_K, classification.views, record, token)
+
+    def discard(self, outcomes: Sequence[Classification | Exception]) -> None:
+        """Release what `compute` returned, if it is not signed."""
+        for outcome in outcomes:
+            if isinstance(outcome, Classification) and outcome.kept:
+                outcome.kept.close()
 
     async def _compute(
         self, spec: ClassifySpec, images: Sequence[ImageData], timeout_s: float | None
     ) -> list[Classification | Exception]:
-        with self._repository.use(spec.model) as model:
-            outcomes = await model.classifier.classify(
-                images,
-                spec.views,
-                timeout_s,
-                adaptive=spec.adaptive,
-                client=CURRENT_CLIENT.get(),
-                call=CURRENT_CALL.get(),
-            )
-        for outcome in outcomes:
-            if isinstance(outcome, TimeoutError):  # the deadline belongs to the request, not to one image
-                raise outcome
+        kept = self._shadows.keep(spec.model, images)
+        outcomes: list[Classification | Exception] = []
+        try:
+            with self._repository.use(spec.model) as model:
+                computed = await model.classifier.classify(
+                    images,
+                    spec.views,
+                    timeout_s,
+                    adaptive=spec.adaptive,
+                    client=CURRENT_CLIENT.get(),
+                    call=CURRENT_CALL.get(),
+                    kept=kept,
+                )
+            for outcome in computed:
+                if isinstance(outcome, TimeoutError):  # the deadline belongs to the request, not to one image
+                    raise outcome
+            outcomes = computed
+        finally:
+            self._shadows.ended(kept, outcomes)
         return outcomes
 
     def _check(self, spec: ClassifySpec, label: str, reference: str) -> LabelUnknown | ReferenceInvalid | None:
@@ -289,11 +304,3 @@ class ClassificationService:
             failure if label and isinstance(result, SignedPrediction) else result
             for result, label in zip(results, labels, strict=True)
         ]
-
-
-def parse_model_name(resource: str) -> tuple[str, int | None]:
-    """Name and version of a request's model; raises ApiError if the resource name is malformed."""
-    try:
-        return parse_resource(resource)
-    except ValueError as error:
-        raise invalid("MODEL_NAME_INVALID", str(error), "model") from error

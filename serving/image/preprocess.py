@@ -4,6 +4,7 @@ The canvas is the image resized so that its short side has `resize` pixels, or o
 more is needed. All views (views.py) are cut from it: view 0 is the centre, with a margin of `resize` - `crop` pixels.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -48,11 +49,19 @@ class Preprocess:
                 f"{PIXELS_VERSION}: the pixels would differ. Export again, or install the pawserve that made it"
             )
 
-    def canvas(self, data: bytes, *, whole: bool = False, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+    def canvas(
+        self,
+        data: bytes,
+        *,
+        whole: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+        on_decoded: Callable[[NDArray[np.uint8]], None] | None = None,
+    ) -> NDArray[np.uint8]:
         """Decode and resize one encoded image.
 
         Args:
             whole: the whole image, as other views than view 0 need it; otherwise the square in its middle.
+            on_decoded: is called with the decoded image before it is resized; it must not change it.
 
         Returns:
             uint8 `[H, W, 3]` of the upright image; the short side is `resize`, the long side at most 2.5 times that.
@@ -61,9 +70,19 @@ class Preprocess:
             ImageError, MemoryError: as `decode` does.
         """
         with ExitStack() as reservation:  # of the pixel budget, until the image is resized
-            return self.resize_canvas(
-                decode(data, min_side=self.resize, limits=limits, reservation=reservation), whole=whole
-            )
+            return self.resize_canvas(self._decode(data, limits, reservation, on_decoded), whole=whole)
+
+    def _decode(
+        self,
+        data: bytes,
+        limits: Limits,
+        reservation: ExitStack,
+        on_decoded: Callable[[NDArray[np.uint8]], None] | None,
+    ) -> NDArray[np.uint8]:
+        pixels_HWC = decode(data, min_side=self.resize, limits=limits, reservation=reservation)
+        if on_decoded:
+            on_decoded(pixels_HWC)
+        return pixels_HWC
 
     def views(
         self, data: bytes, count: int = 1, *, first: int = 0, limits: Limits = DEFAULT_LIMITS

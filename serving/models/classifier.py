@@ -1,29 +1,28 @@
 """Classification of images with one model version."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.batching.batcher import DynamicBatcher
+from serving.bundle.model_version import ModelVersion
 from serving.context import INTERNAL_CLIENT, Call, ClientIdentity
 from serving.engine.base import InferenceError
 from serving.image.averaging import average_views
 from serving.image.decode import DecodeWork, Limits, estimate_work
 from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
+from serving.models.image_data import ImageData, copy_view
+from serving.models.kept_image import ByteBudget, KeptImage
 from serving.models.observers import ModelObserver
 
-EncodedImage = bytes | memoryview
-"""An encoded image; a view of the request that it came in if copying it would take long."""
-ImageData = EncodedImage | NDArray[np.uint8]
-"""An encoded image, or a decoded one: uint8 `[H, W, 3]`, RGB and upright."""
-
-COPIED_BYTES = 2**20
-"""Bytes of a view that are copied at once."""
+T = TypeVar("T")
 
 RESIZE_S = 1e-9
 """Seconds for each value of a decoded image."""
@@ -38,6 +37,8 @@ class Classification:
     probabilities_K: NDArray[np.float32]
     views: int
     """Number of views over which the probabilities are averaged."""
+    kept: KeptImage | None = field(default=None, repr=False)
+    """The image for another version, which the receiver must close."""
 
 
 @dataclass(slots=True)
@@ -117,6 +118,7 @@ class Classifier:
         adaptive: bool = False,
         client: ClientIdentity = INTERNAL_CLIENT,
         call: Call | None = None,
+        kept: Sequence[KeptImage] = (),
     ) -> list[Classification | Exception]:
         """Classify images.
 
@@ -127,6 +129,7 @@ class Classifier:
             adaptive: compute one view, and the others only of images whose classification is uncertain.
             client: who pays for the work.
             call: the call that is being answered; the work is added to it.
+            kept: from `keep`, for each image, or for none.
 
         Returns:
             For each image its classification or an exception: ImageError, InferenceError, MemoryError or TimeoutError.
@@ -138,13 +141,14 @@ class Classifier:
         compute = partial(self._batcher.compute, client=client, call=call)
         try:
             if adaptive and views > 1 and self._adaptive_threshold is not None:
-                outcomes = await self._classify_adaptively(compute, images, views, timeout_s, self._adaptive_threshold)
+                outcomes = await self._classify_adaptively(
+                    compute, images, views, timeout_s, self._adaptive_threshold, kept
+                )
             else:
-                prepares = [partial(self._views_of, image, views) for image in images]
+                prepares = [partial(self._views_of, image, views, each) for image, each in _pairs(images, kept)]
                 works = map(self._work_of, images)
-                outcomes = [
-                    self._average(outcome) for outcome in await compute(prepares, views, timeout_s, works=works)
-                ]
+                computed = await compute(prepares, views, timeout_s, works=works)
+                outcomes = [self.average(outcome, each) for outcome, each in _pairs(computed, kept)]
             classifications = [outcome for outcome in outcomes if isinstance(outcome, Classification)]
             classified = len(classifications)
         finally:
@@ -155,6 +159,21 @@ class Classifier:
         if self._observer:
             self._observer.answered(outcomes)
         return outcomes
+
+    def keep(self, image: ImageData, version: ModelVersion, preprocess: Preprocess, budget: ByteBudget) -> KeptImage:
+        """Prepare to keep an image for another version while this one classifies it; see `KeptImage`."""
+        return KeptImage(image, self._preprocess, version, preprocess, self._limits, budget)
+
+    def average(
+        self, probabilities_VK: NDArray[np.float32] | Exception, kept: KeptImage | None = None
+    ) -> Classification | Exception:
+        """The classification by the probabilities of an image's views; an InferenceError if they are not valid."""
+        if isinstance(probabilities_VK, Exception):
+            return probabilities_VK
+        # one comparison of a row finds every NaN in it: a sum with a NaN is NaN
+        if not all(abs(total - 1) < 0.01 for total in np.add.reduce(probabilities_VK, 1).tolist()):
+            return InferenceError("the model's probabilities do not sum to 1; export it again")
+        return Classification(average_views(probabilities_VK, self._temperatures), len(probabilities_VK), kept)
 
     def close(self) -> None:
         """Compute what is in flight, then stop."""
@@ -172,13 +191,22 @@ class Classifier:
             usage.failed_ns += ns
 
     async def _classify_adaptively(
-        self, compute: _Compute, images: Sequence[ImageData], views: int, timeout_s: float | None, threshold: float
+        self,
+        compute: _Compute,
+        images: Sequence[ImageData],
+        views: int,
+        timeout_s: float | None,
+        threshold: float,
+        kept: Sequence[KeptImage],
     ) -> list[Classification | Exception]:
         begin = time.monotonic()
-        decoded = [_DecodedImage(partial(self._canvas, image, whole=True), self._preprocess.crop) for image in images]
+        crop = self._preprocess.crop
+        decoded = [
+            _DecodedImage(partial(self._canvas, image, True, each), crop, each) for image, each in _pairs(images, kept)
+        ]
         works = map(self._work_of, images)
         firsts = await compute([each.first_view for each in decoded], 1, timeout_s, works=works)
-        outcomes = [self._average(first) for first in firsts]
+        outcomes = [self.average(first, each) for first, each in _pairs(firsts, kept)]
         uncertain = [
             i
             for i, outcome in enumerate(outcomes)
@@ -194,61 +222,57 @@ class Classifier:
                 first = firsts[i]
                 assert not isinstance(first, Exception)
                 every = other if isinstance(other, Exception) else np.concatenate([first, other])
-                outcomes[i] = self._average(every)
+                outcomes[i] = self.average(every, kept[i] if kept else None)
         return outcomes
 
-    def _canvas(self, image: ImageData, whole: bool) -> NDArray[np.uint8]:
+    def _canvas(self, image: ImageData, whole: bool, kept: KeptImage | None) -> NDArray[np.uint8]:
         preprocess = self._preprocess
         if isinstance(image, np.ndarray):
+            if kept:
+                kept.keep_decoded(image, copied=False)
             return preprocess.resize_canvas(image, whole=whole)
-        return preprocess.canvas(copy_view(image), whole=whole, limits=self._limits)
+        data = copy_view(image)
+        if kept:
+            kept.keep_encoded(data)
+        on_decoded = kept.keep_decoded if kept else None
+        return preprocess.canvas(data, whole=whole, limits=self._limits, on_decoded=on_decoded)
 
     def _work_of(self, image: ImageData) -> DecodeWork:
         if isinstance(image, np.ndarray):
             return DecodeWork(image.size * RESIZE_S, large=False)
         return estimate_work(image, self._limits)
 
-    def _views_of(self, image: ImageData, views: int) -> NDArray[np.uint8]:
-        return make_views(self._canvas(image, whole=views > 1), self._preprocess.crop, count=views)
-
-    def _average(self, outcome: NDArray[np.float32] | Exception) -> Classification | Exception:
-        """The classification by the probabilities of an image's views, `[V, K]`."""
-        if isinstance(outcome, Exception):
-            return outcome
-        # one comparison of a row finds every NaN in it: a sum with a NaN is NaN
-        if not all(abs(total - 1) < 0.01 for total in np.add.reduce(outcome, 1).tolist()):
-            return InferenceError("the model's probabilities do not sum to 1; export it again")
-        return Classification(average_views(outcome, self._temperatures), len(outcome))
-
-
-def size_of(image: ImageData) -> int:
-    """Bytes of an image as it was sent."""
-    return image.nbytes if isinstance(image, np.ndarray) else len(image)
-
-
-def copy_view(image: EncodedImage) -> bytes:
-    """The bytes of a view, copied in pieces, between which other threads run.
-
-    One copy of many megabytes would hold the interpreter's lock for long. Joining bytes releases it.
-    """
-    if isinstance(image, bytes):
-        return image
-    return b"".join([bytes(image[at : at + COPIED_BYTES]) for at in range(0, len(image), COPIED_BYTES)])
+    def _views_of(self, image: ImageData, views: int, kept: KeptImage | None) -> NDArray[np.uint8]:
+        canvas_HWC = self._canvas(image, views > 1, kept)
+        return _kept(make_views(canvas_HWC, self._preprocess.crop, count=views), kept)
 
 
 class _DecodedImage:
     """An image that is decoded for its first view, and kept for the others."""
 
-    __slots__ = ("_canvas_HWC", "_crop", "_decode")
+    __slots__ = ("_canvas_HWC", "_crop", "_decode", "_kept")
 
-    def __init__(self, decode: Callable[[], NDArray[np.uint8]], crop: int) -> None:
+    def __init__(self, decode: Callable[[], NDArray[np.uint8]], crop: int, kept: KeptImage | None) -> None:
         self._decode = decode
         self._crop = crop
+        self._kept = kept
         self._canvas_HWC: NDArray[np.uint8]
 
     def first_view(self) -> NDArray[np.uint8]:
         self._canvas_HWC = self._decode()
-        return make_views(self._canvas_HWC, self._crop)
+        return _kept(make_views(self._canvas_HWC, self._crop), self._kept)
 
     def other_views(self, views: int) -> NDArray[np.uint8]:
-        return make_views(self._canvas_HWC, self._crop, first=1, count=views - 1)
+        return _kept(make_views(self._canvas_HWC, self._crop, first=1, count=views - 1), self._kept)
+
+
+def _kept(views_VHWC: NDArray[np.uint8], kept: KeptImage | None) -> NDArray[np.uint8]:
+    """The views, after they were kept for another version."""
+    if kept:
+        kept.keep_views(views_VHWC)
+    return views_VHWC
+
+
+def _pairs(items: Sequence[T], kept: Sequence[KeptImage]) -> Iterator[tuple[T, KeptImage | None]]:
+    """Each item with what keeps its image; None for all if nothing does."""
+    return zip(items, kept or repeat(None), strict=False)

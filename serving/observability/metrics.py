@@ -104,7 +104,17 @@ class Metrics:
         self._queue_s = self._seconds("queue", "An image's time in queues: for a worker, and for an engine.", *MODEL)
         self._prepare_s = self._seconds("prepare", "An image's time in decoding, resizing and cropping.", *MODEL)
         self._engine_s = self._seconds("engine", "Duration of each engine call.", *MODEL)
-        by_version = (self._images, self._labels, self._rows, self._batch_rows)
+        self._shadow_images = self._counter(
+            "shadow_images", "Images chosen for a shadow version, by result: ok, or why dropped.", *MODEL, "result"
+        )
+        self._shadow_labels = self._counter(
+            "shadow_labels",
+            "Labels of images chosen for a shadow version, by whether its result was known.",
+            *MODEL,
+            "result",
+        )
+        shadows = (self._shadow_images, self._shadow_labels)
+        by_version = (self._images, self._labels, self._rows, self._batch_rows, *shadows)
         self.versions.families = (*by_version, self._queue_s, self._prepare_s, self._engine_s)
         build = {name: version(name) for name in LIBRARIES}
         Info("pawserve_build", "Versions of the server and its libraries.", registry=self.registry).info(
@@ -129,6 +139,16 @@ class Metrics:
             record = label.record
             correct = "true" if record.predicted == label.actual else "false"
             self._labels.labels(record.model, record.version, correct).inc()
+
+    def shadow_image(self, model: str, number: int, result: str) -> None:
+        """Count an image of a shadow version."""
+        self.versions.use((model, str(number)))
+        self._shadow_images.labels(model, number, result).inc()
+
+    def shadow_label(self, model: str, number: int, result: str) -> None:
+        """Count a label of an image of a shadow version."""
+        self.versions.use((model, str(number)))
+        self._shadow_labels.labels(model, number, result).inc()
 
     def of_model(self, model: str, number: int) -> "ModelMetrics":
         """The metrics of one model version."""

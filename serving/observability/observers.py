@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from serving.batching.requests import RowSlice
     from serving.bundle.manifest import Manifest
+    from serving.bundle.model_version import ModelVersion
     from serving.models.repository import ModelRepository
     from serving.observability.metrics import Metrics
     from serving.observability.tracing import Tracing
@@ -143,6 +144,16 @@ class Observability:
     def make_observer(self, manifest: Manifest) -> VersionObserver:
         """Make the observer of a model version."""
         return VersionObserver(manifest, self._metrics, self._tracing)
+
+    def shadow_image(self, version: ModelVersion, result: str) -> None:
+        """Count an image of a shadow version: "ok", or why it was dropped."""
+        if self._metrics:
+            self._metrics.shadow_image(version.name, version.version, result)
+
+    def shadow_label(self, version: ModelVersion, result: str) -> None:
+        """Count a label of an image of a shadow version, by whether the shadow's result was known."""
+        if self._metrics:
+            self._metrics.shadow_label(version.name, version.version, result)
 
     def labels_recorded(self, labels: Sequence[Label]) -> None:
         """Count labels that are on the disk."""

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 from serving.bundle.manifest import Manifest
+from serving.statistics.labels import ShadowResult
+from serving.statistics.shadows.joining import ShadowLabels
 from serving.statistics.store import Label, LabelExpired, StatisticsStore
 from serving.system.times import now_ms
 from serving.tokens.keyring import Keyring
@@ -35,18 +37,31 @@ class Feedback:
         signer: signs and verifies tokens.
         store: counts predictions and labels.
         on_recorded: called with labels that are on the disk.
+        shadows: joins labels with the results of shadow versions.
     """
 
-    def __init__(self, signer: Keyring, store: StatisticsStore, on_recorded: Callable[[Sequence[Label]], None]) -> None:
+    def __init__(
+        self,
+        signer: Keyring,
+        store: StatisticsStore,
+        on_recorded: Callable[[Sequence[Label]], None],
+        shadows: ShadowLabels,
+    ) -> None:
         self._signer = signer
         self._store = store
         self._on_recorded = on_recorded
+        self.shadows = shadows
         self._ids = _random_ids()
 
     def issue(
-        self, manifest: Manifest, predicted: int, probability: float, reference: str = ""
+        self, manifest: Manifest, predicted: int, probability: float, reference: str = "", shadow_version: int = 0
     ) -> tuple[PredictionRecord, str]:
-        """Count a prediction and sign its record; returns the record and the token."""
+        """Count a prediction and sign its record; returns the record and the token.
+
+        Args:
+            shadow_version: the version that will classify the image as a shadow; 0 for none. `shadows` then gets its
+                result.
+        """
         record = PredictionRecord(
             id=next(self._ids),
             model=manifest.name,
@@ -55,9 +70,17 @@ class Feedback:
             probability=min(1.0, probability),  # float32 sums may exceed 1 in the last digit
             time_ms=now_ms(),
             reference=reference,
+            shadow_version=shadow_version,
         )
         self._store.count_predictions(manifest.model_version, predicted)
+        if shadow_version:
+            self.shadows.expect(record.id)
         return record, self._signer.sign(record)
+
+    def finish_shadow(self, id_: bytes, manifest: Manifest, predicted: int, probability: float) -> None:
+        """Count a prediction of a shadow version, and keep it for the label of the prediction with this ID."""
+        self._store.count_predictions(manifest.model_version, predicted)
+        self.shadows.finish(id_, ShadowResult(manifest.version, predicted, min(1.0, probability)))
 
     def read(self, token: str, label: str) -> Label:
         """Verify a token and look up its label.
@@ -88,7 +111,9 @@ class Feedback:
         Raises:
             StatisticsUnavailable: if they cannot be recorded; none of them is then.
         """
+        labels = [self.shadows.join(label) for label in labels]
         outcomes = await asyncio.wrap_future(self._store.record(labels))
+        self.shadows.recorded(labels, outcomes)
         pairs = zip(labels, outcomes, strict=True)
         self._on_recorded([label for label, outcome in pairs if not isinstance(outcome, LabelExpired)])
         return outcomes

@@ -52,7 +52,7 @@ def test_compose_yaml_follows_the_compose_specification() -> None:
 def test_the_command_and_the_health_check_parse(compose: dict[str, Any]) -> None:
     server = compose["services"]["server"]
     serve = parse(server["command"])
-    assert (serve.listen, serve.metrics) == ("0.0.0.0:50051", "0.0.0.0:9464")
+    assert (serve.listen, serve.http, serve.metrics) == ("0.0.0.0:50051", "0.0.0.0:8080", "0.0.0.0:9464")
     assert mounts(server)[str(serve.models)] == "./models"
     assert mounts(server)[str(serve.state)] == "state"
     test = server["healthcheck"]["test"]
@@ -71,8 +71,9 @@ def test_the_image_is_a_target_of_the_dockerfile_with_the_same_ports_and_paths(c
     command = re.search(r"^CMD (\[.*\])$", target[1], re.M)
     assert command
     serve = parse(json.loads(command[1]))
-    assert (str(serve.models), str(serve.state), serve.listen) == ("/models", "/state", "0.0.0.0:50051")
-    assert "EXPOSE 50051" in target[1]
+    assert (str(serve.models), str(serve.state)) == ("/models", "/state")
+    assert (serve.listen, serve.http) == ("0.0.0.0:50051", "0.0.0.0:8080")
+    assert "EXPOSE 50051 8080\n" in target[1]
 
 
 def test_every_image_command_of_the_dockerfile_parses() -> None:
@@ -85,7 +86,7 @@ def test_every_image_command_of_the_dockerfile_parses() -> None:
 
 def test_published_ports_are_reachable_from_this_machine_only(compose: dict[str, Any]) -> None:
     published = [port for service in compose["services"].values() for port in service.get("ports", [])]
-    assert len(published) == 3
+    assert [port.rpartition(":")[2] for port in published] == ["50051", "8080", "9090", "3000"]
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 

@@ -1,6 +1,7 @@
 """The manifests of deploy/kubernetes follow Kubernetes's schemas and agree with the server."""
 
 import argparse
+import copy
 import os
 import re
 import shutil
@@ -73,13 +74,27 @@ def test_the_server_accepts_the_arguments_and_listens_on_the_ports_of_the_manife
     settings = settings_of(manifests)
     ports = {port["name"]: port["containerPort"] for port in server(manifests)["ports"]}
     assert settings.listen == f"0.0.0.0:{ports['grpc']}"
+    assert settings.http.listen == f"0.0.0.0:{ports['http']}"
+    assert settings.http.required  # a pod without it does not become ready
     assert settings.observability.metrics == f"0.0.0.0:{ports['metrics']}"
     annotations = one(manifests, "Deployment")["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == str(ports["metrics"])
-    [service_port] = one(manifests, "Service")["spec"]["ports"]
-    assert service_port["port"] == ports[service_port["targetPort"]]
-    allowed = [rule["ports"][0]["port"] for rule in one(manifests, "NetworkPolicy")["spec"]["ingress"]]
-    assert allowed == list(ports)
+    offered = {port["name"]: port for port in one(manifests, "Service")["spec"]["ports"]}
+    assert {name: (port["targetPort"], port["port"]) for name, port in offered.items()} == {
+        name: (name, ports[name]) for name in ("grpc", "http")
+    }
+    assert {name: port["appProtocol"] for name, port in offered.items()} == {"grpc": "grpc", "http": "http"}
+
+
+def test_the_network_policy_admits_clients_to_the_service_and_prometheus_to_the_metrics(
+    manifests: list[Manifest],
+) -> None:
+    clients, monitoring = one(manifests, "NetworkPolicy")["spec"]["ingress"]
+    assert clients["from"] == [{"namespaceSelector": {"matchLabels": {"pawserve/client": "true"}}}]
+    assert [port["port"] for port in clients["ports"]] == [
+        port["targetPort"] for port in one(manifests, "Service")["spec"]["ports"]
+    ]
+    assert [port["port"] for port in monitoring["ports"]] == ["metrics"]
 
 
 def test_pods_have_time_to_finish_requests_in_flight(manifests: list[Manifest]) -> None:
@@ -227,6 +242,19 @@ def probes(manifests: list[Manifest]) -> list[Manifest]:
 
 def test_probes_use_the_server_s_port(manifests: list[Manifest]) -> None:
     assert {probe["port"] for probe in probes(manifests)} == {server(manifests)["ports"][0]["containerPort"]}
+
+
+def test_the_probes_of_the_docs_for_tls_replace_those_of_grpc(manifests: list[Manifest]) -> None:
+    docs = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
+    [text] = [block.split("```")[0] for block in docs.split("```yaml\n") if "httpGet" in block]
+    deployment = copy.deepcopy(one(manifests, "Deployment"))
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    container |= yaml.safe_load(text)
+    kubernetes_validate.validate(deployment, VERSIONS[-1], strict=True)
+    grpc_probes = {name for name in container if name.endswith("Probe") and "grpc" in container[name]}
+    assert grpc_probes == set()
+    asked = {probe["httpGet"]["path"] for name, probe in container.items() if name.endswith("Probe")}
+    assert asked == {"/v2/health/live", "/v2/health/ready"}  # which need no token
 
 
 def test_probes_succeed_for_a_server_and_fail_for_one_with_a_bad_bundle(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_deleting_an_installation_keeps_the_models_and_the_namespace() -> None:
 
 def test_the_overlay_of_the_docs_works_as_described(above: Path) -> None:
     docs = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
-    [text] = [block.split("```")[0] for block in docs.split("```yaml\n")[1:]]
+    text = docs.split("```yaml\n")[1].split("```")[0]
     (above / "pets").mkdir()
     (above / "pets/kustomization.yaml").write_text(text)
     manifests = build(above / "pets")

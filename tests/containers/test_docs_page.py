@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.containers.build import Images
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
+from tests.support.http import ask
 from tests.support.waiting import eventually
 
 
@@ -27,9 +28,10 @@ def test_build_run_health_and_stop(images: Images, work: Path) -> None:
 
     folder = work / "page"
     write_bundle(folder / "models")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = f"127.0.0.1:{free.getsockname()[1]}:50051"
-    run[run.index("127.0.0.1:50051:50051")] = port
+    for port in (50051, 8080):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        run[run.index(f"127.0.0.1:{port}:{port}")] = f"{address}:{port}"
     assert run[1] == "run"
 
     def podman(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -40,6 +42,7 @@ def test_build_run_health_and_stop(images: Images, work: Path) -> None:
     assert started.returncode == 0, started.stderr
     try:
         assert eventually(lambda: podman(health[1:]).stdout.startswith("SERVING"))
+        assert "<html" in ask(f"http://{address}", "/").content.decode()
         stopped = podman(stop[1:])
         assert stopped.returncode == 0, stopped.stderr
         # 0: it ended by itself, at SIGTERM

@@ -36,7 +36,7 @@ def test_the_metadata_names_the_version_the_user_and_the_health_check(images: Im
     assert configuration["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert described["Healthcheck"]["Test"][:4] == ["CMD", "python", "-m", "serving"]
     assert set(configuration["Volumes"]) == {"/state"}
-    assert set(configuration["ExposedPorts"]) == {"50051/tcp"}
+    assert set(configuration["ExposedPorts"]) == {"50051/tcp", "8080/tcp"}
 
 
 def test_the_image_has_no_compilers_caches_or_build_secrets(images: Images) -> None:

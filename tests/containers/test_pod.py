@@ -13,6 +13,7 @@ from PIL import Image
 
 from serving.client import Client
 from tests.containers.build import Images
+from tests.support.http import ask
 from tests.support.images import encoded
 from tests.support.kustomize import KUBERNETES, build, one
 from tests.support.postgresql import Postgresql
@@ -70,17 +71,19 @@ def test_a_pod_of_the_cpu_overlay_serves(images: Images, work: Path, models: Pat
     security = pod["securityContext"]
     options += ["--user", f"{security['runAsUser']}:{security['runAsGroup']}", "--name", "pawserve-pod"]
     assert container["securityContext"]["readOnlyRootFilesystem"]  # as all containers of these tests
-    arguments, address = container["args"], ""
-    for port in (50051, 9464):  # podman shares this host's network
+    arguments, addresses = container["args"], []
+    for port in (50051, 8080, 9464):  # podman shares this host's network
         with socket.create_server(("127.0.0.1", 0)) as free:
             other = free.getsockname()[1]
         arguments = [argument.replace(f"0.0.0.0:{port}", f"127.0.0.1:{other}") for argument in arguments]
-        address = address or f"127.0.0.1:{other}"
+        addresses.append(f"127.0.0.1:{other}")
+    address, http, _ = addresses
     command = images.storage.run_command(*options, images.cpu, *arguments)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             for name in ("startupProbe", "readinessProbe", "livenessProbe"):
                 assert eventually(lambda asked=container[name]: probe(address, asked) == "SERVING"), name  # type: ignore[misc]
+            assert ask(f"http://{http}", "/v2/health/ready").json() == {"ready": True}
             with Client(address) as client:
                 (result,) = client.classify([RED]).results
                 client.record_labels([(result.token, "red")])

@@ -13,7 +13,7 @@ from serving.api.errors import ApiError
 from serving.api.open_inference.inputs import parse_images
 from serving.image.decode import ImageError, Reason, decode
 from serving.image.kinds import explain, supported_format, unsupported_format
-from serving.models.classifier import ImageData
+from serving.models.image_data import ImageData
 from serving.pb.inference import open_inference_pb2 as pb
 from tests.support.images import encoded, sample_image
 

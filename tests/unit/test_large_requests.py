@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.api.errors import ApiError
-from serving.models.classifier import COPIED_BYTES, copy_view
+from serving.models.image_data import COPIED_BYTES, copy_view
 from serving.pb.inference import open_inference_pb2 as oip
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.rpc.encoding import to_varint

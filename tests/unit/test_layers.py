@@ -30,6 +30,7 @@ SERVING_ROOMS = (
     "comparison",
     "statistics",
     "models",
+    "shadows",
     "security",
     "observability",
     "api",

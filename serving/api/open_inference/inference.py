@@ -194,6 +194,7 @@ class InferenceCalls:
         classifications = []
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, Exception):
+                self._classification.discard(outcomes)
                 failure = to_api_error(outcome, f"inputs[0] image {index}")
                 failure.message = f"image {index}: {failure.message}"
                 raise failure

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from serving.api.errors import ApiError, invalid
 from serving.image.kinds import supported_format
-from serving.models.classifier import ImageData
+from serving.models.image_data import ImageData
 from serving.pb.inference import open_inference_pb2 as pb
 
 ENCODED, PIXELS = "images", "pixels"

@@ -10,8 +10,8 @@ from serving.api.pawserve.comparison import ComparisonService
 from serving.api.pawserve.conversions import to_error_result, to_label_result, to_model, to_result
 from serving.api.pawserve.statistics import StatisticsService
 from serving.bundle.manifest import Manifest
-from serving.models.classifier import EncodedImage
 from serving.models.control import ModelControl
+from serving.models.image_data import EncodedImage
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.feedback import Feedback
 from serving.statistics.store import StatisticsStore
@@ -34,7 +34,7 @@ class ClassifierCalls:
         self._models = models
         self._feedback = feedback
         self._classification = classification
-        self.statistics = StatisticsService(store, classification.find)
+        self.statistics = StatisticsService(store, classification.find, classification.drift_of)
         """Answers the calls for statistics."""
         self.comparison = ComparisonService(store, classification.find)
         """Answers the calls for comparisons."""
@@ -100,9 +100,14 @@ class ClassifierCalls:
 
     async def list_models(self) -> pb.ListModelsResponse:
         """All model versions, served or not."""
-        shadow_share = self._models.repository.shadow_share
+        repository = self._models.repository
         models = [
-            to_model(status, self._classification.max_views, shadow_share(status.version))
+            to_model(
+                status,
+                self._classification.max_views,
+                repository.shadow_share(status.version),
+                primary=repository.answers(status.version),
+            )
             for status in await self._models.statuses()
         ]
         return pb.ListModelsResponse(models=models)

@@ -49,10 +49,13 @@ def to_label_result(result: RecordedLabel | Exception, field: str) -> pb.LabelRe
     return pb.LabelResult(recorded=recorded)
 
 
-def to_model(status: VersionStatus, max_views: int, shadow_share: float) -> pb.Model:
+def to_model(status: VersionStatus, max_views: int, shadow_share: float, *, primary: bool) -> pb.Model:
     """A version, served or not; `shadow_share` is 0 if it is no shadow version."""
     message = pb.Model(
-        name=status.version.resource, state=pb.ModelState.Name(status.state.value), state_reason=status.reason
+        name=status.version.resource,
+        state=pb.ModelState.Name(status.state.value),
+        state_reason=status.reason,
+        primary=primary,
     )
     if shadow_share:
         message.shadow_share = shadow_share

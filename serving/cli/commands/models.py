@@ -39,7 +39,7 @@ def state_of(model: pb.Model) -> str:
 
 def _lines(model: pb.Model) -> Iterator[str]:
     shadow = f"  SHADOW of {model.shadow_share:.4g} of the requests" if model.HasField("shadow_share") else ""
-    yield f"{model.name}  {state_of(model)}{shadow}"
+    yield f"{model.name}  {state_of(model)}{'  PRIMARY' * model.primary}{shadow}"
     if model.state_reason:
         yield f"  reason    {model.state_reason}"
     if model.engine:
@@ -62,6 +62,7 @@ def _to_dict(model: pb.Model) -> dict[str, Any]:
         "name": model.name,
         "state": state_of(model),
         "reason": model.state_reason,
+        "primary": model.primary,
         "shadow_share": model.shadow_share if model.HasField("shadow_share") else None,
     }
     if not model.engine:

@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, Response
 from serving.api.errors import ApiError, Code, invalid
 from serving.api.pawserve.classifier import MAX_IMAGES, ClassifierCalls
 from serving.api.status import from_status
-from serving.models.classifier import EncodedImage
+from serving.models.image_data import EncodedImage
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.web.bodies import BodyLimits, read_body, run_large
 from serving.web.browsers import REPORT_HEADERS

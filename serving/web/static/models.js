@@ -70,6 +70,7 @@ function version(model, manifest) {
   ];
   return h("article", { class: "version" },
     h("h3", {}, shortName(model.name), " ", h("span", { class: `badge ${state}` }, state),
+      model.primary ? [" ", h("span", { class: "badge ready" }, "primary")] : "",
       model.shadowShare === undefined ? "" : [" ", h("span", { class: "badge shadow" }, "shadow")]),
     model.stateReason ? h("p", { class: state === "failed" ? "error" : "hint" }, model.stateReason) : "",
     h("dl", { class: "facts" }, ...facts.filter(([, value]) => value).map(([name, value]) =>

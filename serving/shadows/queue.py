@@ -1,0 +1,206 @@
+"""The images that wait for shadow versions, and when each is computed.
+
+An image of a version that has a shadow version is kept in memory while that version computes it, and waits here once
+it is answered. It is computed when few enough views of requests are in flight that a CPU is free, in a thread of the
+lowest priority, one engine call at a time. If too many bytes wait, further images are dropped.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.bundle.model_version import ModelVersion
+from serving.models.classifier import Classification
+from serving.models.image_data import ImageData
+from serving.models.kept_image import ByteBudget, KeptImage
+from serving.models.loader import ServedModel
+from serving.models.repository import ModelNotFound, ModelRepository
+from serving.shadows.background import BackgroundThread
+from serving.statistics.feedback import Feedback
+from serving.statistics.store import StatisticsUnavailable
+from serving.system.logs import RateLimitedLogger
+
+AFTER_ANSWER_S = 0.002
+"""How long after a request was computed its images may be: its response is written first."""
+STOP_S = 1.0
+"""How long a stop waits for the image that is being computed."""
+
+OK, FULL, FAILED, UNLOADED = "ok", "full", "failed", "unloaded"
+"""What became of an image: it was computed; too many bytes wait; the shadow version raised an exception or computed
+values that are no probabilities; it was unloaded or replaced."""
+
+_logger = RateLimitedLogger(logging.getLogger(__name__), logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """An answered image."""
+
+    id: bytes
+    """Of the prediction."""
+    kept: KeptImage
+    views: int
+
+
+class ShadowQueue:
+    """Computes images with shadow versions. For one event loop.
+
+    Args:
+        repository: the versions.
+        feedback: gets the results.
+        budget: bounds the images that are kept.
+        on_image: is called for each chosen image with the shadow version and OK or why it was dropped.
+        max_busy_rows: images are computed while fewer views of requests than this are in flight.
+        draw: draws a number in [0, 1) for each request.
+    """
+
+    def __init__(
+        self,
+        repository: ModelRepository,
+        feedback: Feedback,
+        budget: ByteBudget,
+        on_image: Callable[[ModelVersion, str], None],
+        *,
+        max_busy_rows: int = 1,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._repository = repository
+        self._feedback = feedback
+        self.budget = budget
+        self._on_image = on_image
+        self._max_busy_rows = max_busy_rows
+        self._draw = draw
+        self._jobs: deque[_Job] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread = BackgroundThread("shadow") if repository.shadows else None
+        self._running = self._closed = False
+
+    def __len__(self) -> int:
+        """Images that wait or are being computed."""
+        return len(self._jobs) + self._running
+
+    def keep(self, model: ServedModel, images: Sequence[ImageData]) -> list[KeptImage]:
+        """Choose whether the images of a request are also for a shadow version.
+
+        Returns:
+            What keeps each image while `model` classifies it, each to be closed or passed to `put`; empty if they are
+            not chosen.
+        """
+        if not self._repository.shadows or not (found := self._repository.shadow_of(model)):
+            return []
+        shadow, share = found
+        if self._closed or (share < 1 and self._draw() >= share):
+            return []
+        manifest = shadow.manifest
+        keep = model.classifier.keep
+        return [keep(image, manifest.model_version, manifest.preprocess, self.budget) for image in images]
+
+    def shadow_version(self, classification: Classification) -> int:
+        """The number of the shadow version that will classify an image; 0 for none, since it was not kept."""
+        kept = classification.kept
+        if kept is None:
+            return 0
+        if not kept.complete:
+            kept.close()
+            self._on_image(kept.version, FULL)
+            return 0
+        return kept.version.version
+
+    def put(self, id_: bytes, classification: Classification) -> None:
+        """Add an image that was answered, if it was kept.
+
+        Args:
+            id_: of the prediction.
+            classification: the answer.
+        """
+        kept = classification.kept
+        if kept and kept.complete:
+            self._jobs.append(_Job(id_, kept, classification.views))
+            self._wake()
+
+    def ended(self, kept: Sequence[KeptImage], outcomes: Sequence[Classification | Exception]) -> None:
+        """A request has ended; release what was kept of its images without a classification.
+
+        Args:
+            kept: what `keep` returned.
+            outcomes: of each image; empty if the request failed or was cancelled.
+        """
+        for index, each in enumerate(kept):
+            if not (outcomes and isinstance(outcomes[index], Classification)):
+                each.close()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Begin soon, if nothing else is to be done then."""
+        if self._jobs and self._timer is None and not self._running and not self._closed:
+            self._timer = asyncio.get_running_loop().call_later(AFTER_ANSWER_S, self._step)
+
+    def close(self) -> None:
+        """Drop what waits, and stop the thread; an image that takes longer than STOP_S is left behind."""
+        self._closed = True
+        for job in self._jobs:
+            job.kept.close()
+        self._jobs.clear()
+        if self._thread:
+            self._thread.close(STOP_S)
+
+    def _step(self) -> None:
+        """Compute an image if few enough views of requests are in flight; else the end of a request calls again."""
+        self._timer = None
+        if self._closed or self._running or not self._jobs or not self._thread:
+            return
+        if sum(model.classifier.rows_in_flight for model in self._repository.models) >= self._max_busy_rows:
+            return
+        job = self._jobs.popleft()
+        self._running = True
+        self._thread.submit(partial(self._compute, job, asyncio.get_running_loop()))
+
+    def _compute(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
+        """Compute an image, in the background thread."""
+        outcome: tuple[ServedModel, Classification | Exception] | Exception
+        try:
+            version = job.kept.version
+            with self._repository.use(self._repository.find(version.name, version.version)) as model:
+                outcome = model, self._classify(job, model)
+        except BaseException as error:  # extension modules may raise others than Exception
+            outcome = error if isinstance(error, Exception) else RuntimeError(repr(error))
+        job.kept.close()
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._finish, job, outcome)
+
+    def _classify(self, job: _Job, model: ServedModel) -> Classification | Exception:
+        engine = model.shadow_engine
+        if engine is None or model.manifest.preprocess != job.kept.preprocess:
+            raise ModelNotFound(f"{model.manifest.resource} was replaced")
+        views_VHWC = job.kept.make_views(job.views)
+        most = engine.max_batch_size
+        parts: list[NDArray[np.float32]] = [
+            engine.run(views_VHWC[first : first + most]) for first in range(0, len(views_VHWC), most)
+        ]
+        return model.classifier.average(np.concatenate(parts))
+
+    def _finish(self, job: _Job, outcome: tuple[ServedModel, Classification | Exception] | Exception) -> None:
+        self._running = False
+        version = job.kept.version
+        model, result = outcome if isinstance(outcome, tuple) else (None, outcome)
+        if model is None or isinstance(result, Exception):
+            unloaded = isinstance(result, ModelNotFound)
+            self._feedback.shadows.drop(job.id)
+            self._on_image(version, UNLOADED if unloaded else FAILED)
+            if not unloaded:
+                _logger.log(f"the shadow version {version.resource} failed, and nothing else is affected: {result!r}")
+        else:
+            probabilities_K: list[float] = result.probabilities_K.tolist()
+            predicted = max(range(len(probabilities_K)), key=probabilities_K.__getitem__)
+            with suppress(StatisticsUnavailable):  # they are closed: the server stops
+                self._feedback.finish_shadow(job.id, model.manifest, predicted, probabilities_K[predicted])
+            self._on_image(version, OK)
+        self._step()
