@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import TINY
 from tests.support.commands import run_here
 
 pytestmark = pytest.mark.slow
@@ -16,7 +15,20 @@ def test_runs_are_compared_on_their_validation_images(
     fitted: Path, drawings: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    arguments = ("--run", other, "--cache", shared_cache, *TINY, "--seed", 1, "--epochs", 2)
+    arguments = (
+        "--run",
+        other,
+        "--cache",
+        shared_cache,
+        "--arch",
+        "test_resnet",
+        "--weights",
+        "none",
+        "--seed",
+        1,
+        "--epochs",
+        2,
+    )
     assert run_here("training", "fit", "--data", drawings, *arguments).returncode == 0
     page = tmp_path / "comparison.html"
 
