@@ -219,6 +219,7 @@ class Server:
             self.observability.shadow_image,
         )
         self._cleanup.callback(shadows.close)
+        self.observability.watch_shadows(lambda: len(shadows), lambda: shadows.budget.taken)
         classification = ClassificationService(
             self.repository, self.feedback, settings.max_views, in_flight, shadows, default_views=settings.default_views
         )
