@@ -185,7 +185,7 @@ class ModelWatcher:
     async def _update_shadows(self, names: Iterable[str], *, retry: bool = False) -> None:
         """Serve the shadow versions of these names that are in the folder, and retire those that are not."""
         for key in sorted(self._shadows[name] for name in names if name in self._shadows):
-            if key.name in self._unloaded:
+            if key.name in self._unloaded or self._repository.answers(key):
                 continue
             try:
                 versions = await asyncio.to_thread(list_versions, self._folder / key.name)
