@@ -160,6 +160,8 @@ class RunningServer:
     """Seconds from the command until it was ready."""
     http_address: str = ""
     """HOST:PORT of HTTP; empty without it."""
+    metrics_url: str = ""
+    """URL of the metrics; empty without them."""
 
     def memory_mib(self, name: str) -> float:
         """Its memory in MiB, by the names of proc_pid_status(5): VmRSS now, VmHWM at most."""
@@ -188,7 +190,14 @@ def running(module: str, *arguments: object, folder: Path = REPOSITORY) -> Itera
             http = re.search(r"HTTP on http://(\S+:\d+)", line)
             if ready is None:
                 raise RuntimeError(f"{' '.join(command)} did not start")
-            yield RunningServer(ready[1], server.pid, time.perf_counter() - began, http[1] if http else "")
+            metrics = re.search(r"metrics on (http://\S+)", line)
+            yield RunningServer(
+                ready[1],
+                server.pid,
+                time.perf_counter() - began,
+                http[1] if http else "",
+                metrics[1] if metrics else "",
+            )
         finally:
             server.terminate()
             server.communicate(timeout=STOP_TIMEOUT_S)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from export.adaptive import choose_threshold
@@ -18,12 +19,13 @@ from export.checks.checks import CheckError
 from export.checks.verify import ParityReference, verify
 from export.engine_files import build_engine_files
 from export.graphs.onnx import DeployedModel, reparameterize, to_onnx
-from export.inference import load_views, open_session
+from export.inference import load_views, open_session, predict_each
 from export.mixed_precision import Converted, export_fp16, export_int8
 from export.options import TARGETS, BundleOptions, Target
 from export.page import parity_row, render_page
 from serving.bundle.manifest import MANIFEST, REPORT, Artifact, Manifest, Runtime
 from serving.bundle.model_version import check_name
+from serving.bundle.validation import ValidationPredictions
 from serving.engine.onnx import CPU_PRECISIONS
 from serving.engine.tensorrt_rtx import RTX
 from serving.system.files import new_folder, sync_folder
@@ -85,7 +87,9 @@ def run(options: BundleOptions) -> None:
     if not exported:
         raise CheckError(f"no file passed its checks, and nothing was written{reasons}")
     engines, no_engine = build_engine_files(exported, options, reference.crop) if options.engines else ([], "")
-    manifest = _manifest(run, options.name, exported, _adaptive(exported, run, reference))
+    served = open_session(_served_graph(exported))
+    predictions = _validation_predictions(served, run, reference)
+    manifest = _manifest(run, options.name, exported, _adaptive(served, run, reference), predictions)
     manifest = replace(manifest, engines=tuple(engine for engine, _ in engines))
     home = options.models / options.name
     with new_folder(home, "export") as folder:
@@ -212,13 +216,26 @@ def _describe(
     return artifact, graph
 
 
-def _adaptive(exported: list[Exported], run: Run, reference: ParityReference) -> dict[str, Any]:
-    """The threshold of adaptive TTA, chosen with the graph that a CPU serves, or the one most like it."""
+def _served_graph(exported: list[Exported]) -> bytes:
+    """The graph that a CPU serves, or the one most like it."""
     by_precision = {artifact.precision: graph for artifact, graph in exported if artifact.runtime == "onnxruntime"}
-    graph = next((by_precision[p] for p in CPU_PRECISIONS if p in by_precision), exported[0][1])
+    return next((by_precision[p] for p in CPU_PRECISIONS if p in by_precision), exported[0][1])
+
+
+def _validation_predictions(
+    session: onnxruntime.InferenceSession, run: Run, reference: ParityReference
+) -> ValidationPredictions:
+    """The predictions of a graph on the validation images, which a server compares its own with."""
+    with progress("predictions on the validation images") as on_progress:
+        found_NK = predict_each(session, reference.views_NHWC, on_progress)
+    return ValidationPredictions.count(found_NK.argmax(1).tolist(), found_NK.max(1).tolist(), len(run.classes))
+
+
+def _adaptive(session: onnxruntime.InferenceSession, run: Run, reference: ParityReference) -> dict[str, Any]:
+    """The threshold of adaptive TTA."""
     with progress("choosing the adaptive threshold") as on_progress:
         return choose_threshold(
-            open_session(graph),
+            session,
             reference.images,
             run.preprocess,
             reference.confidence_N,
@@ -228,7 +245,13 @@ def _adaptive(exported: list[Exported], run: Run, reference: ParityReference) ->
         )
 
 
-def _manifest(run: Run, name: str, exported: Sequence[Exported], adaptive: dict[str, Any]) -> Manifest:
+def _manifest(
+    run: Run,
+    name: str,
+    exported: Sequence[Exported],
+    adaptive: dict[str, Any],
+    predictions: ValidationPredictions,
+) -> Manifest:
     facts = run.facts
     return Manifest(
         name=name,
@@ -243,7 +266,7 @@ def _manifest(run: Run, name: str, exported: Sequence[Exported], adaptive: dict[
         temperatures=run.temperatures,
         recommended_views=run.recommended_views,
         artifacts=tuple(artifact for artifact, _ in exported),
-        metrics=facts["metrics"],
+        metrics=facts["metrics"] | {"predictions": predictions.to_fields()},
         adaptive=adaptive,
         fingerprints=facts["fingerprints"],
         versions=versions(),

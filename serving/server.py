@@ -21,6 +21,7 @@ from serving.listeners import Listeners, Services
 from serving.models.control import ModelControl
 from serving.models.kept_image import ByteBudget
 from serving.models.loader import ServedModel, load_model
+from serving.models.primaries import apply_choices
 from serving.models.repository import ModelRepository
 from serving.models.watcher import ModelWatcher
 from serving.observability.observers import Observability
@@ -182,8 +183,10 @@ class Server:
         models: dict[str, ServedModel] = {}
         for bundle in find_bundles(settings.models, settings.wanted, settings.keep_versions, settings.shadows):
             name = bundle.manifest.name
-            models[name] = load_model(bundle, self._options, previous=models.get(name))
+            shadow = self.repository.is_shadow(bundle.manifest.model_version)
+            models[name] = load_model(bundle, self._options, previous=models.get(name), shadow=shadow)
             self.repository.add(models[name])
+        apply_choices(self.repository, settings.models)
 
     def _open_state(self) -> None:
         self._state = State(self.settings, self._cleanup)
@@ -216,6 +219,7 @@ class Server:
             self.observability.shadow_image,
         )
         self._cleanup.callback(shadows.close)
+        self.observability.watch_shadows(lambda: len(shadows), lambda: shadows.budget.taken)
         classification = ClassificationService(
             self.repository, self.feedback, settings.max_views, in_flight, shadows, default_views=settings.default_views
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from serving.bundle.manifest import MANIFEST, Bundle, BundleError, open_bundle
 from serving.bundle.model_version import NAME_PATTERN, VERSION_PATTERN, ModelVersion, parse_short_name
+from serving.bundle.primary_choice import read_choice
 from serving.bundle.shadow_version import ShadowVersion
 
 Fingerprint = tuple[tuple[str, int, int], ...]
@@ -20,13 +21,13 @@ def find_bundles(
 
     Args:
         folder: holds NAME/VERSION/model.json.
-        wanted: NAME for its newest versions, or NAME/VERSION; empty for the newest versions of every name.
+        wanted: NAME for its newest versions and the promoted one, or NAME/VERSION; empty for those of every name.
         keep: how many versions of a name are served where no version is given.
         shadows: versions that are not among the newest of their names, and are not opened.
 
     Raises:
         BundleError: if a version is missing or cannot be used, if there is none at all, if the folder has no version of
-            a shadow version's name, or for a malformed name.
+            a shadow version's name, if the choice of the version that answers cannot be read, or for a malformed name.
     """
     try:
         versions = _find_versions(folder, wanted, keep, shadows)
@@ -59,13 +60,16 @@ def _find_versions(
         if not numbers:
             found_instead = "".join(f"; {each}" for each in describe_unserved(folder, [name]))
             raise BundleError(f"{folder} holds no version of {name}{found_instead}")
-        primaries = without_shadow(numbers, shadow_of.get(name))
-        if not primaries:
+        promoted = read_choice(folder / name).version
+        answering = without_shadow(numbers, shadow_of.get(name))[-keep:]
+        if promoted in numbers and promoted not in answering:
+            answering = [promoted, *answering]
+        if not answering:
             raise BundleError(
                 f"{folder} holds no version of {name} but {shadow_of[name]}, a shadow version, which answers no "
                 "request by itself: copy another version, or leave --shadow out"
             )
-        chosen = [number] if number else primaries[-keep:]
+        chosen = [number] if number else answering
         found.update(dict.fromkeys(ModelVersion(name, each) for each in chosen))
     known = {version.name for version in found}
     for name, version in shadow_of.items():
@@ -83,13 +87,16 @@ def without_shadow(numbers: Sequence[int], shadow: ModelVersion | None) -> list[
 
 
 def open_newest(folder: Path) -> Bundle:
-    """Open the bundle in a folder models/NAME/VERSION, or the newest version in a folder models/NAME.
+    """Open the bundle in a folder models/NAME/VERSION, or the version that answers for a folder models/NAME.
+
+    That is the promoted version if there is one and it is there, and the newest otherwise.
 
     Raises:
         BundleError: if there is none, or it is invalid.
     """
     if not (folder / MANIFEST).exists() and (versions := list_versions(folder)):
-        folder = folder / str(versions[-1])
+        promoted = read_choice(folder).version
+        folder = folder / str(promoted if promoted in versions else versions[-1])
     return open_bundle(folder)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from serving.bundle.engine_file import EngineFile
 from serving.bundle.engine_file import Precision as Precision
 from serving.bundle.model_version import ModelVersion, check_name
+from serving.bundle.validation import ValidationPredictions
 from serving.image.averaging import FITTED_VIEWS
 from serving.image.preprocess import Preprocess
 from serving.image.views import MAX_VIEWS, VIEWS_VERSION
@@ -78,7 +79,8 @@ class Manifest:
     """Divisor of the logits before softmax, for information: it is part of the graph. Fitted for one view."""
     artifacts: tuple[Artifact, ...]
     metrics: dict[str, Any]
-    """Accuracy, nll, brier and ece with n and 95% intervals, on the validation images."""
+    """Accuracy, nll, brier and ece with n and 95% intervals, on the validation images; `predictions`, what drift is
+    measured against (`ValidationPredictions`), unless an earlier release has exported it."""
     fingerprints: dict[str, str]
     """SHA-256 of the recipe, the data and the trained weights."""
     versions: dict[str, str]
@@ -122,6 +124,10 @@ class Manifest:
             isinstance(accuracy, dict) and all(_is_probability(accuracy.get(e)) for e in ends)
         ):
             raise ValueError(f"metrics.accuracy is {accuracy!r}; it must have value, lower and upper, each 0 to 1")
+        if (counted := self.validation) and len(counted.class_counts) != len(self.classes):
+            raise ValueError(
+                f"metrics.predictions counts {len(counted.class_counts)} classes, and there are {len(self.classes)}"
+            )
 
     def _check_views(self) -> None:
         if not self.temperatures:
@@ -150,6 +156,12 @@ class Manifest:
     def adaptive_threshold(self) -> float | None:
         """Highest probability of the first view from which adaptive requests compute no more views; None for none."""
         return self.adaptive.get("threshold")
+
+    @cached_property
+    def validation(self) -> ValidationPredictions | None:
+        """The predictions on the validation images; None if the bundle does not have them."""
+        fields = self.metrics.get("predictions")
+        return None if fields is None else ValidationPredictions.from_fields(fields)
 
     @cached_property
     def model_version(self) -> ModelVersion:

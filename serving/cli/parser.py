@@ -31,6 +31,8 @@ COMMANDS = {
     "label": Command("serving.cli.commands.label", "record the label of a prediction"),
     "stats": Command("serving.cli.commands.stats", "show the confusion matrix and the rates derived from it"),
     "compare": Command("serving.cli.commands.compare", "compare the accuracy of two versions"),
+    "promote": Command("serving.cli.commands.promote", "choose the version that answers for a model's name"),
+    "rollback": Command("serving.cli.commands.rollback", "undo the latest promotion of a model"),
     "export-labels": Command("serving.cli.commands.export_labels", "write the labels to a CSV or Parquet file"),
     "health": Command("serving.cli.commands.health", "check whether a server is ready"),
     "models": Command("serving.cli.commands.models", "list the model versions of a server and their states"),

@@ -43,6 +43,8 @@ def _parts(model: pb.ModelStatistics) -> Iterator[RenderableType]:
     yield Text()
     yield Text(model.model, style="bold")
     yield Text(f"{model.predictions:,} predictions: {model.labels:,} labelled, {model.unlabelled:,} not labelled")
+    if model.HasField("drift"):
+        yield from _drift_lines(model.drift)
     if model.labels:
         yield from _rates(model)
         yield _calibration_table(model)
@@ -103,7 +105,53 @@ def statistics_to_dict(model: pb.ModelStatistics) -> dict[str, Any]:
             for each in model.calibration_bins
         ],
         "expected_calibration_error": _value(model, "expected_calibration_error"),
+        "drift": _drift_to_dict(model),
         "last_label_time": model.last_label_time.ToJsonString() if model.HasField("last_label_time") else None,
+    }
+
+
+def _drift_lines(drift: pb.Drift) -> Iterator[Text]:
+    """A heading, and a line for each distribution."""
+    if drift.unavailable:
+        yield Text(f"drift: {drift.unavailable}", style="dim")
+        return
+    yield Text(
+        f"drift of the last {drift.predictions:,} predictions of the process that answered (at most {drift.window:,}) "
+        f"from those on {drift.validation_images:,} validation images:"
+    )
+    for each in drift.distributions:
+        line = Text(f"  {each.name}: ")
+        if not each.HasField("p_value"):
+            yield line.append("too few predictions", style="dim")
+            continue
+        line.append(f"PSI {each.stability_index:.3f}, p = {each.p_value:.2g}")
+        if each.alarm:
+            most = max(each.bins, key=lambda bin_: abs(bin_.share - bin_.expected))
+            line.append(f"  differs: {most.label} {most.share:.0%} instead of {most.expected:.0%}", style="red")
+        yield line
+
+
+def _drift_to_dict(model: pb.ModelStatistics) -> dict[str, Any] | None:
+    """The fields of the API's message, by their names; None if the version is not served."""
+    if not model.HasField("drift"):
+        return None
+    drift = model.drift
+    return {
+        "predictions": drift.predictions,
+        "window": drift.window,
+        "validation_images": drift.validation_images,
+        "alarm": drift.alarm,
+        "unavailable": drift.unavailable,
+        "distributions": [
+            {
+                "name": each.name,
+                "stability_index": each.stability_index if each.HasField("stability_index") else None,
+                "p_value": each.p_value if each.HasField("p_value") else None,
+                "alarm": each.alarm,
+                "bins": [{"label": bin_.label, "expected": bin_.expected, "share": bin_.share} for bin_ in each.bins],
+            }
+            for each in drift.distributions
+        ],
     }
 
 

@@ -18,6 +18,7 @@ from serving.engine.single_row import SingleRowEngine, SpreadEngine
 from serving.engine.tensorrt_library import EngineBuildError
 from serving.image.decode import Limits
 from serving.models.classifier import Classifier
+from serving.models.drift import DriftWindow
 from serving.models.layout import (
     LayoutOptions,
     TunedLayout,
@@ -80,6 +81,8 @@ class ServedModel:
     """The measured figures of the layout; None if it was not measured."""
     report: Path
     """The report of the training; the file need not exist."""
+    drift: DriftWindow
+    """Its last predictions, compared with those on the validation images."""
 
     def close(self) -> None:
         """Compute what is in flight, then stop and release the engines. Nothing may be classified afterwards."""
@@ -152,6 +155,7 @@ def load_model(
         layout=layout,
         tuned=tuned,
         report=bundle.folder / REPORT,
+        drift=DriftWindow(manifest.validation),
     )
     logger.info(
         "%s: %s, batches of at most %d; %s", manifest.resource, model.engine, layout.max_batch_size, model.engine_reason

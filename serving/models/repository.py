@@ -47,17 +47,30 @@ class _View:
     """All versions at one moment."""
 
     statuses: Mapping[ModelVersion, VersionStatus]
-    newest: Mapping[str, ServedModel]
+    answering: Mapping[str, ServedModel]
     served: frozenset[ServedModel]
 
     @classmethod
-    def of(cls, statuses: Mapping[ModelVersion, VersionStatus], shadows: Mapping[str, ShadowVersion]) -> "_View":
+    def of(
+        cls,
+        statuses: Mapping[ModelVersion, VersionStatus],
+        shadows: Mapping[str, ShadowVersion],
+        primaries: Mapping[str, int],
+    ) -> "_View":
         ordered = dict(sorted(statuses.items()))
         not_answering = {shadow.version for shadow in shadows.values()}
-        newest = {
+        answering = {
             key.name: status.model for key, status in ordered.items() if status.model and key not in not_answering
         }
-        return cls(ordered, newest, frozenset(status.model for status in ordered.values() if status.model))
+        for name, number in primaries.items():
+            promoted = ordered.get(ModelVersion(name, number))
+            if promoted and promoted.model:
+                answering[name] = promoted.model
+        return cls(
+            ordered,
+            dict(sorted(answering.items())),
+            frozenset(status.model for status in ordered.values() if status.model),
+        )
 
 
 class ModelRepository:
@@ -72,6 +85,7 @@ class ModelRepository:
         """Model name -> its shadow version, whether it is served or not."""
         # Each change replaces the view by one assignment, so readers need no lock and see a change entirely or not.
         self._view = _View({}, {}, frozenset())
+        self._primaries: dict[str, int] = {}
         self._users: Counter[ServedModel] = Counter()
         self._changed = Condition()  # guards changes of the view and `_users`; notified when a version has no user left
         self._retiring: set[Thread] = set()
@@ -102,6 +116,21 @@ class ModelRepository:
                 self.failed[version.name] += 1
             self._change({version: new})
 
+    def primary(self, name: str) -> int | None:
+        """The version that answers for a name while it is served; None for the newest that is no shadow."""
+        return self._primaries.get(name)
+
+    def set_primary(self, name: str, version: int | None) -> None:
+        """Let a version answer for its name while it is served; None for the newest that is no shadow."""
+        with self._changed:
+            if self._primaries.get(name) == version:
+                return
+            if version is None:
+                self._primaries.pop(name, None)
+            else:
+                self._primaries[name] = version
+        self._change({})
+
     def forget(self, version: ModelVersion, state: State) -> None:
         """Remove the status of a version, if it is still in this state."""
         status = self._view.statuses.get(version)
@@ -116,7 +145,7 @@ class ModelRepository:
     @property
     def names(self) -> list[str]:
         """The names that stand for a version when no version is given, in order."""
-        return list(self._view.newest)
+        return list(self._view.answering)
 
     def is_shadow(self, version: ModelVersion) -> bool:
         """Whether this is the shadow version of its name."""
@@ -126,7 +155,7 @@ class ModelRepository:
     def shadow_share(self, version: ModelVersion) -> float:
         """The share of requests that a version classifies too, as a shadow; 0 if it is no shadow version."""
         shadow = self.shadows.get(version.name)
-        return shadow.share if shadow and self.is_shadow(version) and not self._answers(version) else 0.0
+        return shadow.share if shadow and self.is_shadow(version) and not self.answers(version) else 0.0
 
     def shadow_of(self, model: ServedModel) -> tuple[ServedModel, float] | None:
         """The shadow version of the version that answers for its name, and its share of the requests.
@@ -136,13 +165,14 @@ class ModelRepository:
         key = model.manifest.model_version
         shadow = self.shadows.get(key.name)
         view = self._view
-        if shadow is None or shadow.version == key or view.newest.get(key.name) is not model:
+        if shadow is None or shadow.version == key or view.answering.get(key.name) is not model:
             return None
         status = view.statuses.get(shadow.version)
         return (status.model, shadow.share) if status and status.model else None
 
-    def _answers(self, version: ModelVersion) -> bool:
-        model = self._view.newest.get(version.name)
+    def answers(self, version: ModelVersion) -> bool:
+        """Whether a name without a version stands for this version."""
+        model = self._view.answering.get(version.name)
         return model is not None and model.manifest.model_version == version
 
     @property
@@ -151,14 +181,14 @@ class ModelRepository:
         return list(self._view.statuses.values())
 
     def find(self, name: str, version: int | None) -> ServedModel:
-        """Find a version, or the newest one that is no shadow; to compute with it, enter `use`.
+        """Find a version, or the one that answers for the name; to compute with it, enter `use`.
 
         Raises:
             ModelNotFound: if it is not served.
         """
         view = self._view
         if version is None:
-            model = view.newest.get(name)
+            model = view.answering.get(name)
         else:
             status = view.statuses.get(ModelVersion(name, version))
             model = status.model if status else None
@@ -220,7 +250,7 @@ class ModelRepository:
                     retired.append(old.model)
                 if new is not None:
                     statuses[key] = new
-            self._view = _View.of(statuses, self.shadows)
+            self._view = _View.of(statuses, self.shadows, self._primaries)
         for listener in self.on_change:
             listener()
         for model in retired:

@@ -6,6 +6,8 @@ name that the folder holds stays in service:
 - A new version is verified and loaded, and then replaces the old one. One that fails to load is reported with the
   reason, and the old one stays. It is tried again when its files change, as they do until a copy is complete, and after
   pauses that grow, since the reason may be outside its files.
+- The version that was promoted is loaded, if it is not among the newest, and then the name stands for it in one step. A
+  choice that cannot be followed is reported, and the version that answers stays.
 - A shadow version of the repository is loaded when its folder is there, and retired when it is not. It is never among
   the newest versions of its name, and one that fails to load is reported and changes nothing else.
 - If the folder of a served version is removed, the newest version of the same name that is there replaces it. A name
@@ -24,6 +26,7 @@ from serving.bundle.folder import describe_unserved, list_names, list_versions, 
 from serving.bundle.manifest import BundleError, Manifest
 from serving.bundle.model_version import ModelVersion, parse_short_name, resource_name
 from serving.models.loader import ServedModel, ServingOptions
+from serving.models.primaries import Primaries
 from serving.models.repository import ModelNotFound, ModelRepository, State
 from serving.models.version_loads import REMOVED, VersionLoads
 from serving.system.logs import RateLimitedLogger
@@ -62,6 +65,7 @@ class ModelWatcher:
         self._unloaded: set[str] = set()
         self._keep = keep
         self._versions = VersionLoads(repository, folder, options, register, clock)
+        self._primaries = Primaries(repository, folder, self._versions)
         self._shadows = {name: shadow.version for name, shadow in repository.shadows.items()}
         self._unserved: set[str] = set()
         """What was last reported of the folder's entries."""
@@ -110,9 +114,14 @@ class ModelWatcher:
             for key in sorted(self._pinned):
                 if key.name not in self._unloaded:
                     await self._versions.update(key, retry=retry)
+            for name in sorted({key.name for key in self._pinned} - names - self._unloaded):
+                with contextlib.suppress(OSError):  # is reported when its versions are loaded
+                    versions = await asyncio.to_thread(list_versions, self._folder / name)
+                    await self._primaries.follow(name, versions, load=False)
             empty = [name for name in sorted(names - self._unloaded) if not await self._renew(name, retry=retry)]
             if self._all and len(empty) < len(names):
                 for name in empty:
+                    self._repository.set_primary(name, None)
                     self._repository.retire(self._newest_served(name), "its folder was removed")
             await self._update_shadows(self._shadows, retry=retry)
             await self._report_unserved()
@@ -176,7 +185,7 @@ class ModelWatcher:
     async def _update_shadows(self, names: Iterable[str], *, retry: bool = False) -> None:
         """Serve the shadow versions of these names that are in the folder, and retire those that are not."""
         for key in sorted(self._shadows[name] for name in names if name in self._shadows):
-            if key.name in self._unloaded:
+            if key.name in self._unloaded or self._repository.answers(key):
                 continue
             try:
                 versions = await asyncio.to_thread(list_versions, self._folder / key.name)
@@ -208,6 +217,7 @@ class ModelWatcher:
             self._log_unreadable(self._folder / name, error)
             return True
         self._versions.forget_failures(name, versions)
+        await self._primaries.follow(name, versions, load=True, retry=retry)
         versions = without_shadow(versions, self._shadows.get(name))
         good: list[ModelVersion] = []
         # an older version replaces one that was removed, never one that failed to load
@@ -231,7 +241,8 @@ class ModelWatcher:
     def _newest_served(self, name: str) -> list[ModelVersion]:
         """The versions of a name that are served because they are the newest, the newest first."""
         keys = [key for key in map(_key, self._repository.models) if key.name == name and key not in self._pinned]
-        return [key for key in reversed(keys) if not self._repository.is_shadow(key)]
+        primary = self._repository.primary(name)
+        return [key for key in reversed(keys) if key.version != primary and not self._repository.is_shadow(key)]
 
     async def _report_unserved(self) -> None:
         """Log entries of the folder that are never served, each once."""

@@ -9,6 +9,7 @@ from threading import Lock
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from serving.models.loader import ServedModel
 from serving.models.repository import ModelRepository, State
 from serving.observability.metrics import MODEL, Key
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
@@ -75,7 +76,8 @@ class ModelCollector(Collector):
             if accuracy := manifest.metrics.get("accuracy"):
                 validated.add_metric(key, accuracy["value"])
                 lower.add_metric(key, accuracy["lower"])
-        return [loads, failures, state, info, rows, limit, faults, validated, lower]
+        drift = _drift(self._repository.models)
+        return [loads, failures, state, info, rows, limit, faults, validated, lower, *drift]
 
 
 class StatisticsCollector(Collector):
@@ -145,6 +147,27 @@ class StatisticsCollector(Collector):
     def describe(self) -> Iterable[Metric]:
         """The metrics without values, so that registering does not read the statistics."""
         return [GaugeMetricFamily("pawserve_statistics_up", ""), *_rates([])]
+
+
+def _drift(models: Iterable[ServedModel]) -> Iterator[Metric]:
+    """Drift of the last predictions that this process has made, where the bundle has a reference."""
+    predictions = _gauge("drift_predictions", "Last predictions that are compared with those on the validation images.")
+    index = _gauge("drift_stability_index", "Population stability index of the last predictions.", "distribution")
+    p_value = _gauge("drift_p_value", "p-value of the test that nothing has changed, for one look.", "distribution")
+    alarm = _gauge(
+        "drift_alarm", "1 if the last predictions differ from those on the validation images.", "distribution"
+    )
+    for model in models:
+        key, drift = [model.manifest.name, str(model.manifest.version)], model.drift.read()
+        if drift.unavailable:
+            continue
+        predictions.add_metric(key, drift.predictions)
+        for each in drift.distributions:
+            if each.shift:
+                index.add_metric([*key, each.name], each.shift.stability_index)
+                p_value.add_metric([*key, each.name], each.shift.p_value)
+                alarm.add_metric([*key, each.name], each.shift.alarm)
+    yield from (predictions, index, p_value, alarm)
 
 
 def _rates(known: list[VersionStatistics]) -> Iterator[Metric]:

@@ -140,6 +140,14 @@ class Metrics:
             correct = "true" if record.predicted == label.actual else "false"
             self._labels.labels(record.model, record.version, correct).inc()
 
+    def watch_shadows(self, waiting: Callable[[], int], kept_bytes: Callable[[], int]) -> None:
+        """Report the images that wait for shadow versions, and their bytes."""
+        for name, text, read in (
+            ("images", "Images that wait for shadow versions.", waiting),
+            ("bytes", "Bytes of the images that are kept for shadow versions.", kept_bytes),
+        ):
+            Gauge(f"pawserve_shadow_waiting_{name}", text, registry=self.registry).set_function(read)
+
     def shadow_image(self, model: str, number: int, result: str) -> None:
         """Count an image of a shadow version."""
         self.versions.use((model, str(number)))

@@ -7,7 +7,7 @@ and OpenTelemetry.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -144,6 +144,11 @@ class Observability:
     def make_observer(self, manifest: Manifest) -> VersionObserver:
         """Make the observer of a model version."""
         return VersionObserver(manifest, self._metrics, self._tracing)
+
+    def watch_shadows(self, waiting: Callable[[], int], kept_bytes: Callable[[], int]) -> None:
+        """Report how many images wait for shadow versions, and their bytes, when the metrics are read."""
+        if self._metrics:
+            self._metrics.watch_shadows(waiting, kept_bytes)
 
     def shadow_image(self, version: ModelVersion, result: str) -> None:
         """Count an image of a shadow version: "ok", or why it was dropped."""

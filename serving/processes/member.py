@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from serving.bundle.manifest import BundleError
@@ -34,7 +34,14 @@ class Member(Stages):
         self._server: Server
         self._control: SharedModels
         self._channel = Channel(
-            end, {"metrics": self._metrics, "models": self._models, "change": self._change, "served": self._served}
+            end,
+            {
+                "metrics": self._metrics,
+                "models": self._models,
+                "change": self._change,
+                "served": self._served,
+                "labelled": self._labelled,
+            },
         )
 
     def run(self, settings: Settings) -> None:
@@ -49,6 +56,7 @@ class Member(Stages):
 
     async def loaded(self, server: Server) -> None:
         """Wait until all processes have loaded the models; then make the changes that clients have asked for before."""
+        server.feedback.shadows.on_unknown = self._tell_labelled
         for change in await self._tell("loaded"):
             try:
                 await self._change(change)
@@ -62,6 +70,13 @@ class Member(Stages):
     async def failed(self, reason: str) -> None:
         """Tell the supervisor why this process ends."""
         await self._tell("failed", reason)
+
+    def _tell_labelled(self, ids: Sequence[bytes]) -> None:
+        """Tell the other processes which predictions were labelled: one of them may have the shadow's result."""
+        self._channel.notify("labelled", [id_.hex() for id_ in ids])
+
+    async def _labelled(self, ids: list[str]) -> None:
+        self._server.feedback.shadows.recorded_elsewhere(map(bytes.fromhex, ids))
 
     async def _tell(self, verb: str, argument: Any = None) -> Any:
         try:

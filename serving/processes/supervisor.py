@@ -66,6 +66,7 @@ class Supervisor:
             "names": self._on_names,
             "models": self._on_models,
             "change": self._on_change,
+            "labelled": self._on_labelled,
         }
         self._cleanup = ExitStack()
         self.metrics_url = ""
@@ -254,6 +255,12 @@ class Supervisor:
         ):
             if isinstance(result, BaseException) and not isinstance(result, ChannelClosed):
                 raise result
+
+    async def _on_labelled(self, process: Process, ids: list[str]) -> None:
+        """Pass on which predictions a process has labelled."""
+        for each in self._processes:
+            if each is not process and each.channel:
+                each.channel.notify("labelled", ids)
 
     async def _ask(self, verb: str) -> dict[int, Any]:
         """The answers of all processes that serve, by their numbers."""

@@ -1,5 +1,6 @@
 """Files and folders that are written whole: under a temporary name in the same folder, synced, then renamed."""
 
+import fcntl
 import os
 import re
 import secrets
@@ -134,6 +135,21 @@ def move_contents(source: Path, target: Path, *, leave: Collection[str] = ()) ->
             shutil.rmtree(place)
         os.rename(path, place)
     sync(target)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Exclude other processes that lock the same folder until the block ends.
+
+    Raises:
+        OSError: if the folder cannot be opened, or its file system has no locks.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when the descriptor closes
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,21 +9,20 @@ come last, and of several the first one signs. Every key is accepted until its e
 key can therefore be in the files of all replicas before any of them signs with it.
 """
 
-import fcntl
 import os
 import re
 import secrets
 import stat
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import inf, isfinite
 from pathlib import Path
 
-from serving.system.files import write_atomically
+from serving.system.files import locked, write_atomically
 from serving.system.reloading import CHECK_EVERY_S, Reloading
 from serving.tokens.tokens import MIN_KEY_BYTES, PredictionRecord, TokenError, TokenSigner, check_length
 
@@ -164,7 +163,7 @@ def rotate(path: Path, *, sign_after: timedelta, accept_old: timedelta) -> tuple
     begin = now + sign_after
     end = begin + accept_old
     create_key_file(path)
-    with _locked(path.parent):
+    with locked(path.parent):
         keys = [
             replace(key, accept_until=min(key.accept_until, end.timestamp()))
             for key in load_keys(path)
@@ -236,13 +235,3 @@ def _signing_key(keys: Sequence[Key], now: float) -> Key:
 
 def _format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when the descriptor closes
-        yield
-    finally:
-        os.close(descriptor)

@@ -223,3 +223,24 @@ def test_options_that_several_processes_cannot_have_are_wrong_use(
     finished = run("serving", "serve", "--models", tmp_path, *options)
     assert finished.returncode == 2
     assert message in finished.stderr
+
+
+def test_a_label_meets_the_shadow_result_of_another_process(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    write_bundle(tmp_path / "models", version=2)
+    with observed_server(tmp_path, "--processes", 2, "--poll-interval", 0, "--shadow", "colours/2") as server:
+        tokens = []
+        while not all(has_served(server, process) for process in PROCESSES):
+            with connections(server.address, 4) as channels:
+                for channel in channels:
+                    request = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)])
+                    answer = pb_grpc.ClassifierStub(channel).Classify(request, timeout=LIMIT_S)
+                    tokens.append(answer.results[0].prediction.token)
+        with Client(server.address) as client:  # on one of the processes, with tokens of both
+            assert {model.name: model.shadow_share for model in client.list_models()} == {
+                "models/colours/versions/1": 0.0,
+                "models/colours/versions/2": 1.0,
+            }
+            client.record_labels([(token, "red") for token in tokens])
+            assert eventually(lambda: [each.labels for each in client.statistics()] == [len(tokens)] * 2)
+            assert [each.predictions for each in client.statistics()] == [len(tokens)] * 2

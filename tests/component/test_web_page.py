@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from serving.client import Client
+from serving.statistics.store import StatisticsStore
 from tests.support.browser import Browser
 from tests.support.bundles import COLOURS, write_bundle
+from tests.support.comparisons import record_pairs
 from tests.support.servers import HttpServerProcess, http_server
 from tests.support.waiting import LIMIT_S
 from tests.support.web_page import SHADES, classify, load, recorded
@@ -49,6 +51,41 @@ def test_images_are_classified_labelled_and_counted(
     assert browser.all("svg.calibration .point")
     assert browser.console_errors() == []
     assert browser.requested_hosts() == {urlsplit(server.url).netloc}
+
+
+def test_two_versions_are_compared(browser: Browser, tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_bundle(tmp_path / "models", version=number)
+    (tmp_path / "state").mkdir()
+    with http_server(tmp_path, "--shadow", "colours/2") as server:
+        load(browser, server, "#compare")
+        browser.wait(lambda: "no labels yet" in browser.text("#comparison"))
+        assert [browser.one(f"#compare-{which}").get_attribute("value")[-1] for which in ("first", "second")] == [
+            "1",
+            "2",
+        ]
+        with StatisticsStore(tmp_path / "state" / "statistics.sqlite") as store:
+            record_pairs(store, "colours", 1, 2, [("red", 50, True, True), ("blue", 4, False, True)])
+            browser.wait(lambda: "more labels decide" in browser.text("#comparison"))
+            record_pairs(store, "colours", 1, 2, [("blue", 20, False, True), ("blue", 1, True, False)])
+            browser.wait(lambda: "colours/2 is better" in browser.text("#comparison"))
+        assert [
+            cell.text for cell in browser.all("#comparison [aria-label='Images by correct versions'] tbody td")
+        ] == [
+            "50",
+            "1",
+            "24",
+            "0",
+        ]
+        assert "may be looked at any time" in browser.text("#comparison")
+        for dark in (False, True):
+            browser.resize(360, 740, dark=dark)
+            assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= 360
+            if AXE.exists():
+                assert serious_violations(browser) == []
+        browser.one("#compare-second option[value$='/1']").click()
+        browser.wait(lambda: "Choose two versions" in browser.text("#comparison"))
+        assert browser.console_errors() == []
 
 
 def test_labels_from_elsewhere_appear_by_themselves(browser: Browser, server: HttpServerProcess) -> None:
@@ -140,6 +177,16 @@ def test_nothing_is_wider_than_a_phone(
     assert width <= 360
 
 
+def serious_violations(browser: Browser) -> list[object]:
+    """What axe finds in the page that is shown."""
+    browser.driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
+    browser.driver.execute_script(AXE.read_text(encoding="utf-8"))
+    found = browser.driver.execute_async_script(
+        "axe.run().then((result) => arguments[0](JSON.stringify(result.violations)))"
+    )
+    return [each for each in json.loads(found) if each["impact"] in ("serious", "critical")]
+
+
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed: npm install --no-save axe-core")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_axe_finds_no_serious_violation(
@@ -150,13 +197,7 @@ def test_axe_finds_no_serious_violation(
     classify(browser, images)
     browser.all(".predicted")[0].click()
     browser.wait(lambda: len(recorded(browser)) == 1)
-    browser.driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
     for page, ready in (("try", ".card"), ("watch", ".confusion"), ("models", ".version")):
         browser.one(f"nav a[href='#{page}']").click()
         browser.one(ready)
-        browser.driver.execute_script(AXE.read_text(encoding="utf-8"))
-        found = browser.driver.execute_async_script(
-            "axe.run().then((result) => arguments[0](JSON.stringify(result.violations)))"
-        )
-        serious = [each for each in json.loads(found) if each["impact"] in ("serious", "critical")]
-        assert serious == []
+        assert serious_violations(browser) == []

@@ -2,15 +2,19 @@
 
 import json
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from serving.client import Client, Prediction
 from tests.support.commands import run
+from tests.support.images import encoded
 from tests.support.servers import running_server
-from tests.support.waiting import LIMIT_S
+from tests.support.waiting import LIMIT_S, eventually
+from training.data.images import LabelledImage
 from training.runs.run import open_run
 
 pytestmark = [pytest.mark.photos, pytest.mark.slow]
@@ -54,6 +58,40 @@ def test_the_server_has_the_accuracy_of_the_run_and_the_confusion_matrix_of_scik
     assert served == confusion_matrix(labels, answers, labels=list(trained.classes)).tolist()
     assert served == trained.facts["confusion_matrix"]
     assert statistics.labels == statistics.predictions == len(files)
+
+
+def blurred(image: LabelledImage) -> bytes:
+    with Image.open(image.path) as opened:
+        return encoded(opened.convert("RGB").filter(ImageFilter.GaussianBlur(0.04 * min(opened.size))), "JPEG")
+
+
+def test_drift_is_noticed_within_200_images_and_never_on_the_validation_images(fitted: Path) -> None:
+    """The validation images in random order; then, of a version that was just loaded each, other images only."""
+    trained = open_run(fitted / "run")
+    files, _ = trained.validation()
+    Random(0).shuffle(files)
+    dogs = [image.read() for image in files if trained.classes[image.label] == "dogs"]
+
+    def first_alarm(contents: list[bytes]) -> tuple[int | None, set[str]]:
+        """After how many images there is an alarm, with a look after every 10; and what differs then."""
+        state = fitted / "drift-state"
+        with running_server(fitted / "models", state) as address, Client(address, timeout_s=LIMIT_S) as client:
+            for end in range(10, len(contents) + 1, 10):
+                client.classify(contents[end - 10 : end])
+                if end == 10:
+                    assert eventually(lambda: client.statistics())
+                (statistics,) = client.statistics()
+                if statistics.drift.alarm:
+                    return end, {each.name for each in statistics.drift.distributions if each.alarm}
+        return None, set()
+
+    assert first_alarm([image.read() for image in files]) == (None, set())
+    number, differing = first_alarm(dogs[:200])
+    assert number is not None
+    assert "classes" in differing
+    number, differing = first_alarm([blurred(image) for image in files[:200]])
+    assert number is not None
+    assert "confidence" in differing
 
 
 def test_a_second_fit_reuses_all_activations_and_gives_the_same_result(fitted: Path, photos: Path) -> None:

@@ -100,10 +100,10 @@ def start_clients(clients: list[LabellingClient], address: str) -> list[threadin
 
 
 def check_labels(database: Path, clients: list[LabellingClient]) -> int:
-    """Assert that a database has each acknowledged label once and no unsent one; return the number of labels."""
+    """Assert that a database has each acknowledged label of version 1 once and no unsent one; return their number."""
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute("SELECT id, actual FROM labels").fetchall()
-        counted = dict(connection.execute("SELECT actual, sum(count) FROM outcomes GROUP BY actual"))
+        counted = dict(connection.execute("SELECT actual, sum(count) FROM outcomes WHERE version = 1 GROUP BY actual"))
     kept = {bytes(id_): COLOURS[actual] for id_, actual in rows}
     assert len(kept) == len(rows)
     # what was counted is what was recorded
@@ -117,3 +117,21 @@ def check_labels(database: Path, clients: list[LabellingClient]) -> int:
             assert kept.get(prediction_id(token), next(iter(labels))) in labels, "another label than any that was sent"
     assert len(kept.keys() - known) <= sum(client.labels_of_lost_answers for client in clients)
     return len(kept)
+
+
+def check_shadows(database: Path) -> int:
+    """Assert that each result of the shadow version 2 counts once, for it and for the pair; return how many do."""
+    with closing(sqlite3.connect(database)) as connection:
+
+        def cells(query: str) -> dict[tuple[int, ...], int]:
+            return {tuple(key): count for *key, count in connection.execute(query)}
+
+        row = "SELECT shadow_actual, shadow_predicted, count(*) FROM labels WHERE shadow_version = 2 GROUP BY 1, 2"
+        total = "SELECT actual, predicted, sum(count) FROM outcomes WHERE version = 2 GROUP BY 1, 2 HAVING sum(count)"
+        assert cells(row) == cells(total)
+        correct = "SELECT actual, actual = predicted, shadow_actual = shadow_predicted, count(*) FROM labels "
+        pair = correct + "WHERE shadow_version = 2 GROUP BY 1, 2, 3"
+        assert cells(pair) == cells(
+            "SELECT actual, version_correct, shadow_correct, count FROM paired_outcomes WHERE count"
+        )
+        return sum(cells(row).values())

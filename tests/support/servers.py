@@ -185,8 +185,8 @@ def counted_server(models: Path, state: Path, *arguments: object) -> Iterator[Co
 class KilledServer:
     """A server that tests kill with SIGKILL at any moment, even while it starts."""
 
-    def __init__(self, models: Path, state: Path) -> None:
-        command = [sys.executable, "-m", "serving", "serve", *map(str, _options(models, state))]
+    def __init__(self, models: Path, state: Path, *arguments: object) -> None:
+        command = [sys.executable, "-m", "serving", "serve", *map(str, (*_options(models, state), *arguments))]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.address = ""
 

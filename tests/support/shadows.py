@@ -8,19 +8,24 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from serving.api.classification import ClassificationService, SignedPrediction
+from serving.api.classification import ClassificationService
 from serving.api.in_flight import BytesInFlight
 from serving.api.labels import RecordedLabel, record_labels
+from serving.api.predictions import SignedPrediction
 from serving.bundle.folder import open_version
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact
 from serving.bundle.model_version import ModelVersion
 from serving.bundle.shadow_version import ShadowVersion
+from serving.engine.base import Engine
 from serving.models.image_data import ImageData
 from serving.models.kept_image import ByteBudget
 from serving.models.loader import ServedModel, load_model
@@ -88,6 +93,33 @@ def with_graph(graph: bytes) -> dict[str, Any]:
     return {"content": graph, "artifacts": (artifact,)}
 
 
+class GatedShadow:
+    """The engine of a shadow version, of which each `release` lets one call compute."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._gate = Semaphore(0)
+        self._begun: SimpleQueue[None] = SimpleQueue()
+        self.max_batch_size = engine.max_batch_size
+        self.calls = 0
+
+    def release(self, calls: int = 1) -> None:
+        self._gate.release(calls)
+
+    async def begun(self) -> None:
+        """Wait until the next call has begun."""
+        await asyncio.to_thread(self._begun.get, True, LIMIT_S)
+
+    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.calls += 1
+        self._begun.put(None)
+        assert self._gate.acquire(timeout=LIMIT_S)
+        return self._engine.run(images_NHWC)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
 class ShadowedService:
     """The use case of classification over models/NAME/1 with the shadow version models/NAME/2."""
 
@@ -116,14 +148,24 @@ class ShadowedService:
             self.repository, self.feedback, 16, BytesInFlight(2**30), self.queue, default_views=1
         )
 
-    def load(self, number: int) -> ServedModel:
+    def load(self, number: int) -> None:
         """Load a version of the folder, or load it again."""
         version = ModelVersion(self.name, number)
         options = replace(OPTIONS, max_rows=64)
         model = load_model(open_version(self.folder / "models", version), options, shadow=number == 2)
-        self.store.register_version(version, model.manifest.classes)
+        self._add(model)
+
+    def gate(self) -> GatedShadow:
+        """Load the shadow version again, which now computes when the test says so."""
+        model = load_model(open_version(self.folder / "models", ModelVersion(self.name, 2)), OPTIONS, shadow=True)
+        assert model.shadow_engine is not None
+        engine = GatedShadow(model.shadow_engine)
+        self._add(replace(model, shadow_engine=engine))
+        return engine
+
+    def _add(self, model: ServedModel) -> None:
+        self.store.register_version(model.manifest.model_version, model.manifest.classes)
         self.repository.add(model)
-        return model
 
     async def classify(
         self,

@@ -34,6 +34,7 @@ def test_a_file_may_hold_every_option(tmp_path: Path) -> None:
     text = """
 models = "~/models"        # as on the command line
 model = ["pets/3", "birds"]
+shadow = ["pets/4=0.25", "birds/2"]
 max-batch-size = 8
 access-log = true
 no-reflection = true
@@ -44,6 +45,7 @@ auth-tokens = "clients.txt"
     settings = to_settings(options)
     assert settings.models == Path("~/models").expanduser()
     assert settings.wanted == ("pets/3", "birds")
+    assert [*map(str, settings.shadows)] == ["pets/4=0.25", "birds/2=1"]
     assert settings.options.layout.max_batch_size == 8
     assert (settings.observability.access_log, settings.reflection) == (True, False)
     assert (settings.observability.metrics, settings.security.clients) == ("127.0.0.1:9100", Path("clients.txt"))

@@ -63,6 +63,7 @@ TRAINING_ROOMS = (
     "runs",
     "reports",
     "tracking",
+    "comparison",
     "fit",
     "evaluate",
     "find_lr",

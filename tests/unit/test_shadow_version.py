@@ -8,6 +8,8 @@ from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import BundleError
 from serving.bundle.model_version import ModelVersion
 from serving.bundle.shadow_version import ShadowVersion, check_shadows, parse_shadow
+from serving.cli.configuration import parse_configured
+from serving.cli.errors import UsageError
 from serving.cli.parser import build_parser, main
 from serving.cli.serve_options import to_settings
 from tests.support.bundles import write_bundle
@@ -85,3 +87,11 @@ def test_a_shadow_version_needs_another_version_of_its_name(tmp_path: Path) -> N
         opened(tmp_path, shadow="pets/3")
     with pytest.raises(BundleError, match="--shadow birds/1: .* holds no version of birds, only of pets; give one"):
         opened(tmp_path, shadow="birds/1")
+
+
+def test_shadow_versions_may_be_in_a_variable() -> None:
+    environment = {"PAWSERVE_SHADOW": "pets/4=0.5,birds/2"}
+    options = parse_configured(build_parser("serve"), ["serve"], environment)
+    assert [*map(str, to_settings(options).shadows)] == ["pets/4=0.5", "birds/2=1"]
+    with pytest.raises(UsageError, match=r"the environment variable PAWSERVE_SHADOW: 'pets' is not a shadow version"):
+        parse_configured(build_parser("serve"), ["serve"], {"PAWSERVE_SHADOW": "pets"})

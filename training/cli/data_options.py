@@ -36,6 +36,24 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Compare finished runs on the validation images that they share."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Runs that `fit` wrote, two or more. Each is compared with the first."""
+    out: Path = Path("comparison.html")
+    """The page to write: curves, classes, images that changed, settings that differ."""
+    json: bool = False
+    """Print the figures as JSON to standard output, instead of tables."""
+
+    def __post_init__(self) -> None:
+        if len(self.runs) < 2:
+            raise ValueError(f"{len(self.runs)} run is given; give two or more: compare runs/a runs/b")
+        if self.out.is_dir() or not self.out.parent.is_dir():
+            raise ValueError(f"--out is {self.out}; give an HTML file in a folder that exists")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Check:
     """Check a data set without training: labels, near duplicates, odd images."""
 

@@ -5,15 +5,20 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
+
 from serving.system.files import write_atomically
 from serving.system.output import print_json
 from training.check import DATA_PAGE
 from training.check import check as check_folder
 from training.checks.data_checks import describe_checks
 from training.checks.files import DUPLICATES_FILE, SUSPECTS_FILE
-from training.cli.data_options import Check, Evaluate
+from training.cli.data_options import Check, Compare, Evaluate
 from training.cli.recipe_options import FindLr, Fit
-from training.console import say
+from training.comparison.page import comparison_page
+from training.comparison.runs import compare_runs, open_runs
+from training.comparison.text import comparison_view
+from training.console import progress, say
 from training.data.exclusions import read_exclusions
 from training.data.served_labels import read_served_labels
 from training.evaluate import evaluate_run
@@ -86,6 +91,19 @@ def evaluate(options: Evaluate) -> None:
     if options.out is not None:
         write_evaluation(options.out, run, options.data, evaluation, images, skipped)
         say(f"written: {PREDICTIONS_FILE}, {FIGURES_FILE}; open {options.out / REPORT_FILE}")
+
+
+def compare(options: Compare) -> None:
+    """Compare runs: tables, or JSON, and a page."""
+    runs = open_runs(options.runs)
+    pairs = compare_runs(runs)
+    with progress("page") as on_progress:
+        write_atomically(options.out, comparison_page(runs, pairs, on_progress))
+    if options.json:
+        print_json({"runs": [each.name for each in runs], "pairs": [pair.to_json() for pair in pairs]})
+    else:
+        Console().print(comparison_view(runs, pairs))
+    say(f"open {options.out}")
 
 
 def check(options: Check) -> None:

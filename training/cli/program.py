@@ -8,7 +8,7 @@ from typing import Any
 
 import tyro
 
-from training.cli.data_options import Check, Evaluate, FetchPets, Sample, Shard
+from training.cli.data_options import Check, Compare, Evaluate, FetchPets, Sample, Shard
 from training.cli.recipe_options import FindLr, Fit
 from training.command import Command, run_command
 from training.recipes.presets import PRESETS
@@ -49,6 +49,7 @@ COMMANDS = {
         "training.cli.model_commands:evaluate",
         interrupted="nothing was kept; run the same command to start again",
     ),
+    "compare": Command(Compare, "training.cli.model_commands:compare"),
     "check": Command(
         Check,
         "training.cli.model_commands:check",

@@ -7,8 +7,11 @@ from google.protobuf.duration_pb2 import Duration
 
 from serving.api.errors import ApiError, Code, invalid, to_api_error
 from serving.api.lookup import parse_model_name
+from serving.api.pawserve.drift import to_drift
 from serving.api.pawserve.rates import to_model_statistics, to_rate
 from serving.api.pawserve.windows import to_window
+from serving.bundle.model_version import ModelVersion
+from serving.models.drift import Drift
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.calibration import Bin, expected_calibration_error
 from serving.statistics.changes import StatisticsFeed
@@ -27,11 +30,18 @@ class StatisticsService:
     Args:
         store: where they are kept.
         find: raises ApiError unless a version with the resource name is served.
+        drift_of: returns the drift of a version; None if this process does not serve it.
     """
 
-    def __init__(self, store: StatisticsStore, find: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        store: StatisticsStore,
+        find: Callable[[str], object],
+        drift_of: Callable[[ModelVersion], Drift | None],
+    ) -> None:
         self._store = store
         self._find = find
+        self._drift_of = drift_of
         self._feed = StatisticsFeed(store)
         self._watchers = 0
 
@@ -50,7 +60,7 @@ class StatisticsService:
             raise to_api_error(error, field) from error
         if name is not None and not statistics:
             self._find(request.model)  # a served version without predictions has no statistics yet, which is no error
-        return pb.GetStatisticsResponse(models=map(to_statistics, statistics))
+        return pb.GetStatisticsResponse(models=map(self._to_message, statistics))
 
     async def watch(
         self, request: pb.WatchStatisticsRequest, write: Callable[[pb.WatchStatisticsResponse], Awaitable[object]]
@@ -70,12 +80,15 @@ class StatisticsService:
                 if sent is None and name is not None and not chosen:
                     self._find(request.model)
                 if chosen != sent:  # a shutdown waits for it, since gRPC ends no call during a write
-                    await write(pb.WatchStatisticsResponse(models=map(to_statistics, chosen)))
+                    await write(pb.WatchStatisticsResponse(models=map(self._to_message, chosen)))
                     sent = chosen
                 if await self._feed.stopped_within(interval_s):
                     return
         finally:  # the client has gone, the server stops, or the statistics cannot be read
             self._watchers -= 1
+
+    def _to_message(self, statistics: VersionStatistics) -> pb.ModelStatistics:
+        return to_statistics(statistics, self._drift_of(statistics.version))
 
 
 def to_interval_s(request: pb.WatchStatisticsRequest) -> float:
@@ -94,7 +107,7 @@ def to_interval_s(request: pb.WatchStatisticsRequest) -> float:
     return interval_s
 
 
-def to_statistics(statistics: VersionStatistics) -> pb.ModelStatistics:
+def to_statistics(statistics: VersionStatistics, drift: Drift | None = None) -> pb.ModelStatistics:
     """The statistics of one version."""
     message = to_model_statistics(statistics.version.resource, statistics.confusion)
     message.predictions = statistics.predictions
@@ -104,6 +117,8 @@ def to_statistics(statistics: VersionStatistics) -> pb.ModelStatistics:
         message.expected_calibration_error = error
     if statistics.last_label_ms is not None:
         message.last_label_time.FromMilliseconds(statistics.last_label_ms)
+    if drift is not None:
+        message.drift.CopyFrom(to_drift(drift, statistics.confusion.classes))
     return message
 
 

@@ -25,7 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
         status = client.health()
         models = _list_models(client) if status == "SERVING" else []
     if arguments.json:
-        states = [{"name": each.name, "state": state_of(each), "reason": each.state_reason} for each in models]
+        states = [
+            {"name": each.name, "state": state_of(each), "reason": each.state_reason, "primary": each.primary}
+            for each in models
+        ]
         print_json({"status": status, "models": states})
     else:
         print(status, *map(_describe, models), sep="\n  ")
@@ -34,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _describe(model: pb.Model) -> str:
     if model.state == pb.MODEL_STATE_READY:
-        return f"{model.name} ({model.engine})"
+        return f"{model.name} ({model.engine}{'; primary' * model.primary})"
     return f"{model.name} {state_of(model)}" + f": {model.state_reason}" * bool(model.state_reason)
 
 

@@ -39,13 +39,24 @@ def state_of(model: pb.Model) -> str:
 
 def _lines(model: pb.Model) -> Iterator[str]:
     shadow = f"  SHADOW of {model.shadow_share:.4g} of the requests" if model.HasField("shadow_share") else ""
-    yield f"{model.name}  {state_of(model)}{shadow}"
+    yield f"{model.name}  {state_of(model)}{'  PRIMARY' * model.primary}{shadow}"
     if model.state_reason:
         yield f"  reason    {model.state_reason}"
     if model.engine:
         yield f"  engine    {model.precision}, {model.runtime}: {model.engine_reason}"
         yield f"  layout    {_layout(model.plan)}"
         yield f"  classes   {len(model.classes):,}"
+        yield f"  views     {_views(model)}"
+
+
+def _views(model: pb.Model) -> str:
+    default, recommended = model.default_views, model.recommended_views
+    described = f"{default} by default, at most {model.max_views}"
+    if recommended != default:
+        described += f"; {recommended} recommended by the bundle (`serve --views recommended`)"
+    if model.HasField("adaptive_threshold"):
+        described += f"; adaptive: {model.adaptive_views} below a confidence of {model.adaptive_threshold:.1%}"
+    return described
 
 
 def _layout(plan: pb.EnginePlan) -> str:
@@ -62,6 +73,7 @@ def _to_dict(model: pb.Model) -> dict[str, Any]:
         "name": model.name,
         "state": state_of(model),
         "reason": model.state_reason,
+        "primary": model.primary,
         "shadow_share": model.shadow_share if model.HasField("shadow_share") else None,
     }
     if not model.engine:
@@ -70,6 +82,12 @@ def _to_dict(model: pb.Model) -> dict[str, Any]:
     return described | {
         "arch": model.arch,
         "classes": list(model.classes),
+        "views": {
+            "default": model.default_views,
+            "recommended": model.recommended_views,
+            "adaptive": model.adaptive_views,
+            "most": model.max_views,
+        },
         "precision": model.precision,
         "runtime": model.runtime,
         "engine_reason": model.engine_reason,

@@ -3,6 +3,7 @@
 REASONS = {
     "BODY_TIMEOUT": "The body did not arrive in time.",
     "BODY_TOO_LARGE": "The body is larger than the server's --max-message-mib.",
+    "COMPARISON_INVALID": "The request does not name two versions of one model.",
     "CONTENT_ENCODING_UNSUPPORTED": "The body is compressed in another way than gzip or deflate.",
     "CONTENT_TYPE_UNSUPPORTED": "The body is neither an image, nor a form, nor JSON.",
     "COUNT_OUT_OF_RANGE": "The request has too few or too many images, labels or views.",

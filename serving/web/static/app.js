@@ -1,12 +1,13 @@
 // The pages: one section each, chosen by the address behind the #.
 
 import { json } from "./api.js";
+import * as compare from "./compare.js";
 import { byId } from "./dom.js";
 import * as models from "./models.js";
 import * as trying from "./try.js";
 import * as watch from "./watch.js";
 
-const PAGES = { try: trying, watch, models };
+const PAGES = { try: trying, watch, compare, models };
 let current = "";
 
 function show() {

@@ -64,18 +64,26 @@ function version(model, manifest) {
     ["engine", model.engine],
     ["why this engine", model.engineReason],
     ["classes", model.classes.length ? `${count(model.classes.length)}: ${model.classes.slice(0, 12).join(", ")}${model.classes.length > 12 ? ", …" : ""}` : ""],
+    ["views", views(model)],
     ["validation accuracy", accuracy(model, manifest)],
     ["adaptive views below", model.adaptiveThreshold === undefined ? "" : `a confidence of ${percent(model.adaptiveThreshold)}`],
     ["exported", manifest ? new Date(manifest.created).toLocaleString() : ""],
   ];
   return h("article", { class: "version" },
     h("h3", {}, shortName(model.name), " ", h("span", { class: `badge ${state}` }, state),
+      model.primary ? [" ", h("span", { class: "badge ready" }, "primary")] : "",
       model.shadowShare === undefined ? "" : [" ", h("span", { class: "badge shadow" }, "shadow")]),
     model.stateReason ? h("p", { class: state === "failed" ? "error" : "hint" }, model.stateReason) : "",
     h("dl", { class: "facts" }, ...facts.filter(([, value]) => value).map(([name, value]) =>
       h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     manifest ? parityTable(manifest) : "",
     manifest && manifest.report ? reportLink(model) : "");
+}
+
+function views(model) {
+  if (!model.maxViews) return "";
+  const recommended = model.recommendedViews === model.defaultViews ? ", as recommended" : `; ${model.recommendedViews} recommended`;
+  return `${model.defaultViews} by default${recommended}; at most ${model.maxViews}`;
 }
 
 function accuracy(model, manifest) {

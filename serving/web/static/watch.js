@@ -102,7 +102,32 @@ function draw() {
     h("dl", { class: "tiles" }, ...tiles.map(([name, value, note]) =>
       h("div", {}, h("dt", {}, name), h("dd", { class: "big" }, value), h("dd", { class: "hint" }, note)))),
     ...(Number(model.labels) ? [confusionTable(model), classTable(model), calibrationDiagram(model)]
-      : [h("p", { class: "notice" }, "The confusion matrix appears with the first label.")]));
+      : [h("p", { class: "notice" }, "The confusion matrix appears with the first label.")]),
+    ...driftView(model.drift));
+}
+
+/** The last predictions beside those on the validation images. */
+function driftView(drift) {
+  if (!drift) return [];
+  if (drift.unavailable) return [h("p", { class: "hint" }, `Drift: ${drift.unavailable}.`)];
+  const row = (each) => {
+    const known = each.pValue !== undefined;
+    const most = [...each.bins].sort((one, other) => difference(other) - difference(one))[0];
+    return h("tr", {}, h("th", { scope: "row" }, each.name), h("td", {}, known ? each.stabilityIndex.toFixed(3) : "–"),
+      h("td", {}, known ? each.pValue.toPrecision(2) : "–"),
+      h("td", { class: each.alarm ? "error" : "" }, !known ? "too few predictions" : !each.alarm ? "no alarm"
+        : `differs: ${most.label} ${percent(most.share)} instead of ${percent(most.expected)}`));
+  };
+  return [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Drift" },
+    h("table", {},
+      h("caption", {}, `Drift of the last ${count(drift.predictions)} predictions of the process that answers, from those `
+        + `on ${count(drift.validationImages)} validation images`),
+      h("thead", {}, h("tr", {}, ...["predicted", "PSI", "p", ""].map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", {}, ...drift.distributions.map(row))))];
+}
+
+function difference(bin) {
+  return Math.abs(bin.share - bin.expected);
 }
 
 function classTable(model) {

@@ -179,7 +179,7 @@ class GetStatisticsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelStatistics, _Mapping]]] = ...) -> None: ...
 
 class ModelStatistics(_message.Message):
-    __slots__ = ("model", "classes", "confusion_matrix", "predictions", "labels", "accuracy", "class_statistics", "matthews_correlation", "last_label_time", "unlabelled", "calibration_bins", "expected_calibration_error")
+    __slots__ = ("model", "classes", "confusion_matrix", "predictions", "labels", "accuracy", "class_statistics", "matthews_correlation", "last_label_time", "unlabelled", "calibration_bins", "expected_calibration_error", "drift")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     CONFUSION_MATRIX_FIELD_NUMBER: _ClassVar[int]
@@ -192,6 +192,7 @@ class ModelStatistics(_message.Message):
     UNLABELLED_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_BINS_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_CALIBRATION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
     model: str
     classes: _containers.RepeatedScalarFieldContainer[str]
     confusion_matrix: _containers.RepeatedCompositeFieldContainer[ConfusionRow]
@@ -204,7 +205,48 @@ class ModelStatistics(_message.Message):
     unlabelled: int
     calibration_bins: _containers.RepeatedCompositeFieldContainer[CalibrationBin]
     expected_calibration_error: float
-    def __init__(self, model: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., confusion_matrix: _Optional[_Iterable[_Union[ConfusionRow, _Mapping]]] = ..., predictions: _Optional[int] = ..., labels: _Optional[int] = ..., accuracy: _Optional[_Union[Rate, _Mapping]] = ..., class_statistics: _Optional[_Iterable[_Union[ClassStatistics, _Mapping]]] = ..., matthews_correlation: _Optional[float] = ..., last_label_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., unlabelled: _Optional[int] = ..., calibration_bins: _Optional[_Iterable[_Union[CalibrationBin, _Mapping]]] = ..., expected_calibration_error: _Optional[float] = ...) -> None: ...
+    drift: Drift
+    def __init__(self, model: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., confusion_matrix: _Optional[_Iterable[_Union[ConfusionRow, _Mapping]]] = ..., predictions: _Optional[int] = ..., labels: _Optional[int] = ..., accuracy: _Optional[_Union[Rate, _Mapping]] = ..., class_statistics: _Optional[_Iterable[_Union[ClassStatistics, _Mapping]]] = ..., matthews_correlation: _Optional[float] = ..., last_label_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., unlabelled: _Optional[int] = ..., calibration_bins: _Optional[_Iterable[_Union[CalibrationBin, _Mapping]]] = ..., expected_calibration_error: _Optional[float] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ...) -> None: ...
+
+class Drift(_message.Message):
+    __slots__ = ("predictions", "window", "validation_images", "distributions", "alarm", "unavailable")
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    DISTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    ALARM_FIELD_NUMBER: _ClassVar[int]
+    UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    predictions: int
+    window: int
+    validation_images: int
+    distributions: _containers.RepeatedCompositeFieldContainer[DriftDistribution]
+    alarm: bool
+    unavailable: str
+    def __init__(self, predictions: _Optional[int] = ..., window: _Optional[int] = ..., validation_images: _Optional[int] = ..., distributions: _Optional[_Iterable[_Union[DriftDistribution, _Mapping]]] = ..., alarm: bool = ..., unavailable: _Optional[str] = ...) -> None: ...
+
+class DriftDistribution(_message.Message):
+    __slots__ = ("name", "stability_index", "p_value", "alarm", "bins")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STABILITY_INDEX_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    ALARM_FIELD_NUMBER: _ClassVar[int]
+    BINS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    stability_index: float
+    p_value: float
+    alarm: bool
+    bins: _containers.RepeatedCompositeFieldContainer[DriftBin]
+    def __init__(self, name: _Optional[str] = ..., stability_index: _Optional[float] = ..., p_value: _Optional[float] = ..., alarm: bool = ..., bins: _Optional[_Iterable[_Union[DriftBin, _Mapping]]] = ...) -> None: ...
+
+class DriftBin(_message.Message):
+    __slots__ = ("label", "expected", "share")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    expected: float
+    share: float
+    def __init__(self, label: _Optional[str] = ..., expected: _Optional[float] = ..., share: _Optional[float] = ...) -> None: ...
 
 class CalibrationBin(_message.Message):
     __slots__ = ("lower", "upper", "mean_probability", "accuracy")
@@ -373,7 +415,7 @@ class EnginePlan(_message.Message):
     def __init__(self, instances: _Optional[int] = ..., threads: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lone_threads: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "classes", "arch", "engine", "validation_accuracy", "max_views", "state", "state_reason", "precision", "runtime", "engine_reason", "plan", "adaptive_threshold", "shadow_share")
+    __slots__ = ("name", "classes", "arch", "engine", "validation_accuracy", "max_views", "state", "state_reason", "precision", "runtime", "engine_reason", "plan", "adaptive_threshold", "shadow_share", "primary", "recommended_views", "default_views", "adaptive_views")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     ARCH_FIELD_NUMBER: _ClassVar[int]
@@ -388,6 +430,10 @@ class Model(_message.Message):
     PLAN_FIELD_NUMBER: _ClassVar[int]
     ADAPTIVE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     SHADOW_SHARE_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_FIELD_NUMBER: _ClassVar[int]
+    RECOMMENDED_VIEWS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_VIEWS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTIVE_VIEWS_FIELD_NUMBER: _ClassVar[int]
     name: str
     classes: _containers.RepeatedScalarFieldContainer[str]
     arch: str
@@ -402,4 +448,8 @@ class Model(_message.Message):
     plan: EnginePlan
     adaptive_threshold: float
     shadow_share: float
-    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., engine: _Optional[str] = ..., validation_accuracy: _Optional[float] = ..., max_views: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., state_reason: _Optional[str] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., engine_reason: _Optional[str] = ..., plan: _Optional[_Union[EnginePlan, _Mapping]] = ..., adaptive_threshold: _Optional[float] = ..., shadow_share: _Optional[float] = ...) -> None: ...
+    primary: bool
+    recommended_views: int
+    default_views: int
+    adaptive_views: int
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., engine: _Optional[str] = ..., validation_accuracy: _Optional[float] = ..., max_views: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., state_reason: _Optional[str] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., engine_reason: _Optional[str] = ..., plan: _Optional[_Union[EnginePlan, _Mapping]] = ..., adaptive_threshold: _Optional[float] = ..., shadow_share: _Optional[float] = ..., primary: bool = ..., recommended_views: _Optional[int] = ..., default_views: _Optional[int] = ..., adaptive_views: _Optional[int] = ...) -> None: ...

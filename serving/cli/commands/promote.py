@@ -1,0 +1,144 @@
+"""`promote`: choose the version that answers for a model's name."""
+
+import argparse
+from pathlib import Path
+
+from serving.bundle.folder import list_versions, open_version
+from serving.bundle.manifest import BundleError
+from serving.bundle.model_version import ModelVersion, check_name, parse_resource
+from serving.bundle.primary_choice import FILE, changing_choice, write_choice
+from serving.cli.comparison_tables import evidence_text, verdict_text
+from serving.cli.connection import add_client_options, open_client
+from serving.cli.errors import DONE, CommandError, UsageError
+from serving.cli.options import path, version_number
+from serving.client import Client
+from serving.pb.pawserve.v1 import classifier_pb2 as pb
+from serving.system.times import format_time, now_ms
+
+NEWEST = "newest"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `promote`."""
+    parser.description = (
+        f"Choose the version that answers for a model's name, in NAME/{FILE} of the model folder. Servers follow it "
+        "when they look for new versions (serve --poll-interval, or SIGHUP). The figures of both versions are asked of "
+        "the server and kept with the choice. `rollback` undoes it."
+    )
+    parser.add_argument("name", metavar="NAME", help="the model")
+    parser.add_argument("version", type=_version, metavar="VERSION", help=f"a version, or {NEWEST!r} for the newest")
+    add_folder_option(parser)
+    parser.add_argument(
+        "--if-better",
+        action="store_true",
+        help="only if the labels decide that it is more accurate than the version that answers now (see `compare`)",
+    )
+    add_client_options(parser)
+
+
+def add_folder_option(parser: argparse.ArgumentParser) -> None:
+    """`--models`."""
+    parser.add_argument(
+        "--models", type=path, default=Path("models"), metavar="DIR", help="the model folder (%(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the choice, unless it is not better."""
+    name, version, folder = arguments.name, arguments.version, model_folder(arguments)
+    if version is None and arguments.if_better:
+        raise UsageError(f"--if-better needs a version, not {NEWEST!r}")
+    if version is not None:
+        _check_bundle(arguments.models, ModelVersion(name, version))
+    try:
+        with changing_choice(folder) as choice:
+            answering, figures = _ask(arguments)
+            before = answering or choice.version or _newest(folder, version)
+            if version == choice.version:
+                print(f"{name}: version {version} was promoted already" if version else f"{name}: nothing is promoted")
+                return DONE
+            write_choice(folder, choice.promoted(version, before, format_time(now_ms()), figures))
+    except BundleError as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{folder / FILE} cannot be written: {error.strerror or error}") from error
+    print(f"{name}: {f'version {version}' if version else 'the newest version'} answers from now on", end="")
+    print(f", instead of version {before}" if before and before != version else "")
+    print(f"  {figures}")
+    print(f"  undo it with: pawserve rollback {name}")
+    return DONE
+
+
+def model_folder(arguments: argparse.Namespace) -> Path:
+    """The folder of the model.
+
+    Raises:
+        UsageError: if the name is not one.
+        CommandError: if there is no such folder.
+    """
+    try:
+        check_name(arguments.name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    folder: Path = arguments.models / arguments.name
+    if not folder.is_dir():
+        raise CommandError(f"{arguments.models} holds no model {arguments.name}; give --models the model folder")
+    return folder
+
+
+def _version(text: str) -> int | None:
+    return None if text == NEWEST else version_number(text)
+
+
+def _check_bundle(models: Path, version: ModelVersion) -> None:
+    numbers = list_versions(models / version.name)
+    if version.version not in numbers:
+        held = f"it has {', '.join(map(str, numbers))}" if numbers else "it has none"
+        raise CommandError(f"{models / version.name} holds no version {version.version}; {held}")
+    try:
+        open_version(models, version)
+    except BundleError as error:
+        raise CommandError(f"{version} cannot be promoted: {error}") from error
+
+
+def _newest(folder: Path, version: int | None) -> int | None:
+    """The version that answers without a choice, as far as the folder shows: not the one that is promoted now."""
+    others = [number for number in list_versions(folder) if number != version]
+    return others[-1] if others else None
+
+
+def _ask(arguments: argparse.Namespace) -> tuple[int | None, str]:
+    """Ask the server which version answers, and how it compares with the new one.
+
+    Returns:
+        That version, None if it is unknown, and the figures in one line.
+
+    Raises:
+        CommandError: with `--if-better`, unless the new version is better.
+    """
+    name, version = arguments.name, arguments.version
+    try:
+        with open_client(arguments) as client:
+            answering = _answering(client, name)
+            if answering is None or version is None or version == answering:
+                if arguments.if_better:
+                    raise CommandError(f"no other version than {version} answers for {name} on {arguments.server}")
+                return answering, "without a comparison"
+            first, second = (ModelVersion(name, number).resource for number in (answering, version))
+            comparison = client.compare(first, second)
+    except CommandError as error:
+        if arguments.if_better:
+            raise
+        return None, f"figures unknown: {error}"
+    figures = f"{evidence_text(comparison)}; {verdict_text(comparison)}"
+    if arguments.if_better and comparison.sequential_test.verdict != pb.COMPARISON_VERDICT_SECOND_IS_BETTER:
+        raise CommandError(f"{name}/{version} is not promoted: {figures}")
+    return answering, figures
+
+
+def _answering(client: Client, name: str) -> int | None:
+    """The version that answers for a name; None if the server has no such model."""
+    for model in client.list_models():
+        if model.primary and (parsed := parse_resource(model.name))[0] == name:
+            return parsed[1]
+    return None

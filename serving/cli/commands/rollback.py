@@ -1,0 +1,45 @@
+"""`rollback`: let the version answer again that answered before the latest promotion."""
+
+import argparse
+
+from serving.bundle.folder import list_versions
+from serving.bundle.manifest import BundleError
+from serving.bundle.primary_choice import FILE, changing_choice, write_choice
+from serving.cli.commands.promote import add_folder_option, model_folder
+from serving.cli.errors import DONE, CommandError
+from serving.system.times import format_time, now_ms
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `rollback`."""
+    parser.description = (
+        "Let the version answer for a model's name that answered before the latest `promote`. A second `rollback` goes "
+        "back one promotion more."
+    )
+    parser.add_argument("name", metavar="NAME", help="the model")
+    add_folder_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the earlier choice."""
+    name, folder = arguments.name, model_folder(arguments)
+    try:
+        with changing_choice(folder) as choice:
+            earlier = choice.rolled_back(format_time(now_ms()))
+            if earlier.version not in list_versions(folder):
+                raise CommandError(
+                    f"version {earlier.version}, which answered before, is no longer in {folder}; choose another one "
+                    f"with: pawserve promote {name} VERSION"
+                )
+            write_choice(folder, earlier)
+    except BundleError as error:
+        raise CommandError(str(error)) from error
+    except ValueError as error:
+        raise CommandError(
+            f"{name} cannot be rolled back: {error}; choose with: pawserve promote {name} VERSION"
+        ) from error
+    except OSError as error:
+        raise CommandError(f"{folder / FILE} cannot be written: {error.strerror or error}") from error
+    before = f"version {choice.version}" if choice.version else "the newest version"
+    print(f"{name}: version {earlier.version} answers from now on, instead of {before}")
+    return DONE

@@ -1,0 +1,211 @@
+"""Compares runs with the first of them, image by image."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.comparison.paired import compare_pairs
+from serving.comparison.results import Comparison
+from training.data.images import LabelledImage
+from training.evaluation.metrics import Interval, mean_interval, nll_of
+from training.fitting.history import read_history
+from training.fitting.loop import EpochResult
+from training.recipes.recipe import Recipe
+from training.runs.run import RECIPE_FILE, Run, RunError, open_run
+from training.tracking.tracker import flattened
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A run with what is compared of it."""
+
+    name: str
+    """Its folder's name, or its path where two have the same name."""
+    run: Run
+    recipe: dict[str, Any]
+    history: list[EpochResult]
+    images: list[LabelledImage]
+    """For validation."""
+    probabilities_NK: NDArray[np.float32]
+
+    @property
+    def labels(self) -> list[str]:
+        """The class of each image."""
+        return [self.run.classes[image.label] for image in self.images]
+
+    def predicted(self) -> list[str]:
+        """The most probable class of each image."""
+        return [self.run.classes[k] for k in np.nanargmax(self.probabilities_NK, 1)]
+
+    def predicted_class(self, row: int) -> str:
+        """The most probable class of one image."""
+        return self.run.classes[int(np.nanargmax(self.probabilities_NK[row]))]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs on the validation images that both have with the same label."""
+
+    first: ComparedRun
+    second: ComparedRun
+    rows_N2: NDArray[np.int64]
+    """Of each shared image: its row in the first run and in the second."""
+    relabelled: int
+    """Shared images with another label in the second run, which are not compared."""
+    comparison: Comparison
+    nll_change: Interval | None
+    """Mean change of an image's negative log likelihood with its bootstrap interval; None if some are not known."""
+
+    @property
+    def same_images(self) -> bool:
+        """Whether both were validated on the same images with the same labels."""
+        return len(self.rows_N2) == len(self.first.images) == len(self.second.images)
+
+    def changed(self, *, fixed: bool) -> list[tuple[int, int]]:
+        """The rows of the images that only the second run (fixed) or only the first classifies correctly.
+
+        The ones of which the run that is correct is most certain come first.
+        """
+        correct_2 = [
+            [a == b for a, b in zip(each.predicted(), each.labels, strict=True)] for each in (self.first, self.second)
+        ]
+        found = [(int(a), int(b)) for a, b in self.rows_N2 if (correct_2[0][a], correct_2[1][b]) == (not fixed, fixed)]
+        certain_N = np.nanmax((self.second if fixed else self.first).probabilities_NK, 1)
+        return sorted(found, key=lambda rows: -float(certain_N[rows[int(fixed)]]))
+
+    def to_json(self) -> dict[str, Any]:
+        comparison = asdict(self.comparison)
+        del comparison["sequential"], comparison["labels_needed"]  # of labels that arrive one by one
+        return {
+            "run": self.second.name,
+            "against": self.first.name,
+            "shared_images": len(self.rows_N2),
+            "relabelled": self.relabelled,
+            "same_images": self.same_images,
+            **comparison,
+            "nll_change": self.nll_change and asdict(self.nll_change),
+        }
+
+
+def open_runs(folders: Sequence[Path]) -> list[ComparedRun]:
+    """Read finished runs.
+
+    Raises:
+        RunError, ValueError: if a folder is none, or a part of it is missing.
+    """
+    names = [folder.resolve().name for folder in folders]
+    return [
+        _open(folder, name if names.count(name) == 1 else str(folder))
+        for folder, name in zip(folders, names, strict=True)
+    ]
+
+
+def _open(folder: Path, name: str) -> ComparedRun:
+    run = open_run(folder)
+    images, probabilities_NK = run.validation()
+    return ComparedRun(
+        name, run, Recipe.load(folder / RECIPE_FILE).as_fields(), read_history(folder), images, probabilities_NK
+    )
+
+
+def compare_runs(runs: Sequence[ComparedRun]) -> list[Pair]:
+    """Compare each run with the first.
+
+    Raises:
+        RunError: if two runs share no validation image with the same label.
+    """
+    return [_compare(runs[0], other) for other in runs[1:]]
+
+
+def _compare(first: ComparedRun, second: ComparedRun) -> Pair:
+    matched = match_images(first, second)
+    labels, others = first.labels, second.labels
+    rows = [(a, b) for a, b in matched if labels[a] == others[b]]
+    if not rows:
+        raise RunError(
+            f"{first.name} and {second.name} share no validation image with the same label, so they cannot be compared "
+            "image by image: evaluate both on the same images, with python -m training evaluate --run RUN --data DIR"
+        )
+    rows_N2 = np.array(rows, np.int64)
+    classes = sorted({labels[a] for a, _ in rows})
+    counts_K22 = np.zeros((len(classes), 2, 2), np.int64)
+    predicted, predicted_second = first.predicted(), second.predicted()
+    number = {name: k for k, name in enumerate(classes)}
+    for a, b in rows:
+        label = labels[a]
+        counts_K22[number[label], int(predicted[a] == label), int(predicted_second[b] == label)] += 1
+    return Pair(
+        first,
+        second,
+        rows_N2,
+        len(matched) - len(rows),
+        compare_pairs(classes, counts_K22),
+        _nll_change(first, second, rows_N2),
+    )
+
+
+def match_images(first: ComparedRun, second: ComparedRun) -> list[tuple[int, int]]:
+    """The rows of the images that both runs have: by path below the data folder and content, then by content alone.
+
+    An image whose path differs, since a folder has moved, is found by its content; of several copies, each is matched
+    once.
+    """
+    by_key: dict[tuple[str, bytes], int] = {}
+    by_content: dict[bytes, list[int]] = defaultdict(list)
+    for row, image in enumerate(second.images):
+        by_key[_path(second, image), image.sha256] = row
+        by_content[image.sha256].append(row)
+    same = {row: by_key.get((_path(first, image), image.sha256)) for row, image in enumerate(first.images)}
+    taken = {row for row in same.values() if row is not None}
+    left = {content: [row for row in rows if row not in taken] for content, rows in by_content.items()}
+    matched = []
+    for row, image in enumerate(first.images):
+        found = same[row]
+        if found is None and left.get(image.sha256):
+            found = left[image.sha256].pop(0)
+        if found is not None:
+            matched.append((row, found))
+    return matched
+
+
+def _path(run: ComparedRun, image: LabelledImage) -> str:
+    data = run.run.data
+    return image.path.relative_to(data).as_posix() if image.path.is_relative_to(data) else str(image.path)
+
+
+def _nll_change(first: ComparedRun, second: ComparedRun, rows_N2: NDArray[np.int64]) -> Interval | None:
+    before_N, after_N = (
+        nll_of(each.probabilities_NK[rows_N], np.array([each.images[row].label for row in rows_N]))
+        for each, rows_N in zip((first, second), rows_N2.T, strict=True)
+    )
+    change_N = after_N - before_N
+    return mean_interval(change_N) if np.isfinite(change_N).all() else None
+
+
+def setting_rows(runs: Sequence[ComparedRun]) -> list[list[str]]:
+    """The settings and facts in which the runs differ: name, then the value in each run."""
+    flat = [_settings(each) for each in runs]
+    names = dict.fromkeys(name for settings in flat for name in settings)
+    rows = [[name, *(settings.get(name, "") for settings in flat)] for name in names]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _settings(run: ComparedRun) -> dict[str, str]:
+    facts, data = run.run.facts, run.run.facts["data"]
+    fingerprints = facts.get("fingerprints", {})
+    return {
+        **{name: str(value) for name, value in flattened(run.recipe).items()},
+        "classes": f"{len(run.run.classes):,}",
+        "training images": f"{data.get('train', 0):,}",
+        "validation images": f"{data.get('valid', 0):,}",
+        "data (fingerprint)": str(fingerprints.get("data", ""))[:12],
+        "pretrained weights (fingerprint)": str(fingerprints.get("pretrained", ""))[:12],
+        "images left out by lists": str((data.get("exclusions") or {}).get("excluded", 0)),
+        "images relabelled by lists": str((data.get("exclusions") or {}).get("relabelled", 0)),
+        "hardware": str(facts.get("hardware", "")),
+    }
