@@ -158,6 +158,7 @@ def test_models_show_their_state_engine_and_parity(browser: Browser, server: Htt
     text = browser.text(".version")
     assert "colours/1 ready" in text
     assert f"3: {', '.join(COLOURS)}" in text
+    assert "1 by default, as recommended; at most 16" in text
     assert "model.fp32.onnx" in text
 
 

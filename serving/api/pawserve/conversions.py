@@ -50,7 +50,7 @@ def to_label_result(result: RecordedLabel | Exception, field: str) -> pb.LabelRe
 
 
 def to_model(status: VersionStatus, shadow_share: float, *, primary: bool) -> pb.Model:
-    """A version, served or not, without the server's numbers of views; `shadow_share` is 0 if it is no shadow version."""
+    """A version, served or not, without the server's own limits; `shadow_share` is 0 if it is no shadow version."""
     message = pb.Model(
         name=status.version.resource,
         state=pb.ModelState.Name(status.state.value),
