@@ -52,7 +52,7 @@ def test_dropped_images_are_classified_and_other_files_are_named(
     tmp_path: Path,
 ) -> None:
     load(browser, server, "#watch")
-    browser.one("#watch-version option")
+    browser.wait(lambda: "no predictions yet" in browser.text("#statistics"))
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "folder").mkdir()
     dragged = [images[0], tmp_path / "notes.txt", images[1], tmp_path / "folder"]
