@@ -99,7 +99,7 @@ def run(options: BundleOptions) -> None:
             (folder / engine.file).write_bytes(plan)
         if options.report and (report := options.run / REPORT).is_file():
             shutil.copyfile(report, folder / REPORT)
-        place = _publish(folder, home, manifest)
+        place = _publish(folder, home, manifest, run)
     for artifact, _ in exported:
         file, _, megabytes, correct, agreement, largest, _, second, _ = parity_row(artifact)
         facts = f"correct {correct}; agreement {agreement}, max |Δp| {largest}; cross-check: {second}"
@@ -273,13 +273,13 @@ def _manifest(
     )
 
 
-def _publish(folder: Path, home: Path, manifest: Manifest) -> Path:
+def _publish(folder: Path, home: Path, manifest: Manifest, run: Run) -> Path:
     """Give a finished folder the next free version as its name, in one step."""
     version = max((int(path.name) for path in home.iterdir() if path.name.isdecimal()), default=0) + 1
     while True:
         numbered = replace(manifest, version=version)
         (folder / MANIFEST).write_text(numbered.to_json(), encoding="utf-8")
-        (folder / PAGE).write_text(render_page(numbered), encoding="utf-8")
+        (folder / PAGE).write_text(render_page(numbered, run.class_report), encoding="utf-8")
         sync_folder(folder)
         place = home / str(version)
         try:

@@ -6,11 +6,17 @@ from typing import Any
 from export.engine_layers import describe
 from serving.bundle.engine_file import EngineFile
 from serving.bundle.manifest import Artifact, Manifest
+from serving.statistics.class_report import ClassReport
+from training.reports.class_table import class_rows
 from training.reports.page import Section, document, facts_table, table
 
 
-def render_page(manifest: Manifest) -> str:
-    """Render the page: self-contained HTML without scripts."""
+def render_page(manifest: Manifest, report: ClassReport | None = None) -> str:
+    """Render the page: self-contained HTML without scripts.
+
+    Args:
+        report: precision, recall, F1 and support of the trained network on the validation images.
+    """
     facts = {
         **describe_model(manifest, most_classes=50),
         **{f"fingerprint of the {what}": sha256 for what, sha256 in manifest.fingerprints.items()},
@@ -29,9 +35,15 @@ def render_page(manifest: Manifest) -> str:
     lead = f"<p>Accuracy of the trained network: {describe_accuracy(manifest)}.</p>"
     sections = [
         Section("files", "Files and their parity", files),
+        *([Section("classes", "Results by class", _classes(report))] if report else []),
         Section("model", "The model", [facts_table(facts)]),
     ]
     return document(manifest.resource, [lead], sections)
+
+
+def _classes(report: ClassReport) -> list[str]:
+    note = "Of the trained network on the validation images, as in the report of the training."
+    return [f'<p class="note">{note}</p>', table(class_rows(report))]
 
 
 PARITY_COLUMNS = ("file", "for", "MB", "correct", "agreement", "max |Δp|", "mean |Δp|", "cross-check", "SHA-256")

@@ -32,6 +32,7 @@ from training.recipes.recipe import Recipe
 from training.reports.report import REPORT_FILE
 from training.reports.writer import step_facts, write_report
 from training.runs.folder import building, partial_folder
+from training.runs.repeat import repeat_command
 from training.runs.run import MODEL_FILE, RECIPE_FILE, RUN_FILE, RUN_FORMAT, write_image_lists, write_model
 from training.tracking.tracker import TrackedRun, TrackerName, final_metrics, flattened
 from training.tracking.trackers import Trackers, tracked
@@ -116,7 +117,17 @@ def fit(
                     exclusions=exclusions,
                     labels=labels,
                 )
-                evaluation = _fit(session, data.resolve(), limits, watch, trackers, resume=resume, check=check)
+                lists, served = (session.exclusions or {}).get("lists", ()), session.labels
+                command = repeat_command(
+                    run,
+                    data,
+                    limits,
+                    lists=lists,
+                    labels=(served["file"], served["images"]) if served else None,
+                    check=check,
+                    processes=processes.count,
+                )
+                evaluation = _fit(session, data.resolve(), limits, watch, trackers, command, resume=resume, check=check)
             _log_results(trackers, run, evaluation, watch)
         return evaluation
 
@@ -137,6 +148,7 @@ def _fit(
     limits: Limits,
     watch: Stopwatch,
     trackers: Trackers,
+    command: str,
     *,
     resume: bool,
     check: bool,
@@ -175,7 +187,7 @@ def _fit(
         with watch.stage("check data"):
             checks = _check(session, data) if check else None
         with watch.stage("report"):
-            write_report(session, result, evaluation, steps, watch.seconds, checks, data)
+            write_report(session, result, evaluation, steps, watch.seconds, checks, data, command)
         with watch.stage("write"):
             model_sha256 = write_model(folder, network)
             recipe.save(folder / RECIPE_FILE)
@@ -187,6 +199,7 @@ def _fit(
         facts["data"]["exclusions"] = session.exclusions
         facts["data"]["labels"] = session.labels
         facts["data"]["limits"] = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
+        facts["command"] = command
         facts["steps"] = steps
         facts["trials"] = [trial.to_json() for trial in state.trials]
         facts["lr_finder"] = [

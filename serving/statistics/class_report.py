@@ -41,6 +41,16 @@ class ClassReport:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "ClassReport":
+        """What `to_json` gave.
+
+        Raises:
+            TypeError, KeyError: if it is something else.
+        """
+        classes = [ClassScores(**scores) for scores in fields["classes"]]
+        return cls(classes, ClassScores(**fields["macro"]), ClassScores(**fields["weighted"]))
+
 
 def class_report(confusion: ConfusionMatrix) -> ClassReport | None:
     """The scores of a confusion matrix; None if it is empty."""

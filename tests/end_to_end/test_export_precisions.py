@@ -1,6 +1,7 @@
 """fp16 and INT8: what `export bundle` writes of them and which checks they pass."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -80,11 +81,19 @@ def test_openvino_cross_checks_the_graphs(bundle: Bundle) -> None:
         assert second["photos"] == 16
 
 
-def test_the_page_shows_every_file_and_its_agreement(bundle: Bundle) -> None:
+def results_by_class(page: str) -> str:
+    """The table of precision, recall, F1 and support."""
+    found = re.search(r"<tr><th>class</th>.*?</table>", page, re.DOTALL)
+    return found[0] if found else ""
+
+
+def test_the_page_shows_every_file_its_agreement_and_the_results_by_class(bundle: Bundle, fitted: Path) -> None:
     page = (bundle.folder / "bundle.html").read_text(encoding="utf-8")
     for artifact in bundle.manifest.artifacts:
         assert artifact.file in page
         assert f"{100 * artifact.parity['agreement']:.2f}%" in page
+    report = (fitted / "report.html").read_text(encoding="utf-8")
+    assert results_by_class(page) == results_by_class(report) != ""
     assert "<script" not in page
 
 

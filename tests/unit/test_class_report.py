@@ -1,9 +1,11 @@
 """Precision, recall, F1 and support, and their averages."""
 
+import json
+
 import numpy as np
 import pytest
 
-from serving.statistics.class_report import class_report
+from serving.statistics.class_report import ClassReport, class_report
 from serving.statistics.confusion import ConfusionMatrix
 
 
@@ -33,3 +35,9 @@ def test_the_scores_are_those_of_scikit_learn(classes: int, seed: int) -> None:
 
 def test_an_empty_matrix_has_no_scores() -> None:
     assert class_report(ConfusionMatrix(("a", "b"), np.zeros((2, 2), np.int64))) is None
+
+
+def test_scores_survive_being_written() -> None:
+    report = class_report(ConfusionMatrix.from_pairs(("a", "b"), [0, 1, 1], [0, 0, 1]))
+    assert report is not None
+    assert ClassReport.from_json(json.loads(json.dumps(report.to_json()))) == report

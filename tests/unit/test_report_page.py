@@ -55,6 +55,7 @@ def page(picture: LabelledImage, classes: int, each: int) -> str:
             overlays=[],
             tables={},
             facts={"seed": "0"},
+            command="python -m training fit --data 'my <images>'",
             skipped=[],
             shared=[],
             contradictory=[],
@@ -72,6 +73,7 @@ def test_a_page_is_self_contained_and_below_5_mb(picture: LabelledImage, classes
     assert "http" not in text
     assert "<script" not in text
     assert "class 0 <b>" not in text
+    assert "<pre>python -m training fit --data &#x27;my &lt;images&gt;&#x27;</pre>" in text
     identifiers = re.findall(r' id="([^"]*)"', text)
     assert len(identifiers) == len(set(identifiers))
     targets = set(re.findall(r'href="#([^"]*)"', text)) | set(re.findall(r"url\(#([^)]*)\)", text))

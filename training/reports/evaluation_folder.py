@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,10 @@ def write_evaluation(
         overlays=[],
         tables={},
         facts={"run": str(run.folder), "data": str(data)},
+        command=shlex.join(
+            ["python", "-m", "training", "evaluate", "--run", str(run.folder), "--data", str(data)]
+            + ["--views", str(max((each.views for each in evaluation.test_time), default=1)), "--out", str(folder)]
+        ),
         skipped=skipped,
         shared=[],
         contradictory=[],

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from serving.image.folders import Skipped
-from serving.statistics.class_report import ClassReport
 from training.checks.data_checks import DataChecks
 from training.data.images import LabelledImage
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import Interval
 from training.evaluation.test_time import describe_test_time
+from training.reports.class_table import class_rows
 from training.reports.data_page import data_sections, jpeg, leak_lines
 from training.reports.figures import Plot
 from training.reports.galleries import MAX_CLASSES, Gallery
@@ -44,6 +44,8 @@ class ReportContents:
     """Title -> rows of cells, the header first."""
     facts: Mapping[str, str]
     """Settings, hardware, seconds of each part of the work, and library versions."""
+    command: str
+    """Repeats the work."""
     skipped: Sequence[Skipped]
     shared: Sequence[tuple[LabelledImage, LabelledImage]]
     contradictory: Sequence[tuple[LabelledImage, LabelledImage]]
@@ -76,7 +78,7 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
         *_seen(contents, anchors),
         *(data_sections(contents.checks, contents.data, anchors) if contents.checks else ()),
         *_left_out(contents),
-        Section("run", "The run", [facts_table(contents.facts)]),
+        Section("run", "The run", [facts_table(contents.facts), *_repeat(contents)]),
     ]
     return document(contents.title, head, sections)
 
@@ -201,13 +203,13 @@ def _left_out(contents: ReportContents) -> list[Section]:
     return [Section("files", "Files", parts)] if parts else []
 
 
-def class_rows(report: ClassReport) -> list[list[str]]:
-    """The table of precision, recall, F1 and support: the averages first, as there may be many classes."""
-    rows = [["class", "precision", "recall", "F1", "support"]]
-    for scores in (*report.averages, *report.classes):
-        three = (scores.precision, scores.recall, scores.f1)
-        rows.append([scores.name, *(f"{score:.4f}" for score in three), f"{scores.support:,}"])
-    return rows
+def _repeat(contents: ReportContents) -> list[str]:
+    return [
+        "<h3>How to repeat it</h3>",
+        f"<pre>{escape(contents.command)}</pre>",
+        '<p class="note">With the versions and the data above. Everything random depends on the seed: in one process '
+        "on a CPU, the same images give the same weights bit for bit.</p>",
+    ]
 
 
 def _top_k(evaluation: Evaluation) -> list[str]:

@@ -69,6 +69,7 @@ def write_report(
     seconds: Mapping[str, float],
     checks: DataChecks | None,
     data: Path,
+    command: str,
 ) -> None:
     """Write report.html and plots/*.png into the session's folder.
 
@@ -77,6 +78,7 @@ def write_report(
         seconds: of each part of the work.
         checks: of the data; None if it was not checked.
         data: the folder that paths are relative to.
+        command: repeats the run.
     """
     recipe, split = session.recipe, session.split
     plots = _plots(session, result, evaluation)
@@ -115,7 +117,9 @@ def write_report(
             **{f"stage {name}": _settings(fields) for name, fields in recipe.as_fields()["stages"].items()},
             **{f"seconds: {name}": f"{value:.1f}" for name, value in seconds.items()},
             "versions": _settings(versions()),
+            "data (fingerprint)": split.fingerprint(),
         },
+        command=command,
         skipped=session.skipped,
         shared=split.shared(),
         contradictory=split.contradictory(),

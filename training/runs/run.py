@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from serving.image.decode import Limits
 from serving.image.preprocess import Preprocess
+from serving.statistics.class_report import ClassReport
 from training.data.images import TRAINING_LIMITS, LabelledImage, Split
 from training.data.layout import path_below
 from training.data.shards import image_at
@@ -70,6 +71,12 @@ class Run:
     def recommended_views(self) -> int:
         """The number of views that pays for its cost."""
         return int(self.facts.get("recommended_views", 1))
+
+    @property
+    def class_report(self) -> ClassReport | None:
+        """Precision, recall, F1 and support on the validation images; None in runs of a version that wrote none."""
+        fields = self.facts.get("class_report")
+        return ClassReport.from_json(fields) if fields else None
 
     @property
     def preprocess(self) -> Preprocess:
@@ -164,7 +171,16 @@ def open_run(folder: Path) -> Run:
         run = Run(folder, facts)
         if facts["format"] != RUN_FORMAT:
             raise RunError(f"{path} has format {facts['format']}; this pawserve reads format {RUN_FORMAT}")
-        _ = run.arch, run.classes, run.temperatures, run.recommended_views, run.preprocess, run.data, run.limits
+        _ = (
+            run.class_report,
+            run.arch,
+            run.classes,
+            run.temperatures,
+            run.recommended_views,
+            run.preprocess,
+            run.data,
+            run.limits,
+        )
     except FileNotFoundError as error:
         raise RunError(
             f"{folder} is no finished run: it has no {RUN_FILE}. Write one with python -m training fit --data DIR "

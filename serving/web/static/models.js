@@ -59,7 +59,7 @@ function draw(found) {
 function version(model, manifest) {
   const state = STATES[model.state] || "unknown";
   const facts = [
-    ["shadow of", model.shadowShare === undefined ? "" : `${percent(model.shadowShare)} of the requests`],
+    ["shadow of", model.shadowShare === undefined ? "" : `${percent(model.shadowShare, 0)} of the requests`],
     ["network", model.arch],
     ["engine", model.engine],
     ["why this engine", model.engineReason],
