@@ -63,7 +63,7 @@ def sync(address: str) -> None:
         assert client.infer("colours", good, request_id="seven").get_response()["id"] == "seven"
         for binary in (True, False):
             check(client.infer("colours", good, outputs=outputs(binary=binary)), "red", "blue")
-            check(client.infer("colours", pixels("red", "green", binary=binary)), "red", "green")
+            check(client.infer("colours", pixels("red", "green", binary_data=binary)), "red", "green")
         for algorithm in ("gzip", "deflate"):
             compressed = client.infer(
                 "colours",
