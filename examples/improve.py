@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from examples.demo import DemoError, console, empty, run, start_server, step, stop_server
 from serving.cli import options as types
