@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def demo(out: Path, data: Path | None, *, keep: bool) -> None:
     """Run every step below `out`, and print the last line: what came of it, as JSON."""
     begin = time.monotonic()
-    _empty(out)
+    empty(out)
     if data is None:
         data = out / "drawings"
         step("Draw 400 cats and dogs, so that nothing has to be downloaded.")
@@ -223,10 +223,10 @@ def run(package: str, *arguments: object, capture: bool = False) -> str:
     return finished.stdout or ""
 
 
-def start_server(out: Path) -> tuple[subprocess.Popen[str], str, str]:
+def start_server(out: Path, *options: object) -> tuple[subprocess.Popen[str], str, str]:
     """Start a server on free ports and wait until it is ready; returns its process, its address and its URL."""
     listen = ("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
-    arguments = ("serve", "--models", out / "models", *listen, "--state", out / "state")
+    arguments = ("serve", "--models", out / "models", *listen, "--state", out / "state", *options)
     command = ["python", "-m", "serving", *map(str, arguments)]
     console.print(f"$ {shlex.join(command)} &", style="cyan", markup=False)
     server = subprocess.Popen([sys.executable, *command[1:]], stdout=subprocess.PIPE, text=True)
@@ -247,7 +247,7 @@ def stop_server(server: subprocess.Popen[str]) -> None:
         raise DemoError(f"the server stopped with exit code {server.returncode}")
 
 
-def _empty(out: Path) -> None:
+def empty(out: Path) -> None:
     """Create an empty folder. Only a folder of an earlier demo is removed."""
     if out.exists():
         if not (out / MARK).exists():

@@ -38,6 +38,7 @@ from serving.state import State
 from serving.statistics.feedback import Feedback
 from serving.statistics.shadows.joining import ShadowLabels
 from serving.statistics.store import StatisticsUnavailable
+from serving.system.cpus import available_cpus
 
 SHADOW_BYTES_PART = 8
 """Images that wait for shadow versions have at most one part in so many of the bytes that encoded images may have."""
@@ -217,6 +218,7 @@ class Server:
             self.feedback,
             ByteBudget(settings.max_bytes_in_flight // SHADOW_BYTES_PART),
             self.observability.shadow_image,
+            cpus=available_cpus(limit=settings.options.cpu_limit),
         )
         self._cleanup.callback(shadows.close)
         self.observability.watch_shadows(lambda: len(shadows), lambda: shadows.budget.taken)

@@ -85,13 +85,13 @@ def limit_threads(root: Path = Path("/")) -> int:
 
 
 @contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` threads in the block; None keeps their number.
+def threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads in the block.
 
     For a head, a second thread gains little and costs much on a busy machine.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

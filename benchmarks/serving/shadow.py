@@ -30,6 +30,7 @@ from benchmarks.common import (
     table,
     write_results,
 )
+from benchmarks.serving.checkouts import cpu_s
 from benchmarks.serving.load import run_load
 from serving.bundle.folder import open_newest
 from serving.bundle.manifest import MANIFEST
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The capacity, and all rounds of both servers: `p50_ms`, `p99_ms`, `images_per_s` at saturation, `shadowed`."""
+    """The capacity, and all rounds of both servers: see `run`."""
     rounds: dict[str, list[dict[str, float]]] = {WITHOUT: [], WITH: []}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -62,23 +63,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             addresses = ("--listen", ANY_PORT, "--http", "off", "--metrics", ANY_PORT)
             servers[name] = stack.enter_context(running("serving", "serve", *folders, *addresses, *choice))
         metrics = servers[WITH].metrics_url
-        saturated = run(servers[WITHOUT], arguments, clients=SATURATING_CLIENTS)
+        saturated = run(servers[WITHOUT], arguments, metrics, clients=SATURATING_CLIENTS)
         rate = LOAD * saturated["images_per_s"]
         for number in range(arguments.rounds):
             for name in (WITHOUT, WITH) if number % 2 else (WITH, WITHOUT):
-                before = computed(metrics)
-                row = run(servers[name], arguments, rate=rate)
-                drain(metrics)
-                shadowed = (computed(metrics) - before) / (row["images"] + row["warm_up_images"])
-                full = run(servers[name], arguments, clients=SATURATING_CLIENTS)
-                drain(metrics)
+                half = run(servers[name], arguments, metrics, rate=rate)
+                full = run(servers[name], arguments, metrics, clients=SATURATING_CLIENTS)
                 rounds[name].append(
-                    {
-                        "p50_ms": row["p50_ms"],
-                        "p99_ms": row["p99_ms"],
-                        "shadowed": shadowed,
-                        "images_per_s": full["images_per_s"],
-                    }
+                    {key: half[key] for key in ("p50_ms", "p99_ms", "shadowed")}
+                    | {key: full[key] for key in ("images_per_s", "cpu_ms")}
+                    | {"shadowed_at_saturation": full["shadowed_at_once"]}
                 )
     return {"rate": rate, "measured": rounds}
 
@@ -97,9 +91,20 @@ def write_models(models: Path, folder: Path) -> str:
     return f"{name}/2"
 
 
-def run(server: RunningServer, arguments: argparse.Namespace, **load: float) -> dict[str, float]:
-    """Load a server."""
+def run(server: RunningServer, arguments: argparse.Namespace, metrics_url: str, **load: float) -> dict[str, float]:
+    """Load a server, and wait until no image waits for the shadow version.
+
+    Returns:
+        What the load measures, with the server's `cpu_ms` for each request, and the parts of the images that the shadow
+        version computed: in all (`shadowed`), and until the last answer (`shadowed_at_once`).
+    """
+    cpu, before = cpu_s(server.pid), computed(metrics_url)
     found: dict[str, float] = run_load("pawserve", server.address, arguments.photos, seconds=arguments.seconds, **load)
+    requests = found["images"] + found["warm_up_images"]
+    found["cpu_ms"] = 1000 * (cpu_s(server.pid) - cpu) / requests
+    found["shadowed_at_once"] = (computed(metrics_url) - before) / requests
+    drain(metrics_url)
+    found["shadowed"] = (computed(metrics_url) - before) / requests
     return found
 
 
@@ -132,16 +137,19 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
     """The lines of the result page."""
     measured = results["measured"]
     rows = []
-    for key, digits in (("p50_ms", 2), ("p99_ms", 2), ("images_per_s", 1)):
+    for key, digits in (("p50_ms", 2), ("p99_ms", 2), ("images_per_s", 1), ("cpu_ms", 2)):
         medians = [statistics.median(one[key] for one in measured[name]) for name in (WITHOUT, WITH)]
         pairs = zip(measured[WITH], measured[WITHOUT], strict=True)
         ratio = statistics.median(with_shadow[key] / without[key] for with_shadow, without in pairs)
         rows.append((key, *(f"{each:.{digits}f}" for each in medians), f"{ratio:.3f}"))
-    shadowed = statistics.median(one["shadowed"] for one in measured[WITH])
+    shadowed, saturated = (
+        statistics.median(one[key] for one in measured[WITH]) for key in ("shadowed", "shadowed_at_saturation")
+    )
     return [
         *heading("A shadow version", results, f"Medians of {results['rounds']} rounds."),
         f"Latencies at {results['rate']:.0f} requests a second, {LOAD:.0%} of the capacity; `images_per_s` with "
-        f"{SATURATING_CLIENTS} clients. At {LOAD:.0%}, the shadow version computed {shadowed:.0%} of the images.",
+        f"{SATURATING_CLIENTS} clients, and `cpu_ms` of the server for each of their images. The shadow version "
+        f"computed {shadowed:.0%} of the images at {LOAD:.0%}, and {saturated:.0%} during the saturation.",
         "",
         *table(("figure", "without", "with a shadow version", "median of the ratios"), rows),
     ]

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.training.engines import ARCH, pretrained_body
+from serving.system.memory import all_freed_memory_kept
 from training.data.images import read_images
 from training.data.sources import ImageSource, random_batches
 from training.distributed import ProcessGroup
@@ -31,7 +32,8 @@ def measure_epochs(
     """Speed of training steps of the unfrozen network.
 
     A cold epoch decodes and augments its images. A warm one is a later epoch of the same images, which a source keeps
-    decoded while they fit into its memory. The bare loop is torch's own, on one random batch, without loading.
+    decoded while they fit into its memory. The bare loop is torch's own, on one random batch, without loading, in the
+    C library's default setting of memory.
     """
     hardware = choose_hardware()
     body = pretrained_body(arch, weights)
@@ -69,8 +71,9 @@ def measure_epochs(
     def epoch(source: ImageSource) -> int:
         trainer.train()
         order = random_batches(len(images), BATCH_SIZE, 0)
-        for batch, (inputs, targets) in zip(order, source.batches(order, 0), strict=True):
-            trainer.step(inputs, targets, rows=len(batch), rates=[LEARNING_RATE] * 3)
+        with all_freed_memory_kept():  # as in a fit
+            for batch, (inputs, targets) in zip(order, source.batches(order, 0), strict=True):
+                trainer.step(inputs, targets, rows=len(batch), rates=[LEARNING_RATE] * 3)
         return len(images)
 
     bare(2)

@@ -5,12 +5,13 @@ to their responses.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from serving.api.errors import ApiError, Code, invalid, to_api_error
 from serving.api.in_flight import BytesInFlight
 from serving.api.lookup import find_model
+from serving.api.predictions import ClassifySpec, SignedPrediction
 from serving.batching.requests import QueueFull
+from serving.bundle.manifest import Manifest
 from serving.bundle.model_version import ModelVersion
 from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
 from serving.models.classifier import Classification
@@ -21,33 +22,9 @@ from serving.models.repository import ModelRepository
 from serving.shadows.queue import ShadowQueue
 from serving.statistics.feedback import Feedback, LabelUnknown
 from serving.statistics.store import Label, LabelExpired, StatisticsUnavailable
-from serving.tokens.tokens import PredictionRecord, ReferenceInvalid, check_reference
+from serving.tokens.tokens import ReferenceInvalid, check_reference
 
 RETRY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ClassifySpec:
-    """How the images of a request are classified, checked."""
-
-    model: ServedModel
-    views: int
-    top_k: int | None
-    """None: all classes."""
-    adaptive: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SignedPrediction:
-    """A prediction that was counted and signed."""
-
-    probabilities_K: list[float]
-    """In the order of the model's classes."""
-    ranking_K: list[int]
-    """Class indices, most probable first."""
-    views: int
-    record: PredictionRecord
-    token: str
 
 
 class ClassificationService:
@@ -92,6 +69,11 @@ class ClassificationService:
         """
         return find_model(self._repository, resource)
 
+    def default_views(self, manifest: Manifest, *, adaptive: bool) -> int:
+        """Number of views of a request that names none."""
+        views = manifest.adaptive_views if adaptive else self._default_views or manifest.recommended_views
+        return min(views, self.max_views)
+
     def check(self, model: ServedModel, views: int | None, top_k: int | None, adaptive: bool) -> ClassifySpec:
         """Check the parameters of a request and replace None by the defaults.
 
@@ -99,9 +81,7 @@ class ClassificationService:
             ApiError: naming the invalid field.
         """
         if views is None:
-            manifest = model.manifest
-            views = manifest.adaptive_views if adaptive else self._default_views or manifest.recommended_views
-            views = min(views, self.max_views)
+            views = self.default_views(model.manifest, adaptive=adaptive)
         if not 1 <= views <= self.max_views:
             message = f"views is {views}; 1 to {self.max_views} are allowed"
             raise invalid("VIEWS_OUT_OF_RANGE", message, "views", max_views=str(self.max_views))

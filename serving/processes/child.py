@@ -4,8 +4,8 @@ It reads its settings from the socket DESCRIPTOR, loads the models, waits until 
 port that they share. It ends, as on SIGTERM, when the supervisor has ended, even by SIGKILL.
 """
 
+import json
 import os
-import pickle
 import select
 import signal
 import socket
@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from serving.processes.plain import from_plain, to_plain
+
 if TYPE_CHECKING:  # imported once the process is bound to its CPUs, since libraries count them
     from serving.settings import Settings
     from serving.system.logs import LogFormat
 
 HEADER = struct.Struct("!I")
-"""Length of the pickled `Start`, before it. Only the supervisor can write it: the socket is one end of a pair that was
-made for this process, and has no name."""
+"""Length of the `Start` in JSON, before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Start:
 
 def send_start(end: socket.socket, start: Start) -> None:
     """Send a new process what it gets."""
-    content = pickle.dumps(start)
+    content = json.dumps(to_plain(start)).encode()
     end.sendall(HEADER.pack(len(content)) + content)
 
 
@@ -80,8 +81,18 @@ def _receive_start(end: socket.socket) -> Start:
             return content
 
         (size,) = HEADER.unpack(read(HEADER.size))
-        start: Start = pickle.loads(read(size))
-        return start
+        return parse_start(read(size))
+
+
+def parse_start(content: bytes) -> Start:
+    """What `send_start` has sent, without its header."""
+    from serving.models.loader import ServingOptions
+    from serving.settings import Settings
+    from serving.system.logs import LogFormat
+
+    names = {"ServingOptions": ServingOptions, "Settings": Settings, "LogFormat": LogFormat}
+    start: Start = from_plain(Start, json.loads(content), names)
+    return start
 
 
 def _follow_supervisor(descriptor: int) -> None:

@@ -30,6 +30,8 @@ from serving.system.logs import RateLimitedLogger
 
 AFTER_ANSWER_S = 0.002
 """How long after a request was computed its images may be: its response is written first."""
+MAX_BUSY_SHARE = 0.75
+"""Part of the CPUs that requests may occupy when an image is begun."""
 STOP_S = 1.0
 """How long a stop waits for the image that is being computed."""
 
@@ -58,7 +60,8 @@ class ShadowQueue:
         feedback: gets the results.
         budget: bounds the images that are kept.
         on_image: is called for each chosen image with the shadow version and OK or why it was dropped.
-        max_busy_rows: images are computed while fewer views of requests than this are in flight.
+        cpus: that this process may use. On a CPU, images are computed while fewer views of requests are in flight
+            than three quarters of them; on a GPU, while fewer are than fit into a batch.
         draw: draws a number in [0, 1) for each request.
     """
 
@@ -69,14 +72,14 @@ class ShadowQueue:
         budget: ByteBudget,
         on_image: Callable[[ModelVersion, str], None],
         *,
-        max_busy_rows: int = 1,
+        cpus: int = 1,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._repository = repository
         self._feedback = feedback
         self.budget = budget
         self._on_image = on_image
-        self._max_busy_rows = max_busy_rows
+        self._busy_rows = max(1, int(MAX_BUSY_SHARE * cpus))
         self._draw = draw
         self._jobs: deque[_Job] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -157,11 +160,21 @@ class ShadowQueue:
         self._timer = None
         if self._closed or self._running or not self._jobs or not self._thread:
             return
-        if sum(model.classifier.rows_in_flight for model in self._repository.models) >= self._max_busy_rows:
+        if not self._is_idle(self._jobs[0].kept.version):
             return
         job = self._jobs.popleft()
         self._running = True
         self._thread.submit(partial(self._compute, job, asyncio.get_running_loop()))
+
+    def _is_idle(self, version: ModelVersion) -> bool:
+        """Whether few enough views of requests are in flight for an image of a shadow version."""
+        busy_rows = self._busy_rows
+        in_flight = 0
+        for model in self._repository.models:
+            in_flight += model.classifier.rows_in_flight
+            if model.manifest.model_version == version and model.runtime != "onnxruntime-cpu":
+                busy_rows = model.layout.max_batch_size
+        return in_flight < busy_rows
 
     def _compute(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
         """Compute an image, in the background thread."""

@@ -262,7 +262,7 @@ def test_models_are_listed(client: Client) -> None:
     assert model.name == "models/colours/versions/1"
     assert list(model.classes) == list(COLOURS)
     assert model.validation_accuracy == 0.9
-    assert model.max_views == 16
+    assert (model.max_views, model.default_views, model.recommended_views, model.adaptive_views) == (16, 1, 1, 5)
     assert "fp32" in model.engine
 
 

@@ -158,13 +158,14 @@ def test_an_unreachable_server_is_an_error_once_retries_are_used_up() -> None:
         classify("127.0.0.1:1", timeout_s=600)
 
 
-def test_a_silent_server_is_an_error_after_the_timeout(server: tuple[ScriptedServer, str]) -> None:
-    def silent(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        ended = threading.Event()
-        context.add_callback(ended.set)
-        ended.wait(LIMIT_S)
-        yield from ()
+def silent(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+    ended = threading.Event()
+    context.add_callback(ended.set)
+    ended.wait(LIMIT_S)
+    yield from ()
 
+
+def test_a_silent_server_is_an_error_after_the_timeout(server: tuple[ScriptedServer, str]) -> None:
     server[0].on_stream = silent
     with pytest.raises(ClientError, match="no result arrived for 0.5 s") as caught:
         classify(server[1], timeout_s=0.5)
@@ -172,11 +173,17 @@ def test_a_silent_server_is_an_error_after_the_timeout(server: tuple[ScriptedSer
 
 
 def test_a_source_may_be_slower_than_the_timeout(server: tuple[ScriptedServer, str]) -> None:
+    timeout_s = 3
+
     def slow() -> Iterator[bytes]:
-        time.sleep(4)
+        """Yields once the same timeout has passed for another call, which began later."""
+        with scripted_server() as (other, address):
+            other.on_stream = silent
+            with pytest.raises(ClientError, match="no result arrived for 3 s"):
+                classify(address, timeout_s=timeout_s)
         yield IMAGES[0]
 
-    assert_each_once(classify(server[1], slow(), timeout_s=3), IMAGES[:1])
+    assert_each_once(classify(server[1], slow(), timeout_s=timeout_s), IMAGES[:1])
 
 
 def test_no_more_images_are_taken_than_may_be_in_flight(server: tuple[ScriptedServer, str]) -> None:

@@ -144,6 +144,18 @@ def test_rollback_goes_back_one_promotion_at_a_time(folder: Path) -> None:
     assert len(choice(folder)["history"]) == 5  # type: ignore[arg-type]
 
 
+def test_the_version_that_answers_already_can_be_promoted_so_that_a_newer_one_does_not_replace_it(
+    folder: Path,
+) -> None:
+    with http_server(folder, "--poll-interval", "0.1") as server, Client(server.address, timeout_s=LIMIT_S) as client:
+        assert primaries(client) == ["4"]
+        code, output, _ = command(folder, "promote", 4, server=server.address)
+        assert (code, "instead of" in output, choice(folder)["earlier"]) == (0, False, [])
+        write_bundle(folder / "models", version=5)
+        assert eventually(lambda: "5" in [model.name[-1] for model in client.list_models() if model.engine])
+        assert primaries(client) == ["4"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

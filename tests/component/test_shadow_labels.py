@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.api.classification import SignedPrediction
+from serving.api.predictions import SignedPrediction
 from serving.bundle.model_version import ModelVersion
 from serving.statistics.labels import Label, ShadowResult
 from serving.statistics.shadows.joining import LOOKUP_BATCH, ShadowLabels

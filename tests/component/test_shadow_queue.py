@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.api.classification import SignedPrediction
+from serving.api.predictions import SignedPrediction
 from serving.bundle.model_version import ModelVersion
 from serving.shadows.queue import AFTER_ANSWER_S
 from tests.support.bundles import write_bundle

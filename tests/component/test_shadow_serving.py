@@ -1,5 +1,6 @@
 """A server with a shadow version, as its users see it: start, lists of models, metrics, the page's data, stop."""
 
+import base64
 import json
 import urllib.request
 from pathlib import Path
@@ -51,6 +52,22 @@ def test_metrics_count_images_labels_and_what_waits(tmp_path: Path) -> None:
         assert server.metric("pawserve_images_total", model="colours", version="1", result="ok") == 3
         assert server.metric("pawserve_images_total", **SHADOW, result="ok") == 0
         assert [each.predictions for each in client.statistics()] == [3, 3]
+
+
+def test_images_of_streams_and_of_the_open_inference_protocol_are_chosen_too(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    write_bundle(tmp_path / "models", version=2)
+    with http_server(tmp_path, "--shadow", "colours/2") as server, Client(server.address) as client:
+        assert len([*client.classify_many([RED] * 5)]) == 5
+        image = base64.b64encode(RED).decode()
+        parameters = {"content_type": "base64"}
+        inputs = [{"name": "images", "datatype": "BYTES", "shape": [1], "parameters": parameters, "data": [image]}]
+        body = json.dumps({"inputs": inputs}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{server.url}/v2/models/colours/infer", body, headers)
+        with urllib.request.urlopen(request) as answer:
+            assert json.load(answer)["model_version"] == "1"
+        assert eventually(lambda: [each.predictions for each in client.statistics()] == [6, 6])
 
 
 @pytest.mark.parametrize("damage", ["no graph", "nan", "missing"])

@@ -209,12 +209,14 @@ def test_a_watcher_that_does_not_read_delays_no_other_and_a_shutdown_only_for_th
             request = pb.WatchStatisticsRequest(min_interval=FAST)
             unread = pb_grpc.ClassifierStub(channel).WatchStatistics(request, timeout=LIMIT_S)
             next(unread)
+            request = pb.WatchStatisticsRequest(model="models/colours", min_interval=FAST)
+            read = stub.WatchStatistics(request, timeout=LIMIT_S)
+            next(read)
             with Client(address, timeout_s=LIMIT_S) as client:
                 for _ in range(20):
                     tokens(client)
-                    time.sleep(0.1)
+                    next(read)  # the change
             assert unread.is_active()
-            next(stub.WatchStatistics(pb.WatchStatisticsRequest(model="models/colours"), timeout=LIMIT_S))
             server.send_signal(signal.SIGTERM)
             assert server.wait() == 0
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,58 +10,19 @@ from PIL import Image
 
 from serving.client import Client
 from serving.statistics.store import StatisticsStore
-from tests.support.browser import Browser, open_browser
+from tests.support.browser import Browser
 from tests.support.bundles import COLOURS, write_bundle
 from tests.support.comparisons import record_pairs
 from tests.support.servers import HttpServerProcess, http_server
 from tests.support.waiting import LIMIT_S
+from tests.support.web_page import SHADES, classify, load, recorded
+from tests.support.web_page import browser_fixture as browser_fixture  # fixtures
+from tests.support.web_page import images_fixture as images_fixture
+from tests.support.web_page import server_fixture as server_fixture
 
-SHADES = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 KEYS = {name: str(COLOURS.index(name) + 1) for name in SHADES}
 TOKEN = "t" * 32
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as opened:
-        yield opened
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[HttpServerProcess]:
-    write_bundle(tmp_path / "models")
-    with http_server(tmp_path) as started:
-        yield started
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> list[str]:
-    """Three images, one of each colour."""
-    paths = []
-    for name, shade in SHADES.items():
-        path = tmp_path / f"{name}.png"
-        Image.new("RGB", (90, 60), shade).save(path)
-        paths.append(str(path))
-    return paths
-
-
-def load(browser: Browser, server: HttpServerProcess, page: str = "") -> None:
-    browser.driver.get("about:blank")
-    browser.resize(1200)
-    browser.console_errors()
-    browser.requested_hosts()
-    browser.driver.get(f"{server.url}/{page}")
-
-
-def classify(browser: Browser, images: list[str]) -> None:
-    browser.one("#model option")
-    browser.one("#files").send_keys("\n".join(images))
-    browser.wait(lambda: f"{len(images)} image" in browser.text("#summary"))
-
-
-def recorded(browser: Browser) -> list[str]:
-    return [each.text for each in browser.all(".label-status") if each.text.startswith("Recorded")]
 
 
 def test_images_are_classified_labelled_and_counted(
@@ -198,6 +158,7 @@ def test_models_show_their_state_engine_and_parity(browser: Browser, server: Htt
     text = browser.text(".version")
     assert "colours/1 ready" in text
     assert f"3: {', '.join(COLOURS)}" in text
+    assert "1 by default, as recommended; at most 16" in text
     assert "model.fp32.onnx" in text
 
 

@@ -49,7 +49,9 @@ def test_a_port_in_use(images: Images, models: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         mounts = ("--volume", f"{models}:/models:ro")
-        assert_said(refused(images.storage, images.cpu, *mounts, serve=(*SERVE, address)), address, "port is taken")
+        assert_said(
+            refused(images.storage, images.cpu, *mounts, serve=(*SERVE, address)), address, "the port is in use"
+        )
 
 
 def test_a_requested_gpu_that_is_missing(images: Images, models: Path) -> None:

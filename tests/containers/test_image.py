@@ -50,7 +50,7 @@ def test_the_image_has_no_compilers_caches_or_build_secrets(images: Images) -> N
     # the base's own package manager is the base's affair
     assert [line for line in found.stdout.splitlines() if not line.startswith("/usr/share/python-wheels")] == []
     history = images.storage.podman("history", "--no-trunc", "--format", "json", images.cpu)
-    assert "http" not in history.replace("https://pypi.nvidia.com", "")
+    assert "://" not in history.replace("https://pypi.nvidia.com", "")
 
 
 def test_the_user_can_write_to_the_state_folder_only(images: Images) -> None:

@@ -59,6 +59,8 @@ def test_the_operator_chooses_the_views_of_a_request_that_names_no_number(tmp_pa
             assert views(client.classify([GREY]).results[0]) == expected
             assert views(client.classify([GREY], views=1).results[0]) == 1
             assert views(client.classify([GREY], adaptive=True).results[0]) == 4  # of the threshold
+            (model,) = client.list_models()
+            assert (model.default_views, model.recommended_views, model.adaptive_views) == (expected, 3, 4)
 
 
 def test_the_views_show_the_whole_image_and_their_geometric_mean_is_served(tmp_path: Path) -> None:

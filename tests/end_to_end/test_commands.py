@@ -175,7 +175,7 @@ def test_health_prints_what_is_served(address: str) -> None:
     assert "models/colours/versions/1 (fp32, onnxruntime cpu" in finished.stdout
     assert document(serving_command("health", "--json", server=address)) == {
         "status": "SERVING",
-        "models": [{"name": "models/colours/versions/1", "state": "READY", "reason": ""}],
+        "models": [{"name": "models/colours/versions/1", "state": "READY", "reason": "", "primary": True}],
     }
 
 
@@ -193,18 +193,20 @@ def test_health_and_models_show_states_and_why_a_version_failed(tmp_path: Path) 
         reason = client.list_models()[1].state_reason
         assert "model.fp32.onnx" in reason
         assert document(serving_command("health", "--json", server=address))["models"] == [
-            {"name": served, "state": "READY", "reason": ""},
-            {"name": failed, "state": "FAILED", "reason": reason},
+            {"name": served, "state": "READY", "reason": "", "primary": True},
+            {"name": failed, "state": "FAILED", "reason": reason, "primary": False},
         ]
         assert f"  {failed} FAILED: {reason}" in serving_command("health", server=address).stdout.splitlines()
         lines = serving_command("models", server=address).stdout.splitlines()
-        assert lines[0] == f"{served}  READY"
+        assert lines[0] == f"{served}  READY  PRIMARY"
         assert lines[1].startswith("  engine    fp32, onnxruntime-cpu: ")
         assert lines[2].startswith("  layout    1 x 1 threads, batches of at most 2")
+        assert "  views     1 by default, at most 16" in lines
         assert lines[-2:] == [f"{failed}  FAILED", f"  reason    {reason}"]
         ready, broken = document(serving_command("models", "--json", server=address))["models"]
-        assert broken == {"name": failed, "state": "FAILED", "reason": reason}
+        assert (broken["name"], broken["state"], broken["reason"]) == (failed, "FAILED", reason)
         assert (ready["state"], ready["precision"], ready["runtime"]) == ("READY", "fp32", "onnxruntime-cpu")
+        assert ready["views"] == {"default": 1, "recommended": 1, "adaptive": 5, "most": 16}
         assert (ready["layout"]["instances"], ready["layout"]["max_batch_size"]) == (1, 2)
 
 

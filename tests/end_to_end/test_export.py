@@ -36,7 +36,12 @@ def test_a_bundle_has_a_checked_graph_and_states_its_origin(models: Path, fitted
     bundle = open_bundle(models / "pets" / "1")
     facts = open_run(fitted).facts
     assert bundle.manifest.classes == ("cats", "dogs")
-    assert bundle.manifest.metrics == facts["metrics"]
+    counted = bundle.manifest.validation
+    assert counted is not None
+    assert bundle.manifest.metrics == facts["metrics"] | {"predictions": counted.to_fields()}
+    assert counted.images == 16
+    _, trained_NK = open_run(fitted).validation()
+    assert list(counted.class_counts) == np.bincount(trained_NK.argmax(1), minlength=2).tolist()
     assert bundle.manifest.fingerprints == facts["fingerprints"]
     artifact = bundle.artifact("fp32")
     graph = bundle.read(artifact)

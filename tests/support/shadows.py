@@ -17,9 +17,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from serving.api.classification import ClassificationService, SignedPrediction
+from serving.api.classification import ClassificationService
 from serving.api.in_flight import BytesInFlight
 from serving.api.labels import RecordedLabel, record_labels
+from serving.api.predictions import SignedPrediction
 from serving.bundle.folder import open_version
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact
 from serving.bundle.model_version import ModelVersion

@@ -6,50 +6,22 @@ Ends with exit code 0 if all responses were as expected.
 """
 
 import asyncio
-import io
 import sys
-from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 
 import numpy as np
-import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
-from PIL import Image
 from tritonclient.utils import InferenceServerException
 
+from tests.support import triton_calls
+from tests.support.triton_calls import COLOURS, SEEN, encoded, image_inputs, pixel_inputs
 from tests.support.waiting import LIMIT_S
 
-COLOURS = ("blue", "green", "red")
-SEEN = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
-
-
-def encoded(colour: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (50, 40), SEEN[colour]).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def images(*contents: bytes, columns: bool = False) -> list[triton.InferInput]:
-    array = np.array(contents, np.object_)
-    array = array[:, None] if columns else array
-    tensor = triton.InferInput("images", list(array.shape), "BYTES")
-    tensor.set_data_from_numpy(array)
-    return [tensor]
-
-
-def pixels(*colours: str) -> list[triton.InferInput]:
-    array = np.stack([np.full((30, 60, 3), SEEN[colour], np.uint8) for colour in colours])
-    tensor = triton.InferInput("pixels", list(array.shape), "UINT8")
-    tensor.set_data_from_numpy(array)
-    return [tensor]
-
-
-def refused(call: Callable[[], object], *words: str, status: str = "StatusCode.INVALID_ARGUMENT") -> None:
-    with pytest.raises(InferenceServerException) as caught:
-        call()
-    assert caught.value.status() == status
-    assert all(word in caught.value.message() for word in words), caught.value
+images = partial(image_inputs, triton.InferInput)
+pixels = partial(pixel_inputs, triton.InferInput)
+refused = partial(triton_calls.refused, status="StatusCode.INVALID_ARGUMENT")
 
 
 def sync(address: str) -> None:

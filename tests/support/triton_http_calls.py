@@ -6,51 +6,25 @@ Ends with exit code 0 if all responses were as expected.
 """
 
 import asyncio
-import io
 import sys
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
-import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
-from PIL import Image
-from tritonclient.utils import InferenceServerException
 
-COLOURS = ("blue", "green", "red")
-SEEN = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+from tests.support import triton_calls
+from tests.support.triton_calls import COLOURS, SEEN, encoded, image_inputs, pixel_inputs
 
-
-def encoded(colour: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (50, 40), SEEN[colour]).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def images(*contents: bytes) -> list[triton.InferInput]:
-    tensor = triton.InferInput("images", [len(contents)], "BYTES")
-    tensor.set_data_from_numpy(np.array(contents, np.object_))
-    return [tensor]
-
-
-def pixels(*colours: str, binary: bool) -> list[triton.InferInput]:
-    array = np.stack([np.full((12, 20, 3), SEEN[colour], np.uint8) for colour in colours])
-    tensor = triton.InferInput("pixels", list(array.shape), "UINT8")
-    tensor.set_data_from_numpy(array, binary_data=binary)
-    return [tensor]
+images = partial(image_inputs, triton.InferInput)
+pixels = partial(pixel_inputs, triton.InferInput)
+refused = partial(triton_calls.refused, status="400")
 
 
 def outputs(
     *, binary: bool, names: tuple[str, ...] = ("probabilities", "labels", "scores", "tokens", "views")
 ) -> object:
     return [triton.InferRequestedOutput(name, binary_data=binary) for name in names]
-
-
-def refused(call: Callable[[], object], *words: str, status: str = "400") -> None:
-    with pytest.raises(InferenceServerException) as caught:
-        call()
-    assert caught.value.status() == status, caught.value
-    assert all(word in caught.value.message() for word in words), caught.value
 
 
 def check(result: triton.InferResult, *colours: str, views: int = 1) -> None:
@@ -89,7 +63,7 @@ def sync(address: str) -> None:
         assert client.infer("colours", good, request_id="seven").get_response()["id"] == "seven"
         for binary in (True, False):
             check(client.infer("colours", good, outputs=outputs(binary=binary)), "red", "blue")
-            check(client.infer("colours", pixels("red", "green", binary=binary)), "red", "green")
+            check(client.infer("colours", pixels("red", "green", binary_data=binary)), "red", "green")
         for algorithm in ("gzip", "deflate"):
             compressed = client.infer(
                 "colours",

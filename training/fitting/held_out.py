@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from serving.system.memory import all_freed_memory_kept
 from training.data.images import LabelledImage, labels_of
 from training.data.shard_source import image_source
 from training.data.sources import Source
@@ -61,4 +62,5 @@ class HeldOutImages:
 
     def _predict(self, module: torch.nn.Module) -> list[Tensor]:
         session = self._session
-        return [predict(module, source, session.hardware, session.processes) for source in self._sources]
+        with all_freed_memory_kept():
+            return [predict(module, source, session.hardware, session.processes) for source in self._sources]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
+from serving.system.memory import all_freed_memory_kept
 from training.console import progress, say
 from training.data.images import labels_of
 from training.data.shard_source import image_source
@@ -114,7 +115,8 @@ def run_step(
         say(describe_groups(groups, first=stage.freeze_to, rates=rates))
     labels_N = labels_of(session.split.valid)
     on_images = stage.learn_from == "photos"
-    with progress(step.name) as on_progress, threads(None if on_images else 1):
+    computing = all_freed_memory_kept() if on_images else threads(1)
+    with progress(step.name) as on_progress, computing:
         for epoch in train_epochs(
             trainer,
             stage,
@@ -221,7 +223,7 @@ def find_step_lr(
 ) -> LrCurve:
     """Run the range test for a step and report its suggestions."""
     rates = broadcast_rates(step.stage.lr, groups, first=step.stage.freeze_to)
-    with progress(f"{step.name}, learning-rate range test", "steps") as on_progress:
+    with progress(f"{step.name}, learning-rate range test", "steps") as on_progress, all_freed_memory_kept():
         curve = find_lr(
             trainer,
             train,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from serving.api.classification import ClassificationService, ClassifySpec
+from serving.api.classification import ClassificationService
 from serving.api.errors import ApiError, Code, invalid, to_api_error
 from serving.api.open_inference.inputs import MAX_SHOWN, parse_images
 from serving.api.open_inference.outputs import (
@@ -15,6 +15,7 @@ from serving.api.open_inference.outputs import (
     write_outputs,
 )
 from serving.api.open_inference.parameters import FINAL_RESPONSE, WANTS_FINAL_RESPONSE, Parameters
+from serving.api.predictions import ClassifySpec
 from serving.bundle.manifest import BundleError
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
 from serving.models.control import ModelControl

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.api.classification import ClassifySpec, SignedPrediction
 from serving.api.open_inference.inputs import INPUTS, MAX_IMAGES, MAX_SHOWN, invalid_tensor
+from serving.api.predictions import ClassifySpec, SignedPrediction
 from serving.models.loader import ServedModel
 from serving.pb.inference import open_inference_pb2 as pb
 

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.api.classification import ClassificationService, ClassifySpec
+from serving.api.classification import ClassificationService
 from serving.api.errors import invalid
 from serving.api.labels import record_labels
 from serving.api.pawserve.comparison import ComparisonService
 from serving.api.pawserve.conversions import to_error_result, to_label_result, to_model, to_result
 from serving.api.pawserve.statistics import StatisticsService
+from serving.api.predictions import ClassifySpec
 from serving.bundle.manifest import Manifest
 from serving.models.control import ModelControl
 from serving.models.image_data import EncodedImage
+from serving.models.repository import VersionStatus
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.feedback import Feedback
 from serving.statistics.store import StatisticsStore
@@ -100,17 +102,7 @@ class ClassifierCalls:
 
     async def list_models(self) -> pb.ListModelsResponse:
         """All model versions, served or not."""
-        repository = self._models.repository
-        models = [
-            to_model(
-                status,
-                self._classification.max_views,
-                repository.shadow_share(status.version),
-                primary=repository.answers(status.version),
-            )
-            for status in await self._models.statuses()
-        ]
-        return pb.ListModelsResponse(models=models)
+        return pb.ListModelsResponse(models=[self._to_model(status) for status in await self._models.statuses()])
 
     def manifest(self, resource: str) -> Manifest:
         """The manifest of a served version; raises ApiError if it is not served."""
@@ -120,6 +112,16 @@ class ClassifierCalls:
         """The file of a served version's training report; None if it has none. Raises ApiError if it is not served."""
         report = self._classification.find(resource).report
         return report if report.is_file() else None
+
+    def _to_model(self, status: VersionStatus) -> pb.Model:
+        repository, classification = self._models.repository, self._classification
+        share = repository.shadow_share(status.version)
+        message = to_model(status, share, primary=repository.answers(status.version))
+        if model := status.model:
+            message.max_views = classification.max_views
+            message.default_views = classification.default_views(model.manifest, adaptive=False)
+            message.adaptive_views = classification.default_views(model.manifest, adaptive=True)
+        return message
 
     def _check(self, request: pb.ClassifyRequest | pb.ClassifyStreamRequest) -> ClassifySpec:
         model = self._classification.find(request.model)

@@ -1,7 +1,7 @@
 """Predictions, labels and models as messages of `pawserve.v1`."""
 
-from serving.api.classification import ClassifySpec, SignedPrediction
 from serving.api.labels import RecordedLabel
+from serving.api.predictions import ClassifySpec, SignedPrediction
 from serving.api.status import to_status
 from serving.models.repository import VersionStatus
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
@@ -49,8 +49,8 @@ def to_label_result(result: RecordedLabel | Exception, field: str) -> pb.LabelRe
     return pb.LabelResult(recorded=recorded)
 
 
-def to_model(status: VersionStatus, max_views: int, shadow_share: float, *, primary: bool) -> pb.Model:
-    """A version, served or not; `shadow_share` is 0 if it is no shadow version."""
+def to_model(status: VersionStatus, shadow_share: float, *, primary: bool) -> pb.Model:
+    """A version, served or not, without the server's own limits; `shadow_share` is 0 if it is no shadow version."""
     message = pb.Model(
         name=status.version.resource,
         state=pb.ModelState.Name(status.state.value),
@@ -68,7 +68,7 @@ def to_model(status: VersionStatus, max_views: int, shadow_share: float, *, prim
     message.engine_reason = model.engine_reason
     message.precision = model.precision
     message.runtime = model.runtime
-    message.max_views = max_views
+    message.recommended_views = manifest.recommended_views
     message.plan.CopyFrom(
         pb.EnginePlan(
             instances=layout.instances,

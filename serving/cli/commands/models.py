@@ -46,6 +46,17 @@ def _lines(model: pb.Model) -> Iterator[str]:
         yield f"  engine    {model.precision}, {model.runtime}: {model.engine_reason}"
         yield f"  layout    {_layout(model.plan)}"
         yield f"  classes   {len(model.classes):,}"
+        yield f"  views     {_views(model)}"
+
+
+def _views(model: pb.Model) -> str:
+    default, recommended = model.default_views, model.recommended_views
+    described = f"{default} by default, at most {model.max_views}"
+    if recommended != default:
+        described += f"; {recommended} recommended by the bundle (`serve --views recommended`)"
+    if model.HasField("adaptive_threshold"):
+        described += f"; adaptive: {model.adaptive_views} below a confidence of {model.adaptive_threshold:.1%}"
+    return described
 
 
 def _layout(plan: pb.EnginePlan) -> str:
@@ -71,6 +82,12 @@ def _to_dict(model: pb.Model) -> dict[str, Any]:
     return described | {
         "arch": model.arch,
         "classes": list(model.classes),
+        "views": {
+            "default": model.default_views,
+            "recommended": model.recommended_views,
+            "adaptive": model.adaptive_views,
+            "most": model.max_views,
+        },
         "precision": model.precision,
         "runtime": model.runtime,
         "engine_reason": model.engine_reason,

@@ -4,10 +4,8 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +13,12 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
-from serving.cli.connection import add_client_options, open_client
+from serving.cli.connection import add_client_options
 from serving.cli.errors import DONE, FAILED, INTERRUPTED, CommandError, UsageError
 from serving.cli.options import model_resource, path, positive
-from serving.cli.prediction.files import FileResult, classify_files, describe, find_files, find_references, in_order
+from serving.cli.prediction.files import FileResult, describe, find_files, find_references, in_order
 from serving.cli.prediction.results import ResultsFile, to_dict
+from serving.cli.prediction.source import Source, is_local, open_source
 from serving.cli.signals import deferred_interrupt
 from serving.client import ClientError, Prediction
 from serving.image.folders import Skipped, describe_skipped
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 CLASSES_ON_TERMINAL = 3
 BAR_WIDTH = 20
 MAX_NAME_WIDTH = 60
-MANIFEST, RUN_FILE = "model.json", "run.json"
-"""What a bundle and a run are known by."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -74,14 +71,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def is_local(model: str) -> bool:
-    """Whether a --model names a folder with a bundle, with versions of one, or with a run."""
-    if not model:
-        return False
-    folder = Path(model).expanduser()
-    return any((folder / name).is_file() for name in (MANIFEST, RUN_FILE)) or any(folder.glob(f"[0-9]*/{MANIFEST}"))
-
-
 def _model(text: str) -> str:
     if is_local(text):
         return text
@@ -108,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
             "bytes that are not UTF-8",
             file=sys.stderr,
         )
-    with _open_source(arguments, references) as source:
+    with open_source(arguments, references) as source:
         comparison = _make_comparison(source.classes, arguments.files, files)
         if arguments.plot and comparison is None:
             raise UsageError("--plot compares predictions with folders named after classes, and no image is in one")
@@ -130,49 +119,6 @@ def _make_comparison(classes: Sequence[str], given: Sequence[Path], files: Seque
 
     comparison = FolderComparison(classes, given)
     return comparison if any(map(comparison.label_of, files)) else None
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What classifies: a server, or a model in this process."""
-
-    classes: Sequence[str]
-    classify: Callable[[Sequence[Path]], Iterator[FileResult]]
-
-
-@contextmanager
-def _open_source(arguments: argparse.Namespace, references: Mapping[Path, str]) -> Iterator[_Source]:
-    if is_local(arguments.model):
-        if arguments.label:
-            raise UsageError("--label records labels at a server; leave it out with a folder as --model")
-        from serving.cli.prediction.local import classify_locally, open_local  # loads ONNX Runtime
-
-        model = open_local(Path(arguments.model).expanduser(), views=arguments.views, adaptive=arguments.adaptive)
-        try:
-            classify = partial(classify_locally, model, references=references, top_k=arguments.top_k)
-            yield _Source(model.classes, classify)
-        finally:
-            model.close()
-        return
-    with open_client(arguments) as client:
-        # fails at once if the server is unreachable
-        served = [model for model in client.list_models() if _is_meant(model.name, arguments.model)]
-        classify = partial(
-            classify_files,
-            client,
-            references=references,
-            label=arguments.label,
-            streams=max(1, len(arguments.server.split(","))),
-            model=arguments.model,
-            views=arguments.views,
-            top_k=arguments.top_k,
-            adaptive=arguments.adaptive,
-        )
-        yield _Source(served[0].classes if served else (), classify)
-
-
-def _is_meant(served: str, asked: str) -> bool:
-    return not asked or served == asked or served.startswith(f"{asked}/versions/")
 
 
 def _compared(results: Iterable[FileResult], comparison: "FolderComparison | None") -> Iterator[FileResult]:
@@ -234,7 +180,7 @@ def _print(
 
 
 def _write(
-    source: _Source, files: list[Path], arguments: argparse.Namespace, comparison: "FolderComparison | None"
+    source: Source, files: list[Path], arguments: argparse.Namespace, comparison: "FolderComparison | None"
 ) -> int:
     """Write results to a file as they arrive. Whatever ends this, the results so far are kept and counted."""
     try:

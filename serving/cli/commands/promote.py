@@ -50,10 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--if-better needs a version, not {NEWEST!r}")
     if version is not None:
         _check_bundle(arguments.models, ModelVersion(name, version))
+    answering, figures = _ask(arguments)  # before the lock: a server may be slow
     try:
         with changing_choice(folder) as choice:
-            answering, figures = _ask(arguments)
             before = answering or choice.version or _newest(folder, version)
+            before = None if before == version else before  # it answers already, as the newest
             if version == choice.version:
                 print(f"{name}: version {version} was promoted already" if version else f"{name}: nothing is promoted")
                 return DONE
@@ -63,9 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"{folder / FILE} cannot be written: {error.strerror or error}") from error
     print(f"{name}: {f'version {version}' if version else 'the newest version'} answers from now on", end="")
-    print(f", instead of version {before}" if before and before != version else "")
+    print(f", instead of version {before}" if before else "")
     print(f"  {figures}")
-    print(f"  undo it with: pawserve rollback {name}")
+    if before:
+        print(f"  undo it with: pawserve rollback {name}")
     return DONE
 
 

@@ -59,11 +59,12 @@ function draw(found) {
 function version(model, manifest) {
   const state = STATES[model.state] || "unknown";
   const facts = [
-    ["shadow of", model.shadowShare === undefined ? "" : `${percent(model.shadowShare)} of the requests`],
+    ["shadow of", model.shadowShare === undefined ? "" : `${percent(model.shadowShare, 0)} of the requests`],
     ["network", model.arch],
     ["engine", model.engine],
     ["why this engine", model.engineReason],
     ["classes", model.classes.length ? `${count(model.classes.length)}: ${model.classes.slice(0, 12).join(", ")}${model.classes.length > 12 ? ", …" : ""}` : ""],
+    ["views", views(model)],
     ["validation accuracy", accuracy(model, manifest)],
     ["adaptive views below", model.adaptiveThreshold === undefined ? "" : `a confidence of ${percent(model.adaptiveThreshold)}`],
     ["exported", manifest ? new Date(manifest.created).toLocaleString() : ""],
@@ -77,6 +78,12 @@ function version(model, manifest) {
       h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     manifest ? parityTable(manifest) : "",
     manifest && manifest.report ? reportLink(model) : "");
+}
+
+function views(model) {
+  if (!model.maxViews) return "";
+  const recommended = model.recommendedViews === model.defaultViews ? ", as recommended" : `; ${model.recommendedViews} recommended`;
+  return `${model.defaultViews} by default${recommended}; at most ${model.maxViews}`;
 }
 
 function accuracy(model, manifest) {

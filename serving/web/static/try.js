@@ -14,6 +14,7 @@ let running = 0;
 let total = 0;
 let done = 0;
 let failed = 0;
+let ignored = 0; // files and folders that are no images
 
 /** Listen to files that are dropped, pasted or chosen, and to keys. */
 export function start() {
@@ -68,14 +69,15 @@ function say(text) {
 
 function add(files) {
   const images = files.filter((file) => file.type.startsWith("image/") || IMAGE.test(file.name));
-  if (files.length > images.length) say(`${files.length - images.length} of the files are not images.`);
   for (const file of images) {
     const card = makeCard(file);
     byId("cards").append(card.element);
     queue.push(card);
   }
   total += images.length;
-  byId("clear").hidden = byId("keys").hidden = !total;
+  ignored += files.length - images.length;
+  byId("clear").hidden = !total && !ignored;
+  byId("keys").hidden = !total;
   showProgress();
   work();
 }
@@ -85,7 +87,7 @@ function clear() {
   for (const image of byId("cards").querySelectorAll("img")) URL.revokeObjectURL(image.src);
   byId("cards").replaceChildren();
   total = running;
-  done = failed = 0;
+  done = failed = ignored = 0;
   byId("clear").hidden = byId("keys").hidden = true;
   say("");
   showProgress();
@@ -107,9 +109,9 @@ function showProgress() {
   bar.hidden = done + failed >= total;
   bar.firstElementChild.value = total ? (done + failed) / total : 0;
   bar.lastElementChild.textContent = `${done + failed} of ${total}`;
-  if (total && done + failed >= total) {
-    say(`${done} ${done === 1 ? "image" : "images"} classified${failed ? `, ${failed} failed` : ""}.`);
-  }
+  if (done + failed < total || !(total || ignored)) return;
+  const classified = total ? `${done} ${done === 1 ? "image" : "images"} classified${failed ? `, ${failed} failed` : ""}. ` : "";
+  say(classified + (ignored ? `Left out: ${ignored === 1 ? "1 file that is no image" : `${ignored} files that are no images`}.` : ""));
 }
 
 async function classify(card) {

@@ -122,7 +122,7 @@ function driftView(drift) {
     h("table", {},
       h("caption", {}, `Drift of the last ${count(drift.predictions)} predictions of the process that answers, from those `
         + `on ${count(drift.validationImages)} validation images`),
-      h("thead", {}, h("tr", {}, ...["predicted", "PSI", "p", ""].map((name) => h("th", { scope: "col" }, name)))),
+      h("thead", {}, h("tr", {}, ...["predicted", "PSI", "p", "result"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, ...drift.distributions.map(row))))];
 }
 

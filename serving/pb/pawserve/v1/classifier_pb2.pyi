@@ -415,7 +415,7 @@ class EnginePlan(_message.Message):
     def __init__(self, instances: _Optional[int] = ..., threads: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lone_threads: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "classes", "arch", "engine", "validation_accuracy", "max_views", "state", "state_reason", "precision", "runtime", "engine_reason", "plan", "adaptive_threshold", "shadow_share", "primary")
+    __slots__ = ("name", "classes", "arch", "engine", "validation_accuracy", "max_views", "state", "state_reason", "precision", "runtime", "engine_reason", "plan", "adaptive_threshold", "shadow_share", "primary", "recommended_views", "default_views", "adaptive_views")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     ARCH_FIELD_NUMBER: _ClassVar[int]
@@ -431,6 +431,9 @@ class Model(_message.Message):
     ADAPTIVE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     SHADOW_SHARE_FIELD_NUMBER: _ClassVar[int]
     PRIMARY_FIELD_NUMBER: _ClassVar[int]
+    RECOMMENDED_VIEWS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_VIEWS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTIVE_VIEWS_FIELD_NUMBER: _ClassVar[int]
     name: str
     classes: _containers.RepeatedScalarFieldContainer[str]
     arch: str
@@ -446,4 +449,7 @@ class Model(_message.Message):
     adaptive_threshold: float
     shadow_share: float
     primary: bool
-    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., engine: _Optional[str] = ..., validation_accuracy: _Optional[float] = ..., max_views: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., state_reason: _Optional[str] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., engine_reason: _Optional[str] = ..., plan: _Optional[_Union[EnginePlan, _Mapping]] = ..., adaptive_threshold: _Optional[float] = ..., shadow_share: _Optional[float] = ..., primary: bool = ...) -> None: ...
+    recommended_views: int
+    default_views: int
+    adaptive_views: int
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., engine: _Optional[str] = ..., validation_accuracy: _Optional[float] = ..., max_views: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., state_reason: _Optional[str] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., engine_reason: _Optional[str] = ..., plan: _Optional[_Union[EnginePlan, _Mapping]] = ..., adaptive_threshold: _Optional[float] = ..., shadow_share: _Optional[float] = ..., primary: bool = ..., recommended_views: _Optional[int] = ..., default_views: _Optional[int] = ..., adaptive_views: _Optional[int] = ...) -> None: ...
