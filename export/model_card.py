@@ -200,13 +200,13 @@ def _files(manifest: Manifest) -> list[str]:
 
 
 def _use(manifest: Manifest) -> list[str]:
-    file, crop = manifest.artifacts[0].file, manifest.preprocess.crop
+    file, crop, preprocess = manifest.artifacts[0].file, manifest.preprocess.crop, manifest.preprocess
+    size = f"Images are resized to {preprocess.resize} pixels on the shorter side ({preprocess.interpolation})."
     return [
         "With pawserve, which reads the images as in training:",
         f"```sh\npawserve predict --model models/{manifest.name} image.jpg\npawserve serve --models models\n```",
         f"With ONNX Runtime; the graph takes uint8 RGB `[N, {crop}, {crop}, 3]` and gives calibrated probabilities "
-        f"`[N, {len(manifest.classes)}]`. An image is resized so that its shorter side has "
-        f"{manifest.preprocess.resize} pixels ({manifest.preprocess.interpolation}); the input is the square of {crop} pixels in its middle:",
+        f"`[N, {len(manifest.classes)}]`. {size} The input is the square of {crop} pixels in the middle:",
         f'```python\nimport onnxruntime\n\nsession = onnxruntime.InferenceSession("{file}")\n'
         '(probabilities,) = session.run(["probabilities"], {"images": images})\n```',
     ]
