@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from PIL import Image
 
 from serving.client import Client, Prediction
@@ -21,8 +21,9 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import write_bundle
 from tests.support.commands import run_cold
+from tests.support.http import ask
 from tests.support.images import encoded
-from tests.support.servers import ObservedServer, observed_server
+from tests.support.servers import ObservedServer, http_server, observed_server
 from tests.support.waiting import LIMIT_S, eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
@@ -208,6 +209,66 @@ def test_spans_are_children_of_the_client_s_span(tmp_path: Path, collector: tupl
         assert span.end_time_unix_nano <= good.end_time_unix_nano
     assert prepare.end_time_unix_nano <= min(span.start_time_unix_nano for span in engine)
     assert kept.resources[0]["service.name"] == "pawserve"
+
+
+def test_spans_of_http_follow_the_conventions_and_hold_no_query_or_credential(
+    tmp_path: Path, collector: tuple[Collector, str]
+) -> None:
+    kept, endpoint = collector
+    write_bundle(tmp_path / "models")
+    headers = {
+        "traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01",
+        "user-agent": "tests/1",
+        "authorization": "Bearer hidden-1",
+    }
+    with http_server(tmp_path, "--otlp-endpoint", endpoint) as server:
+        port = int(server.url.rpartition(":")[2])
+        ask(server.url, "/v1/classify?views=3&reference=hidden-2", RED, headers)
+        ask(server.url, "/v2/models/colours?key=hidden-3")
+        refused = ask(server.url, "/v1/classify?views=99", RED)
+    assert refused.status == 400
+    good, bad = kept.named("POST /v1/classify")
+    assert (good.trace_id.hex(), good.parent_span_id.hex()) == (TRACE_ID, SPAN_ID)
+    assert good.kind == Span.SPAN_KIND_SERVER
+    assert {key: value for key, value in attributes(good).items() if not key.startswith("pawserve.")} == {
+        "http.request.method": "POST",
+        "http.route": "/v1/classify",
+        "http.response.status_code": 200,
+        "url.scheme": "http",
+        "url.path": "/v1/classify",
+        "server.address": "127.0.0.1",
+        "server.port": port,
+        "client.address": "127.0.0.1",
+        "network.protocol.version": "1.1",
+        "user_agent.original": "tests/1",
+    }
+    assert (attributes(good)["pawserve.code"], attributes(good)["pawserve.rows"]) == ("OK", 3)
+    assert (attributes(bad)["http.response.status_code"], attributes(bad)["pawserve.code"]) == (400, "INVALID_ARGUMENT")
+    (metadata,) = kept.named("GET /v2/models/{name}")
+    assert attributes(metadata)["url.path"] == "/v2/models/colours"
+    assert {span.status.code for span in (good, bad, metadata)} == {Status.STATUS_CODE_UNSET}  # no server errors
+    assert "hidden" not in str(kept.spans)
+
+
+def test_a_server_error_over_http_is_an_error_of_its_span(tmp_path: Path, collector: tuple[Collector, str]) -> None:
+    kept, endpoint = collector
+    write_bundle(tmp_path / "models")
+    with http_server(tmp_path, "--otlp-endpoint", endpoint) as server:
+        classified = ask(server.url, "/v1/classify", RED).json()
+        for file in (tmp_path / "state").glob("statistics.sqlite*"):
+            file.unlink()
+        (tmp_path / "state" / "statistics.sqlite").mkdir()
+        token = classified["results"][0]["prediction"]["token"]
+        body = json.dumps({"labels": [{"token": token, "label": "red"}]}).encode()
+        assert ask(server.url, "/v1/labels", body).status == 503
+    (span,) = kept.named("POST /v1/labels")
+    assert span.status.code == Status.STATUS_CODE_ERROR
+    found = attributes(span)
+    assert (found["http.response.status_code"], found["error.type"], found["pawserve.code"]) == (
+        503,
+        "503",
+        "UNAVAILABLE",
+    )
 
 
 def test_a_client_s_decision_not_to_sample_is_kept(tmp_path: Path, collector: tuple[Collector, str]) -> None:
