@@ -21,9 +21,10 @@ from export.engine_files import build_engine_files
 from export.graphs.onnx import DeployedModel, reparameterize, to_onnx
 from export.inference import load_views, open_session, predict_each
 from export.mixed_precision import Converted, export_fp16, export_int8
-from export.options import TARGETS, BundleOptions, Target
+from export.model_card import render_card
+from export.options import TARGETS, BundleOptions, CardOptions, Target
 from export.page import parity_row, render_page
-from serving.bundle.manifest import MANIFEST, REPORT, Artifact, Manifest, Runtime
+from serving.bundle.manifest import CARD, MANIFEST, REPORT, Artifact, Manifest, Runtime
 from serving.bundle.model_version import check_name
 from serving.bundle.validation import ValidationPredictions
 from serving.engine.onnx import CPU_PRECISIONS
@@ -99,7 +100,7 @@ def run(options: BundleOptions) -> None:
             (folder / engine.file).write_bytes(plan)
         if options.report and (report := options.run / REPORT).is_file():
             shutil.copyfile(report, folder / REPORT)
-        place = _publish(folder, home, manifest, run)
+        place = _publish(folder, home, manifest, run, options.card)
     for artifact, _ in exported:
         file, _, megabytes, correct, agreement, largest, _, second, _ = parity_row(artifact)
         facts = f"correct {correct}; agreement {agreement}, max |Δp| {largest}; cross-check: {second}"
@@ -273,13 +274,14 @@ def _manifest(
     )
 
 
-def _publish(folder: Path, home: Path, manifest: Manifest, run: Run) -> Path:
+def _publish(folder: Path, home: Path, manifest: Manifest, run: Run, card: CardOptions) -> Path:
     """Give a finished folder the next free version as its name, in one step."""
     version = max((int(path.name) for path in home.iterdir() if path.name.isdecimal()), default=0) + 1
     while True:
         numbered = replace(manifest, version=version)
         (folder / MANIFEST).write_text(numbered.to_json(), encoding="utf-8")
         (folder / PAGE).write_text(render_page(numbered, run.class_report), encoding="utf-8")
+        (folder / CARD).write_text(render_card(numbered, run, card), encoding="utf-8")
         sync_folder(folder)
         place = home / str(version)
         try:

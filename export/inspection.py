@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from export.licenses import card_license
 from export.options import InspectOptions
 from export.page import PARITY_COLUMNS, describe_accuracy, describe_engine, describe_model, parity_row
 from serving.bundle.folder import open_newest
-from serving.bundle.manifest import Bundle
+from serving.bundle.manifest import CARD, Bundle
 from serving.engine.tensorrt_cache import Sidecar, default_engines, find_engines
 from serving.engine.tensorrt_rtx import LIBRARIES
 from serving.system.output import print_json
@@ -48,6 +50,7 @@ def print_bundle(bundle: Bundle, engines: Sequence[Sidecar]) -> None:
     facts.add_row("accuracy", describe_accuracy(manifest))
     for name, value in describe_model(manifest, most_classes=10).items():
         facts.add_row(name, value)
+    facts.add_row("model card", _describe_card(bundle.folder / CARD))
     facts.add_row("files", "all match the sizes and hashes in model.json")
     console = Console(highlight=False)
     console.print(facts)
@@ -68,6 +71,13 @@ def print_bundle(bundle: Bundle, engines: Sequence[Sidecar]) -> None:
         for engine in engines
     ]
     _print_rows(console, ("engine", "GPU", "built with", "batch min/opt/max", "ONNX"), built)
+
+
+def _describe_card(path: Path) -> str:
+    try:
+        return f"{path.name}, license {card_license(path.read_text(encoding='utf-8'))}"
+    except FileNotFoundError:
+        return "none"
 
 
 def _print_rows(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

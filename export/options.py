@@ -13,6 +13,7 @@ from serving.engine.tensorrt_library import Flavor
 
 Target = Literal["fp32", "fp16", "int8", "int8-trt"]
 TARGETS: tuple[Target, ...] = get_args(Target)
+MAX_LICENSE = 100
 _FLAT = tyro.conf.arg(name="")  # the flags of a nested dataclass get no prefix
 
 
@@ -28,6 +29,21 @@ class Calibration:
     def __post_init__(self) -> None:
         if not 16 <= self.calibration_photos <= 100_000:
             raise ValueError(f"calibration_photos is {self.calibration_photos}; it must lie between 16 and 100,000")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardOptions:
+    """What the model card says that the run does not know."""
+
+    license: str = ""
+    """Licence of the model, for its card (README.md): an identifier such as apache-2.0 or cc-by-4.0, or any name.
+    Default: unknown."""
+    intended_use: str = ""
+    """What the model is for, for its card."""
+
+    def __post_init__(self) -> None:
+        if not self.license.isprintable() or len(self.license) > MAX_LICENSE:
+            raise ValueError(f"--license is {self.license[:40]!r}; give a name of at most {MAX_LICENSE} characters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +70,7 @@ class BundleOptions:
     plan: Annotated[PlanOptions, _FLAT] = field(default_factory=PlanOptions)
     report: bool = True
     """Copy the run's report, which shows some of its images, into the bundle: the server's page links it."""
+    card: Annotated[CardOptions, _FLAT] = field(default_factory=CardOptions)
     calibration: Annotated[Calibration, _FLAT] = field(default_factory=Calibration)
     tolerances: Annotated[Tolerances, _FLAT] = field(default_factory=Tolerances)
 

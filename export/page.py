@@ -94,7 +94,7 @@ def describe_model(manifest: Manifest, *, most_classes: int) -> dict[str, str]:
             for count, temperature in sorted(manifest.temperatures.items())
         ),
         "recommended views": str(manifest.recommended_views),
-        "adaptive TTA": _describe_adaptive(manifest),
+        "adaptive TTA": describe_adaptive(manifest),
     }
 
 
@@ -133,7 +133,8 @@ def describe_engine(engine: EngineFile) -> str:
     )
 
 
-def _describe_adaptive(manifest: Manifest) -> str:
+def describe_adaptive(manifest: Manifest) -> str:
+    """Below which confidence adaptive TTA computes all views, and what that brings."""
     facts = manifest.adaptive
     if not facts:
         return "no threshold: adaptive requests compute all views"

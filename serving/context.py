@@ -103,10 +103,27 @@ _prefix = secrets.token_hex(6)
 _numbers = itertools.count(1)
 
 
+@dataclass(slots=True)
+class HttpExchange:
+    """What traces tell of an HTTP request and its response. Nothing of the query, which may hold secrets."""
+
+    scheme: str
+    """"http" or "https"."""
+    path: str
+    version: str
+    """Of the protocol, such as "1.1"."""
+    client: str
+    """The client's IP address; empty for a Unix socket."""
+    port: int
+    """That the server listens on; 0 for a Unix socket."""
+    status: int = 0
+    """Of the response; 0 while there is none."""
+
+
 class Call:
     """One call from its start to its last response. Inner layers add to its counts."""
 
-    __slots__ = ("began", "images", "labels", "method", "request_id", "rows", "trace")
+    __slots__ = ("began", "http", "images", "labels", "method", "request_id", "rows", "trace")
 
     def __init__(self, method: str, request_id: str) -> None:
         self.method = method
@@ -119,6 +136,8 @@ class Call:
         """Rows admitted for them: images times views."""
         self.labels = 0
         """Labels recorded."""
+        self.http: HttpExchange | None = None
+        """The request and the response, of a call over HTTP."""
         self.trace: Any = None
         """The OpenTelemetry context of its span, if it is traced."""
 

@@ -38,7 +38,7 @@ from serving.bundle.manifest import MANIFEST
 LOAD = 0.5
 """Part of the capacity."""
 SATURATING_CLIENTS = 32
-DRAIN_S = 120.0
+DRAIN_S = 600.0
 WITHOUT, WITH = "without", "with"
 
 

@@ -23,6 +23,8 @@ FORMAT = 2
 MANIFEST = "model.json"
 REPORT = "report.html"
 """The report of the training, if the bundle has one: for people, not checked."""
+CARD = "README.md"
+"""The model card, if the bundle has one: for people, who may edit it, so not checked."""
 INPUT_NAME = "images"
 """The graph's input: uint8 `[N, crop, crop, 3]`, RGB."""
 OUTPUT_NAME = "probabilities"

@@ -115,9 +115,7 @@ def read_choice(model: Path) -> PrimaryChoice:
         reason = error.strerror or str(error)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-    raise BundleError(
-        f"{path} cannot be used ({reason}): delete it, then choose with `pawserve promote {model.name} VERSION`"
-    )
+    raise BundleError(f"{path} cannot be used ({reason}): choose again with `pawserve promote {model.name} VERSION`")
 
 
 def write_choice(model: Path, choice: PrimaryChoice) -> None:
@@ -136,15 +134,25 @@ def write_choice(model: Path, choice: PrimaryChoice) -> None:
 
 
 @contextmanager
-def changing_choice(model: Path) -> Iterator[PrimaryChoice]:
-    """Give the block the choice for a model; others that change it wait until the block ends.
+def changing_choice(model: Path, *, replace_damaged: bool = False) -> Iterator[tuple[PrimaryChoice, str]]:
+    """Give the block the choice for a model, and why its file is damaged; others that change it wait.
+
+    Args:
+        model: its folder, models/NAME.
+        replace_damaged: begin with an empty choice if the file is damaged, instead of raising.
 
     Raises:
         BundleError: as `read_choice`.
         OSError: if the folder cannot be locked.
     """
     with locked(model):
-        yield read_choice(model)
+        try:
+            choice, damage = read_choice(model), ""
+        except BundleError as error:
+            if not replace_damaged:
+                raise
+            choice, damage = PrimaryChoice(), str(error)
+        yield choice, damage
 
 
 def _read_file(path: Path) -> str | None:

@@ -34,6 +34,7 @@ class Primaries:
         self._folder = folder
         self._loads = loads
         self._choices: dict[str, tuple[_Seen, PrimaryChoice]] = {}
+        self._damaged: set[str] = set()
         self._missing: dict[str, ModelVersion] = {}
 
     async def follow(self, name: str, versions: Collection[int], *, load: bool, retry: bool = False) -> None:
@@ -94,7 +95,11 @@ class Primaries:
         except BundleError as error:
             if name not in self._choices and (version := self._repository.primary(name)):
                 choice = PrimaryChoice(version)  # it was valid when the server started
-            logger.error("the version that answers for %s stays: %s", resource_name(name), error)
+            if name not in self._damaged:  # a file that is being written changes again and again
+                logger.error("the version that answers for %s stays: %s", resource_name(name), error)
+            self._damaged.add(name)
+        else:
+            self._damaged.discard(name)
         self._choices[name] = (seen, choice)
         return choice
 

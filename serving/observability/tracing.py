@@ -7,7 +7,8 @@ such as OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES and OTEL_EXPORTER_OTLP_HEA
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,12 +22,14 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from serving.batching.requests import RowSlice
-from serving.context import Call
+from serving.context import Call, HttpExchange
 from serving.system.network import is_local
 
 SERVER_ERRORS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 """Status codes that make a server span an error: OpenTelemetry's semantic conventions for gRPC."""
 EXPORT_TIMEOUT_S = 5.0
+MAX_CHARACTERS = 256
+"""Of an attribute whose text a client chooses."""
 
 
 class Tracing:
@@ -55,6 +58,8 @@ class Tracing:
         """Begin the span of a call, below the client's span if that one is traced."""
         parent = self._propagator.extract({key: value for key, value in metadata.items() if isinstance(value, str)})
         attributes = {**_describe_method(call.method), "pawserve.request_id": call.request_id}
+        if call.http is not None:
+            attributes |= _describe_request(call.http, metadata)
         span = self._tracer.start_span(
             call.method,
             parent,
@@ -72,11 +77,19 @@ class Tracing:
         if call.trace is None:
             return
         span = trace.get_current_span(call.trace)
-        number: int = grpc.StatusCode[code].value[0]
-        counts = {"pawserve.images": call.images, "pawserve.rows": call.rows}
-        # of canonical codes, the same for HTTP
-        span.set_attributes({"rpc.grpc.status_code": number, **counts})
-        if code in SERVER_ERRORS:
+        span.set_attributes({"pawserve.images": call.images, "pawserve.rows": call.rows})
+        if call.http is None:
+            number: int = grpc.StatusCode[code].value[0]
+            span.set_attribute("rpc.grpc.status_code", number)
+            failed = code in SERVER_ERRORS
+        else:
+            span.set_attribute("pawserve.code", code)
+            failed = call.http.status >= 500
+            if call.http.status:
+                span.set_attribute("http.response.status_code", call.http.status)
+            if failed:
+                span.set_attribute("error.type", str(call.http.status))
+        if failed:
             span.set_status(Status(StatusCode.ERROR, code))
         span.end(self._unix_ns(call.began + seconds))
 
@@ -105,7 +118,28 @@ class Tracing:
         return self._monotonic_to_unix_ns + int(monotonic_s * 1e9)
 
 
-def _describe_method(name: str) -> dict[str, str]:
+def _describe_request(http: HttpExchange, headers: Mapping[str, str | bytes]) -> dict[str, str | int]:
+    """Attributes of an HTTP request, by the stable conventions (https://opentelemetry.io/docs/specs/semconv/http/).
+
+    Without the query and other headers than those below, which may hold secrets.
+    """
+    attributes: dict[str, str | int] = {
+        "url.scheme": http.scheme,
+        "url.path": http.path[:MAX_CHARACTERS],
+        "network.protocol.version": http.version,
+    }
+    host = urlsplit(f"//{headers.get('host', '')!s}"[:MAX_CHARACTERS])
+    with suppress(ValueError):  # the client sent something that is no address
+        attributes |= {"server.address": host.hostname} if host.hostname else {}
+        attributes["server.port"] = host.port or http.port
+    if http.client:
+        attributes["client.address"] = http.client
+    if agent := headers.get("user-agent"):
+        attributes["user_agent.original"] = str(agent)[:MAX_CHARACTERS]
+    return attributes
+
+
+def _describe_method(name: str) -> dict[str, str | int]:
     """Attributes of "SERVICE/METHOD" of gRPC or "METHOD PATH" of HTTP, by OpenTelemetry's semantic conventions."""
     method, is_http, route = name.partition(" ")
     if is_http:

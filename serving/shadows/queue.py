@@ -8,6 +8,7 @@ lowest priority, one engine call at a time. If too many bytes wait, further imag
 import asyncio
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,8 +33,13 @@ AFTER_ANSWER_S = 0.002
 """How long after a request was computed its images may be: its response is written first."""
 MAX_BUSY_SHARE = 0.75
 """Part of the CPUs that requests may occupy when an image is begun."""
+PAUSE, MAX_PAUSE_S = 4.0, 0.5
+"""How long after an image the next one waits, as a multiple of the time for which the thread did not get a CPU, and at
+most: on a host that other processes keep busy, shadow versions would take CPU time from answers."""
 STOP_S = 1.0
 """How long a stop waits for the image that is being computed."""
+
+ON_CPU = "onnxruntime-cpu"
 
 OK, FULL, FAILED, UNLOADED = "ok", "full", "failed", "unloaded"
 """What became of an image: it was computed; too many bytes wait; the shadow version raised an exception or computed
@@ -83,6 +89,7 @@ class ShadowQueue:
         self._draw = draw
         self._jobs: deque[_Job] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._begin_at = 0.0  # of the loop's clock
         self._thread = BackgroundThread("shadow") if repository.shadows else None
         self._running = self._closed = False
 
@@ -144,14 +151,15 @@ class ShadowQueue:
     def _wake(self) -> None:
         """Begin soon, if nothing else is to be done then."""
         if self._jobs and self._timer is None and not self._running and not self._closed:
-            self._timer = asyncio.get_running_loop().call_later(AFTER_ANSWER_S, self._step)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(loop.time() + AFTER_ANSWER_S, self._begin_at), self._step)
 
     def close(self) -> None:
         """Drop what waits, and stop the thread; an image that takes longer than STOP_S is left behind."""
         self._closed = True
-        for job in self._jobs:
-            job.kept.close()
-        self._jobs.clear()
+        with suppress(IndexError):  # the event loop may take some meanwhile
+            while True:
+                self._jobs.popleft().kept.close()
         if self._thread:
             self._thread.close(STOP_S)
 
@@ -172,22 +180,26 @@ class ShadowQueue:
         in_flight = 0
         for model in self._repository.models:
             in_flight += model.classifier.rows_in_flight
-            if model.manifest.model_version == version and model.runtime != "onnxruntime-cpu":
+            if model.manifest.model_version == version and model.runtime != ON_CPU:
                 busy_rows = model.layout.max_batch_size
         return in_flight < busy_rows
 
     def _compute(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
         """Compute an image, in the background thread."""
         outcome: tuple[ServedModel, Classification | Exception] | Exception
+        pause_s = 0.0
         try:
             version = job.kept.version
             with self._repository.use(self._repository.find(version.name, version.version)) as model:
+                began, began_cpu = time.monotonic(), time.thread_time()
                 outcome = model, self._classify(job, model)
+                if model.runtime == ON_CPU:
+                    pause_s = pause_after(time.monotonic() - began, time.thread_time() - began_cpu)
         except BaseException as error:  # extension modules may raise others than Exception
             outcome = error if isinstance(error, Exception) else RuntimeError(repr(error))
         job.kept.close()
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(self._finish, job, outcome)
+            loop.call_soon_threadsafe(self._finish, job, outcome, pause_s)
 
     def _classify(self, job: _Job, model: ServedModel) -> Classification | Exception:
         engine = model.shadow_engine
@@ -200,8 +212,11 @@ class ShadowQueue:
         ]
         return model.classifier.average(np.concatenate(parts))
 
-    def _finish(self, job: _Job, outcome: tuple[ServedModel, Classification | Exception] | Exception) -> None:
+    def _finish(
+        self, job: _Job, outcome: tuple[ServedModel, Classification | Exception] | Exception, pause_s: float
+    ) -> None:
         self._running = False
+        self._begin_at = asyncio.get_running_loop().time() + pause_s
         version = job.kept.version
         model, result = outcome if isinstance(outcome, tuple) else (None, outcome)
         if model is None or isinstance(result, Exception):
@@ -216,4 +231,16 @@ class ShadowQueue:
             with suppress(StatisticsUnavailable):  # they are closed: the server stops
                 self._feedback.finish_shadow(job.id, model.manifest, predicted, probabilities_K[predicted])
             self._on_image(version, OK)
-        self._step()
+        if pause_s:
+            self._wake()
+        else:
+            self._step()
+
+
+def pause_after(wall_s: float, cpu_s: float) -> float:
+    """How long to wait after an image that took `wall_s`, of which its thread had a CPU for `cpu_s`, in seconds.
+
+    A millisecond without a CPU is not counted: every system has that.
+    """
+    denied_s = wall_s - cpu_s - 0.001
+    return min(PAUSE * denied_s, MAX_PAUSE_S) if denied_s > 0 else 0.0

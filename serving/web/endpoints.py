@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.api.access import AccessControl
 from serving.api.errors import ApiError, Code, to_api_error
-from serving.context import CURRENT_CALL, CURRENT_CLIENT, Call, choose_request_id
+from serving.context import CURRENT_CALL, CURRENT_CLIENT, Call, HttpExchange, choose_request_id
 from serving.observability.observers import CallObserver
 from serving.web.compression import compress
 from serving.web.problems import problem_response
@@ -58,12 +58,14 @@ class Endpoint:
         request = Request(scope, receive)
         metadata: dict[str, str | bytes] = {**request.headers}
         call = Call(self._name, choose_request_id(metadata.get(REQUEST_ID)))
+        call.http = _exchange(scope)
         CURRENT_CALL.set(call)
         for observer in self._gate.observers:
             observer.began(call, metadata)
         code = "CANCELLED"
         try:
             response, code = await self._answer(request, call)
+            call.http.status = response.status_code
             response.headers[REQUEST_ID] = call.request_id
             await response(scope, receive, send)
         except ClientDisconnect:
@@ -73,7 +75,9 @@ class Endpoint:
             if not scope.get(TIMED_OUT, bool)():
                 return  # the client has gone, and nobody waits for this task
             code = Code.DEADLINE_EXCEEDED.name
-            await self._problem(body_timeout(), call)(scope, receive, send)
+            response = self._problem(body_timeout(), call)
+            call.http.status = response.status_code
+            await response(scope, receive, send)
         finally:
             seconds = call.elapsed_s()
             for observer in self._gate.observers:
@@ -99,6 +103,11 @@ class Endpoint:
         response = problem_response(error, call.request_id, repeat_as_error=self._repeat_as_error)
         response.headers[REQUEST_ID] = call.request_id
         return response
+
+
+def _exchange(scope: Scope) -> HttpExchange:
+    client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
+    return HttpExchange(scope["scheme"], scope["path"], scope["http_version"], client[0], server[1] or 0)
 
 
 def peer_of(scope: Mapping[str, object]) -> str:

@@ -119,15 +119,19 @@ def test_a_server_that_starts_later_follows_the_choice(folder: Path) -> None:
         assert [model.name[-1] for model in client.list_models()] == ["3", "4"]
 
 
-def test_a_damaged_choice_stops_the_start_with_the_reason(folder: Path) -> None:
+def test_a_damaged_choice_stops_the_start_with_the_reason_until_it_is_replaced(folder: Path) -> None:
     (folder / "models" / "colours" / "primary.json").write_text("{")
     ended = run("serving", "serve", "--models", folder / "models", "--state", folder / "state", "--http", "off")
     assert ended.returncode == 1
     assert "primary.json cannot be used" in ended.stderr
     assert "Traceback" not in ended.stderr
-    code, _, errors = command(folder, "promote", 3)
+    code, _, errors = command(folder, "rollback")
     assert code == 1
-    assert "delete it" in errors
+    assert "choose again with `pawserve promote colours VERSION`" in errors
+    code, output, errors = command(folder, "promote", 3)
+    assert (code, choice(folder)["primary"]) == (0, 3)
+    assert "version 3 answers from now on, instead of version 4" in output
+    assert "primary.json was replaced, and its history is lost" in errors
 
 
 def test_rollback_goes_back_one_promotion_at_a_time(folder: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
+from serving.bundle.primary_choice import PrimaryChoice, write_choice
 from serving.client import Client
 from serving.pb.inference import open_inference_pb2, open_inference_pb2_grpc
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
@@ -244,3 +245,26 @@ def test_a_label_meets_the_shadow_result_of_another_process(tmp_path: Path) -> N
             client.record_labels([(token, "red") for token in tokens])
             assert eventually(lambda: [each.labels for each in client.statistics()] == [len(tokens)] * 2)
             assert [each.predictions for each in client.statistics()] == [len(tokens)] * 2
+
+
+def test_all_processes_follow_a_promotion_and_so_does_one_that_starts_later(
+    server: ObservedServer, tmp_path: Path
+) -> None:
+    def answering() -> set[str]:
+        with connections(server.address, 8) as channels:
+            request = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)], model="models/colours")
+            return {pb_grpc.ClassifierStub(each).Classify(request, timeout=LIMIT_S).model[-1] for each in channels}
+
+    write_bundle(tmp_path / "models", version=2)
+    write_choice(tmp_path / "models" / "colours", PrimaryChoice(1))
+    server.process.send_signal(signal.SIGHUP)
+    with Client(server.address, timeout_s=LIMIT_S) as client:
+        assert eventually(lambda: [model.name[-1] for model in client.list_models() if model.engine] == ["1", "2"])
+    assert answering() == {"1"}
+    write_choice(tmp_path / "models" / "colours", PrimaryChoice(2))
+    server.process.send_signal(signal.SIGHUP)
+    assert eventually(lambda: answering() == {"2"})
+    write_choice(tmp_path / "models" / "colours", PrimaryChoice(1))
+    os.kill(children(server.process.pid)["2"], signal.SIGKILL)
+    server.process.send_signal(signal.SIGHUP)
+    assert eventually(lambda: up(server) == [1.0, 1.0] and answering() == {"1"})

@@ -1,7 +1,5 @@
 """Concurrent threads and processes: no label is lost or counted twice, and no request waits forever."""
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import pytest
 
 from serving.bundle.model_version import ModelVersion
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
+from tests.support.commands import run_programs_at_once
 from tests.support.statistics import CAT, CLASSES, DOG, PETS, label, locked, matrix, predictions, rows
 from tests.support.waiting import LIMIT_S, eventually
 
@@ -39,16 +38,7 @@ def test_processes_that_start_together_share_a_new_file(path: Path) -> None:
         "        store.register_version(ModelVersion('pets', 1), ['cat', 'dog'])\n"
         "        store.count_predictions(ModelVersion('pets', 1), 0)\n"
     )
-    started = [
-        subprocess.Popen([sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, text=True) for _ in range(4)
-    ]
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in started:
-        process.communicate(timeout=LIMIT_S)
-    assert [process.returncode for process in started] == [0] * 4
+    run_programs_at_once([(program, path)] * 4)
     for number in range(5):
         assert rows(Path(f"{path}-{number}"), "SELECT count FROM predictions") == [(4,)]
 

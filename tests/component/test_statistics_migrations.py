@@ -1,8 +1,6 @@
 """Statistics of earlier releases are migrated, once even if replicas start together."""
 
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from serving.statistics.store import (
     Window,
     open_database,
 )
+from tests.support.commands import run_programs_at_once
 from tests.support.statistics import CAT, DOG, LONG_AGO_MS, fails, label, rows
 from tests.support.waiting import LIMIT_S
 
@@ -156,15 +155,7 @@ def test_replicas_that_start_together_migrate_once(url: str) -> None:
         "    store.register_version(ModelVersion('pets', 1), ['cat', 'dog'])\n"
         "    store.count_predictions(ModelVersion('pets', 1), 0)\n"
     )
-    command = [sys.executable, "-c", program, url]
-    started = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(3)]
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in started:
-        process.communicate(timeout=LIMIT_S)
-    assert [process.returncode for process in started] == [0] * 3
+    run_programs_at_once([(program, url)] * 3)
     with StatisticsStore(url) as store:
         assert store.read()[0].predictions == 3
 

@@ -2,8 +2,6 @@
 
 import random
 import secrets
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from serving.bundle.model_version import ModelVersion
 from serving.statistics.export import export_labels
 from serving.statistics.store import ALL_TIME, Label, ShadowResult, StatisticsStore, Window, WindowExpired
+from tests.support.commands import run_programs_at_once
 from tests.support.statistics import CAT, CLASSES, DOG, LONG_AGO_MS, PETS, label, matrix
 from tests.support.waiting import LIMIT_S
 
@@ -274,14 +273,6 @@ def test_processes_that_record_and_attach_the_same_predictions_count_each_once(u
     with StatisticsStore(url) as store:
         store.register_version(PETS, CLASSES)
         store.register_version(SHADOW, CLASSES)
-        commands = [[sys.executable, "-c", program, url, str(number)] for number in range(3)]
-        started = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for command in commands]
-        for process in started:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        for process in started:
-            process.communicate(timeout=LIMIT_S)
-        assert [process.returncode for process in started] == [0] * 3
+        run_programs_at_once([(program, url, number) for number in range(3)])
         assert matrix(store) == matrix(store, version=2) == [[50, 50], [50, 50]]
         assert pairs(store) == [[[25, 25], [25, 25]]] * 2

@@ -52,6 +52,19 @@ def test_a_bundle_has_a_checked_graph_and_states_its_origin(models: Path, fitted
     assert 0 <= artifact.parity["max_abs_diff"] <= 1e-4
 
 
+def test_a_bundle_has_a_model_card_whose_license_inspect_shows(models: Path, fitted: Path, tmp_path: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface-hub is not installed")
+    finished = export_of(fitted, tmp_path, "--license", "cc-by-4.0", "--intended-use", "Counting pets.")
+    assert finished.returncode == 0, finished.stderr
+    card = hub.ModelCard.load(tmp_path / "pets/1/README.md")
+    assert card.data.license == "cc-by-4.0"
+    assert "Counting pets." in card.text
+    for folder, shown in ((tmp_path, "license cc-by-4.0"), (models, "license unknown")):
+        assert shown in " ".join(run_here("export", "inspect", folder / "pets").stdout.split())
+    (tmp_path / "pets/1/README.md").unlink()  # it is for people
+    assert run_here("export", "inspect", tmp_path / "pets").returncode == 0
+
+
 def test_the_graph_contains_no_paths_of_the_machine_that_exported_it(models: Path) -> None:
     written = b"".join(path.read_bytes() for path in (models / "pets" / "1").glob("*.onnx"))
     assert written

@@ -1,12 +1,14 @@
 """A small bundle made without torch. It tells red, green and blue images apart, so its results are known."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact, Manifest
@@ -42,12 +44,19 @@ def colour_graph(crop: int, *, slowness: int = 0) -> bytes:
         helper.make_node("Add", ["logits", "nothing"], ["slow_logits"]),
         helper.make_node("Softmax", ["slow_logits"], [OUTPUT_NAME], axis=1),
     ]
+    return serialized_graph("colours", nodes, constants, crop)
+
+
+def serialized_graph(
+    name: str, nodes: Sequence[onnx.NodeProto], constants: Mapping[str, NDArray[Any]], crop: int
+) -> bytes:
+    """A network from uint8 `[N, crop, crop, 3]` to the probabilities of the colours, as ONNX."""
     graph = helper.make_graph(
         nodes,
-        "colours",
+        name,
         [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", crop, crop, 3])],
         [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["N", len(COLOURS)])],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+        [numpy_helper.from_array(array, constant) for constant, array in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)

@@ -18,11 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from tests.support.waiting import LIMIT_S
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -233,3 +235,20 @@ def _run(
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     sys.exit(function(*arguments))
+
+
+def run_programs_at_once(programs: Sequence[Sequence[object]]) -> None:
+    """Start Python programs that wait for a line, send it to all, and assert that all succeed.
+
+    Args:
+        programs: the text of each, followed by its arguments.
+    """
+    commands = [[sys.executable, "-c", *map(str, program)] for program in programs]
+    started = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for command in commands]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in started:
+        process.communicate(timeout=LIMIT_S)
+    assert [process.returncode for process in started] == [0] * len(started)

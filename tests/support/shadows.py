@@ -13,9 +13,8 @@ from threading import Semaphore
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from serving.api.classification import ClassificationService
 from serving.api.in_flight import BytesInFlight
@@ -35,7 +34,7 @@ from serving.statistics.feedback import Feedback
 from serving.statistics.shadows.joining import ShadowLabels
 from serving.statistics.store import StatisticsStore
 from serving.tokens.keyring import Keyring
-from tests.support.bundles import COLOURS, OPTIONS
+from tests.support.bundles import COLOURS, OPTIONS, serialized_graph
 from tests.support.waiting import LIMIT_S
 
 
@@ -73,16 +72,7 @@ def failing_graph(crop: int, *, how: str) -> bytes:
         helper.make_node("Add", ["zeros", "logits"], ["all_logits"]),
         helper.make_node("Softmax", ["all_logits"], [OUTPUT_NAME], axis=1),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "failing",
-        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", crop, crop, 3])],
-        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["N", len(COLOURS)])],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return serialized_graph("failing", nodes, constants, crop)
 
 
 def with_graph(graph: bytes) -> dict[str, Any]:

@@ -83,6 +83,8 @@ EXPORT_ROOMS = (
     "page",
     "tensorrt_plan",
     "options",
+    "licenses",
+    "model_card",
     "engine_files",
     "bundle",
     "engine",

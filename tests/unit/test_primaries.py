@@ -99,6 +99,8 @@ def test_a_damaged_choice_is_reported_once_and_changes_nothing(
         apply_choices(repository, models)
         (models / "pets" / FILE).write_text(content)
         for _ in range(3):
+            with (models / "pets" / FILE).open("a") as file:
+                file.write(" ")  # as while a large file is written
             await watcher.scan()
             assert (answering(repository), served(repository)) == (1, ["pets/1", "pets/3"])
         assert sum("primary.json cannot be used" in record.message for record in caplog.records) == 1

@@ -137,6 +137,17 @@ class Run:
         """
         return [image for image, _ in self._read(TRAINING_FILE, data, lambda line: None)]
 
+    def training_counts(self) -> dict[str, int] | None:
+        """How many images of each class it was trained on; None if the list is missing or damaged."""
+        counts = dict.fromkeys(self.classes, 0)
+        try:
+            with (self.folder / TRAINING_FILE).open(encoding="utf-8") as lines:
+                for line in lines:
+                    counts[self.classes[json.loads(line)["label"]]] += 1
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return None
+        return counts
+
     def _read(
         self, name: str, data: Path | None, parse: Callable[[dict[str, Any]], _T]
     ) -> list[tuple[LabelledImage, _T]]:

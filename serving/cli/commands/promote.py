@@ -1,6 +1,7 @@
 """`promote`: choose the version that answers for a model's name."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from serving.bundle.folder import list_versions, open_version
@@ -52,17 +53,17 @@ def run(arguments: argparse.Namespace) -> int:
         _check_bundle(arguments.models, ModelVersion(name, version))
     answering, figures = _ask(arguments)  # before the lock: a server may be slow
     try:
-        with changing_choice(folder) as choice:
+        with changing_choice(folder, replace_damaged=True) as (choice, damage):
             before = answering or choice.version or _newest(folder, version)
             before = None if before == version else before  # it answers already, as the newest
             if version == choice.version:
                 print(f"{name}: version {version} was promoted already" if version else f"{name}: nothing is promoted")
                 return DONE
             write_choice(folder, choice.promoted(version, before, format_time(now_ms()), figures))
-    except BundleError as error:
-        raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"{folder / FILE} cannot be written: {error.strerror or error}") from error
+    if damage:
+        print(f"the damaged {folder / FILE} was replaced, and its history is lost", file=sys.stderr)
     print(f"{name}: {f'version {version}' if version else 'the newest version'} answers from now on", end="")
     print(f", instead of version {before}" if before else "")
     print(f"  {figures}")

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the earlier choice."""
     name, folder = arguments.name, model_folder(arguments)
     try:
-        with changing_choice(folder) as choice:
+        with changing_choice(folder) as (choice, _):
             earlier = choice.rolled_back(format_time(now_ms()))
             if earlier.version not in list_versions(folder):
                 raise CommandError(

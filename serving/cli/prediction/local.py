@@ -38,7 +38,7 @@ class LocalModel:
 
 
 def open_local(folder: Path, *, views: int | None, adaptive: bool) -> LocalModel:
-    """Open models/NAME/VERSION, models/NAME for its newest version, or a run.
+    """Open models/NAME/VERSION, models/NAME for its promoted or newest version, or a run.
 
     Args:
         views: views of each image to average; None for 1, or what the export chose if adaptive.

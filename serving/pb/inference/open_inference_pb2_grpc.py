@@ -173,7 +173,7 @@ class GRPCInferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RepositoryModelLoad(self, request, context):
-        """Triton's extension: loads the newest version of a model and serves it once it is verified and warmed up.
+        """Triton's extension: loads the promoted and the newest version of a model and serves them once they are verified and warmed up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
