@@ -157,9 +157,9 @@ class ShadowQueue:
     def close(self) -> None:
         """Drop what waits, and stop the thread; an image that takes longer than STOP_S is left behind."""
         self._closed = True
-        for job in self._jobs:
-            job.kept.close()
-        self._jobs.clear()
+        with suppress(IndexError):  # the event loop may take some meanwhile
+            while True:
+                self._jobs.popleft().kept.close()
         if self._thread:
             self._thread.close(STOP_S)
 

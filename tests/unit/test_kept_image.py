@@ -107,6 +107,7 @@ def test_only_jpegs_are_decoded_at_a_scale_that_depends_on_the_version(
     data = IMAGES[image]
     assert isinstance(data, bytes)
     assert decodes_alike(data, *sides) == decodes_alike(data, *sides[::-1]) == alike
+    assert decodes_alike(memoryview(data), *sides) == alike  # of a request
     assert not decodes_alike(b"\xff\xd8 damaged", 72, 110)
 
 

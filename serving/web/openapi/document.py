@@ -3,15 +3,11 @@
 from importlib.metadata import version
 from typing import Any
 
-from serving.api.access import KNOWN, NEEDS, OPEN
-from serving.context import Role
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.web.open_inference.schemas import SCHEMAS
+from serving.web.openapi.operations import INFERENCE, PROBLEM, operation, problem_schema, query_parameter
 from serving.web.openapi.schemas import reference, schemas_of
 
-CLASSIFIER = "/pawserve.v1.Classifier"
-INFERENCE = "/inference.GRPCInferenceService"
-PROBLEM = "Problem"
 _MESSAGES = (
     pb.ClassifyRequest,
     pb.ClassifyResponse,
@@ -22,20 +18,6 @@ _MESSAGES = (
     pb.WatchStatisticsResponse,
     pb.GetComparisonResponse,
 )
-_STATUSES = {
-    "400": "The request is invalid; reason and field say why.",
-    "401": "The server requires a token, and the client sent none, or an unknown one.",
-    "403": "The client lacks a role, or the page's origin is not allowed.",
-    "404": "The model or version is not served.",
-    "408": "The body did not arrive in time.",
-    "413": "The body or an image is too large.",
-    "415": "The content type, the encoding or the image's format is not supported.",
-    "429": "Too much is in flight. Nothing was begun: retry after the time in Retry-After.",
-    "500": "The server failed.",
-    "503": "The server is stopping, or its statistics or memory are not available now.",
-    "504": "The request's timeout has passed.",
-}
-_READS_NO_BODY = ("400", "401", "403", "404", "500", "503")
 _NAME = {
     "name": "name",
     "in": "path",
@@ -71,7 +53,7 @@ def openapi_document() -> dict[str, Any]:
         ],
         "paths": {**_pawserve_paths(), **_inference_paths()},
         "components": {
-            "schemas": {**schemas_of(*(each.DESCRIPTOR for each in _MESSAGES)), **SCHEMAS, PROBLEM: _problem()},
+            "schemas": {**schemas_of(*(each.DESCRIPTOR for each in _MESSAGES)), **SCHEMAS, PROBLEM: problem_schema()},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "headers": {
                 "RetryAfter": {"description": "Seconds until a retry may succeed.", "schema": {"type": "integer"}}
@@ -81,25 +63,27 @@ def openapi_document() -> dict[str, Any]:
 
 
 def _pawserve_paths() -> dict[str, Any]:
-    model = _query("model", "models/NAME or models/NAME/versions/N; unset: the only model, or all.", {"type": "string"})
+    model = query_parameter(
+        "model", "models/NAME or models/NAME/versions/N; unset: the only model, or all.", {"type": "string"}
+    )
     how = [
         model,
-        _query("views", "Views of each image to average over; unset: 1.", {"type": "integer", "minimum": 1}),
-        _query("top_k", "Most classes to return; unset: all.", {"type": "integer", "minimum": 1}),
-        _query("adaptive", "More views only if the first is uncertain.", {"type": "boolean"}),
-        _query("reference", "The client's own name of the image that is the body.", {"type": "string"}),
-        _query("filenames", "The file names of a form are the references of its images.", {"type": "boolean"}),
-        _query(
+        query_parameter("views", "Views of each image to average over; unset: 1.", {"type": "integer", "minimum": 1}),
+        query_parameter("top_k", "Most classes to return; unset: all.", {"type": "integer", "minimum": 1}),
+        query_parameter("adaptive", "More views only if the first is uncertain.", {"type": "boolean"}),
+        query_parameter("reference", "The client's own name of the image that is the body.", {"type": "string"}),
+        query_parameter("filenames", "The file names of a form are the references of its images.", {"type": "boolean"}),
+        query_parameter(
             "timeout", "Seconds after which the response is no longer needed.", {"type": "string", "examples": ["1.5s"]}
         ),
     ]
     time = {"type": "string", "format": "date-time"}
     window = [
         model,
-        _query("start_time", "Only predictions made at this time or later.", time),
-        _query("end_time", "Only predictions made before this time.", time),
+        query_parameter("start_time", "Only predictions made at this time or later.", time),
+        query_parameter("end_time", "Only predictions made before this time.", time),
     ]
-    interval = _query(
+    interval = query_parameter(
         "min_interval", "Shortest time between two events; unset: 1s.", {"type": "string", "examples": ["2s"]}
     )
     images = {
@@ -114,48 +98,48 @@ def _pawserve_paths() -> dict[str, Any]:
     events = {"text/event-stream": {"schema": {"type": "string"}}}
     manifest = {"application/json": {"schema": {"type": "object"}}}
     return {
-        "/v1/classify": _operation(
+        "/v1/classify": operation(
             "post", "Classify", "Classify an image, or several.", pb.ClassifyResponse, parameters=how, body=images
         ),
-        "/v1/labels": _operation(
+        "/v1/labels": operation(
             "post", "RecordLabels", "Record the labels of predictions.", pb.RecordLabelsResponse, body=labels
         ),
-        "/v1/models": _operation("get", "ListModels", "List the model versions.", pb.ListModelsResponse),
-        "/v1/models/{name}/versions/{version}/manifest": _operation(
+        "/v1/models": operation("get", "ListModels", "List the model versions.", pb.ListModelsResponse),
+        "/v1/models/{name}/versions/{version}/manifest": operation(
             "get",
             "ListModels",
             "Read a version's model.json.",
             manifest,
             parameters=[_NAME, _VERSION],
-            operation="GetManifest",
+            name="GetManifest",
         ),
-        "/v1/models/{name}/versions/{version}/report": _operation(
+        "/v1/models/{name}/versions/{version}/report": operation(
             "get",
             "ListModels",
             "Read the report of a version's training, if its bundle has one.",
             {"text/html": {"schema": {"type": "string"}}},
             parameters=[_NAME, _VERSION],
-            operation="GetReport",
+            name="GetReport",
         ),
-        "/v1/statistics": _operation(
+        "/v1/statistics": operation(
             "get",
             "GetStatistics",
             "Read the confusion matrix and metrics.",
             pb.GetStatisticsResponse,
             parameters=window,
         ),
-        "/v1/comparison": _operation(
+        "/v1/comparison": operation(
             "get",
             "GetComparison",
             "Compare the accuracy of two versions of a model.",
             pb.GetComparisonResponse,
             parameters=[
-                _query("first", "models/NAME/versions/N.", {"type": "string"}),
-                _query("second", "Another version of the same model.", {"type": "string"}),
+                query_parameter("first", "models/NAME/versions/N.", {"type": "string"}),
+                query_parameter("second", "Another version of the same model.", {"type": "string"}),
                 *window[1:],
             ],
         ),
-        "/v1/statistics/watch": _operation(
+        "/v1/statistics/watch": operation(
             "get",
             "WatchStatistics",
             "Watch the statistics: events named statistics, each with a WatchStatisticsResponse.",
@@ -166,8 +150,8 @@ def _pawserve_paths() -> dict[str, Any]:
 
 
 def _inference_paths() -> dict[str, Any]:
-    def get(call: str, summary: str, response: str, parameters: Any = (), operation: str = "") -> dict[str, Any]:
-        return _inference("get", call, summary, response, parameters=parameters, operation=operation)
+    def get(call: str, summary: str, response: str, parameters: Any = (), name: str = "") -> dict[str, Any]:
+        return _inference("get", call, summary, response, parameters=parameters, name=name)
 
     paths = {
         "/v2": get("ServerMetadata", "Describe the server.", "ServerMetadata"),
@@ -207,24 +191,24 @@ def _inference_paths() -> dict[str, Any]:
                 "InferResponse",
                 parameters=parameters,
                 body="InferRequest",
-                operation=f"{of}Infer",
+                name=f"{of}Infer",
             ),
         }
     return paths
 
 
 def _inference(
-    method: str, call: str, summary: str, response: str, *, parameters: Any = (), body: str = "", operation: str = ""
+    method: str, call: str, summary: str, response: str, *, parameters: Any = (), body: str = "", name: str = ""
 ) -> dict[str, Any]:
-    def json_of(name: str) -> dict[str, Any]:
-        content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
-        return {**content, "application/octet-stream": {"schema": _BINARY}} if name.startswith("Infer") else content
+    def json_of(schema: str) -> dict[str, Any]:
+        content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+        return {**content, "application/octet-stream": {"schema": _BINARY}} if schema.startswith("Infer") else content
 
     if call == "ModelInfer":
         header = "Bytes of the JSON that precedes binary tensors."
         length = {"name": "Inference-Header-Content-Length", "in": "header", "schema": {"type": "integer"}}
         parameters = [*parameters, {**length, "description": header}]
-    return _operation(
+    return operation(
         method,
         call,
         summary,
@@ -232,74 +216,6 @@ def _inference(
         parameters=parameters,
         body=json_of(body) if body else None,
         service=INFERENCE,
-        operation=operation,
+        name=name,
         body_required=call == "ModelInfer",
     )
-
-
-def _operation(
-    method: str,
-    call: str,
-    summary: str,
-    response: Any,
-    *,
-    parameters: Any = (),
-    body: dict[str, Any] | None = None,
-    service: str = CLASSIFIER,
-    operation: str = "",
-    body_required: bool = True,
-) -> dict[str, Any]:
-    needed = NEEDS[f"{service}/{call}"]
-    content = (
-        response if isinstance(response, dict) else {"application/json": {"schema": reference(response.DESCRIPTOR)}}
-    )
-    problem = {"application/problem+json": {"schema": {"$ref": f"#/components/schemas/{PROBLEM}"}}}
-    statuses = _STATUSES if body else {status: _STATUSES[status] for status in _READS_NO_BODY}
-    failures: dict[str, Any] = {status: {"description": text, "content": problem} for status, text in statuses.items()}
-    for status in failures.keys() & {"429", "503"}:
-        failures[status]["headers"] = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
-    described: dict[str, Any] = {
-        "operationId": operation or call,
-        "summary": summary,
-        "tags": ["pawserve" if service == CLASSIFIER else "Open Inference Protocol"],
-        "description": _describe_role(needed),
-        "security": [{}] if needed == OPEN else [{"token": []}, {}],
-        "responses": {"200": {"description": "The result.", "content": content}, **failures},
-    }
-    if parameters:
-        described["parameters"] = [*parameters]
-    if body:
-        described["requestBody"] = {"required": body_required, "content": body}
-    return {method: described}
-
-
-def _describe_role(needed: str) -> str:
-    if needed == OPEN:
-        return "Needs no credentials."
-    role = "any role" if needed == KNOWN else f"the role {Role(needed)}"
-    return f"Where the server knows its clients, it needs a token with {role}."
-
-
-def _query(name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": text, "schema": schema}
-
-
-def _problem() -> dict[str, Any]:
-    return {
-        "type": "object",
-        "description": "Problem details, RFC 9457.",
-        "required": ["type", "title", "status", "detail", "code", "reason"],
-        "properties": {
-            "type": {"type": "string", "format": "uri-reference"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string", "description": "For people; may change between releases."},
-            "code": {"type": "string", "description": "The canonical code, such as INVALID_ARGUMENT."},
-            "reason": {"type": "string", "description": "For programs; does not change between releases."},
-            "field": {"type": "string", "description": "The field of the request that caused it."},
-            "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
-            "retry_after_s": {"type": "number"},
-            "request_id": {"type": "string"},
-            "error": {"type": "string", "description": "The same as detail; below /v2 only."},
-        },
-    }
