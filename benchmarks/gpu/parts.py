@@ -157,7 +157,7 @@ class Check:
             began = time.monotonic()
             options = ("--flavor", flavor, "--precision", precision, "--photos", self._images())
             try:
-                said = command("export", "engine", bundle, *options).splitlines()[-1]
+                said = "; ".join(command("export", "engine", bundle, *options).splitlines()[-3:-1])
             except RuntimeError as error:
                 said = f"failed: {error}"
             seconds = round(time.monotonic() - began, 1)
