@@ -13,12 +13,10 @@ import json
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from examples.demo import DemoError, console, empty, run, start_server, step, stop_server
 from serving.cli import options as types
@@ -26,7 +24,9 @@ from serving.client import Client, ClientError
 
 LABELS_PER_REQUEST = 500
 WAIT_S = 60.0
-"""For the shadow version to finish what it still computes, and for the server to follow a promotion."""
+"""For the server to follow a promotion."""
+LOOKS = 5
+"""Seconds without a result of the shadow version, after which it has none left."""
 ARCH = ("--arch", "tf_efficientnet_lite0")
 
 
@@ -80,11 +80,11 @@ def improve(options: argparse.Namespace) -> None:
     step("Serve version 1, with version 2 as its shadow, and label what they both classify.")
     server, address, _ = start_server(out, "--shadow", "pets/2")
     try:
-        run("serving", "predict", out / "traffic", "--out", out / "traffic.csv", "--server", address)
-        record_labels(address, out / "traffic.csv", labels["traffic"])
-        comparison = wait_for_pairs(address, len(labels["traffic"]))
+        classify_at_half_load(address, out / "traffic", labels["traffic"])
+        wait_for_pairs(address, len(labels["traffic"]))
         step("Compare the versions, and promote version 2 if the labels decide that it is better.")
         run("serving", "compare", "pets", 1, 2, "--server", address)
+        comparison = json.loads(run("serving", "compare", "pets", 1, 2, "--json", "--server", address, capture=True))
         promoted = promote(out, address)
         if promoted:
             server.send_signal(signal.SIGHUP)  # or the server follows at its next look into the folder
@@ -151,23 +151,33 @@ def record_labels(address: str, predictions: Path, labels: Mapping[str, str]) ->
     return mistakes
 
 
-def wait_for_pairs(address: str, count: int) -> dict[str, Any]:
-    """The comparison, once the shadow version has classified all labelled images too."""
-    found: dict[str, Any] = {}
+def classify_at_half_load(address: str, folder: Path, labels: Mapping[str, str]) -> None:
+    """Classify and label one image after the other, each after a pause as long as the answer before took.
 
-    def complete() -> bool:
-        nonlocal found
-        finished = subprocess.run(
-            [sys.executable, "-m", "serving", "compare", "pets", "1", "2", "--json", "--server", address],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found = json.loads(finished.stdout) if finished.returncode == 0 else {}
-        return sum((found.get("pairs") or {}).values()) >= count
+    A shadow version computes while the server has nothing else to do; images that it has no time for are dropped.
+    """
+    console.print(f"classifying and labelling {len(labels):,} images, one after the other")
+    with Client(address) as client:
+        for name, label in labels.items():
+            began = time.monotonic()
+            (result,) = client.classify([(folder / name).read_bytes()], references=[name]).results
+            if isinstance(result, ClientError):
+                raise result
+            client.record_labels([(result.token, label)])
+            time.sleep(time.monotonic() - began)
 
-    wait_until(complete, "the shadow version to classify all images")
-    return found
+
+def wait_for_pairs(address: str, count: int) -> None:
+    """Wait until the shadow version has classified all labelled images, or as many as it will."""
+    seen, unchanged = -1, 0
+    with Client(address) as client:
+        while seen < count and unchanged < LOOKS:
+            time.sleep(1)
+            statistics = client.statistics("models/pets/versions/2")
+            now = sum(each.labels for each in statistics)
+            unchanged = unchanged + 1 if now == seen else 0
+            seen = now
+    console.print(f"the shadow version has classified {seen:,} of the {count:,} labelled images")
 
 
 def promote(out: Path, address: str) -> bool:

@@ -12,7 +12,7 @@ import yaml
 
 from export.licenses import license_fields
 from export.options import CardOptions
-from export.page import PARITY_COLUMNS, describe_adaptive, parity_row
+from export.page import PARITY_COLUMNS, describe_adaptive, fingerprint_facts, parity_row
 from serving.bundle.manifest import Manifest
 from training.reports.class_table import class_rows
 from training.runs.run import RECIPE_FILE, Run
@@ -221,7 +221,7 @@ def _training(manifest: Manifest, run: Run) -> list[str]:
         ["seconds", f"{facts['seconds']['total']:,.0f}"],
         ["trained", str(facts.get("created", UNKNOWN))],
         ["exported", manifest.created],
-        *([f"fingerprint of the {what}", sha256] for what, sha256 in manifest.fingerprints.items()),
+        *([what, sha256] for what, sha256 in fingerprint_facts(manifest).items()),
         *([name, release] for name, release in manifest.versions.items()),
     ]
     recipe = (run.folder / RECIPE_FILE).read_text(encoding="utf-8").rstrip()

@@ -8,7 +8,7 @@ from serving.bundle.engine_file import EngineFile
 from serving.bundle.manifest import Artifact, Manifest
 from serving.statistics.class_report import ClassReport
 from training.reports.class_table import class_rows
-from training.reports.page import Section, document, facts_table, table
+from training.reports.page import Section, cards, document, facts_table, table
 
 
 def render_page(manifest: Manifest, report: ClassReport | None = None) -> str:
@@ -19,7 +19,7 @@ def render_page(manifest: Manifest, report: ClassReport | None = None) -> str:
     """
     facts = {
         **describe_model(manifest, most_classes=50),
-        **{f"fingerprint of the {what}": sha256 for what, sha256 in manifest.fingerprints.items()},
+        **fingerprint_facts(manifest),
         "versions": ", ".join(f"{name} {release}" for name, release in manifest.versions.items()),
     }
     parity = [list(PARITY_COLUMNS), *(list(parity_row(artifact)) for artifact in manifest.artifacts)]
@@ -32,13 +32,27 @@ def render_page(manifest: Manifest, report: ClassReport | None = None) -> str:
         "probability. The cross-check runs the same file in OpenVINO and compares it with ONNX Runtime.</p>",
         *(f"<p>{escape(note)}</p>" for note in notes),
     ]
+    figures = cards(
+        [
+            ("network", manifest.arch, f"{manifest.preprocess.crop} pixels"),
+            ("classes", f"{len(manifest.classes):,}", ""),
+            ("files", f"{len(manifest.artifacts) + len(manifest.engines):,}", "ONNX graphs and engines"),
+            ("recommended views", str(manifest.recommended_views), "test-time augmentation"),
+        ]
+    )
     lead = f"<p>Accuracy of the trained network: {describe_accuracy(manifest)}.</p>"
     sections = [
         Section("files", "Files and their parity", files),
         *([Section("classes", "Results by class", _classes(report))] if report else []),
         Section("model", "The model", [facts_table(facts)]),
     ]
-    return document(manifest.resource, [lead], sections)
+    return document(manifest.resource, [figures, lead], sections)
+
+
+def fingerprint_facts(manifest: Manifest) -> dict[str, str]:
+    """The SHA-256 sums of what the model was made from, by what they are of."""
+    names = {"pretrained": "pretrained weights"}
+    return {f"fingerprint of the {names.get(what, what)}": sha256 for what, sha256 in manifest.fingerprints.items()}
 
 
 def _classes(report: ClassReport) -> list[str]:

@@ -1,5 +1,6 @@
 """The metrics of a real server: values, format, conventions, and the dashboard and alerts that use them."""
 
+import itertools
 import json
 import re
 import socket
@@ -14,6 +15,7 @@ from PIL import Image
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.bundle.validation import ValidationPredictions
 from serving.client import Client, ClientError, Prediction
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
@@ -40,6 +42,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedServer]
             with pytest.raises(ClientError):
                 client.classify([RED], views=99)
         assert eventually(lambda: server.metric("pawserve_rows_total", **MODEL) == 6)
+        yield server
+
+
+@pytest.fixture
+def drifted(tmp_path: Path) -> Iterator[ObservedServer]:
+    """Has a version whose predictions are compared with those on its validation images."""
+    counted = ValidationPredictions.count([0, 1, 2] * 20, [0.4, 0.5, 0.6] * 20, 3)
+    accuracy = {"value": 0.9, "lower": 0.8, "upper": 0.95}
+    write_bundle(tmp_path / "models", metrics={"accuracy": accuracy, "n": 10, "predictions": counted.to_fields()})
+    with observed_server(tmp_path) as server, Client(server.address, timeout_s=LIMIT_S) as client:
+        client.classify([RED] * 60)
         yield server
 
 
@@ -140,11 +153,11 @@ def metric_names(server: ObservedServer) -> set[str]:
     return names
 
 
-def check_expressions(server: ObservedServer, expressions: list[str]) -> None:
-    """Check that the expressions use only metrics and labels that exist."""
+def check_expressions(servers: list[ObservedServer], expressions: list[str]) -> None:
+    """Check that the expressions use only metrics and labels that exist on one of the servers."""
     of_prometheus = {"job", "instance", "namespace"}
     series: dict[str, set[str]] = {"up": of_prometheus}
-    for family in text_string_to_metric_families(server.scrape()):
+    for family in itertools.chain(*(text_string_to_metric_families(server.scrape()) for server in servers)):
         for sample in family.samples:
             series.setdefault(sample.name, set(of_prometheus)).update(sample.labels)
     for expression in expressions:
@@ -163,17 +176,19 @@ def test_the_dashboard_uses_only_metrics_and_labels_that_exist(server: ObservedS
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     expressions += [variable["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
     assert len(expressions) >= 15
-    check_expressions(server, expressions)
+    check_expressions([server], expressions)
 
 
-def test_the_alerts_use_only_metrics_and_labels_that_exist_and_are_documented(server: ObservedServer) -> None:
+def test_the_alerts_use_only_metrics_and_labels_that_exist_and_are_documented(
+    server: ObservedServer, drifted: ObservedServer
+) -> None:
     groups = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text(encoding="utf-8"))["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     recorded = {rule["record"]: rule["expr"] for rule in rules if "record" in rule}
     expressions = [rule["expr"] for rule in rules]
     for name in recorded:  # replaced by its expression
         expressions = [expression.replace(name, f"({recorded[name]})") for expression in expressions]
-    check_expressions(server, expressions)
+    check_expressions([server, drifted], expressions)
     page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
     alerts = [(rule["alert"], rule["labels"]["severity"]) for rule in rules if "alert" in rule]
     assert re.findall(r"^\| `(Pawserve\w+)` \| (\w+) ", page, re.MULTILINE) == alerts

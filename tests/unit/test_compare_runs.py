@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import binomtest
 
+from tests.support.html import assert_valid
 from training.comparison.page import comparison_page
 from training.comparison.rows import verdict, warnings
 from training.comparison.runs import ComparedRun, Pair, compare_runs, match_images, setting_rows
@@ -119,11 +120,10 @@ def test_the_tables_fit_80_columns_and_show_only_settings_that_differ() -> None:
     assert "43/44" in text
 
 
-def test_the_page_is_self_contained_with_names_escaped() -> None:
+def test_the_page_is_self_contained_and_valid_with_names_escaped() -> None:
     runs, pair = pair_of(20, 14, 10)
     text = comparison_page(runs, [pair])
-    assert "http" not in text
-    assert "<script" not in text
+    assert_valid(text)
     assert "<bees>" not in text
     assert "Fixed by <bdi>b</bdi>: 20, the 12 most certain" in text
     assert "Validation loss by epoch" in text

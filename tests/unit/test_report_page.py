@@ -2,17 +2,25 @@
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from serving.image.folders import Skipped
 from serving.image.preprocess import Preprocess
 from serving.statistics.calibration import bin_predictions
+from tests.support.html import assert_valid
+from training.checks.data_checks import DataChecks
+from training.checks.duplicates import DuplicateGroup
+from training.checks.image_facts import RECORD
+from training.checks.suspects import OutOfFold, Suspect
 from training.data.images import LabelledImage
 from training.evaluation.evaluation import Evaluation, evaluate
 from training.networks.model import Body, Classifier, Head, describe_backbone
+from training.reports.data_page import data_page, jpeg_of
 from training.reports.galleries import choose_galleries
 from training.reports.grad_cam import class_map, overlays
 from training.reports.plots import plot_calibration, plot_confusion
@@ -35,7 +43,22 @@ def evaluated(classes: int, each: int) -> Evaluation:
     return evaluate(logits, labels, tuple(f"class {k} <b>" for k in range(classes)), {1: 1.5})
 
 
-def page(picture: LabelledImage, classes: int, each: int) -> str:
+def checked(picture: LabelledImage, classes: int, each: int) -> DataChecks:
+    """Checks that found as many suspects, groups and odd images as a page shows, and more."""
+    labels = np.repeat(np.arange(classes), each)
+    images = [replace(picture, label=int(label)) for label in labels]
+    facts_N = np.zeros(len(images), RECORD)
+    facts_N["width"], facts_N["height"], facts_N["bytes"], facts_N["blur"] = 640, 480, 50_000, 0.9
+    facts_N["dark"], facts_N["bright"], facts_N["mean"] = 10, 200, 120
+    suspects = [Suspect(at, (int(labels[at]) + 1) % classes, 0.01, 0.9, at % 2 == 0) for at in range(100)]
+    groups = [DuplicateGroup([at, at + 100, at + 110], 0.97) for at in range(20)]
+    names = tuple(f"class {k} <b>" for k in range(classes))
+    skipped = [Skipped(Path(f"/data/<{k}>.jpg"), "cannot be decoded") for k in range(40)]
+    validation = np.arange(100, len(images)), np.ones(len(images) - 100, bool)
+    return DataChecks(names, images, 100, facts_N, OutOfFold(suspects, labels), groups, skipped, validation)
+
+
+def page(picture: LabelledImage, classes: int, each: int, checks: DataChecks | None = None) -> str:
     evaluation = evaluated(classes, each)
     confidence = evaluation.probabilities_NK.max(1).astype(np.float64)
     bins = bin_predictions(confidence, evaluation.probabilities_NK.argmax(1) == evaluation.labels_N)
@@ -52,32 +75,40 @@ def page(picture: LabelledImage, classes: int, each: int) -> str:
                 "confusion": ("Confusion matrix", plot_confusion(evaluation.confusion)),
                 "calibration": ("Calibration", plot_calibration(bins, bins)),
             },
-            overlays=[],
+            overlays=[(at, jpeg_of(draw("cat", np.random.default_rng(at)), 320)) for at in range(16)],
             tables={},
             facts={"seed": "0"},
             command="python -m training fit --data 'my <images>'",
             skipped=[],
             shared=[],
             contradictory=[],
-            checks=None,
-            data=Path("/data"),
+            checks=checks,
+            data=picture.path.parent,
         ),
         lambda done, total: None,
     )
 
 
-@pytest.mark.parametrize(("classes", "each"), [(2, 30), (12, 20), (1000, 2)])
-def test_a_page_is_self_contained_and_below_5_mb(picture: LabelledImage, classes: int, each: int) -> None:
-    text = page(picture, classes, each)
+@pytest.mark.parametrize(("classes", "each"), [(2, 100), (12, 20), (1000, 2)])
+def test_a_page_is_self_contained_valid_and_below_5_mb_with_all_its_sections(
+    picture: LabelledImage, classes: int, each: int
+) -> None:
+    text = page(picture, classes, each, checked(picture, classes, each))
+    assert_valid(text)
     assert len(text.encode()) < 5_000_000
-    assert "http" not in text
-    assert "<script" not in text
+    for section in ("Label suspects", "Near duplicates", "The most blurred", "What the network sees"):
+        assert section in text
     assert "class 0 <b>" not in text
     assert "<pre>python -m training fit --data &#x27;my &lt;images&gt;&#x27;</pre>" in text
-    identifiers = re.findall(r' id="([^"]*)"', text)
-    assert len(identifiers) == len(set(identifiers))
-    targets = set(re.findall(r'href="#([^"]*)"', text)) | set(re.findall(r"url\(#([^)]*)\)", text))
-    assert targets <= set(identifiers)
+
+
+@pytest.mark.parametrize(("classes", "each"), [(2, 100), (1000, 2)])
+def test_the_page_of_the_data_check_is_valid(picture: LabelledImage, classes: int, each: int) -> None:
+    text = data_page(checked(picture, classes, each), picture.path.parent, "Data check: <b>")
+    assert_valid(text)
+    assert len(text.encode()) < 5_000_000
+    assert "20 groups of images that are copies" in text
+    assert "40 files" in text
 
 
 def test_plots_take_their_colours_from_the_page(picture: LabelledImage) -> None:

@@ -15,7 +15,19 @@ from training.checks.files import DUPLICATES_FILE, SUSPECTS_FILE
 from training.checks.summary import size_table
 from training.data.images import LabelledImage, or_reason
 from training.data.layout import path_below
-from training.reports.page import Anchors, Section, Tile, cards, document, gallery, listing, name, table
+from training.reports.page import (
+    Anchors,
+    Section,
+    Tile,
+    cards,
+    counted,
+    document,
+    gallery,
+    listing,
+    name,
+    path_name,
+    table,
+)
 
 MAX_SUSPECTS = 60
 MAX_GROUPS, MAX_MEMBERS = 12, 4
@@ -33,11 +45,14 @@ def data_page(checks: DataChecks, data: Path, title: str) -> str:
     head = [
         cards(
             [
-                ("training images", f"{checks.train:,}", ""),
-                ("validation images", f"{len(checks.images) - checks.train:,}", ""),
+                ("images", f"{len(checks.images):,}", f"{checks.train:,} to train on"),
                 ("classes", f"{len(checks.classes):,}", ""),
                 ("label suspects", f"{summary['suspects']:,}", f"{summary['confident_suspects']:,} of them confident"),
-                ("near duplicates", f"{summary['duplicates']:,}", f"in {summary['duplicate_groups']:,} groups"),
+                (
+                    "near duplicates",
+                    f"{summary['duplicates']:,}",
+                    f"in {counted(summary['duplicate_groups'], 'group')}",
+                ),
                 ("leaks", f"{summary['leaks']:,}", "validation images that are trained on"),
                 ("left out", f"{len(checks.skipped):,}", "files or folders"),
                 ("out-of-fold accuracy", _percent(judged["correct"], judged["judged"]), "of a logistic head"),
@@ -95,14 +110,14 @@ def _suspects(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
                 jpeg(image, LARGEST),
                 f'<span class="incorrect">{name(checks.classes[image.label])}</span> {100 * each.p_label:.1f}%<br>'
                 f"suggested <b>{name(checks.classes[each.suggested])}</b> {100 * each.p_suggested:.1f}%<br>"
-                f'<span class="dim">{name(_path(image, data))}</span>',
+                f'<span class="dim">{path_name(_path(image, data))}</span>',
                 f"labelled {checks.classes[image.label]}",
             )
         )
     return [
-        f"<p>{len(suspects):,} images whose label is probably incorrect, or which are hard. The probabilities are of "
-        f"heads that did not see the image or a copy of it (5 folds). {sum(e.confident for e in suspects):,} are "
-        "counted by confident learning (Northcutt et al. 2021); of the others, another class is twice as probable as "
+        f"<p>{counted(len(suspects), 'image')} whose label is probably incorrect, or hard to tell. The probabilities "
+        "are of heads that did not see the image or a copy of it (5 folds). Confident learning (Northcutt et al. 2021) "
+        f"counts {sum(e.confident for e in suspects):,} of them; for the others, another class is twice as probable as "
         f"the label. All are in {SUSPECTS_FILE}. To act on them, delete the rows whose label is correct, write the "
         "correct class into the column <code>corrected</code> or leave it empty to leave the image out, and train "
         f"with <code>--exclude {SUSPECTS_FILE}</code>.</p>",
@@ -113,9 +128,10 @@ def _suspects(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
 def _duplicates(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
     several, leaks = checks.contradictions(), set(checks.leaks())
     parts = [
-        f"<p>{len(checks.groups):,} groups of images that are copies of one another: identical, resized, recompressed, "
-        f"mirrored or slightly cropped. {len(several):,} groups have images of several classes, so a label is "
-        f"incorrect; {len(leaks):,} validation images have a copy that is trained on. All are in {DUPLICATES_FILE}.</p>"
+        f"<p>{counted(len(checks.groups), 'group')} of images that are copies of one another: identical, resized, "
+        "recompressed, mirrored or slightly cropped. Groups with images of several classes, in which a label is "
+        f"incorrect: {len(several):,}. Validation images with a copy that is trained on: {len(leaks):,}. All are in "
+        f"{DUPLICATES_FILE}.</p>"
     ]
 
     def urgency(number: int) -> tuple[bool, bool]:
@@ -129,7 +145,7 @@ def _duplicates(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
                 jpeg(checks.images[at], LARGEST),
                 f"{name(checks.classes[checks.images[at].label])}, {checks.part(at)}<br>"
                 f"{checks.facts_N[at]['width']} × {checks.facts_N[at]['height']}<br>"
-                f'<span class="dim">{name(_path(checks.images[at], data))}</span>',
+                f'<span class="dim">{path_name(_path(checks.images[at], data))}</span>',
             )
             for at in group.members[:MAX_MEMBERS]
         ]
@@ -150,7 +166,7 @@ def _summary(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
     rows = [["class", "training", "validation"]]
     rows += [[checks.classes[at], f"{counts_K2[at, 0]:,}", f"{counts_K2[at, 1]:,}"] for at in order]
     sizes = [["", "least", "5%", "median", "95%", "most"]]
-    sizes += [[what, *(f"{point:,g}" for point in points)] for what, points in size_table(checks.facts_N).items()]
+    sizes += [[what, *(f"{point:,.4g}" for point in points)] for what, points in size_table(checks.facts_N).items()]
     parts = [
         *(f'<p class="warning">{escape(line)}.</p>' for line in checks.advice()),
         "<h3>Images by class</h3>",
@@ -169,7 +185,8 @@ def _summary(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
         if each.indices:
             tiles = [
                 Tile(
-                    jpeg(checks.images[at], LARGEST), f'<span class="dim">{name(_path(checks.images[at], data))}</span>'
+                    jpeg(checks.images[at], LARGEST),
+                    f'<span class="dim">{path_name(_path(checks.images[at], data))}</span>',
                 )
                 for at in each.indices[:MAX_ODD]
             ]

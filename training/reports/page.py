@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from html import escape
 
 MAX_LISTED = 20
+LONG_VALUE = 10
+"""Characters of a card's value from which it is set smaller: names of networks."""
 MAX_ROWS = 30
 """Longer tables are folded, and unfold in columns."""
 
@@ -30,6 +32,7 @@ a{color:var(--blue)}p{max-width:50rem;overflow-wrap:anywhere}.dim,.note{color:va
 .cards dt{color:var(--dim);font-size:.85rem}
 .cards dd{margin:0;overflow-wrap:anywhere;
 font-size:1.5rem;font-weight:650;font-variant-numeric:tabular-nums;line-height:1.3}
+.cards dd.long{font-size:1.05rem;line-height:1.5}
 .cards dd+dd{font-size:.82rem;font-weight:400;color:var(--dim)}
 nav{background:var(--soft);border-radius:10px;padding:.5rem .9rem;font-size:.92rem}
 nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:.25rem 1.1rem;margin:0;padding:0}
@@ -53,7 +56,8 @@ flex-direction:column;align-items:center;justify-content:center;gap:.6rem;paddin
 .table{overflow-x:auto;margin:.5rem 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}
 td,th{padding:.32rem .75rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}.long .table{columns:26rem}.long tr{break-inside:avoid}
-.files td{white-space:nowrap}td{overflow-wrap:break-word}
+.files td,.files th{white-space:nowrap}.facts td{overflow-wrap:anywhere}
+td{overflow-wrap:break-word}
 details{margin:.6rem 0}summary{cursor:pointer;font-weight:600;overflow-wrap:anywhere}li{overflow-wrap:anywhere}
 code,pre{font-family:ui-monospace,monospace;font-size:.88rem}
 pre{background:var(--soft);border:1px solid var(--line);border-radius:8px;padding:.7rem;white-space:pre-wrap;
@@ -120,10 +124,12 @@ def document(title: str, head: Sequence[str], sections: Sequence[Section]) -> st
 
 def cards(figures: Sequence[tuple[str, str, str]]) -> str:
     """The figures that matter most: (name, value, note), as text."""
+    long = ' class="long"'
     return (
         '<dl class="cards">'
         + "".join(
-            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd>{f'<dd>{escape(note)}</dd>' if note else ''}</div>"
+            f"<div><dt>{escape(name)}</dt><dd{long if len(value) > LONG_VALUE else ''}>{escape(value)}</dd>"
+            f"{f'<dd>{escape(note)}</dd>' if note else ''}</div>"
             for name, value, note in figures
         )
         + "</dl>"
@@ -173,7 +179,7 @@ def table(rows: Sequence[Sequence[str]], *, numbers_from: int = 1) -> str:
 def facts_table(facts: Mapping[str, str]) -> str:
     """Names and values, as text."""
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
-    return f'<div class="table"><table><tbody>{rows}</tbody></table></div>'
+    return f'<div class="table facts"><table><tbody>{rows}</tbody></table></div>'
 
 
 def listing(lines: Sequence[str], most: int = MAX_LISTED) -> str:
@@ -185,6 +191,16 @@ def listing(lines: Sequence[str], most: int = MAX_LISTED) -> str:
 def name(text: str) -> str:
     """A name in a sentence, isolated so that right-to-left text does not reorder the numbers after it."""
     return f"<bdi>{escape(text)}</bdi>"
+
+
+def path_name(path: str) -> str:
+    """A path that breaks into lines after its slashes."""
+    return f"<bdi>{'/<wbr>'.join(map(escape, path.split('/')))}</bdi>"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, whose plural ends with s: "1 group", "1,000 groups"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def data_url(content: bytes, kind: str) -> str:

@@ -241,12 +241,13 @@ def _test_time(evaluation: Evaluation) -> list[str]:
                 f"of {adaptive.threshold:.3f}",
             ]
         )
+    sentence = describe_test_time(evaluation.test_time)
     note = (
         '<p class="note">Averages over several views of an image (renormalised geometric means), cross-fitted too.</p>'
     )
     return [
         "<h3>Test-time augmentation</h3>",
-        f"<p>{escape(describe_test_time(evaluation.test_time))}</p>",
+        f"<p>{escape(sentence[:1].upper() + sentence[1:])}.</p>",
         table(rows),
         note,
     ]

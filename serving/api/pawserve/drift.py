@@ -1,6 +1,7 @@
 """Drift as a message of `pawserve.v1`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from heapq import nlargest
 
 from serving.models.drift import WINDOW, Distribution, Drift
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
@@ -26,18 +27,17 @@ def to_drift(drift: Drift, classes: Sequence[str]) -> pb.Drift:
 
 
 def _to_distribution(distribution: Distribution, labels: Sequence[str]) -> pb.DriftDistribution:
-    bins = list(_to_bins(distribution, labels))
+    images, predictions = sum(distribution.reference), max(1, sum(distribution.counts))
+    counted = zip(labels, distribution.reference, distribution.counts, strict=True)
+    bins = [(label, expected / images, count / predictions) for label, expected, count in counted]
     if distribution.name == "classes":
-        bins = sorted(bins, key=lambda each: -abs(each.share - each.expected))[:MAX_CLASSES]
-    message = pb.DriftDistribution(name=distribution.name, bins=bins)
+        bins = nlargest(MAX_CLASSES, bins, key=lambda each: abs(each[1] - each[2]))
+    message = pb.DriftDistribution(
+        name=distribution.name,
+        bins=[pb.DriftBin(label=label, expected=expected, share=share) for label, expected, share in bins],
+    )
     if shift := distribution.shift:
         message.stability_index = shift.stability_index
         message.p_value = shift.p_value
         message.alarm = shift.alarm
     return message
-
-
-def _to_bins(distribution: Distribution, labels: Sequence[str]) -> Iterator[pb.DriftBin]:
-    images, predictions = sum(distribution.reference), max(1, sum(distribution.counts))
-    for label, expected, count in zip(labels, distribution.reference, distribution.counts, strict=True):
-        yield pb.DriftBin(label=label, expected=expected / images, share=count / predictions)
