@@ -63,7 +63,7 @@ def need(*modules: str) -> None:
 
 
 def command(package: str, *arguments: object) -> str:
-    """What `python -m package arguments…` prints.
+    """What `python -m package arguments…` prints: its output, or what it says on standard error if it has none.
 
     Raises:
         RuntimeError: with the last line of its errors, if it fails.
@@ -72,4 +72,4 @@ def command(package: str, *arguments: object) -> str:
     finished = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if finished.returncode:
         raise RuntimeError((finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1])
-    return finished.stdout.strip() or "nothing"
+    return finished.stdout.strip() or finished.stderr.strip() or "nothing"

@@ -157,11 +157,11 @@ class Check:
             began = time.monotonic()
             options = ("--flavor", flavor, "--precision", precision, "--photos", self._images())
             try:
-                said = command("export", "engine", bundle, *options).splitlines()[-1]
+                said = "; ".join(command("export", "engine", bundle, *options).splitlines()[-4:])
             except RuntimeError as error:
                 said = f"failed: {error}"
             seconds = round(time.monotonic() - began, 1)
-            rows.append({"flavor": flavor, "precision": precision, "seconds": seconds, "result": said[-200:]})
+            rows.append({"flavor": flavor, "precision": precision, "seconds": seconds, "result": said[-300:]})
             self._write({"engines": rows})
         return {"engines": rows}
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu.__main__ import SKIPPED, run_part
+from benchmarks.gpu.host import command
 from tests.support.commands import ROOT
 
 SCRIPT = ROOT / "deploy" / "gpu-check.sh"
@@ -143,3 +144,12 @@ def test_shell_scripts_have_no_findings() -> None:
     scripts = sorted(map(str, (ROOT / "deploy").rglob("*.sh")))
     finished = subprocess.run([program, *scripts], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout
+
+
+def test_a_command_that_speaks_on_standard_error_only_has_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `export engine` does, whose output is a file."""
+    (tmp_path / "speaks.py").write_text("import sys; sys.exit(print('built an engine', file=sys.stderr))")
+    monkeypatch.setattr("benchmarks.gpu.host.REPOSITORY", tmp_path)
+    assert command("speaks") == "built an engine"

@@ -79,8 +79,8 @@ def leak_lines(checks: DataChecks, accuracies: Sequence[str] = ()) -> list[str]:
         f"{_percent(each['correct'], each['n'])} ({each['correct']:,}/{each['n']:,})" for each in (whole, clean)
     )
     return [
-        f'<p class="warning">Validation images that are copies of training images: {len(leaks):,}, which makes the '
-        f"accuracy too high. {whose}: {escape(with_leaks)} with them, {escape(without)} without. They are listed in "
+        f'<p class="warning">{len(leaks):,} validation images are copies of training images, which makes the accuracy '
+        f"too high. {whose}: {escape(with_leaks)} with them, {escape(without)} without. They are listed in "
         f"{DUPLICATES_FILE}.</p>"
     ]
 
