@@ -32,6 +32,7 @@ TRAINING = {
     "train": Delegate("training", "fit", "train a classifier on a folder of images; write a run with a report"),
     "find-lr": Delegate("training", "find-lr", "run the learning-rate range test; plot the losses"),
     "evaluate": Delegate("training", "evaluate", "evaluate a run on a folder of labelled images"),
+    "compare-runs": Delegate("training", "compare", "compare finished runs: accuracy, curves, classes, settings"),
     "check": Delegate("training", "check", "check a data set: mislabelled images, copies, dark and blurred images"),
     "sample": Delegate("training", "sample", "draw a small data set of cats and dogs"),
     "fetch-pets": Delegate("training", "fetch-pets", "download the Oxford-IIIT Pet images"),

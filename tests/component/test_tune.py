@@ -1,8 +1,10 @@
 """The command `tune`: what it prints and writes, what `serve` makes of it, and how it ends."""
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,15 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
 from tests.support.servers import cold_server
 from tests.support.waiting import LIMIT_S
+
+
+@pytest.fixture(autouse=True)
+def own_umask() -> Iterator[None]:
+    """`tune` sets the process's, as a command may."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture

@@ -135,6 +135,8 @@ def images(folder: Path) -> Path:
         for number in range(6):
             image = Image.effect_noise((40, 40), 20 + number).convert("RGB")
             image.save(place / f"{name[-4:]}{number}.png")
+    for place in (folder / "images", *(folder / "images").rglob("*")):  # whatever the umask is
+        place.chmod(0o755)
     (folder / "images" / "dogs" / "closed").chmod(0o700)
     (folder / "out").mkdir()
     os.chown(folder / "out", NOBODY, NOBODY)

@@ -13,8 +13,9 @@ from serving.system.times import format_time, now_ms
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `rollback`."""
     parser.description = (
-        "Let the version answer for a model's name that answered before the latest `promote`. A second `rollback` goes "
-        "back one promotion more."
+        f"Let the version answer for a model's name that answered before the latest `promote`, in NAME/{FILE} of the "
+        "model folder. A second `rollback` goes back one promotion more. Servers follow it when they look for new "
+        "versions (serve --poll-interval, or SIGHUP)."
     )
     parser.add_argument("name", metavar="NAME", help="the model")
     add_folder_option(parser)
