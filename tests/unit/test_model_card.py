@@ -46,6 +46,13 @@ def bundle_and_run(folder: Path, classes: tuple[str, ...], each: int = 4) -> tup
     return manifest, Run(run, facts)
 
 
+@pytest.mark.parametrize("license_", ["cc-by-3.0", "CC-BY-NC-ND-4.0", "openrail++"])
+def test_identifiers_of_the_hub_are_the_license_itself(tmp_path: Path, license_: str) -> None:
+    manifest, run = bundle_and_run(tmp_path, ("cats", "dogs"))
+    data = huggingface_hub.ModelCard(render_card(manifest, run, CardOptions(license=license_))).data
+    assert (data.license, data.license_name) == (license_.lower(), None)
+
+
 def test_the_hub_reads_results_license_and_task(tmp_path: Path) -> None:
     manifest, run = bundle_and_run(tmp_path, ("cats", "dogs"))
     text = render_card(manifest, run, CardOptions(license="Apache-2.0", intended_use="Sorting holiday photos."))
