@@ -65,6 +65,18 @@ def connections(address: str, count: int) -> Iterator[list[grpc.Channel]]:
         yield [stack.enter_context(grpc.insecure_channel(address, options)) for _ in range(count)]
 
 
+def tokens_of_all_processes(server: ObservedServer) -> list[str]:
+    """Classify images until every process has; the tokens of all predictions."""
+    tokens: list[str] = []
+    while not all(has_served(server, process) for process in PROCESSES):
+        with connections(server.address, 4) as channels:
+            for channel in channels:
+                request = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)])
+                answer = pb_grpc.ClassifierStub(channel).Classify(request, timeout=LIMIT_S)
+                tokens.append(answer.results[0].prediction.token)
+    return tokens
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ObservedServer]:
     write_bundle(tmp_path / "models")
@@ -76,13 +88,7 @@ def server(tmp_path: Path) -> Iterator[ObservedServer]:
 
 def test_both_processes_serve_with_the_same_keys_and_statistics_and_are_one_scrape(server: ObservedServer) -> None:
     assert "; 2 processes; metrics on " in server.process.stdout
-    tokens = []
-    while not all(has_served(server, process) for process in PROCESSES):
-        with connections(server.address, 4) as channels:
-            for channel in channels:
-                request = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)])
-                answer = pb_grpc.ClassifierStub(channel).Classify(request, timeout=LIMIT_S)
-                tokens.append(answer.results[0].prediction.token)
+    tokens = tokens_of_all_processes(server)
     with Client(server.address) as client:  # on one of the processes, with tokens of both
         recorded = client.record_labels([(token, "red") for token in tokens])
         assert [each.label for each in recorded] == ["red"] * len(tokens)
@@ -230,13 +236,7 @@ def test_a_label_meets_the_shadow_result_of_another_process(tmp_path: Path) -> N
     write_bundle(tmp_path / "models")
     write_bundle(tmp_path / "models", version=2)
     with observed_server(tmp_path, "--processes", 2, "--poll-interval", 0, "--shadow", "colours/2") as server:
-        tokens = []
-        while not all(has_served(server, process) for process in PROCESSES):
-            with connections(server.address, 4) as channels:
-                for channel in channels:
-                    request = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)])
-                    answer = pb_grpc.ClassifierStub(channel).Classify(request, timeout=LIMIT_S)
-                    tokens.append(answer.results[0].prediction.token)
+        tokens = tokens_of_all_processes(server)
         with Client(server.address) as client:  # on one of the processes, with tokens of both
             assert {model.name: model.shadow_share for model in client.list_models()} == {
                 "models/colours/versions/1": 0.0,
