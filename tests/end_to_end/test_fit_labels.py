@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import WarmProcess, main_of, run_here
-from training.recipes.recipe import Recipe
-from training.recipes.stage import Stage
+from tests.support.recipes import write_long_recipe
 from training.runs.folder import can_resume
 from training.runs.run import open_run
 
@@ -86,14 +85,7 @@ def test_labelled_images_may_be_excluded(data: Path, shared_cache: Path, tmp_pat
 
 
 def test_a_run_continues_with_the_same_labels_only(data: Path, tmp_path: Path) -> None:
-    recipe = Recipe(
-        arch="test_resnet",
-        weights="none",
-        sizes=(32,),
-        batch_size=8,
-        stages={"whole": Stage(freeze_to=0, lr=(0.01,), cycle_len=900)},
-    )
-    recipe.save(tmp_path / "recipe.yaml")
+    write_long_recipe(tmp_path / "recipe.yaml")
     rows = served(data)
     labels = labels_file(tmp_path / "labels.csv", rows)
     arguments = ("fit", "--data", data, "--recipe", tmp_path / "recipe.yaml", "--cache", tmp_path / "cache")

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import ROOT, WarmProcess, main_of, run, run_cold
+from tests.support.recipes import write_long_recipe
 from training.command import INTERRUPTED
-from training.recipes.recipe import Recipe
-from training.recipes.stage import Stage
 from training.runs.folder import can_resume, partial_folder
 
 pytestmark = pytest.mark.slow
@@ -17,14 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def arguments(drawings: Path, tmp_path: Path) -> list[object]:
     """The arguments of a fit that does not end within the test, and saves a checkpoint after each epoch."""
-    recipe = Recipe(
-        arch="test_resnet",
-        weights="none",
-        sizes=(32,),
-        batch_size=8,
-        stages={"whole": Stage(freeze_to=0, lr=(0.01,), cycle_len=900)},
-    )
-    recipe.save(tmp_path / "recipe.yaml")
+    write_long_recipe(tmp_path / "recipe.yaml")
     named = {"recipe": tmp_path / "recipe.yaml", "data": drawings, "run": tmp_path / "run", "cache": tmp_path / "cache"}
     return ["fit", *(word for name, value in named.items() for word in (f"--{name}", value)), "--checkpoint-every", 0]
 

@@ -46,6 +46,11 @@ def write_recipes(folder: Path) -> Path:
     return folder
 
 
+def write_long_recipe(path: Path) -> None:
+    """Write a recipe of so many epochs that a test interrupts the fit."""
+    Recipe(**TINY, stages={"whole": Stage(freeze_to=0, lr=(0.01,), cycle_len=900)}).save(path)
+
+
 def fit(recipe: Path, data: Path, run: Path, cache: Path, *more: object) -> Finished:
     return run_here("training", "fit", "--recipe", recipe, "--data", data, "--run", run, "--cache", cache, *more)
 
