@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from export.adaptive import choose_threshold
 from export.calibrate import METHOD, choose_images, list_folder, measure_ranges
+from export.cards.model_card import render_card
+from export.cards.page import parity_row, render_page
 from export.checks.checks import CheckError
 from export.checks.verify import ParityReference, verify
 from export.engine_files import build_engine_files
 from export.graphs.onnx import DeployedModel, reparameterize, to_onnx
 from export.inference import load_views, open_session, predict_each
 from export.mixed_precision import Converted, export_fp16, export_int8
-from export.model_card import render_card
 from export.options import TARGETS, BundleOptions, CardOptions, Target
-from export.page import parity_row, render_page
 from serving.bundle.manifest import CARD, MANIFEST, REPORT, Artifact, Manifest, Runtime
 from serving.bundle.model_version import check_name
 from serving.bundle.validation import ValidationPredictions

@@ -11,7 +11,8 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
 from export.inference import Progress, no_progress
 from serving.bundle.manifest import INPUT_NAME
-from training.data.images import LabelledImage, decodable, hash_images, list_images, say_skipped
+from training.data.image_files import decodable, hash_images, list_images, say_skipped
+from training.data.images import LabelledImage
 from training.data.layout import DataError, class_folders
 
 METHOD = "mean over images of each activation's smallest and largest value"

@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from export.licenses import card_license
+from export.cards.licenses import card_license
+from export.cards.page import PARITY_COLUMNS, describe_accuracy, describe_engine, describe_model, parity_row
 from export.options import InspectOptions
-from export.page import PARITY_COLUMNS, describe_accuracy, describe_engine, describe_model, parity_row
 from serving.bundle.folder import open_newest
 from serving.bundle.manifest import CARD, Bundle
 from serving.engine.tensorrt_cache import Sidecar, default_engines, find_engines

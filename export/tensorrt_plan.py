@@ -171,18 +171,18 @@ def _parse(parser: Any, logger: Any, graph: bytes, title: str) -> None:
 
 def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -> Any:
     """Run a build in another thread, so that Ctrl-C reaches this one and can cancel the build."""
-    with ThreadPoolExecutor(1, thread_name_prefix="tensorrt-build") as pool:
-        building = pool.submit(build)
-        try:
-            while not building.done():
-                # with a limit, so that a signal that another thread received is handled here soon
-                wait([building], timeout=SIGNAL_CHECK_S)
-            return building.result()
-        except KeyboardInterrupt:
-            cancelled.set()  # leaving the block waits until the build has ended
-            raise
-        except Exception as error:
-            raise EngineBuildError(f"TensorRT failed while building: {error}") from error
+    pool = ThreadPoolExecutor(1, thread_name_prefix="tensorrt-build")
+    try:
+        building = pool.submit(build)  # inside the try: Ctrl-C may come before this call has returned
+        while not building.done():
+            # with a limit, so that a signal that another thread received is handled here soon
+            wait([building], timeout=SIGNAL_CHECK_S)
+        return building.result()
+    except Exception as error:
+        raise EngineBuildError(f"TensorRT failed while building: {error}") from error
+    finally:
+        cancelled.set()
+        pool.shutdown()  # waits until the build has ended
 
 
 def make_monitor(trt: Any, on_step: Callable[[int, int], None], cancelled: threading.Event) -> Any:

@@ -7,7 +7,8 @@ from pathlib import Path
 from serving.image.decode import Limits
 from serving.image.folders import Skipped
 from training.console import progress, say
-from training.data.images import TRAINING_LIMITS, LabelledImage, hash_images, labels_of, list_images, say_skipped
+from training.data.image_files import hash_images, list_images, say_skipped
+from training.data.images import TRAINING_LIMITS, LabelledImage, labels_of
 from training.data.layout import DataError, evaluation_folders, listed
 from training.data.shards import is_sharded, load_index
 from training.distributed import ProcessGroup

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from benchmarks.training.engines import ARCH, pretrained_body
 from serving.system.memory import all_freed_memory_kept
-from training.data.images import read_images
+from training.data.image_files import read_images
 from training.data.sources import ImageSource, random_batches
 from training.distributed import ProcessGroup
 from training.fitting.trainer import Trainer

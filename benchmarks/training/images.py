@@ -22,7 +22,8 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from benchmarks.common import absolute_path, circumstances, heading, make_parser, results_of_today, table, write_results
 from benchmarks.training.engines import ARCH
-from training.data.images import TRAINING_LIMITS, LabelledImage, read_images
+from training.data.image_files import read_images
+from training.data.images import TRAINING_LIMITS, LabelledImage
 from training.distributed import joined_processes
 from training.features.activations import default_cache
 from training.fitting.checkpoint import FitState

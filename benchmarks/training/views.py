@@ -22,7 +22,8 @@ from benchmarks.common import absolute_path, make_parser, table
 from serving.image.views import View, make_view
 from serving.system.cpus import available_cpus
 from training.console import progress, say
-from training.data.images import LabelledImage, labels_of, read_images
+from training.data.image_files import read_images
+from training.data.images import LabelledImage, labels_of
 from training.data.sources import Batch, Rows, Source
 from training.distributed import ProcessGroup
 from training.evaluation.metrics import compare, mean_interval, nll_of

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from serving.image.preprocess import Preprocess
-from training.data.images import LabelledImage, read_images
+from training.data.image_files import read_images
+from training.data.images import LabelledImage
 from training.distributed import ProcessGroup
 from training.features.activations import Activations
 from training.features.provider import ActivationProvider

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from serving.image.preprocess import Preprocess
-from training.data.images import LabelledImage, read_images
+from training.data.image_files import read_images
+from training.data.images import LabelledImage
 from training.data.sources import ImageSource
 from training.recipes.stage import Augment
 

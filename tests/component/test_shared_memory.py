@@ -32,7 +32,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from serving.image.preprocess import Preprocess
-from training.data.images import read_images
+from training.data.image_files import read_images
 from training.data.sources import ImageSource
 from training.hardware import workers_can_start
 assert workers_can_start()

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from serving.image.preprocess import Preprocess
 from tests.support.commands import main_of, run_here, two_processes
-from training.data.images import Split, read_images
+from training.data.image_files import read_images
+from training.data.images import Split
 from training.data.layout import DataError
 from training.data.shard_source import ShardSource
 from training.data.shard_writer import write_shards

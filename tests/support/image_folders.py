@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from training.data.images import Split, read_images
+from training.data.image_files import read_images
+from training.data.images import Split
 
 
 def write(folder: Path, name: str, content: bytes = b"") -> None:

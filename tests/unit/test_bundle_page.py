@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from export.__main__ import main
-from export.page import render_page
+from export.cards.page import render_page
 from serving.bundle.manifest import open_bundle
 from serving.statistics.class_report import class_report
 from serving.statistics.confusion import ConfusionMatrix

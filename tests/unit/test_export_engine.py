@@ -9,8 +9,10 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ from serving.engine.tensorrt_cache import PLAN, SIDECAR
 from serving.engine.tensorrt_library import EngineBuildError
 from tests.support.fake_gpu import NAME, RELEASE, CudaCode, FakeGpu, sha256
 from tests.support.fake_gpu_bundle import write_fake_bundle
+from tests.support.waiting import eventually
 
 OPTIONS = PlanOptions(min_batch=1, opt_batch=2, max_batch=4)
 GPU = Gpu(0, NAME, "9.0")
@@ -170,6 +173,30 @@ def test_ctrl_c_stops_the_build_and_leaves_no_engine(bundle: Bundle, tmp_path: P
         build(bundle, tmp_path / "engines")
     assert len(steps) < 200
     assert "tensorrt-build" not in "".join(thread.name for thread in threading.enumerate())
+    assert folders(tmp_path / "engines") == []
+
+
+def test_ctrl_c_while_the_build_is_being_started_stops_it(
+    bundle: Bundle, tmp_path: Path, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[None] = []
+    submit = ThreadPoolExecutor.submit
+
+    def submit_and_press(*arguments: Any) -> Future[Any]:
+        future = submit(*arguments)
+        assert eventually(lambda: steps)
+        signal.raise_signal(signal.SIGINT)
+        return future
+
+    def step() -> None:
+        steps.append(None)
+        time.sleep(0.05)
+
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor.submit", submit_and_press)
+    fake_gpu.during_build, fake_gpu.steps = step, 200
+    with pytest.raises(KeyboardInterrupt):
+        build(bundle, tmp_path / "engines")
+    assert len(steps) < 200
     assert folders(tmp_path / "engines") == []
 
 

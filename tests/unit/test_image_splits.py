@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.image_folders import read, write
-from training.data.images import read_images
+from training.data.image_files import read_images
 from training.data.layout import DataError, evaluation_folders
 
 

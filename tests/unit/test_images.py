@@ -9,7 +9,8 @@ import pytest
 
 from serving.image.folders import Skipped
 from tests.support.image_folders import read, write
-from training.data.images import TRAINING_LIMITS, read_images
+from training.data.image_files import read_images
+from training.data.images import TRAINING_LIMITS
 from training.data.layout import DataError
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.licenses import KNOWN, card_license
-from export.model_card import render_card
+from export.cards.licenses import KNOWN, card_license
+from export.cards.model_card import render_card
 from export.options import CardOptions
 from serving.bundle.manifest import Manifest, open_bundle
 from serving.statistics.class_report import class_report

@@ -3,7 +3,7 @@
 from training.cli.data_options import FetchPets, Sample, Shard
 from training.console import progress, say
 from training.data.dark import say_dark
-from training.data.images import say_skipped
+from training.data.image_files import say_skipped
 from training.data.shard_writer import write_shards
 from training.samples.sample import write_sample
 

@@ -1,26 +1,22 @@
-"""Labelled images in a folder: their contents' hashes, and which to train and to validate on.
+"""Labelled images, and which of them to train and to validate on.
 
-The layouts that are read are those of `training.data.layout`. Where there is no validation split, a seeded part of
-each class is held out.
+Where there is no validation split, a seeded part of each class is held out.
 """
 
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.image.decode import ImageError, Limits, Reason, decode
-from serving.image.folders import Skipped, describe_skipped, find_files, printable
+from serving.image.decode import ImageError, Limits, Reason
+from serving.image.folders import Skipped, describe_skipped
 from serving.image.preprocess import Preprocess
-from serving.system.cpus import available_cpus
-from training.console import progress, say
-from training.data.layout import TRAIN, VALID, DataError, find_layout, listed
+from training.data.layout import TRAIN, VALID, DataError, listed
 
 TRAINING_LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=200_000_000, pixels_at_once=50_000_000)
 """Larger than a server's: the files are the user's own. Images of more than 50 megapixels are decoded one at a time."""
@@ -169,94 +165,9 @@ class ImageSet:
             )
 
 
-def read_images(
-    data: Path,
-    *,
-    limits: Limits = TRAINING_LIMITS,
-    targets: Collection[Path] = (),
-    on_progress: Callable[[int, int], None] | None = None,
-) -> ImageSet:
-    """Find the images below a folder and hash their contents.
-
-    Args:
-        targets: folders that the command writes: they hold no images. Absolute paths.
-        on_progress: called with (files hashed, files in all).
-
-    Raises:
-        DataError: for a folder of another layout.
-    """
-    layout = find_layout(data, targets)
-    train, unread = list_images(layout.train, limits)
-    valid, unread_valid = list_images(layout.valid or {}, limits)
-    images, unreadable = hash_images(train + valid, on_progress)
-    skipped = [*layout.skipped, *unread, *unread_valid, *unreadable]
-    if layout.valid is None:
-        return ImageSet(layout.classes, images, None, skipped, layout.notes)
-    of_valid = {image.path for image in valid}
-    train, valid = ([image for image in images if (image.path in of_valid) == chosen] for chosen in (False, True))
-    return ImageSet(layout.classes, train, valid, skipped, layout.notes)
-
-
-def list_images(
-    folders: dict[str, list[Path]], limits: Limits = TRAINING_LIMITS
-) -> tuple[list[LabelledImage], list[Skipped]]:
-    """The files of each class, sorted by path within a folder, not yet hashed; and what is left out.
-
-    Args:
-        folders: by class; a class's number is its place.
-    """
-    images, skipped = [], []
-    others = [folder for of_class in folders.values() for folder in of_class]
-    for label, of_class in enumerate(folders.values()):
-        for folder in of_class:
-            found = find_files(folder, others)
-            images += [LabelledImage(path, label, limits=limits) for path in found.files]
-            skipped += found.skipped
-    return images, skipped
-
-
 def labels_of(images: Sequence[LabelledImage]) -> NDArray[np.int64]:
     """Class indices int64 `[len(images)]`."""
     return np.array([image.label for image in images], np.int64)
-
-
-def hash_images(
-    images: list[LabelledImage], on_progress: Callable[[int, int], None] | None
-) -> tuple[list[LabelledImage], list[Skipped]]:
-    """The images with the SHA-256 of their contents, and the files that cannot be read or are too large."""
-
-    def with_hash(image: LabelledImage) -> LabelledImage | Skipped:
-        if (name := printable(str(image.path))) != str(image.path):
-            return Skipped(Path(name), "its name is not UTF-8; rename it")
-        try:
-            if (size := image.path.stat().st_size) > image.limits.max_bytes:
-                return Skipped(
-                    image.path,
-                    f"{Reason.TOO_LARGE}: the file has {size / 2**20:,.0f} MiB; at most "
-                    f"{image.limits.max_bytes / 2**20:,.0f} are allowed (--max-image-mib)",
-                )
-            with image.path.open("rb") as file:
-                return replace(image, sha256=hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            return Skipped(image.path, f"cannot be read: {error.strerror}")
-
-    hashed: list[LabelledImage] = []
-    skipped: list[Skipped] = []
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        for done, result in enumerate(pool.map(with_hash, images), 1):
-            if isinstance(result, Skipped):
-                skipped.append(result)
-            else:
-                hashed.append(result)
-            if on_progress:
-                on_progress(done, len(images))
-    return hashed, skipped
-
-
-def say_skipped(skipped: Sequence[Skipped]) -> None:
-    """Report how many files and folders are left out, the first of them with the reason."""
-    for line in describe_skipped(skipped):
-        say(line)
 
 
 def or_reason(read: Callable[[], _T]) -> _T | str:
@@ -268,25 +179,6 @@ def or_reason(read: Callable[[], _T]) -> _T | str:
         return f"{error.reason}: {error}{option}"
     except DataError as error:
         return str(error)
-
-
-def decodable(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[Skipped]]:
-    """The images that can be decoded, in order, and the others with the reason."""
-    good: list[LabelledImage] = []
-    bad: list[Skipped] = []
-
-    def size(image: LabelledImage) -> int:
-        return decode(image.read(), min_side=1, limits=image.limits).size
-
-    with ThreadPoolExecutor(available_cpus()) as pool, progress("decoding images") as on_progress:
-        results = pool.map(lambda image: or_reason(lambda: size(image)), images)
-        for done, (image, result) in enumerate(zip(images, results, strict=True), 1):
-            if isinstance(result, str):
-                bad.append(Skipped(image.path, result))
-            else:
-                good.append(image)
-            on_progress(done, len(images))
-    return good, bad
 
 
 def _hold_out(images: list[LabelledImage], classes: tuple[str, ...], fraction: float, seed: int) -> Split:

@@ -19,7 +19,8 @@ from unicodedata import normalize
 from serving.image.decode import Limits
 from serving.system.csv_cells import unescape_formula
 from serving.tokens.tokens import ReferenceInvalid, check_reference
-from training.data.images import ImageSet, LabelledImage, hash_images
+from training.data.image_files import hash_images
+from training.data.images import ImageSet, LabelledImage
 from training.data.layout import DataError
 from training.data.tables import read_table
 

@@ -14,7 +14,8 @@ from serving.image.decode import Limits
 from serving.image.folders import Skipped
 from serving.system.files import filling
 from training.console import progress, say
-from training.data.images import TRAINING_LIMITS, LabelledImage, Split, decodable, read_images
+from training.data.image_files import decodable, read_images
+from training.data.images import TRAINING_LIMITS, LabelledImage, Split
 from training.data.layout import TRAIN, VALID
 from training.data.shards import INDEX_FILE, INDEX_FORMAT, checked_url
 

@@ -14,7 +14,8 @@ from serving.image.folders import Skipped
 from training.console import progress, say
 from training.data.dark import say_dark
 from training.data.exclusions import Exclusions
-from training.data.images import ImageSet, Split, decodable, read_images, say_skipped
+from training.data.image_files import decodable, read_images, say_skipped
+from training.data.images import ImageSet, Split
 from training.data.layout import DataError, listed
 from training.data.served_labels import ServedLabels
 from training.data.shards import ShardImage, is_sharded, load_index

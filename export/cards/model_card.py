@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from export.licenses import license_fields
+from export.cards.licenses import license_fields
+from export.cards.page import PARITY_COLUMNS, describe_adaptive, fingerprint_facts, parity_row
 from export.options import CardOptions
-from export.page import PARITY_COLUMNS, describe_adaptive, fingerprint_facts, parity_row
 from serving.bundle.manifest import Manifest
 from training.reports.class_table import class_rows
 from training.runs.run import RECIPE_FILE, Run
