@@ -1,6 +1,7 @@
 """Engines of ONNX Runtime, on a CPU or a GPU."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact, Bundle, B
 from serving.engine.base import Device, EngineLayout, bucket_sizes
 from serving.engine.cuda import raise_if_lost
 from serving.engine.onnx_package import check_complete
+from serving.engine.separate import SeparateEngine
 
 check_complete()
 ort.set_default_logger_severity(3)  # errors only: warnings about a graph are for its export
@@ -110,6 +112,7 @@ class OnnxModel:
         Raises:
             BundleError: if it is not what the manifest says.
         """
+        self._bundle, self._artifact = bundle, artifact
         self._path = bundle.folder / artifact.file
         self._manifest = bundle.manifest
         self._content = bundle.read(artifact)
@@ -156,6 +159,14 @@ class OnnxModel:
             options.add_session_config_entry("session.intra_op_thread_affinities", affinities)
         return OnnxEngine(self._make_session(options), 1)
 
+    def make_separate_engine(self, max_batch_size: int) -> SeparateEngine:
+        """Make one single-threaded instance in a process of its own, which reads the file again.
+
+        Raises:
+            OSError: if the process cannot be started.
+        """
+        return SeparateEngine(partial(self._bundle.read, self._artifact), max_batch_size)
+
     def _make_session(self, options: ort.SessionOptions) -> ort.InferenceSession:
         provider = {"cpu": "CPUExecutionProvider", "cuda": CUDA_PROVIDER}[self._device]
         if self._device == "cuda":
@@ -171,6 +182,15 @@ class OnnxModel:
                 "load; pip install 'onnxruntime-gpu[cuda,cudnn]', or use --engine cpu"
             )
         return session
+
+
+def load_graph(content: bytes) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """A function that computes batches in the thread that calls it, on a CPU, with the bits of `make_engines`.
+
+    Args:
+        content: a serialised ModelProto.
+    """
+    return OnnxEngine(ort.InferenceSession(content, _session_options(1), providers=["CPUExecutionProvider"]), 1).run
 
 
 def _session_options(threads: int) -> ort.SessionOptions:

@@ -17,6 +17,7 @@ from serving.engine.base import Engine, EngineLayout
 from serving.engine.cuda import CudaError, Gpu, find_gpu, has_gpu_driver
 from serving.engine.onnx import OnnxModel, choose_precision
 from serving.engine.onnx_package import why_no_cuda
+from serving.engine.separate import SeparateEngine
 from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary
 from serving.engine.tensorrt_rtx import RTX, TENSORRT
 
@@ -45,6 +46,8 @@ class EngineChoice:
     """Makes the instances of a layout; raises BundleError or EngineBuildError."""
     make_single_row: Callable[[int, Sequence[int]], Engine] | None = None
     """Makes the instance for single requests, see OnnxModel.make_single_row_engine; None on a GPU."""
+    make_separate: Callable[[int], SeparateEngine] | None = None
+    """Makes an instance in a process of its own, for batches of at most so many rows; None on a GPU."""
 
     @property
     def on_gpu(self) -> bool:
@@ -118,6 +121,7 @@ def _on_cpu(bundle: Bundle, precision: Precision | None, reason: str) -> EngineC
         max_batch_size=None,
         make=model.make_engines,
         make_single_row=model.make_single_row_engine,
+        make_separate=model.make_separate_engine,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from serving.batching.workers import WorkerOptions
 from serving.bundle.manifest import REPORT, Bundle, BundleError, Manifest, Precision
 from serving.engine.base import Engine, EngineLayout
 from serving.engine.selection import EngineChoice, EngineName, choose_engine
+from serving.engine.separate import PausableEngine, Unpausable
 from serving.engine.single_row import SingleRowEngine, SpreadEngine
 from serving.engine.tensorrt_library import EngineBuildError
 from serving.image.decode import Limits
@@ -32,6 +34,7 @@ from serving.models.observers import ObserverFactory
 from serving.system.cpus import available_cpus, bindable_cpus
 
 logger = logging.getLogger(__name__)
+_E = TypeVar("_E", bound=Engine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +71,8 @@ class ServedModel:
     class_index: Mapping[str, int]
     """Class name -> index in the network's output."""
     engines: Sequence[Engine] = field(repr=False)
-    shadow_engine: Engine | None = field(repr=False)
-    """One more instance, of one thread on a CPU, for the images that it classifies as a shadow; None if it is none."""
+    shadow_engine: PausableEngine | None = field(repr=False)
+    """One more instance, for the images that it classifies as a shadow; None if it is none."""
     runtime: str
     """"onnxruntime-cpu", "onnxruntime-cuda", "tensorrt" or "tensorrt-rtx"."""
     precision: str
@@ -190,9 +193,20 @@ def _choose_layout(
     return default, "the default; `tune` measures which one is the fastest", None
 
 
-def _make_shadow_engine(choice: EngineChoice, layout: EngineLayout, bundle: Bundle) -> Engine:
-    """An instance whose calls run in the thread that makes them, so that they have that thread's priority."""
-    (engine,) = choice.make(EngineLayout(instances=1, threads=1, max_batch_size=layout.max_batch_size))
+def _make_shadow_engine(choice: EngineChoice, layout: EngineLayout, bundle: Bundle) -> PausableEngine:
+    """An instance whose work can be stopped: on a CPU in a process of its own, of the lowest priority."""
+    if choice.make_separate is None:
+        (engine,) = choice.make(EngineLayout(instances=1, threads=1, max_batch_size=layout.max_batch_size))
+        return Unpausable(_warmed_up(engine, bundle))
+    try:
+        separate = _warmed_up(choice.make_separate(layout.max_batch_size), bundle)
+    except OSError as error:
+        raise BundleError(f"the process of the shadow version {bundle.manifest.resource}: {error}") from error
+    separate.lower_priority()
+    return separate
+
+
+def _warmed_up(engine: _E, bundle: Bundle) -> _E:
     try:
         _warm_up(engine, bundle)
     except BaseException:

@@ -1,14 +1,13 @@
 """The images that wait for shadow versions, and when each is computed.
 
 An image of a version that has a shadow version is kept in memory while that version computes it, and waits here once
-it is answered. It is computed when few enough views of requests are in flight that a CPU is free, in a thread of the
-lowest priority, one engine call at a time. If too many bytes wait, further images are dropped.
+it is answered. It is computed while few enough views of requests are in flight that a CPU is free, one engine call at a
+time; when a request comes, the engine is paused. If too many bytes wait, further images are dropped.
 """
 
 import asyncio
 import logging
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,13 +31,12 @@ from serving.system.logs import RateLimitedLogger
 AFTER_ANSWER_S = 0.002
 """How long after a request was computed its images may be: its response is written first."""
 MAX_BUSY_SHARE = 0.75
-"""Part of the CPUs that requests may occupy when an image is begun."""
+"""Part of the CPUs that requests may occupy while an image is computed."""
 PAUSE, MAX_PAUSE_S = 4.0, 0.5
-"""How long after an image the next one waits, as a multiple of the time for which the thread did not get a CPU, and at
+"""How long after an image the next one waits, as a multiple of the time for which the engine did not get a CPU, and at
 most: on a host that other processes keep busy, shadow versions would take CPU time from answers."""
 STOP_S = 1.0
 """How long a stop waits for the image that is being computed."""
-
 ON_CPU = "onnxruntime-cpu"
 
 OK, FULL, FAILED, UNLOADED = "ok", "full", "failed", "unloaded"
@@ -91,20 +89,25 @@ class ShadowQueue:
         self._timer: asyncio.TimerHandle | None = None
         self._begin_at = 0.0  # of the loop's clock
         self._thread = BackgroundThread("shadow") if repository.shadows else None
-        self._running = self._closed = False
+        self._running: ServedModel | None = None
+        """The shadow version that computes an image."""
+        self._paused = self._closed = False
 
     def __len__(self) -> int:
         """Images that wait or are being computed."""
-        return len(self._jobs) + self._running
+        return len(self._jobs) + (self._running is not None)
 
     def keep(self, model: ServedModel, images: Sequence[ImageData]) -> list[KeptImage]:
-        """Choose whether the images of a request are also for a shadow version.
+        """A request begins: pause what it would wait for, and choose whether its images are also for a shadow version.
 
         Returns:
             What keeps each image while `model` classifies it, each to be closed or passed to `put`; empty if they are
             not chosen.
         """
-        if not self._repository.shadows or not (found := self._repository.shadow_of(model)):
+        if not self._repository.shadows:
+            return []
+        self._pause(len(images))
+        if not (found := self._repository.shadow_of(model)):
             return []
         shadow, share = found
         if self._closed or (share < 1 and self._draw() >= share):
@@ -149,10 +152,23 @@ class ShadowQueue:
         self._wake()
 
     def _wake(self) -> None:
-        """Begin soon, if nothing else is to be done then."""
-        if self._jobs and self._timer is None and not self._running and not self._closed:
+        """Begin or go on soon, if nothing else is to be done then."""
+        waits = self._paused or (self._jobs and not self._running)
+        if waits and self._timer is None and not self._closed:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(loop.time() + AFTER_ANSWER_S, self._begin_at), self._step)
+
+    def _pause(self, rows: int) -> None:
+        """Pause the engine if with so many more views in flight no CPU is free."""
+        model = self._running
+        if model and model.shadow_engine and not self._paused and not self._is_idle(model, rows):
+            self._paused = True
+            model.shadow_engine.pause()
+
+    def _resume(self) -> None:
+        if self._paused and self._running and self._running.shadow_engine:
+            self._running.shadow_engine.resume()
+        self._paused = False
 
     def close(self) -> None:
         """Drop what waits, and stop the thread; an image that takes longer than STOP_S is left behind."""
@@ -160,46 +176,46 @@ class ShadowQueue:
         with suppress(IndexError):  # the event loop may take some meanwhile
             while True:
                 self._jobs.popleft().kept.close()
+        self._resume()
         if self._thread:
             self._thread.close(STOP_S)
 
     def _step(self) -> None:
         """Compute an image if few enough views of requests are in flight; else the end of a request calls again."""
         self._timer = None
-        if self._closed or self._running or not self._jobs or not self._thread:
+        if self._closed or not self._thread:
             return
-        if not self._is_idle(self._jobs[0].kept.version):
+        if self._running:
+            if self._is_idle(self._running):
+                self._resume()
             return
-        job = self._jobs.popleft()
-        self._running = True
-        self._thread.submit(partial(self._compute, job, asyncio.get_running_loop()))
+        while self._jobs:
+            version = self._jobs[0].kept.version
+            try:
+                model = self._repository.find(version.name, version.version)
+            except ModelNotFound as error:
+                self._drop(self._jobs.popleft(), error)
+                continue
+            if self._is_idle(model):
+                self._running = model
+                self._thread.submit(partial(self._compute, self._jobs.popleft(), model, asyncio.get_running_loop()))
+            return
 
-    def _is_idle(self, version: ModelVersion) -> bool:
+    def _is_idle(self, shadow: ServedModel, more_rows: int = 0) -> bool:
         """Whether few enough views of requests are in flight for an image of a shadow version."""
-        busy_rows = self._busy_rows
-        in_flight = 0
-        for model in self._repository.models:
-            in_flight += model.classifier.rows_in_flight
-            if model.manifest.model_version == version and model.runtime != ON_CPU:
-                busy_rows = model.layout.max_batch_size
-        return in_flight < busy_rows
+        busy_rows = self._busy_rows if shadow.runtime == ON_CPU else shadow.layout.max_batch_size
+        return more_rows + sum(model.classifier.rows_in_flight for model in self._repository.models) < busy_rows
 
-    def _compute(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
+    def _compute(self, job: _Job, model: ServedModel, loop: asyncio.AbstractEventLoop) -> None:
         """Compute an image, in the background thread."""
-        outcome: tuple[ServedModel, Classification | Exception] | Exception
-        pause_s = 0.0
+        outcome: Classification | Exception
         try:
-            version = job.kept.version
-            with self._repository.use(self._repository.find(version.name, version.version)) as model:
-                began, began_cpu = time.monotonic(), time.thread_time()
-                outcome = model, self._classify(job, model)
-                if model.runtime == ON_CPU:
-                    pause_s = pause_after(time.monotonic() - began, time.thread_time() - began_cpu)
+            with self._repository.use(model):
+                outcome = self._classify(job, model)
         except BaseException as error:  # extension modules may raise others than Exception
             outcome = error if isinstance(error, Exception) else RuntimeError(repr(error))
-        job.kept.close()
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(self._finish, job, outcome, pause_s)
+            loop.call_soon_threadsafe(self._finish, job, model, outcome)
 
     def _classify(self, job: _Job, model: ServedModel) -> Classification | Exception:
         engine = model.shadow_engine
@@ -212,35 +228,38 @@ class ShadowQueue:
         ]
         return model.classifier.average(np.concatenate(parts))
 
-    def _finish(
-        self, job: _Job, outcome: tuple[ServedModel, Classification | Exception] | Exception, pause_s: float
-    ) -> None:
-        self._running = False
-        self._begin_at = asyncio.get_running_loop().time() + pause_s
-        version = job.kept.version
-        model, result = outcome if isinstance(outcome, tuple) else (None, outcome)
-        if model is None or isinstance(result, Exception):
-            unloaded = isinstance(result, ModelNotFound)
-            self._feedback.shadows.drop(job.id)
-            self._on_image(version, UNLOADED if unloaded else FAILED)
-            if not unloaded:
-                _logger.log(f"the shadow version {version.resource} failed, and nothing else is affected: {result!r}")
+    def _finish(self, job: _Job, model: ServedModel, outcome: Classification | Exception) -> None:
+        self._resume()
+        self._running = None
+        if isinstance(outcome, Exception):
+            self._drop(job, outcome)
         else:
-            probabilities_K: list[float] = result.probabilities_K.tolist()
+            job.kept.close()
+            probabilities_K: list[float] = outcome.probabilities_K.tolist()
             predicted = max(range(len(probabilities_K)), key=probabilities_K.__getitem__)
             with suppress(StatisticsUnavailable):  # they are closed: the server stops
                 self._feedback.finish_shadow(job.id, model.manifest, predicted, probabilities_K[predicted])
-            self._on_image(version, OK)
+            self._on_image(job.kept.version, OK)
+        pause_s = pause_after(model.shadow_engine.denied_s) if model.shadow_engine else 0.0
+        self._begin_at = asyncio.get_running_loop().time() + pause_s
         if pause_s:
             self._wake()
         else:
             self._step()
 
+    def _drop(self, job: _Job, error: Exception) -> None:
+        """An image was not computed."""
+        job.kept.close()
+        self._feedback.shadows.drop(job.id)
+        version, unloaded = job.kept.version, isinstance(error, ModelNotFound)
+        self._on_image(version, UNLOADED if unloaded else FAILED)
+        if not unloaded:
+            _logger.log(f"the shadow version {version.resource} failed, and nothing else is affected: {error!r}")
 
-def pause_after(wall_s: float, cpu_s: float) -> float:
-    """How long to wait after an image that took `wall_s`, of which its thread had a CPU for `cpu_s`, in seconds.
 
-    A millisecond without a CPU is not counted: every system has that.
+def pause_after(denied_s: float) -> float:
+    """How long to wait after an image whose engine waited for a CPU for `denied_s`, in seconds.
+
+    A millisecond is not counted: every system has that.
     """
-    denied_s = wall_s - cpu_s - 0.001
-    return min(PAUSE * denied_s, MAX_PAUSE_S) if denied_s > 0 else 0.0
+    return min(PAUSE * (denied_s - 0.001), MAX_PAUSE_S) if denied_s > 0.001 else 0.0

@@ -1,13 +1,17 @@
-"""How many CPUs this process may use, and binding threads to them.
+"""How many CPUs this process may use, binding threads to them, and the lowest priority.
 
 A container often may use fewer CPUs than the machine has. Its cgroup quota says so, but neither `os.cpu_count` nor ONNX
 Runtime reads it: one thread for each of the machine's cores then stalls on the quota.
 """
 
 import os
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+
+LEAST_NICE = 19
+"""The lowest priority of nice(2)."""
 
 
 def available_cpus(root: Path = Path("/"), *, limit: float | None = None) -> int:
@@ -42,6 +46,24 @@ def set_thread_affinity(cpus: Collection[int]) -> None:
     """Let the calling thread run on these CPUs only; keep its affinity if this process may use none of them."""
     with suppress(OSError):
         os.sched_setaffinity(0, cpus)
+
+
+def lower_priority(thread: int) -> None:
+    """Let a thread run only while no other thread wants its CPU; for good, since raising it again needs a privilege.
+
+    On Linux that is SCHED_IDLE, sched(7), or the highest nice value if that is not permitted. Elsewhere nothing is
+    changed.
+
+    Args:
+        thread: its number in the system; a process's number is that of its first thread.
+    """
+    if sys.platform != "linux":  # priorities of threads are a matter of Linux
+        return
+    try:
+        os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+    except OSError:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, LEAST_NICE)
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:

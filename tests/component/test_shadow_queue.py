@@ -103,6 +103,57 @@ def test_images_wait_while_requests_are_in_progress(tmp_path: Path) -> None:
     with_shadow(tmp_path, test)
 
 
+def test_a_request_pauses_the_image_that_is_computed_and_its_end_resumes_it(tmp_path: Path) -> None:
+    write_models(tmp_path)
+
+    async def test(served: ShadowedService) -> None:
+        engine = served.gate()
+        primary = served.repository.find("colours", 1).classifier
+        release = Event()
+
+        def slow() -> NDArray[np.uint8]:
+            release.wait(LIMIT_S)
+            return np.zeros((1, 64, 64, 3), np.uint8)
+
+        await served.classify(RED)
+        await engine.begun()
+        assert engine.orders == []  # the request had ended before the image was begun
+        request = asyncio.create_task(primary._batcher.compute([slow], 1))
+        await served.classify(RED)
+        await asyncio.sleep(10 * AFTER_ANSWER_S)
+        assert engine.orders == ["pause"]  # another request is in progress
+        release.set()
+        await request
+        await served.classify(RED)
+        while engine.orders != ["pause", "resume"]:
+            await asyncio.sleep(AFTER_ANSWER_S)
+        engine.release(3)
+        await served.finished(3)
+        assert served.images == {"ok": 3}
+
+    with_shadow(tmp_path, test)
+
+
+def test_an_image_that_ends_while_it_is_paused_is_resumed_for_the_next_one(tmp_path: Path) -> None:
+    write_models(tmp_path)
+
+    async def test(served: ShadowedService) -> None:
+        engine = served.gate()
+        await served.classify(RED)
+        await engine.begun()
+        request = asyncio.create_task(served.classify(RED))
+        while engine.orders != ["pause"]:
+            await asyncio.sleep(0)
+        engine.release()
+        await request
+        await engine.begun()
+        assert engine.orders == ["pause", "resume"]
+        engine.release()
+        await served.finished(2)
+
+    with_shadow(tmp_path, test)
+
+
 def test_images_that_do_not_fit_are_dropped_and_their_tokens_name_no_shadow_version(tmp_path: Path) -> None:
     write_models(tmp_path)
     row_bytes = 64 * 64 * 3

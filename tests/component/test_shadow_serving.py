@@ -2,6 +2,9 @@
 
 import base64
 import json
+import os
+import signal
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -16,6 +19,11 @@ from tests.support.statistics import RED
 from tests.support.waiting import eventually
 
 SHADOW = {"model": "colours", "version": "2"}
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started and that have not ended."""
+    return [int(each) for path in Path(f"/proc/{pid}/task").glob("*/children") for each in path.read_text().split()]
 
 
 def test_lists_of_models_say_which_version_is_a_shadow(tmp_path: Path) -> None:
@@ -68,6 +76,19 @@ def test_images_of_streams_and_of_the_open_inference_protocol_are_chosen_too(tmp
         with urllib.request.urlopen(request) as answer:
             assert json.load(answer)["model_version"] == "1"
         assert eventually(lambda: [each.predictions for each in client.statistics()] == [6, 6])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
+def test_a_shadow_version_that_crashes_takes_no_answer_with_it(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models")
+    write_bundle(tmp_path / "models", version=2)
+    with observed_server(tmp_path, "--shadow", "colours/2") as server, Client(server.address) as client:
+        (child,) = children(server.process.pid)
+        os.kill(child, signal.SIGSEGV)
+        assert len(client.classify([RED, RED]).results) == 2
+        assert eventually(lambda: server.metric("pawserve_shadow_images_total", **SHADOW, result="failed") == 2)
+        assert children(server.process.pid) == []
+        assert len(client.classify([RED]).results) == 1
 
 
 @pytest.mark.parametrize("damage", ["no graph", "nan", "missing"])

@@ -24,7 +24,7 @@ from serving.bundle.folder import open_version
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact
 from serving.bundle.model_version import ModelVersion
 from serving.bundle.shadow_version import ShadowVersion
-from serving.engine.base import Engine
+from serving.engine.separate import PausableEngine
 from serving.models.image_data import ImageData
 from serving.models.kept_image import ByteBudget
 from serving.models.loader import ServedModel, load_model
@@ -86,8 +86,12 @@ def with_graph(graph: bytes) -> dict[str, Any]:
 class GatedShadow:
     """The engine of a shadow version, of which each `release` lets one call compute."""
 
-    def __init__(self, engine: Engine) -> None:
+    denied_s = 0.0
+
+    def __init__(self, engine: PausableEngine) -> None:
         self._engine = engine
+        self.orders: list[str] = []
+        """Calls of `pause` and `resume`."""
         self._gate = Semaphore(0)
         self._begun: SimpleQueue[None] = SimpleQueue()
         self.max_batch_size = engine.max_batch_size
@@ -105,6 +109,12 @@ class GatedShadow:
         self._begun.put(None)
         assert self._gate.acquire(timeout=LIMIT_S)
         return self._engine.run(images_NHWC)
+
+    def pause(self) -> None:
+        self.orders.append("pause")
+
+    def resume(self) -> None:
+        self.orders.append("resume")
 
     def close(self) -> None:
         self._engine.close()
