@@ -2,6 +2,6 @@
 
 `base.Engine` is the protocol, which ONNX Runtime (`onnx`) and TensorRT (`tensorrt`) implement. `tensorrt_library` and
 `tensorrt_rtx` hold what differs between TensorRT and TensorRT for RTX. `selection` chooses between the runtimes, and
-`tensorrt_choice` between engines; `single_row` speeds up single requests; `separate` is an engine in a process of its own
-(`separate_process`), which can be paused. May import `system`, `context`, `image` and `bundle`.
+`tensorrt_choice` between engines; `single_row` speeds up single requests; `separate` is an engine in a process of its
+own (`separate_process`), which can be paused. May import `system`, `context`, `image` and `bundle`.
 """
