@@ -70,3 +70,8 @@ class _Rate:
             return ""
         rate = count / seconds
         return f"{rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, whose plural ends with s: "1 group", "1,000 groups"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

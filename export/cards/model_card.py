@@ -14,6 +14,7 @@ from export.cards.licenses import license_fields
 from export.cards.page import PARITY_COLUMNS, describe_adaptive, fingerprint_facts, parity_row
 from export.options import CardOptions
 from serving.bundle.manifest import Manifest
+from training.console import counted
 from training.reports.class_table import class_rows
 from training.runs.run import RECIPE_FILE, Run
 
@@ -120,8 +121,9 @@ def _data(manifest: Manifest, run: Run) -> list[str]:
         parts.append(f"{labels['added']:,} of the training images were labelled while they were served.")
     if checks := data.get("checks"):
         parts.append(
-            f"Data checks: {checks['suspects']:,} labels are suspect, {checks['duplicates']:,} images are near "
-            f"duplicates of others, and {checks['leaks']:,} validation images are copies of training images."
+            f"Data checks: {counted(checks['suspects'], 'label suspect')}, "
+            f"{counted(checks['duplicates'], 'near duplicate')}, "
+            f"and {counted(checks['leaks'], 'validation image')} with a copy among the training images."
         )
     return parts
 
@@ -139,7 +141,7 @@ def _results(manifest: Manifest, run: Run) -> list[str]:
         given = [f"{interval[end]:.4f}" for end in ("value", "lower", "upper")] if interval else None
         rows.append([name, given[0], f"{given[1]} to {given[2]}"] if given else [name, UNKNOWN, ""])
     parts = [
-        f"Of the trained network on {metrics.get('n', 0):,} validation images, one view of each:",
+        f"Of the trained network on {counted(metrics.get('n', 0), 'validation image')}, one view of each:",
         table(rows),
         "Accuracy has a Wilson interval, the others bootstrap intervals. The temperature of the probabilities is "
         f"{manifest.temperature:.3f}, fitted on the validation images; the figures are cross-fitted.",
@@ -183,8 +185,8 @@ def _limits(manifest: Manifest, run: Run) -> list[str]:
     if checks.get("leaks"):
         clean = checks["validation_accuracy_without_leaks"]
         lines.append(
-            f"{checks['leaks']:,} validation images are copies of training images, so the accuracy is too high; "
-            f"{clean['n']:,} are not."
+            f"{counted(checks['leaks'], 'validation image')} with a copy among the training images, so the accuracy is "
+            f"too high; {clean['n']:,} without."
         )
     lines.append("Fairness between groups of people, and robustness against manipulated images: not examined.")
     return ["\n".join(f"- {line}" for line in lines)]

@@ -42,7 +42,7 @@ def checked(flawed: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathF
     assert facts["leaks"] == facts["duplicates"] == 1
     assert facts["images"] == {"train": 33, "valid": 17, "left_out": 1}
     assert facts["oddities"]["blank"] == 1
-    assert "1 validation images are copies of training images" in finished.stderr
+    assert "1 validation image with a copy among the training images" in finished.stderr
     return out
 
 
@@ -64,7 +64,7 @@ def test_the_lists_name_the_flaws(checked: Path) -> None:
 
 def test_the_page_is_self_contained_and_names_the_flaws(checked: Path) -> None:
     page = (checked / "data.html").read_text(encoding="utf-8")
-    for text in ("cat.0010.jpg", "mirrored.jpg", "empty.jpg", "1 validation images are copies", "nearly one colour"):
+    for text in ("cat.0010.jpg", "mirrored.jpg", "empty.jpg", "1 validation image with a copy", "nearly one colour"):
         assert text in page
     assert "http" not in page
     assert "<script" not in page
@@ -93,7 +93,7 @@ def test_fit_checks_the_data_and_trains_without_what_a_list_excludes(
     assert facts["checks"]["leaks"] == 1
     assert facts["exclusions"] is None
     report = (tmp_path / "first/report.html").read_text(encoding="utf-8")
-    assert "1 validation images are copies" in report
+    assert "1 validation image with a copy" in report
     assert "cat.0010.jpg" in report
 
     (tmp_path / "edited.csv").write_text(

@@ -18,7 +18,7 @@ from training.checks.logistic import fit_logistic
 from training.checks.projection import project
 from training.checks.summary import Oddity, class_advice, find_oddities, kinds, size_table
 from training.checks.suspects import OutOfFold, find_suspects
-from training.console import progress
+from training.console import counted, progress
 from training.data.images import LabelledImage, labels_of
 from training.features.activations import Activations
 
@@ -148,7 +148,7 @@ def describe_checks(checks: DataChecks) -> list[str]:
     """What was found, for the terminal."""
     facts = checks.to_json()
     if checks.usable:
-        lines = [f"{facts['suspects']:,} label suspects, {facts['confident_suspects']:,} of them confident"]
+        lines = [f"{counted(facts['suspects'], 'label suspect')}, {facts['confident_suspects']:,} of them confident"]
     else:
         judged = facts["out_of_fold"]
         lines = [
@@ -156,13 +156,14 @@ def describe_checks(checks: DataChecks) -> list[str]:
             f"{judged['judged']:,} images correctly, no more than the share of the largest class"
         ]
     lines.append(
-        f"{facts['duplicates']:,} near duplicates in {facts['duplicate_groups']:,} groups, "
+        f"{counted(facts['duplicates'], 'near duplicate')} in {counted(facts['duplicate_groups'], 'group')}, "
         f"{facts['groups_across_classes']:,} of them across classes"
     )
     if facts["leaks"]:
         whole, clean = facts["validation_accuracy"], facts["validation_accuracy_without_leaks"]
         lines.append(
-            f"warning: {facts['leaks']:,} validation images are copies of training images; a logistic head classifies "
+            f"warning: {counted(facts['leaks'], 'validation image')} with a copy among the training images; a logistic "
+            "head classifies "
             f"{whole['correct']:,} of {whole['n']:,} validation images correctly with them, {clean['correct']:,} of "
             f"{clean['n']:,} without"
         )

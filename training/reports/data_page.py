@@ -13,6 +13,7 @@ from serving.image.folders import describe_skipped
 from training.checks.data_checks import DataChecks
 from training.checks.files import DUPLICATES_FILE, SUSPECTS_FILE
 from training.checks.summary import size_table
+from training.console import counted
 from training.data.images import LabelledImage, or_reason
 from training.data.layout import path_below
 from training.reports.page import (
@@ -20,7 +21,6 @@ from training.reports.page import (
     Section,
     Tile,
     cards,
-    counted,
     document,
     gallery,
     listing,
@@ -79,8 +79,8 @@ def leak_lines(checks: DataChecks, accuracies: Sequence[str] = ()) -> list[str]:
         f"{_percent(each['correct'], each['n'])} ({each['correct']:,}/{each['n']:,})" for each in (whole, clean)
     )
     return [
-        f'<p class="warning">{len(leaks):,} validation images are copies of training images, which makes the accuracy '
-        f"too high. {whose}: {escape(with_leaks)} with them, {escape(without)} without. They are listed in "
+        f'<p class="warning">{counted(len(leaks), "validation image")} with a copy among the training images: the '
+        f"accuracy is too high. {whose}: {escape(with_leaks)} with them, {escape(without)} without. They are listed in "
         f"{DUPLICATES_FILE}.</p>"
     ]
 

@@ -11,6 +11,8 @@ from html import escape
 MAX_LISTED = 20
 LONG_VALUE = 10
 """Characters of a card's value from which it is set smaller: names of networks."""
+STACKED_COLUMNS = 5
+"""On a narrow screen, the rows of a table with so many columns are blocks with a line for each cell."""
 MAX_ROWS = 30
 """Longer tables are folded, and unfold in columns."""
 
@@ -56,7 +58,8 @@ flex-direction:column;align-items:center;justify-content:center;gap:.6rem;paddin
 .table{overflow-x:auto;margin:.5rem 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}
 td,th{padding:.32rem .75rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}.long .table{columns:26rem}.long tr{break-inside:avoid}
-.files td,.files th{white-space:nowrap}.facts td{overflow-wrap:anywhere}
+.files td,.files th{white-space:nowrap}.files td:nth-last-child(2){white-space:normal;
+min-width:16rem}.facts td{overflow-wrap:anywhere}
 td{overflow-wrap:break-word}
 details{margin:.6rem 0}summary{cursor:pointer;font-weight:600;overflow-wrap:anywhere}li{overflow-wrap:anywhere}
 code,pre{font-family:ui-monospace,monospace;font-size:.88rem}
@@ -65,7 +68,11 @@ overflow-wrap:anywhere}
 .svg text{fill:var(--ink);font:12px system-ui,sans-serif}.svg .dim{fill:var(--dim)}
 @media(max-width:40rem){.page{padding:.7rem}td,th{padding:.25rem .4rem;font-size:.82rem}
 .images{grid-template-columns:repeat(auto-fill,minmax(6.6rem,1fr));gap:.45rem}.cards dd{font-size:1.2rem}
-.cards{grid-template-columns:repeat(auto-fit,minmax(8rem,1fr))}}
+.cards{grid-template-columns:repeat(auto-fit,minmax(8rem,1fr))}
+.stack thead{display:none}.stack,.stack tbody,.stack tr,.stack td{display:block}.stack tr{padding:.3rem 0;
+border-bottom:1px solid var(--line)}.stack td,.files .stack td{border:0;padding:.1rem 0;display:flex;gap:.6rem;
+justify-content:space-between;text-align:right;white-space:normal;min-width:0}.stack td:empty{display:none}
+.stack td::before{content:attr(data-label);color:var(--dim);font-weight:600;text-align:left;flex:none;max-width:45%}}
 @media print{.tile:target{position:relative}nav{display:none}}
 """
 
@@ -128,7 +135,7 @@ def cards(figures: Sequence[tuple[str, str, str]]) -> str:
     return (
         '<dl class="cards">'
         + "".join(
-            f"<div><dt>{escape(name)}</dt><dd{long if len(value) > LONG_VALUE else ''}>{escape(value)}</dd>"
+            f"<div><dt>{escape(name)}</dt><dd{long if len(value) > LONG_VALUE else ''}>{breakable(value)}</dd>"
             f"{f'<dd>{escape(note)}</dd>' if note else ''}</div>"
             for name, value, note in figures
         )
@@ -161,16 +168,24 @@ def table(rows: Sequence[Sequence[str]], *, numbers_from: int = 1) -> str:
         numbers_from: the first column that is aligned to the right.
     """
 
+    stacked = len(rows[0]) >= STACKED_COLUMNS
+    labels = [f' data-label="{escape(name)}"' if stacked else "" for name in rows[0]]
+
     def row(cells: Sequence[str], tag: str) -> str:
         kinds = ("" if at < numbers_from else ' class="n"' for at in range(len(cells)))
+        named = labels if tag == "td" else [""] * len(cells)
         return (
             "<tr>"
-            + "".join(f"<{tag}{kind}>{escape(c)}</{tag}>" for c, kind in zip(cells, kinds, strict=True))
+            + "".join(
+                f"<{tag}{kind}{label}>{escape(cell)}</{tag}>"
+                for cell, kind, label in zip(cells, kinds, named, strict=True)
+            )
             + "</tr>"
         )
 
     body = "".join(row(each, "td") for each in rows[1:])
-    whole = f'<div class="table"><table><thead>{row(rows[0], "th")}</thead><tbody>{body}</tbody></table></div>'
+    kind = ' class="stack"' if stacked else ""
+    whole = f'<div class="table"><table{kind}><thead>{row(rows[0], "th")}</thead><tbody>{body}</tbody></table></div>'
     if len(rows) - 1 <= MAX_ROWS:
         return whole
     return f'<details class="long"><summary>{len(rows) - 1:,} rows</summary>{whole}</details>'
@@ -198,9 +213,9 @@ def path_name(path: str) -> str:
     return f"<bdi>{'/<wbr>'.join(map(escape, path.split('/')))}</bdi>"
 
 
-def counted(count: int, noun: str) -> str:
-    """A number with its noun, whose plural ends with s: "1 group", "1,000 groups"."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+def breakable(text: str) -> str:
+    """Text whose words break into lines after underscores, as those of the names of networks."""
+    return escape(text).replace("_", "_<wbr>")
 
 
 def data_url(content: bytes, kind: str) -> str:

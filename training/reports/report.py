@@ -9,6 +9,7 @@ import numpy as np
 
 from serving.image.folders import Skipped
 from training.checks.data_checks import DataChecks
+from training.console import counted
 from training.data.images import LabelledImage
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import Interval
@@ -189,8 +190,8 @@ def _left_out(contents: ReportContents) -> list[Section]:
     if contents.shared:
         parts += [
             "<h3>The same file in training and validation</h3>",
-            f'<p class="note">{len(contents.shared):,} validation images have the content (SHA-256) of a training '
-            "image, which makes the accuracy too high.</p>",
+            f'<p class="note">{counted(len(contents.shared), "validation image")} with the content (SHA-256) of a '
+            "training image: the accuracy is too high.</p>",
             listing([f"{train.path} and {valid.path}" for train, valid in contents.shared]),
         ]
     if contents.contradictory:
