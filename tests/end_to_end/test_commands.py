@@ -219,6 +219,15 @@ def test_an_unreachable_server_is_one_line_and_exit_code_1(command: list[str]) -
     assert not finished.stdout
 
 
+def test_a_model_that_is_no_folder_is_said_to_be_a_name_at_the_server() -> None:
+    finished = serving_command("predict", __file__, "--model", "nowhere", "--timeout", 5, server="127.0.0.1:1")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("pawserve: no pawserve answers at 127.0.0.1:1")
+    assert (
+        "models/nowhere is the name of a model there; a folder with a bundle or a run was not found" in finished.stderr
+    )
+
+
 @pytest.mark.parametrize("package", ["training", "export", "serving"])
 def test_every_package_prints_its_version(package: str) -> None:
     finished = run(package, "--version")

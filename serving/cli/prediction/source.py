@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from serving.cli.connection import open_client
-from serving.cli.errors import UsageError
+from serving.cli.errors import CommandError, UsageError
 from serving.cli.prediction.files import FileResult, classify_files
+from serving.client import ClientError
 
 MANIFEST, RUN_FILE = "model.json", "run.json"
 """What a bundle and a run are known by."""
@@ -57,8 +58,14 @@ def open_source(arguments: argparse.Namespace, references: Mapping[Path, str]) -
             model.close()
         return
     with open_client(arguments) as client:
-        # fails at once if the server is unreachable
-        served = [model for model in client.list_models() if _is_meant(model.name, arguments.model)]
+        try:
+            listed = client.list_models()  # fails at once if the server is unreachable
+        except ClientError as error:
+            if not arguments.model:
+                raise
+            note = f"{arguments.model} is the name of a model there; a folder with a bundle or a run was not found here"
+            raise CommandError(f"{error.message}; {note}") from error
+        served = [model for model in listed if _is_meant(model.name, arguments.model)]
         classify = partial(
             classify_files,
             client,
