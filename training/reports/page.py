@@ -11,7 +11,7 @@ from html import escape
 MAX_LISTED = 20
 LONG_VALUE = 10
 """Characters of a card's value from which it is set smaller: names of networks."""
-STACKED_COLUMNS = 5
+STACKED_COLUMNS = 6
 """On a narrow screen, the rows of a table with so many columns are blocks with a line for each cell."""
 MAX_ROWS = 30
 """Longer tables are folded, and unfold in columns."""
