@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from training.evaluation.trials import HeldOut, Trial, judge
 
@@ -41,14 +39,16 @@ def test_a_step_that_is_worse_on_shifted_images_is_left_out_although_it_is_bette
     assert trial.part == 0
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 1000))
-def test_a_step_with_the_same_quality_is_seldom_kept_and_never_with_more_errors(seed: int) -> None:
-    trial = judge("same", None, {0.0: held_out(2, seed=seed), 1.0: held_out(2, seed=seed + 1)}, 1.0)
-    if trial.part:
-        after = trial.candidates[1]
-        assert after.nll_change < -after.standard_error
-        assert after.errors + after.shifted_errors <= trial.before.errors + trial.before.shifted_errors
+def test_a_step_with_the_same_quality_is_seldom_kept_and_never_with_more_errors() -> None:
+    trials = [
+        judge("same", None, {0.0: held_out(2, seed=seed), 1.0: held_out(2, seed=seed + 1)}, 1.0)
+        for seed in range(0, 600, 2)
+    ]
+    kept = [trial for trial in trials if trial.part]
+    assert 0 < len(kept) <= 0.07 * len(trials)
+    for trial in kept:
+        before, after = trial.before, trial.candidates[1]
+        assert after.errors + after.shifted_errors <= before.errors + before.shifted_errors
 
 
 def test_an_unchanged_network_is_no_improvement() -> None:

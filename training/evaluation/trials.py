@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from training.evaluation.metrics import compare
 from training.evaluation.temperature import fit_temperature, softmax
 
+CONFIDENCE = 1.645
+"""Standard errors: the 95% quantile of the normal distribution."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -58,8 +61,8 @@ class Candidate:
 
     @property
     def improves(self) -> bool:
-        """Whether the loss is lower by more than its standard error, with no more errors."""
-        return self.nll_change < -self.standard_error and self.gained >= self.lost
+        """Whether the loss is lower with a confidence of 95% (one-sided, normal), with no more errors."""
+        return self.nll_change < -CONFIDENCE * self.standard_error and self.gained >= self.lost
 
 
 @dataclass(frozen=True)
