@@ -237,6 +237,7 @@ class ShadowQueue:
             job.kept.close()
             probabilities_K: list[float] = outcome.probabilities_K.tolist()
             predicted = max(range(len(probabilities_K)), key=probabilities_K.__getitem__)
+            model.drift.add(predicted, probabilities_K[predicted])
             with suppress(StatisticsUnavailable):  # they are closed: the server stops
                 self._feedback.finish_shadow(job.id, model.manifest, predicted, probabilities_K[predicted])
             self._on_image(job.kept.version, OK)

@@ -19,10 +19,12 @@ METRICS = {"accuracy": {"value": 0.9, "lower": 0.8, "upper": 0.95}, "n": 10}
 KEY = {"model": "colours", "version": "1"}
 
 
+COUNTED = ValidationPredictions.count([0, 1, 2] * 300, [0.4] * 45 + [0.5] * 855, 3)
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Path:
-    counted = ValidationPredictions.count([0, 1, 2] * 300, [0.4] * 45 + [0.5] * 855, 3)
-    write_bundle(tmp_path / "models", metrics=METRICS | {"predictions": counted.to_fields()})
+    write_bundle(tmp_path / "models", metrics=METRICS | {"predictions": COUNTED.to_fields()})
     return tmp_path
 
 
@@ -91,3 +93,11 @@ def test_a_bundle_without_a_reference_raises_no_alarm(tmp_path: Path) -> None:
         assert not statistics.drift.distributions
         assert server.metric("pawserve_drift_alarm", **KEY, distribution="classes") is None
         assert "drift: no reference in the bundle" in run("serving", "stats", "--server", server.address).stdout
+
+
+def test_a_shadow_version_has_a_window_of_its_own(served: Path) -> None:
+    write_bundle(served / "models", version=2, metrics=METRICS | {"predictions": COUNTED.to_fields()})
+    with http_server(served, "--shadow", "colours/2") as server, Client(server.address, timeout_s=LIMIT_S) as client:
+        client.classify([RED] * 60)
+        assert eventually(lambda: [each.drift.predictions for each in client.statistics()] == [60, 60])
+        assert [each.drift.alarm for each in client.statistics()] == [True, True]
