@@ -146,12 +146,12 @@ class SeparateEngine:
         return self._paused_s + (time.monotonic() - at if at is not None else 0.0)
 
     def _start(self) -> None:
+        self._started_at = time.monotonic()
         content = self._read()
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self._process = _start_process(theirs)
             self._stream: BinaryIO = ours.makefile("rwb")  # type: ignore[assignment]
-        self._started_at = time.monotonic()
         with suppress(OSError):  # it has ended; the first call says so
             self._stream.write(LENGTH.pack(len(content)))
             self._stream.write(content)

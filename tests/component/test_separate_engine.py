@@ -118,6 +118,9 @@ def test_a_graph_that_is_damaged_when_the_process_is_started_again_is_an_error(
     for _ in range(2):
         with pytest.raises(InferenceError, match="cannot be started again: "):
             engine.run(batch(1))
+    monkeypatch.setattr(separate, "RESTART_S", LIMIT_S)
+    with pytest.raises(InferenceError, match=r"restart in \d+ s"):
+        engine.run(batch(1))
 
 
 def test_closing_ends_a_paused_process_and_the_call_that_waits_for_it(engine: SeparateEngine) -> None:
