@@ -71,21 +71,25 @@ def test_one_image_at_a_time_is_computed_while_answers_go_on(tmp_path: Path) -> 
     with_shadow(tmp_path, test)
 
 
+def request_until(served: ShadowedService, release: Event) -> asyncio.Task[Any]:
+    """Begin a request of one view, which ends once `release` is set."""
+
+    def slow() -> NDArray[np.uint8]:
+        release.wait(LIMIT_S)
+        return np.zeros((1, 64, 64, 3), np.uint8)
+
+    return asyncio.create_task(served.repository.find("colours", 1).classifier._batcher.compute([slow], 1))
+
+
 def test_images_wait_while_requests_are_in_progress(tmp_path: Path) -> None:
     write_models(tmp_path)
 
     async def test(served: ShadowedService) -> None:
         engine = served.gate()
-        primary = served.repository.find("colours", 1).classifier
         release = Event()
-
-        def slow() -> NDArray[np.uint8]:
-            release.wait(LIMIT_S)
-            return np.zeros((1, 64, 64, 3), np.uint8)
-
         await served.classify(RED)
         await engine.begun()
-        request = asyncio.create_task(primary._batcher.compute([slow], 1))
+        request = request_until(served, release)
         await served.classify(RED, version=2)
         engine.release()
         await served.finished(1)
@@ -108,17 +112,11 @@ def test_a_request_pauses_the_image_that_is_computed_and_its_end_resumes_it(tmp_
 
     async def test(served: ShadowedService) -> None:
         engine = served.gate()
-        primary = served.repository.find("colours", 1).classifier
         release = Event()
-
-        def slow() -> NDArray[np.uint8]:
-            release.wait(LIMIT_S)
-            return np.zeros((1, 64, 64, 3), np.uint8)
-
         await served.classify(RED)
         await engine.begun()
         assert engine.orders == []  # the request had ended before the image was begun
-        request = asyncio.create_task(primary._batcher.compute([slow], 1))
+        request = request_until(served, release)
         await served.classify(RED)
         await asyncio.sleep(10 * AFTER_ANSWER_S)
         assert engine.orders == ["pause"]  # another request is in progress
