@@ -96,7 +96,12 @@ def test_a_page_is_self_contained_valid_and_below_5_mb_with_all_its_sections(
     text = page(picture, classes, each, checked(picture, classes, each))
     assert_valid(text)
     assert len(text.encode()) < 5_000_000
-    for section in ("Label suspects", "Near duplicates", "The most blurred", "What the network sees"):
+    for section in (
+        "Label suspects",
+        "Near duplicates",
+        "Blurred images, the most extreme first",
+        "What the network sees",
+    ):
         assert section in text
     assert "class 0 <b>" not in text
     assert "<pre>python -m training fit --data &#x27;my &lt;images&gt;&#x27;</pre>" in text

@@ -190,7 +190,10 @@ def _summary(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
                 )
                 for at in each.indices[:MAX_ODD]
             ]
-            parts += [f"<h3>The most {each.name}</h3>", gallery(tiles, anchors, "data")]
+            parts += [
+                f"<h3>{each.name.capitalize()} images, the most extreme first</h3>",
+                gallery(tiles, anchors, "data"),
+            ]
     parts.append("<h3>Files left out</h3>")
     if checks.skipped:
         parts += [
