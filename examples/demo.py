@@ -86,12 +86,14 @@ def demo(out: Path, data: Path | None, *, keep: bool) -> None:
             console.print(f"  {out / name}", markup=False)
         facts["engine"] = describe_engine(out / "models" / "pets" / "1")
         facts["page"] = url
-        print(json.dumps({**facts, "seconds": round(time.monotonic() - begin, 1)}), flush=True)
+        result = json.dumps({**facts, "seconds": round(time.monotonic() - begin, 1)})
         if keep:
-            step(f"The page of the server: {url} (Ctrl-C stops the server)")
             with suppress(KeyboardInterrupt):
+                step(f"The page of the server: {url} (Ctrl-C stops the server)")
+                print(result, flush=True)
                 server.wait()
         else:
+            print(result, flush=True)
             step("The server stops now. To try its page, keep it running: make demo KEEP=1")
     finally:
         stop_server(server)

@@ -131,7 +131,7 @@ class ShadowedService:
         self.labels: Counter[str] = Counter()
         """Labels by whether the shadow's result was known."""
         self.repository = ModelRepository([ShadowVersion(ModelVersion(name, 2), share)])
-        self.store = StatisticsStore(folder / "statistics.sqlite")
+        self.store = StatisticsStore(folder / "statistics.sqlite", lock_timeout_s=LIMIT_S)
         for number in (1, 2):
             self.load(number)
         self.shadow_labels = ShadowLabels(self.store, lambda version, result: self.labels.update([result]))
