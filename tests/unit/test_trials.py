@@ -45,7 +45,7 @@ def test_a_step_with_the_same_quality_is_seldom_kept_and_never_with_more_errors(
         for seed in range(0, 600, 2)
     ]
     kept = [trial for trial in trials if trial.part]
-    assert 0 < len(kept) <= 0.07 * len(trials)
+    assert len(kept) <= 0.025 * len(trials)
     for trial in kept:
         before, after = trial.before, trial.candidates[1]
         assert after.errors + after.shifted_errors <= before.errors + before.shifted_errors

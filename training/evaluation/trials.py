@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from training.evaluation.metrics import compare
 from training.evaluation.temperature import fit_temperature, softmax
 
-CONFIDENCE = 1.645
-"""Standard errors: the 95% quantile of the normal distribution."""
+CONFIDENCE = 2.241
+"""Standard errors: the quantile of the normal distribution for a chance of 5% in all, divided by the four candidates of
+two stages (Bonferroni)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Candidate:
 
     @property
     def improves(self) -> bool:
-        """Whether the loss is lower with a confidence of 95% (one-sided, normal), with no more errors."""
+        """Whether the loss is certainly lower, by CONFIDENCE standard errors, with no more errors."""
         return self.nll_change < -CONFIDENCE * self.standard_error and self.gained >= self.lost
 
 
