@@ -9,9 +9,11 @@ from pathlib import Path
 
 # As `python -m training` does: otherwise a busy machine makes every step of torch ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts.
+# A shell's background job ignores Ctrl-C, and one of nohup SIGHUP; so would every process that a test ends with them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import pytest
 
