@@ -25,8 +25,8 @@ from serving.client import Client, ClientError
 LABELS_PER_REQUEST = 500
 WAIT_S = 60.0
 """For the server to follow a promotion."""
-LOOKS = 5
-"""Seconds without a result of the shadow version, after which it has none left."""
+LOOKS = 60
+"""Seconds without a result of the shadow version, after which it has none left: on a busy host each takes a while."""
 ARCH = ("--arch", "tf_efficientnet_lite0")
 
 
