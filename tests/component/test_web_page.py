@@ -115,6 +115,32 @@ def test_keys_label_one_image_after_the_other_and_undo(
     browser.wait(lambda: browser.all(".label-status")[2].text == "Recorded: red (was blue)")
 
 
+def test_keys_begin_with_the_first_image_whichever_is_answered_first(
+    browser: Browser, server: HttpServerProcess, images: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    load(browser, server)
+    browser.one("#model option")
+    browser.driver.execute_script(  # the first request's answer comes when the page is told so
+        "const original = window.fetch; let calls = 0;"
+        "const told = new Promise((resolve) => { window.tell = resolve; });"
+        "window.fetch = async (...args) => { if (!calls++) await told; return original(...args); };"
+    )
+    browser.one("#files").send_keys("\n".join(images))
+    browser.wait(lambda: len(browser.all(".card .choices")) == 2)
+    browser.driver.execute_script("document.activeElement.blur()")
+    browser.keys(KEYS["red"])  # the first image has no answer to label yet
+    assert browser.all(".label-status:not(:empty)") == []
+    browser.driver.execute_script("window.tell()")
+    browser.wait(lambda: len(browser.all(".card .choices")) == 3)
+    browser.keys(*KEYS.values())
+    browser.wait(lambda: recorded(browser) == ["Recorded: red", "Recorded: green", "Recorded: blue"])
+    # of new images the first that can be labelled is marked
+    browser.one("#files").send_keys("\n".join([str(tmp_path / "bad.png"), images[2]]))
+    browser.wait(lambda: "4 images classified, 1 failed" in browser.text("#summary"))
+    assert [card.get_attribute("class") for card in browser.all(".card")[3:]] == ["card failed", "card current"]
+
+
 def test_an_image_that_cannot_be_read_says_why_and_views_are_averaged(
     browser: Browser, server: HttpServerProcess, images: list[str], tmp_path: Path
 ) -> None:

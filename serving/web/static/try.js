@@ -7,6 +7,7 @@ import { choose, undo } from "./labels.js";
 const AT_ONCE = 4;
 const MOST_BUTTONS = 9; // classes that have a button and a key; more are in a list
 const SHOWN = 5;
+const FINISHED = ".labelled, .failed"; // cards that need no label
 const IMAGE = /\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|heic|heif|avif|mpo)$/i;
 let classes = new Map(); // resource name -> class names
 let queue = [];
@@ -69,11 +70,11 @@ function say(text) {
 
 function add(files) {
   const images = files.filter((file) => file.type.startsWith("image/") || IMAGE.test(file.name));
-  for (const file of images) {
-    const card = makeCard(file);
-    byId("cards").append(card.element);
-    queue.push(card);
-  }
+  const added = images.map(makeCard);
+  byId("cards").append(...added.map((card) => card.element));
+  queue.push(...added);
+  const current = byId("cards").querySelector(".current"); // answers come in any order, labels go from the first image on
+  if (added.length && (!current || current.matches(FINISHED))) setCurrent(added[0].element, false);
   total += images.length;
   ignored += files.length - images.length;
   byId("clear").hidden = !total && !ignored;
@@ -150,6 +151,7 @@ function makeCard(file) {
     show: (model, prediction, ms) => showPrediction(element, body, model, prediction, ms),
     fail: (error) => {
       element.classList.add("failed");
+      if (element.matches(".current")) setCurrent(nextToLabel(element) || element, false);
       body.replaceChildren(h("p", { class: "error" }, error.message),
         error.reason ? h("p", { class: "hint" }, error.reason) : "");
     },
@@ -165,7 +167,6 @@ function showPrediction(element, body, model, prediction, ms) {
     h("div", { class: "bars" }, ...bars),
     h("p", { class: "hint" }, `${views} · ${Math.round(ms)} ms · ${shortName(model)}`),
     labelControls(element, model, prediction));
-  if (!byId("cards").querySelector(".current")) setCurrent(element, false);
 }
 
 function labelControls(element, model, prediction) {
@@ -219,6 +220,13 @@ function setCurrent(element, focus = true) {
   }
 }
 
+/** The first card after this one that has no label yet, else the first before it. */
+function nextToLabel(element) {
+  const cards = [...byId("cards").children];
+  const at = cards.indexOf(element);
+  return [...cards.slice(at + 1), ...cards.slice(0, at)].find((each) => !each.matches(FINISHED));
+}
+
 function onKey(event) {
   const inField = event.target.closest?.("input, select, textarea, dialog");
   if (byId("try").hidden || inField || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -234,7 +242,7 @@ function onKey(event) {
     const button = cards[at].querySelectorAll(".choices button")[Number(event.key) - 1];
     if (!button) return;
     button.click();
-    const next = cards.slice(at + 1).find((each) => !each.matches(".labelled, .failed"));
+    const next = nextToLabel(cards[at]);
     if (next) setCurrent(next);
   }
 }
