@@ -15,12 +15,11 @@ from tests.support.bundles import COLOURS, write_bundle
 from tests.support.comparisons import record_pairs
 from tests.support.servers import HttpServerProcess, http_server
 from tests.support.waiting import LIMIT_S
-from tests.support.web_page import SHADES, classify, load, recorded
+from tests.support.web_page import KEYS, SHADES, classify, load, recorded
 from tests.support.web_page import browser_fixture as browser_fixture  # fixtures
 from tests.support.web_page import images_fixture as images_fixture
 from tests.support.web_page import server_fixture as server_fixture
 
-KEYS = {name: str(COLOURS.index(name) + 1) for name in SHADES}
 TOKEN = "t" * 32
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
 
@@ -113,32 +112,6 @@ def test_keys_label_one_image_after_the_other_and_undo(
     browser.wait(lambda: browser.all(".label-status")[2].text == "Recorded: blue")
     browser.keys(KEYS["red"])
     browser.wait(lambda: browser.all(".label-status")[2].text == "Recorded: red (was blue)")
-
-
-def test_keys_begin_with_the_first_image_whichever_is_answered_first(
-    browser: Browser, server: HttpServerProcess, images: list[str], tmp_path: Path
-) -> None:
-    (tmp_path / "bad.png").write_bytes(b"not an image")
-    load(browser, server)
-    browser.one("#model option")
-    browser.driver.execute_script(  # the first request's answer comes when the page is told so
-        "const original = window.fetch; let calls = 0;"
-        "const told = new Promise((resolve) => { window.tell = resolve; });"
-        "window.fetch = async (...args) => { if (!calls++) await told; return original(...args); };"
-    )
-    browser.one("#files").send_keys("\n".join(images))
-    browser.wait(lambda: len(browser.all(".card .choices")) == 2)
-    browser.driver.execute_script("document.activeElement.blur()")
-    browser.keys(KEYS["red"])  # the first image has no answer to label yet
-    assert browser.all(".label-status:not(:empty)") == []
-    browser.driver.execute_script("window.tell()")
-    browser.wait(lambda: len(browser.all(".card .choices")) == 3)
-    browser.keys(*KEYS.values())
-    browser.wait(lambda: recorded(browser) == ["Recorded: red", "Recorded: green", "Recorded: blue"])
-    # of new images the first that can be labelled is marked
-    browser.one("#files").send_keys("\n".join([str(tmp_path / "bad.png"), images[2]]))
-    browser.wait(lambda: "4 images classified, 1 failed" in browser.text("#summary"))
-    assert [card.get_attribute("class") for card in browser.all(".card")[3:]] == ["card failed", "card current"]
 
 
 def test_an_image_that_cannot_be_read_says_why_and_views_are_averaged(

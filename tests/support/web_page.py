@@ -7,10 +7,12 @@ import pytest
 from PIL import Image
 
 from tests.support.browser import Browser, open_browser
-from tests.support.bundles import write_bundle
+from tests.support.bundles import COLOURS, write_bundle
 from tests.support.servers import HttpServerProcess, http_server
 
 SHADES = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+KEYS = {name: str(COLOURS.index(name) + 1) for name in SHADES}
+"""Which key labels an image."""
 
 
 @pytest.fixture(scope="module", name="browser")

@@ -1,7 +1,7 @@
 // Two versions of a model compared by their labels.
 
 import { json } from "./api.js";
-import { byId, count, h, percent, setOptions, shortName } from "./dom.js";
+import { byId, count, h, percent, replace, setOptions, shortName } from "./dom.js";
 
 const POLL_MS = 5000;
 const MOST_LISTED = 20;
@@ -66,7 +66,7 @@ async function update(mine) {
 function draw(text, ...children) {
   if (text === shown) return; // what a person reads or selects stays
   shown = text;
-  byId("comparison").replaceChildren(...children);
+  replace(byId("comparison"), ...children);
 }
 
 function parts(found) {

@@ -47,3 +47,16 @@ export function setOptions(select, options) {
   select.replaceChildren(...options.map(([value, text]) => h("option", { value }, text)));
   if (options.some(([value]) => value === chosen)) select.value = chosen;
 }
+
+/** Replace what an element holds; regions with the same label stay scrolled and focused as they were. */
+export function replace(root, ...children) {
+  const regions = () => root.querySelectorAll("[role=region]");
+  const before = new Map([...regions()].map((each) =>
+    [each.getAttribute("aria-label"), { left: each.scrollLeft, top: each.scrollTop, focused: each === document.activeElement }]));
+  root.replaceChildren(...children);
+  for (const region of regions()) {
+    const { left, top, focused } = before.get(region.getAttribute("aria-label")) || {};
+    if (focused) region.focus({ preventScroll: true });
+    if (left || top) region.scrollTo({ left, top, behavior: "instant" });
+  }
+}

@@ -5,6 +5,7 @@ import { post } from "./api.js";
 const UNDO_MS = 4000;
 const MOST = 64; // labels in one request
 const waiting = new Map(); // token -> { label, timer, onState }
+const sending = new Map(); // token -> promise that resolves when its label was answered
 
 /**
  * Choose the label of a prediction.
@@ -28,7 +29,19 @@ export function undo(token = [...waiting.keys()].pop()) {
 }
 
 async function send(tokens, keepalive = false) {
-  const entries = tokens.map((token) => ({ token, ...waiting.get(token) }));
+  const chosen = tokens.map((token) => ({ token, entry: waiting.get(token) }));
+  const earlier = tokens.map((token) => sending.get(token)).filter(Boolean);
+  if (earlier.length && !keepalive) await Promise.all(earlier); // else an earlier label could be recorded last
+  const entries = chosen.filter(({ token, entry }) => waiting.get(token) === entry) // not undone or chosen anew
+    .map(({ token, entry }) => ({ token, ...entry }));
+  if (!entries.length) return;
+  const done = record(entries, keepalive);
+  for (const { token } of entries) sending.set(token, done);
+  await done;
+  for (const { token } of entries) if (sending.get(token) === done) sending.delete(token);
+}
+
+async function record(entries, keepalive) {
   for (const each of entries) {
     clearTimeout(each.timer);
     waiting.delete(each.token);
@@ -44,6 +57,10 @@ async function send(tokens, keepalive = false) {
     });
   } catch (error) {
     for (const each of entries) each.onState("failed", each.label, error.message);
+  }
+  for (const { token } of entries) { // another label was chosen meanwhile
+    const newer = waiting.get(token);
+    newer?.onState("waiting", newer.label);
   }
 }
 

@@ -1,7 +1,7 @@
 // The versions: state, engine, and the figures of training and export.
 
 import { hasToken, request } from "./api.js";
-import { byId, count, h, percent, rateText, shortName } from "./dom.js";
+import { byId, count, h, percent, rateText, replace, shortName } from "./dom.js";
 
 const POLL_MS = 5000;
 const STATES = {
@@ -52,7 +52,7 @@ function draw(found) {
   const text = JSON.stringify(found);
   if (text === shown) return; // what a person reads or selects stays
   shown = text;
-  byId("versions").replaceChildren(...(found.length ? found.map(([model, manifest]) => version(model, manifest))
+  replace(byId("versions"), ...(found.length ? found.map(([model, manifest]) => version(model, manifest))
     : [h("p", { class: "notice" }, "There are no models.")]));
 }
 

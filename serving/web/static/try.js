@@ -12,10 +12,7 @@ const IMAGE = /\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|heic|heif|avif|mpo)$/i;
 let classes = new Map(); // resource name -> class names
 let queue = [];
 let running = 0;
-let total = 0;
-let done = 0;
-let failed = 0;
-let ignored = 0; // files and folders that are no images
+let progress = noProgress();
 
 /** Listen to files that are dropped, pasted or chosen, and to keys. */
 export function start() {
@@ -68,6 +65,11 @@ function say(text) {
   byId("summary").textContent = text;
 }
 
+/** Of the images since the page was cleared; `ignored`: files and folders that are no images. */
+function noProgress() {
+  return { total: 0, done: 0, failed: 0, ignored: 0, cleared: new AbortController() };
+}
+
 function add(files) {
   const images = files.filter((file) => file.type.startsWith("image/") || IMAGE.test(file.name));
   const added = images.map(makeCard);
@@ -75,20 +77,20 @@ function add(files) {
   queue.push(...added);
   const current = byId("cards").querySelector(".current"); // answers come in any order, labels go from the first image on
   if (added.length && (!current || current.matches(FINISHED))) setCurrent(added[0].element, false);
-  total += images.length;
-  ignored += files.length - images.length;
-  byId("clear").hidden = !total && !ignored;
-  byId("keys").hidden = !total;
+  progress.total += images.length;
+  progress.ignored += files.length - images.length;
+  byId("clear").hidden = !progress.total && !progress.ignored;
+  byId("keys").hidden = !progress.total;
   showProgress();
   work();
 }
 
 function clear() {
   queue = [];
+  progress.cleared.abort();
+  progress = noProgress();
   for (const image of byId("cards").querySelectorAll("img")) URL.revokeObjectURL(image.src);
   byId("cards").replaceChildren();
-  total = running;
-  done = failed = ignored = 0;
   byId("clear").hidden = byId("keys").hidden = true;
   say("");
   showProgress();
@@ -106,6 +108,7 @@ function work() {
 }
 
 function showProgress() {
+  const { total, done, failed, ignored } = progress;
   const bar = byId("progress");
   bar.hidden = done + failed >= total;
   bar.firstElementChild.value = total ? (done + failed) / total : 0;
@@ -116,6 +119,7 @@ function showProgress() {
 }
 
 async function classify(card) {
+  const mine = progress; // the page may be cleared meanwhile
   const views = byId("views").value;
   const query = new URLSearchParams();
   if (byId("model").value) query.set("model", byId("model").value);
@@ -125,14 +129,15 @@ async function classify(card) {
   try {
     const form = new FormData(); // so that an image that cannot be read is a result, not a failed request
     form.append("file", card.file);
-    const answer = await json(`/v1/classify?${query}`, { body: form });
+    const answer = await json(`/v1/classify?${query}`, { body: form, signal: mine.cleared.signal });
     const { prediction, error } = answer.results[0];
     if (error) throw Object.assign(new Error(error.message), { reason: error.details?.find((each) => each.reason)?.reason });
     card.show(answer.model, prediction, performance.now() - begin);
-    done += 1;
+    mine.done += 1;
   } catch (error) {
+    if (mine.cleared.signal.aborted) return;
     card.fail(error);
-    failed += 1;
+    mine.failed += 1;
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { events, json } from "./api.js";
 import { calibrationDiagram, confusionTable } from "./charts.js";
-import { byId, count, h, percent, rateText, setOptions, shortName } from "./dom.js";
+import { byId, count, h, percent, rateText, replace, setOptions, shortName } from "./dom.js";
 
 const POLL_MS = 5000;
 const RATE_MS = 15_000;
@@ -86,7 +86,7 @@ function draw() {
   const model = latest.find((each) => each.model === byId("watch-version").value) || latest[0];
   const root = byId("statistics");
   if (!model) {
-    root.replaceChildren(h("p", { class: "notice" }, "There are no predictions yet. Classify images on the page Try."));
+    replace(root, h("p", { class: "notice" }, "There are no predictions yet. Classify images on the page Try."));
     return;
   }
   const tiles = [
@@ -98,7 +98,7 @@ function draw() {
   if (model.expectedCalibrationError !== undefined) {
     tiles.push(["calibration error", percent(model.expectedCalibrationError), "expected, 0% is perfect"]);
   }
-  root.replaceChildren(
+  replace(root,
     h("dl", { class: "tiles" }, ...tiles.map(([name, value, note]) =>
       h("div", {}, h("dt", {}, name), h("dd", { class: "big" }, value), h("dd", { class: "hint" }, note)))),
     ...(Number(model.labels) ? [confusionTable(model), classTable(model), calibrationDiagram(model)]
