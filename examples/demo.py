@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import os
+import random
 import re
 import shlex
 import shutil
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ READY = re.compile(r"ready on (\S+?):? .*HTTP on (http\S+?);?$")
 SERVER_START_S = 60
 FEW_VIEWS = 3
 """Shown beside one view where the bundle recommends one."""
+MOST_PATHS = 5000
+"""In one command, whose length is limited."""
 MARK = ".pawserve-demo"
 
 
@@ -140,27 +143,24 @@ def use_server(address: str, out: Path) -> dict[str, Any]:
         "adaptive": ("--views", str(views), "--adaptive"),
     }
     recorded = "one view" if recommended == 1 else f"{views} views"
-    by_label: dict[str, list[Path]] = {}
-    for path, label in labels.items():
-        by_label.setdefault(label, []).append(path)
-    rows, results = [], []
+    rows: list[dict[str, str]] = []
+    results: list[tuple[str, dict[str, Any]]] = []
     for way, options in ways.items():
         step(
             f"Classify all {len(labels):,} validation images, {way}"
             + (", and record their labels." if way == recorded else ".")
         )
-        found = []
-        for label, paths in by_label.items():
-            given = ("--label", label) if way == recorded else ()
+        found: list[tuple[str, dict[str, Any]]] = []
+        for given, paths in calls(labels, recording=way == recorded):
             answer = run("serving", "predict", *paths, *server, *options, *given, "--json", capture=True)
-            found += [(label, result) for result in json.loads(answer)["results"]]
+            found += zip((labels[path] for path in paths), json.loads(answer)["results"], strict=True)
         rows.append(test_time_row(way, found))
         results = found if way == recorded else results
     step(f"Compare one view with test-time augmentation (the bundle recommends views: {recommended}).")
     print_table(("", "correct", "log loss", "views an image"), [tuple(row.values()) for row in rows])
     step("Change a label and change it back; each prediction has a token for that.")
     label, first = results[0]
-    other = next(name for name in by_label if name != label)
+    other = next(name for name in labels.values() if name != label)
     run("serving", "label", first["token"], other, *server)
     run("serving", "label", first["token"], label, *server)
     step("Show how accurate the model is.")
@@ -174,6 +174,18 @@ def use_server(address: str, out: Path) -> dict[str, Any]:
         "recommended_views": recommended,
         "test_time": rows,
     }
+
+
+def calls(labels: Mapping[Path, str], *, recording: bool) -> Iterator[tuple[Sequence[str], list[Path]]]:
+    """The options and images of each call of `predict`.
+
+    A call records one label. Otherwise the order is random, since a class at a time would count as drift.
+    """
+    mixed = random.Random(0).sample(list(labels), len(labels))
+    for label in dict.fromkeys(labels.values()) if recording else [None]:
+        paths = [path for path in mixed if label in (None, labels[path])]
+        for start in range(0, len(paths), MOST_PATHS):
+            yield ("--label", label) if label else (), paths[start : start + MOST_PATHS]
 
 
 def test_time_row(way: str, results: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:

@@ -146,7 +146,7 @@ def record_labels(address: str, predictions: Path, labels: Mapping[str, str]) ->
             results = client.record_labels([(row["token"], labels[row["reference"]]) for row in group])
             if failed := [result for result in results if isinstance(result, ClientError)]:
                 raise failed[0]
-    mistakes = sum(row["label"] != labels[row["reference"]] for row in rows)
+    mistakes = sum(1 for row in rows if row["label"] != labels[row["reference"]])
     console.print(f"{len(rows):,} labels recorded; {mistakes:,} predictions were incorrect")
     return mistakes
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.demo import main
+from examples.demo import calls, main
 from tests.support.commands import WarmProcess, run_cold
 from tests.support.http import ask
 
@@ -37,6 +37,20 @@ def test_the_demo_trains_exports_serves_labels_and_shows_statistics(drawings: Pa
     for name in ("run/report.html", "confusion.png"):
         assert (out / name).stat().st_size > 0
         assert str(out / name) in finished.stderr
+
+
+def test_images_are_classified_in_mixed_order_and_labelled_a_class_at_a_time() -> None:
+    labels = {Path(f"{name}/{i}.jpg"): name for name in ("cats", "dogs") for i in range(100)}
+    ((options, paths),) = calls(labels, recording=False)
+    assert (options, sorted(paths)) == ((), sorted(labels))
+    assert 30 < sum(labels[path] == "cats" for path in paths[:100]) < 70
+    recorded = list(calls(labels, recording=True))
+    assert [options for options, _ in recorded] == [("--label", "cats"), ("--label", "dogs")]
+    assert {label: {labels[path] for path in paths} for (_, label), paths in recorded} == {
+        "cats": {"cats"},
+        "dogs": {"dogs"},
+    }
+    assert sorted(path for _, paths in recorded for path in paths) == sorted(labels)
 
 
 def test_a_folder_that_no_demo_made_is_not_changed(tmp_path: Path) -> None:
