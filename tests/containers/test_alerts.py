@@ -86,7 +86,7 @@ def test_the_alert_on_a_failed_version_reaches_alertmanager_s_receiver(folder: P
             [alert] = received(manager)
     assert alert["labels"]["alertname"] == "PawserveModelRefused"
     assert alert["labels"].items() >= {"severity": "warning", "job": "pawserve", "version": "2"}.items()
-    assert alert["annotations"]["summary"].startswith("Version 2 of colours was refused")
+    assert alert["annotations"]["summary"].startswith("Version 2 of colours failed to load")
 
 
 def free_address() -> str:
