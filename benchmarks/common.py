@@ -150,6 +150,13 @@ def call_in_process(function: Callable[P, T], *arguments: P.args, **options: P.k
         return process.submit(function, *arguments, **options).result()
 
 
+def memory_mib(pid: int, name: str) -> float:
+    """A process's memory in MiB, by proc_pid_status(5): VmRSS now, VmHWM at most, RssAnon now without files."""
+    match = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert match is not None
+    return int(match[1]) / 1024
+
+
 @dataclass(frozen=True)
 class RunningServer:
     """A server in a process of its own."""
@@ -164,10 +171,8 @@ class RunningServer:
     """URL of the metrics; empty without them."""
 
     def memory_mib(self, name: str) -> float:
-        """Its memory in MiB, by the names of proc_pid_status(5): VmRSS now, VmHWM at most."""
-        match = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
-        assert match is not None
-        return int(match[1]) / 1024
+        """Its memory in MiB: see `memory_mib`."""
+        return memory_mib(self.pid, name)
 
 
 @contextmanager

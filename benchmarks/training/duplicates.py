@@ -5,7 +5,7 @@
 Each number of images has a process of its own. Its activations are in a file, as `fit` keeps them.
 """
 
-import re
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import call_in_process, circumstances, heading, make_parser, table, write_results
+from benchmarks.common import call_in_process, circumstances, heading, make_parser, memory_mib, table, write_results
 from training.checks.duplicates import NEIGHBOURS, nearest
 from training.checks.projection import BLOCK, project
 from training.data.images import LabelledImage
@@ -61,9 +61,7 @@ def measure(count: int) -> dict[str, float]:
 
 def anonymous_mib() -> float:
     """Memory of this process that is not a file's, in MiB: what the operating system cannot take back."""
-    match = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert match is not None
-    return int(match[1]) / 1024
+    return memory_mib(os.getpid(), "RssAnon")
 
 
 @contextmanager

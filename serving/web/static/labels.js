@@ -14,7 +14,7 @@ const sending = new Map(); // token -> promise that resolves when its label was 
  */
 export function choose(token, label, onState) {
   clearTimeout(waiting.get(token)?.timer);
-  waiting.set(token, { label, onState, timer: setTimeout(() => send([token]), UNDO_MS) });
+  waiting.set(token, { label, onState, timer: setTimeout(() => sendInTurn(token), UNDO_MS) });
   onState("waiting", label);
 }
 
@@ -28,20 +28,19 @@ export function undo(token = [...waiting.keys()].pop()) {
   return true;
 }
 
-async function send(tokens, keepalive = false) {
-  const chosen = tokens.map((token) => ({ token, entry: waiting.get(token) }));
-  const earlier = tokens.map((token) => sending.get(token)).filter(Boolean);
-  if (earlier.length && !keepalive) await Promise.all(earlier); // else an earlier label could be recorded last
-  const entries = chosen.filter(({ token, entry }) => waiting.get(token) === entry) // not undone or chosen anew
-    .map(({ token, entry }) => ({ token, ...entry }));
-  if (!entries.length) return;
-  const done = record(entries, keepalive);
-  for (const { token } of entries) sending.set(token, done);
-  await done;
-  for (const { token } of entries) if (sending.get(token) === done) sending.delete(token);
+/** Send a label after an earlier one of the same image, which could be recorded last otherwise. */
+async function sendInTurn(token) {
+  const entry = waiting.get(token);
+  await sending.get(token);
+  if (waiting.get(token) !== entry) return; // undone, chosen anew or sent meanwhile
+  const sent = send([token]);
+  sending.set(token, sent);
+  await sent;
+  sending.delete(token);
 }
 
-async function record(entries, keepalive) {
+async function send(tokens, keepalive = false) {
+  const entries = tokens.map((token) => ({ token, ...waiting.get(token) }));
   for (const each of entries) {
     clearTimeout(each.timer);
     waiting.delete(each.token);
