@@ -158,7 +158,7 @@ class StatisticsStore:
         def attach(connection: Connection) -> int:
             return attach_shadows(connection, results, partial(self._writer.classes_of, connection))
 
-        return self._writer.execute(attach, after_labels=True)
+        return self._writer.execute(attach)
 
     def count_predictions(self, version: ModelVersion, predicted: int, count: int = 1) -> None:
         """Count predictions of one class in memory; they are written with the next labels or within a second.

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from math import inf
 from threading import Condition, Lock, Thread
 from typing import Any, TypeVar
@@ -27,7 +28,6 @@ from serving.statistics.queries import MS_PER_MINUTE, select_classes
 from serving.statistics.schema import check_current, migrating
 from serving.statistics.updates import Counts
 from serving.system.logs import RateLimitedLogger
-from serving.system.times import now_ms
 
 MAX_WAITING_LABELS = 100_000
 FLUSH_INTERVAL_S = 1.0
@@ -48,13 +48,11 @@ class LabelBatch:
     future: Future[list[Previous]] = field(default_factory=Future)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class WriteTask:
     """Any other work in a transaction."""
 
     run: Callable[[Connection], Any]
-    after_labels: bool
-    """Whether it needs the labels that were queued before it."""
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -65,6 +63,11 @@ class Group:
     batches: list[LabelBatch]
     tasks: list[WriteTask]
     counts: Counts
+
+    @property
+    def futures(self) -> list[Future[Any]]:
+        """Of the labels, then of the tasks."""
+        return [*(batch.future for batch in self.batches), *(task.future for task in self.tasks)]
 
 
 class StatisticsWriter:
@@ -90,9 +93,9 @@ class StatisticsWriter:
         database: Database,
         known: Mapping[ModelVersion, tuple[str, ...]],
         *,
-        flush_interval_s: float = FLUSH_INTERVAL_S,
-        max_idle_s: float = MAX_IDLE_S,
-        clock: Callable[[], int] = now_ms,
+        flush_interval_s: float,
+        max_idle_s: float,
+        clock: Callable[[], int],
     ) -> None:
         self._database = database
         self._known = known
@@ -149,15 +152,15 @@ class StatisticsWriter:
             self._changed.notify()
         return batch.future
 
-    def execute(self, run: Callable[[Connection], T], *, after_labels: bool = False) -> Future[T]:
+    def execute(self, run: Callable[[Connection], T]) -> Future[T]:
         """Queue other work for a transaction; the future holds its result once that is committed.
 
-        Work that comes after labels finds those that were queued before it, even in the same transaction.
+        It finds the labels that were queued before it, even those of the same transaction.
 
         Raises:
             StatisticsUnavailable: if the writer is closed.
         """
-        task = WriteTask(run, after_labels)
+        task = WriteTask(run)
         with self._changed:
             self._check_open()
             self._tasks.append(task)
@@ -194,11 +197,11 @@ class StatisticsWriter:
     def _run(self) -> None:
         while (group := self._next_group()) is not None:
             try:
-                results, previous = self._write(group)
+                results = self._write(group)
             except Exception as error:  # of any kind: the requests must fail, and the next group must be tried
                 self._fail(group, error)
             else:
-                self._complete(group, results, previous)
+                self._complete(group, results)
         self._disconnect()
 
     def _next_group(self) -> Group | None:
@@ -215,18 +218,18 @@ class StatisticsWriter:
             self._waiting_labels, self._counts_in_flight, self._flush_at = 0, group.counts, inf
             return group
 
-    def _write(self, group: Group) -> tuple[list[Any], list[Previous]]:
-        """Write a group in one transaction; return the results of its tasks and of its labels."""
+    def _write(self, group: Group) -> list[Any]:
+        """Write a group in one transaction; return the results of its futures."""
         connection = self._live_connection()
         with ExitStack() as after_commit:
             with self._database.writing(connection):
                 check_current(connection)
                 since_ms = updates.advance_revision(connection)
-                results = {task: task.run(connection) for task in group.tasks if not task.after_labels}
                 labels = [label for batch in group.batches for label in batch.labels]
                 classes_of = partial(self.classes_of, connection)
-                previous = upsert_labels(connection, labels, self._clock(), since_ms, classes_of)
-                results |= {task: task.run(connection) for task in group.tasks if task.after_labels}
+                previous = iter(upsert_labels(connection, labels, self._clock(), since_ms, classes_of))
+                results: list[Any] = [list(islice(previous, len(batch.labels))) for batch in group.batches]
+                results += [task.run(connection) for task in group.tasks]  # after the labels, which one may delete
                 if group.counts:
                     updates.add_predictions(connection, group.counts)
                     after_commit.enter_context(self._commit_lock)
@@ -234,7 +237,7 @@ class StatisticsWriter:
                 self._counts_in_flight = Counter()
                 self._changes += 1
         self._used_at = time.monotonic()
-        return [results[task] for task in group.tasks], previous
+        return results
 
     def classes_of(self, connection: Connection, version: ModelVersion) -> tuple[str, ...] | None:
         """A version's class names, in a transaction of this writer; None if it was never registered."""
@@ -249,18 +252,13 @@ class StatisticsWriter:
             self._connection = self._connect()
         return self._connection
 
-    def _complete(self, group: Group, results: list[Any], previous: list[Previous]) -> None:
+    def _complete(self, group: Group, results: list[Any]) -> None:
         if self._failing:
             logger.info("statistics can be written again")
             self._failing = False
             self._problems.reset()
-        for task, result in zip(group.tasks, results, strict=True):
-            task.future.set_result(result)
-        start = 0
-        for batch in group.batches:
-            end = start + len(batch.labels)
-            batch.future.set_result(previous[start:end])
-            start = end
+        for future, result in zip(group.futures, results, strict=True):
+            future.set_result(result)
 
     def _fail(self, group: Group, error: Exception) -> None:
         self._disconnect()
@@ -275,11 +273,10 @@ class StatisticsWriter:
             elif kept:
                 self._counts.update(kept)
                 self._flush_at = time.monotonic() + self._flush_interval_s
-        requests: list[WriteTask | LabelBatch] = [*group.tasks, *group.batches]
-        for request in requests:
+        for future in group.futures:
             failure = StatisticsUnavailable(str(error))  # one for each: raising it adds to its traceback
             failure.__cause__ = error
-            request.future.set_exception(failure)
+            future.set_exception(failure)
 
     def _connect(self, migration_timeout_s: float | None = None) -> Connection:
         connection = self._database.connect()

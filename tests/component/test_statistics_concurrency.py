@@ -8,7 +8,7 @@ import pytest
 from serving.bundle.model_version import ModelVersion
 from serving.statistics.store import StatisticsStore, StatisticsUnavailable
 from tests.support.commands import run_programs_at_once
-from tests.support.statistics import CAT, CLASSES, DOG, PETS, label, locked, matrix, predictions, rows
+from tests.support.statistics import CAT, CLASSES, DOG, LONG_AGO_MS, PETS, label, locked, matrix, predictions, rows
 from tests.support.waiting import LIMIT_S, eventually
 
 
@@ -82,3 +82,19 @@ def test_close_writes_waiting_labels_and_rejects_later_ones(store: StatisticsSto
     ):
         with pytest.raises(StatisticsUnavailable, match="closed"):
             call()
+
+
+def test_a_label_that_is_corrected_while_labels_of_its_time_are_deleted_counts_once(
+    patient_store: StatisticsStore, path: Path
+) -> None:
+    id_ = bytes(16)
+    patient_store.record([label(CAT, token=id_)]).result(LIMIT_S)
+    with ThreadPoolExecutor(1) as pool:
+        with locked(path):
+            running = patient_store.record([label(CAT)])
+            assert eventually(running.running)
+            deleting = pool.submit(patient_store.delete_labels, LONG_AGO_MS + 1, 10)
+            correction = patient_store.record([label(DOG, token=id_)])
+        deleting.result(LIMIT_S)
+        correction.result(LIMIT_S)
+    assert matrix(patient_store) == [[1, 0], [1, 0]]
