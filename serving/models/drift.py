@@ -1,7 +1,7 @@
 """The last predictions of a version, compared with those on the validation images: drift that shows without labels."""
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -60,10 +60,8 @@ class DriftWindow:
 
     def __init__(self, reference: ValidationPredictions | None) -> None:
         self._reference = reference
-        self._last: deque[tuple[int, int]] = deque()  # class index and bin of confidence
-        self._classes: Counter[int] = Counter()
-        self._bins = [0] * len(reference.confidence_counts) if reference else []
-        self._lock = Lock()  # of what is above
+        self._last: deque[tuple[int, int]] = deque(maxlen=WINDOW)  # class index and bin of confidence
+        self._lock = Lock()  # since a deque cannot be read while it changes
 
     def add(self, predicted: int, confidence: float) -> None:
         """Count a prediction: its class index and its highest probability."""
@@ -72,14 +70,6 @@ class DriftWindow:
         number = self._reference.bin_of(confidence)
         with self._lock:
             self._last.append((predicted, number))
-            self._classes[predicted] += 1
-            self._bins[number] += 1
-            if len(self._last) > WINDOW:
-                predicted, number = self._last.popleft()
-                self._classes[predicted] -= 1
-                if not self._classes[predicted]:
-                    del self._classes[predicted]
-                self._bins[number] -= 1
 
     def read(self) -> Drift:
         """Compare the last predictions with the reference."""
@@ -87,15 +77,16 @@ class DriftWindow:
         if reference is None:
             return Drift(0, 0, (), (), NO_REFERENCE)
         with self._lock:
-            count, classes, bins = len(self._last), self._classes.copy(), self._bins.copy()
-        by_class = [classes[index] for index in range(len(reference.class_counts))]
-        enough = count >= LEAST_PREDICTIONS
+            last = list(self._last)
 
-        def compare(name: str, expected: Sequence[int], counts: Sequence[int]) -> Distribution:
-            return Distribution(name, expected, counts, compare_counts(expected, counts) if enough else None)
+        def compare(name: str, expected: Sequence[int], indices: Iterable[int]) -> Distribution:
+            found = Counter(indices)
+            counts = [found[index] for index in range(len(expected))]
+            shift = compare_counts(expected, counts) if len(last) >= LEAST_PREDICTIONS else None
+            return Distribution(name, expected, counts, shift)
 
         distributions = (
-            compare("classes", reference.class_counts, by_class),
-            compare("confidence", reference.confidence_counts, bins),
+            compare("classes", reference.class_counts, (predicted for predicted, _ in last)),
+            compare("confidence", reference.confidence_counts, (number for _, number in last)),
         )
-        return Drift(count, reference.images, reference.confidence_edges, distributions, "")
+        return Drift(len(last), reference.images, reference.confidence_edges, distributions, "")
