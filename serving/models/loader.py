@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -34,7 +33,6 @@ from serving.models.observers import ObserverFactory
 from serving.system.cpus import available_cpus, bindable_cpus
 
 logger = logging.getLogger(__name__)
-_E = TypeVar("_E", bound=Engine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +119,7 @@ def load_model(
                 opened.callback(engine.close)
             for engine in engines:
                 _warm_up(engine, bundle)
-            shadow_engine = _make_shadow_engine(choice, layout, bundle) if shadow else None
-            if shadow_engine:
-                opened.callback(shadow_engine.close)
+            shadow_engine = _make_shadow_engine(choice, layout, bundle, opened) if shadow else None
             if layout.single_row_threads and choice.make_single_row:
                 several = choice.make_single_row(layout.single_row_threads, bindable)
                 opened.callback(several.close)
@@ -193,26 +189,23 @@ def _choose_layout(
     return default, "the default; `tune` measures which one is the fastest", None
 
 
-def _make_shadow_engine(choice: EngineChoice, layout: EngineLayout, bundle: Bundle) -> PausableEngine:
+def _make_shadow_engine(
+    choice: EngineChoice, layout: EngineLayout, bundle: Bundle, opened: ExitStack
+) -> PausableEngine:
     """An instance whose work can be stopped: on a CPU in a process of its own, of the lowest priority."""
     if choice.make_separate is None:
         (engine,) = choice.make(EngineLayout(instances=1, threads=1, max_batch_size=layout.max_batch_size))
-        return Unpausable(_warmed_up(engine, bundle))
+        opened.callback(engine.close)
+        _warm_up(engine, bundle)
+        return Unpausable(engine)
     try:
-        separate = _warmed_up(choice.make_separate(layout.max_batch_size), bundle)
+        separate = choice.make_separate(layout.max_batch_size)
     except OSError as error:
         raise BundleError(f"the process of the shadow version {bundle.manifest.resource}: {error}") from error
+    opened.callback(separate.close)
+    _warm_up(separate, bundle)
     separate.lower_priority()
     return separate
-
-
-def _warmed_up(engine: _E, bundle: Bundle) -> _E:
-    try:
-        _warm_up(engine, bundle)
-    except BaseException:
-        engine.close()
-        raise
-    return engine
 
 
 def _warm_up(engine: Engine, bundle: Bundle) -> None:
