@@ -18,8 +18,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.context import Role
@@ -41,30 +41,16 @@ class RegisteredClient:
     roles: frozenset[Role]
 
 
+@dataclass(frozen=True)
 class ClientRegistry:
-    """The clients of a file.
+    """The clients of a file."""
 
-    Args:
-        tokens: SHA-256 digests of tokens, and their clients.
-        certificates: the clients that have a certificate with their name.
-        plain: whether the file holds a token itself.
-    """
-
-    def __init__(
-        self,
-        tokens: Sequence[tuple[bytes, RegisteredClient]],
-        certificates: Iterable[RegisteredClient],
-        *,
-        plain: bool = False,
-    ) -> None:
-        self._tokens = tuple(tokens)
-        self._certificates = {client.name: client for client in certificates}
-        self.plain = plain
-
-    @property
-    def certificates(self) -> bool:
-        """Whether a client is known by a certificate."""
-        return bool(self._certificates)
+    tokens: Mapping[bytes, RegisteredClient] = field(repr=False)
+    """By the SHA-256 digests of their tokens."""
+    certificates: Mapping[str, RegisteredClient]
+    """Those with a certificate, by their names."""
+    plain: bool
+    """Whether the file holds a token itself."""
 
     def find_by_token(self, token: str) -> RegisteredClient | None:
         """The client with this token. Compares all digests entirely, so that the duration reveals nothing of them."""
@@ -72,14 +58,14 @@ class ClientRegistry:
             return None
         digest = hashlib.sha256(token.encode()).digest()
         found = None
-        for known, client in self._tokens:
+        for known, client in self.tokens.items():
             if hmac.compare_digest(digest, known):
                 found = client
         return found
 
     def find_by_certificate(self, names: Iterable[str]) -> RegisteredClient | None:
         """The client that has one of these names of a certificate."""
-        return next((self._certificates[name] for name in names if name in self._certificates), None)
+        return next((self.certificates[name] for name in names if name in self.certificates), None)
 
 
 def new_token() -> str:
@@ -142,7 +128,7 @@ def parse_clients(text: str, where: str) -> ClientRegistry:
             tokens[digest] = client
     if not tokens and not certificates:
         raise ValueError(f"{where} lists no client; write lines of ROLE[,ROLE] NAME CREDENTIAL")
-    return ClientRegistry(list(tokens.items()), certificates.values(), plain=plain)
+    return ClientRegistry(tokens, certificates, plain)
 
 
 def _parse_line(line: str, where: str) -> tuple[RegisteredClient, bytes | None, bool]:
