@@ -12,6 +12,7 @@ the second only, which has an expectation of at most 1 whenever the second is no
 most tosses favour the second, that average exceeds 20 too.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from enum import Enum
 from math import exp, lgamma, log
@@ -84,11 +85,7 @@ def _pairs_needed(only_first: int, only_second: int) -> int | None:
         high *= 2
         if high > _MAX_PAIRS:
             return None
-    low = high // 2  # does not decide
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if decides(middle) else (middle, high)
-    return high
+    return bisect_left(range(high), True, lo=high // 2, key=decides)
 
 
 def _log_beta(a: float, b: float) -> float:

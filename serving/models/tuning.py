@@ -8,6 +8,7 @@ that are about as fast the one nearest to the default is taken.
 
 import asyncio
 import time
+import timeit
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import log2
@@ -215,12 +216,7 @@ def measure_layout(
 
 def _engine_seconds(engine: Engine, images_NHWC: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> float:
     """The shorter one of two runs: the first may wait for memory."""
-    times = []
-    for _ in range(2):
-        began = time.perf_counter()
-        engine.run(images_NHWC)
-        times.append(time.perf_counter() - began)
-    return min(times)
+    return min(timeit.repeat(lambda: engine.run(images_NHWC), repeat=2, number=1))
 
 
 async def measure_rate(classifier: Classifier, image: bytes, clients: int, seconds: float, least: int) -> float:

@@ -17,7 +17,7 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from math import inf, isfinite
 from pathlib import Path
@@ -46,12 +46,9 @@ class TokenExpired(ValueError):
 class Key:
     """One key and when it is used; times are in Unix seconds."""
 
-    secret: bytes
+    secret: bytes = field(repr=False)  # since representations appear in logs
     sign_from: float = -inf
     accept_until: float = inf
-
-    def __repr__(self) -> str:  # without the secret: representations appear in logs
-        return f"Key(sign_from={self.sign_from}, accept_until={self.accept_until})"
 
     def to_line(self) -> str:
         """Format the key as a line of the file."""
