@@ -33,7 +33,7 @@ class MetricsEndpoint:
         self._servers: list[_Server] = []
         try:
             for each in resolve(host):
-                server = make_server(each, port, make_wsgi_app(registry), _server_class(each), _Handler)
+                server = make_server(each, port, make_wsgi_app(registry), _Server, _Handler)
                 self._servers.append(server)
                 port = server.server_port
         except OSError:
@@ -54,11 +54,6 @@ class MetricsEndpoint:
             thread.join()
 
 
-def _server_class(address: str) -> type["_Server"]:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return type("_FamilyServer", (_Server,), {"address_family": family})
-
-
 class _Handler(WSGIRequestHandler):
     timeout = TIMEOUT_S
 
@@ -71,9 +66,10 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._free = BoundedSemaphore(MAX_CONNECTIONS)
-        super().__init__(*arguments)
+        super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._free.acquire(blocking=False):
