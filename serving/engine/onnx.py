@@ -160,12 +160,12 @@ class OnnxModel:
         return OnnxEngine(self._make_session(options), 1)
 
     def make_separate_engine(self, max_batch_size: int) -> SeparateEngine:
-        """Make one single-threaded instance in a process of its own, which reads the file again.
+        """Make one single-threaded instance in a process of its own.
 
         Raises:
             OSError: if the process cannot be started.
         """
-        return SeparateEngine(partial(self._bundle.read, self._artifact), max_batch_size)
+        return SeparateEngine(self._content, partial(self._bundle.read, self._artifact), max_batch_size)
 
     def _make_session(self, options: ort.SessionOptions) -> ort.InferenceSession:
         provider = {"cpu": "CPUExecutionProvider", "cuda": CUDA_PROVIDER}[self._device]

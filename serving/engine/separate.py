@@ -70,16 +70,16 @@ class SeparateEngine:
     """One single-threaded instance of an ONNX graph on a CPU, in a process of its own; a PausableEngine.
 
     Args:
-        read: reads the graph, a serialised ModelProto; raises if it is not what it should be.
+        content: the graph, a serialised ModelProto.
+        read: reads it again for a process that is started anew; raises if it is not what it should be.
         max_batch_size: most rows of one call.
     """
 
-    def __init__(self, read: Callable[[], bytes], max_batch_size: int) -> None:
+    def __init__(self, content: bytes, read: Callable[[], bytes], max_batch_size: int) -> None:
         """Start the process; it loads the graph meanwhile.
 
         Raises:
             OSError: if it cannot be started.
-            Exception: what `read` raises.
         """
         self.max_batch_size = max_batch_size
         self.denied_s = 0.0
@@ -87,7 +87,7 @@ class SeparateEngine:
         self._paused_at: float | None = None
         self._paused_s = 0.0
         """In all, the present pause aside."""
-        self._start()
+        self._start(lambda: content)
 
     @property
     def pid(self) -> int:
@@ -145,9 +145,9 @@ class SeparateEngine:
         at = self._paused_at
         return self._paused_s + (time.monotonic() - at if at is not None else 0.0)
 
-    def _start(self) -> None:
+    def _start(self, read: Callable[[], bytes]) -> None:
         self._started_at = time.monotonic()
-        content = self._read()
+        content = read()
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self._process = _start_process(theirs)
@@ -162,7 +162,7 @@ class SeparateEngine:
             raise InferenceError(f"the process of the engine {self._describe_end()}; restart in {wait_s:.0f} s")
         self.close()
         try:
-            self._start()
+            self._start(self._read)
             self.lower_priority()
         except Exception as error:
             raise InferenceError(f"the process of the engine cannot be started again: {error}") from error

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Thread
 
@@ -17,7 +18,7 @@ import serving.engine.separate as separate
 from serving.bundle.folder import open_bundle
 from serving.bundle.manifest import Bundle
 from serving.engine.base import EngineLayout, InferenceError
-from serving.engine.onnx import load_engines
+from serving.engine.onnx import OnnxModel, load_engines
 from serving.engine.separate import SeparateEngine
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
@@ -25,6 +26,8 @@ from tests.support.shadows import failing_graph
 from tests.support.waiting import LIMIT_S, eventually
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc, SCHED_IDLE and PR_SET_PDEATHSIG are Linux's")
+
+ONE = EngineLayout(instances=1, threads=1, max_batch_size=4)
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def engine(bundle: Bundle) -> Iterator[SeparateEngine]:
-    engine = SeparateEngine(lambda: bundle.read(bundle.artifact("fp32")), 4)
+    engine = SeparateEngine(bundle.read(bundle.artifact("fp32")), lambda: bundle.read(bundle.artifact("fp32")), 4)
     yield engine
     engine.close()
 
@@ -51,8 +54,19 @@ def state_of(pid: int) -> str:
         return ""
 
 
+def test_the_graph_is_read_once_for_this_process_and_that_of_the_engine(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, files = Bundle.read, []
+    monkeypatch.setattr(Bundle, "read", lambda self, artifact: files.append(artifact.file) or read(self, artifact))
+    model = OnnxModel(bundle, bundle.artifact("fp32"))
+    with closing(model.make_separate_engine(4)) as engine:
+        np.testing.assert_array_equal(engine.run(batch(2)), model.make_engines(ONE)[0].run(batch(2)))
+    assert files == [bundle.artifact("fp32").file]
+
+
 def test_it_computes_the_bits_of_an_engine_of_this_process(bundle: Bundle, engine: SeparateEngine) -> None:
-    (here,) = load_engines(bundle, "fp32", EngineLayout(instances=1, threads=1, max_batch_size=4))
+    (here,) = load_engines(bundle, "fp32", ONE)
     for rows in (1, 4, 3):
         probabilities_NK = engine.run(batch(rows, rows))
         assert probabilities_NK.dtype == np.float32
@@ -84,7 +98,7 @@ def test_the_lowest_priority_is_the_process_s_alone(engine: SeparateEngine) -> N
 
 
 def test_a_batch_that_cannot_be_computed_is_an_error_and_the_next_one_is_computed() -> None:
-    engine = SeparateEngine(lambda: failing_graph(64, how="raises"), 4)
+    engine = SeparateEngine(failing_graph(64, how="raises"), lambda: failing_graph(64, how="raises"), 4)
     try:
         with pytest.raises(InferenceError, match="Gather"):
             engine.run(np.full((1, 64, 64, 3), 255, np.uint8))
@@ -147,7 +161,7 @@ import sys, time
 import numpy as np
 from serving.engine.separate import SeparateEngine
 from tests.support.shadows import failing_graph
-engine = SeparateEngine(lambda: failing_graph(64, how="nan"), 4)
+engine = SeparateEngine(failing_graph(64, how="nan"), lambda: failing_graph(64, how="nan"), 4)
 engine.run(np.full((1, 64, 64, 3), 127, np.uint8))
 if sys.argv[1] == "paused":
     engine.pause()
