@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.comparison.binomial import mcnemar_p
-from serving.comparison.proportions import Difference, square_and_add, wilson
+from serving.comparison.proportions import Difference, Rate, square_and_add, wilson
 from serving.comparison.results import ClassDifference, Comparison, PairCounts
 from serving.comparison.sequential import sequential_test
 
 
-def paired_difference(pairs: PairCounts) -> Difference:
-    """The second accuracy minus the first, with its 95% interval.
+def paired_rates(pairs: PairCounts) -> tuple[Rate, Rate, Difference]:
+    """Both accuracies, and the second minus the first, with their 95% intervals.
 
-    The interval is method 10 of Newcombe 1998 (Improved Confidence Intervals for the Difference between Binomial
-    Proportions Based on Paired Data, Statistics in Medicine 17): Wilson intervals of both, combined with the
+    That of the difference is method 10 of Newcombe 1998 (Improved Confidence Intervals for the Difference between
+    Binomial Proportions Based on Paired Data, Statistics in Medicine 17): Wilson intervals of both, combined with the
     correlation of the two, which is corrected for continuity where it is positive.
 
     Raises:
@@ -28,7 +28,7 @@ def paired_difference(pairs: PairCounts) -> Difference:
     covariance: float = e * h - f * g
     if covariance > 0:
         covariance = max(covariance - pairs.count / 2, 0.0)
-    return square_and_add(first, second, covariance / sqrt(product) if product else 0.0)
+    return first, second, square_and_add(first, second, covariance / sqrt(product) if product else 0.0)
 
 
 def compare_pairs(classes: Sequence[str], counts_K22: NDArray[np.int64]) -> Comparison:
@@ -41,14 +41,15 @@ def compare_pairs(classes: Sequence[str], counts_K22: NDArray[np.int64]) -> Comp
     totals = _counts(counts_K22.sum(axis=0))
     if not totals.count:
         return Comparison(totals, None, None, None, None, None, None, ())
+    first, second, difference = paired_rates(totals)
     sequential = sequential_test(totals.only_first_correct, totals.only_second_correct)
     discordant = totals.only_first_correct + totals.only_second_correct
     needed = sequential.pairs_needed
     return Comparison(
         pairs=totals,
-        first=wilson(totals.both_correct + totals.only_first_correct, totals.count),
-        second=wilson(totals.both_correct + totals.only_second_correct, totals.count),
-        difference=paired_difference(totals),
+        first=first,
+        second=second,
+        difference=difference,
         p_value=mcnemar_p(totals.only_first_correct, totals.only_second_correct),
         sequential=sequential,
         labels_needed=None if needed is None else ceil(needed * totals.count / discordant),
@@ -61,18 +62,10 @@ def _class_differences(classes: Sequence[str], counts_K22: NDArray[np.int64]) ->
     change_K = counts_K22[:, 0, 1] - counts_K22[:, 1, 0]
     total_K = counts_K22.sum(axis=(1, 2))
     order = np.lexsort((-total_K, -np.abs(change_K)))
-    found = []
-    for index in order[total_K[order] > 0]:
-        counts = _counts(counts_K22[index])
-        found.append(
-            ClassDifference(
-                classes[index],
-                wilson(counts.both_correct + counts.only_first_correct, counts.count),
-                wilson(counts.both_correct + counts.only_second_correct, counts.count),
-                paired_difference(counts),
-            )
-        )
-    return found
+    return [
+        ClassDifference(classes[index], *paired_rates(_counts(counts_K22[index])))
+        for index in order[total_K[order] > 0]
+    ]
 
 
 def _counts(counts_22: NDArray[np.int64]) -> PairCounts:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, multinomial
 
 from serving.comparison.binomial import half_binomial_tail, mcnemar_p
-from serving.comparison.paired import compare_pairs, paired_difference
+from serving.comparison.paired import compare_pairs, paired_rates
 from serving.comparison.results import PairCounts
 from serving.comparison.sequential import Verdict
 
@@ -47,7 +47,7 @@ def test_mcnemar_s_p_value_is_that_of_the_exact_binomial_test(first: int, second
 def test_the_interval_of_the_difference_is_newcombe_s_method_10(
     pairs: tuple[int, int, int, int], lower: float, upper: float
 ) -> None:
-    difference = paired_difference(PairCounts(*pairs))
+    *_, difference = paired_rates(PairCounts(*pairs))
     assert (difference.lower, difference.upper) == (pytest.approx(lower, abs=6e-4), pytest.approx(upper, abs=6e-4))
 
 
@@ -57,8 +57,8 @@ def test_the_interval_contains_the_difference_and_swaps_with_the_versions(
 ) -> None:
     if not both + first + second + neither:
         return
-    found = paired_difference(PairCounts(both, first, second, neither))
-    swapped = paired_difference(PairCounts(both, second, first, neither))
+    *_, found = paired_rates(PairCounts(both, first, second, neither))
+    *_, swapped = paired_rates(PairCounts(both, second, first, neither))
     assert -1 <= found.lower <= found.value <= found.upper <= 1
     assert found.value == pytest.approx((second - first) / (both + first + second + neither))
     assert (swapped.value, swapped.lower, swapped.upper) == pytest.approx((-found.value, -found.upper, -found.lower))
@@ -68,9 +68,7 @@ def test_the_interval_contains_the_difference_and_swaps_with_the_versions(
 def test_the_interval_covers_the_true_difference_as_often_as_it_says(shares: tuple[float, ...]) -> None:
     true = shares[2] - shares[1]
     drawn = multinomial(200, shares).rvs(2_000, random_state=0)
-    covered = sum(
-        found.lower <= true <= found.upper for found in (paired_difference(PairCounts(*row)) for row in drawn)
-    )
+    covered = sum(found.lower <= true <= found.upper for *_, found in (paired_rates(PairCounts(*row)) for row in drawn))
     assert covered >= 0.94 * 2_000
 
 
