@@ -36,11 +36,6 @@ def bin_of(probability: float) -> int:
     return min(bisect_right(BIN_EDGES, probability) - 1, BIN_COUNT - 1)
 
 
-def bins_of(probability_N: NDArray[np.float64]) -> NDArray[np.int64]:
-    """`bin_of` for each probability: int64 `[N]`."""
-    return np.minimum(np.searchsorted(BIN_EDGES, probability_N, side="right") - 1, BIN_COUNT - 1).astype(np.int64)
-
-
 def to_bins(tallies: Iterable[tuple[int, int, int, float]]) -> tuple[Bin, ...]:
     """Sum tallies into the ten bins.
 
@@ -62,11 +57,8 @@ def bin_predictions(probability_N: NDArray[np.float64], correct_N: NDArray[np.bo
         probability_N: float64 `[N]`, the probability of each predicted class.
         correct_N: bool `[N]`, whether each prediction is correct.
     """
-    bin_N = bins_of(probability_N)
-    counts, correct, sums = (
-        np.bincount(bin_N, weights, BIN_COUNT).tolist() for weights in (None, correct_N, probability_N)
-    )
-    return tuple(_bin(index, counts[index], int(correct[index]), sums[index]) for index in range(BIN_COUNT))
+    pairs = zip(probability_N.tolist(), correct_N.tolist(), strict=True)
+    return to_bins((bin_of(probability), 1, correct, probability) for probability, correct in pairs)
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float | None:

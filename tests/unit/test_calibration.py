@@ -11,7 +11,6 @@ from serving.statistics.calibration import (
     BIN_COUNT,
     bin_of,
     bin_predictions,
-    bins_of,
     calibration_error_interval,
     expected_calibration_error,
     to_bins,
@@ -35,7 +34,6 @@ CASES = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size
 )
 def test_a_bin_includes_its_lower_end_and_the_last_one_its_upper_end(probability: float, index: int) -> None:
     assert bin_of(probability) == index
-    assert bins_of(np.array([probability])) == index
 
 
 @given(st.floats(0, 1))
