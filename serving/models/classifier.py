@@ -1,11 +1,9 @@
 """Classification of images with one model version."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import repeat
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +19,6 @@ from serving.image.views import make_views
 from serving.models.image_data import ImageData, copy_view
 from serving.models.kept_image import ByteBudget, KeptImage
 from serving.models.observers import ModelObserver
-
-T = TypeVar("T")
 
 RESIZE_S = 1e-9
 """Seconds for each value of a decoded image."""
@@ -138,17 +134,20 @@ class Classifier:
             QueueFull: if too many views are in flight; no image was decoded.
         """
         begin, classified = time.monotonic_ns(), 0
+        keeps: Sequence[KeptImage | None] = kept or [None] * len(images)
         compute = partial(self._batcher.compute, client=client, call=call)
         try:
             if adaptive and views > 1 and self._adaptive_threshold is not None:
                 outcomes = await self._classify_adaptively(
-                    compute, images, views, timeout_s, self._adaptive_threshold, kept
+                    compute, images, views, timeout_s, self._adaptive_threshold, keeps
                 )
             else:
-                prepares = [partial(self._views_of, image, views, each) for image, each in _pairs(images, kept)]
+                prepares = [
+                    partial(self._views_of, image, views, each) for image, each in zip(images, keeps, strict=True)
+                ]
                 works = map(self._work_of, images)
                 computed = await compute(prepares, views, timeout_s, works=works)
-                outcomes = [self.average(outcome, each) for outcome, each in _pairs(computed, kept)]
+                outcomes = list(map(self.average, computed, keeps))
             classifications = [outcome for outcome in outcomes if isinstance(outcome, Classification)]
             classified = len(classifications)
         finally:
@@ -197,16 +196,17 @@ class Classifier:
         views: int,
         timeout_s: float | None,
         threshold: float,
-        kept: Sequence[KeptImage],
+        keeps: Sequence[KeptImage | None],
     ) -> list[Classification | Exception]:
         begin = time.monotonic()
         crop = self._preprocess.crop
         decoded = [
-            _DecodedImage(partial(self._canvas, image, True, each), crop, each) for image, each in _pairs(images, kept)
+            _DecodedImage(partial(self._canvas, image, True, each), crop, each)
+            for image, each in zip(images, keeps, strict=True)
         ]
         works = map(self._work_of, images)
         firsts = await compute([each.first_view for each in decoded], 1, timeout_s, works=works)
-        outcomes = [self.average(first, each) for first, each in _pairs(firsts, kept)]
+        outcomes = list(map(self.average, firsts, keeps))
         uncertain = [
             i
             for i, outcome in enumerate(outcomes)
@@ -222,7 +222,7 @@ class Classifier:
                 first = firsts[i]
                 assert not isinstance(first, Exception)
                 every = other if isinstance(other, Exception) else np.concatenate([first, other])
-                outcomes[i] = self.average(every, kept[i] if kept else None)
+                outcomes[i] = self.average(every, keeps[i])
         return outcomes
 
     def _canvas(self, image: ImageData, whole: bool, kept: KeptImage | None) -> NDArray[np.uint8]:
@@ -271,8 +271,3 @@ def _kept(views_VHWC: NDArray[np.uint8], kept: KeptImage | None) -> NDArray[np.u
     if kept:
         kept.keep_views(views_VHWC)
     return views_VHWC
-
-
-def _pairs(items: Sequence[T], kept: Sequence[KeptImage]) -> Iterator[tuple[T, KeptImage | None]]:
-    """Each item with what keeps its image; None for all if nothing does."""
-    return zip(items, kept or repeat(None), strict=False)
