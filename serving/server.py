@@ -209,7 +209,7 @@ class Server:
 
     def _make_services(self) -> None:
         settings, store = self.settings, self._state.store
-        shadow_labels = ShadowLabels(store, self.observability.shadow_label)
+        shadow_labels = ShadowLabels(store, partial(self.observability.count_shadow, "labels"))
         self._cleanup.callback(shadow_labels.close)
         self.feedback = Feedback(self._state.keyring, store, self.observability.labels_recorded, shadow_labels)
         in_flight = BytesInFlight(settings.max_bytes_in_flight)
@@ -217,7 +217,7 @@ class Server:
             self.repository,
             self.feedback,
             ByteBudget(settings.max_bytes_in_flight // SHADOW_BYTES_PART),
-            self.observability.shadow_image,
+            partial(self.observability.count_shadow, "images"),
             cpus=available_cpus(limit=settings.options.cpu_limit),
         )
         self._cleanup.callback(shadows.close)

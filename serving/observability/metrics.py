@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.metadata import version
 from threading import Lock
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.core import Metric
@@ -19,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from serving.batching.requests import RowSlice
+from serving.bundle.model_version import ModelVersion
 from serving.context import Call
 from serving.statistics.store import Label
 
@@ -30,6 +32,7 @@ MODEL = ("model", "version")
 
 Key = tuple[str, str]
 """Name and version, as values of the labels MODEL."""
+ShadowEvent = Literal["images", "labels"]
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
 
@@ -104,17 +107,12 @@ class Metrics:
         self._queue_s = self._seconds("queue", "An image's time in queues: for a worker, and for an engine.", *MODEL)
         self._prepare_s = self._seconds("prepare", "An image's time in decoding, resizing and cropping.", *MODEL)
         self._engine_s = self._seconds("engine", "Duration of each engine call.", *MODEL)
-        self._shadow_images = self._counter(
-            "shadow_images", "Images chosen for a shadow version, by result: ok, or why dropped.", *MODEL, "result"
-        )
-        self._shadow_labels = self._counter(
-            "shadow_labels",
-            "Labels of images chosen for a shadow version, by whether its result was known.",
-            *MODEL,
-            "result",
-        )
-        shadows = (self._shadow_images, self._shadow_labels)
-        by_version = (self._images, self._labels, self._rows, self._batch_rows, *shadows)
+        chosen = {
+            "images": "Images chosen for a shadow version, by result: ok, or why dropped.",
+            "labels": "Labels of images chosen for a shadow version, by whether its result was known.",
+        }
+        self._shadow = {what: self._counter(f"shadow_{what}", text, *MODEL, "result") for what, text in chosen.items()}
+        by_version = (self._images, self._labels, self._rows, self._batch_rows, *self._shadow.values())
         self.versions.families = (*by_version, self._queue_s, self._prepare_s, self._engine_s)
         build = {name: version(name) for name in LIBRARIES}
         Info("pawserve_build", "Versions of the server and its libraries.", registry=self.registry).info(
@@ -148,15 +146,11 @@ class Metrics:
         ):
             Gauge(f"pawserve_shadow_waiting_{name}", text, registry=self.registry).set_function(read)
 
-    def shadow_image(self, model: str, number: int, result: str) -> None:
-        """Count an image of a shadow version."""
-        self.versions.use((model, str(number)))
-        self._shadow_images.labels(model, number, result).inc()
-
-    def shadow_label(self, model: str, number: int, result: str) -> None:
-        """Count a label of an image of a shadow version."""
-        self.versions.use((model, str(number)))
-        self._shadow_labels.labels(model, number, result).inc()
+    def count_shadow(self, what: ShadowEvent, version: ModelVersion, result: str) -> None:
+        """Count an image of a shadow version, or a label of such an image."""
+        key = (version.name, str(version.version))
+        self.versions.use(key)
+        self._shadow[what].labels(*key, result).inc()
 
     def of_model(self, model: str, number: int) -> "ModelMetrics":
         """The metrics of one model version."""

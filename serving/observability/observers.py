@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from serving.bundle.manifest import Manifest
     from serving.bundle.model_version import ModelVersion
     from serving.models.repository import ModelRepository
-    from serving.observability.metrics import Metrics
+    from serving.observability.metrics import Metrics, ShadowEvent
     from serving.observability.tracing import Tracing
     from serving.statistics.store import Label, StatisticsStore
 
@@ -150,15 +150,10 @@ class Observability:
         if self._metrics:
             self._metrics.watch_shadows(waiting, kept_bytes)
 
-    def shadow_image(self, version: ModelVersion, result: str) -> None:
-        """Count an image of a shadow version: "ok", or why it was dropped."""
+    def count_shadow(self, what: ShadowEvent, version: ModelVersion, result: str) -> None:
+        """Count an image of a shadow version by its result, or a label of such an image by whether that was known."""
         if self._metrics:
-            self._metrics.shadow_image(version.name, version.version, result)
-
-    def shadow_label(self, version: ModelVersion, result: str) -> None:
-        """Count a label of an image of a shadow version, by whether the shadow's result was known."""
-        if self._metrics:
-            self._metrics.shadow_label(version.name, version.version, result)
+            self._metrics.count_shadow(what, version, result)
 
     def labels_recorded(self, labels: Sequence[Label]) -> None:
         """Count labels that are on the disk."""
