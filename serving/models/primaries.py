@@ -11,10 +11,9 @@ from serving.bundle.model_version import ModelVersion, resource_name
 from serving.bundle.primary_choice import FILE, PrimaryChoice, read_choice
 from serving.models.repository import ModelRepository, State
 from serving.models.version_loads import VersionLoads
+from serving.system.reloading import state_of
 
 logger = logging.getLogger(__name__)
-
-_Seen = tuple[int, ...] | None
 
 
 class Primaries:
@@ -33,7 +32,7 @@ class Primaries:
         self._repository = repository
         self._folder = folder
         self._loads = loads
-        self._choices: dict[str, tuple[_Seen, PrimaryChoice]] = {}
+        self._choices: dict[str, tuple[object, PrimaryChoice]] = {}
         self._damaged: set[str] = set()
         self._missing: dict[str, ModelVersion] = {}
 
@@ -86,7 +85,8 @@ class Primaries:
 
     def _read(self, name: str) -> PrimaryChoice:
         """The choice in the folder; the last one that was valid if the file is not."""
-        seen = _seen(self._folder / name / FILE)
+        file = self._folder / name / FILE
+        seen = state_of(file) or os.path.lexists(file)  # also where a link leads nowhere
         last_seen, choice = self._choices.get(name, (None, PrimaryChoice()))
         if name in self._choices and seen == last_seen:
             return choice
@@ -116,12 +116,3 @@ def apply_choices(repository: ModelRepository, folder: Path) -> None:
                 repository.set_primary(name, version)
             else:
                 logger.error("version %d of %s was promoted, but is not served", version, name)
-
-
-def _seen(path: Path) -> _Seen:
-    """Changes with the file; None if there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return (0,) if os.path.lexists(path) else None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -68,10 +68,11 @@ class Reloading(Generic[T]):
             logger.info("the %s changed and were reloaded", self._what)
 
     def _fingerprint(self) -> _Fingerprint:
-        return tuple(map(_state, self._paths))
+        return tuple(map(state_of, self._paths))
 
 
-def _state(path: Path) -> tuple[int, ...] | None:
+def state_of(path: Path) -> tuple[int, ...] | None:
+    """What changes with the file; None if there is none, or it cannot be accessed."""
     try:
         state = path.stat()
     except OSError:
