@@ -57,7 +57,6 @@ def export_labels(
     """
     write = _writer_for(out)
     database = open_database(source)
-    database.attach()
     count = 0
     try:
         with database.reading() as connection, _replacing(out) as temporary:

@@ -5,12 +5,12 @@ and once for the pair. The label and the shadow's result may come in any order. 
 so what it reads first still holds when it writes.
 """
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Table, bindparam, select, update
 
 from serving.bundle.model_version import ModelVersion
 from serving.statistics import schema
@@ -97,18 +97,14 @@ def upsert_labels(
         if before and before.actual == label.actual and before.shadow == shadow:
             continue
         labelled_at = before.labelled_at if before and before.actual == label.actual else now_ms
-        # converted to Python's own numbers: those of numpy cannot be bound
-        predicted, actual = int(record.predicted), int(label.actual)
-        after = _Stored(record.model, record.version, predicted, actual, labelled_at, shadow and _plain(shadow))
+        after = _Stored(record.model, record.version, record.predicted, label.actual, labelled_at, shadow)
         stored[record.id], changed[record.id] = after, record
-        totals.move(before, after, float(record.probability))
-    if changed:
-        rows = [_row(record, stored[id_], totals) for id_, record in changed.items()]
-        replace = ("actual", "labelled_at")
-        for with_shadow, columns in ((False, replace), (True, (*replace, *_SHADOW_COLUMNS))):
-            if some := [row for row in rows if ("shadow_version" in row) == with_shadow]:
-                connection.execute(upsert(connection.dialect.name, schema.labels, replace=columns), some)
-        totals.write(connection)
+        totals.move(before, after, record.probability)
+    rows = [_row(record, stored[id_], totals) for id_, record in changed.items()]
+    for with_shadow, columns in ((False, ()), (True, _SHADOW_COLUMNS)):  # most have none, and NULLs take a fifth longer
+        some = [row for row in rows if ("shadow_version" in row) == with_shadow]
+        upsert(connection, schema.labels, some, replace=("actual", "labelled_at", *columns))
+    totals.write(connection)
     return previous
 
 
@@ -128,15 +124,14 @@ def attach_shadows(connection: Connection, results: Sequence[tuple[bytes, Shadow
         classes = classes_of(ModelVersion(before.model, result.version))
         if classes is None or not 0 <= result.predicted < len(classes):
             continue
-        result = _plain(result)
         after = before._replace(shadow=result)
         stored[id_] = after
         totals.move(before, after, 0.0)  # the answering version's count does not move
-        rows.append({"labels_id": id_, **_shadow_columns(after, result, totals)})
+        rows.append({"labels_id": id_, **_shadow_columns(after, totals)})
     if rows:
         where = schema.labels.c.id == bindparam("labels_id")
         connection.execute(update(schema.labels).where(where), rows)
-        totals.write(connection)
+    totals.write(connection)
     return len(rows)
 
 
@@ -146,10 +141,10 @@ class _Totals:
     def __init__(self, classes_of: ClassesOf) -> None:
         self._classes_of = classes_of
         self._shadow_indices: dict[tuple[str, int, int], Sequence[int | None]] = {}
-        self._counts: defaultdict[tuple[str, int, int, int, int], int] = defaultdict(int)
-        self._sums: defaultdict[tuple[str, int, int, int, int], float] = defaultdict(float)
-        self._newest: dict[tuple[str, int, int, int, int], int] = {}
-        self._pairs: defaultdict[tuple[str, int, int, int, int, int], int] = defaultdict(int)
+        self._outcomes: dict[tuple[object, ...], dict[str, Any]] = {}
+        """Changes of `outcomes` by primary key."""
+        self._pairs: Counter[tuple[object, ...]] = Counter()
+        """Changes of the counts of `paired_outcomes` by primary key."""
 
     def move(self, before: _Stored | None, after: _Stored, probability: float) -> None:
         """Count `after` instead of `before`: `probability` is that of the version that answered."""
@@ -178,27 +173,18 @@ class _Totals:
 
     def write(self, connection: Connection) -> None:
         """Add the changes to the tables of totals."""
-        dialect = connection.dialect.name
-        keys = ("model", "version", "actual", "predicted", "calibration_bin")
-        rows = [
-            dict(zip(keys, cell, strict=True), count=count, probability_sum=self._sums[cell])
-            | {"last_labelled_at": self._newest[cell]}
-            for cell, count in self._counts.items()
-        ]
-        if rows:
-            add, latest = ("count", "probability_sum"), ("last_labelled_at",)
-            connection.execute(upsert(dialect, schema.outcomes, add=add, latest=latest), rows)
-        keys_of_pair = ("model", "version", "shadow_version", "actual", "version_correct", "shadow_correct")
-        pairs = [dict(zip(keys_of_pair, cell, strict=True), count=count) for cell, count in self._pairs.items()]
-        if pairs:
-            connection.execute(upsert(dialect, schema.paired_outcomes, add=("count",)), pairs)
+        outcomes = [_keyed(schema.outcomes, cell) | change for cell, change in self._outcomes.items()]
+        add, latest = ("count", "probability_sum"), ("last_labelled_at",)
+        upsert(connection, schema.outcomes, outcomes, add=add, latest=latest)
+        pairs = [_keyed(schema.paired_outcomes, cell) | {"count": count} for cell, count in self._pairs.items()]
+        upsert(connection, schema.paired_outcomes, pairs, add=("count",))
 
     def _add(self, row: _Stored, version: int, actual: int, predicted: int, probability: float, step: int) -> None:
         cell = (row.model, version, actual, predicted, bin_of(probability))
-        self._counts[cell] += step
-        self._sums[cell] += step * probability
-        if row.labelled_at > self._newest.get(cell, -1):
-            self._newest[cell] = row.labelled_at
+        change = self._outcomes.setdefault(cell, {"count": 0, "probability_sum": 0.0, "last_labelled_at": 0})
+        change["count"] += step
+        change["probability_sum"] += step * probability
+        change["last_labelled_at"] = max(change["last_labelled_at"], row.labelled_at)
 
     def _add_pair(self, row: _Stored, shadow: ShadowResult, step: int) -> None:
         actual = self.shadow_actual(row, shadow)
@@ -207,6 +193,11 @@ class _Totals:
         self._pairs[row.model, row.version, shadow.version, row.actual, correct, shadow_correct] += step
         if actual is not None:
             self._add(row, shadow.version, actual, shadow.predicted, shadow.probability, step)
+
+
+def _keyed(table: Table, values: tuple[object, ...]) -> dict[str, Any]:
+    """The columns of a table's primary key with these values."""
+    return dict(zip(table.primary_key.columns.keys(), values, strict=True))
 
 
 _select_rows = select(
@@ -225,26 +216,25 @@ def _select_stored(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, 
 
 
 def _row(record: PredictionRecord, row: _Stored, totals: _Totals) -> dict[str, object]:
-    values: dict[str, object] = {
+    return {
         "id": record.id,
         "model": row.model,
         "version": row.version,
         "predicted": row.predicted,
         "actual": row.actual,
-        "probability": float(record.probability),
+        "probability": record.probability,
         "calibration_bin": bin_of(record.probability),
         "predicted_at": record.time_ms,
         "labelled_at": row.labelled_at,
         "reference": record.reference or None,
+        **_shadow_columns(row, totals),
     }
-    return values | _shadow_columns(row, row.shadow, totals) if row.shadow else values
 
 
-def _shadow_columns(row: _Stored, shadow: ShadowResult, totals: _Totals) -> dict[str, object]:
+def _shadow_columns(row: _Stored, totals: _Totals) -> dict[str, object]:
+    shadow = row.shadow
+    if shadow is None:
+        return {}
     actual = totals.shadow_actual(row, shadow)
     values = (shadow.version, shadow.predicted, shadow.probability, bin_of(shadow.probability), actual)
     return dict(zip(_SHADOW_COLUMNS, values, strict=True))
-
-
-def _plain(shadow: ShadowResult) -> ShadowResult:
-    return ShadowResult(int(shadow.version), int(shadow.predicted), float(shadow.probability))

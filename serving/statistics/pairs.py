@@ -1,6 +1,5 @@
 """Pairs: labelled images that two versions of a model classified, and how often each version was correct."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from sqlalchemy import Connection, Select, case, func, select
 
 from serving.bundle.model_version import ModelVersion
 from serving.statistics import schema
-from serving.statistics.queries import Window, between, check_kept, only
+from serving.statistics.queries import Window, between, check_kept, only, signed_queries
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,27 +36,16 @@ def select_pairs(
         WindowExpired: if labels of the window have been deleted.
     """
     check_kept(connection, window)
-    if window.start_ms is not None:
-        counts = _read_counts(connection, _count_labels(version, shadow_version, window))
-    else:
-        counts = _read_counts(connection, _read_totals(version, shadow_version))
-        if window.end_ms is not None:
-            # labels before the window's end may have been deleted, later ones are all there
-            later = _count_labels(version, shadow_version, Window(start_ms=window.end_ms))
-            counts.subtract(_read_counts(connection, later))
     counts_K22 = np.zeros((len(classes), 2, 2), np.int64)
     not_comparable = 0
-    for (actual, correct, shadow_correct), count in counts.items():
-        if shadow_correct == schema.NO_SUCH_CLASS:
-            not_comparable += count
-        else:
-            counts_K22[actual, correct, shadow_correct] += count
+    totals = _read_totals(version, shadow_version)
+    for sign, query in signed_queries(window, totals, lambda part: _count_labels(version, shadow_version, part)):
+        for actual, correct, shadow_correct, count in connection.execute(query):
+            if shadow_correct == schema.NO_SUCH_CLASS:
+                not_comparable += sign * count
+            else:
+                counts_K22[actual, correct, shadow_correct] += sign * count
     return Pairs(version, ModelVersion(version.name, shadow_version), classes, counts_K22, not_comparable)
-
-
-def _read_counts(connection: Connection, query: Select[Any]) -> Counter[tuple[int, int, int]]:
-    rows = connection.execute(query)
-    return Counter({(actual, correct, shadow_correct): int(count) for actual, correct, shadow_correct, count in rows})
 
 
 def _read_totals(version: ModelVersion, shadow_version: int) -> Select[Any]:

@@ -1,8 +1,8 @@
 """Read queries of the statistics. The filters `model` and `version` are None for all."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, Subquery, Table, func, or_, select, union_all
@@ -145,20 +145,19 @@ def select_predictions(
 def select_outcomes(
     connection: Connection, model: str | None, version: int | None, window: Window
 ) -> dict[ModelVersion, list[OutcomeCount]]:
-    """The outcomes of labelled predictions in the window.
+    """The outcomes of labelled predictions in the window: several may be for the same cell, and some of them negative.
 
     Raises:
         WindowExpired: if labels of the window have been deleted.
     """
     check_kept(connection, window)
-    if window.start_ms is not None:
-        return _read_outcomes(connection, _count_labels(window, model, version))
-    totals = _read_outcomes(connection, _read_totals(model, version))
-    if window.end_ms is None:
-        return totals
-    # labels before the window's end may have been deleted, later ones are all there
-    later = _read_outcomes(connection, _count_labels(Window(start_ms=window.end_ms), model, version))
-    return {key: _subtract(outcomes, later.get(key, [])) for key, outcomes in totals.items()}
+    outcomes: dict[ModelVersion, list[OutcomeCount]] = {}
+    totals = _read_totals(model, version)
+    for sign, query in signed_queries(window, totals, lambda part: _count_labels(part, model, version)):
+        for name, number, actual, predicted, index, count, probability_sum in connection.execute(query):
+            found = OutcomeCount(actual, predicted, index, sign * count, sign * probability_sum)
+            outcomes.setdefault(ModelVersion(name, number), []).append(found)
+    return outcomes
 
 
 def select_last_labels(
@@ -224,23 +223,16 @@ def _labels_of_versions(window: Window) -> Subquery:
     ).subquery()
 
 
-def _read_outcomes(connection: Connection, query: Select[Any]) -> dict[ModelVersion, list[OutcomeCount]]:
-    outcomes: dict[ModelVersion, list[OutcomeCount]] = {}
-    for model, version, *values in connection.execute(query):
-        outcomes.setdefault(ModelVersion(model, version), []).append(OutcomeCount(*values))
-    return outcomes
-
-
-def _subtract(outcomes: Iterable[OutcomeCount], later: Iterable[OutcomeCount]) -> list[OutcomeCount]:
-    taken = {(each.actual, each.predicted, each.calibration_bin): each for each in later}
-    left = []
-    for each in outcomes:
-        if other := taken.get((each.actual, each.predicted, each.calibration_bin)):
-            count, probability_sum = each.count - other.count, each.probability_sum - other.probability_sum
-            each = replace(each, count=count, probability_sum=probability_sum)
-        if each.count:
-            left.append(each)
-    return left
+def signed_queries(
+    window: Window, totals: Select[Any], count_labels: Callable[[Window], Select[Any]]
+) -> list[tuple[int, Select[Any]]]:
+    """Queries whose counts, each times 1 or -1, sum to those of the labels in a window."""
+    if window.start_ms is not None:
+        return [(1, count_labels(window))]
+    if window.end_ms is None:
+        return [(1, totals)]
+    # labels before the window's end may have been deleted, later ones are all there
+    return [(1, totals), (-1, count_labels(Window(start_ms=window.end_ms)))]
 
 
 def between(column: ColumnElement[int], start: int | None, end: int | None) -> list[ColumnElement[bool]]:

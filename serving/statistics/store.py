@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from sqlalchemy import Connection
-
 from serving.bundle.model_version import ModelVersion
 from serving.statistics import queries, updates
 from serving.statistics.databases.database import LOCK_TIMEOUT_S, StatisticsUnavailable
@@ -154,11 +152,10 @@ class StatisticsStore:
             StatisticsUnavailable: if the store is closed.
         """
         results = tuple(results)
-
-        def attach(connection: Connection) -> int:
-            return attach_shadows(connection, results, partial(self._writer.classes_of, connection))
-
-        return self._writer.execute(attach)
+        classes_of = self._writer.classes_of
+        return self._writer.execute(
+            lambda connection: attach_shadows(connection, results, partial(classes_of, connection))
+        )
 
     def count_predictions(self, version: ModelVersion, predicted: int, count: int = 1) -> None:
         """Count predictions of one class in memory; they are written with the next labels or within a second.
@@ -195,7 +192,8 @@ class StatisticsStore:
                     predictions[key] += count
             outcomes = queries.select_outcomes(connection, model, version, window)
             last_labels = queries.select_last_labels(connection, model, version, window)
-            keys = sorted((+predictions).keys() | {key for key, found in outcomes.items() if found})
+            labelled = {key for key, found in outcomes.items() if sum(each.count for each in found)}
+            keys = sorted((+predictions).keys() | labelled)
             classes = {key: self._classes.get(key) or queries.select_classes(connection, key) for key in keys}
         return [
             version_statistics(key, classes[key], predictions[key], outcomes.get(key, []), last_labels.get(key))

@@ -4,6 +4,7 @@ Only one transaction writes at a time, so what it reads first still holds when i
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -22,12 +23,13 @@ Counts = Counter[tuple[ModelVersion, int, int]]
 """How often each (version, class index) was predicted in each Unix minute."""
 
 Names = tuple[str, ...]
+Rows = Sequence[Mapping[str, object]]
 
 
 def register(connection: Connection, version: ModelVersion, classes: tuple[str, ...]) -> tuple[str, ...]:
     """Write a version's class names unless it has some; return those that it then has."""
     row = {"model": version.name, "version": version.version, "classes": list(classes)}
-    connection.execute(upsert(connection.dialect.name, schema.versions), row)
+    upsert(connection, schema.versions, [row])
     stored = select_classes(connection, version)
     assert stored is not None
     return stored
@@ -55,7 +57,6 @@ def advance_revision(connection: Connection) -> int:
 
 def add_predictions(connection: Connection, counts: Counts) -> None:
     """Add to the prediction counts by class and by minute."""
-    dialect = connection.dialect.name
     for table, column, place in ((schema.predictions, "predicted", 0), (schema.prediction_minutes, "minute", 1)):
         sums: Counter[tuple[ModelVersion, int]] = Counter()
         for (version, *indices), count in counts.items():
@@ -64,7 +65,7 @@ def add_predictions(connection: Connection, counts: Counts) -> None:
             {"model": version.name, "version": version.version, column: value, "count": count}
             for (version, value), count in sums.items()
         ]
-        connection.execute(upsert(dialect, table, add=("count",)), rows)
+        upsert(connection, table, rows, add=("count",))
 
 
 def delete_labels(connection: Connection, before_ms: int, limit: int) -> int:
@@ -83,9 +84,16 @@ def delete_labels(connection: Connection, before_ms: int, limit: int) -> int:
     return int(deleted)
 
 
+def upsert(
+    connection: Connection, table: Table, rows: Rows, *, replace: Names = (), add: Names = (), latest: Names = ()
+) -> None:
+    """Insert rows; where a row with the same primary key is there, change these columns of it instead."""
+    if rows:
+        connection.execute(_make_upsert(connection.dialect.name, table, replace, add, latest), rows)
+
+
 @cache
-def upsert(dialect: str, table: Table, *, replace: Names = (), add: Names = (), latest: Names = ()) -> Any:
-    """An insert that changes these columns of the row with the same primary key if there is one."""
+def _make_upsert(dialect: str, table: Table, replace: Names, add: Names, latest: Names) -> Any:
     statement: Any = (sqlite if dialect == "sqlite" else postgresql).insert(table)
     old, new = table.c, statement.excluded
     changes: dict[str, Any] = {name: new[name] for name in replace}

@@ -176,7 +176,7 @@ class StatisticsWriter:
         with self._changed:
             self._check_open()
             minute = self._clock() // MS_PER_MINUTE
-            self._counts[version, int(predicted), minute] += count  # numpy's integers cannot be written
+            self._counts[version, predicted, minute] += count
             self._changes += 1
             if self._flush_at == inf:
                 self._flush_at = time.monotonic() + self._flush_interval_s

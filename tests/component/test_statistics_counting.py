@@ -4,12 +4,9 @@ import secrets
 import time
 from pathlib import Path
 
-import numpy as np
-
 from serving.bundle.model_version import ModelVersion
-from serving.statistics.store import Label, StatisticsStore
-from serving.tokens.tokens import PredictionRecord
-from tests.support.statistics import CAT, CLASSES, DOG, PETS, label, locked, matrix, rows
+from serving.statistics.store import StatisticsStore
+from tests.support.statistics import CAT, CLASSES, DOG, label, locked, matrix, rows
 from tests.support.waiting import LIMIT_S
 
 
@@ -67,17 +64,6 @@ def test_the_same_token_in_batches_that_are_written_together_counts_in_order(
         futures = [patient_store.record([label(actual, token=token)]) for actual in (DOG, CAT, CAT, DOG, CAT)]
     assert [future.result(LIMIT_S) for future in futures] == [[None], [DOG], [CAT], [CAT], [DOG]]
     assert matrix(patient_store) == [[1, 0], [0, 0]]
-
-
-def test_numpy_numbers_are_recorded(store: StatisticsStore, path: Path) -> None:
-    probabilities_K = np.array([0.25, 0.75], np.float32)
-    best = probabilities_K.argmax()
-    store.count_predictions(PETS, best)  # type: ignore[arg-type]
-    record = PredictionRecord(secrets.token_bytes(16), "pets", 1, best, probabilities_K[best], 0)  # type: ignore[arg-type]
-    assert store.record([Label(record, np.int64(CAT))]).result(LIMIT_S) == [None]  # type: ignore[arg-type]
-
-    assert rows(path, "SELECT predicted, actual, probability FROM labels") == [(DOG, CAT, 0.75)]
-    assert rows(path, "SELECT predicted, count FROM predictions") == [(DOG, 1)]
 
 
 def test_no_labels_are_a_valid_batch(any_store: StatisticsStore) -> None:

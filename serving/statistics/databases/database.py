@@ -41,9 +41,6 @@ class Database(ABC):
         """Whether an idle connection still works."""
         return True
 
-    def attach(self) -> None:  # noqa: B027
-        """Prepare for reading an existing database; none is created."""
-
     @abstractmethod
     def writing(self, connection: Connection, *, lock_timeout_s: float | None = None) -> AbstractContextManager[None]:
         """Open a transaction that excludes the writers of all processes.
@@ -54,7 +51,7 @@ class Database(ABC):
 
     @abstractmethod
     def reading(self) -> AbstractContextManager[Connection]:
-        """Open a connection in a read transaction, which shows one moment."""
+        """Open a connection in a read transaction, which shows one moment. No database is created."""
 
     def close(self) -> None:  # noqa: B027
         """Close pooled connections."""

@@ -46,15 +46,6 @@ class SqliteDatabase(Database):
                 raise
             return connection
 
-    def attach(self) -> None:
-        """Prepare for reading the existing file; none is created.
-
-        Raises:
-            StatisticsUnavailable: if there is no file.
-        """
-        with errors_translated(self.name):
-            self._identity, self._size = self._stat()
-
     @contextmanager
     def writing(self, connection: Connection, *, lock_timeout_s: float | None = None) -> Iterator[None]:
         """Open a transaction: committed and on the disk when the block ends, rolled back if it raises.
@@ -81,6 +72,7 @@ class SqliteDatabase(Database):
             StatisticsUnavailable: if the database cannot be read.
         """
         with errors_translated(self.name):
+            self._identity = self._identity or self._stat()[0]
             self._check_file()
             with self._engine.connect() as connection, connection.begin():
                 connection.exec_driver_sql("BEGIN")
