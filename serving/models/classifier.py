@@ -77,7 +77,8 @@ class Classifier:
             observer: is notified of every request.
         """
         self._preprocess = preprocess
-        self._batcher = batcher
+        self.batcher = batcher
+        """Computes the views."""
         self._limits = limits
         self._temperatures = temperatures or {1: 1.0}
         self._adaptive_threshold = adaptive_threshold
@@ -87,23 +88,13 @@ class Classifier:
     @property
     def usage(self) -> Usage:
         """Work since the version was loaded."""
-        self._usage.engine_calls = self._batcher.engine_calls
+        self._usage.engine_calls = self.batcher.engine_calls
         return self._usage
 
     @property
     def rows_in_flight(self) -> int:
         """Views that were admitted and not answered yet."""
-        return self._batcher.rows_in_flight
-
-    @property
-    def worker_failures(self) -> int:
-        """Unexpected exceptions in worker threads."""
-        return self._batcher.worker_failures
-
-    @property
-    def max_rows(self) -> int:
-        """Most views in flight."""
-        return self._batcher.max_rows
+        return self.batcher.rows_in_flight
 
     async def classify(
         self,
@@ -135,7 +126,7 @@ class Classifier:
         """
         begin, classified = time.monotonic_ns(), 0
         keeps: Sequence[KeptImage | None] = kept or [None] * len(images)
-        compute = partial(self._batcher.compute, client=client, call=call)
+        compute = partial(self.batcher.compute, client=client, call=call)
         try:
             if adaptive and views > 1 and self._adaptive_threshold is not None:
                 outcomes = await self._classify_adaptively(
@@ -176,7 +167,7 @@ class Classifier:
 
     def close(self) -> None:
         """Compute what is in flight, then stop."""
-        self._batcher.close()
+        self.batcher.close()
 
     def _count(self, classified: int, ns: int) -> None:
         usage = self._usage

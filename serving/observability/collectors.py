@@ -71,8 +71,8 @@ class ModelCollector(Collector):
             key = [manifest.name, str(manifest.version)]
             info.add_metric([*key, manifest.arch, model.engine, model.runtime, model.precision], 1)
             rows.add_metric(key, model.classifier.rows_in_flight)
-            limit.add_metric(key, model.classifier.max_rows)
-            faults.add_metric(key, model.classifier.worker_failures)
+            limit.add_metric(key, model.classifier.batcher.max_rows)
+            faults.add_metric(key, model.classifier.batcher.worker_failures)
             if accuracy := manifest.metrics.get("accuracy"):
                 validated.add_metric(key, accuracy["value"])
                 lower.add_metric(key, accuracy["lower"])

@@ -78,7 +78,7 @@ def request_until(served: ShadowedService, release: Event) -> asyncio.Task[Any]:
         release.wait(LIMIT_S)
         return np.zeros((1, 64, 64, 3), np.uint8)
 
-    return asyncio.create_task(served.repository.find("colours", 1).classifier._batcher.compute([slow], 1))
+    return asyncio.create_task(served.repository.find("colours", 1).classifier.batcher.compute([slow], 1))
 
 
 def test_images_wait_while_requests_are_in_progress(tmp_path: Path) -> None:
