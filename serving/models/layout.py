@@ -43,10 +43,8 @@ class LayoutOptions:
 
     def __str__(self) -> str:
         """The options as on the command line; empty if none is set."""
-        options = (("--instances", self.instances), ("--threads", self.threads))
-        return " ".join(
-            f"{name} {value}" for name, value in (*options, ("--max-batch-size", self.max_batch_size)) if value
-        )
+        options = {"instances": self.instances, "threads": self.threads, "max-batch-size": self.max_batch_size}
+        return " ".join(f"--{name} {value}" for name, value in options.items() if value)
 
 
 def default_layout(

@@ -50,28 +50,6 @@ class _View:
     answering: Mapping[str, ServedModel]
     served: frozenset[ServedModel]
 
-    @classmethod
-    def of(
-        cls,
-        statuses: Mapping[ModelVersion, VersionStatus],
-        shadows: Mapping[str, ShadowVersion],
-        primaries: Mapping[str, int],
-    ) -> "_View":
-        ordered = dict(sorted(statuses.items()))
-        not_answering = {shadow.version for shadow in shadows.values()}
-        answering = {
-            key.name: status.model for key, status in ordered.items() if status.model and key not in not_answering
-        }
-        for name, number in primaries.items():
-            promoted = ordered.get(ModelVersion(name, number))
-            if promoted and promoted.model:
-                answering[name] = promoted.model
-        return cls(
-            ordered,
-            dict(sorted(answering.items())),
-            frozenset(status.model for status in ordered.values() if status.model),
-        )
-
 
 class ModelRepository:
     """The versions that are served, and the states of the others. For any number of threads.
@@ -250,7 +228,7 @@ class ModelRepository:
                     retired.append(old.model)
                 if new is not None:
                     statuses[key] = new
-            self._view = _View.of(statuses, self.shadows, self._primaries)
+            self._view = self._make_view(statuses)
         for listener in self.on_change:
             listener()
         for model in retired:
@@ -259,6 +237,14 @@ class ModelRepository:
             )
             self._retiring.add(thread)
             thread.start()
+
+    def _make_view(self, statuses: Mapping[ModelVersion, VersionStatus]) -> _View:
+        models = {key: status.model for key, status in sorted(statuses.items()) if status.model}
+        answering = {key.name: model for key, model in models.items() if not self.is_shadow(key)}
+        for name, number in self._primaries.items():
+            if promoted := models.get(ModelVersion(name, number)):
+                answering[name] = promoted
+        return _View(dict(sorted(statuses.items())), dict(sorted(answering.items())), frozenset(models.values()))
 
     def _close_unused(self, model: ServedModel) -> None:
         """Close a retired version when its last user has left, or the repository is closed."""
