@@ -1,6 +1,5 @@
 """A mapping of bounded size whose entries expire."""
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -20,11 +19,7 @@ class ExpiringMap(Generic[K, V]):
     """
 
     def __init__(
-        self,
-        limit: int,
-        max_age_s: float,
-        on_forgotten: Callable[[K, V], None] = lambda key, value: None,
-        clock: Callable[[], float] = time.monotonic,
+        self, limit: int, max_age_s: float, on_forgotten: Callable[[K, V], None], clock: Callable[[], float]
     ) -> None:
         self._limit = limit
         self._max_age_s = max_age_s
