@@ -40,7 +40,7 @@ def compare_pairs(classes: Sequence[str], counts_K22: NDArray[np.int64]) -> Comp
     """
     totals = _counts(counts_K22.sum(axis=0))
     if not totals.count:
-        return Comparison(totals, None, None, None, None, None, None, ())
+        return Comparison(pairs=totals)
     first, second, difference = paired_rates(totals)
     sequential = sequential_test(totals.only_first_correct, totals.only_second_correct)
     discordant = totals.only_first_correct + totals.only_second_correct

@@ -37,18 +37,18 @@ class ClassDifference:
 class Comparison:
     """Two versions of a model compared."""
 
-    pairs: PairCounts | None
+    pairs: PairCounts | None = None
     """None if they are compared on different images."""
-    first: Rate | None
+    first: Rate | None = None
     """Accuracy of the first version; None without labels."""
-    second: Rate | None
-    difference: Difference | None
+    second: Rate | None = None
+    difference: Difference | None = None
     """The second version's accuracy minus the first's; None if one of them has no labels."""
-    p_value: float | None
+    p_value: float | None = None
     """Of McNemar's exact test for pairs, of Fisher's exact test otherwise, two-sided; valid for one look."""
-    sequential: SequentialTest | None
+    sequential: SequentialTest | None = None
     """The test that may be looked at any time; None without pairs."""
-    labels_needed: int | None
+    labels_needed: int | None = None
     """How many labels of pairs decide the sequential test, in all, at the present shares; None if unknown."""
-    classes: Sequence[ClassDifference]
+    classes: Sequence[ClassDifference] = ()
     """Classes for which both versions have labels, the largest differences first."""

@@ -29,15 +29,11 @@ def compare_groups(
     """
     counts = [int(each.sum()) for each in (first_correct_K, first_K, second_correct_K, second_K)]
     first, second = _rate(counts[0], counts[1]), _rate(counts[2], counts[3])
-    both = first is not None and second is not None
     return Comparison(
-        pairs=None,
         first=first,
         second=second,
         difference=square_and_add(first, second) if first and second else None,
-        p_value=fisher_p(*counts) if both else None,
-        sequential=None,
-        labels_needed=None,
+        p_value=fisher_p(*counts) if first and second else None,
         classes=_class_differences(classes, first_correct_K, first_K, second_correct_K, second_K),
     )
 
