@@ -3,27 +3,23 @@
 from collections.abc import Iterator
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from serving.bundle.model_version import parse_resource
-from serving.cli.tables import format_rate
+from serving.cli.tables import format_rate, message_to_dict
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
 MAX_CLASSES_SHOWN = 20
 
 
 def comparison_to_dict(comparison: pb.GetComparisonResponse) -> dict[str, Any]:
-    """The fields of the API's message, by their names. Undefined values are None; numbers are numbers."""
-    described = MessageToDict(comparison, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    optional = ("pairs", "first_accuracy", "second_accuracy", "difference", "p_value", "sequential_test")
-    result: dict[str, Any] = _with_numbers(dict.fromkeys(optional) | described)
-    if test := result["sequential_test"]:
-        test["verdict"] = test["verdict"].removeprefix("COMPARISON_VERDICT_")
-        test.setdefault("labels_needed", None)
-    return result
+    """The fields of the API's message, with the verdict by its name."""
+    described = message_to_dict(comparison)
+    if test := described["sequential_test"]:
+        test["verdict"] = pb.ComparisonVerdict.Name(test["verdict"]).removeprefix("COMPARISON_VERDICT_")
+    return described
 
 
 def verdict_text(comparison: pb.GetComparisonResponse) -> str:
@@ -130,14 +126,3 @@ def _signed(difference: pb.Difference) -> str:
 
 def _e_value(value: float) -> str:
     return f"{value:,.2f}" if value < 1e4 else f"{value:.1e}"
-
-
-def _with_numbers(value: Any) -> Any:
-    """64-bit integers as numbers: protobuf's JSON writes them as text."""
-    integers = {"count", "labels_needed", *(field.name for field in pb.PairCounts.DESCRIPTOR.fields)}
-    if isinstance(value, dict):
-        return {
-            name: int(each) if name in integers and isinstance(each, str) else _with_numbers(each)
-            for name, each in value.items()
-        }
-    return [_with_numbers(each) for each in value] if isinstance(value, list) else value

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -74,39 +75,17 @@ def format_rate(rate: pb.Rate) -> str:
     return f"{rate.value:.1%} (95% interval {rate.lower:.1%} to {rate.upper:.1%}, n = {rate.count:,})"
 
 
+def message_to_dict(message: Message) -> dict[str, Any]:
+    """The fields of a message of the API by their names. Undefined values are None; times are text (RFC 3339)."""
+    return {field.name: _value(message, field) for field in message.DESCRIPTOR.fields}
+
+
 def statistics_to_dict(model: pb.ModelStatistics) -> dict[str, Any]:
-    """The fields of the API's message, by their names. Undefined values are None."""
+    """The fields of the API's message, with the rows of the confusion matrix as lists, and the averages."""
     return {
-        "model": model.model,
-        "classes": list(model.classes),
+        **message_to_dict(model),
         "confusion_matrix": [list(row.predicted) for row in model.confusion_matrix],
-        "predictions": model.predictions,
-        "labels": model.labels,
-        "accuracy": _value(model, "accuracy"),
-        "class_statistics": [
-            {
-                "label": entry.label,
-                "precision": _value(entry, "precision"),
-                "recall": _value(entry, "recall"),
-                "f1": _value(entry, "f1"),
-            }
-            for entry in model.class_statistics
-        ],
         "averages": [asdict(scores) for scores in averages(model)],
-        "matthews_correlation": _value(model, "matthews_correlation"),
-        "unlabelled": model.unlabelled,
-        "calibration_bins": [
-            {
-                "lower": each.lower,
-                "upper": each.upper,
-                "mean_probability": _value(each, "mean_probability"),
-                "accuracy": _value(each, "accuracy"),
-            }
-            for each in model.calibration_bins
-        ],
-        "expected_calibration_error": _value(model, "expected_calibration_error"),
-        "drift": _drift_to_dict(model),
-        "last_label_time": model.last_label_time.ToJsonString() if model.HasField("last_label_time") else None,
     }
 
 
@@ -131,38 +110,15 @@ def _drift_lines(drift: pb.Drift) -> Iterator[Text]:
         yield line
 
 
-def _drift_to_dict(model: pb.ModelStatistics) -> dict[str, Any] | None:
-    """The fields of the API's message, by their names; None if the version is not served."""
-    if not model.HasField("drift"):
+def _value(message: Message, field: Any) -> Any:
+    if field.has_presence and not message.HasField(field.name):
         return None
-    drift = model.drift
-    return {
-        "predictions": drift.predictions,
-        "window": drift.window,
-        "validation_images": drift.validation_images,
-        "alarm": drift.alarm,
-        "unavailable": drift.unavailable,
-        "distributions": [
-            {
-                "name": each.name,
-                "stability_index": each.stability_index if each.HasField("stability_index") else None,
-                "p_value": each.p_value if each.HasField("p_value") else None,
-                "alarm": each.alarm,
-                "bins": [{"label": bin_.label, "expected": bin_.expected, "share": bin_.share} for bin_ in each.bins],
-            }
-            for each in drift.distributions
-        ],
-    }
-
-
-def _value(message: Message, field: str) -> Any:
-    """The value of an optional field; None if it is not set."""
-    if not message.HasField(field):
-        return None
-    value = getattr(message, field)
-    if isinstance(value, pb.Rate):
-        return {"value": value.value, "lower": value.lower, "upper": value.upper, "count": value.count}
-    return value
+    value = getattr(message, field.name)
+    if field.is_repeated:
+        return [message_to_dict(each) if field.message_type else each for each in value]
+    if isinstance(value, Timestamp):
+        return value.ToJsonString()
+    return message_to_dict(value) if field.message_type else value
 
 
 def _table(first: str, *numbers: str | Text) -> Table:
