@@ -4,7 +4,6 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from serving.cli.errors import CommandError
@@ -27,12 +26,17 @@ def add_client_options(parser: argparse.ArgumentParser) -> None:
     add_numbers(parser.add_argument, [timeout])
     add = parser.add_argument_group("connection").add_argument
     add("--tls", action="store_true", help="use TLS and trust the public authorities")
-    add("--tls-ca", type=path, metavar="FILE", help="use TLS and trust these authorities ($PAWSERVE_TLS_CA)")
-    add("--tls-cert", type=path, metavar="FILE", help="the client's certificate ($PAWSERVE_TLS_CERT)")
-    add("--tls-key", type=path, metavar="FILE", help="the private key of --tls-cert ($PAWSERVE_TLS_KEY)")
+    for name, text in (
+        ("ca", "use TLS and trust these authorities ($PAWSERVE_TLS_CA)"),
+        ("cert", "the client's certificate ($PAWSERVE_TLS_CERT)"),
+        ("key", "the private key of --tls-cert ($PAWSERVE_TLS_KEY)"),
+    ):
+        default = os.environ.get(f"PAWSERVE_TLS_{name.upper()}") or None
+        add(f"--tls-{name}", type=path, default=default, metavar="FILE", help=text)
     add(
         "--token-file",
         type=path,
+        default=None if os.environ.get("PAWSERVE_TOKEN") else os.environ.get("PAWSERVE_TOKEN_FILE") or None,
         metavar="FILE",
         help="holds the bearer token ($PAWSERVE_TOKEN_FILE; $PAWSERVE_TOKEN is the token itself)",
     )
@@ -57,26 +61,14 @@ def open_client(arguments: argparse.Namespace) -> Iterator[Client]:
 
 
 def _credentials(arguments: argparse.Namespace) -> Credentials:
-    """The credentials of the options; of the environment where there is no option."""
-    options = {
-        "ca": arguments.tls_ca,
-        "certificate": arguments.tls_cert,
-        "key": arguments.tls_key,
-        "token": _read_token(arguments.token_file) if arguments.token_file else None,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    return replace(_credentials_of_environment(), tls=arguments.tls, **given)
-
-
-def _credentials_of_environment() -> Credentials:
-    token = os.environ.get("PAWSERVE_TOKEN", "")
-    if not token and (file := os.environ.get("PAWSERVE_TOKEN_FILE")):
-        token = _read_token(Path(file).expanduser())
-    ca, certificate, key = (
-        Path(value).expanduser() if (value := os.environ.get(f"PAWSERVE_TLS_{name}")) else None
-        for name in ("CA", "CERT", "KEY")
+    file = arguments.token_file
+    return Credentials(
+        tls=arguments.tls,
+        ca=arguments.tls_ca,
+        certificate=arguments.tls_cert,
+        key=arguments.tls_key,
+        token=_read_token(file) if file else os.environ.get("PAWSERVE_TOKEN", ""),
     )
-    return Credentials(ca=ca, certificate=certificate, key=key, token=token)
 
 
 def _read_token(path: Path) -> str:

@@ -2,18 +2,19 @@
 
 import argparse
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from math import inf, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from serving.bundle.model_version import parse_resource, parse_short_name, resource_name
-from serving.bundle.shadow_version import ShadowVersion, parse_shadow
+from serving.bundle.shadow_version import parse_shadow
 from serving.system.network import parse_address, parse_listen_address
 from serving.system.times import parse_time
 from serving.web.settings import parse_origin
 
+T = TypeVar("T")
 Numbers = Iterable[tuple[str, Callable[[str], float], float, str, str]]
 """Options with a number: flags, type, default, metavar and help."""
 
@@ -21,6 +22,18 @@ DAY_S = 86_400.0
 MAX_WHOLE = 2**31 - 1
 """Largest whole number of gRPC and most other libraries."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _with_message(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """The type of an option from a function that raises ValueError, whose message argparse would not show."""
+
+    def parse_option(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse_option
 
 
 def whole(most: int = MAX_WHOLE) -> Callable[[str], int]:
@@ -72,14 +85,6 @@ def duration(text: str) -> timedelta:
     return timedelta(seconds=int(text[:-1]) * _UNITS_S[text[-1]])
 
 
-def time(text: str) -> datetime:
-    """A time, or a duration before now."""
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def path(text: str) -> Path:
     """A path, with `~` expanded where the shell has not done it, as in `--models=~/models`."""
     try:
@@ -88,37 +93,32 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text!r} names a user who does not exist") from error
 
 
+@_with_message
 def address(text: str) -> str:
     """HOST:PORT. gRPC would reduce a larger port modulo 65,536."""
-    try:
-        parse_address(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    parse_address(text)
     return text
 
 
-def listen_address(text: str) -> str:
-    """HOST:PORT or unix:PATH."""
-    try:
-        return parse_listen_address(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+@_with_message
+def model_resource(text: str) -> str:
+    """The resource name of NAME or NAME/VERSION. Resource names and "" stay as they are."""
+    if text.startswith("models/"):
+        parse_resource(text)
+        return text
+    return resource_name(*parse_short_name(text)) if text else ""
 
 
+time = _with_message(parse_time)
+listen_address = _with_message(parse_listen_address)
+origin = _with_message(parse_origin)
+shadow_version = _with_message(parse_shadow)
 OFF = "off"
 
 
 def http_address(text: str) -> str:
     """HOST:PORT, unix:PATH, or OFF."""
     return text if text == OFF else listen_address(text)
-
-
-def origin(text: str) -> str:
-    """SCHEME://HOST[:PORT]."""
-    try:
-        return parse_origin(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def http_url(text: str) -> str:
@@ -131,22 +131,3 @@ def http_url(text: str) -> str:
     if not valid:
         raise argparse.ArgumentTypeError(f"{text!r} is not a URL; write http://HOST:PORT or https://HOST:PORT")
     return text
-
-
-def shadow_version(text: str) -> ShadowVersion:
-    """NAME/VERSION or NAME/VERSION=SHARE."""
-    try:
-        return parse_shadow(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def model_resource(text: str) -> str:
-    """The resource name of NAME or NAME/VERSION. Resource names and "" stay as they are."""
-    try:
-        if text.startswith("models/"):
-            parse_resource(text)
-            return text
-        return resource_name(*parse_short_name(text)) if text else ""
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
