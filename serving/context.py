@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import ip_network
@@ -120,26 +120,24 @@ class HttpExchange:
     """Of the response; 0 while there is none."""
 
 
+@dataclass(slots=True, eq=False)
 class Call:
     """One call from its start to its last response. Inner layers add to its counts."""
 
-    __slots__ = ("began", "http", "images", "labels", "method", "request_id", "rows", "trace")
-
-    def __init__(self, method: str, request_id: str) -> None:
-        self.method = method
-        """Such as pawserve.v1.Classifier/Classify."""
-        self.request_id = request_id
-        self.began = time.monotonic()
-        self.images = 0
-        """Images classified or failed one by one."""
-        self.rows = 0
-        """Rows admitted for them: images times views."""
-        self.labels = 0
-        """Labels recorded."""
-        self.http: HttpExchange | None = None
-        """The request and the response, of a call over HTTP."""
-        self.trace: Any = None
-        """The OpenTelemetry context of its span, if it is traced."""
+    method: str
+    """Such as pawserve.v1.Classifier/Classify."""
+    request_id: str
+    began: float = field(default_factory=time.monotonic)
+    images: int = 0
+    """Images classified or failed one by one."""
+    rows: int = 0
+    """Rows admitted for them: images times views."""
+    labels: int = 0
+    """Labels recorded."""
+    http: HttpExchange | None = None
+    """The request and the response, of a call over HTTP."""
+    trace: Any = None
+    """The OpenTelemetry context of its span, if it is traced."""
 
     def elapsed_s(self) -> float:
         """Seconds since the call began."""
@@ -157,11 +155,9 @@ def choose_request_id(given: object) -> str:
     return f"{_prefix}-{next(_numbers):x}"
 
 
-class RequestIdFilter(logging.Filter):
-    """Adds the current call's request ID to log records."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        call = CURRENT_CALL.get()
-        if call is not None and not hasattr(record, REQUEST_ID):
-            setattr(record, REQUEST_ID, call.request_id)
-        return True
+def add_request_id(record: logging.LogRecord) -> bool:
+    """Add the current call's request ID to a log record: a filter, which keeps all records."""
+    call = CURRENT_CALL.get()
+    if call is not None and not hasattr(record, REQUEST_ID):
+        setattr(record, REQUEST_ID, call.request_id)
+    return True

@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,9 +22,6 @@ if TYPE_CHECKING:  # imported once the process is bound to its CPUs, since libra
     from serving.settings import Settings
     from serving.system.logs import LogFormat
 
-HEADER = struct.Struct("!I")
-"""Length of the `Start` in JSON, before it."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
@@ -37,9 +33,8 @@ class Start:
 
 
 def send_start(end: socket.socket, start: Start) -> None:
-    """Send a new process what it gets."""
-    content = json.dumps(to_plain(start)).encode()
-    end.sendall(HEADER.pack(len(content)) + content)
+    """Send a new process what it gets, as one line."""
+    end.sendall(json.dumps(to_plain(start)).encode() + b"\n")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,13 +50,13 @@ def main(arguments: Sequence[str]) -> int:
     end.set_inheritable(False)
     Thread(target=_follow_supervisor, args=(end.fileno(),), name="supervisor", daemon=True).start()
 
-    from serving.context import RequestIdFilter
+    from serving.context import add_request_id
     from serving.processes.member import Member
     from serving.startup import ServerFailed, StartupError
-    from serving.system.logs import ProcessFilter, configure
+    from serving.system.logs import add_process, configure
 
     start = _receive_start(end)
-    configure(start.log_format, start.log_level, RequestIdFilter(), ProcessFilter(number))
+    configure(start.log_format, start.log_level, add_request_id, add_process(number))
     try:
         Member(end).run(start.settings)
     except (ServerFailed, StartupError):
@@ -70,22 +65,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _receive_start(end: socket.socket) -> Start:
-    with end.makefile("rb", buffering=0) as file:
-
-        def read(size: int) -> bytes:
-            content = b""
-            while len(content) < size:
-                if not (part := file.read(size - len(content))):
-                    sys.exit(1)  # the supervisor has ended
-                content += part
-            return content
-
-        (size,) = HEADER.unpack(read(HEADER.size))
-        return parse_start(read(size))
+    with end.makefile("rb", buffering=0) as file:  # without a buffer, which would take what comes after the line
+        if not (line := file.readline()).endswith(b"\n"):
+            sys.exit(1)  # the supervisor has ended
+    return parse_start(line)
 
 
 def parse_start(content: bytes) -> Start:
-    """What `send_start` has sent, without its header."""
+    """What `send_start` has sent."""
     from serving.models.loader import ServingOptions
     from serving.settings import Settings
     from serving.system.logs import LogFormat

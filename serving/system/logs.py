@@ -12,7 +12,12 @@ from typing import Literal
 from serving.system.output import is_utf8
 
 LogFormat = Literal["text", "json"]
+Filter = Callable[[logging.LogRecord], bool]
 LEVELS = ("debug", "info", "warning", "error")
+REPEAT_S = 60.0
+"""How long a repeated message of a `RateLimitedLogger` is only counted."""
+MAX_MESSAGES = 8
+"""How many different messages it logs in that time; others are only counted."""
 REQUEST_ID = "request_id"
 """Attribute of a record, or name of one of its fields: the ID of the request that it is about."""
 PROCESS = "process_number"
@@ -55,19 +60,17 @@ class TextFormatter(logging.Formatter):
         return f"{line} [{request_id}]" if request_id else line
 
 
-class ProcessFilter(logging.Filter):
-    """Adds the number of this process to each record."""
+def add_process(number: int) -> Filter:
+    """A filter that adds the number of this process to each record."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self._number = number
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        setattr(record, PROCESS, self._number)
+    def add(record: logging.LogRecord) -> bool:
+        setattr(record, PROCESS, number)
         return True
 
+    return add
 
-def configure(format_: LogFormat, level: str, *filters: logging.Filter) -> None:
+
+def configure(format_: LogFormat, level: str, *filters: Filter) -> None:
     """Log to standard error.
 
     Args:
@@ -83,29 +86,17 @@ def configure(format_: LogFormat, level: str, *filters: logging.Filter) -> None:
 
 
 class RateLimitedLogger:
-    """Logs each message at once, and the same message at most once in an interval. Any thread may use it.
+    """Logs each message at once, and the same message at most once in REPEAT_S. Any thread may use it.
 
     Args:
         logger: where to log.
         level: the level of all messages.
-        interval_s: how long a repeated message is only counted, in seconds.
-        max_messages: how many different messages are logged in an interval; others are only counted.
         clock: a monotonic time in seconds.
     """
 
-    def __init__(
-        self,
-        logger: logging.Logger,
-        level: int,
-        *,
-        interval_s: float = 60.0,
-        max_messages: int = 8,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, logger: logging.Logger, level: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
         self._level = level
-        self._interval_s = interval_s
-        self._max_messages = max_messages
         self._clock = clock
         self._lock = Lock()
         self._logged: set[str] = set()  # in this interval
@@ -118,8 +109,8 @@ class RateLimitedLogger:
             now = self._clock()
             if now >= self._interval_end:
                 self._logged.clear()
-                self._interval_end = now + self._interval_s
-            if message in self._logged or len(self._logged) == self._max_messages:
+                self._interval_end = now + REPEAT_S
+            if message in self._logged or len(self._logged) == MAX_MESSAGES:
                 self._suppressed += 1
                 return
             self._logged.add(message)

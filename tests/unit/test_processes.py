@@ -21,7 +21,7 @@ from serving.processes.ports import reserved_port
 from serving.processes.shares import automatic_count, share_cpus, share_settings
 from serving.processes.statuses import merge, to_rows
 from serving.settings import Settings
-from serving.system.logs import JsonFormatter, ProcessFilter, TextFormatter
+from serving.system.logs import JsonFormatter, TextFormatter, add_process
 
 ONE, TWO = ModelVersion("pets", 1), ModelVersion("pets", 2)
 
@@ -140,7 +140,7 @@ def test_a_port_is_not_reserved_twice_nor_where_somebody_listens() -> None:
 
 def test_log_lines_say_which_process_wrote_them() -> None:
     record = logging.LogRecord("serving", logging.INFO, "", 0, "loaded", (), None)
-    assert ProcessFilter(2).filter(record)
+    assert add_process(2)(record)
     assert TextFormatter().format(record).startswith("[2] ")
     assert json.loads(JsonFormatter().format(record))["process"] == 2
 

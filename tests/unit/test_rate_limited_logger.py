@@ -19,7 +19,7 @@ def clock() -> list[float]:
 @pytest.fixture
 def problems(clock: list[float]) -> RateLimitedLogger:
     logger = logging.getLogger("pawserve.test")
-    return RateLimitedLogger(logger, logging.ERROR, interval_s=60, max_messages=8, clock=lambda: clock[0])
+    return RateLimitedLogger(logger, logging.ERROR, clock=lambda: clock[0])
 
 
 def test_a_repeated_message_is_logged_once_in_an_interval_with_its_count(

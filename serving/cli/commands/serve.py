@@ -6,7 +6,7 @@ import os
 from serving.cli.errors import DONE, CommandError, UsageError
 from serving.cli.options import whole
 from serving.cli.serve_options import add_serve_options, to_settings
-from serving.context import RequestIdFilter
+from serving.context import add_request_id
 from serving.process import run as run_server
 from serving.processes.shares import automatic_count
 from serving.processes.supervisor import run as run_supervisor
@@ -43,7 +43,7 @@ def _processes(text: str) -> int | None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
-    configure(arguments.log_format, arguments.log_level, RequestIdFilter())
+    configure(arguments.log_format, arguments.log_level, add_request_id)
     os.umask(0o077)  # only the server's own user may read the files that it writes: keys and labels
     try:
         settings = to_settings(arguments)
