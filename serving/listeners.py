@@ -99,24 +99,27 @@ class Listeners:
         await asyncio.gather(*drains)
 
     async def _listen_http(self, listen: str) -> None:
-        from serving.web.assembly import make_http_server  # loads uvicorn and Starlette
+        from serving.web.app import make_app  # loads Starlette
+        from serving.web.http_server import HttpServer  # loads uvicorn
 
         settings, services = self._settings, self._services
-        server = make_http_server(
+        limits = HttpLimits(
+            max_connections=settings.max_http_connections,
+            unread_s=settings.connections.keepalive_timeout_s,
+            max_body_bytes=settings.connections.max_message_bytes,
+            max_bodies_bytes=settings.max_bytes_in_flight,
+        )
+        app = make_app(
             listen,
             settings.http.origins,
-            HttpLimits(
-                max_connections=settings.max_http_connections,
-                unread_s=settings.connections.keepalive_timeout_s,
-                max_body_bytes=settings.connections.max_message_bytes,
-                max_bodies_bytes=settings.max_bytes_in_flight,
-            ),
+            limits,
             access=services.access,
             observers=services.observers,
             classifier=services.classifier_calls,
             inference=services.inference_calls,
             stopping=services.stopping,
         )
+        server = HttpServer(app, limits)
         try:
             with listen_errors(listen, "--http"):
                 self.http_url = await server.listen(listen, settings.security.tls, reuse_port=settings.reuse_port)

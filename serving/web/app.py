@@ -1,21 +1,27 @@
 """The ASGI application: which endpoint answers which request."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import RedirectResponse
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving.api.access import AccessControl
 from serving.api.errors import ApiError, Code, invalid
+from serving.api.in_flight import BytesInFlight
+from serving.api.open_inference.inference import InferenceCalls
+from serving.api.pawserve.classifier import ClassifierCalls
 from serving.context import Call
+from serving.observability.observers import CallObserver
+from serving.web.bodies import BodyLimits
 from serving.web.browsers import Origins, cors_headers, preflight, with_headers
 from serving.web.endpoints import Endpoint, Gate, Handler
 from serving.web.open_inference.endpoints import InferenceEndpoints
+from serving.web.openapi.page import documentation_routes
 from serving.web.pawserve.endpoints import ClassifierEndpoints
 from serving.web.problems import problem_response
+from serving.web.settings import HttpLimits
 from serving.web.static_files import read_static_files
 
 CLASSIFIER = "/pawserve.v1.Classifier"
@@ -26,70 +32,74 @@ Table = Sequence[tuple[str, str, str, Handler]]
 
 
 def make_app(
-    gate: Gate, classifier: ClassifierEndpoints, inference: InferenceEndpoints, origins: Origins, pages: Sequence[Route]
+    listen: str,
+    origins: Sequence[str],
+    limits: HttpLimits,
+    *,
+    access: AccessControl,
+    observers: Sequence[CallObserver],
+    classifier: ClassifierCalls,
+    inference: InferenceCalls,
+    stopping: Callable[[], bool],
 ) -> ASGIApp:
     """The application.
 
     Args:
-        gate: access control and observers of all endpoints.
+        listen: the address that the server will listen on.
+        origins: of pages that may call it.
+        limits: of bodies.
+        access: decides which client may make which call.
+        observers: of calls.
         classifier: answers below /v1.
         inference: answers below /v2.
-        origins: which requests of browsers are answered.
-        pages: further pages, which need no credentials.
+        stopping: whether the server is about to stop.
+
+    Raises:
+        ValueError: if an origin is malformed.
     """
-    routes = [_route(gate, *entry) for entry in endpoint_table(classifier, inference)]
-    files = read_static_files()
-    routes += [Route(path, file.respond) for path, file in files.items()]
-    routes += pages
-    if "/" not in files:
-        routes.append(Route("/", _to_documentation))
-    return _Application(Router(routes, redirect_slashes=False), origins, gate)
+    gate = Gate(access, observers)
+    bodies = BodyLimits(limits.max_body_bytes, BytesInFlight(limits.max_bodies_bytes))
+    table = endpoint_table(ClassifierEndpoints(classifier, bodies), InferenceEndpoints(inference, bodies, stopping))
+    routes = [
+        Route(path, Endpoint(gate, f"{method} {path}", call, handler), methods=[method], name=path)
+        for method, path, call, handler in table
+    ]
+    routes += [Route(path, file.respond) for path, file in read_static_files().items()]
+    routes += documentation_routes()
+    return _Application(Router(routes, redirect_slashes=False), Origins(listen, origins), gate)
 
 
 def endpoint_table(classifier: ClassifierEndpoints, inference: InferenceEndpoints) -> Table:
     """Method, path, the gRPC method whose role it needs, and what answers."""
-    return (*_classifier_table(classifier), *_inference_table(inference))
-
-
-def _classifier_table(endpoints: ClassifierEndpoints) -> Table:
-    return (
-        ("POST", "/v1/classify", f"{CLASSIFIER}/Classify", endpoints.classify),
-        ("POST", "/v1/labels", f"{CLASSIFIER}/RecordLabels", endpoints.record_labels),
-        ("GET", "/v1/models", f"{CLASSIFIER}/ListModels", endpoints.list_models),
-        ("GET", "/v1/models/{name}/versions/{version}/manifest", f"{CLASSIFIER}/ListModels", endpoints.get_manifest),
-        ("GET", "/v1/models/{name}/versions/{version}/report", f"{CLASSIFIER}/ListModels", endpoints.get_report),
-        ("GET", "/v1/statistics", f"{CLASSIFIER}/GetStatistics", endpoints.get_statistics),
-        ("GET", "/v1/comparison", f"{CLASSIFIER}/GetComparison", endpoints.get_comparison),
-        ("GET", "/v1/statistics/watch", f"{CLASSIFIER}/WatchStatistics", endpoints.watch_statistics),
-    )
-
-
-def _inference_table(endpoints: InferenceEndpoints) -> Table:
-    whole = (
-        ("GET", "/v2", f"{INFERENCE}/ServerMetadata", endpoints.server_metadata),
-        ("GET", "/v2/health/live", f"{INFERENCE}/ServerLive", endpoints.live),
-        ("GET", "/v2/health/ready", f"{INFERENCE}/ServerReady", endpoints.ready),
-        ("GET", "/v2/models/stats", f"{INFERENCE}/ModelStatistics", endpoints.statistics),
-        ("POST", "/v2/repository/index", f"{INFERENCE}/RepositoryIndex", endpoints.repository_index),
-        ("POST", "/v2/repository/models/{name}/load", f"{INFERENCE}/RepositoryModelLoad", endpoints.load),
-        ("POST", "/v2/repository/models/{name}/unload", f"{INFERENCE}/RepositoryModelUnload", endpoints.unload),
-    )
     of_model = [
         entry
         for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
         for entry in (
-            ("POST", f"{path}/infer", f"{INFERENCE}/ModelInfer", endpoints.infer),
-            ("GET", path, f"{INFERENCE}/ModelMetadata", endpoints.model_metadata),
-            ("GET", f"{path}/ready", f"{INFERENCE}/ModelReady", endpoints.model_ready),
-            ("GET", f"{path}/config", f"{INFERENCE}/ModelConfig", endpoints.model_config),
-            ("GET", f"{path}/stats", f"{INFERENCE}/ModelStatistics", endpoints.statistics),
+            ("POST", f"{path}/infer", f"{INFERENCE}/ModelInfer", inference.infer),
+            ("GET", path, f"{INFERENCE}/ModelMetadata", inference.model_metadata),
+            ("GET", f"{path}/ready", f"{INFERENCE}/ModelReady", inference.model_ready),
+            ("GET", f"{path}/config", f"{INFERENCE}/ModelConfig", inference.model_config),
+            ("GET", f"{path}/stats", f"{INFERENCE}/ModelStatistics", inference.statistics),
         )
     ]
-    return (*whole, *of_model)
-
-
-def _route(gate: Gate, method: str, path: str, call: str, handler: Handler) -> Route:
-    return Route(path, Endpoint(gate, f"{method} {path}", call, handler), methods=[method], name=path)
+    return (
+        ("POST", "/v1/classify", f"{CLASSIFIER}/Classify", classifier.classify),
+        ("POST", "/v1/labels", f"{CLASSIFIER}/RecordLabels", classifier.record_labels),
+        ("GET", "/v1/models", f"{CLASSIFIER}/ListModels", classifier.list_models),
+        ("GET", "/v1/models/{name}/versions/{version}/manifest", f"{CLASSIFIER}/ListModels", classifier.get_manifest),
+        ("GET", "/v1/models/{name}/versions/{version}/report", f"{CLASSIFIER}/ListModels", classifier.get_report),
+        ("GET", "/v1/statistics", f"{CLASSIFIER}/GetStatistics", classifier.get_statistics),
+        ("GET", "/v1/comparison", f"{CLASSIFIER}/GetComparison", classifier.get_comparison),
+        ("GET", "/v1/statistics/watch", f"{CLASSIFIER}/WatchStatistics", classifier.watch_statistics),
+        ("GET", "/v2", f"{INFERENCE}/ServerMetadata", inference.server_metadata),
+        ("GET", "/v2/health/live", f"{INFERENCE}/ServerLive", inference.live),
+        ("GET", "/v2/health/ready", f"{INFERENCE}/ServerReady", inference.ready),
+        ("GET", "/v2/models/stats", f"{INFERENCE}/ModelStatistics", inference.statistics),
+        ("POST", "/v2/repository/index", f"{INFERENCE}/RepositoryIndex", inference.repository_index),
+        ("POST", "/v2/repository/models/{name}/load", f"{INFERENCE}/RepositoryModelLoad", inference.load),
+        ("POST", "/v2/repository/models/{name}/unload", f"{INFERENCE}/RepositoryModelUnload", inference.unload),
+        *of_model,
+    )
 
 
 class _Application:
@@ -132,7 +142,3 @@ def _to_api_error(error: HTTPException, scope: Scope) -> ApiError:
         allow = (error.headers or {}).get("Allow", "")
         return invalid("METHOD_NOT_ALLOWED", f"{method} {path} is not possible; {allow} is", "", allow=allow)
     return ApiError(Code.NOT_FOUND, "PATH_UNKNOWN", f"there is no {path!r}; /docs lists what there is")
-
-
-async def _to_documentation(request: Request) -> RedirectResponse:
-    return RedirectResponse("/docs")

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from serving.api.classification import RETRY_S
 from serving.api.errors import ApiError, Code, invalid
@@ -63,9 +63,9 @@ async def read_body(request: Request, limits: BodyLimits) -> AsyncIterator[bytes
             take(int(declared))
         chunks: list[bytes] = []
         received = 0
-        async for chunk in _chunks(request):
+        async for chunk in request.stream():
             received += len(chunk)
-            if declared is None:
+            if declared is None and chunk:  # the last one is empty
                 _check_size(received, limits.max_bytes)
                 take(len(chunk))
             chunks.append(chunk)
@@ -84,17 +84,6 @@ async def run_large(size: int, function: Callable[..., T], *arguments: Any) -> T
     if size > LARGE_BODY_BYTES:
         return await asyncio.to_thread(function, *arguments)
     return function(*arguments)
-
-
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        if chunk := message.get("body"):
-            yield chunk
-        if not message.get("more_body"):
-            return
 
 
 def _check_size(size: int, most: int) -> None:

@@ -75,7 +75,8 @@ class Endpoint:
             if not scope.get(TIMED_OUT, bool)():
                 return  # the client has gone, and nobody waits for this task
             code = Code.DEADLINE_EXCEEDED.name
-            response = self._problem(body_timeout(), call)
+            message = "the body of the request did not arrive in time; send it at once and faster"
+            response = self._problem(ApiError(Code.DEADLINE_EXCEEDED, "BODY_TIMEOUT", message), call)
             call.http.status = response.status_code
             await response(scope, receive, send)
         finally:
@@ -99,7 +100,7 @@ class Endpoint:
             return self._problem(failure, call), failure.code.name
         return response, "OK"
 
-    def _problem(self, error: Exception, call: Call) -> Response:
+    def _problem(self, error: ApiError, call: Call) -> Response:
         response = problem_response(error, call.request_id, repeat_as_error=self._repeat_as_error)
         response.headers[REQUEST_ID] = call.request_id
         return response
@@ -117,9 +118,3 @@ def peer_of(scope: Mapping[str, object]) -> str:
         return "unix:"
     host, port = client
     return f"ipv6:{quote(f'[{host}]', safe='')}:{port}" if ":" in host else f"ipv4:{host}:{port}"
-
-
-def body_timeout() -> ApiError:
-    """The error of a body that did not arrive in time."""
-    message = "the body of the request did not arrive in time; send it at once and faster"
-    return ApiError(Code.DEADLINE_EXCEEDED, "BODY_TIMEOUT", message)

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from serving.api.errors import ApiError, Code, to_api_error
+from serving.api.errors import ApiError, Code
 
 CONTENT_TYPE = "application/problem+json"
 _STATUSES = {
@@ -45,47 +45,45 @@ def status_of(error: ApiError) -> int:
     return _REASONS.get(error.reason) or _STATUSES[error.code]
 
 
-def to_problem(error: Exception, request_id: str = "", *, repeat_as_error: bool = False) -> dict[str, Any]:
+def to_problem(error: ApiError, request_id: str = "", *, repeat_as_error: bool = False) -> dict[str, Any]:
     """The problem details of an error.
 
     Args:
-        error: what was raised.
+        error: the error.
         request_id: of the request; "" leaves it out.
         repeat_as_error: whether the member `error` repeats the detail, for clients of the Open Inference Protocol.
     """
-    failure = to_api_error(error)
-    status = status_of(failure)
+    status = status_of(error)
     problem: dict[str, Any] = {
-        "type": f"/docs#{failure.reason}",
+        "type": f"/docs#{error.reason}",
         "title": _title(status),
         "status": status,
-        "detail": failure.message,
-        "code": failure.code.name,
-        "reason": failure.reason,
+        "detail": error.message,
+        "code": error.code.name,
+        "reason": error.reason,
     }
-    if failure.field:
-        problem["field"] = failure.field
-    if failure.metadata:
-        problem["metadata"] = dict(failure.metadata)
-    if failure.retry_after_s is not None:
-        problem["retry_after_s"] = round(failure.retry_after_s, 3)
+    if error.field:
+        problem["field"] = error.field
+    if error.metadata:
+        problem["metadata"] = dict(error.metadata)
+    if error.retry_after_s is not None:
+        problem["retry_after_s"] = round(error.retry_after_s, 3)
     if request_id:
         problem["request_id"] = request_id
     if repeat_as_error:
-        problem["error"] = failure.message
+        problem["error"] = error.message
     return problem
 
 
-def problem_response(error: Exception, request_id: str = "", *, repeat_as_error: bool = False) -> Response:
+def problem_response(error: ApiError, request_id: str = "", *, repeat_as_error: bool = False) -> Response:
     """The response for an error. With `repeat_as_error` its type is plain JSON: KServe's client reads no other."""
-    failure = to_api_error(error)
-    problem = to_problem(failure, request_id, repeat_as_error=repeat_as_error)
+    problem = to_problem(error, request_id, repeat_as_error=repeat_as_error)
     headers = {}
-    if failure.retry_after_s is not None:
-        headers["retry-after"] = str(math.ceil(failure.retry_after_s))
-    if failure.code is Code.UNAUTHENTICATED:
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if error.code is Code.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"
-    if allowed := failure.metadata.get("allow"):
+    if allowed := error.metadata.get("allow"):
         headers["allow"] = allowed
     content = json.dumps(problem, ensure_ascii=False).encode()
     return Response(content, problem["status"], headers, "application/json" if repeat_as_error else CONTENT_TYPE)

@@ -1,23 +1,17 @@
 """The files of the web page, read once when the server starts."""
 
 import hashlib
-import mimetypes
 from dataclasses import dataclass
 from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import PurePath
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.web.browsers import PAGE_HEADERS
 
-INDEX = "index.html"
-_TYPES = {
-    ".js": "text/javascript",
-    ".mjs": "text/javascript",
-    ".svg": "image/svg+xml",
-    ".webmanifest": "application/manifest+json",
-}
+TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
+"""Media types of the files that are served, by their suffixes."""
 
 
 @dataclass(frozen=True)
@@ -38,28 +32,11 @@ class StaticFile:
 
 def read_static_files() -> dict[str, StaticFile]:
     """The files in the package's folder `static`, by their URL path; "/" is the page."""
-    folder = files("serving.web") / "static"
-    found = dict(_read(folder, "/")) if folder.is_dir() else {}
-    if page := found.get(f"/{INDEX}"):
-        found["/"] = page
-    return found
-
-
-def _read(folder: Traversable, prefix: str) -> list[tuple[str, StaticFile]]:
-    found: list[tuple[str, StaticFile]] = []
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            found += _read(entry, f"{prefix}{entry.name}/")
-        elif not entry.name.endswith((".py", ".md")):
+    found = {}
+    for entry in (files("serving.web") / "static").iterdir():
+        if media_type := TYPES.get(PurePath(entry.name).suffix):
             content = entry.read_bytes()
-            found.append((prefix + entry.name, StaticFile(content, _media_type(entry.name), _etag(content))))
+            etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+            found[f"/{entry.name}"] = StaticFile(content, media_type, etag)
+    found["/"] = found["/index.html"]
     return found
-
-
-def _media_type(name: str) -> str:
-    suffix = name[name.rfind(".") :]
-    return _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-
-
-def _etag(content: bytes) -> str:
-    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'

@@ -98,23 +98,6 @@ def test_results_name_the_prediction_and_the_file_below_its_folder(address: str,
     assert re.fullmatch("[0-9a-f]{32}", result["id"])
 
 
-def test_resume_continues_a_file_without_ids_and_references(address: str, images: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.csv"
-    run("serving", "predict", images, "--out", out, "--server", address)
-    earlier = rows(out)[:10]
-    with out.open("w", newline="") as stream:
-        columns = ["file", "label", "probability", "views", "model", "token", "error", "message"]
-        writer = csv.DictWriter(stream, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(earlier)
-    finished = run("serving", "predict", images, "--out", out, "--resume", "--server", address)
-    kept = sum(not row["error"] for row in earlier)
-    assert f"{kept} classified before" in finished.stdout
-    table = rows(out)
-    assert len(table) == 32
-    assert sum(row["id"] == "" for row in table if not row["error"]) == kept
-
-
 def test_json_lines_have_all_classes(address: str, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     assert run("serving", "predict", images, "--out", out, "--views", 2, "--server", address).returncode == 1

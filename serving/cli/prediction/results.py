@@ -18,8 +18,6 @@ from serving.system.csv_cells import escape_formula
 from serving.system.files import write_atomically
 
 COLUMNS = ("file", "label", "probability", "views", "model", "token", "error", "message", "id", "reference")
-EARLIER_COLUMNS = COLUMNS[:-2]
-"""Files of earlier releases, which --resume continues."""
 SYNC_INTERVAL_S = 1.0
 ENCODING, ENCODING_ERRORS = "utf-8", "surrogateescape"
 """File names need not be UTF-8; they are written as they are."""
@@ -123,7 +121,7 @@ class _Csv:
 
     def parse(self, text: str) -> list[dict[str, Any]]:
         rows = csv.DictReader(io.StringIO(text, newline=""))
-        if text and tuple(rows.fieldnames or ()) not in (COLUMNS, EARLIER_COLUMNS):
+        if text and tuple(rows.fieldnames or ()) != COLUMNS:
             raise ValueError
         return [row for row in rows if None not in row.values()]  # the last one, if cut off within a name of two lines
 
