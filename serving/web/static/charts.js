@@ -1,6 +1,6 @@
 // The confusion matrix and the calibration diagram.
 
-import { count, h, percent, svg } from "./dom.js";
+import { count, h, percent, svg, table } from "./dom.js";
 
 const MOST_CLASSES = 40; // with more, the table would be unreadable: the largest confusions are listed
 const MOST_LISTED = 30;
@@ -12,31 +12,24 @@ export function confusionTable(model) {
   const names = model.classes;
   const rows = model.confusionMatrix.map((row) => row.predicted.map(Number));
   if (names.length > MOST_CLASSES) return confusionList(names, rows);
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Confusion matrix" },
-    h("table", { class: "confusion" },
-      h("caption", {}, "Confusion matrix: predictions in columns, labels in rows, share of the row below each count"),
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "label ↓ predicted →"), ...names.map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, ...rows.map((row, actual) => {
-        const sum = row.reduce((total, each) => total + each, 0);
-        return h("tr", {}, h("th", { scope: "row" }, names[actual]), ...row.map((each, predicted) => {
-          const share = sum ? each / sum : 0;
-          const kind = each === 0 ? "none" : predicted === actual ? "correct" : "incorrect";
-          return h("td", { class: `${kind}${share > 0.3 ? " strong" : ""}`, "--share": Math.sqrt(share) },
-            count(each), h("small", {}, sum ? percent(share) : "–"));
-        }));
-      }))));
+  const caption = "Confusion matrix: predictions in columns, labels in rows, share of the row below each count";
+  return table("Confusion matrix", caption, ["label ↓ predicted →", ...names], rows.map((row, actual) => {
+    const sum = row.reduce((total, each) => total + each, 0);
+    return [names[actual], ...row.map((each, predicted) => {
+      const share = sum ? each / sum : 0;
+      const kind = each === 0 ? "none" : predicted === actual ? "correct" : "incorrect";
+      return h("td", { class: `${kind}${share > 0.3 ? " strong" : ""}`, "--share": Math.sqrt(share) },
+        count(each), h("small", {}, sum ? percent(share) : "–"));
+    })];
+  }), "confusion");
 }
 
 function confusionList(names, rows) {
   const pairs = rows.flatMap((row, actual) => row.map((each, predicted) => [each, actual, predicted]))
     .filter(([each, actual, predicted]) => each && actual !== predicted)
     .sort((one, other) => other[0] - one[0]).slice(0, MOST_LISTED);
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Largest confusions" },
-    h("table", {},
-      h("caption", {}, `The most frequent confusions of ${count(names.length)} classes`),
-      h("thead", {}, h("tr", {}, ...["label", "predicted", "images"].map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, ...pairs.map(([each, actual, predicted]) =>
-        h("tr", {}, h("th", { scope: "row" }, names[actual]), h("td", {}, names[predicted]), h("td", {}, count(each)))))));
+  return table("Largest confusions", `The most frequent confusions of ${count(names.length)} classes`, ["label", "predicted", "images"],
+    pairs.map(([each, actual, predicted]) => [names[actual], names[predicted], count(each)]));
 }
 
 /** Accuracy against confidence: on the diagonal, the probabilities are calibrated. */

@@ -1,40 +1,28 @@
 // Two versions of a model compared by their labels.
 
 import { json } from "./api.js";
-import { byId, count, h, percent, replace, setOptions, shortName } from "./dom.js";
+import { byId, count, h, percent, setOptions, shortName, table, tile } from "./dom.js";
+import { follow } from "./follow.js";
 
-const POLL_MS = 5000;
 const MOST_LISTED = 20;
-let round = null; // of the page that is shown
-let shown = "";
-let wake = () => {};
+const page = follow("comparison", async (listModels) => {
+  offer(await listModels());
+  const [first, second] = ["compare-first", "compare-second"].map((id) => byId(id).value);
+  if (!first || first === second || first.split("/")[1] !== second.split("/")[1]) {
+    return ["choose", h("p", { class: "notice" }, "Choose two versions of one model.")];
+  }
+  const found = await json(`/v1/comparison?${new URLSearchParams({ first, second })}`);
+  return [JSON.stringify(found), ...parts(found)];
+});
 
 /** Show the page, and keep it up to date. */
-export async function enter(listModels) {
-  leave();
-  const mine = {};
-  round = mine;
-  shown = "";
-  for (const id of ["compare-first", "compare-second"]) byId(id).onchange = () => wake();
-  while (round === mine) {
-    try {
-      offer(await listModels());
-      await update(mine);
-    } catch (error) {
-      if (round === mine) draw(error.message, h("p", { class: "error", role: "alert" }, error.message));
-    }
-    await new Promise((resolve) => {
-      wake = resolve;
-      setTimeout(resolve, POLL_MS);
-    });
-  }
+export function enter(listModels) {
+  for (const id of ["compare-first", "compare-second"]) byId(id).onchange = page.update;
+  page.enter(listModels);
 }
 
 /** Stop following. */
-export function leave() {
-  round = null;
-  wake();
-}
+export const leave = page.leave;
 
 /** Offer the versions; at first, the one that answers and its shadow, or the newest other one. */
 function offer(models) {
@@ -52,27 +40,8 @@ function offer(models) {
   first.value = (against.find((each) => each.primary) || against.at(-1)).name;
 }
 
-async function update(mine) {
-  const [first, second] = ["compare-first", "compare-second"].map((id) => byId(id).value);
-  if (!first || first === second || first.split("/")[1] !== second.split("/")[1]) {
-    draw("choose", h("p", { class: "notice" }, "Choose two versions of one model."));
-    return;
-  }
-  const query = new URLSearchParams({ first, second });
-  const found = await json(`/v1/comparison?${query}`);
-  if (round === mine) draw(JSON.stringify(found), ...parts(found));
-}
-
-function draw(text, ...children) {
-  if (text === shown) return; // what a person reads or selects stays
-  shown = text;
-  replace(byId("comparison"), ...children);
-}
-
 function parts(found) {
   const names = [shortName(found.first), shortName(found.second)];
-  const tile = (name, value, note) =>
-    h("div", {}, h("dt", {}, name), h("dd", { class: "big" }, value), h("dd", { class: "hint" }, note));
   const accuracy = (name, rate) => tile(name, rate ? percent(rate.value) : "–",
     rate ? `accuracy, 95% interval ${percent(rate.lower)} to ${percent(rate.upper)}, ${count(rate.count)} images` : "no labels yet");
   const { difference, sequentialTest: test } = found;
@@ -107,28 +76,22 @@ function explanation({ sequentialTest: test, pValue }) {
 }
 
 function pairTable(pairs, names) {
-  const cell = (value, kind = "") => h("td", { class: kind }, count(value));
-  const row = (name, ...cells) => h("tr", {}, h("th", { scope: "row" }, name), ...cells);
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Images by correct versions" },
-    h("table", {},
-      h("caption", {}, "Images that both versions classified; those that only one classifies correctly tell them apart"),
-      h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, `${names[1]} correct`), h("th", { scope: "col" }, `${names[1]} incorrect`))),
-      h("tbody", {},
-        row(`${names[0]} correct`, cell(pairs.bothCorrect), cell(pairs.onlyFirstCorrect)),
-        row(`${names[0]} incorrect`, cell(pairs.onlySecondCorrect), cell(pairs.bothIncorrect)))));
+  const caption = "Images that both versions classified; those that only one classifies correctly tell them apart";
+  return table("Images by correct versions", caption, ["", `${names[1]} correct`, `${names[1]} incorrect`], [
+    [`${names[0]} correct`, count(pairs.bothCorrect), count(pairs.onlyFirstCorrect)],
+    [`${names[0]} incorrect`, count(pairs.onlySecondCorrect), count(pairs.bothIncorrect)],
+  ]);
 }
 
 function classTable(classes, names) {
   const hidden = classes.length - MOST_LISTED;
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Recall by class" },
-    h("table", {},
-      h("caption", {}, "Recall by class, the largest differences first",
-        hidden > 0 ? `; ${count(hidden)} more classes differ less` : ""),
-      h("thead", {}, h("tr", {}, ...["class", names[0], names[1], "difference (95% interval)", "images"].map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, ...classes.slice(0, MOST_LISTED).map(({ label, first, second, difference }) => h("tr", {},
-        h("th", { scope: "row" }, label), h("td", {}, percent(first.value)), h("td", {}, percent(second.value)),
-        h("td", {}, `${signed(difference.value)} (${signed(difference.lower)} to ${signed(difference.upper)})`),
-        h("td", {}, [...new Set([first.count, second.count])].map(count).join(", ")))))));
+  const caption = `Recall by class, the largest differences first${hidden > 0 ? `; ${count(hidden)} more classes differ less` : ""}`;
+  return table("Recall by class", caption, ["class", ...names, "difference (95% interval)", "images"],
+    classes.slice(0, MOST_LISTED).map(({ label, first, second, difference }) => [
+      label, percent(first.value), percent(second.value),
+      `${signed(difference.value)} (${signed(difference.lower)} to ${signed(difference.upper)})`,
+      [...new Set([first.count, second.count])].map(count).join(", "),
+    ]));
 }
 
 const signed = (value) => `${value >= 0 ? "+" : "−"}${percent(Math.abs(value))}`;

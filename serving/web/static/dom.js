@@ -26,6 +26,21 @@ function fill(element, properties, children) {
   return element;
 }
 
+/** A table that scrolls on narrow screens. Each row begins with its name; cells are elements or texts. */
+export function table(label, caption, columns, rows, kind = null) {
+  const head = (name) => (name ? h("th", { scope: "col" }, name) : h("td"));
+  const cell = (value) => (value instanceof Element ? value : h("td", {}, value));
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
+    h("table", { class: kind },
+      h("caption", {}, caption),
+      h("thead", {}, h("tr", {}, ...columns.map(head))),
+      h("tbody", {}, ...rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row" }, name), ...cells.map(cell))))));
+}
+
+/** A figure with its name above and a note below. */
+export const tile = (name, value, note) =>
+  h("div", {}, h("dt", {}, name), h("dd", { class: "big" }, value), h("dd", { class: "hint" }, note));
+
 /** A fraction as a percentage. */
 export const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)}%`;
 

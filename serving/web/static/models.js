@@ -1,39 +1,21 @@
 // The versions: state, engine, and the figures of training and export.
 
 import { hasToken, request } from "./api.js";
-import { byId, count, h, percent, rateText, replace, shortName } from "./dom.js";
+import { count, h, percent, rateText, shortName, table } from "./dom.js";
+import { follow } from "./follow.js";
 
-const POLL_MS = 5000;
 const STATES = {
   MODEL_STATE_LOADING: "loading", MODEL_STATE_READY: "ready", MODEL_STATE_DRAINING: "draining", MODEL_STATE_REFUSED: "failed",
 };
 const manifests = new Map(); // resource name -> manifest, which does not change
-let timer = null;
-let shown = "";
 
 /** Show the page, and keep it up to date. */
-export async function enter(listModels) {
-  leave();
-  const round = {};
-  timer = round;
-  shown = "";
-  while (timer === round) {
-    try {
-      const models = await listModels();
-      const found = await Promise.all(models.map(async (model) => [model, await manifestOf(model)]));
-      if (timer === round) draw(found);
-    } catch (error) {
-      byId("versions").replaceChildren(h("p", { class: "error", role: "alert" }, error.message));
-      shown = "";
-    }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-  }
-}
-
-/** Stop following. */
-export function leave() {
-  timer = null;
-}
+export const { enter, leave } = follow("versions", async (listModels) => {
+  const models = await listModels();
+  const found = await Promise.all(models.map(async (model) => [model, await manifestOf(model)]));
+  return [JSON.stringify(found), ...(found.length ? found.map(([model, manifest]) => version(model, manifest))
+    : [h("p", { class: "notice" }, "There are no models.")])];
+});
 
 async function manifestOf(model) {
   if (model.state !== "MODEL_STATE_READY") return null;
@@ -46,14 +28,6 @@ async function manifestOf(model) {
 async function readManifest(name) {
   const response = await request(`/v1/${name}/manifest`);
   return { ...(await response.json()), report: response.headers.has("Link") };
-}
-
-function draw(found) {
-  const text = JSON.stringify(found);
-  if (text === shown) return; // what a person reads or selects stays
-  shown = text;
-  replace(byId("versions"), ...(found.length ? found.map(([model, manifest]) => version(model, manifest))
-    : [h("p", { class: "notice" }, "There are no models.")]));
 }
 
 function version(model, manifest) {
@@ -94,16 +68,14 @@ function accuracy(model, manifest) {
 
 function parityTable(manifest) {
   const total = manifest.metrics?.n;
-  const columns = ["file", "precision", "size", "agreement", "correct", "largest difference"];
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Files of ${manifest.name}/${manifest.version}` },
-    h("table", {},
-      h("caption", {}, "Exported files, compared with the trained network"),
-      h("thead", {}, h("tr", {}, ...columns.map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, ...manifest.artifacts.map(({ file, precision, bytes, parity = {} }) => h("tr", {},
-        h("th", { scope: "row" }, file), h("td", {}, precision), h("td", {}, `${(bytes / 1e6).toFixed(1)} MB`),
-        h("td", {}, parity.agreement === undefined ? "–" : percent(parity.agreement)),
-        h("td", {}, parity.correct === undefined ? "–" : `${count(parity.correct)}${total ? ` of ${count(total)}` : ""}`),
-        h("td", {}, parity.max_abs_diff === undefined ? "–" : parity.max_abs_diff.toExponential(1)))))));
+  return table(`Files of ${manifest.name}/${manifest.version}`, "Exported files, compared with the trained network",
+    ["file", "precision", "size", "agreement", "correct", "largest difference"],
+    manifest.artifacts.map(({ file, precision, bytes, parity = {} }) => [
+      file, precision, `${(bytes / 1e6).toFixed(1)} MB`,
+      parity.agreement === undefined ? "–" : percent(parity.agreement),
+      parity.correct === undefined ? "–" : `${count(parity.correct)}${total ? ` of ${count(total)}` : ""}`,
+      parity.max_abs_diff === undefined ? "–" : parity.max_abs_diff.toExponential(1),
+    ]));
 }
 
 function reportLink(model) {

@@ -2,7 +2,7 @@
 
 import { events, json } from "./api.js";
 import { calibrationDiagram, confusionTable } from "./charts.js";
-import { byId, count, h, percent, rateText, replace, setOptions, shortName } from "./dom.js";
+import { byId, count, h, percent, rateText, replace, setOptions, shortName, table, tile } from "./dom.js";
 
 const POLL_MS = 5000;
 const RATE_MS = 15_000;
@@ -99,8 +99,7 @@ function draw() {
     tiles.push(["calibration error", percent(model.expectedCalibrationError), "expected, 0% is perfect"]);
   }
   replace(root,
-    h("dl", { class: "tiles" }, ...tiles.map(([name, value, note]) =>
-      h("div", {}, h("dt", {}, name), h("dd", { class: "big" }, value), h("dd", { class: "hint" }, note)))),
+    h("dl", { class: "tiles" }, ...tiles.map((each) => tile(...each))),
     ...(Number(model.labels) ? [confusionTable(model), classTable(model), calibrationDiagram(model)]
       : [h("p", { class: "notice" }, "The confusion matrix appears with the first label.")]),
     ...driftView(model.drift));
@@ -110,20 +109,16 @@ function draw() {
 function driftView(drift) {
   if (!drift) return [];
   if (drift.unavailable) return [h("p", { class: "hint" }, `Drift: ${drift.unavailable}.`)];
-  const row = (each) => {
+  const rows = drift.distributions.map((each) => {
     const known = each.pValue !== undefined;
     const most = [...each.bins].sort((one, other) => difference(other) - difference(one))[0];
-    return h("tr", {}, h("th", { scope: "row" }, each.name), h("td", {}, known ? each.stabilityIndex.toFixed(3) : "–"),
-      h("td", {}, known ? each.pValue.toPrecision(2) : "–"),
+    return [each.name, known ? each.stabilityIndex.toFixed(3) : "–", known ? each.pValue.toPrecision(2) : "–",
       h("td", { class: each.alarm ? "error" : "" }, !known ? "too few predictions" : !each.alarm ? "no alarm"
-        : `differs: ${most.label} ${percent(most.share)} instead of ${percent(most.expected)}`));
-  };
-  return [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Drift" },
-    h("table", {},
-      h("caption", {}, `Drift of the last ${count(drift.predictions)} predictions of the process that answers, from those `
-        + `on ${count(drift.validationImages)} validation images`),
-      h("thead", {}, h("tr", {}, ...["predicted", "PSI", "p", "result"].map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, ...drift.distributions.map(row))))];
+        : `differs: ${most.label} ${percent(most.share)} instead of ${percent(most.expected)}`)];
+  });
+  const caption = `Drift of the last ${count(drift.predictions)} predictions of the process that answers, from those `
+    + `on ${count(drift.validationImages)} validation images`;
+  return [table("Drift", caption, ["predicted", "PSI", "p", "result"], rows)];
 }
 
 function difference(bin) {
@@ -131,12 +126,8 @@ function difference(bin) {
 }
 
 function classTable(model) {
-  const cell = (rate) => h("td", {}, rate ? rateText(rate) : "–");
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Precision and recall" },
-    h("table", {},
-      h("caption", {}, "Precision and recall by class, with 95% intervals"),
-      h("thead", {}, h("tr", {}, ...["class", "precision", "recall", "F1"].map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, ...model.classStatistics.map((each) => h("tr", {},
-        h("th", { scope: "row" }, each.label), cell(each.precision), cell(each.recall),
-        h("td", {}, each.f1 === undefined ? "–" : each.f1.toFixed(3)))))));
+  const text = (rate) => (rate ? rateText(rate) : "–");
+  return table("Precision and recall", "Precision and recall by class, with 95% intervals", ["class", "precision", "recall", "F1"],
+    model.classStatistics.map((each) =>
+      [each.label, text(each.precision), text(each.recall), each.f1 === undefined ? "–" : each.f1.toFixed(3)]));
 }
