@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 class Server:
-    """One server: `startup`, then `serve` until a signal or `stop`, then `shutdown`.
+    """One server: `prepare` and `listen`, then `serve` until a signal or `stop`, then `shutdown`.
 
     A host that receives the calls itself, such as Ray, uses `prepare` and `mark_ready`, passes the calls to
     `classifier` and `health` through the `interceptor`, and ends with `mark_stopping` and `close`.
@@ -70,15 +70,6 @@ class Server:
         self._stopping = asyncio.Event()
         self._cleanup = ExitStack()
 
-    async def startup(self) -> None:
-        """Load the models, open the state, and listen.
-
-        Raises:
-            StartupError: if one of them fails.
-        """
-        await self.prepare()
-        await self.listen()
-
     async def serve(self) -> None:
         """Serve until `stop` is called."""
         await self._stopping.wait()
@@ -94,10 +85,10 @@ class Server:
         (self.cut_short if self._stopping.is_set() else self._stopping).set()
 
     async def prepare(self) -> None:
-        """Do everything of `startup` but listening.
+        """Load the models and open the state.
 
         Raises:
-            StartupError: if it fails.
+            StartupError: if one of them fails.
         """
         with self._startup_errors():
             self.observability = Observability(self.settings.observability)

@@ -5,7 +5,7 @@ would fall, which Prometheus takes for a restart of all.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -54,7 +54,7 @@ class ProcessesCollector(Collector):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        collect: Callable[[], Awaitable[Mapping[int, Any]]],
+        collect: Callable[[], Coroutine[Any, Any, Mapping[int, Any]]],
         restarts: Callable[[], Mapping[int, int]],
     ) -> None:
         self._loop = loop
@@ -63,7 +63,7 @@ class ProcessesCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Ask all processes."""
-        found = asyncio.run_coroutine_threadsafe(self._ask(), self._loop).result()
+        found = asyncio.run_coroutine_threadsafe(self._collect(), self._loop).result()
         up = GaugeMetricFamily("pawserve_process_up", "1 for each process that serves, 0 otherwise.", labels=[LABEL])
         restarts = CounterMetricFamily(
             "pawserve_process_restarts", "How often the process ended and was started again.", labels=[LABEL]
@@ -72,9 +72,6 @@ class ProcessesCollector(Collector):
             up.add_metric([str(process)], process in found)
             restarts.add_metric([str(process)], count)
         return [up, restarts, *merge(found)]
-
-    async def _ask(self) -> Mapping[int, Any]:
-        return await self._collect()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing, so that registering asks no process."""

@@ -31,11 +31,6 @@ ANSWER_S = 5.0
 logger = logging.getLogger(__name__)
 
 
-def run(settings: Settings, count: int, log_format: LogFormat, log_level: str) -> None:
-    """Serve with `count` processes until SIGTERM or SIGINT. Arguments and errors as for `Supervisor`."""
-    asyncio.run(Supervisor(settings, count, log_format, log_level).run())
-
-
 class Supervisor:
     """Runs `count` processes until a signal.
 
@@ -138,7 +133,7 @@ class Supervisor:
         from serving.processes.metrics import ProcessesCollector
 
         registry = CollectorRegistry()
-        registry.register(ProcessesCollector(asyncio.get_running_loop(), self._collect, self._restarts))
+        registry.register(ProcessesCollector(asyncio.get_running_loop(), partial(self._ask, "metrics"), self._restarts))
         try:
             endpoint = MetricsEndpoint(registry, listen)
         except OSError as error:
@@ -275,9 +270,6 @@ class Supervisor:
 
         answers = await asyncio.gather(*(ask(channel) for _, channel in asked))
         return {number: answer for (number, _), answer in zip(asked, answers, strict=True) if answer is not None}
-
-    async def _collect(self) -> Mapping[int, Any]:
-        return await self._ask("metrics")
 
     def _restarts(self) -> Mapping[int, int]:
         return {each.number: max(0, each.restarts) for each in self._processes}

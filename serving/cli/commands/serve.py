@@ -1,6 +1,7 @@
 """`serve`: serve models over gRPC."""
 
 import argparse
+import asyncio
 import os
 
 from serving.cli.errors import DONE, CommandError, UsageError
@@ -9,7 +10,7 @@ from serving.cli.serve_options import add_serve_options, to_settings
 from serving.context import add_request_id
 from serving.process import run as run_server
 from serving.processes.shares import automatic_count
-from serving.processes.supervisor import run as run_supervisor
+from serving.processes.supervisor import Supervisor
 from serving.startup import ServerFailed, StartupError
 from serving.system.logs import configure
 from serving.system.network import UNIX
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
     try:
         if count > 1:
-            run_supervisor(settings, count, arguments.log_format, arguments.log_level)
+            asyncio.run(Supervisor(settings, count, arguments.log_format, arguments.log_level).run())
         else:
             run_server(settings)
     except ValueError as error:

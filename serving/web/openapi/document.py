@@ -1,11 +1,12 @@
 """The OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.1)."""
 
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.web.open_inference.schemas import SCHEMAS
-from serving.web.openapi.operations import INFERENCE, PROBLEM, operation, problem_schema, query_parameter
+from serving.web.openapi.operations import INFERENCE, PROBLEM, operation, parameter, problem_schema
 from serving.web.openapi.schemas import reference, schemas_of
 
 _MESSAGES = (
@@ -18,20 +19,11 @@ _MESSAGES = (
     pb.WatchStatisticsResponse,
     pb.GetComparisonResponse,
 )
-_NAME = {
-    "name": "name",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string"},
-    "description": "The model's name.",
-}
-_VERSION = {
-    "name": "version",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": "^[1-9][0-9]*$"},
-    "description": "The version's number.",
-}
+_TEXT = {"type": "string"}
+_COUNT = {"type": "integer", "minimum": 1}
+_TIME = {"type": "string", "format": "date-time"}
+_NAME = parameter("path", "name", "The model's name.", _TEXT)
+_VERSION = parameter("path", "version", "The version's number.", {"type": "string", "pattern": "^[1-9][0-9]*$"})
 _BINARY = {"type": "string", "contentMediaType": "application/octet-stream"}
 
 
@@ -63,29 +55,26 @@ def openapi_document() -> dict[str, Any]:
 
 
 def _pawserve_paths() -> dict[str, Any]:
-    model = query_parameter(
-        "model", "models/NAME or models/NAME/versions/N; unset: the only model, or all.", {"type": "string"}
-    )
+    query = partial(parameter, "query")
+    model = query("model", "models/NAME or models/NAME/versions/N; unset: the only model, or all.", _TEXT)
     how = [
         model,
-        query_parameter("views", "Views of each image to average over; unset: 1.", {"type": "integer", "minimum": 1}),
-        query_parameter("top_k", "Most classes to return; unset: all.", {"type": "integer", "minimum": 1}),
-        query_parameter("adaptive", "More views only if the first is uncertain.", {"type": "boolean"}),
-        query_parameter("reference", "The client's own name of the image that is the body.", {"type": "string"}),
-        query_parameter("filenames", "The file names of a form are the references of its images.", {"type": "boolean"}),
-        query_parameter(
-            "timeout", "Seconds after which the response is no longer needed.", {"type": "string", "examples": ["1.5s"]}
-        ),
+        query("views", "Views of each image to average over; unset: 1.", _COUNT),
+        query("top_k", "Most classes to return; unset: all.", _COUNT),
+        query("adaptive", "More views only if the first is uncertain.", {"type": "boolean"}),
+        query("reference", "The client's own name of the image that is the body.", _TEXT),
+        query("filenames", "The file names of a form are the references of its images.", {"type": "boolean"}),
+        query("timeout", "Seconds after which the response is no longer needed.", {**_TEXT, "examples": ["1.5s"]}),
     ]
-    time = {"type": "string", "format": "date-time"}
     window = [
-        model,
-        query_parameter("start_time", "Only predictions made at this time or later.", time),
-        query_parameter("end_time", "Only predictions made before this time.", time),
+        query("start_time", "Only predictions made at this time or later.", _TIME),
+        query("end_time", "Only predictions made before this time.", _TIME),
     ]
-    interval = query_parameter(
-        "min_interval", "Shortest time between two events; unset: 1s.", {"type": "string", "examples": ["2s"]}
-    )
+    versions = [
+        query("first", "models/NAME/versions/N.", _TEXT),
+        query("second", "Another version of the same model.", _TEXT),
+    ]
+    interval = query("min_interval", "Shortest time between two events; unset: 1s.", {**_TEXT, "examples": ["2s"]})
     images = {
         "image/*": {"schema": _BINARY},
         "application/octet-stream": {"schema": _BINARY},
@@ -95,7 +84,7 @@ def _pawserve_paths() -> dict[str, Any]:
         "application/json": {"schema": reference(pb.ClassifyRequest.DESCRIPTOR)},
     }
     labels = {"application/json": {"schema": reference(pb.RecordLabelsRequest.DESCRIPTOR)}}
-    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    events = {"text/event-stream": {"schema": _TEXT}}
     manifest = {"application/json": {"schema": {"type": "object"}}}
     return {
         "/v1/classify": operation(
@@ -117,7 +106,7 @@ def _pawserve_paths() -> dict[str, Any]:
             "get",
             "ListModels",
             "Read the report of a version's training, if its bundle has one.",
-            {"text/html": {"schema": {"type": "string"}}},
+            {"text/html": {"schema": _TEXT}},
             parameters=[_NAME, _VERSION],
             name="GetReport",
         ),
@@ -126,18 +115,14 @@ def _pawserve_paths() -> dict[str, Any]:
             "GetStatistics",
             "Read the confusion matrix and metrics.",
             pb.GetStatisticsResponse,
-            parameters=window,
+            parameters=[model, *window],
         ),
         "/v1/comparison": operation(
             "get",
             "GetComparison",
             "Compare the accuracy of two versions of a model.",
             pb.GetComparisonResponse,
-            parameters=[
-                query_parameter("first", "models/NAME/versions/N.", {"type": "string"}),
-                query_parameter("second", "Another version of the same model.", {"type": "string"}),
-                *window[1:],
-            ],
+            parameters=[*versions, *window],
         ),
         "/v1/statistics/watch": operation(
             "get",
@@ -205,9 +190,9 @@ def _inference(
         return {**content, "application/octet-stream": {"schema": _BINARY}} if schema.startswith("Infer") else content
 
     if call == "ModelInfer":
-        header = "Bytes of the JSON that precedes binary tensors."
-        length = {"name": "Inference-Header-Content-Length", "in": "header", "schema": {"type": "integer"}}
-        parameters = [*parameters, {**length, "description": header}]
+        text = "Bytes of the JSON that precedes binary tensors."
+        length = parameter("header", "Inference-Header-Content-Length", text, {"type": "integer"})
+        parameters = [*parameters, length]
     return operation(
         method,
         call,

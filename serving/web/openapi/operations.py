@@ -81,9 +81,10 @@ def _describe_role(needed: str) -> str:
     return f"Where the server knows its clients, it needs a token with {role}."
 
 
-def query_parameter(name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter of the query."""
-    return {"name": name, "in": "query", "description": text, "schema": schema}
+def parameter(place: str, name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter of the path, which is required, of the query, or in a header."""
+    described = {"name": name, "in": place, "description": text, "schema": schema}
+    return {**described, "required": True} if place == "path" else described
 
 
 def problem_schema() -> dict[str, Any]:
