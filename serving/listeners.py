@@ -52,13 +52,12 @@ class Listeners:
         self._services = services
         self._grpc: GrpcServer
         self._http: HttpServer | None = None
-        self.address = ""
-        """HOST:PORT or unix:PATH of gRPC, once it listens."""
-        self.http_url = ""
-        """URL of HTTP, once it listens; empty without it."""
 
-    async def listen(self) -> None:
+    async def listen(self) -> tuple[str, str]:
         """Listen.
+
+        Returns:
+            HOST:PORT or unix:PATH of gRPC, and the URL of HTTP; empty without it.
 
         Raises:
             StartupError: if an address cannot be used; HTTP's only if the settings require it.
@@ -77,14 +76,13 @@ class Listeners:
         with listen_errors(settings.listen, "--listen"):
             port = await self._grpc.listen(settings.listen, settings.security.tls)
         try:
-            if settings.http.listen is not None:
-                await self._listen_http(settings.http.listen)
+            http_url = await self._listen_http(settings.http.listen) if settings.http.listen is not None else ""
         except BaseException:
             await self._grpc.drain(0, asyncio.Event())
             raise
-        self.address = settings.listen
-        if not self.address.startswith(UNIX):
-            self.address = format_address(parse_address(settings.listen)[0], port)
+        if settings.listen.startswith(UNIX):
+            return settings.listen, http_url
+        return format_address(parse_address(settings.listen)[0], port), http_url
 
     async def drain(self, grace_s: float, cut_short: asyncio.Event) -> None:
         """Finish the calls in flight and stop listening.
@@ -98,7 +96,7 @@ class Listeners:
             drains.append(self._http.drain(grace_s, cut_short))
         await asyncio.gather(*drains)
 
-    async def _listen_http(self, listen: str) -> None:
+    async def _listen_http(self, listen: str) -> str:
         from serving.web.app import make_app  # loads Starlette
         from serving.web.http_server import HttpServer  # loads uvicorn
 
@@ -122,10 +120,11 @@ class Listeners:
         server = HttpServer(app, limits)
         try:
             with listen_errors(listen, "--http"):
-                self.http_url = await server.listen(listen, settings.security.tls, reuse_port=settings.reuse_port)
+                url = await server.listen(listen, settings.security.tls, reuse_port=settings.reuse_port)
         except StartupError as error:
             if settings.http.required:
                 raise
             logger.warning("no HTTP: %s, or --http off", error)
-            return
+            return ""
         self._http = server
+        return url

@@ -110,8 +110,7 @@ class Server:
             StartupError: if it cannot listen.
         """
         with self._startup_errors():
-            await self._listeners.listen()
-        self.address, self.http_url = self._listeners.address, self._listeners.http_url
+            self.address, self.http_url = await self._listeners.listen()
         self.mark_ready()
 
     def mark_ready(self) -> None:

@@ -7,39 +7,30 @@ the others, such as ONNX Runtime.
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 
 from serving.cli.configuration import check_environment, option_variables, parse_configured
 from serving.cli.errors import FAILED, INTERRUPTED, CommandError
 from serving.system.output import accept_any_text, describe_version, discard_output, flushed_output
 
-
-@dataclass(frozen=True)
-class Command:
-    """A command, implemented by `add_options(parser)` and `run(arguments) -> exit code` of a module."""
-
-    module: str
-    help: str
-
-
 COMMANDS = {
-    "serve": Command("serving.cli.commands.serve", "serve the models in a folder"),
-    "ray": Command("serving.ray.command", "serve them as replicas of a Ray cluster"),
-    "tune": Command("serving.cli.commands.tune", "measure the fastest layout of engines on this host"),
-    "predict": Command("serving.cli.commands.predict", "classify images"),
-    "label": Command("serving.cli.commands.label", "record the label of a prediction"),
-    "stats": Command("serving.cli.commands.stats", "show the confusion matrix and the rates derived from it"),
-    "compare": Command("serving.cli.commands.compare", "compare the accuracy of two versions"),
-    "promote": Command("serving.cli.commands.promote", "choose the version that answers for a model's name"),
-    "rollback": Command("serving.cli.commands.rollback", "undo the latest promotion of a model"),
-    "export-labels": Command("serving.cli.commands.export_labels", "write the labels to a CSV or Parquet file"),
-    "health": Command("serving.cli.commands.health", "check whether a server is ready"),
-    "models": Command("serving.cli.commands.models", "list the model versions of a server and their states"),
-    "dev-certificate": Command("serving.cli.commands.dev_certificate", "make certificates for trying TLS"),
-    "new-token": Command("serving.cli.commands.new_token", "make a bearer token for a client"),
-    "rotate-key": Command("serving.cli.commands.rotate_key", "replace the key that signs prediction tokens"),
+    "serve": "serve the models in a folder",
+    "ray": "serve them as replicas of a Ray cluster",
+    "tune": "measure the fastest layout of engines on this host",
+    "predict": "classify images",
+    "label": "record the label of a prediction",
+    "stats": "show the confusion matrix and the rates derived from it",
+    "compare": "compare the accuracy of two versions",
+    "promote": "choose the version that answers for a model's name",
+    "rollback": "undo the latest promotion of a model",
+    "export-labels": "write the labels to a CSV or Parquet file",
+    "health": "check whether a server is ready",
+    "models": "list the model versions of a server and their states",
+    "dev-certificate": "make certificates for trying TLS",
+    "new-token": "make a bearer token for a client",
+    "rotate-key": "replace the key that signs prediction tokens",
 }
+"""Each has a module with `add_options(parser)` and `run(arguments) -> exit code`."""
 
 
 def main(arguments: Sequence[str], called_as: str | None = None) -> int:
@@ -86,10 +77,11 @@ def build_parser(chosen: str, called_as: str | None = None) -> argparse.Argument
     version = describe_version() if chosen == "--version" else ""
     parser.add_argument("--version", action="version", version=version, help="print the version")
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        subparser = parsers.add_parser(name, help=command.help, prog=called_as if name == chosen else None)
+    for name, text in COMMANDS.items():
+        subparser = parsers.add_parser(name, help=text, prog=called_as if name == chosen else None)
         if name == chosen:
-            module = import_module(command.module)
+            place = "serving.ray.command" if name == "ray" else f"serving.cli.commands.{name.replace('-', '_')}"
+            module = import_module(place)
             module.add_options(subparser)
             subparser.set_defaults(run=module.run)
     return parser

@@ -44,7 +44,7 @@ EXPORT = {
     "triton": Delegate("export", "triton", "write a bundle as a model repository for Triton"),
     "inspect": Delegate("export", "inspect", "show a bundle's files, sizes, parity and speed"),
 }
-SERVING = {name: Delegate("serving", name, command.help) for name, command in parser.COMMANDS.items()}
+SERVING = {name: Delegate("serving", name, text) for name, text in parser.COMMANDS.items()}
 COMMANDS = TRAINING | EXPORT | SERVING
 _GROUPS = (("Train", TRAINING), ("Export", EXPORT), ("Serve, classify and measure", SERVING))
 

@@ -94,9 +94,8 @@ class StreamingClassify:
         self._results: list[tuple[StreamResult, int]] = []  # each with its image's size
         self._any_result = False
         self._failures = 0  # of streams, since the last result
-        self._send_singly = (
-            0  # results until several images are sent at a time, after a call broke: shows which broke it
-        )
+        # results until several images are sent at a time, after a call broke: shows which image broke it
+        self._send_singly = 0
         self._error: Exception | None = None
         self._closed = False
 

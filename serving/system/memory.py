@@ -11,7 +11,7 @@ again after a failure that could have either cause.
 
 import ctypes
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -47,11 +47,7 @@ def keep_freed_memory() -> None:
 
     Does nothing with C libraries other than glibc.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD)
-        mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD)
-        mallopt(_M_ARENA_MAX, ARENAS)
+    _mallopt({_M_TRIM_THRESHOLD: TRIM_THRESHOLD, _M_MMAP_THRESHOLD: MMAP_THRESHOLD, _M_ARENA_MAX: ARENAS})
 
 
 @contextmanager
@@ -61,18 +57,19 @@ def all_freed_memory_kept() -> Iterator[None]:
     A training step allocates and frees gigabytes, as blocks of megabytes: mapping and clearing them one by one takes a
     third of its time. Does nothing with C libraries other than glibc.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        yield
-        return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, NEVER)
+    _mallopt({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: NEVER})
     try:
         yield
     finally:
-        mallopt(_M_MMAP_MAX, MOST_BLOCKS)
-        mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD)
+        _mallopt({_M_MMAP_MAX: MOST_BLOCKS, _M_TRIM_THRESHOLD: TRIM_THRESHOLD})
         return_memory()
+
+
+def _mallopt(settings: Mapping[int, int]) -> None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for name, value in settings.items():
+            mallopt(name, value)
 
 
 def return_memory() -> None:

@@ -4,8 +4,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 from serving.client import Client, ClientError, NamedImage, Prediction
@@ -170,22 +171,14 @@ def read_file(file: Path, most: int = MAX_FILE_BYTES) -> bytes:
 
 
 def _drain(queue: "SimpleQueue[FileResult]") -> Iterator[FileResult]:
-    while True:
-        try:
-            yield queue.get_nowait()
-        except Empty:
-            return
+    while not queue.empty():  # nobody else takes from it
+        yield queue.get()
 
 
 def _record_labels(client: Client, results: Iterator[FileResult], label: str) -> Iterator[FileResult]:
     """Record the label of each prediction; the results, or the errors of labels that were not recorded."""
-    group: list[FileResult] = []
-    for result in results:
-        group.append(result)
-        if len(group) == LABELS_PER_REQUEST:
-            yield from _record_group(client, group, label)
-            group = []
-    yield from _record_group(client, group, label)
+    while group := list(islice(results, LABELS_PER_REQUEST)):
+        yield from _record_group(client, group, label)
 
 
 def _record_group(client: Client, group: list[FileResult], label: str) -> Iterator[FileResult]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import islice
@@ -14,11 +15,11 @@ from serving.bundle.folder import open_newest
 from serving.bundle.manifest import BundleError
 from serving.cli.errors import CommandError
 from serving.cli.prediction.files import FileResult, read_file
+from serving.cli.prediction.source import RUN_FILE
 from serving.client import ClientError, Prediction
 from serving.image.decode import Limits
 from serving.models.loader import ServingOptions, load_model
 
-RUN_FILE = "run.json"
 GROUP = 16
 """Files that are read and classified together."""
 LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=200_000_000, pixels_at_once=50_000_000)
@@ -34,11 +35,11 @@ class LocalModel:
     classes: tuple[str, ...]
     classify: Callable[[Sequence[bytes]], list[tuple[Sequence[float], int] | Exception]]
     """Encoded images -> the probabilities of each, in the order of `classes`, and the views they are averaged over."""
-    close: Callable[[], None]
 
 
-def open_local(folder: Path, *, views: int | None, adaptive: bool) -> LocalModel:
-    """Open models/NAME/VERSION, models/NAME for its promoted or newest version, or a run.
+@contextmanager
+def open_local(folder: Path, *, views: int | None, adaptive: bool) -> Iterator[LocalModel]:
+    """Open models/NAME/VERSION, models/NAME for its promoted or newest version, or a run, until the block ends.
 
     Args:
         views: views of each image to average; None for 1, or what the export chose if adaptive.
@@ -59,7 +60,8 @@ def open_local(folder: Path, *, views: int | None, adaptive: bool) -> LocalModel
             ) from error
         except ValueError as error:
             raise CommandError(str(error)) from error
-        return LocalModel(str(folder), classes, classify, lambda: None)
+        yield LocalModel(str(folder), classes, classify)
+        return
     try:
         bundle = open_newest(folder)
         count = views or (bundle.manifest.adaptive_views if adaptive else 1)
@@ -73,7 +75,8 @@ def open_local(folder: Path, *, views: int | None, adaptive: bool) -> LocalModel
             each if isinstance(each, Exception) else (each.probabilities_K.tolist(), each.views) for each in outcomes
         ]
 
-    return LocalModel(model.manifest.resource, model.manifest.classes, classify_group, model.close)
+    with closing(model):
+        yield LocalModel(model.manifest.resource, model.manifest.classes, classify_group)
 
 
 def classify_locally(

@@ -50,12 +50,10 @@ def open_source(arguments: argparse.Namespace, references: Mapping[Path, str]) -
             raise UsageError("--label records labels at a server; leave it out with a folder as --model")
         from serving.cli.prediction.local import classify_locally, open_local  # loads ONNX Runtime
 
-        model = open_local(Path(arguments.model).expanduser(), views=arguments.views, adaptive=arguments.adaptive)
-        try:
+        folder = Path(arguments.model).expanduser()
+        with open_local(folder, views=arguments.views, adaptive=arguments.adaptive) as model:
             classify = partial(classify_locally, model, references=references, top_k=arguments.top_k)
             yield Source(model.classes, classify)
-        finally:
-            model.close()
         return
     with open_client(arguments) as client:
         try:

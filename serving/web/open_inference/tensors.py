@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,7 +22,9 @@ from serving.web.messages import parse_json
 MOST_ELEMENTS = MAX_TYPED_PIXELS + 10_000
 """Most elements of the JSON of a request."""
 _FIELDS = {"BYTES": "bytes_contents", "FP32": "fp32_contents", "INT32": "int_contents"}
+_EXPECTED: dict[type, str] = {dict: "an object", list: "a list", str: "text"}
 _MAX_INT64 = 2**63 - 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +54,26 @@ def parse_request(body: bytes, json_bytes: str | None) -> InferRequest:
             given = f"Inference-Header-Content-Length is {json_bytes[:MAX_SHOWN]!r}"
             raise invalid("MESSAGE_INVALID", f"{given}; the body has {len(body):,} bytes", "")
         length = int(json_bytes)
-    content = _object(parse_json(body[:length], MOST_ELEMENTS), "")
-    parameters = _object(content.get("parameters", {}), "parameters")
+    content = _typed(parse_json(body[:length], MOST_ELEMENTS), dict, "")
+    parameters = _member(content, "parameters", dict)
     all_binary = _pop_bool(parameters, "binary_data_output", "parameters")
-    message = pb.ModelInferRequest(id=_text(content.get("id", ""), "id"))
+    message = pb.ModelInferRequest(id=_member(content, "id", str))
     _set_parameters(message.parameters, parameters, "parameters")
     at, raws = length, []
-    for index, each in enumerate(_list(content.get("inputs", []), "inputs")):
+    for index, each in enumerate(_member(content, "inputs", list)):
         field = f"inputs[{index}]"
-        raw, size = _add_input(message, _object(each, field), field, memoryview(body)[at:])
+        raw, size = _add_input(message, _typed(each, dict, field), field, memoryview(body)[at:])
         at += size
         raws += raw
     if at != len(body):
         raise invalid_tensor("inputs", f"{len(body) - at:,} bytes follow the binary data that the inputs name")
     binary = set()
-    outputs = _list(content.get("outputs", []), "outputs")
+    outputs = _member(content, "outputs", list)
     for index, each in enumerate(outputs):
         field = f"outputs[{index}]"
-        output = _object(each, field)
-        own = _object(output.get("parameters", {}), f"{field}.parameters")
-        tensor = message.outputs.add(name=_text(output.get("name", ""), f"{field}.name"))
+        output = _typed(each, dict, field)
+        own = _member(output, "parameters", dict, field)
+        tensor = message.outputs.add(name=_member(output, "name", str, field))
         if _pop_bool(own, "binary_data", f"{field}.parameters", default=all_binary):
             binary.add(tensor.name)
         _set_parameters(tensor.parameters, own, f"{field}.parameters")
@@ -121,13 +123,13 @@ def _add_input(
     Returns:
         Its raw contents, if it has no typed ones, and how many bytes of `binary` they are.
     """
-    parameters = _object(content.get("parameters", {}), f"{field}.parameters")
+    parameters = _member(content, "parameters", dict, field)
     size = parameters.pop("binary_data_size", None)
     encoding = parameters.pop("content_type", None)
     tensor = message.inputs.add(
-        name=_text(content.get("name", ""), f"{field}.name"),
-        datatype=_text(content.get("datatype", ""), f"{field}.datatype"),
-        shape=[_int(each, f"{field}.shape") for each in _list(content.get("shape", []), f"{field}.shape")],
+        name=_member(content, "name", str, field),
+        datatype=_member(content, "datatype", str, field),
+        shape=[_int(each, f"{field}.shape") for each in _member(content, "shape", list, field)],
     )
     _set_parameters(tensor.parameters, parameters, f"{field}.parameters")
     if size is not None:
@@ -148,7 +150,7 @@ def _add_input(
 
 def _flat(data: Any, field: str) -> Iterator[Any]:
     """The elements of nested lists, at most MAX_IMAGES + 1 of them: more fail later, by their number."""
-    for each in _list(data, field)[: MAX_IMAGES + 1]:
+    for each in _typed(data, list, field)[: MAX_IMAGES + 1]:
         if isinstance(each, list):
             yield from each[: MAX_IMAGES + 1]
         else:
@@ -156,7 +158,7 @@ def _flat(data: Any, field: str) -> Iterator[Any]:
 
 
 def _bytes(element: Any, encoding: Any, field: str) -> bytes:
-    text = _text(element, field)
+    text = _typed(element, str, field)
     if encoding != "base64":
         return text.encode()
     try:
@@ -167,7 +169,7 @@ def _bytes(element: Any, encoding: Any, field: str) -> bytes:
 
 def _uint8(data: Any, field: str) -> bytes:
     try:
-        values = np.array(_list(data, field))
+        values = np.array(_typed(data, list, field))
     except ValueError:
         raise invalid_tensor(field, "its lists have different lengths") from None
     if values.size and (values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255):
@@ -199,21 +201,14 @@ def _pop_bool(parameters: dict[str, Any], name: str, field: str, *, default: boo
     return value
 
 
-def _object(value: Any, field: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _wrong(field, "an object")
-    return value
+def _member(content: dict[str, Any], name: str, kind: type[T], within: str = "") -> T:
+    """A member of the object `within`; an empty one if it is missing."""
+    return _typed(content.get(name, kind()), kind, f"{within}.{name}" if within else name)
 
 
-def _list(value: Any, field: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise _wrong(field, "a list")
-    return value
-
-
-def _text(value: Any, field: str) -> str:
-    if not isinstance(value, str):
-        raise _wrong(field, "text")
+def _typed(value: Any, kind: type[T], field: str) -> T:
+    if not isinstance(value, kind):
+        raise _wrong(field, _EXPECTED[kind])
     return value
 
 

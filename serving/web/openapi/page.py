@@ -1,7 +1,7 @@
 """/openapi.json, and /docs, which shows it as HTML that needs no script and nothing from elsewhere."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -30,27 +30,23 @@ def documentation_routes() -> Sequence[Route]:
     """The routes of the document and of the page; both are made once."""
     document = openapi_document()
     headers = {"cache-control": "no-cache"}
-    as_json = json.dumps(document, ensure_ascii=False, indent=1).encode()
-    as_page = to_html(document).encode()
-
-    async def send_document(request: Request) -> Response:
-        response = Response(as_json, headers=headers, media_type="application/json")
-        compress(response, request.headers)
-        return response
-
-    async def send_page(request: Request) -> Response:
-        response = Response(as_page, headers={**headers, **PAGE_HEADERS}, media_type="text/html")
-        compress(response, request.headers)
-        return response
-
-    async def send_style(request: Request) -> Response:
-        return Response(_STYLE, headers=headers, media_type="text/css")
-
+    page = to_html(document)
     return (
-        Route("/openapi.json", send_document),
-        Route("/docs", send_page),
-        Route("/docs.css", send_style),
+        _route("/openapi.json", json.dumps(document, ensure_ascii=False, indent=1), "application/json", headers),
+        _route("/docs", page, "text/html", {**headers, **PAGE_HEADERS}),
+        _route("/docs.css", _STYLE, "text/css", headers),
     )
+
+
+def _route(path: str, text: str, media_type: str, headers: Mapping[str, str]) -> Route:
+    content = text.encode()
+
+    async def send(request: Request) -> Response:
+        response = Response(content, headers=headers, media_type=media_type)
+        compress(response, request.headers)
+        return response
+
+    return Route(path, send)
 
 
 def to_html(document: dict[str, Any]) -> str:
