@@ -15,7 +15,6 @@ from serving.client.channel import open_aio_channel, split_target, to_target
 from serving.client.credentials import ANONYMOUS, Credentials
 from serving.client.messages import (
     Classified,
-    ClassifyOptions,
     ClientError,
     NamedImage,
     StreamResult,
@@ -107,7 +106,7 @@ class AsyncClient:
         streams: int = 1,
     ) -> AsyncGenerator[StreamResult, None]:
         """As `Client.classify_many`. Asynchronous iterables are iterated in the event loop."""
-        options = ClassifyOptions(model=model, views=views, top_k=top_k, adaptive=adaptive)
+        options = pb.ClassifyStreamRequest(model=model, views=views, top_k=top_k, adaptive=adaptive)
         async with aclosing(self.batches(images, options, in_flight=in_flight, streams=streams)) as batches:
             async for batch in batches:
                 for result in batch:
@@ -116,13 +115,17 @@ class AsyncClient:
     async def batches(
         self,
         images: Iterable[bytes | NamedImage] | AsyncIterable[bytes | NamedImage],
-        options: ClassifyOptions,
+        options: pb.ClassifyStreamRequest,
         *,
         in_flight: int,
         streams: int,
         max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT,
     ) -> AsyncGenerator[list[StreamResult], None]:
-        """As `classify_many`, but yields all results that have arrived at a time."""
+        """As `classify_many`, but yields all results that have arrived at a time.
+
+        Args:
+            options: what is the same in the requests of all images.
+        """
         self._check_open()
         if not self._stream_channels:
             # one channel to several servers would put all streams on the server that it reaches first

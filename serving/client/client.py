@@ -8,7 +8,7 @@ from types import TracebackType
 from serving.client.async_client import DEFAULT_TIMEOUT_S, IN_FLIGHT, AsyncClient
 from serving.client.credentials import ANONYMOUS, Credentials
 from serving.client.event_loop import BackgroundLoop, BlockingIterator
-from serving.client.messages import Classified, ClassifyOptions, ClientError, NamedImage, StreamResult
+from serving.client.messages import Classified, ClientError, NamedImage, StreamResult
 from serving.client.retries import Retry
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.system.network import DEFAULT_ADDRESS
@@ -124,7 +124,7 @@ class Client:
             ClientError: if the server rejects the stream, retries before the first result do not help, or no result
                 arrives for `timeout_s` seconds.
         """
-        options = ClassifyOptions(model=model, views=views, top_k=top_k, adaptive=adaptive)
+        options = pb.ClassifyStreamRequest(model=model, views=views, top_k=top_k, adaptive=adaptive)
         batches = self._client.batches(images, options, in_flight=in_flight, streams=streams)
         return BlockingIterator(self._loop, batches)
 

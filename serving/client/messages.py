@@ -1,4 +1,4 @@
-"""Results, errors and options of the clients, and their conversion from protobuf messages."""
+"""Results and errors of the clients, and their conversion from protobuf messages."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -84,29 +84,6 @@ class StreamResult:
     model: str
     """The version that answered; empty if none did."""
     result: Prediction | ClientError
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifyOptions:
-    """Options of `classify_many`, which hold for each image; described at `Client.classify`."""
-
-    model: str
-    views: int | None
-    top_k: int | None
-    adaptive: bool
-
-
-def stream_request(options: ClassifyOptions, id_: str, image: bytes | NamedImage) -> pb.ClassifyStreamRequest:
-    """The message for one image of a stream."""
-    content, reference = image if isinstance(image, NamedImage) else (image, "")
-    return pb.ClassifyStreamRequest(
-        id=id_,
-        model=options.model,
-        image=pb.ImageInput(content=content, reference=reference),
-        views=options.views,
-        top_k=options.top_k,
-        adaptive=options.adaptive,
-    )
 
 
 def to_classified(response: pb.ClassifyResponse) -> Classified:

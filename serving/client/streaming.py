@@ -18,12 +18,10 @@ from typing import Any
 import grpc
 
 from serving.client.messages import (
-    ClassifyOptions,
     ClientError,
     NamedImage,
     StreamResult,
     client_closed,
-    stream_request,
     to_result,
 )
 from serving.client.retries import TOO_LARGE, Retry, is_retryable
@@ -53,7 +51,8 @@ class StreamingClassify:
 
     Args:
         open_streams: each begins a ClassifyStream call to one server; streams use them in rotation.
-        images, options, in_flight, streams: as for `Client.classify_many`.
+        images, in_flight, streams: as for `Client.classify_many`.
+        options: what is the same in the requests of all images.
         to_error: describes an error of gRPC.
         max_bytes_in_flight: most bytes of held images; an image larger than that is sent while no other is held.
         retry, timeout_s: as for `Client`.
@@ -66,7 +65,7 @@ class StreamingClassify:
         self,
         open_streams: Sequence[Callable[[], Any]],
         images: Iterable[bytes | NamedImage] | AsyncIterable[bytes | NamedImage],
-        options: ClassifyOptions,
+        options: pb.ClassifyStreamRequest,
         *,
         to_error: Callable[[grpc.RpcError], ClientError],
         in_flight: int,
@@ -157,10 +156,14 @@ class StreamingClassify:
         async with aclosing(iterate_images(images)) as contents:
             index = 0
             async for image in contents:
-                size = len(image.content if isinstance(image, NamedImage) else image)
+                content, reference = image if isinstance(image, NamedImage) else (image, "")
+                size = len(content)
                 while self._held and self._held_bytes + size > self._max_bytes:
                     await _changed(self._space)
-                self._unsent.append(_Image(index, stream_request(self._options, str(index), image), size))
+                encoded = pb.ImageInput(content=content, reference=reference)
+                request = pb.ClassifyStreamRequest(id=str(index), image=encoded)
+                request.MergeFrom(self._options)
+                self._unsent.append(_Image(index, request, size))
                 index += 1
                 self._held += 1
                 self._held_bytes += size

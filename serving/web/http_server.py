@@ -113,13 +113,8 @@ class HttpServer:
         make = partial(Connection, self._limits, self._config, self._state)
         loop = asyncio.get_running_loop()
         handshake_s = None if context is None else self._limits.head_s
-        if bound.family == socket.AF_UNIX:
-            return await loop.create_unix_server(
-                make, sock=bound, ssl=context, ssl_handshake_timeout=handshake_s, backlog=BACKLOG
-            )
-        return await loop.create_server(
-            make, sock=bound, ssl=context, ssl_handshake_timeout=handshake_s, backlog=BACKLOG
-        )
+        create = loop.create_unix_server if bound.family == socket.AF_UNIX else loop.create_server
+        return await create(make, sock=bound, ssl=context, ssl_handshake_timeout=handshake_s, backlog=BACKLOG)
 
     async def _check(self) -> None:
         """Check the times of all connections, for ever."""

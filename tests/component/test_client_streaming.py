@@ -11,7 +11,6 @@ import pytest
 
 from serving.api.status import to_status
 from serving.client import AsyncClient, Client, ClientError, Prediction, StreamResult
-from serving.client.messages import ClassifyOptions
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from tests.support.client_streams import IMAGES, assert_each_once, classify
 from tests.support.scripted_server import MODEL, ScriptedServer, abort, answer, refusal, scripted_server
@@ -209,7 +208,7 @@ def test_an_image_larger_than_the_bound_on_bytes_is_sent_while_no_other_is_in_fl
     images = [b"x" * 400, b"y" * 5000, *[b"z" * 300] * 10]
 
     async def main() -> list[StreamResult]:
-        options = ClassifyOptions(model="", views=None, top_k=None, adaptive=False)
+        options = pb.ClassifyStreamRequest()
         async with AsyncClient(server[1], timeout_s=LIMIT_S) as client:
             batches = client.batches(images, options, in_flight=64, streams=1, max_bytes_in_flight=1000)
             return [result async for batch in batches for result in batch]

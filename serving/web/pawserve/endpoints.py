@@ -60,7 +60,13 @@ class ClassifierEndpoints:
                     references = [part.file_name if named else "" for part in parts]
                 message = pb.ClassifyRequest(images=[pb.ImageInput(reference=each) for each in references])
             del body
-            _set_parameters(message, query)
+            parameters = pb.ClassifyRequest(
+                model=query.text("model"),
+                views=query.whole("views"),
+                top_k=query.whole("top_k"),
+                adaptive=query.boolean("adaptive"),
+            )
+            message.MergeFrom(parameters)
             response = await within(timeout_s, self._calls.classify(message, timeout_s, contents))
         if media_type not in (JSON, MULTIPART) and response.results[0].HasField("error"):
             raise from_status(response.results[0].error)
@@ -136,15 +142,3 @@ async def within(timeout_s: float | None, call: Awaitable[T]) -> T:
         if scope.expired():
             raise TimeoutError(f"the request's timeout of {timeout_s:g} s has passed") from error
         raise
-
-
-def _set_parameters(message: pb.ClassifyRequest, query: Query) -> None:
-    """Set the fields that query parameters give."""
-    if model := query.text("model"):
-        message.model = model
-    if (views := query.whole("views")) is not None:
-        message.views = views
-    if (top_k := query.whole("top_k")) is not None:
-        message.top_k = top_k
-    if query.boolean("adaptive"):
-        message.adaptive = True

@@ -200,18 +200,17 @@ function labelControls(element, model, prediction) {
     status.replaceChildren(text,
       state === "waiting" ? h("button", { type: "button", class: "link", onclick: () => undo(prediction.token) }, "Undo") : "");
   }
+  const button = (label, key) => h("button", {
+    type: "button", "data-label": label, "aria-pressed": "false", onclick: () => pick(label),
+    class: label === predicted ? "predicted" : "",
+  }, h("kbd", { "aria-hidden": "true" }, key), label === predicted ? `${label}, as predicted` : label);
   if (names.length <= MOST_BUTTONS) {
-    group.append(...names.map((label, index) => h("button", {
-      type: "button", "data-label": label, "aria-pressed": "false", onclick: () => pick(label),
-      class: label === predicted ? "predicted" : "",
-    }, h("kbd", { "aria-hidden": "true" }, String(index + 1)), label === predicted ? `${label}, as predicted` : label)));
+    group.append(...names.map((label, index) => button(label, index + 1)));
   } else {
     const select = h("select", { "aria-label": "The correct class" },
       h("option", { value: "" }, "another class…"), ...names.map((label) => h("option", { value: label }, label)));
     select.addEventListener("change", () => select.value && pick(select.value));
-    group.append(h("button", {
-      type: "button", "data-label": predicted, "aria-pressed": "false", class: "predicted", onclick: () => pick(predicted),
-    }, h("kbd", { "aria-hidden": "true" }, "1"), `${predicted}, as predicted`), select);
+    group.append(button(predicted, 1), select);
   }
   return h("fieldset", { class: "labels" }, h("legend", {}, "What is it?"), group, status);
 }
