@@ -12,9 +12,9 @@ from starlette.requests import Request
 from serving.api.classification import RETRY_S
 from serving.api.errors import ApiError, Code, invalid
 from serving.api.in_flight import BytesInFlight
+from serving.web.compression import WINDOW_BITS
 
-_WINDOW_BITS = {"gzip": 31, "deflate": 15}
-ENCODINGS = (*_WINDOW_BITS, "identity")
+ENCODINGS = (*WINDOW_BITS, "identity")
 """Content encodings of requests."""
 LARGE_BODY_BYTES = 4 * 2**20
 """Work on larger bodies takes milliseconds, in which the event loop would answer no other request."""
@@ -93,7 +93,7 @@ def _check_size(size: int, most: int) -> None:
 
 
 def _uncompress(body: bytes, encoding: str, most: int) -> bytes:
-    decoder = zlib.decompressobj(_WINDOW_BITS[encoding])
+    decoder = zlib.decompressobj(WINDOW_BITS[encoding])
     try:
         content = decoder.decompress(body, most + 1)
     except zlib.error as error:

@@ -9,7 +9,8 @@ MIN_BYTES = 1024
 """Smaller responses are sent as they are."""
 LEVEL = 1
 """Of zlib: higher levels take longer than most networks save."""
-_WINDOW_BITS = {"gzip": 31, "deflate": 15}
+WINDOW_BITS = {"gzip": 31, "deflate": 15}
+"""zlib's parameter for each content encoding."""
 
 
 def compress(response: Response, headers: Headers) -> None:
@@ -21,7 +22,7 @@ def compress(response: Response, headers: Headers) -> None:
     response.headers.append("vary", "accept-encoding")
     if not encoding:
         return
-    encoder = zlib.compressobj(LEVEL, wbits=_WINDOW_BITS[encoding])
+    encoder = zlib.compressobj(LEVEL, wbits=WINDOW_BITS[encoding])
     response.body = encoder.compress(body) + encoder.flush()
     response.headers["content-encoding"] = encoding
     response.headers["content-length"] = str(len(response.body))
@@ -31,6 +32,6 @@ def accepted_encoding(accept: str) -> str:
     """`gzip` or `deflate`, whichever the client names first with a weight above 0; "" if it accepts neither."""
     for part in accept.lower().split(","):
         name, _, weight = part.partition(";")
-        if name.strip() in _WINDOW_BITS and weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
+        if name.strip() in WINDOW_BITS and weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
             return name.strip()
     return ""

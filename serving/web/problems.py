@@ -40,11 +40,6 @@ _REASONS = {
 """Reasons for which HTTP has a status that says more than that of their code."""
 
 
-def status_of(error: ApiError) -> int:
-    """The HTTP status of an error."""
-    return _REASONS.get(error.reason) or _STATUSES[error.code]
-
-
 def to_problem(error: ApiError, request_id: str = "", *, repeat_as_error: bool = False) -> dict[str, Any]:
     """The problem details of an error.
 
@@ -53,7 +48,7 @@ def to_problem(error: ApiError, request_id: str = "", *, repeat_as_error: bool =
         request_id: of the request; "" leaves it out.
         repeat_as_error: whether the member `error` repeats the detail, for clients of the Open Inference Protocol.
     """
-    status = status_of(error)
+    status = _REASONS.get(error.reason) or _STATUSES[error.code]
     problem: dict[str, Any] = {
         "type": f"/docs#{error.reason}",
         "title": _title(status),

@@ -85,47 +85,35 @@ def _pawserve_paths() -> dict[str, Any]:
     }
     labels = {"application/json": {"schema": reference(pb.RecordLabelsRequest.DESCRIPTOR)}}
     events = {"text/event-stream": {"schema": _TEXT}}
+    report = {"text/html": {"schema": _TEXT}}
     manifest = {"application/json": {"schema": {"type": "object"}}}
+    get, post = partial(operation, "get"), partial(operation, "post")
+    version = partial(get, "ListModels", parameters=[_NAME, _VERSION])
     return {
-        "/v1/classify": operation(
-            "post", "Classify", "Classify an image, or several.", pb.ClassifyResponse, parameters=how, body=images
+        "/v1/classify": post(
+            "Classify", "Classify an image, or several.", pb.ClassifyResponse, parameters=how, body=images
         ),
-        "/v1/labels": operation(
-            "post", "RecordLabels", "Record the labels of predictions.", pb.RecordLabelsResponse, body=labels
+        "/v1/labels": post("RecordLabels", "Record the labels of predictions.", pb.RecordLabelsResponse, body=labels),
+        "/v1/models": get("ListModels", "List the model versions.", pb.ListModelsResponse),
+        "/v1/models/{name}/versions/{version}/manifest": version(
+            "Read a version's model.json.", manifest, name="GetManifest"
         ),
-        "/v1/models": operation("get", "ListModels", "List the model versions.", pb.ListModelsResponse),
-        "/v1/models/{name}/versions/{version}/manifest": operation(
-            "get",
-            "ListModels",
-            "Read a version's model.json.",
-            manifest,
-            parameters=[_NAME, _VERSION],
-            name="GetManifest",
+        "/v1/models/{name}/versions/{version}/report": version(
+            "Read the report of a version's training, if its bundle has one.", report, name="GetReport"
         ),
-        "/v1/models/{name}/versions/{version}/report": operation(
-            "get",
-            "ListModels",
-            "Read the report of a version's training, if its bundle has one.",
-            {"text/html": {"schema": _TEXT}},
-            parameters=[_NAME, _VERSION],
-            name="GetReport",
-        ),
-        "/v1/statistics": operation(
-            "get",
+        "/v1/statistics": get(
             "GetStatistics",
             "Read the confusion matrix and metrics.",
             pb.GetStatisticsResponse,
             parameters=[model, *window],
         ),
-        "/v1/comparison": operation(
-            "get",
+        "/v1/comparison": get(
             "GetComparison",
             "Compare the accuracy of two versions of a model.",
             pb.GetComparisonResponse,
             parameters=[*versions, *window],
         ),
-        "/v1/statistics/watch": operation(
-            "get",
+        "/v1/statistics/watch": get(
             "WatchStatistics",
             "Watch the statistics: events named statistics, each with a WatchStatisticsResponse.",
             events,
@@ -135,16 +123,13 @@ def _pawserve_paths() -> dict[str, Any]:
 
 
 def _inference_paths() -> dict[str, Any]:
-    def get(call: str, summary: str, response: str, parameters: Any = (), name: str = "") -> dict[str, Any]:
-        return _inference("get", call, summary, response, parameters=parameters, name=name)
-
     paths = {
-        "/v2": get("ServerMetadata", "Describe the server.", "ServerMetadata"),
-        "/v2/health/live": get("ServerLive", "Whether the server lives.", "ServerLive"),
-        "/v2/health/ready": get("ServerReady", "Whether a model is served; 400 if not.", "ServerReady"),
-        "/v2/models/stats": get("ModelStatistics", "Read the work of all models.", "InferenceStatistics"),
+        "/v2": _inference("get", "ServerMetadata", "Describe the server."),
+        "/v2/health/live": _inference("get", "ServerLive", "Whether the server lives."),
+        "/v2/health/ready": _inference("get", "ServerReady", "Whether a model is served; 400 if not."),
+        "/v2/models/stats": _inference("get", "ModelStatistics", "Read the work of all models.", "InferenceStatistics"),
         "/v2/repository/index": _inference(
-            "post", "RepositoryIndex", "List the model versions.", "RepositoryIndex", body="RepositoryIndexRequest"
+            "post", "RepositoryIndex", "List the model versions.", body="RepositoryIndexRequest"
         ),
     }
     for verb in ("load", "unload"):
@@ -156,35 +141,27 @@ def _inference_paths() -> dict[str, Any]:
             parameters=[_NAME],
             body="RepositoryModelRequest",
         )
-    for suffix, parameters in (("", [_NAME]), ("/versions/{version}", [_NAME, _VERSION])):
-        path, of = f"/v2/models/{{name}}{suffix}", "Version" if suffix else ""
+    for path, of, parameters in (
+        ("/v2/models/{name}", "", [_NAME]),
+        ("/v2/models/{name}/versions/{version}", "Version", [_NAME, _VERSION]),
+    ):
+        get, post = (partial(_inference, method, parameters=parameters) for method in ("get", "post"))
+        stats, infer = "Read the model's work.", "Classify images as tensors."
         paths |= {
-            path: get("ModelMetadata", "Describe inputs and outputs.", "ModelMetadata", parameters, f"{of}Metadata"),
-            f"{path}/ready": get(
-                "ModelReady", "Whether it is served; 400 if not.", "ModelReady", parameters, f"{of}Ready"
-            ),
-            f"{path}/config": get(
-                "ModelConfig", "Read the model's configuration.", "ModelConfig", parameters, f"{of}Config"
-            ),
-            f"{path}/stats": get(
-                "ModelStatistics", "Read the model's work.", "InferenceStatistics", parameters, f"{of}Statistics"
-            ),
-            f"{path}/infer": _inference(
-                "post",
-                "ModelInfer",
-                "Classify images as tensors.",
-                "InferResponse",
-                parameters=parameters,
-                body="InferRequest",
-                name=f"{of}Infer",
-            ),
+            path: get("ModelMetadata", "Describe inputs and outputs.", name=f"{of}Metadata"),
+            f"{path}/ready": get("ModelReady", "Whether it is served; 400 if not.", name=f"{of}Ready"),
+            f"{path}/config": get("ModelConfig", "Read the model's configuration.", name=f"{of}Config"),
+            f"{path}/stats": get("ModelStatistics", stats, "InferenceStatistics", name=f"{of}Statistics"),
+            f"{path}/infer": post("ModelInfer", infer, "InferResponse", body="InferRequest", name=f"{of}Infer"),
         }
     return paths
 
 
 def _inference(
-    method: str, call: str, summary: str, response: str, *, parameters: Any = (), body: str = "", name: str = ""
+    method: str, call: str, summary: str, response: str = "", *, parameters: Any = (), body: str = "", name: str = ""
 ) -> dict[str, Any]:
+    """An operation; the schema of its response is named like the call unless `response` names one."""
+
     def json_of(schema: str) -> dict[str, Any]:
         content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
         return {**content, "application/octet-stream": {"schema": _BINARY}} if schema.startswith("Infer") else content
@@ -197,7 +174,7 @@ def _inference(
         method,
         call,
         summary,
-        json_of(response),
+        json_of(response or call),
         parameters=parameters,
         body=json_of(body) if body else None,
         service=INFERENCE,
