@@ -15,11 +15,11 @@ from serving.bundle.folder import open_newest
 from serving.bundle.manifest import BundleError
 from serving.cli.errors import CommandError
 from serving.cli.prediction.files import FileResult, read_file
-from serving.cli.prediction.source import RUN_FILE
 from serving.client import ClientError, Prediction
 from serving.image.decode import Limits
 from serving.models.loader import ServingOptions, load_model
 
+RUN_FILE = "run.json"
 GROUP = 16
 """Files that are read and classified together."""
 LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=200_000_000, pixels_at_once=50_000_000)

@@ -88,17 +88,17 @@ def _pawserve_paths() -> dict[str, Any]:
     report = {"text/html": {"schema": _TEXT}}
     manifest = {"application/json": {"schema": {"type": "object"}}}
     get, post = partial(operation, "get"), partial(operation, "post")
-    version = partial(get, "ListModels", parameters=[_NAME, _VERSION])
+    of_version = partial(get, "ListModels", parameters=[_NAME, _VERSION])
     return {
         "/v1/classify": post(
             "Classify", "Classify an image, or several.", pb.ClassifyResponse, parameters=how, body=images
         ),
         "/v1/labels": post("RecordLabels", "Record the labels of predictions.", pb.RecordLabelsResponse, body=labels),
         "/v1/models": get("ListModels", "List the model versions.", pb.ListModelsResponse),
-        "/v1/models/{name}/versions/{version}/manifest": version(
+        "/v1/models/{name}/versions/{version}/manifest": of_version(
             "Read a version's model.json.", manifest, name="GetManifest"
         ),
-        "/v1/models/{name}/versions/{version}/report": version(
+        "/v1/models/{name}/versions/{version}/report": of_version(
             "Read the report of a version's training, if its bundle has one.", report, name="GetReport"
         ),
         "/v1/statistics": get(
