@@ -110,9 +110,13 @@ def model_resource(text: str) -> str:
 
 
 time = _with_message(parse_time)
+"""A time, or a duration before now."""
 listen_address = _with_message(parse_listen_address)
+"""HOST:PORT or unix:PATH."""
 origin = _with_message(parse_origin)
+"""SCHEME://HOST[:PORT]."""
 shadow_version = _with_message(parse_shadow)
+"""NAME/VERSION or NAME/VERSION=SHARE."""
 OFF = "off"
 
 

@@ -13,6 +13,7 @@ from serving.system.output import is_utf8
 
 LogFormat = Literal["text", "json"]
 Filter = Callable[[logging.LogRecord], bool]
+"""Adds to a record, and returns whether to keep it."""
 LEVELS = ("debug", "info", "warning", "error")
 REPEAT_S = 60.0
 """How long a repeated message of a `RateLimitedLogger` is only counted."""
