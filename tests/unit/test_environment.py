@@ -1,11 +1,14 @@
-"""Environment variables with mistyped names are refused."""
+"""Environment variables with mistyped names are refused, and options win over variables."""
 
+import argparse
 import re
+from pathlib import Path
 
 import pytest
 
 from serving.cli.configuration import KNOWN, PREFIX, check_environment, option_variables
-from serving.cli.errors import UsageError
+from serving.cli.connection import add_client_options, open_client
+from serving.cli.errors import CommandError, UsageError
 from serving.cli.parser import build_parser
 from tests.support.commands import ROOT
 
@@ -52,3 +55,20 @@ def test_a_mistyped_option_of_a_server_is_refused_by_the_server() -> None:
     names = option_variables(build_parser("serve").parse_args(["serve"]))
     with pytest.raises(UsageError, match="did you mean PAWSERVE_LISTEN"):
         check_environment({"PAWSERVE_LISTENS": "x"}, others=names)
+
+
+def test_options_win_over_a_variable_without_its_partner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A key in the environment, without its certificate, is an error only where no option replaces it."""
+    monkeypatch.setenv("PAWSERVE_TLS_KEY", "elsewhere.key")
+    for name in ("client.pem", "client.key"):
+        (tmp_path / name).write_text("")
+    parser = argparse.ArgumentParser()
+    add_client_options(parser)
+    both = ["--tls-cert", str(tmp_path / "client.pem"), "--tls-key", str(tmp_path / "client.key")]
+    with open_client(parser.parse_args(both)):
+        pass
+    with (
+        pytest.raises(CommandError, match="a TLS key was given without its certificate"),
+        open_client(parser.parse_args([])),
+    ):
+        pass
