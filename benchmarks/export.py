@@ -23,8 +23,9 @@ from benchmarks.common import absolute_path, circumstances, heading, make_parser
 from export.calibrate import choose_images, list_folder, measure_ranges
 from export.graphs.onnx import DeployedModel, to_onnx
 from export.graphs.quantize import quantize
-from export.inference import load_views, open_session
-from serving.bundle.manifest import INPUT_NAME, open_bundle
+from export.inference import load_views
+from serving.bundle.manifest import open_bundle
+from serving.engine.onnx import load_graph
 from training.networks.model import Body, Classifier, Head, count_features, describe_backbone, head_width
 
 LIBRARIES = ("onnx", "onnxruntime", "torch", "timm")
@@ -82,11 +83,10 @@ def measure_network(arch: str, folder: Path, rounds: int, seconds: float) -> dic
     fp32 = to_onnx(DeployedModel(classifier, 1.0).eval(), crop)
     views_NHWC = load_views(choose_images(list_folder(folder), CALIBRATION_IMAGES), backbone.preprocess)
     int8 = quantize(fp32, measure_ranges(fp32, views_NHWC), "onnxruntime")
-    sessions = {"fp32": open_session(fp32), "int8": open_session(int8)}
+    graphs = {"fp32": load_graph(fp32), "int8": load_graph(int8)}
     result: dict[str, Any] = {"weights": "random", "fp32_bytes": len(fp32), "int8_bytes": len(int8)}
     for batch in BATCHES:
-        inputs = {INPUT_NAME: views_NHWC[:batch]}
-        calls = {name: partial(session.run, None, inputs) for name, session in sessions.items()}
+        calls = {name: partial(compute, views_NHWC[:batch]) for name, compute in graphs.items()}
         found = measure_rates(calls, batch, rounds, seconds)
         ratio = statistics.median(a / b for a, b in zip(found["int8"], found["fp32"], strict=True))
         result[f"batch {batch}"] = {

@@ -10,10 +10,10 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from export.inference import Progress, map_in_threads, predict
+from export.inference import Progress, map_in_threads
+from serving.engine.onnx import Compute
 from serving.image.averaging import FITTED_VIEWS, average_views
 from serving.image.preprocess import Preprocess
 from training.data.images import LabelledImage
@@ -29,7 +29,7 @@ LEAST_EXTRA_VIEWS = 0.1
 
 
 def choose_threshold(
-    session: onnxruntime.InferenceSession,
+    compute: Compute,
     images: Sequence[LabelledImage],
     preprocess: Preprocess,
     confidence_N: NDArray[np.float32],
@@ -41,6 +41,7 @@ def choose_threshold(
     """Choose the threshold, for the manifest.
 
     Args:
+        compute: the graph that is served.
         confidence_N: of each image's first view, by which those of lowest confidence are found.
         recommended_views: the number of views, unless it is 1: then the least that has a temperature of its own.
         temperatures: by number of views.
@@ -55,7 +56,7 @@ def choose_threshold(
     order_N = np.argsort(confidence_N, kind="stable")[:count]
 
     def predict_views(row: int) -> NDArray[np.float32]:
-        return predict(session, images[row].views(preprocess, views))
+        return compute(images[row].views(preprocess, views))
 
     probabilities_NVK = np.stack(map_in_threads(predict_views, order_N.tolist(), on_progress))
     first_N = probabilities_NVK[:, 0].max(1).astype(np.float64)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from export.adaptive import choose_threshold
@@ -21,13 +20,13 @@ from export.checks.checks import CheckError
 from export.checks.verify import ParityReference, verify
 from export.engine_files import build_engine_files
 from export.graphs.onnx import DeployedModel, reparameterize, to_onnx
-from export.inference import load_views, open_session, predict_each
+from export.inference import load_views, predict_each
 from export.mixed_precision import Converted, export_fp16, export_int8
 from export.options import TARGETS, BundleOptions, CardOptions, Target
 from serving.bundle.manifest import CARD, MANIFEST, REPORT, Artifact, Manifest, Runtime
 from serving.bundle.model_version import check_name
 from serving.bundle.validation import ValidationPredictions
-from serving.engine.onnx import CPU_PRECISIONS
+from serving.engine.onnx import CPU_PRECISIONS, Compute, load_graph
 from serving.engine.tensorrt_rtx import RTX
 from serving.system.files import new_folder, sync_folder
 from training.console import progress, say
@@ -88,7 +87,7 @@ def run(options: BundleOptions) -> None:
     if not exported:
         raise CheckError(f"no file passed its checks, and nothing was written{reasons}")
     engines, no_engine = build_engine_files(exported, options, reference.crop) if options.engines else ([], "")
-    served = open_session(_served_graph(exported))
+    served = load_graph(_served_graph(exported))
     predictions = _validation_predictions(served, run, reference)
     manifest = _manifest(run, options.name, exported, _adaptive(served, run, reference), predictions)
     manifest = replace(manifest, engines=tuple(engine for engine, _ in engines))
@@ -223,20 +222,18 @@ def _served_graph(exported: list[Exported]) -> bytes:
     return next((by_precision[p] for p in CPU_PRECISIONS if p in by_precision), exported[0][1])
 
 
-def _validation_predictions(
-    session: onnxruntime.InferenceSession, run: Run, reference: ParityReference
-) -> ValidationPredictions:
+def _validation_predictions(served: Compute, run: Run, reference: ParityReference) -> ValidationPredictions:
     """The predictions of a graph on the validation images, which a server compares its own with."""
     with progress("predictions on the validation images") as on_progress:
-        found_NK = predict_each(session, reference.views_NHWC, on_progress)
+        found_NK = predict_each(served, reference.views_NHWC, on_progress)
     return ValidationPredictions.count(found_NK.argmax(1).tolist(), found_NK.max(1).tolist(), len(run.classes))
 
 
-def _adaptive(session: onnxruntime.InferenceSession, run: Run, reference: ParityReference) -> dict[str, Any]:
+def _adaptive(served: Compute, run: Run, reference: ParityReference) -> dict[str, Any]:
     """The threshold of adaptive TTA."""
     with progress("choosing the adaptive threshold") as on_progress:
         return choose_threshold(
-            session,
+            served,
             reference.images,
             run.preprocess,
             reference.confidence_N,

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from export.calibrate import list_folder
 from export.checks.checks import CheckError, Tolerances, check_agreement, compare
 from export.engine_layers import summarize
-from export.inference import load_views, open_session, predict_each
+from export.inference import load_views, predict_each
 from export.options import EngineOptions
 from export.tensorrt_plan import PlanOptions, build_with_progress
 from serving.bundle.folder import open_newest
 from serving.bundle.manifest import Artifact, Bundle, Precision
 from serving.engine.cuda import CudaError, Gpu, find_gpu, has_gpu_driver
+from serving.engine.onnx import load_graph
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
 from serving.engine.tensorrt_cache import PLAN, SIDECAR, Sidecar, default_engines, read_intact_plan, read_sidecar
 from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary
@@ -163,7 +164,7 @@ def _check(
         return {"engine": asdict(sidecar), "parity": None, "rates": []}, sidecar
     images_NHWC, labels_N, names = _load_images(bundle, folder)
     with progress("computing in ONNX Runtime") as on_progress:
-        expected_NK = predict_each(open_session(graph), images_NHWC, on_progress)
+        expected_NK = predict_each(load_graph(graph), images_NHWC, on_progress)
     with TensorRTEngine(loaded) as engine:
         size = engine.max_batch_size
         batches = [engine.run(images_NHWC[first : first + size]) for first in range(0, len(images_NHWC), size)]

@@ -1,20 +1,17 @@
-"""ONNX Runtime on the CPU for exported graphs, and the views of images that they compute."""
+"""Work on many images on all cores: their views, and the probabilities of an exported graph."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME
+from serving.engine.onnx import Compute
 from serving.image.preprocess import Preprocess
 from serving.system.cpus import available_cpus
 from training.data.images import LabelledImage
 
-_ERRORS_ONLY = 3
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -26,26 +23,16 @@ def no_progress(done: int, total: int) -> None:
     """Report nothing."""
 
 
-def open_session(graph: bytes) -> onnxruntime.InferenceSession:
-    """Open a session with one thread per call: several such calls at once are faster than one call on all cores."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def predict(session: onnxruntime.InferenceSession, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Probabilities float32 `[N, K]` of one batch, uint8 `[N, H, W, 3]`."""
-    probabilities_NK: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
-    return probabilities_NK
-
-
 def predict_each(
-    session: onnxruntime.InferenceSession, images_NHWC: NDArray[np.uint8], on_progress: Progress = no_progress
+    compute: Compute, images_NHWC: NDArray[np.uint8], on_progress: Progress = no_progress
 ) -> NDArray[np.float32]:
-    """Probabilities float32 `[N, K]`, computed one image at a time on all cores."""
+    """Probabilities float32 `[N, K]`, computed one image at a time on all cores, which is faster than one large batch.
+
+    Args:
+        compute: from `serving.engine.onnx.load_graph`.
+    """
     rows = [images_NHWC[row : row + 1] for row in range(len(images_NHWC))]
-    return np.concatenate(map_in_threads(partial(predict, session), rows, on_progress))
+    return np.concatenate(map_in_threads(compute, rows, on_progress))
 
 
 def load_views(

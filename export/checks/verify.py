@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -18,8 +17,9 @@ from export.checks.checks import CheckError, NotFiniteError, ParityError, Tolera
 from export.checks.openvino_process import ProcessFailed, run_openvino
 from export.checks.tensorrt_parser import find_problems
 from export.graphs.onnx import DeployedModel
-from export.inference import open_session, predict, predict_each
+from export.inference import predict_each
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Precision, Runtime
+from serving.engine.onnx import Compute, load_graph
 from training.console import progress, say
 from training.data.images import LabelledImage, labels_of
 
@@ -95,10 +95,10 @@ def verify(graph: bytes, precision: Precision, runtime: Runtime, reference: Pari
     check_graph(graph, crop=reference.crop, classes=reference.trained_NK.shape[1])
     if runtime == "tensorrt":  # fp32 and fp16 are read when an engine is built
         check_operators(graph)
-    session = open_session(graph)
-    by_batch = check_batches(session, reference, reference.tolerances.max_diff(precision))
+    compute = load_graph(graph)
+    by_batch = check_batches(compute, reference, reference.tolerances.max_diff(precision))
     with progress(f"parity check, {what}") as on_progress:
-        found_NK = predict_each(session, reference.views_NHWC, on_progress)
+        found_NK = predict_each(compute, reference.views_NHWC, on_progress)
     found = compare(found_NK, reference.trained_NK, reference.labels_N)
     worst = reference.images[found.worst].path
     check_agreement(found, precision, reference.tolerances, what=what, reference=TRAINED, worst_image=worst)
@@ -175,9 +175,7 @@ def check_listed_operators(graph: bytes) -> None:
             raise CheckError(f"node {node.name!r} ({node.op_type}) reads uint8 images; TensorRT can only cast them")
 
 
-def check_batches(
-    session: onnxruntime.InferenceSession, reference: ParityReference, allowed: float | None
-) -> dict[str, float]:
+def check_batches(compute: Compute, reference: ParityReference, allowed: float | None) -> dict[str, float]:
     """Check that batches of 1, 3 and 32 run and give torch's probabilities for the same pixels.
 
     Args:
@@ -195,7 +193,7 @@ def check_batches(
         images_NHWC = reference.views_NHWC[rows]
         with torch.inference_mode():
             expected_NK = reference.model(torch.from_numpy(images_NHWC)).numpy()
-        found_NK = predict(session, images_NHWC)
+        found_NK = compute(images_NHWC)
         if found_NK.shape != expected_NK.shape:
             raise CheckError(f"a batch of {batch} gives shape {found_NK.shape}, expected {expected_NK.shape}")
         difference_N = np.abs(found_NK - expected_NK).max(1)

@@ -20,8 +20,9 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from export.graphs.fold_columns import fold_columns
 from export.graphs.half_body import LARGEST_VALUE, body_of, pooling_of, store_int8_weights, to_half_body
-from export.inference import open_session, predict_each
+from export.inference import predict_each
 from serving.bundle.manifest import Runtime
+from serving.engine.onnx import load_graph
 from training.console import progress
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -198,12 +199,12 @@ def measure_int8_sensitivity(
         images_NHWC: uint8 `[N, crop, crop, 3]`; no validation images.
     """
     names = layers(graph, runtime)
-    expected_NK = predict_each(open_session(graph), images_NHWC)
+    expected_NK = predict_each(load_graph(graph), images_NHWC)
     sensitivities = {}
     with progress("measuring sensitivity", "layers") as on_progress:
         for done, name in enumerate(names, 1):
             candidate = quantize(graph, ranges, runtime, [other for other in names if other != name])
-            sensitivities[name] = _divergence(expected_NK, predict_each(open_session(candidate), images_NHWC))
+            sensitivities[name] = _divergence(expected_NK, predict_each(load_graph(candidate), images_NHWC))
             on_progress(done, len(names))
     return dict(sorted(sensitivities.items(), key=lambda item: -item[1]))
 

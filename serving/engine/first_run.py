@@ -1,10 +1,10 @@
 """Check of an engine that was built on another host: its first run on this one agrees with ONNX Runtime on the CPU."""
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Bundle, Precision
+from serving.bundle.manifest import Bundle, Precision
+from serving.engine.onnx import load_graph
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
 from serving.engine.tensorrt_library import EngineBuildError
 
@@ -21,11 +21,10 @@ def check_first_run(plan: LoadedPlan, bundle: Bundle, precision: Precision) -> N
         EngineBuildError: if they differ, or the engine does not run.
     """
     artifact = bundle.artifact(precision, "tensorrt")
-    session = ort.InferenceSession(bundle.read(artifact), providers=["CPUExecutionProvider"])
     images_NHWC = make_images(bundle.manifest.preprocess.crop)
     rows = max(plan.min_batch, min(IMAGES, plan.max_batch))
     images_NHWC = np.resize(images_NHWC, (rows, *images_NHWC.shape[1:]))
-    expected_NK = session.run([OUTPUT_NAME], {INPUT_NAME: images_NHWC})[0]
+    expected_NK = load_graph(bundle.read(artifact))(images_NHWC)
     with TensorRTEngine(plan, rows) as engine:
         found_NK = engine.run(images_NHWC)
     difference = float(np.abs(found_NK - expected_NK).max())

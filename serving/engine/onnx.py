@@ -20,7 +20,8 @@ ort.set_default_logger_severity(3)  # errors only: warnings about a graph are fo
 CPU_PRECISIONS: tuple[Precision, ...] = ("int8", "fp32", "fp16")
 """The fastest on a CPU first. Each file has passed the export's accuracy check; most CPUs emulate fp16."""
 CUDA_PROVIDER = "CUDAExecutionProvider"
-
+Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Computes a batch: uint8 `[N, H, W, 3]` to probabilities float32 `[N, K]`."""
 
 AlgorithmSearch = Literal["EXHAUSTIVE", "HEURISTIC", "DEFAULT"]
 SEARCH: AlgorithmSearch = "EXHAUSTIVE"
@@ -184,8 +185,8 @@ class OnnxModel:
         return session
 
 
-def load_graph(content: bytes) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """A function that computes batches in the thread that calls it, on a CPU, with the bits of `make_engines`.
+def load_graph(content: bytes) -> Compute:
+    """A function that computes batches in the threads that call it, on a CPU, with the bits of `make_engines`.
 
     Args:
         content: a serialised ModelProto.

@@ -10,9 +10,8 @@ from contextlib import suppress
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from serving.engine.onnx import load_graph
+from serving.engine.onnx import Compute, load_graph
 from serving.engine.separate import LENGTH, REPLY, SHAPE, read_exactly
 
 PR_SET_PDEATHSIG = 1
@@ -25,7 +24,7 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def serve(stream: BinaryIO, load: Callable[[bytes], Callable[[NDArray[np.uint8]], NDArray[np.float32]]]) -> None:
+def serve(stream: BinaryIO, load: Callable[[bytes], Compute]) -> None:
     """Load a graph and compute batches, until the other side ends the stream.
 
     Args:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from export.calibrate import measure_ranges
 from export.graphs.quantize import quantize
-from export.inference import open_session, predict
 from serving.bundle.manifest import OUTPUT_NAME, Runtime
+from serving.engine.onnx import load_graph
 from training.networks.onnx import export_graph
 
 EMULATOR = shutil.which("qemu-x86_64")
@@ -59,4 +59,4 @@ def test_int8_answers_are_those_of_a_cpu_without_vnni(runtime: Runtime, tmp_path
     command = [EMULATOR, "-cpu", "Haswell", sys.executable, "-c", ANSWERS, *map(str, (model, images, answers))]
     subprocess.run(command, check=True, timeout=600, capture_output=True)
     # with weights of 8 bits the difference is 0.028
-    np.testing.assert_allclose(np.load(answers), predict(open_session(graph), images_NHWC), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.load(answers), load_graph(graph)(images_NHWC), rtol=0, atol=1e-6)

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.inference import open_session, predict
+from serving.engine.onnx import load_graph
 from tests.support.answers import ask, check_answers
 from tests.support.exported import LITE0, graph_of, varied_images, write_exported_bundle
 from tests.support.images import encoded
@@ -19,12 +19,12 @@ Images = NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def expected_NK() -> NDArray[np.float32]:
-    return predict(open_session(graph_of(LITE0, CROP, "fp32")), varied_images(CROP, COUNT))
+    return load_graph(graph_of(LITE0, CROP, "fp32"))(varied_images(CROP, COUNT))
 
 
 @pytest.mark.slow
 def test_fp16_passes_as_another_way_to_compute_the_same(expected_NK: NDArray[np.float32]) -> None:
-    found_NK = predict(open_session(graph_of(LITE0, CROP, "fp16")), varied_images(CROP, COUNT))
+    found_NK = load_graph(graph_of(LITE0, CROP, "fp16"))(varied_images(CROP, COUNT))
     check_answers(found_NK, expected_NK, "fp16")
 
 
@@ -45,7 +45,7 @@ def test_images_that_are_spoilt_fail_even_at_int8_s_tolerance(
     expected_NK: NDArray[np.float32], spoil: Callable[[Images], Images]
 ) -> None:
     spoilt_NHWC = np.ascontiguousarray(spoil(varied_images(CROP, COUNT)))
-    found_NK = predict(open_session(graph_of(LITE0, CROP, "fp32")), spoilt_NHWC)
+    found_NK = load_graph(graph_of(LITE0, CROP, "fp32"))(spoilt_NHWC)
     with pytest.raises(AssertionError, match="int8 differs by"):
         check_answers(found_NK, expected_NK, "int8")
 

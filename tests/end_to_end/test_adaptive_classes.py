@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.inference import open_session, predict
 from serving.bundle.manifest import open_bundle
+from serving.engine.onnx import load_graph
 from tests.support.commands import run_here
 from training.runs.run import open_run
 
@@ -43,10 +43,10 @@ def test_the_manifest_has_the_views_that_the_threshold_costs(colours: Path, tmp_
     assert exported.returncode == 0, exported.stderr
     bundle = open_bundle(tmp_path / "colours" / "1")
     adaptive = bundle.manifest.adaptive
-    session = open_session(bundle.read(bundle.artifact("fp32")))
+    compute = load_graph(bundle.read(bundle.artifact("fp32")))
     images, trained_NK = open_run(tmp_path / "run").validation(None)
     assert np.isnan(trained_NK).any()
-    first_NK = np.concatenate([predict(session, image.views(bundle.manifest.preprocess)) for image in images])
+    first_NK = np.concatenate([compute(image.views(bundle.manifest.preprocess)) for image in images])
     below_N = first_NK.max(1) < adaptive["threshold"]
     assert adaptive["photos"] == CLASSES
     assert adaptive["mean_views"] == pytest.approx(1 + (adaptive["views"] - 1) * below_N.mean())

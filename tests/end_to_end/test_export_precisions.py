@@ -16,8 +16,8 @@ from export.checks.checks import CheckError
 from export.checks.verify import check_listed_operators
 from export.graphs.onnx import DeployedModel, to_onnx
 from export.graphs.quantize import measure_int8_sensitivity, quantize
-from export.inference import open_session, predict
 from serving.bundle.manifest import Bundle, open_bundle
+from serving.engine.onnx import load_graph
 from tests.support.commands import run_here
 from tests.support.fake_gpu import FakeGpu
 from training.data.images import LabelledImage
@@ -62,9 +62,9 @@ def test_all_precisions_are_written_with_their_parity(bundle: Bundle) -> None:
         "model.int8-trt.onnx",
     ]
     for artifact in bundle.manifest.artifacts:
-        session = open_session(bundle.read(artifact))
+        compute = load_graph(bundle.read(artifact))
         images = np.zeros((3, 160, 160, 3), np.uint8)
-        np.testing.assert_allclose(predict(session, images).sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(compute(images).sum(1), 1, atol=1e-5)
         assert artifact.parity["photos"] == 16
         assert set(artifact.parity["max_abs_diff_by_batch"]) == {"1", "3", "32"}
     assert bundle.artifact("int8").file == "model.int8.onnx"
@@ -238,10 +238,10 @@ def test_an_ensemble_is_one_graph_that_averages_predictions(fitted: Path) -> Non
     with torch.no_grad():
         two.head[-1].bias += torch.tensor([1.0, 0.0])
     images = torch.randint(0, 256, (3, 160, 160, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    session = open_session(to_onnx(DeployedModel(MeanPredictions([one, two]), 1.0).eval(), 160))
+    compute = load_graph(to_onnx(DeployedModel(MeanPredictions([one, two]), 1.0).eval(), 160))
     with torch.inference_mode():
         expected = (torch.softmax(one(images), 1) + torch.softmax(two(images), 1)) / 2
-    np.testing.assert_allclose(predict(session, images.numpy()), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(compute(images.numpy()), expected.numpy(), atol=1e-5)
 
 
 def test_an_operator_that_tensorrt_lacks_is_named_with_its_node(bundle: Bundle) -> None:

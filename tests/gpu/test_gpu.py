@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from export.engine import build_and_check
-from export.inference import open_session, predict
 from export.tensorrt_plan import PlanOptions
 from serving.bundle.manifest import Bundle, Precision
 from serving.engine.base import EngineLayout
 from serving.engine.cuda import Gpu
-from serving.engine.onnx import AlgorithmSearch, OnnxModel
+from serving.engine.onnx import AlgorithmSearch, OnnxModel, load_graph
 from serving.engine.onnx_package import why_no_cuda
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
 from serving.engine.tensorrt_cache import read_plan
@@ -75,13 +74,13 @@ def test_onnx_runtime_on_cuda_agrees_with_the_cpu(
     computed = time.perf_counter()
     engine.run(images_NHWC)
     rate = len(images_NHWC) / (time.perf_counter() - computed)
-    difference = check_answers(found_NK, predict(open_session(bundle.read(artifact)), images_NHWC), precision)
+    difference = check_answers(found_NK, load_graph(bundle.read(artifact))(images_NHWC), precision)
     facts = {"mean abs diff": difference, "start": f"{started - began:.1f} s", "batch 64": f"{rate:.0f} images/s"}
     measured.append({"what": f"ONNX Runtime CUDA, {precision}, {search}", **facts})
 
 
 def test_a_spoilt_batch_is_noticed_on_the_gpu_too(bundle: Bundle, images_NHWC: NDArray[np.uint8]) -> None:
-    expected_NK = predict(open_session(bundle.read(bundle.artifact("fp32"))), images_NHWC)
+    expected_NK = load_graph(bundle.read(bundle.artifact("fp32")))(images_NHWC)
     for spoilt_NK in (np.roll(expected_NK, 1, 0), np.tile(expected_NK[:1], (len(expected_NK), 1))):
         with pytest.raises(AssertionError, match="int8 differs by"):
             check_answers(spoilt_NK, expected_NK, "int8")
@@ -112,7 +111,7 @@ def test_an_engine_is_built_and_agrees_with_onnx_runtime(
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     plan, sidecar = read_plan(folder, gpu, library.version())
     assert sidecar.check == "passed"
-    expected_NK = predict(open_session(bundle.read(bundle.artifact(precision, "tensorrt"))), images_NHWC)
+    expected_NK = load_graph(bundle.read(bundle.artifact(precision, "tensorrt")))(images_NHWC)
     with TensorRTEngine(LoadedPlan(plan, gpu, library, tmp_path / "kernels.bin")) as engine:
         found_NK = np.concatenate([engine.run(images_NHWC[:7]), engine.run(images_NHWC[7:])])
     difference = check_answers(found_NK, expected_NK, precision)

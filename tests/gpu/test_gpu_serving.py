@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from export.engine import build_and_check
-from export.inference import open_session, predict
 from export.tensorrt_plan import PlanOptions
 from serving.bundle.manifest import Bundle, Precision
 from serving.engine.cuda import Gpu
+from serving.engine.onnx import load_graph
 from serving.engine.onnx_package import why_no_cuda
 from serving.engine.tensorrt_rtx import CAPABILITIES, RTX, TENSORRT, runs_on
 from tests.support.answers import ask, check_answers
@@ -52,7 +52,7 @@ def test_a_server_on_the_gpu_agrees_with_one_on_the_cpu(
         build_and_check(bundle, precision, PlanOptions(max_batch=32), tmp_path / "engines", photos, library)
     files = [file.read_bytes() for file in sorted(photos.rglob("*.png"), key=lambda file: file.name)]
     artifact = bundle.artifact(precision, "onnxruntime" if engine == "cuda" else "tensorrt")
-    expected_NK = predict(open_session(bundle.read(artifact)), images_NHWC)
+    expected_NK = load_graph(bundle.read(artifact))(images_NHWC)
     rates = {}
     for batch in BATCHES:
         many = (files * (IMAGES // len(files) + 1))[:IMAGES]

@@ -10,9 +10,9 @@ from export.checks.checks import Tolerances
 from export.checks.verify import ParityReference
 from export.graphs.fp16 import find_overflows, fold_norms, to_fp16
 from export.graphs.onnx import DeployedModel, reparameterize
-from export.inference import open_session, predict
 from export.mixed_precision import export_fp16
 from serving.bundle.manifest import OUTPUT_NAME
+from serving.engine.onnx import load_graph
 from training.data.images import LabelledImage
 from training.networks.model import Body, Classifier, Head, build_body, describe_backbone
 from training.networks.onnx import export_graph
@@ -44,9 +44,9 @@ def test_blocks_in_which_float16_overflows_stay_in_float32_with_their_outputs(ov
     graph = export_graph(to_fp16(folded, IMAGES, overflows), 64, output_name=OUTPUT_NAME)
     with torch.inference_mode():
         expected_NK = folded(IMAGES).numpy()
-    np.testing.assert_allclose(predict(open_session(graph), IMAGES.numpy()), expected_NK, atol=0.02)
+    np.testing.assert_allclose(load_graph(graph)(IMAGES.numpy()), expected_NK, atol=0.02)
     without = export_graph(to_fp16(folded, IMAGES), 64, output_name=OUTPUT_NAME)
-    assert not np.isfinite(predict(open_session(without), IMAGES.numpy())).all()
+    assert not np.isfinite(load_graph(without)(IMAGES.numpy())).all()
 
 
 def test_a_network_that_overflows_in_too_many_blocks_is_an_error_that_names_the_layer(overflowing: Classifier) -> None:
@@ -74,7 +74,7 @@ def test_an_overflow_on_an_image_to_check_is_found_with_its_layer(
     converted, facts = export_fp16(overflowing, 1.0, images[:2].numpy(), reference)
     assert facts["overflows"] == {"conv1.6": "conv1.6", "bn1": "bn1", "layer1.0": "layer1.0", "layer2.0": "layer2.0"}
     assert "fp16: layer bn1 exceeds float16's range; block bn1 stays in float32" in capsys.readouterr().err
-    found_NK = predict(open_session(converted.graph), images.numpy())
+    found_NK = load_graph(converted.graph)(images.numpy())
     np.testing.assert_allclose(found_NK, probabilities_NK, atol=0.02)
 
 
