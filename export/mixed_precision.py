@@ -112,7 +112,7 @@ def export_fp16(
     def find(images_NHWC: Tensor) -> bool:
         """Find more overflows; whether there are any."""
         known = set(overflows)
-        overflows.update(find_overflows(folded, images_NHWC, most=MOST_FLOAT_FP16, known=overflows))
+        overflows.update(find_overflows(folded, images_NHWC, overflows, most=MOST_FLOAT_FP16))
         for block in overflows.keys() - known:
             say(f"fp16: layer {overflows[block]} exceeds float16's range; block {block} stays in float32")
         return len(overflows) > len(known)

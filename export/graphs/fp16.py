@@ -10,26 +10,15 @@ images of cats and dogs, its probabilities differ from fp32 by up to 6.9e-3 and 
 
 import copy
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from functools import partial
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from training.console import progress
 from training.networks.model import Classifier
-
-
-class _Cast(nn.Module):
-    """The same values in another type."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.to(self.dtype)
 
 
 class _ComputedIn(nn.Module):
@@ -65,7 +54,8 @@ def to_fp16(folded: Classifier, images_NHWC: Tensor, keep_float: Collection[str]
         if name in keep_float:  # that of `network` is rounded already
             block, dtype = copy.deepcopy(folded.body.network.get_submodule(name)), torch.float32
         setattr(network.get_submodule(parent), child, _ComputedIn(block, dtype))
-    converted.body.network = nn.Sequential(_Cast(torch.float16), network, _Cast(torch.float32))
+    before, behind = (_ComputedIn(nn.Identity(), dtype) for dtype in (torch.float16, torch.float32))
+    converted.body.network = nn.Sequential(before, network, behind)
     return converted.eval()
 
 
@@ -91,10 +81,10 @@ def _correct_biases(classifier: Classifier, convolutions: list[nn.Conv2d], image
 
     with torch.no_grad():
         for hook in (measure, correct):
-            handles = [convolution.register_forward_hook(hook) for convolution in convolutions]
-            classifier(images_NHWC)
-            for handle in handles:
-                handle.remove()
+            with ExitStack() as hooks:
+                for convolution in convolutions:
+                    hooks.enter_context(convolution.register_forward_hook(hook))
+                classifier(images_NHWC)
             for convolution in convolutions:
                 convolution.weight.copy_(convolution.weight.half().float())
 
@@ -121,16 +111,13 @@ def _pairs(classifier: Classifier, image_1HWC: Tensor) -> list[tuple[nn.Conv2d, 
         if id(inputs[0]) in made:
             pairs.append((made[id(inputs[0])][0], module))
 
-    hooks: list[RemovableHandle] = []
-    for module in classifier.body.network.modules():
-        if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(after))
-        elif isinstance(module, nn.BatchNorm2d):
-            hooks.append(module.register_forward_pre_hook(before))
-    with torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad():
+        for module in classifier.body.network.modules():
+            if isinstance(module, nn.Conv2d):
+                hooks.enter_context(module.register_forward_hook(after))
+            elif isinstance(module, nn.BatchNorm2d):
+                hooks.enter_context(module.register_forward_pre_hook(before))
         classifier(image_1HWC)
-    for hook in hooks:
-        hook.remove()
     return pairs
 
 
@@ -138,17 +125,10 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """Move a batch norm's scale and shift into the convolution before it; the batch norm becomes the identity."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    with torch.no_grad():
-        scale_C = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        before_C = 0 if convolution.bias is None else convolution.bias
-        convolution.weight.mul_(scale_C.view(-1, 1, 1, 1))
-        bias = norm.bias + (before_C - norm.running_mean) * scale_C
-        convolution.bias = nn.Parameter(bias, requires_grad=False)
-        norm.running_mean.zero_()
-        norm.running_var.fill_(1)
-        norm.weight.fill_(1)
-        norm.bias.zero_()
-        norm.eps = 0.0
+    of_norm = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(convolution.weight, convolution.bias, *of_norm)
+    norm.reset_parameters()
+    norm.eps = 0.0
 
 
 def blocks(network: nn.Module) -> list[str]:
@@ -164,9 +144,7 @@ def blocks(network: nn.Module) -> list[str]:
     return names
 
 
-def find_overflows(
-    folded: Classifier, images_NHWC: Tensor, *, most: int, known: Mapping[str, str] = MappingProxyType({})
-) -> dict[str, str]:
+def find_overflows(folded: Classifier, images_NHWC: Tensor, known: Mapping[str, str], *, most: int) -> dict[str, str]:
     """The blocks in which float16 overflows, each with the first layer that does.
 
     A block that has weights, or reads or makes values, beyond float16's range is computed in float32, including its
@@ -175,8 +153,8 @@ def find_overflows(
     Args:
         folded: from `fold_norms`.
         images_NHWC: uint8 `[N, crop, crop, 3]`.
-        most: largest number of blocks.
         known: what was found with other images; the result includes it.
+        most: largest number of blocks.
 
     Raises:
         ValueError: naming the layer, if there are more blocks.
@@ -219,18 +197,15 @@ def _first_overflow(folded: Classifier, images_NHWC: Tensor, keep_float: Collect
     def made(block: str, layer: str, module: nn.Module, inputs: object, output: object) -> object:
         return rounded(block, layer, output)
 
-    handles: list[RemovableHandle] = []
-    for block in blocks(network):
-        if block not in keep_float:
-            whole = network.get_submodule(block)
-            handles.append(whole.register_forward_pre_hook(partial(read, block)))
-            for inner, module in whole.named_modules():
-                layer = f"{block}.{inner}" if inner else block
-                handles.append(module.register_forward_hook(partial(made, block, layer)))
-    with torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad():
+        for block in blocks(network):
+            if block not in keep_float:
+                whole = network.get_submodule(block)
+                hooks.enter_context(whole.register_forward_pre_hook(partial(read, block)))
+                for inner, module in whole.named_modules():
+                    layer = f"{block}.{inner}" if inner else block
+                    hooks.enter_context(module.register_forward_hook(partial(made, block, layer)))
         folded(images_NHWC)
-    for handle in handles:
-        handle.remove()
     return overflows[0] if overflows else None
 
 

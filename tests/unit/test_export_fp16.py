@@ -39,7 +39,7 @@ IMAGES = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torc
 @pytest.mark.slow
 def test_blocks_in_which_float16_overflows_stay_in_float32_with_their_outputs(overflowing: Classifier) -> None:
     folded = fold_norms(overflowing, IMAGES[:1])
-    overflows = find_overflows(folded, IMAGES, most=8)
+    overflows = find_overflows(folded, IMAGES, {}, most=8)
     assert overflows == {"conv1.6": "conv1.6", "bn1": "bn1", "layer1.0": "layer1.0", "layer2.0": "layer2.0"}
     graph = export_graph(to_fp16(folded, IMAGES, overflows), 64, output_name=OUTPUT_NAME)
     with torch.inference_mode():
@@ -52,7 +52,7 @@ def test_blocks_in_which_float16_overflows_stay_in_float32_with_their_outputs(ov
 def test_a_network_that_overflows_in_too_many_blocks_is_an_error_that_names_the_layer(overflowing: Classifier) -> None:
     folded = fold_norms(overflowing, IMAGES[:1])
     with pytest.raises(ValueError, match="layer bn1 overflows.* 65,504, as do those of 1 blocks"):
-        find_overflows(folded, IMAGES, most=1)
+        find_overflows(folded, IMAGES, {}, most=1)
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_an_overflow_on_an_image_to_check_is_found_with_its_layer(
     listed = [LabelledImage(Path(f"{row}.jpg"), 0) for row in range(len(images))]
     deployed = DeployedModel(overflowing, 1.0).eval()
     reference = ParityReference(deployed, listed, images.numpy(), probabilities_NK, Tolerances(max_diff_fp16=0.02))
-    assert find_overflows(fold_norms(overflowing, images[:1]), images[:2], most=8) == {}
+    assert find_overflows(fold_norms(overflowing, images[:1]), images[:2], {}, most=8) == {}
     converted, facts = export_fp16(overflowing, 1.0, images[:2].numpy(), reference)
     assert facts["overflows"] == {"conv1.6": "conv1.6", "bn1": "bn1", "layer1.0": "layer1.0", "layer2.0": "layer2.0"}
     assert "fp16: layer bn1 exceeds float16's range; block bn1 stays in float32" in capsys.readouterr().err
