@@ -17,13 +17,13 @@ from export.checks.checks import CheckError, Tolerances, check_agreement, compar
 from export.engine_layers import summarize
 from export.inference import load_views, predict_each
 from export.options import EngineOptions
-from export.tensorrt_plan import PlanOptions, build_with_progress
+from export.tensorrt_plan import PlanOptions, build_plan
 from serving.bundle.folder import open_newest
 from serving.bundle.manifest import Artifact, Bundle, Precision
 from serving.engine.cuda import CudaError, Gpu, find_gpu, has_gpu_driver
 from serving.engine.onnx import load_graph
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
-from serving.engine.tensorrt_cache import PLAN, SIDECAR, Sidecar, default_engines, read_intact_plan, read_sidecar
+from serving.engine.tensorrt_cache import PLAN, SIDECAR, Sidecar, default_engines, read_plan, read_sidecar
 from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary
 from serving.engine.tensorrt_rtx import LIBRARIES, TENSORRT, default_flavor, runs_on
 from serving.system.files import new_folder, sync_folder, write_atomically
@@ -96,12 +96,8 @@ def build_and_check(
         write_atomically(place / SIDECAR, sidecar.to_json())
         return found
     timings = engines / f"timings.{_plain(gpu.name if gpu else library.flavor)}.{release}.cache"
-    built = build_with_progress(
-        *(graph, bundle.manifest.preprocess.crop, precision, options),
-        timings.read_bytes() if timings.exists() else b"",
-        library,
-        gpu,
-    )
+    known = timings.read_bytes() if timings.exists() else b""
+    built = build_plan(graph, bundle.manifest.preprocess.crop, precision, options, library, gpu, known)
     if built.timings:
         engines.mkdir(parents=True, exist_ok=True)
         write_atomically(timings, built.timings)
@@ -143,7 +139,7 @@ def _open_cached(place: Path, gpu: Gpu | None, library: TensorRTLibrary) -> tupl
         return None
     try:
         sidecar = read_sidecar(place)
-        plan = read_intact_plan(place, sidecar)
+        plan = read_plan(place, sidecar)
         return (LoadedPlan(plan, gpu, library) if gpu else None), sidecar
     except EngineBuildError as error:
         say(f"the engine that was built before cannot be used, and is built again: {error}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from export.engine_layers import summarize
 from export.options import BundleOptions
-from export.tensorrt_plan import PlanOptions, build_with_progress
+from export.tensorrt_plan import PlanOptions, build_plan
 from serving.bundle.engine_file import EngineFile
 from serving.bundle.manifest import Artifact, Precision
 from serving.engine.tensorrt_library import EngineBuildError
@@ -41,22 +41,18 @@ def build_engine_files(
     engines: list[tuple[EngineFile, bytes]] = []
     try:
         for precision in chosen:
-            engines.append(_build(*_source(sources, precision), crop, options.plan))
+            if precision not in sources:
+                target = "int8-trt" if precision == "int8" else precision
+                raise EngineBuildError(f"there is no {precision} file for an engine: add {target} to --precisions")
+            engines.append(_build(*sources[precision], crop, options.plan))
     except EngineBuildError as error:
         say(f"no {precision} engine: {error}")
         return engines, str(error)
     return engines, ""
 
 
-def _source(sources: dict[Precision, tuple[Artifact, bytes]], precision: Precision) -> tuple[Artifact, bytes]:
-    if precision not in sources:
-        target = "int8-trt" if precision == "int8" else precision
-        raise EngineBuildError(f"there is no {precision} file for an engine: add {target} to --precisions")
-    return sources[precision]
-
-
 def _build(artifact: Artifact, graph: bytes, crop: int, options: PlanOptions) -> tuple[EngineFile, bytes]:
-    built = build_with_progress(graph, crop, artifact.precision, options, b"", RTX)
+    built = build_plan(graph, crop, artifact.precision, options, RTX)
     engine = EngineFile(
         file=f"model.{artifact.precision}.rtx.engine",
         precision=artifact.precision,

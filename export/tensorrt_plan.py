@@ -71,47 +71,23 @@ class BuiltPlan:
     """Duration of the build."""
 
 
-def build_with_progress(
-    graph: bytes,
-    crop: int,
-    precision: Precision,
-    options: PlanOptions,
-    timings: bytes,
-    library: TensorRTLibrary,
-    gpu: Gpu | None = None,
-) -> BuiltPlan:
-    """Build a plan as `build_plan` does, and print its progress, size, duration and the types of its layers.
-
-    Args:
-        gpu: this host's, for the messages; not used for portable engines.
-    """
-    target = f"compute capability {', '.join(options.compute_capability)}"
-    if gpu is not None and not library.portable:
-        target = gpu.name
-    with progress(f"building for {target}", "steps") as on_progress:
-        built = build_plan(graph, crop, precision, options, timings, on_progress, library)
-    say(f"{precision} engine, {len(built.plan) / 1e6:.1f} MB, built in {built.seconds:.1f} s for {target}")
-    say(describe(summarize(built.layers)))
-    return built
-
-
 def build_plan(
     graph: bytes,
     crop: int,
     precision: Precision,
     options: PlanOptions,
-    timings: bytes,
-    on_step: Callable[[int, int], None],
     library: TensorRTLibrary,
+    gpu: Gpu | None = None,
+    timings: bytes = b"",
 ) -> BuiltPlan:
-    """Build a plan.
+    """Build a plan, and print the progress, and then its size, the duration and the types of its layers.
 
     Args:
         graph: a serialised ModelProto, weights inside.
         crop: side of the input in pixels.
-        timings: the timing cache of earlier builds on this GPU, or nothing.
-        on_step: called with (steps done, steps known so far, of all phases), from TensorRT's threads.
         library: the one that builds, and will run the plan.
+        gpu: this host's, for the messages; not used for portable engines.
+        timings: the timing cache of earlier builds on this GPU, or nothing.
 
     Raises:
         EngineBuildError: if the graph cannot be parsed (the message names node and operator) or built.
@@ -126,7 +102,8 @@ def build_plan(
         raise EngineBuildError(f"{library.title} cannot use this GPU ({error}); {logger.reason()}") from error
     network = builder.create_network()
     parser = trt.OnnxParser(network, logger)
-    _parse(parser, logger, graph, library.title)
+    if problems := parse_problems(parser, graph):
+        raise EngineBuildError(f"{library.title} cannot read the ONNX file: {'; '.join(problems)} ({logger.reason()})")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     config.builder_optimization_level = options.optimization_level
@@ -146,13 +123,21 @@ def build_plan(
     if config.add_optimization_profile(profile) < 0:
         raise EngineBuildError(f"TensorRT rejects the optimization profile: {logger.reason()}")
     library.prepare_build(config, logger, timings, options.compute_capability)
+    target = f"compute capability {', '.join(options.compute_capability)}"
+    if gpu is not None and not library.portable:
+        target = gpu.name
     cancelled = threading.Event()
-    monitor = make_monitor(trt, on_step, cancelled)
-    config.progress_monitor = monitor
-    plan = _build_interruptibly(lambda: builder.build_serialized_network(network, config), cancelled)
+    with progress(f"building for {target}", "steps") as on_step:
+        monitor = make_monitor(trt, on_step, cancelled)
+        config.progress_monitor = monitor
+        plan = _build_interruptibly(lambda: builder.build_serialized_network(network, config), cancelled)
     if plan is None:
         raise EngineBuildError(f"{library.title} could not build the engine: {logger.reason()}.{_memory_advice()}")
-    return BuiltPlan(bytes(plan), library.read_timings(config), read_layers(logger.layers), time.perf_counter() - began)
+    layers, seconds = read_layers(logger.layers), time.perf_counter() - began
+    built = BuiltPlan(bytes(plan), library.read_timings(config), layers, seconds)
+    say(f"{precision} engine, {len(built.plan) / 1e6:.1f} MB, built in {seconds:.1f} s for {target}")
+    say(describe(summarize(layers)))
+    return built
 
 
 def _memory_advice() -> str:
@@ -164,31 +149,29 @@ def _memory_advice() -> str:
     return f" {free:,.0f} MiB of GPU memory are free: if that is too little, lower --max-batch or --workspace-mib"
 
 
-def _parse(parser: Any, logger: Any, graph: bytes, title: str) -> None:
-    if problems := parse_problems(parser, graph):
-        raise EngineBuildError(f"{title} cannot read the ONNX file: {'; '.join(problems)} ({logger.reason()})")
-
-
 def _build_interruptibly(build: Callable[[], Any], cancelled: threading.Event) -> Any:
     """Run a build in another thread, so that Ctrl-C reaches this one and can cancel the build."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="tensorrt-build")
-    try:
-        building = pool.submit(build)  # inside the try: Ctrl-C may come before this call has returned
-        while not building.done():
-            # with a limit, so that a signal that another thread received is handled here soon
-            wait([building], timeout=SIGNAL_CHECK_S)
-        return building.result()
-    except Exception as error:
-        raise EngineBuildError(f"TensorRT failed while building: {error}") from error
-    finally:
-        cancelled.set()
-        pool.shutdown()  # waits until the build has ended
+    with ThreadPoolExecutor(1, thread_name_prefix="tensorrt-build") as pool:  # it waits until the build has ended
+        try:
+            building = pool.submit(build)  # inside the try: Ctrl-C may come before this call has returned
+            while not building.done():
+                # with a limit, so that a signal that another thread received is handled here soon
+                wait([building], timeout=SIGNAL_CHECK_S)
+            return building.result()
+        except Exception as error:
+            raise EngineBuildError(f"TensorRT failed while building: {error}") from error
+        except BaseException:  # such as Ctrl-C
+            cancelled.set()
+            raise
 
 
 def make_monitor(trt: Any, on_step: Callable[[int, int], None], cancelled: threading.Event) -> Any:
     """An IProgressMonitor that reports the build's steps and stops the build once `cancelled` is set.
 
     TensorRT calls it from several threads. Keep a reference until the build has ended.
+
+    Args:
+        on_step: called with (steps done, steps known so far, of all phases).
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]

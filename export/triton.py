@@ -1,7 +1,5 @@
 """`python -m export triton`: write a bundle as a model repository, `OUT/NAME/{config.pbtxt,labels.txt,1/model.*}`."""
 
-from pathlib import Path
-
 from export.options import TritonOptions
 from serving.bundle.folder import open_newest
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Bundle, Manifest
@@ -16,16 +14,7 @@ LABELS = "labels.txt"
 
 
 def run(options: TritonOptions) -> None:
-    """Run the command; errors are those of `write_repository`."""
-    folder = write_repository(options)
-    say(f"wrote {folder}; serve it with tritonserver --model-repository {options.out}")
-
-
-def write_repository(options: TritonOptions) -> Path:
-    """Write one model's folder of the repository, in one step.
-
-    Returns:
-        `OUT/NAME`.
+    """Write one model's folder of the repository, `OUT/NAME`, in one step.
 
     Raises:
         ValueError: if `OUT/NAME` exists.
@@ -51,7 +40,7 @@ def write_repository(options: TritonOptions) -> Path:
         (folder / "config.pbtxt").write_text(_model_config(manifest, options), encoding="utf-8")
         sync_folder(folder)
         folder.rename(place)
-    return place
+    say(f"wrote {place}; serve it with tritonserver --model-repository {options.out}")
 
 
 def _largest_plan(bundle: Bundle, options: TritonOptions) -> tuple[bytes, int]:
@@ -60,7 +49,7 @@ def _largest_plan(bundle: Bundle, options: TritonOptions) -> tuple[bytes, int]:
     sha256 = bundle.artifact(options.precision, "tensorrt").sha256
     gpu, release = find_gpu(), TENSORRT.version()
     fitting = [
-        (sidecar.max_batch, folder)
+        (folder, sidecar)
         for folder, sidecar in find_engines(engines, {sha256}, "tensorrt")
         if sidecar.misfit(gpu, release) is None
     ]
@@ -70,9 +59,8 @@ def _largest_plan(bundle: Bundle, options: TritonOptions) -> tuple[bytes, int]:
             f"TensorRT {release}: build one with python -m export engine {bundle.folder} "
             f"--precision {options.precision}"
         )
-    largest, folder = max(fitting)
-    plan, _ = read_plan(folder, gpu, release)
-    return plan, largest
+    folder, sidecar = max(fitting, key=lambda engine: (engine[1].max_batch, engine[0]))
+    return read_plan(folder, sidecar), sidecar.max_batch
 
 
 def _model_config(manifest: Manifest, options: TritonOptions) -> str:

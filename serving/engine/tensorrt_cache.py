@@ -130,21 +130,7 @@ def find_engines(engines: Path, onnx_sha256: set[str], flavor: Flavor | None = N
     return found
 
 
-def read_plan(folder: Path, gpu: Gpu, release: str) -> tuple[bytes, Sidecar]:
-    """Read a plan, after checking that it fits this host and its sidecar.
-
-    Raises:
-        EngineBuildError: if it was built for another GPU or release, or is not what the sidecar describes.
-    """
-    sidecar = read_sidecar(folder)
-    if misfit := sidecar.misfit(gpu, release):
-        raise EngineBuildError(
-            f"{folder} {misfit}: engines are not portable, build it again with python -m export engine"
-        )
-    return read_intact_plan(folder, sidecar), sidecar
-
-
-def read_intact_plan(folder: Path, sidecar: Sidecar) -> bytes:
+def read_plan(folder: Path, sidecar: Sidecar) -> bytes:
     """Read a plan, after checking that it is the one that its sidecar describes.
 
     Raises:

@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from serving.bundle.engine_file import EngineFile
@@ -11,7 +12,7 @@ from serving.bundle.manifest import Bundle, BundleError, Precision
 from serving.engine.cuda import Gpu
 from serving.engine.first_run import check_first_run
 from serving.engine.tensorrt import LoadedPlan
-from serving.engine.tensorrt_cache import Sidecar, default_engines, find_engines, read_intact_plan
+from serving.engine.tensorrt_cache import Sidecar, default_engines, find_engines, read_plan
 from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
@@ -94,7 +95,7 @@ def choose_plan(
 def _candidates(bundle: Bundle, library: TensorRTLibrary) -> list[Candidate]:
     hashes = {artifact.sha256 for artifact in bundle.manifest.artifacts}
     found = [
-        Candidate(sidecar, folder, lambda folder=folder, sidecar=sidecar: read_intact_plan(folder, sidecar))  # type: ignore[misc]
+        Candidate(sidecar, folder, partial(read_plan, folder, sidecar))
         for folder, sidecar in find_engines(default_engines(), hashes, library.flavor)
     ]
     if library.portable:
@@ -117,7 +118,7 @@ def _bundled(bundle: Bundle, engine: EngineFile) -> Candidate:
         plan_bytes=engine.bytes,
         check="not run",
     )
-    return Candidate(sidecar, bundle.folder / engine.file, lambda: bundle.read(engine))
+    return Candidate(sidecar, bundle.folder / engine.file, partial(bundle.read, engine))
 
 
 def _rank(candidate: Candidate) -> tuple[bool, float, int, int]:

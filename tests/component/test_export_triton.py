@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from export.triton import TritonOptions, write_repository
+from export.triton import TritonOptions, run
 from serving.bundle.manifest import MANIFEST, Artifact, Bundle, BundleError, Manifest
 from serving.engine.cuda import CudaError
 from serving.image.preprocess import Preprocess
@@ -70,7 +70,8 @@ def bundle(tmp_path: Path) -> Bundle:
 def write(bundle: Bundle, tmp_path: Path, **options: Any) -> Path:
     """Write the repository of a bundle in `tmp_path / "out"`."""
     places = {"bundle": bundle.folder, "out": tmp_path / "out", "engines": tmp_path / "engines"}
-    return write_repository(TritonOptions(**{**places, **options}))
+    run(TritonOptions(**{**places, **options}))
+    return tmp_path / "out" / "pets"
 
 
 def parse(config: Path) -> dict[str, object]:

@@ -40,7 +40,7 @@ NETWORKS = (
 
 
 def built(graph: bytes, crop: int, precision: Precision = "fp32", options: PlanOptions = OPTIONS) -> BuiltPlan:
-    return build_plan(graph, crop, precision, options, b"", lambda done, total: None, RTX)
+    return build_plan(graph, crop, precision, options, RTX)
 
 
 def weighted(plan: BuiltPlan) -> list[Layer]:

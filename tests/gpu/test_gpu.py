@@ -18,7 +18,7 @@ from serving.engine.cuda import Gpu
 from serving.engine.onnx import AlgorithmSearch, OnnxModel, load_graph
 from serving.engine.onnx_package import why_no_cuda
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
-from serving.engine.tensorrt_cache import read_plan
+from serving.engine.tensorrt_cache import read_plan, read_sidecar
 from serving.engine.tensorrt_library import Flavor
 from serving.engine.tensorrt_rtx import CAPABILITIES, LIBRARIES, runs_on
 from tests.support.answers import check_answers
@@ -109,8 +109,10 @@ def test_an_engine_is_built_and_agrees_with_onnx_runtime(
     again = build_and_check(bundle, precision, options, tmp_path, photos, library)
     assert again["engine"]["plan_sha256"] == result["engine"]["plan_sha256"], "it was built again"
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
-    plan, sidecar = read_plan(folder, gpu, library.version())
+    sidecar = read_sidecar(folder)
+    assert sidecar.misfit(gpu, library.version()) is None
     assert sidecar.check == "passed"
+    plan = read_plan(folder, sidecar)
     expected_NK = load_graph(bundle.read(bundle.artifact(precision, "tensorrt")))(images_NHWC)
     with TensorRTEngine(LoadedPlan(plan, gpu, library, tmp_path / "kernels.bin")) as engine:
         found_NK = np.concatenate([engine.run(images_NHWC[:7]), engine.run(images_NHWC[7:])])

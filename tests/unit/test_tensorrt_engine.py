@@ -3,6 +3,7 @@
 Nothing here shows that an engine computes what it should: tests/gpu does, on a GPU.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from serving.engine.base import DeviceLost, EngineLayout
 from serving.engine.cuda import CudaError, Gpu, find_gpu
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
-from serving.engine.tensorrt_cache import PLAN, SIDECAR, read_plan
+from serving.engine.tensorrt_cache import PLAN, SIDECAR, read_plan, read_sidecar
 from serving.engine.tensorrt_library import EngineBuildError
 from tests.support.fake_gpu import CROP, NAME, RELEASE, FakeGpu
 
@@ -20,21 +21,21 @@ GPU = Gpu(0, NAME, "9.0")
 
 def test_a_plan_of_another_gpu_or_release_or_a_changed_one_is_rejected(tmp_path: Path, fake_gpu: FakeGpu) -> None:
     folder = fake_gpu.write_engine(tmp_path, "0" * 64, "fp16", max_batch=4)
-    here = (GPU, RELEASE)
-    assert read_plan(folder, *here)[0] == fake_gpu.plan(4)
-    with pytest.raises(EngineBuildError, match="built for GPU NVIDIA Fake GPU .*this host has Tesla T4"):
-        read_plan(folder, Gpu(0, "Tesla T4", "7.5"), RELEASE)
-    with pytest.raises(EngineBuildError, match="built for TensorRT 11.4.0.106, and this host has 11.5"):
-        read_plan(folder, GPU, "11.5.0")
+    sidecar = read_sidecar(folder)
+    assert sidecar.misfit(GPU, RELEASE) is None
+    assert read_plan(folder, sidecar) == fake_gpu.plan(4)
+    misfit = sidecar.misfit(Gpu(0, "Tesla T4", "7.5"), RELEASE) or ""
+    assert re.search("built for GPU NVIDIA Fake GPU .*this host has Tesla T4", misfit)
+    assert sidecar.misfit(GPU, "11.5.0") == f"was built for TensorRT {RELEASE}, and this host has 11.5.0"
     (folder / PLAN).write_bytes(fake_gpu.plan(5))
     with pytest.raises(EngineBuildError, match="it was changed"):
-        read_plan(folder, *here)
+        read_plan(folder, sidecar)
     (folder / PLAN).write_bytes(b"short")
     with pytest.raises(EngineBuildError, match="5 bytes"):
-        read_plan(folder, *here)
+        read_plan(folder, sidecar)
     (folder / SIDECAR).write_text("{}")
     with pytest.raises(EngineBuildError, match="cannot be read"):
-        read_plan(folder, *here)
+        read_sidecar(folder)
 
 
 def test_a_plan_that_tensorrt_rejects_is_reported_with_the_reason(fake_gpu: FakeGpu) -> None:
