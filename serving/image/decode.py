@@ -24,13 +24,7 @@ from PIL import Image
 
 from serving.image.errors import ImageError as ImageError
 from serving.image.errors import Reason as Reason
-from serving.image.headers import (
-    count_scans,
-    full_size,
-    plain_size,
-    png_significant_bits,
-    tiling,
-)
+from serving.image.headers import count_scans, full_size, plain_size, png_significant_bits, tiling
 from serving.image.opening import check_parts, declared_size, open_image
 from serving.image.orientation import is_supported, orientation_of, turn_upright, upright_rgb
 from serving.system.memory import can_allocate, is_out_of_memory

@@ -12,10 +12,9 @@ from contextlib import suppress
 from itertools import islice
 
 from serving.image.heif import heif_size
-from serving.image.kinds import HEIF_FORMATS, supported_format
+from serving.image.kinds import heif_format
 
 MAX_PARTS = 10_000
-_HEAD_BYTES = 256
 
 # JPEG markers (ITU-T T.81, table B.1)
 _STRAY = -1  # not a marker: a byte between segments
@@ -149,7 +148,10 @@ def full_size(data: bytes | memoryview) -> tuple[int, int]:
                 if tag in sizes:
                     sizes[tag] = max(sizes[tag], value)
         return sizes[_IMAGE_WIDTH], sizes[_IMAGE_LENGTH]
-    return canvas_size(data) or heif_canvas_size(data) or (0, 0)
+    if kind := heif_format(data):
+        with suppress(ValueError):  # the file has more boxes than real files have
+            return heif_size(data, av1=kind == "AVIF")
+    return canvas_size(data) or (0, 0)
 
 
 def _jpeg_frame(data: bytes | memoryview) -> tuple[int, int]:
@@ -233,21 +235,6 @@ def _tiff_entries(data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
         if kind in _FORMATS:
             (value,) = struct.unpack_from(order + _FORMATS[kind], data, entry + (12 if big else 8))
         yield tag, values, value
-
-
-def heif_canvas_size(data: bytes | memoryview) -> tuple[int, int] | None:
-    """Width and height in pixels of the largest image in an AVIF or HEIC file.
-
-    Returns:
-        None for other files, and for those with more boxes than real files have.
-    """
-    kind = supported_format(bytes(data[:_HEAD_BYTES]))
-    if kind not in HEIF_FORMATS:
-        return None
-    try:
-        return heif_size(data, av1=kind == "AVIF")
-    except ValueError:
-        return None
 
 
 def canvas_size(data: bytes | memoryview) -> tuple[int, int] | None:

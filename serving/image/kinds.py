@@ -64,15 +64,20 @@ _SENT_AS_TEXT = (
     b"\x89PNG\r\r",
 )
 _HEAD_BYTES = 4096
+_BRAND_BYTES = 256
 _BASE64 = re.compile(rb"[\s\"']*([A-Za-z0-9+/_\-\s]{16,})")
 _HEX = re.compile(rb"[\s\"']*(?:0x)?([0-9a-fA-F]{16,})")
 
 
+def heif_format(data: bytes | memoryview) -> str:
+    """ "AVIF", "HEIC" or "HEIF"; empty for other files."""
+    brand = _brand(bytes(data[:_BRAND_BYTES]))
+    return brand if brand in HEIF_FORMATS else ""
+
+
 def supported_format(data: bytes) -> str:
     """The supported format that the bytes begin as; empty for none. BMP's signature is too short to tell."""
-    if (brand := _brand(data)) in HEIF_FORMATS:
-        return brand
-    return _find(data, _SUPPORTED)
+    return heif_format(data) or _find(data, _SUPPORTED)
 
 
 def unsupported_format(data: bytes) -> str:
@@ -129,7 +134,7 @@ def _brand(data: bytes) -> str:
     """What an ISO base media file holds; empty for other files."""
     if data[4:8] != b"ftyp":
         return ""
-    size = min(int.from_bytes(data[:4]), 256)
+    size = min(int.from_bytes(data[:4]), _BRAND_BYTES)
     major, brands = data[8:12], {data[8:12], *(data[at : at + 4] for at in range(16, size - 3, 4))}
     if sequence := next((name for name, known in _SEQUENCES.items() if major in known), ""):
         return sequence

@@ -9,7 +9,7 @@ from PIL import Image, features
 from serving.image.errors import ImageError, Reason
 from serving.image.headers import MAX_PARTS, TIFF_SIGNATURES, canvas_size, has_too_many_parts, tiling
 from serving.image.heif import heif_size
-from serving.image.kinds import HEIF_FORMATS, explain, supported_format, unsupported_format
+from serving.image.kinds import explain, heif_format, supported_format, unsupported_format
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The supported formats by Pillow's names, beside AVIF and HEIC. JPEG includes MPO, which some phones and cameras write
@@ -20,7 +20,6 @@ Image.init()  # registers the formats now: the first requests would do it in sev
 MAX_TIFF_PIECES = 50_000  # each is read in Python; some software makes a strip of every row
 _SUPPORTED = "supported are JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC"
 _SIGNATURE_BYTES = 16
-_HEAD_BYTES = 256
 
 
 def declared_size(data: bytes) -> tuple[int, int] | None:
@@ -32,7 +31,7 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
     Raises:
         ImageError: if the header is damaged, or the file has more boxes than real files have.
     """
-    kind = _heif_kind(data)
+    kind = heif_format(data)
     if not kind:
         return canvas_size(data)
     try:
@@ -61,7 +60,7 @@ def open_image(data: bytes) -> Image.Image:
     Raises:
         ImageError: if it is none, is in an unsupported format, or its header is damaged.
     """
-    if kind := _heif_kind(data):
+    if kind := heif_format(data):
         return _open_heif(data, kind)
     for name in FORMATS:
         factory, accept = Image.OPEN[name]
@@ -92,9 +91,3 @@ def _open_heif(data: bytes, kind: str) -> Image.Image:
         raise ImageError(Reason.UNSUPPORTED, message) from error
     image: Image.Image = HeifImageFile(stream, "")  # type: ignore[no-untyped-call]
     return image
-
-
-def _heif_kind(data: bytes) -> str:
-    """ "AVIF", "HEIC" or "HEIF"; empty for other files."""
-    kind = supported_format(data[:_HEAD_BYTES])
-    return kind if kind in HEIF_FORMATS else ""
