@@ -123,17 +123,15 @@ def describe_unserved(folder: Path, names: Collection[str] | None = None) -> lis
         folder: holds NAME/VERSION/model.json.
         names: look at the versions of these names only; None for everything.
     """
-    return sorted(_unserved(folder, names))
-
-
-def _unserved(folder: Path, names: Collection[str] | None) -> Iterator[str]:
+    found: list[str] = []
     for path in _visible(folder):
         if names is None or path.name in names:
             with suppress(OSError):  # is reported when its versions are listed
-                yield from _unserved_entry(path)
+                found += _unserved(path)
+    return sorted(found)
 
 
-def _unserved_entry(path: Path) -> Iterator[str]:
+def _unserved(path: Path) -> Iterator[str]:
     if _is_dangling(path):
         yield f"{path} is a link to {path.readlink()}, which is not there"
     elif not path.is_dir():

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+
 MAX_BINS = 20
 PARTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Of the images, ordered by confidence: where bins may meet."""
@@ -65,19 +67,15 @@ class ValidationPredictions:
             confidence: the highest probability of each.
             classes: the number of classes.
         """
-        class_counts = [0] * classes
-        for index in predicted:
-            class_counts[index] += 1
         ranked = sorted(confidence)
         edges: tuple[float, ...] = ()
         for part in PARTS:
             edge = ranked[int(part * len(ranked))]
             if edge - (edges[-1] if edges else ranked[0]) >= LEAST_WIDTH:
                 edges += (edge,)
-        confidence_counts = [0] * (len(edges) + 1)
-        for each in ranked:
-            confidence_counts[bisect_right(edges, each)] += 1
-        return cls(tuple(class_counts), edges, tuple(confidence_counts))
+        class_counts = np.bincount(predicted, minlength=classes)
+        confidence_counts = np.bincount(np.searchsorted(edges, ranked, "right"), minlength=len(edges) + 1)
+        return cls(tuple(class_counts.tolist()), edges, tuple(confidence_counts.tolist()))
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
