@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serving.bundle.manifest import Precision, open_bundle
 from serving.engine.base import EngineLayout
-from serving.engine.onnx import load_engines
+from serving.engine.onnx import OnnxModel
 
 
 class InProcessClassifier:
@@ -26,7 +26,8 @@ class InProcessClassifier:
     def __init__(self, folder: Path, precision: Precision = "int8", *, threads: int = 1) -> None:
         bundle = open_bundle(folder)
         self._preprocess = bundle.manifest.preprocess
-        (self._engine,) = load_engines(bundle, precision, EngineLayout(instances=1, threads=threads, max_batch_size=64))
+        layout = EngineLayout(instances=1, threads=threads, max_batch_size=64)
+        (self._engine,) = OnnxModel(bundle, bundle.artifact(precision)).make_engines(layout)
 
     def decode(self, content: bytes) -> NDArray[np.uint8]:
         """View 0 of one encoded image, uint8 `[1, H, W, 3]`."""

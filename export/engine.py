@@ -109,7 +109,7 @@ def build_and_check(
     )
     with new_folder(engines, "engine") as temporary:
         (temporary / PLAN).write_bytes(built.plan)
-        loaded = LoadedPlan(built.plan, gpu, library) if gpu else None
+        loaded = LoadedPlan(built.plan, library) if gpu else None
         found, sidecar = _check(bundle, artifact, graph, loaded, sidecar, folder)
         (temporary / SIDECAR).write_text(sidecar.to_json(), encoding="utf-8")
         sync_folder(temporary)
@@ -140,7 +140,7 @@ def _open_cached(place: Path, gpu: Gpu | None, library: TensorRTLibrary) -> tupl
     try:
         sidecar = read_sidecar(place)
         plan = read_plan(place, sidecar)
-        return (LoadedPlan(plan, gpu, library) if gpu else None), sidecar
+        return (LoadedPlan(plan, library) if gpu else None), sidecar
     except EngineBuildError as error:
         say(f"the engine that was built before cannot be used, and is built again: {error}")
         shutil.rmtree(place)

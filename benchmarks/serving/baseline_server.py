@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.common import ANY_PORT, make_parser
 from serving.bundle.manifest import Bundle, open_bundle
 from serving.engine.base import EngineLayout
-from serving.engine.onnx import OnnxEngine, choose_precision, load_engines
+from serving.engine.onnx import OnnxEngine, OnnxModel, choose_precision
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     bundle = open_bundle(arguments.bundle)
     instances, threads, max_batch_size = arguments.layout
     layout = EngineLayout(instances=instances, threads=threads, max_batch_size=max_batch_size)
-    engines = load_engines(bundle, choose_precision(bundle.manifest), layout)
+    engines = OnnxModel(bundle, bundle.artifact(choose_precision(bundle.manifest))).make_engines(layout)
     asyncio.run(serve(bundle, engines, layout.max_batch_size))
 
 

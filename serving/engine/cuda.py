@@ -13,6 +13,8 @@ from typing import Any
 from serving.engine.base import DeviceLost
 
 _NO_DEVICE, _OLD_DRIVER = 100, 35
+DEVICE = 0
+"""The GPU that is used, as CUDA counts those that it sees."""
 DEVICE_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/nvhost-ctrl"))
 """A host with a driver has one of them: on Linux, in the Windows Subsystem for Linux, on a Jetson."""
 
@@ -52,7 +54,6 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
 class Gpu:
     """One CUDA device."""
 
-    index: int
     name: str
     compute_capability: str
     """Such as `9.0`."""
@@ -63,11 +64,11 @@ def has_gpu_driver() -> bool:
     return any(path.exists() for path in DEVICE_FILES)
 
 
-def find_gpu(index: int = 0) -> Gpu:
-    """Find a GPU of this host.
+def find_gpu() -> Gpu:
+    """Find the GPU of this host.
 
     Raises:
-        CudaError: if there is no driver, one too old for CUDA 13, or no such GPU.
+        CudaError: if there is no driver, one too old for CUDA 13, or no GPU.
     """
     cudart = load_cudart()
     error, count = cudart.cudaGetDeviceCount()
@@ -77,12 +78,9 @@ def find_gpu(index: int = 0) -> Gpu:
         raise CudaError("this host has no NVIDIA GPU that CUDA can see; engines are built and run on GPU hosts")
     if int(error) != 0:
         raise CudaError(f"CUDA cannot be used: {getattr(error, 'name', error)}")
-    if not 0 <= index < count:
-        raise CudaError(f"there is no GPU {index}; this host has {count}, counted from 0")
-    properties = call(cudart.cudaGetDeviceProperties, index)
+    properties = call(cudart.cudaGetDeviceProperties, DEVICE)
     name = properties.name
     return Gpu(
-        index,
         name.decode(errors="replace").rstrip("\0") if isinstance(name, bytes) else str(name),
         f"{properties.major}.{properties.minor}",
     )

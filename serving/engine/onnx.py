@@ -89,16 +89,6 @@ def choose_precision(manifest: Manifest) -> Precision:
     raise BundleError(f"{manifest.resource} has files for TensorRT only; export it with --precisions int8 or fp32 too")
 
 
-def load_engines(bundle: Bundle, precision: Precision, layout: EngineLayout) -> list[OnnxEngine]:
-    """Load the instances of one artifact of a bundle, on the CPU.
-
-    Raises:
-        BundleError: if the artifact's file is not what the manifest says, cannot be loaded, or computes something
-            other than what the manifest describes.
-    """
-    return OnnxModel(bundle, bundle.artifact(precision)).make_engines(layout)
-
-
 class OnnxModel:
     """One artifact of a bundle, read and checked, from which engines are made."""
 

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
-from threading import Event, Thread
+from threading import Thread
 from typing import BinaryIO, Protocol
 
 import numpy as np
@@ -178,31 +179,24 @@ class SeparateEngine:
 
 def _start_process(connection: socket.socket) -> "subprocess.Popen[bytes]":
     """Start the process, from a thread that lives as long as it: see `separate_process.end_with_parent`."""
-    started = Event()
-    processes: list[subprocess.Popen[bytes]] = []
-    errors: list[OSError] = []
+    started: Future[subprocess.Popen[bytes]] = Future()
 
     def run() -> None:
         try:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "serving.engine.separate_process", str(connection.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(connection.fileno(),),
-                    process_group=0,  # Ctrl-C is for this process
-                )
+            process = subprocess.Popen(
+                [sys.executable, "-m", "serving.engine.separate_process", str(connection.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(connection.fileno(),),
+                process_group=0,  # Ctrl-C is for this process
             )
         except OSError as error:
-            errors.append(error)
-        started.set()
-        if processes:
-            processes[0].wait()
+            started.set_exception(error)
+        else:
+            started.set_result(process)
+            process.wait()
 
     Thread(target=run, name="separate-engine", daemon=True).start()
-    started.wait()
-    if errors:
-        raise errors[0]
-    return processes[0]
+    return started.result()
 
 
 def read_exactly(stream: BinaryIO, size: int) -> bytes:

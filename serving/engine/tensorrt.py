@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from serving.engine.base import EngineLayout, bucket_sizes
-from serving.engine.cuda import CudaError, CudaGraph, Gpu, call, free_memory, load_cudart, raise_if_lost
+from serving.engine.cuda import DEVICE, CudaError, CudaGraph, call, free_memory, load_cudart, raise_if_lost
 from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary, make_logger
 from serving.engine.tensorrt_rtx import TENSORRT
 
@@ -27,9 +27,7 @@ logger = logging.getLogger(__name__)
 class LoadedPlan:
     """A plan on a GPU, which its instances share."""
 
-    def __init__(
-        self, plan: bytes, gpu: Gpu, library: TensorRTLibrary = TENSORRT, kernel_cache: Path | None = None
-    ) -> None:
+    def __init__(self, plan: bytes, library: TensorRTLibrary = TENSORRT, kernel_cache: Path | None = None) -> None:
         """Deserialise a plan that has been checked.
 
         Args:
@@ -41,9 +39,7 @@ class LoadedPlan:
             CudaError: if the GPU cannot be used.
         """
         trt = library.load()
-        self.gpu = gpu
-        self._cudart = load_cudart()
-        call(self._cudart.cudaSetDevice, gpu.index)
+        call(load_cudart().cudaSetDevice, DEVICE)
         self._logger = make_logger(trt)
         self._runtime = trt.Runtime(self._logger)
         self.engine = self._runtime.deserialize_cuda_engine(plan)
@@ -78,17 +74,6 @@ class LoadedPlan:
             raise
         return made
 
-    def create_context(self) -> Any:
-        """Make an execution context without scratch memory; contexts that run one after the other may share it.
-
-        Raises:
-            EngineBuildError: if TensorRT makes none.
-        """
-        context = self.contexts.create()
-        if context is None:
-            raise EngineBuildError(f"TensorRT made no execution context: {self.reason()}")
-        return context
-
     def reason(self) -> str:
         """The last errors that TensorRT logged."""
         return str(self._logger.reason())
@@ -120,7 +105,7 @@ class TensorRTEngine:
         self._cudart = cudart = load_cudart()
         self._owned: list[tuple[Any, Any]] = []
         self._buckets: list[_Bucket] = []
-        call(cudart.cudaSetDevice, plan.gpu.index)
+        call(cudart.cudaSetDevice, DEVICE)
         needed, free = int(plan.engine.device_memory_size_v2), free_memory()
         if needed > free:
             raise EngineBuildError(
@@ -164,7 +149,7 @@ class TensorRTEngine:
         bucket = next(bucket for bucket in self._buckets if bucket.rows >= count)
         self._images[:count] = images_NHWC  # the rows after them are of an earlier batch; their results are not used
         try:
-            call(cudart.cudaSetDevice, plan.gpu.index)  # each thread has a current device of its own
+            call(cudart.cudaSetDevice, DEVICE)  # each thread has a current device of its own
             if bucket.graph is not None:
                 bucket.graph.launch()
             else:
@@ -178,7 +163,7 @@ class TensorRTEngine:
     def close(self) -> None:
         """Free graphs, contexts, memory and stream, in the order that CUDA requires; a second call does nothing."""
         if self._owned:
-            call(self._cudart.cudaSetDevice, self._plan.gpu.index)
+            call(self._cudart.cudaSetDevice, DEVICE)
             with suppress(CudaError):  # a stream that failed fails again here, and is freed anyway
                 call(self._cudart.cudaStreamSynchronize, self._owned[0][1])
         for bucket in self._buckets:
@@ -198,7 +183,9 @@ class TensorRTEngine:
     def _prepare(self, rows: int) -> _Bucket:
         """Make the context and the graph of a batch size, after a first run."""
         plan = self._plan
-        context: Any = plan.create_context()
+        context = plan.contexts.create()
+        if context is None:
+            raise EngineBuildError(f"TensorRT made no execution context: {plan.reason()}")
         if self._scratch is not None:
             context.set_device_memory(int(self._scratch), int(plan.engine.device_memory_size_v2))
         for name, address in self._device.items():

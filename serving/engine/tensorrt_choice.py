@@ -75,7 +75,7 @@ def choose_plan(
     for candidate in sorted(fitting, key=_rank):
         sidecar = candidate.sidecar
         try:
-            loaded = LoadedPlan(candidate.read(), gpu, library, _kernel_file(kernels, sidecar, gpu))
+            loaded = LoadedPlan(candidate.read(), library, _kernel_file(kernels, sidecar, gpu))
             if sidecar.check == "not run":
                 check_first_run(loaded, bundle, sidecar.precision)
         except (EngineBuildError, BundleError) as error:

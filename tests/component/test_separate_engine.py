@@ -18,7 +18,7 @@ import serving.engine.separate as separate
 from serving.bundle.folder import open_bundle
 from serving.bundle.manifest import Bundle
 from serving.engine.base import EngineLayout, InferenceError
-from serving.engine.onnx import OnnxModel, load_engines
+from serving.engine.onnx import OnnxModel
 from serving.engine.separate import SeparateEngine
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
@@ -66,7 +66,7 @@ def test_the_graph_is_read_once_for_this_process_and_that_of_the_engine(
 
 
 def test_it_computes_the_bits_of_an_engine_of_this_process(bundle: Bundle, engine: SeparateEngine) -> None:
-    (here,) = load_engines(bundle, "fp32", ONE)
+    (here,) = OnnxModel(bundle, bundle.artifact("fp32")).make_engines(ONE)
     for rows in (1, 4, 3):
         probabilities_NK = engine.run(batch(rows, rows))
         assert probabilities_NK.dtype == np.float32

@@ -114,7 +114,7 @@ def test_an_engine_is_built_and_agrees_with_onnx_runtime(
     assert sidecar.check == "passed"
     plan = read_plan(folder, sidecar)
     expected_NK = load_graph(bundle.read(bundle.artifact(precision, "tensorrt")))(images_NHWC)
-    with TensorRTEngine(LoadedPlan(plan, gpu, library, tmp_path / "kernels.bin")) as engine:
+    with TensorRTEngine(LoadedPlan(plan, library, tmp_path / "kernels.bin")) as engine:
         found_NK = np.concatenate([engine.run(images_NHWC[:7]), engine.run(images_NHWC[7:])])
     difference = check_answers(found_NK, expected_NK, precision)
     rates = {f"batch {rate['batch']}": f"{rate['images_per_second']:.0f} images/s" for rate in result["rates"]}

@@ -5,6 +5,7 @@ import json
 import sys
 import types
 from enum import IntEnum
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.support.fake_gpu import CLASSES, CROP, RELEASE, RTX_RELEASE, FakeGpu,
 def fake_tensorrt(gpu: FakeGpu) -> types.ModuleType:
     """The classes of `tensorrt` that are used."""
     trt = types.ModuleType("tensorrt")
+    trt.__spec__ = ModuleSpec("tensorrt", None)
     trt.__version__ = RELEASE
 
     class ILogger:

@@ -28,7 +28,7 @@ from tests.support.fake_gpu_bundle import write_fake_bundle
 from tests.support.waiting import eventually
 
 OPTIONS = PlanOptions(min_batch=1, opt_batch=2, max_batch=4)
-GPU = Gpu(0, NAME, "9.0")
+GPU = Gpu(NAME, "9.0")
 
 
 @pytest.fixture
