@@ -1,7 +1,9 @@
 """Calibration for INT8: choose images and measure the range of every activation, from which scales are made."""
 
+import itertools
 import tempfile
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,8 @@ MIN_IMAGES = 16
 """Fewer images say too little about an activation's range."""
 
 
-def choose_images(images: Sequence[LabelledImage], count: int, seed: int = 0) -> list[LabelledImage]:
-    """Choose at most `count` images at random with a seed, evenly over the classes.
+def choose_images(images: Sequence[LabelledImage], count: int) -> list[LabelledImage]:
+    """Choose at most `count` images at random with a fixed seed, evenly over the classes.
 
     Raises:
         DataError: if there are fewer than 16.
@@ -33,12 +35,9 @@ def choose_images(images: Sequence[LabelledImage], count: int, seed: int = 0) ->
             f"INT8 needs at least {MIN_IMAGES} images to calibrate on, and there are {len(images)}: name a folder with "
             "more as --calibration, or export with --precisions fp32"
         )
-    shuffled = [images[row] for row in np.random.default_rng(seed).permutation(len(images))]
-    counts: dict[int, int] = {}
-    ranks = []
-    for image in shuffled:
-        counts[image.label] = counts.get(image.label, 0) + 1
-        ranks.append(counts[image.label])
+    shuffled = [images[row] for row in np.random.default_rng(0).permutation(len(images))]
+    ranks_in_class: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
+    ranks = [next(ranks_in_class[image.label]) for image in shuffled]
     return [shuffled[row] for row in np.argsort(ranks, kind="stable")[:count]]
 
 
@@ -60,11 +59,7 @@ def list_folder(folder: Path) -> list[LabelledImage]:
     return images
 
 
-def measure_ranges(
-    graph: bytes,
-    views_NHWC: NDArray[np.uint8],
-    on_progress: Progress = no_progress,
-) -> TensorsData:
+def measure_ranges(graph: bytes, views_NHWC: NDArray[np.uint8], on_progress: Progress = no_progress) -> TensorsData:
     """Run the fp32 graph on views, uint8 `[N, crop, crop, 3]`, one at a time.
 
     Returns:

@@ -95,7 +95,8 @@ def build_and_check(
         found, sidecar = _check(bundle, artifact, graph, loaded, sidecar, folder)
         write_atomically(place / SIDECAR, sidecar.to_json())
         return found
-    timings = engines / f"timings.{_plain(gpu.name if gpu else library.flavor)}.{release}.cache"
+    built_for = re.sub(r"[^A-Za-z0-9]+", "-", gpu.name if gpu else library.flavor)
+    timings = engines / f"timings.{built_for}.{release}.cache"
     known = timings.read_bytes() if timings.exists() else b""
     built = build_plan(graph, bundle.manifest.preprocess.crop, precision, options, library, gpu, known)
     if built.timings:
@@ -221,8 +222,3 @@ def _measure(engine: TensorRTEngine, images_NHWC: NDArray[np.uint8], batch: int)
         milliseconds.append(1000 * (time.perf_counter() - began))
     median = float(np.median(milliseconds[WARM_UP_CALLS:]))
     return {"batch": batch, "milliseconds": median, "images_per_second": 1000 * batch / median}
-
-
-def _plain(name: str) -> str:
-    """A GPU's name as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", name)

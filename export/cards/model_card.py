@@ -58,7 +58,8 @@ def render_card(manifest: Manifest, run: Run, options: CardOptions) -> str:
 
 def _front_matter(manifest: Manifest, run: Run, options: CardOptions) -> dict[str, Any]:
     report = run.class_report
-    metrics = [("accuracy", "Accuracy", _value(manifest.metrics, "accuracy"))]
+    accuracy = _accuracy(manifest)
+    metrics = [] if accuracy is None else [("accuracy", "Accuracy", accuracy)]
     if report:
         metrics += [("f1", "Macro F1", report.macro.f1), ("precision", "Macro precision", report.macro.precision)]
         metrics += [("recall", "Macro recall", report.macro.recall)]
@@ -67,7 +68,7 @@ def _front_matter(manifest: Manifest, run: Run, options: CardOptions) -> dict[st
         "library_name": "onnx",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "onnx", "pawserve", "timm", manifest.arch],
-        "metrics": [kind for kind, _, value in metrics if value is not None],
+        "metrics": [kind for kind, _, _ in metrics],
         "model-index": [
             {
                 "name": f"{manifest.name}-{manifest.version}",
@@ -76,9 +77,7 @@ def _front_matter(manifest: Manifest, run: Run, options: CardOptions) -> dict[st
                         "task": {"type": "image-classification", "name": "Image classification"},
                         "dataset": {"name": run.data.name, "type": "imagefolder", "split": "validation"},
                         "metrics": [
-                            {"type": kind, "name": name, "value": round(value, 6)}
-                            for kind, name, value in metrics
-                            if value is not None
+                            {"type": kind, "name": name, "value": round(value, 6)} for kind, name, value in metrics
                         ],
                     }
                 ],
@@ -162,9 +161,7 @@ def _test_time(manifest: Manifest, facts: dict[str, Any]) -> Iterator[str]:
     rows = [["views", "accuracy", "negative log likelihood"]]
     for each in facts.get("test_time", []):
         measured = each["metrics"]
-        rows.append(
-            [str(each["views"]), f"{measured['accuracy']['value']:.4f}", f"{measured['nll']['value']:.4f}"],
-        )
+        rows.append([str(each["views"]), f"{measured['accuracy']['value']:.4f}", f"{measured['nll']['value']:.4f}"])
     if len(rows) > 1:
         yield "Test-time augmentation, averages over several views of an image:"
         yield table(rows)
@@ -175,7 +172,7 @@ def _limits(manifest: Manifest, run: Run) -> list[str]:
     lines = [
         "The validation images come from the same source as the training images. On images from elsewhere (other "
         "cameras, light, backgrounds) the accuracy may be lower; measure it there.",
-        f"{_value(manifest.metrics, 'accuracy') or 0:.2%} is an estimate from {manifest.metrics.get('n', 0):,} images.",
+        f"{_accuracy(manifest) or 0:.2%} is an estimate from {manifest.metrics.get('n', 0):,} images.",
     ]
     if report := run.class_report:
         few = [scores.name for scores in report.classes if scores.support < FEW]
@@ -193,9 +190,8 @@ def _limits(manifest: Manifest, run: Run) -> list[str]:
 
 
 def _files(manifest: Manifest) -> list[str]:
-    rows = [list(PARITY_COLUMNS), *(list(parity_row(artifact)) for artifact in manifest.artifacts)]
     return [
-        table(rows),
+        table([PARITY_COLUMNS, *map(parity_row, manifest.artifacts)]),
         "Each file was compared with the trained network on the validation images. `model.json` has the sizes and "
         "SHA-256 of the files, `bundle.html` the details.",
     ]
@@ -249,6 +245,6 @@ def _names(names: Sequence[str]) -> str:
     return " or ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
 
 
-def _value(metrics: dict[str, Any], name: str) -> float | None:
-    interval = metrics.get(name)
+def _accuracy(manifest: Manifest) -> float | None:
+    interval = manifest.metrics.get("accuracy")
     return float(interval["value"]) if interval else None

@@ -22,7 +22,7 @@ def render_page(manifest: Manifest, report: ClassReport | None = None) -> str:
         **fingerprint_facts(manifest),
         "versions": ", ".join(f"{name} {release}" for name, release in manifest.versions.items()),
     }
-    parity = [list(PARITY_COLUMNS), *(list(parity_row(artifact)) for artifact in manifest.artifacts)]
+    parity = [PARITY_COLUMNS, *map(parity_row, manifest.artifacts)]
     notes = [describe_quantization(artifact) for artifact in manifest.artifacts if artifact.quantization]
     notes += [f"{engine.file}: {describe_engine(engine)}" for engine in manifest.engines]
     files = [

@@ -6,7 +6,7 @@ stay float32, as in fp16 graphs: they cost little time.
 """
 
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Collection, Iterable, Set
 
 import numpy as np
 import onnx
@@ -30,6 +30,19 @@ def pooling_of(graph: onnx.GraphProto) -> set[str]:
     return names
 
 
+def reached(
+    graph: onnx.GraphProto, tensors: Iterable[str], *, forward: bool = True, stops: Collection[str] = ()
+) -> set[str]:
+    """Names of the nodes that can be reached from tensors without crossing a node of a type in `stops`."""
+    known, nodes = set(tensors), set()
+    for node in graph.node if forward else reversed(graph.node):
+        near, far = (node.input, node.output) if forward else (node.output, node.input)
+        if node.op_type not in stops and known.intersection(near):
+            nodes.add(node.name)
+            known.update(far)
+    return nodes
+
+
 def body_of(graph: onnx.GraphProto, before: Set[str]) -> set[str]:
     """Names of the nodes between the preprocessing of the image and the pooling.
 
@@ -37,12 +50,8 @@ def body_of(graph: onnx.GraphProto, before: Set[str]) -> set[str]:
         before: names of the nodes that preprocess the image.
     """
     pooling = pooling_of(graph)
-    behind = {output for node in graph.node if node.name in pooling for output in node.output}
-    head = set(pooling)
-    for node in graph.node:
-        if behind.intersection(node.input):
-            head.add(node.name)
-            behind.update(node.output)
+    pooled = [output for node in graph.node if node.name in pooling for output in node.output]
+    head = pooling | reached(graph, pooled)
     readers = defaultdict(list)
     for node in graph.node:
         for name in node.input:

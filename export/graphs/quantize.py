@@ -19,7 +19,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from export.graphs.fold_columns import fold_columns
-from export.graphs.half_body import LARGEST_VALUE, body_of, pooling_of, store_int8_weights, to_half_body
+from export.graphs.half_body import LARGEST_VALUE, body_of, pooling_of, reached, store_int8_weights, to_half_body
 from export.inference import predict_each
 from serving.bundle.manifest import Runtime
 from serving.engine.onnx import load_graph
@@ -27,6 +27,7 @@ from training.console import progress
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 _STOPS = (*WEIGHTED, "QuantizeLinear")
+"""Types of the nodes at which the body of a graph begins and ends."""
 # A batch norm that folds into no convolution would have its scales quantized: few numbers that accuracy depends on.
 _CPU_OPERATORS = sorted((set(QLinearOpsRegistry) | set(QDQRegistry)) - {"BatchNormalization"})
 _TENSORRT_OPTIONS = {
@@ -99,10 +100,9 @@ def quantize(graph: bytes, ranges: TensorsData, runtime: Runtime, keep_float: Co
         store_int8_weights(quantized.graph)
         if _largest(ranges) <= LARGEST_VALUE:
             quantized = onnx.shape_inference.infer_shapes(quantized)
-            before = _reached(quantized.graph, [value.name for value in quantized.graph.input], forward=True)
+            before = reached(quantized.graph, [value.name for value in quantized.graph.input], stops=_STOPS)
             to_half_body(quantized.graph, body_of(quantized.graph, before))
-    for stored in list(quantized.metadata_props):
-        quantized.metadata_props.remove(stored)
+    del quantized.metadata_props[:]
     content: bytes = quantized.SerializeToString()
     return content if tensorrt else fold_columns(content)
 
@@ -129,8 +129,8 @@ def _edges(graph: onnx.GraphProto) -> set[str]:
     temperature and softmax. Pooled features and their concatenation are few values, and the maximum and the mean of a
     feature map would have to share one scale.
     """
-    fed = _reached(graph, [value.name for value in graph.input if value.name], forward=True)
-    behind = _reached(graph, [value.name for value in graph.output], forward=False)
+    fed = reached(graph, [value.name for value in graph.input if value.name], stops=_STOPS)
+    behind = reached(graph, [value.name for value in graph.output], forward=False, stops=_STOPS)
     names = {node.name for node in graph.node if node.name in fed or node.name in behind}
     return names | pooling_of(graph)
 
@@ -138,17 +138,6 @@ def _edges(graph: onnx.GraphProto) -> set[str]:
 def _largest(ranges: TensorsData) -> float:
     """The largest absolute value of an activation."""
     return max((float(np.abs(end).max()) for _, data in ranges.items() for end in data.range_value), default=0.0)
-
-
-def _reached(graph: onnx.GraphProto, tensors: list[str], *, forward: bool) -> set[str]:
-    """Names of the nodes that can be reached from tensors without crossing a weighted layer or a quantization."""
-    known, nodes = set(tensors), set()
-    for node in graph.node if forward else reversed(graph.node):
-        near, far = (node.input, node.output) if forward else (node.output, node.input)
-        if node.op_type not in _STOPS and known.intersection(near):
-            nodes.add(node.name)
-            known.update(far)
-    return nodes
 
 
 def _quantize_skip_branches(graph: onnx.GraphProto, ranges: TensorsData) -> None:
