@@ -27,11 +27,5 @@ class EngineFile:
     build: dict[str, Any] = field(default_factory=dict)
     """For information: `seconds`, and a summary of the `layers` that the builder made."""
 
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> "EngineFile":
-        """Make one of a manifest's JSON.
-
-        Raises:
-            TypeError, KeyError: if fields are missing or unknown.
-        """
-        return cls(**{**fields, "compute_capabilities": tuple(map(str, fields["compute_capabilities"]))})
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "compute_capabilities", tuple(map(str, self.compute_capabilities)))  # JSON has a list

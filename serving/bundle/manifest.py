@@ -194,7 +194,7 @@ class Manifest:
             fields["temperatures"] = {int(views): float(t) for views, t in fields["temperatures"].items()}
             fields["preprocess"] = Preprocess(**fields["preprocess"])
             fields["artifacts"] = tuple(Artifact(**artifact) for artifact in fields["artifacts"])
-            fields["engines"] = tuple(EngineFile.from_fields(engine) for engine in fields.get("engines", ()))
+            fields["engines"] = tuple(EngineFile(**engine) for engine in fields.get("engines", ()))
             fields["classes"] = tuple(map(str, fields["classes"]))
             for name in ("mean", "std"):
                 fields[name] = tuple(map(float, fields[name]))

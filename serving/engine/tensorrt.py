@@ -55,7 +55,7 @@ class LoadedPlan:
         self.min_batch, self.max_batch = int(least[0]), int(most[0])
         self.input_shape = tuple(int(size) for size in most[1:])
         self.classes = int(self.engine.get_tensor_shape(OUTPUT_NAME)[1])
-        self.contexts = library.open_contexts(trt, self.engine, kernel_cache)
+        self.contexts = library.contexts(trt, self.engine, kernel_cache)
 
     def make_engines(self, layout: EngineLayout) -> list["TensorRTEngine"]:
         """Make the instances of a layout.

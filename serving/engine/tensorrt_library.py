@@ -17,6 +17,30 @@ class EngineBuildError(RuntimeError):
     """A TensorRT engine cannot be built, loaded or run; the message says why, and what to do."""
 
 
+class Contexts:
+    """Makes the execution contexts of one engine; their scratch memory is the caller's, so that several share it."""
+
+    def __init__(self, trt: Any, engine: Any, cache: Path | None) -> None:
+        """Prepare an engine.
+
+        Args:
+            cache: file of kernels that were compiled on this host, which TensorRT does not use; None to keep none.
+        """
+        self.engine = engine
+        self._strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+
+    def create(self) -> Any:
+        """A context, or None if TensorRT makes none."""
+        return self.engine.create_execution_context(self._strategy)
+
+    def can_capture(self, context: Any, stream: int) -> bool:
+        """Whether a CUDA graph can be captured of what the context does."""
+        return True
+
+    def save(self) -> None:
+        """Keep what was compiled for this GPU, for the next start."""
+
+
 class TensorRTLibrary:
     """TensorRT 11, whose engines run on the GPU model that they were built on."""
 
@@ -30,6 +54,8 @@ class TensorRTLibrary:
     )
     portable: ClassVar[bool] = False
     """Whether engines are built without a GPU, for several GPU models."""
+    contexts: ClassVar[type[Contexts]] = Contexts
+    """Makes execution contexts; called with the module, an engine, and the file of kernels compiled on this host."""
 
     def is_installed(self) -> bool:
         """Whether the module is there, without loading it."""
@@ -77,33 +103,6 @@ class TensorRTLibrary:
     def read_timings(self, config: Any) -> bytes:
         """The timing cache after a build; empty where the library has none."""
         return bytes(config.get_timing_cache().serialize())
-
-    def open_contexts(self, trt: Any, engine: Any, cache: Path | None) -> "Contexts":
-        """Prepare an engine for execution contexts.
-
-        Args:
-            cache: file of kernels that were compiled on this host; not used.
-        """
-        return Contexts(trt, engine)
-
-
-class Contexts:
-    """Makes the execution contexts of one engine; their scratch memory is the caller's, so that several share it."""
-
-    def __init__(self, trt: Any, engine: Any) -> None:
-        self.engine = engine
-        self._strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-
-    def create(self) -> Any:
-        """A context, or None if TensorRT makes none."""
-        return self.engine.create_execution_context(self._strategy)
-
-    def can_capture(self, context: Any, stream: int) -> bool:
-        """Whether a CUDA graph can be captured of what the context does."""
-        return True
-
-    def save(self) -> None:
-        """Keep what was compiled for this GPU, for the next start."""
 
 
 def make_logger(trt: Any) -> Any:

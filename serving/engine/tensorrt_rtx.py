@@ -21,47 +21,11 @@ _NEWER_FROM = "12.0"
 logger = logging.getLogger(__name__)
 
 
-class TensorRTForRTX(TensorRTLibrary):
-    """TensorRT for RTX 1.x."""
-
-    flavor: ClassVar[Flavor] = "rtx"
-    title: ClassVar[str] = "TensorRT for RTX"
-    release: ClassVar[str] = "1.7"
-    module: ClassVar[str] = "tensorrt_rtx_bindings"
-    install: ClassVar[str] = "pip install 'pawserve[tensorrt-rtx]'"
-    portable: ClassVar[bool] = True
-
-    def prepare_build(self, config: Any, logger: Any, timings: bytes, capabilities: Sequence[str]) -> None:
-        """Set the compute capabilities that the engine is for. A timing cache would have no effect, and needs a GPU.
-
-        Raises:
-            EngineBuildError: if the library does not know one.
-        """
-        trt = self.load()
-        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # CUDA graphs cannot be captured otherwise
-        config.num_compute_capabilities = len(capabilities)
-        for index, capability in enumerate(capabilities):
-            target = getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}", None)
-            if target is None or not config.set_compute_capability(target, index):
-                raise EngineBuildError(
-                    f"TensorRT for RTX does not build for compute capability {capability}: {logger.reason()}"
-                )
-
-    def read_timings(self, config: Any) -> bytes:
-        return b""
-
-    def open_contexts(self, trt: Any, engine: Any, cache: Path | None) -> Contexts:
-        """Prepare an engine for execution contexts, with the kernels that were compiled before.
-
-        Args:
-            cache: file of kernels that were compiled on this host; None to keep none.
-        """
-        return _RtxContexts(trt, engine, cache)
-
-
 class _RtxContexts(Contexts):
+    """Execution contexts with the kernels that were compiled before."""
+
     def __init__(self, trt: Any, engine: Any, cache: Path | None) -> None:
-        super().__init__(trt, engine)
+        super().__init__(trt, engine, cache)
         self._file = cache
         self._runtime = runtime = engine.create_runtime_config()
         runtime.set_execution_context_allocation_strategy(self._strategy)
@@ -96,6 +60,37 @@ class _RtxContexts(Contexts):
         except OSError as error:  # the next start compiles them again
             logger.warning("%s cannot be written (%s): the next start compiles kernels again", self._file, error)
         self._saved = content
+
+
+class TensorRTForRTX(TensorRTLibrary):
+    """TensorRT for RTX 1.x."""
+
+    flavor: ClassVar[Flavor] = "rtx"
+    title: ClassVar[str] = "TensorRT for RTX"
+    release: ClassVar[str] = "1.7"
+    module: ClassVar[str] = "tensorrt_rtx_bindings"
+    install: ClassVar[str] = "pip install 'pawserve[tensorrt-rtx]'"
+    portable: ClassVar[bool] = True
+    contexts: ClassVar[type[Contexts]] = _RtxContexts
+
+    def prepare_build(self, config: Any, logger: Any, timings: bytes, capabilities: Sequence[str]) -> None:
+        """Set the compute capabilities that the engine is for. A timing cache would have no effect, and needs a GPU.
+
+        Raises:
+            EngineBuildError: if the library does not know one.
+        """
+        trt = self.load()
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # CUDA graphs cannot be captured otherwise
+        config.num_compute_capabilities = len(capabilities)
+        for index, capability in enumerate(capabilities):
+            target = getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}", None)
+            if target is None or not config.set_compute_capability(target, index):
+                raise EngineBuildError(
+                    f"TensorRT for RTX does not build for compute capability {capability}: {logger.reason()}"
+                )
+
+    def read_timings(self, config: Any) -> bytes:
+        return b""
 
 
 def runs_on(capabilities: Sequence[str], gpu: str) -> bool:
