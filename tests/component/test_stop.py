@@ -19,7 +19,6 @@ from tests.support.bundles import write_bundle
 from tests.support.commands import WarmProcess, main_of
 from tests.support.images import encoded
 from tests.support.servers import stoppable_server
-from tests.support.waiting import eventually
 
 RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
@@ -39,12 +38,12 @@ def test_a_stop_ends_while_a_model_is_loaded(tmp_path: Path, grace_s: float, sig
     with stoppable_server(tmp_path / "models", tmp_path / "state", *options) as (server, address):
         with Client(address) as client:
             client.classify([RED])
-            write_endless_version(tmp_path / "models", 2)
-            server.send_signal(signal.SIGHUP)
-            assert eventually(lambda: len(client.list_models()) == 2)  # the second is being loaded
-        for _ in range(signals):
-            server.send_signal(signal.SIGTERM)
-        assert server.wait() == 0
+        manifest = write_endless_version(tmp_path / "models", 2) / "model.json"
+        server.send_signal(signal.SIGHUP)
+        with manifest.open("w"):  # opens when the server reads it
+            for _ in range(signals):
+                server.send_signal(signal.SIGTERM)
+            assert server.wait() == 0
         assert "such as the load of a model" in server.stderr
     with (
         stoppable_server(tmp_path / "models", tmp_path / "state", "--model", "colours/1") as (_, address),
