@@ -1,22 +1,16 @@
-"""What benchmarks share: options, facts about the machine, images, processes, result files and tables."""
+"""What benchmarks share: options, facts about the machine, images, result files and tables."""
 
 import argparse
 import json
 import platform
 import re
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from serving.cli.options import path
 from serving.system.cpus import available_cpus
@@ -24,16 +18,12 @@ from serving.system.cpus import available_cpus
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
 SERVING_LIBRARIES = ("grpcio", "numpy", "onnxruntime", "protobuf", "simplejpeg")
-ANY_PORT = "127.0.0.1:0"
-STOP_TIMEOUT_S = 30
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _FOLDERS = {
     "models": "contains NAME/VERSION/model.json, of one NAME",
     "bundle": "MODELS/NAME/VERSION, with an INT8 graph",
     "photos": "a folder of JPEGs",
+    "data": "images as `fit` reads them, in train/CLASS and valid/CLASS",
 }
 _NUMBERS: dict[str, dict[str, Any]] = {
     "clients": {"type": int, "nargs": "+", "help": "numbers of clients (%(default)s)"},
@@ -47,7 +37,7 @@ def make_parser(doc: str | None, *folders: str, **numbers: object) -> argparse.A
 
     Args:
         doc: the benchmark's docstring, for the help.
-        folders: names of required options: models, bundle or photos.
+        folders: names of required options: models, bundle, photos or data.
         numbers: default values of the options clients, rounds and seconds.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -77,7 +67,7 @@ def given_command() -> str:
     return " ".join(option[2:].upper() if "/" in word else word for option, word in pairwise(["", *words]))
 
 
-def circumstances(what: str, libraries: Iterable[str] = ()) -> dict[str, Any]:
+def circumstances(what: str, libraries: Iterable[str] = SERVING_LIBRARIES) -> dict[str, Any]:
     """What was measured, when, by which command, and on which machine; the first fields of all results."""
     return {
         "what": what,
@@ -142,67 +132,3 @@ def images_of(folder: Path, count: int) -> list[bytes]:
     if not paths:
         raise ValueError(f"there are no .jpg files in {folder}; give a folder of images with --photos")
     return [path.read_bytes() for path in paths[:: max(1, len(paths) // count)][:count]]
-
-
-def call_in_process(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Call a module's function in a process of its own, so that it shares no interpreter with anything else."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(function, *arguments, **options).result()
-
-
-def memory_mib(pid: int, name: str) -> float:
-    """A process's memory in MiB, by proc_pid_status(5): VmRSS now, VmHWM at most, RssAnon now without files."""
-    match = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert match is not None
-    return int(match[1]) / 1024
-
-
-@dataclass(frozen=True)
-class RunningServer:
-    """A server in a process of its own."""
-
-    address: str
-    pid: int
-    start_s: float
-    """Seconds from the command until it was ready."""
-    http_address: str = ""
-    """HOST:PORT of HTTP; empty without it."""
-    metrics_url: str = ""
-    """URL of the metrics; empty without them."""
-
-    def memory_mib(self, name: str) -> float:
-        """Its memory in MiB: see `memory_mib`."""
-        return memory_mib(self.pid, name)
-
-
-@contextmanager
-def running(module: str, *arguments: object, folder: Path = REPOSITORY) -> Iterator[RunningServer]:
-    """Run `python -m module arguments…`, which prints `ready on HOST:PORT` once it serves; stop it at the end.
-
-    Args:
-        folder: the checkout whose modules run.
-
-    Raises:
-        RuntimeError: if it ends without that line.
-    """
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    began = time.perf_counter()
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            line = server.stdout.readline()
-            ready = re.search(r"ready on (127\.0\.0\.1:\d+)", line)
-            http = re.search(r"HTTP on http://(\S+:\d+)", line)
-            if ready is None:
-                raise RuntimeError(f"{' '.join(command)} did not start")
-            metrics = re.search(r"metrics on (http://\S+)", line)
-            yield RunningServer(
-                ready[1],
-                server.pid,
-                time.perf_counter() - began,
-                http[1] if http else "",
-                metrics[1] if metrics else "",
-            )
-        finally:
-            server.terminate()
-            server.communicate(timeout=STOP_TIMEOUT_S)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import absolute_path, circumstances, heading, make_parser, table, write_results
+from benchmarks.rounds import measure_in_turns
 from export.calibrate import choose_images, list_folder, measure_ranges
 from export.graphs.onnx import DeployedModel, to_onnx
 from export.graphs.quantize import quantize
@@ -87,7 +88,10 @@ def measure_network(arch: str, folder: Path, rounds: int, seconds: float) -> dic
     result: dict[str, Any] = {"weights": "random", "fp32_bytes": len(fp32), "int8_bytes": len(int8)}
     for batch in BATCHES:
         calls = {name: partial(compute, views_NHWC[:batch]) for name, compute in graphs.items()}
-        found = measure_rates(calls, batch, rounds, seconds)
+        ways = {name: partial(measure_rate, call, seconds) for name, call in calls.items()}
+        for call in calls.values():
+            call()
+        (found,) = measure_in_turns(rounds, [batch], ways).values()
         ratio = statistics.median(a / b for a, b in zip(found["int8"], found["fp32"], strict=True))
         result[f"batch {batch}"] = {
             "images_per_cpu_second": {name: round(statistics.median(values), 1) for name, values in found.items()},
@@ -96,26 +100,13 @@ def measure_network(arch: str, folder: Path, rounds: int, seconds: float) -> dic
     return result
 
 
-def measure_rates(
-    calls: Mapping[str, Callable[[], Any]], images: int, rounds: int, seconds: float
-) -> dict[str, list[float]]:
-    """Images per CPU second of each call in each round, in turns, so that a busy moment affects all calls.
-
-    Args:
-        images: how many one call computes.
-        seconds: of CPU time for each call in each round.
-    """
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
+def measure_rate(call: Callable[[], Any], seconds: float, images: int) -> float:
+    """Images per CPU second of a call that computes so many images, over so many seconds of CPU time."""
+    began, done = time.process_time(), 0
+    while time.process_time() - began < seconds:
         call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            began, done = time.process_time(), 0
-            while time.process_time() - began < seconds:
-                call()
-                done += images
-            found[name].append(done / (time.process_time() - began))
-    return found
+        done += images
+    return done / (time.process_time() - began)
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:

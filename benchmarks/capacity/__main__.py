@@ -14,6 +14,7 @@ from math import ceil
 
 from benchmarks.capacity.model import UTILIZATION, Costs, Gpu, gpu_host, limits, replicas_needed
 from benchmarks.common import table
+from serving.cli.options import positive
 
 FLEETS = (10, 100, 1000)
 NETWORK_CARD_GBIT_PER_S = 25.0
@@ -25,9 +26,9 @@ def main(given: Sequence[str]) -> None:
     """Print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images-per-s", type=_positive, default=500.0, help="the load, of all clients together (500)")
-    parser.add_argument("--cpus", type=_at_least_one, default=1, help="CPUs of a replica (1)")
-    parser.add_argument("--images", type=_at_least_one, default=1, help="images in a request (1)")
-    parser.add_argument("--views", type=_at_least_one, default=1, help="views of each image (1)")
+    parser.add_argument("--cpus", type=positive, default=1, help="CPUs of a replica (1)")
+    parser.add_argument("--images", type=positive, default=1, help="images in a request (1)")
+    parser.add_argument("--views", type=positive, default=1, help="views of each image (1)")
     for field in dataclasses.fields(Costs):
         flag = f"--{field.name.replace('_', '-')}"
         parser.add_argument(flag, type=_positive, default=field.default, help="see docs/scaling.md (%(default)g)")
@@ -95,13 +96,6 @@ def _positive(text: str) -> float:
     value = float(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
-    return value
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value
 
 

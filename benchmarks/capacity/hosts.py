@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,11 @@ class ImageCosts:
         """All but decoding."""
         return self.loop_s + self.other_s
 
+    @property
+    def all_s(self) -> float:
+        """Of all threads."""
+        return self.rpc_s + self.workers_s
+
 
 GPUS: Mapping[str, float] = {"L4": 12_900.0, "A10": 13_300.0, "H100": 88_000.0}
 """Images a second of ResNet-50 in INT8 in large batches: assumptions, not measured here.
@@ -29,45 +35,15 @@ dense INT8 operations a second in the data sheets (250 and 242 TOPS). resnet34 h
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class HostLimits:
-    """Images a second that each part of a host could do if the others cost nothing."""
-
-    engine: float
-    cpus: float
-    """All CPUs, for decoding and RPC."""
-    loops: float
-    """The event loops of all processes."""
-    decodes_more: bool
-    """Whether decoding takes more of the CPUs than RPC."""
-
-    @property
-    def capacity(self) -> float:
-        """The smallest."""
-        return min(self.engine, self.cpus, self.loops)
-
-    @property
-    def limit(self) -> str:
-        """What the smallest is: engine, decode or RPC."""
-        if self.capacity == self.engine:
-            return "engine"
-        return "decode" if self.capacity == self.cpus and self.decodes_more else "RPC"
-
-
-def host_limits(costs: ImageCosts, *, cpus: int, processes: int, engine: float) -> HostLimits:
-    """The limits of a host.
+def host_capacity(costs: ImageCosts, *, cpus: int, processes: int, engine: float) -> tuple[float, str]:
+    """Images a second of a host, and what limits them: engine, decode or RPC.
 
     Args:
         engine: images a second that the GPU computes.
     """
-    return HostLimits(
-        engine=engine,
-        cpus=cpus / (costs.rpc_s + costs.workers_s),
-        loops=processes / costs.loop_s,
-        decodes_more=costs.workers_s > costs.rpc_s,
+    limits = (
+        (engine, "engine"),
+        (cpus / costs.all_s, "decode" if costs.workers_s > costs.rpc_s else "RPC"),
+        (processes / costs.loop_s, "RPC"),  # the event loops
     )
-
-
-def cpus_for(costs: ImageCosts, engine: float) -> float:
-    """CPUs that keep a GPU busy which computes so many images a second."""
-    return engine * (costs.rpc_s + costs.workers_s)
+    return min(limits, key=itemgetter(0))

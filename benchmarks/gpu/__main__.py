@@ -14,13 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import REPOSITORY, absolute_path
 from benchmarks.gpu.report import to_page
+from serving.system.files import write_atomically
 
 LIMITS_S = {
     "host": 40,
@@ -60,7 +61,8 @@ def main(given: Sequence[str] | None = None) -> int:
             found = run_part(command, work / f"{part}.json", min(limit_s, deadline - time.monotonic()))
             results["parts"][part] = found
             print(f"{part}: {found['status']} after {found['seconds']:.0f} s {found.get('reason', '')}", flush=True)
-            write(arguments.out, results)
+            write_atomically(arguments.out / "gpu-check.json", json.dumps(results, indent=2) + "\n")
+            write_atomically(arguments.out / "gpu-check.md", to_page(results))
     print(f"\n{arguments.out / 'gpu-check.md'}\n{arguments.out / 'gpu-check.json'}")
     return int(any(part["status"] == "failed" for part in results["parts"].values()))
 
@@ -95,14 +97,6 @@ def _end(process: "subprocess.Popen[str]") -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def write(folder: Path, results: dict[str, Any], render: Callable[[dict[str, Any]], str] = to_page) -> None:
-    """Write both files, each whole."""
-    for name, text in (("gpu-check.json", json.dumps(results, indent=2) + "\n"), ("gpu-check.md", render(results))):
-        partial = folder / f".{name}"
-        partial.write_text(text, encoding="utf-8")
-        partial.rename(folder / name)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,20 @@ import itertools
 import json
 import os
 import platform
-import re
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import ANY_PORT, REPOSITORY, STOP_TIMEOUT_S, images_of
+from benchmarks.common import images_of
 from benchmarks.gpu.__main__ import SKIPPED
 from benchmarks.gpu.host import ON_CPU, Skipped, command, installed, need, need_gpu, nvidia_smi
+from benchmarks.processes import NotStarted, pawserve
+from serving.system.files import write_atomically
 
 PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt", "fastai")
 PARITY_IMAGES = 64
@@ -57,23 +57,11 @@ class Check:
     def do(self, part: str) -> None:
         """Run one part and write its result."""
         self._name = part
-        parts: dict[str, Callable[[], dict[str, Any]]] = {
-            "host": self.host,
-            "head": self.head,
-            "network": self.network,
-            "fastai": self.fastai,
-            "bundle": self.bundle,
-            "engines": self.engines,
-            "parity": self.parity,
-            "serving": self.serving,
-        }
-        self._write(parts[part]())
+        self._write(getattr(self, part)())
 
     def _write(self, result: dict[str, Any]) -> None:
         """Write a result; called early too, since the part may reach its limit."""
-        partial = self._folder / f".{self._name}.json"
-        partial.write_text(json.dumps(result), encoding="utf-8")
-        partial.rename(self._folder / f"{self._name}.json")
+        write_atomically(self._folder / f"{self._name}.json", json.dumps(result))
 
     def host(self) -> dict[str, Any]:
         """The GPU by its driver and by torch, the CPUs, and the libraries."""
@@ -223,25 +211,13 @@ class Check:
     @contextmanager
     def _server(self, *options: object) -> Iterator[str]:
         """A server of the bundle; its address. Raises Skipped, with the server's reason, if it does not start."""
-        state = self._folder / "state"
-        common = ("--models", self.models, "--state", state, "--listen", ANY_PORT, "--http", "off")
-        words = [sys.executable, "-m", "serving", "serve", *map(str, (*common, *options))]
         errors = self._folder / "server.log"
-        with (
-            errors.open("w") as log,
-            subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=log, text=True) as server,
-        ):
-            try:
-                assert server.stdout is not None
-                line = server.stdout.readline()
-                ready = re.search(r"ready on (127\.0\.0\.1:\d+): (.*)", line)
-                if ready is None:
-                    raise Skipped((errors.read_text().strip().splitlines() or ["the server did not start"])[-1])
-                self._ready = ready[2]
-                yield ready[1]
-            finally:
-                server.terminate()
-                server.communicate(timeout=STOP_TIMEOUT_S)
+        try:
+            with errors.open("w") as log, pawserve(self.models, "--http", "off", *options, errors=log) as server:
+                self._ready = server.ready
+                yield server.address
+        except NotStarted as error:
+            raise Skipped((errors.read_text().strip().splitlines() or ["the server did not start"])[-1]) from error
 
 
 def answers(address: str, images: list[bytes]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -15,7 +15,9 @@ pawserve over HTTP, as LitServe and BentoML are called; its results have a page 
 import argparse
 import subprocess
 import time
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -26,6 +28,7 @@ from benchmarks.common import absolute_path, circumstances, make_parser, results
 from benchmarks.peers.limit import measure_limit
 from benchmarks.peers.report import to_markdown
 from benchmarks.peers.servers import SETTINGS, RunningPeer, running_peer
+from benchmarks.rounds import measure_in_turns
 from benchmarks.serving.load import run_load
 from serving.bundle.manifest import open_bundle
 
@@ -65,16 +68,14 @@ def main() -> None:
 def measure_throughput(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
     """Measure each chosen peer in turns with pawserve."""
     for peer in arguments.peers:
-        with ExitStack() as stack:
-            servers = {name: stack.enter_context(_start(arguments, name)) for name in ("pawserve", peer)}
-            _check_predictions(arguments, servers)
+        with _running(arguments, ["pawserve", peer]) as servers:
             rounds: dict[str, dict[str, list[dict[str, float]]]] = {}
             limits = []
             for number in range(arguments.rounds):
                 limits.append(measure_limit(arguments.bundle, arguments.photos, arguments.seconds))
                 for clients in arguments.clients:
                     for name in servers if number % 2 == 0 else reversed(servers):  # which is first alternates
-                        measured = _load(arguments, servers[name], clients=clients)
+                        measured = _load(arguments, servers[name], "clients", clients)
                         rounds.setdefault(str(clients), {}).setdefault(name, []).append(measured)
         results.setdefault("throughput", {})[peer] = rounds
         results.setdefault("limit", {})[peer] = limits
@@ -87,64 +88,56 @@ def measure_latency(arguments: argparse.Namespace, results: dict[str, Any]) -> N
         for peer, by_clients in results["throughput"].items()
     }
     rate = min(capacities.values()) / 2
-    with ExitStack() as stack:
-        names = ["pawserve", *capacities]
-        servers = {name: stack.enter_context(_start(arguments, name)) for name in names}
-        _check_predictions(arguments, servers)
-        rounds: dict[str, list[dict[str, float]]] = {}
-        for number in range(arguments.rounds):
-            for name in servers if number % 2 == 0 else reversed(servers):
-                rounds.setdefault(name, []).append(_load(arguments, servers[name], rate=rate))
+    with _running(arguments, ["pawserve", *capacities]) as servers:
+        ways = {name: partial(_load, arguments, server, "rate") for name, server in servers.items()}
+        (rounds,) = measure_in_turns(arguments.rounds, [rate], ways).values()
     results["latency"] = {"images_per_s": rate, "rounds": rounds}
 
 
 def measure_views(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
     """Measure V views in one request to pawserve in turns with V concurrent requests to Triton for the same image."""
-    with ExitStack() as stack:
-        servers = {name: stack.enter_context(_start(arguments, name)) for name in ("pawserve", "triton")}
-        _check_predictions(arguments, servers)
-        rounds: dict[str, dict[str, list[dict[str, float]]]] = {}
-        for number in range(arguments.rounds):
-            for views in VIEWS:
-                for name in servers if number % 2 == 0 else reversed(servers):
-                    measured = _load(arguments, servers[name], clients=VIEWS_CLIENTS, views=views)
-                    rounds.setdefault(str(views), {}).setdefault(name, []).append(measured)
-    results["views"] = rounds
+    with _running(arguments, ["pawserve", "triton"]) as servers:
+        ways = {
+            "pawserve": partial(_load, arguments, servers["pawserve"], "views", clients=VIEWS_CLIENTS),
+            "triton": partial(_load, arguments, servers["triton"], "at_once", clients=VIEWS_CLIENTS),
+        }
+        results["views"] = measure_in_turns(arguments.rounds, VIEWS, ways)
 
 
 PARTS = {"throughput": measure_throughput, "latency": measure_latency, "views": measure_views}
 
 
-def _start(arguments: argparse.Namespace, peer: str) -> AbstractContextManager[RunningPeer]:
-    if peer == "pawserve" and arguments.protocol == "http":
-        peer = "pawserve-http"
-    return running_peer(peer, arguments.bundle, arguments.peers_dir)
-
-
-def _load(arguments: argparse.Namespace, server: RunningPeer, **load: float) -> Any:
-    """One measurement, by a process of its own."""
-    more = {"setting": SETTINGS[server.peer], "seconds": arguments.seconds, **load}
-    return run_load(server.peer, server.address, arguments.photos, **more)
-
-
-def _check_predictions(arguments: argparse.Namespace, servers: dict[str, RunningPeer]) -> None:
-    """Wait until every server responds, and check that all compute the same.
+@contextmanager
+def _running(arguments: argparse.Namespace, names: Iterable[str]) -> Iterator[dict[str, RunningPeer]]:
+    """Start servers, wait until each responds, and check that all compute the same.
 
     Raises:
         RuntimeError: if a probability differs from pawserve's by more than `TOLERANCE`.
     """
-    predictions = {name: _first_predictions(arguments, server) for name, server in servers.items()}
-    for name, probabilities in predictions.items():
-        for theirs, ours in zip(probabilities, predictions["pawserve"], strict=True):
-            if max(abs(a - b) for a, b in zip(theirs, ours, strict=True)) > TOLERANCE:
-                raise RuntimeError(f"{name} gives {theirs} and pawserve {ours}: they do not compute the same")
+    with ExitStack() as stack:
+        servers = {}
+        for name in names:
+            peer = "pawserve-http" if name == "pawserve" and arguments.protocol == "http" else name
+            servers[name] = stack.enter_context(running_peer(peer, arguments.bundle, arguments.peers_dir))
+        predictions = {name: _first_predictions(arguments, server) for name, server in servers.items()}
+        for name, probabilities in predictions.items():
+            for theirs, ours in zip(probabilities, predictions["pawserve"], strict=True):
+                if max(abs(a - b) for a, b in zip(theirs, ours, strict=True)) > TOLERANCE:
+                    raise RuntimeError(f"{name} gives {theirs} and pawserve {ours}: they do not compute the same")
+        yield servers
+
+
+def _load(arguments: argparse.Namespace, server: RunningPeer, kind: str, value: float, **load: float) -> Any:
+    """One measurement, by a process of its own; `kind` is the option of the load that has the value."""
+    more = {"setting": SETTINGS[server.peer], "seconds": arguments.seconds, kind: value, **load}
+    return run_load(server.peer, server.address, arguments.photos, **more)
 
 
 def _first_predictions(arguments: argparse.Namespace, server: RunningPeer) -> list[list[float]]:
     until = time.monotonic() + READY_TIMEOUT_S
     while True:
         try:
-            predictions: list[list[float]] = _load(arguments, server, answers=COMPARED_IMAGES)
+            predictions: list[list[float]] = _load(arguments, server, "answers", COMPARED_IMAGES)
             return predictions
         except (grpc.RpcError, OSError, RuntimeError):
             if time.monotonic() > until:

@@ -6,8 +6,7 @@ from typing import Any
 
 from benchmarks.common import heading, table
 from benchmarks.peers.servers import describe
-
-Round = dict[str, float]
+from benchmarks.rounds import Figures, median_ratio, medians
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
@@ -27,12 +26,11 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
 
 
 def _throughput(throughput: dict[str, Any]) -> list[str]:
-    rows = []
-    for peer, by_clients in throughput.items():
-        for clients, row in by_clients.items():
-            ours, theirs = row["pawserve"], row[peer]
-            ratio = median(a["images_per_s"] / b["images_per_s"] for a, b in zip(ours, theirs, strict=True))
-            rows.append((clients, peer, _rate(ours), _rate(theirs), f"{ratio:.2f}"))
+    rows = [
+        (clients, peer, *_compared(row["pawserve"], row[peer]))
+        for peer, by_clients in throughput.items()
+        for clients, row in by_clients.items()
+    ]
     return [
         "Closed loop, pawserve and one peer in turns; medians of the rounds, and of the rounds' ratios. In brackets: "
         "median latency, and what the load takes of one CPU.",
@@ -64,8 +62,8 @@ def _limits(throughput: dict[str, Any], limits: dict[str, list[float]]) -> list[
 def _latency(latency: dict[str, Any]) -> list[str]:
     rows = []
     for name, rounds in latency["rounds"].items():
-        percentiles = (f"{median(one[f'p{percent}_ms'] for one in rounds):.1f}" for percent in (50, 95, 99))
-        rows.append((name, *percentiles, _load_part(rounds)))
+        percentiles = medians(rounds, "p50_ms", "p95_ms", "p99_ms").values()
+        rows.append((name, *(f"{each:.1f}" for each in percentiles), _load_part(rounds)))
     return [
         f"Open loop: {latency['images_per_s']:.0f} requests a second at random times, for each server: half of the "
         "slowest one's capacity. Medians of the rounds.",
@@ -75,11 +73,7 @@ def _latency(latency: dict[str, Any]) -> list[str]:
 
 
 def _views(views: dict[str, Any]) -> list[str]:
-    rows = []
-    for count, row in views.items():
-        ours, theirs = row["pawserve"], row["triton"]
-        ratio = median(a["images_per_s"] / b["images_per_s"] for a, b in zip(ours, theirs, strict=True))
-        rows.append((count, _rate(ours), _rate(theirs), f"{ratio:.2f}"))
+    rows = [(count, *_compared(row["pawserve"], row["triton"])) for count, row in views.items()]
     return [
         "Test-time augmentation, 16 clients: V views in one request to pawserve, which decodes the image once, and V "
         "requests at once to Triton for the same image. Medians as above.",
@@ -89,10 +83,15 @@ def _views(views: dict[str, Any]) -> list[str]:
     ]
 
 
-def _rate(rounds: Sequence[Round]) -> str:
-    rate, p50 = (median(one[name] for one in rounds) for name in ("images_per_s", "p50_ms"))
-    return f"{rate:.0f} ({p50:.1f} ms; {_load_part(rounds)})"
+def _compared(ours: Sequence[Figures], theirs: Sequence[Figures]) -> tuple[str, ...]:
+    """Both rates, and the median of the rounds' ratios."""
+    return _rate(ours), _rate(theirs), f"{median_ratio(ours, theirs):.2f}"
 
 
-def _load_part(rounds: Sequence[Round]) -> str:
+def _rate(rounds: Sequence[Figures]) -> str:
+    found = medians(rounds, "images_per_s", "p50_ms")
+    return f"{found['images_per_s']:.0f} ({found['p50_ms']:.1f} ms; {_load_part(rounds)})"
+
+
+def _load_part(rounds: Sequence[Figures]) -> str:
     return f"{median(one['cpu_s'] / one['elapsed_s'] for one in rounds):.0%}"

@@ -5,16 +5,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from benchmarks.common import ANY_PORT, REPOSITORY
+from benchmarks.common import REPOSITORY
+from benchmarks.processes import ANY_PORT, pawserve
 
 START_TIMEOUT_S = 40
 STOP_TIMEOUT_S = 10
@@ -62,6 +61,10 @@ def running_peer(peer: str, bundle: Path, peers_dir: Path) -> Iterator[RunningPe
     Raises:
         RuntimeError: if it does not listen within 40 s; the message holds the end of its log.
     """
+    if peer.startswith("pawserve"):
+        with pawserve(bundle, "--http", ANY_PORT if peer == "pawserve-http" else "off") as server:
+            yield RunningPeer(peer, server.http_address or server.address)
+        return
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="peers-") as text:
         folder = Path(text)
@@ -87,14 +90,6 @@ def running_peer(peer: str, bundle: Path, peers_dir: Path) -> Iterator[RunningPe
 def describe(setting: Mapping[str, str]) -> str:
     """A setting in one line, for people."""
     return ", ".join(f"{name.lower().replace('_', '-')} {value}".strip() for name, value in setting.items())
-
-
-def _pawserve(setting: Mapping[str, str], at: _Place, *, http: bool = False) -> _Command:
-    version = f"{at.bundle.parent.name}/{at.bundle.name}"
-    command = [sys.executable, "-m", "serving", "serve", "--models", at.bundle.parent.parent, "--model", version]
-    own = f"127.0.0.1:{at.port}"
-    listen = ("--listen", ANY_PORT, "--http", own) if http else ("--listen", own, "--http", "off")
-    return [*command, "--state", at.folder / "state", *listen], {}
 
 
 def _triton(setting: Mapping[str, str], at: _Place) -> _Command:
@@ -142,8 +137,6 @@ def _bentoml(setting: Mapping[str, str], at: _Place) -> _Command:
 
 
 _COMMANDS: dict[str, Callable[[Mapping[str, str], _Place], _Command]] = {
-    "pawserve": _pawserve,
-    "pawserve-http": partial(_pawserve, http=True),
     "triton": _triton,
     "litserve": _litserve,
     "bentoml": _bentoml,

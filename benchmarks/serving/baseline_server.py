@@ -14,7 +14,8 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import ANY_PORT, make_parser
+from benchmarks.common import make_parser
+from benchmarks.processes import ANY_PORT
 from serving.bundle.manifest import Bundle, open_bundle
 from serving.engine.base import EngineLayout
 from serving.engine.onnx import OnnxEngine, OnnxModel, choose_precision

@@ -6,14 +6,17 @@ They cost little: requests are serialised before the clock starts, and responses
 import asyncio
 import json
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 
 import grpc
+import httptools
 import numpy as np
 
-TIMEOUT_S = 60
+TIMEOUT_S = 600
+"""Of each call: on a busy machine, a server refuses what it cannot answer in time."""
 GRPC_METHODS = {
     "pawserve": "/pawserve.v1.Classifier/Classify",
     "baseline": "/baseline/Classify",
@@ -21,38 +24,16 @@ GRPC_METHODS = {
 }
 SERVERS = (*GRPC_METHODS, "pawserve-http", "litserve", "bentoml")
 
-
-class Connection(Protocol):
-    """Sends one request at a time, or many if the protocol multiplexes."""
-
-    async def call(self, request: bytes) -> bytes:
-        """Send a request and return the response's message or body; raises if the server reports an error."""
-
-    async def close(self) -> None:
-        """Close the connection."""
-
-
-class GrpcConnection:
-    """One channel for all clients, which gRPC multiplexes."""
-
-    def __init__(self, address: str, method: str) -> None:
-        options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
-        self._call = self._channel.unary_unary(method)
-
-    async def call(self, request: bytes) -> bytes:
-        response: bytes = await self._call(request, timeout=TIMEOUT_S)
-        return response
-
-    async def close(self) -> None:
-        await self._channel.close()
+Call = Callable[[bytes], Awaitable[bytes]]
+"""Sends a request and returns the response's message or body; raises if the server reports an error."""
 
 
 class HttpConnection(asyncio.Protocol):
-    """One kept-alive HTTP/1.1 connection with as little code as possible: one request at a time, status and body."""
+    """One kept-alive HTTP/1.1 connection with as little code as possible: one request at a time."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._parser = httptools.HttpResponseParser(self)
+        self._body = bytearray()
         self._transport: asyncio.Transport
         self._response: asyncio.Future[bytes] | None = None
 
@@ -61,15 +42,22 @@ class HttpConnection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        body = _body(self._buffer)
-        if body is not None and self._response is not None:
-            response, self._response = self._response, None
-            if self._buffer.startswith(b"HTTP/1.1 200 "):
-                response.set_result(body)
-            else:
-                response.set_exception(RuntimeError(bytes(self._buffer[:500]).decode(errors="replace")))
-            self._buffer.clear()
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body, by the parser."""
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        """The end of a response, by the parser."""
+        assert self._response is not None
+        status, body = self._parser.get_status_code(), bytes(self._body)
+        self._body.clear()
+        response, self._response = self._response, None
+        if status == 200:
+            response.set_result(body)
+        else:
+            response.set_exception(RuntimeError(f"HTTP status {status}: {body[:500].decode(errors='replace')}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._response is not None:
@@ -82,60 +70,65 @@ class HttpConnection(asyncio.Protocol):
         body: bytes = await response
         return body
 
-    async def close(self) -> None:
-        self._transport.close()
+
+async def call_several_times(call: Call, count: int, request: bytes) -> bytes:
+    """Send a request so many times at once, and wait for all responses; multiplexing connections only."""
+    first, *_ = await asyncio.gather(*(call(request) for _ in range(count)))
+    return first
 
 
-@dataclass(frozen=True)
-class SeveralTimes:
-    """Sends each request so many times at once, and waits for all responses; multiplexing connections only."""
-
-    connection: Connection
-    count: int
-
-    async def call(self, request: bytes) -> bytes:
-        responses = await asyncio.gather(*(self.connection.call(request) for _ in range(self.count)))
-        return responses[0]
-
-    async def close(self) -> None:
-        await self.connection.close()
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A connection of its own, also beside others to the same address, for responses of any length."""
+    options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.insecure_channel(address, options=options)
 
 
-def _body(response: bytearray) -> bytes | None:
-    """The body of an HTTP/1.1 response (RFC 9112, sections 6 and 7.1); None while it is incomplete."""
-    head, found, rest = bytes(response).partition(b"\r\n\r\n")
-    if not found:
-        return None
-    headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-    if b"content-length" in headers:
-        return rest if len(rest) >= int(headers[b"content-length"]) else None
-    if not rest.endswith(b"0\r\n\r\n"):
-        return None
-    body = b""
-    while (size := int(rest.partition(b"\r\n")[0], 16)) > 0:
-        begin = rest.index(b"\r\n") + 2
-        body, rest = body + rest[begin : begin + size], rest[begin + size + 2 :]
-    return body
+async def stream_images(
+    channel: grpc.aio.Channel, requests: Iterator[bytes], in_flight: int, until: float
+) -> AsyncIterator[bytes]:
+    """The responses of pawserve's ClassifyStream, `in_flight` of which are waited for until a time of perf_counter."""
+    free = asyncio.Semaphore(in_flight)
+
+    async def send() -> AsyncIterator[bytes]:
+        for request in requests:
+            await free.acquire()
+            if time.perf_counter() > until:
+                return
+            yield request
+
+    async for response in channel.stream_stream("/pawserve.v1.Classifier/ClassifyStream")(send(), timeout=TIMEOUT_S):
+        free.release()
+        yield response
 
 
-async def open_connections(server: str, address: str, count: int) -> list[Connection]:
-    """Connections for so many requests at a time; with gRPC all are the same one."""
+@asynccontextmanager
+async def open_calls(server: str, address: str, count: int) -> AsyncIterator[list[Call]]:
+    """Connect for so many requests at a time: a call for each of them; with gRPC all are the same one."""
     if server in GRPC_METHODS:
-        return [GrpcConnection(address, GRPC_METHODS[server])] * count
+        async with open_channel(address) as channel:
+            yield [partial(channel.unary_unary(GRPC_METHODS[server]), timeout=TIMEOUT_S)] * count
+        return
     loop = asyncio.get_running_loop()
     host, _, port = address.rpartition(":")
     pairs = [await loop.create_connection(HttpConnection, host, int(port)) for _ in range(count)]
-    return [connection for _, connection in pairs]
+    try:
+        yield [connection.call for _, connection in pairs]
+    finally:
+        for transport, _ in pairs:
+            transport.close()
 
 
-def to_request(server: str, setting: Mapping[str, str], image: bytes, views: int = 1) -> bytes:
-    """One encoded image as the server's users send it; `views` is for pawserve's gRPC."""
+def to_request(
+    server: str, setting: Mapping[str, str], image: bytes, views: int = 1, *, adaptive: bool = False
+) -> bytes:
+    """One encoded image as the server's users send it; `views` and `adaptive` are for pawserve's gRPC."""
     if server == "baseline":
         return image
     if server == "pawserve":
         from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
-        return pb.ClassifyRequest(images=[pb.ImageInput(content=image)], views=views).SerializeToString()
+        inputs = [pb.ImageInput(content=image)]
+        return pb.ClassifyRequest(images=inputs, views=views, adaptive=adaptive).SerializeToString()
     if server == "triton":
         # imported here, because it registers protobuf names that a process can register only once
         from tritonclient.grpc import service_pb2

@@ -10,31 +10,16 @@ that other work on the machine affects all of them. The CPU time of the event lo
 """
 
 import argparse
-import os
-import statistics
 import subprocess
-import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import (
-    ANY_PORT,
-    REPOSITORY,
-    SERVING_LIBRARIES,
-    RunningServer,
-    absolute_path,
-    circumstances,
-    heading,
-    make_parser,
-    running,
-    table,
-    write_results,
-)
+from benchmarks.common import REPOSITORY, absolute_path, circumstances, heading, make_parser, table, write_results
+from benchmarks.processes import RunningServer, cpu_s, pawserve
+from benchmarks.rounds import measure_in_turns, medians
 from benchmarks.serving.load import run_load
-
-Rounds = dict[tuple[int, str], list[dict[str, float]]]
-"""(clients, checkout) -> the measurements of each round."""
 
 
 def main() -> None:
@@ -44,35 +29,29 @@ def main() -> None:
         "--others", nargs="+", required=True, metavar="FOLDER[=MODELS]", help="other checkouts, and their models"
     )
     arguments = parser.parse_args()
-    results = circumstances("checkouts", SERVING_LIBRARIES)
+    results = circumstances("checkouts")
     results |= {"rounds": arguments.rounds, "checkouts": measure(arguments)}
     write_results(results, to_markdown(results))
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """For each number of clients and each checkout, the medians of all rounds."""
-    rounds: Rounds = {}
+    others = [text.partition("=")[::2] for text in arguments.others]
+    checkouts = [(REPOSITORY, arguments.models)]  # the first one is this checkout
+    checkouts += [(absolute_path(folder), absolute_path(models or str(arguments.models))) for folder, models in others]
     with ExitStack() as stack:
-        servers: dict[str, RunningServer] = {}  # the first one is that of this checkout
-        others = (text.partition("=")[::2] for text in arguments.others)
-        checkouts = [
-            (absolute_path(folder), absolute_path(models or str(arguments.models))) for folder, models in others
-        ]
-        for folder, models in ((REPOSITORY, arguments.models), *checkouts):
-            state = stack.enter_context(tempfile.TemporaryDirectory())
-            options = ("serve", "--models", models, "--state", state, "--listen", ANY_PORT)
-            servers[commit_of(folder)] = stack.enter_context(running("serving", *options, folder=folder))
-        names = list(servers)
-        for number in range(arguments.rounds):
-            for clients in arguments.clients:
-                for name in names[number % len(names) :] + names[: number % len(names)]:
-                    found = measure_one(servers[name], arguments.photos, clients, arguments.seconds)
-                    rounds.setdefault((clients, name), []).append(found)
-    medians: dict[str, dict[str, Any]] = {}
-    for (clients, name), measured in rounds.items():
-        row = {key: statistics.median(one[key] for one in measured) for key in measured[0]}
-        medians.setdefault(str(clients), {})[name] = row | {"all": [round(one["images_per_s"], 1) for one in measured]}
-    return medians
+        ways = {}
+        for folder, models in checkouts:
+            server = stack.enter_context(pawserve(models, folder=folder))
+            ways[commit_of(folder)] = partial(measure_one, server, arguments.photos, arguments.seconds)
+        measured = measure_in_turns(arguments.rounds, arguments.clients, ways)
+    return {
+        clients: {
+            name: {**medians(rounds), "all": [round(one["images_per_s"], 1) for one in rounds]}
+            for name, rounds in row.items()
+        }
+        for clients, row in measured.items()
+    }
 
 
 def commit_of(folder: Path) -> str:
@@ -81,7 +60,7 @@ def commit_of(folder: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def measure_one(server: RunningServer, photos: Path, clients: int, seconds: float) -> dict[str, float]:
+def measure_one(server: RunningServer, photos: Path, seconds: float, clients: int) -> dict[str, float]:
     """Load a server; its CPU times include the load's warm-up, and so do the images that they are divided by."""
     loop_s, all_s = cpu_s(server.pid, server.pid), cpu_s(server.pid)
     found = run_load("pawserve", server.address, photos, clients=clients, seconds=seconds)
@@ -93,13 +72,6 @@ def measure_one(server: RunningServer, photos: Path, clients: int, seconds: floa
         "loop_cpu_ms": 1000 * (cpu_s(server.pid, server.pid) - loop_s) / requests,
         "cpu_ms": 1000 * (cpu_s(server.pid) - all_s) / requests,
     }
-
-
-def cpu_s(pid: int, thread: int | None = None) -> float:
-    """CPU time of a process, or of one of its threads, in seconds: proc_pid_stat(5)."""
-    part = f"task/{thread}/stat" if thread else "stat"
-    fields = Path(f"/proc/{pid}/{part}").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:

@@ -11,7 +11,6 @@ after each prediction.
 import io
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from benchmarks.common import ANY_PORT, circumstances, heading, make_parser, running, table, write_results
+from benchmarks.common import circumstances, heading, make_parser, table, write_results
+from benchmarks.processes import pawserve
 from serving.bundle.folder import find_bundles
 from serving.bundle.validation import ValidationPredictions
 from serving.client import Client, NamedImage, Prediction
@@ -47,13 +47,11 @@ def main() -> None:
     if reference is None:
         raise SystemExit(f"{manifest.resource} has no reference; export it again")
     files = sorted(path for path in (arguments.photos / "valid").glob("*/*") if path.is_file())
-    with tempfile.TemporaryDirectory() as state:
-        serve = ("serve", "--models", arguments.models, "--state", state, "--listen", ANY_PORT)
-        with running("serving", *serve) as server, Client(server.address) as client:
-            usual = classify(client, ((path, path.read_bytes()) for path in files), manifest.classes)
-            blurred = classify(client, ((path, blur(path)) for path in files), manifest.classes)
+    with pawserve(arguments.models) as server, Client(server.address) as client:
+        usual = classify(client, ((path, path.read_bytes()) for path in files), manifest.classes)
+        blurred = classify(client, ((path, blur(path)) for path in files), manifest.classes)
     rng = random.Random(arguments.seed)
-    results = circumstances("drift") | {
+    results = circumstances("drift", ()) | {
         "validation_images": len(files),
         "false_alarms_in_random_order": sum(
             first_alarm(reference, [], rng.sample([*usual.values()], len(usual))) is not None
@@ -61,7 +59,8 @@ def main() -> None:
         ),
     }
     kinds = {
-        f"only {name}": [each for path, each in usual.items() if path.parent.name == name] for name in labels(files)
+        f"only {name}": [each for path, each in usual.items() if path.parent.name == name]
+        for name in sorted({path.parent.name for path in files})
     }
     rows = []
     for name, drifted in (kinds | {"only blurred images": [*blurred.values()]}).items():
@@ -92,11 +91,6 @@ def main() -> None:
         f"- A prediction pays {add_ns:.0f} ns; a comparison takes {read_us:.0f} µs.",
     ]
     write_results(results, lines)
-
-
-def labels(files: Sequence[Path]) -> list[str]:
-    """The names of the folders of images."""
-    return sorted({path.parent.name for path in files})
 
 
 def blur(path: Path) -> bytes:

@@ -7,27 +7,16 @@ sends one image as the body of POST /v1/classify, or in a `ClassifyRequest`, whe
 that of the server's process, for each image.
 """
 
-import os
-import statistics
-import tempfile
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from benchmarks.common import (
-    ANY_PORT,
-    SERVING_LIBRARIES,
-    RunningServer,
-    circumstances,
-    heading,
-    make_parser,
-    running,
-    table,
-    write_results,
-)
+from benchmarks.common import SERVING_LIBRARIES, circumstances, heading, make_parser, table, write_results
+from benchmarks.processes import ANY_PORT, cpu_s, pawserve
+from benchmarks.rounds import measure_in_turns, median_ratio, medians
 from benchmarks.serving.load import run_load
 from serving.client import Client
 
-PROTOCOLS = {"gRPC": "pawserve", "HTTP": "pawserve-http"}
+FIGURES = ("images_per_s", "p50_ms", "p95_ms", "cpu_ms_per_image")
 LIBRARIES = (*SERVING_LIBRARIES, "uvicorn", "httptools", "starlette")
 
 
@@ -36,42 +25,29 @@ def main() -> None:
     parser = make_parser(__doc__, "models", "photos", clients=[1, 16, 64], rounds=5, seconds=3.0)
     arguments = parser.parse_args()
     results = circumstances("http", LIBRARIES)
-    with tempfile.TemporaryDirectory() as state:
-        ours = ("serve", "--models", arguments.models, "--state", state, "--listen", ANY_PORT, "--http", ANY_PORT)
-        with running("serving", *ours) as server:
-            with Client(server.address) as client:
-                (model,) = client.list_models()
-            measured = {
-                str(clients): measure(server, arguments.photos, clients, arguments.rounds, arguments.seconds)
-                for clients in arguments.clients
-            }
-    results |= {"rounds": arguments.rounds, "engine": model.engine, "model": model.arch, "clients": measured}
-    write_results(results, to_markdown(results))
+    with pawserve(arguments.models, "--http", ANY_PORT) as server:
 
-
-def measure(server: RunningServer, photos: Path, clients: int, rounds: int, seconds: float) -> dict[str, Any]:
-    """Medians over the rounds for each protocol, and of the ratios of HTTP to gRPC in each round."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in PROTOCOLS}
-    for _ in range(rounds):
-        for name, kind in PROTOCOLS.items():
-            address = server.http_address if name == "HTTP" else server.address
+        def measure(kind: str, address: str, clients: int) -> dict[str, float]:
             before_s = cpu_s(server.pid)
-            one = run_load(kind, address, photos, clients=clients, seconds=seconds)
-            one["cpu_ms_per_image"] = 1000 * (cpu_s(server.pid) - before_s) / one["images"]
-            found[name].append(one)
-    keys = ("images_per_s", "p50_ms", "p95_ms", "cpu_ms_per_image")
-    medians: dict[str, Any] = {
-        name: {key: statistics.median(one[key] for one in each) for key in keys} for name, each in found.items()
+            one = run_load(kind, address, arguments.photos, clients=clients, seconds=arguments.seconds)
+            return {**one, "cpu_ms_per_image": 1000 * (cpu_s(server.pid) - before_s) / one["images"]}
+
+        with Client(server.address) as client:
+            (model,) = client.list_models()
+        ways = {
+            "gRPC": partial(measure, "pawserve", server.address),
+            "HTTP": partial(measure, "pawserve-http", server.http_address),
+        }
+        measured = measure_in_turns(arguments.rounds, arguments.clients, ways)
+    results |= {"rounds": arguments.rounds, "engine": model.engine, "model": model.arch}
+    results["clients"] = {
+        clients: {
+            **{name: medians(rounds, *FIGURES) for name, rounds in row.items()},
+            "ratio": median_ratio(row["HTTP"], row["gRPC"]),
+        }
+        for clients, row in measured.items()
     }
-    pairs = zip(found["HTTP"], found["gRPC"], strict=True)
-    medians["ratio"] = statistics.median(http["images_per_s"] / grpc["images_per_s"] for http, grpc in pairs)
-    return medians
-
-
-def cpu_s(pid: int) -> float:
-    """CPU time of a process with all its threads, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    write_results(results, to_markdown(results))
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:

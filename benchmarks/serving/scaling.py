@@ -13,34 +13,22 @@ import asyncio
 import hashlib
 import itertools
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnx.parser
 
-from benchmarks.capacity.hosts import GPUS, ImageCosts, cpus_for, host_limits
-from benchmarks.common import (
-    ANY_PORT,
-    SERVING_LIBRARIES,
-    RunningServer,
-    call_in_process,
-    circumstances,
-    heading,
-    images_of,
-    make_parser,
-    running,
-    table,
-    write_results,
-)
+from benchmarks.capacity.hosts import GPUS, ImageCosts, host_capacity
+from benchmarks.common import circumstances, heading, images_of, make_parser, table, write_results
+from benchmarks.processes import RunningServer, call_in_process, pawserve
+from benchmarks.rounds import measure_in_turns, medians
+from benchmarks.serving.calls import open_calls, open_channel, stream_images
+from benchmarks.serving.load import closed_loop
 from benchmarks.serving.thread_times import KINDS, LOOP, WORKERS, read_thread_times
 from serving.bundle.manifest import INPUT_NAME, OUTPUT_NAME, Artifact, open_bundle
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
@@ -49,15 +37,11 @@ from serving.processes.shares import CPUS_PER_PROCESS
 CLIENTS = 32
 """Connections, which the kernel divides between the processes."""
 IMAGES = 250
-TIMEOUT_S = 600.0
-"""Of each call: on a busy machine, a server refuses what it cannot answer in time."""
 STREAM_IN_FLIGHT = 8
 SINGLE, EIGHT, STREAM = "1 image", "8 images", "streams"
 LOADS = (SINGLE, EIGHT, STREAM)
 NOTHING = "nothing"
 HOST_CPUS = (8, 16, 32, 64)
-SERVICE = "/pawserve.v1.Classifier/"
-OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
 
 
 def main() -> None:
@@ -71,62 +55,54 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """All rounds of all servers and loads."""
     bundle: Path = arguments.bundle
-    results = circumstances("scaling", SERVING_LIBRARIES) | {"load_average": os.getloadavg()[0]}
+    results = circumstances("scaling") | {"load_average": os.getloadavg()[0]}
     network = open_bundle(bundle).manifest
     with ExitStack() as stack:
         nothing = write_empty_bundle(bundle, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        servers: dict[tuple[str, int], RunningServer] = {}
+        ways = {}
         for engine, folder in ((network.arch, bundle), (NOTHING, nothing)):
             for count in arguments.processes:
-                state = stack.enter_context(tempfile.TemporaryDirectory())
-                served = ("--models", folder.parents[1], "--model", f"{folder.parent.name}/{folder.name}")
                 module = "benchmarks.serving.thread_times" if count == 1 else "serving"
-                options = (*served, "--state", state, "--listen", ANY_PORT, "--http", "off", "--processes", count)
-                servers[engine, count] = stack.enter_context(running(module, "serve", *options))
-        rounds: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-        for _ in range(arguments.rounds):
-            for load, (key, server) in itertools.product(LOADS, servers.items()):
-                before = read_thread_times(server.pid)
-                found = run_load_apart(server.address, arguments.photos, load, arguments.seconds)
-                after = read_thread_times(server.pid)
-                found["cpu_ms"] = {kind: 1000 * (after[kind] - before[kind]) / found["images"] for kind in KINDS}
-                rounds.setdefault((*key, load), []).append(found)
-    measured = []
-    for (engine, count, load), found_all in rounds.items():
-        rates = [one["images_per_s"] for one in found_all]
-        row = {"engine": engine, "processes": count, "load": load, "images_per_s": statistics.median(rates)}
-        row["all_images_per_s"] = [round(rate, 1) for rate in rates]
-        row["client_ms"] = 1000 * statistics.median(one["client_s"] / one["images"] for one in found_all)
-        if count == 1:
-            row["cpu_ms"] = {kind: statistics.median(one["cpu_ms"][kind] for one in found_all) for kind in KINDS}
-        measured.append(row)
+                server = pawserve(folder, "--http", "off", "--processes", count, module=module)
+                ways[engine, count] = partial(
+                    measure_one, stack.enter_context(server), arguments.photos, arguments.seconds
+                )
+        rounds_of = measure_in_turns(arguments.rounds, LOADS, ways)
+    measured = [
+        {
+            "engine": engine,
+            "processes": count,
+            "load": load,
+            **medians(rounds, "images_per_s", "client_ms"),
+            "all_images_per_s": [round(one["images_per_s"], 1) for one in rounds],
+            "cpu_ms": medians(rounds, *KINDS) if count == 1 else {},
+        }
+        for load, row in rounds_of.items()
+        for (engine, count), rounds in row.items()
+    ]
     return results | {"network": network.arch, "rounds": arguments.rounds, "measured": measured}
+
+
+def measure_one(server: RunningServer, photos: Path, seconds: float, load: str) -> dict[str, float]:
+    """Images a second, and CPU milliseconds for each image: of the client, and of the server by kind of thread."""
+    before = read_thread_times(server.pid)
+    found = run_load_apart(server.address, photos, load, seconds)
+    spent = {kind: 1000 * (now - before[kind]) / found["images"] for kind, now in read_thread_times(server.pid).items()}
+    return {"images_per_s": found["images_per_s"], "client_ms": 1000 * found["client_s"] / found["images"], **spent}
 
 
 def write_empty_bundle(bundle: Path, models: Path) -> Path:
     """Write a bundle that makes the same views and computes nothing; its folder."""
     manifest = open_bundle(bundle).manifest
     classes, crop = len(manifest.classes), manifest.preprocess.crop
-    constants: dict[str, np.ndarray[Any, Any]] = {
-        "even": np.full((1, classes), 1 / classes, np.float32),
-        "first": np.array([0], np.int64),
-        "second": np.array([1], np.int64),
-        "classes": np.array([classes], np.int64),
-    }
-    nodes = [
-        helper.make_node("Shape", [INPUT_NAME], ["shape"]),
-        helper.make_node("Slice", ["shape", "first", "second"], ["rows"]),
-        helper.make_node("Concat", ["rows", "classes"], ["wanted"], axis=0),
-        helper.make_node("Expand", ["even", "wanted"], [OUTPUT_NAME]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        NOTHING,
-        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", crop, crop, 3])],
-        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["N", classes])],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["" : 18]>
+        {NOTHING} (uint8[N, {crop}, {crop}, 3] {INPUT_NAME}) => (float[N, {classes}] {OUTPUT_NAME}) {{
+            rows = Shape <start = 0, end = 1> ({INPUT_NAME})
+            classes = Constant <value_ints = [{classes}]> ()
+            shape = Concat <axis = 0> (rows, classes)
+            {OUTPUT_NAME} = ConstantOfShape <value = float[1] {{{1 / classes}}}> (shape)
+        }}""")
     onnx.checker.check_model(model)
     content = model.SerializeToString()
     folder = models / manifest.name / str(manifest.version)
@@ -140,60 +116,49 @@ def write_empty_bundle(bundle: Path, models: Path) -> Path:
     return folder
 
 
-def run_load_apart(address: str, photos: Path, load: str, seconds: float, clients: int = CLIENTS) -> dict[str, Any]:
+def run_load_apart(address: str, photos: Path, load: str, seconds: float, clients: int = CLIENTS) -> dict[str, float]:
     """`run_load` in a process of its own."""
     return call_in_process(run_load, address, photos, load, seconds, clients)
 
 
-def run_load(address: str, photos: Path, load: str, seconds: float, clients: int) -> dict[str, Any]:
+def run_load(address: str, photos: Path, load: str, seconds: float, clients: int) -> dict[str, float]:
     """Send images over so many connections; images answered, a second, and this process's CPU seconds."""
-    return asyncio.run(_run_load(address, images_of(photos, IMAGES), load, seconds, clients))
-
-
-async def _run_load(address: str, images: list[bytes], load: str, seconds: float, clients: int) -> dict[str, Any]:
+    inputs = [pb.ImageInput(content=image) for image in images_of(photos, IMAGES)]
     size = 8 if load == EIGHT else 1
-    inputs = [pb.ImageInput(content=image) for image in images]
     if load == STREAM:
         requests = [pb.ClassifyStreamRequest(image=each).SerializeToString() for each in inputs]
     else:
         batches = (inputs[at : at + size] for at in range(0, len(inputs) - size + 1, size))
         requests = [pb.ClassifyRequest(images=batch).SerializeToString() for batch in batches]
+    send = send_over_streams if load == STREAM else send_one_by_one
+    found = asyncio.run(send(address, requests, seconds, clients))
+    images = size * found["images"]
+    return {"images": images, "images_per_s": images / found["elapsed_s"], "client_s": found["cpu_s"]}
+
+
+async def send_one_by_one(address: str, requests: list[bytes], seconds: float, clients: int) -> dict[str, float]:
+    """`closed_loop` with a connection for each client."""
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(open_calls("pawserve", address, 1)) for _ in range(clients)]
+        return await closed_loop([call for (call,) in opened], requests, seconds)
+
+
+async def send_over_streams(address: str, requests: list[bytes], seconds: float, clients: int) -> dict[str, float]:
+    """As `closed_loop`, with a stream for each client."""
     shared = itertools.cycle(requests)
-    began = time.perf_counter()
-    end = began + seconds
-    total = 0
+    began, began_cpu = time.perf_counter(), time.process_time()
 
-    def count() -> bool:
-        nonlocal total
-        total += size
-        return time.perf_counter() < end
+    async def stream() -> int:
+        async with open_channel(address) as channel:
+            responses = stream_images(channel, shared, STREAM_IN_FLIGHT, began + seconds)
+            return sum([1 async for _ in responses])
 
-    async def call(channel: grpc.aio.Channel) -> None:
-        method = channel.unary_unary(SERVICE + "Classify")
-        while True:
-            await method(next(shared), timeout=TIMEOUT_S)
-            if not count():
-                return
-
-    async def stream(channel: grpc.aio.Channel) -> None:
-        free = asyncio.Semaphore(STREAM_IN_FLIGHT)
-
-        async def send() -> AsyncIterator[bytes]:
-            while time.perf_counter() < end:
-                await free.acquire()
-                yield next(shared)
-
-        async for _ in channel.stream_stream(SERVICE + "ClassifyStream")(send(), timeout=TIMEOUT_S):
-            free.release()
-            count()
-
-    channels = [grpc.aio.insecure_channel(address, options=OPTIONS) for _ in range(clients)]
-    began_cpu = time.process_time()
-    await asyncio.gather(*((stream if load == STREAM else call)(channel) for channel in channels))
-    client_s, elapsed_s = time.process_time() - began_cpu, time.perf_counter() - began
-    for channel in channels:
-        await channel.close()
-    return {"images": total, "images_per_s": total / elapsed_s, "client_s": client_s}
+    images = sum(await asyncio.gather(*(stream() for _ in range(clients))))
+    return {
+        "images": images,
+        "elapsed_s": time.perf_counter() - began,
+        "cpu_s": time.process_time() - began_cpu,
+    }
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
@@ -246,10 +211,10 @@ def host_tables(costs: dict[str, ImageCosts]) -> list[str]:
     for gpu, engine in GPUS.items():
         for cpus in HOST_CPUS:
             processes = cpus // CPUS_PER_PROCESS
-            found = [host_limits(costs[load], cpus=cpus, processes=processes, engine=engine) for load in LOADS]
-            rows.append((gpu, cpus, processes, *(f"{each.capacity:,.0f} ({each.limit})" for each in found)))
+            found = [host_capacity(costs[load], cpus=cpus, processes=processes, engine=engine) for load in LOADS]
+            rows.append((gpu, cpus, processes, *(f"{capacity:,.0f} ({limit})" for capacity, limit in found)))
     needed = [
-        (gpu, f"{engine:,.0f}", *(f"{cpus_for(costs[each], engine):.0f}" for each in LOADS))
+        (gpu, f"{engine:,.0f}", *(f"{engine * costs[load].all_s:.0f}" for load in LOADS))
         for gpu, engine in GPUS.items()
     ]
     return [

@@ -11,26 +11,17 @@ version, so that it takes nothing from the next one.
 import argparse
 import re
 import shutil
-import statistics
 import tempfile
 import time
 import urllib.request
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import (
-    ANY_PORT,
-    SERVING_LIBRARIES,
-    RunningServer,
-    circumstances,
-    heading,
-    make_parser,
-    running,
-    table,
-    write_results,
-)
-from benchmarks.serving.checkouts import cpu_s
+from benchmarks.common import circumstances, heading, make_parser, table, write_results
+from benchmarks.processes import ANY_PORT, RunningServer, cpu_s, pawserve
+from benchmarks.rounds import measure_in_turns, median_ratio, medians
 from benchmarks.serving.load import run_load
 from serving.bundle.folder import open_newest
 from serving.bundle.manifest import MANIFEST
@@ -46,34 +37,35 @@ def main() -> None:
     """Parse the arguments, measure, and write the result page."""
     parser = make_parser(__doc__, "models", "photos", rounds=7, seconds=6.0)
     arguments = parser.parse_args()
-    results = circumstances("shadow", SERVING_LIBRARIES)
+    results = circumstances("shadow")
     results |= {"rounds": arguments.rounds} | measure(arguments)
     write_results(results, to_markdown(results))
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The capacity, and all rounds of both servers: see `run`."""
-    rounds: dict[str, list[dict[str, float]]] = {WITHOUT: [], WITH: []}
+    """Half of the capacity, and all rounds of both servers: see `run`."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         shadow = write_models(arguments.models, folder / "models")
         servers = {}
         for name, choice in ((WITHOUT, ("--model", f"{shadow.partition('/')[0]}/1")), (WITH, ("--shadow", shadow))):
-            folders = ("--models", folder / "models", "--state", folder / name)
-            addresses = ("--listen", ANY_PORT, "--http", "off", "--metrics", ANY_PORT)
-            servers[name] = stack.enter_context(running("serving", "serve", *folders, *addresses, *choice))
+            options = ("--http", "off", "--metrics", ANY_PORT, *choice)
+            servers[name] = stack.enter_context(pawserve(folder / "models", *options))
         metrics = servers[WITH].metrics_url
         saturated = run(servers[WITHOUT], arguments, metrics, clients=SATURATING_CLIENTS)
         rate = LOAD * saturated["images_per_s"]
-        for number in range(arguments.rounds):
-            for name in (WITHOUT, WITH) if number % 2 else (WITH, WITHOUT):
-                half = run(servers[name], arguments, metrics, rate=rate)
-                full = run(servers[name], arguments, metrics, clients=SATURATING_CLIENTS)
-                rounds[name].append(
-                    {key: half[key] for key in ("p50_ms", "p99_ms", "shadowed")}
-                    | {key: full[key] for key in ("images_per_s", "cpu_ms")}
-                    | {"shadowed_at_saturation": full["shadowed_at_once"]}
-                )
+
+        def measure_one(server: RunningServer, rate: float) -> dict[str, float]:
+            half = run(server, arguments, metrics, rate=rate)
+            full = run(server, arguments, metrics, clients=SATURATING_CLIENTS)
+            return (
+                {key: half[key] for key in ("p50_ms", "p99_ms", "shadowed")}
+                | {key: full[key] for key in ("images_per_s", "cpu_ms")}
+                | {"shadowed_at_saturation": full["shadowed_at_once"]}
+            )
+
+        ways = {name: partial(measure_one, server) for name, server in servers.items()}
+        (rounds,) = measure_in_turns(arguments.rounds, [rate], ways).values()
     return {"rate": rate, "measured": rounds}
 
 
@@ -138,18 +130,15 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
     measured = results["measured"]
     rows = []
     for key, digits in (("p50_ms", 2), ("p99_ms", 2), ("images_per_s", 1), ("cpu_ms", 2)):
-        medians = [statistics.median(one[key] for one in measured[name]) for name in (WITHOUT, WITH)]
-        pairs = zip(measured[WITH], measured[WITHOUT], strict=True)
-        ratio = statistics.median(with_shadow[key] / without[key] for with_shadow, without in pairs)
-        rows.append((key, *(f"{each:.{digits}f}" for each in medians), f"{ratio:.3f}"))
-    shadowed, saturated = (
-        statistics.median(one[key] for one in measured[WITH]) for key in ("shadowed", "shadowed_at_saturation")
-    )
+        figures = (f"{medians(measured[name])[key]:.{digits}f}" for name in (WITHOUT, WITH))
+        rows.append((key, *figures, f"{median_ratio(measured[WITH], measured[WITHOUT], key):.3f}"))
+    found = medians(measured[WITH])
     return [
         *heading("A shadow version", results, f"Medians of {results['rounds']} rounds."),
         f"Latencies at {results['rate']:.0f} requests a second, {LOAD:.0%} of the capacity; `images_per_s` with "
         f"{SATURATING_CLIENTS} clients, and `cpu_ms` of the server for each of their images. The shadow version "
-        f"computed {shadowed:.0%} of the images at {LOAD:.0%}, and {saturated:.0%} during the saturation.",
+        f"computed {found['shadowed']:.0%} of the images at {LOAD:.0%}, and {found['shadowed_at_saturation']:.0%} "
+        "during the saturation.",
         "",
         *table(("figure", "without", "with a shadow version", "median of the ratios"), rows),
     ]

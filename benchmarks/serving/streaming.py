@@ -13,33 +13,22 @@ import argparse
 import asyncio
 import itertools
 import statistics
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 
-from benchmarks.common import (
-    ANY_PORT,
-    call_in_process,
-    circumstances,
-    heading,
-    images_of,
-    make_parser,
-    running,
-    table,
-    write_results,
-)
+from benchmarks.common import circumstances, heading, images_of, make_parser, table, write_results
 from benchmarks.in_process import InProcessClassifier
+from benchmarks.processes import call_in_process, pawserve
+from benchmarks.serving.calls import open_channel, stream_images
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.system.cpus import available_cpus
 from serving.system.memory import keep_freed_memory
 
-METHOD = "/pawserve.v1.Classifier/ClassifyStream"
 IMAGES = 300
 BATCH_SIZES = (1, 4, 8)
 WARM_UP_S = 0.5
@@ -55,20 +44,17 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """All rounds, each with a stream and a staged run."""
-    bundle: Path = arguments.bundle
-    results = circumstances("streaming")
+    results = circumstances("streaming", ())
     cpus = available_cpus()
     rounds = []
-    with tempfile.TemporaryDirectory() as state:
-        model = ("--models", bundle.parents[1], "--model", f"{bundle.parent.name}/{bundle.name}")
-        with running("serving", "serve", *model, "--state", state, "--listen", ANY_PORT) as server:
-            for _ in range(arguments.rounds):
-                stream = call_in_process(stream_images, server.address, arguments)
-                staged = call_in_process(measure_staged, bundle, arguments.photos)
-                without_client_s = stream["elapsed_s"] - stream["cpu_s"] / cpus
-                staged["images_per_s"] = max(staged["by_batch_size"].values())
-                ratio = stream["images"] / without_client_s / staged["images_per_s"]
-                rounds.append({"stream": stream, "staged": staged, "ratio": ratio})
+    with pawserve(arguments.bundle) as server:
+        for _ in range(arguments.rounds):
+            stream = call_in_process(measure_stream, server.address, arguments)
+            staged = call_in_process(measure_staged, arguments.bundle, arguments.photos)
+            without_client_s = stream["elapsed_s"] - stream["cpu_s"] / cpus
+            staged["images_per_s"] = max(staged["by_batch_size"].values())
+            ratio = stream["images"] / without_client_s / staged["images_per_s"]
+            rounds.append({"stream": stream, "staged": staged, "ratio": ratio})
     ratio = statistics.median(one["ratio"] for one in rounds)
     return results | {"in_flight": arguments.in_flight, "rounds": rounds, "ratio": ratio}
 
@@ -92,35 +78,23 @@ def measure_staged(folder: Path, photos: Path) -> dict[str, Any]:
     return {"decode_s": decode_s, "images": len(views), "by_batch_size": by_size}
 
 
-def stream_images(address: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """`measure_stream`, for a process of its own."""
-    return asyncio.run(measure_stream(address, arguments))
-
-
-async def measure_stream(address: str, arguments: argparse.Namespace) -> dict[str, float]:
+def measure_stream(address: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Keep so many images unanswered over one stream; count results and this process's CPU time meanwhile."""
+    return asyncio.run(_measure_stream(address, arguments))
+
+
+async def _measure_stream(address: str, arguments: argparse.Namespace) -> dict[str, float]:
     requests = [
         pb.ClassifyStreamRequest(id=str(index), image=pb.ImageInput(content=image)).SerializeToString()
         for index, image in enumerate(images_of(arguments.photos, IMAGES))
     ]
-    free = asyncio.Semaphore(arguments.in_flight)
-    until = time.perf_counter() + WARM_UP_S + arguments.seconds
-
-    async def send() -> AsyncIterator[bytes]:
-        for request in itertools.cycle(requests):
-            await free.acquire()
-            if time.perf_counter() > until:
-                return
-            yield request
-
-    async with grpc.aio.insecure_channel(address) as channel:
-        stream = channel.stream_stream(METHOD)(send(), timeout=arguments.seconds + 60)
-        began = began_cpu = ended = ended_cpu = 0.0
-        images = 0
-        first = time.perf_counter() + WARM_UP_S
-        async for response in stream:
+    began = began_cpu = ended = ended_cpu = 0.0
+    images = 0
+    first = time.perf_counter() + WARM_UP_S
+    until = first + arguments.seconds
+    async with open_channel(address) as channel:
+        async for response in stream_images(channel, itertools.cycle(requests), arguments.in_flight, until):
             last = response
-            free.release()
             now = time.perf_counter()
             if not began and now >= first:
                 began, began_cpu = now, time.process_time()

@@ -9,24 +9,16 @@ are measured in turns, so that other work on the machine affects all of them. Th
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
-from benchmarks.common import (
-    ANY_PORT,
-    SERVING_LIBRARIES,
-    circumstances,
-    heading,
-    images_of,
-    make_parser,
-    running,
-    table,
-    write_results,
-)
+from benchmarks.common import circumstances, heading, images_of, make_parser, table, write_results
 from benchmarks.in_process import InProcessClassifier
+from benchmarks.processes import memory_mib, pawserve, running
+from benchmarks.rounds import measure_in_turns, medians
 from benchmarks.serving.load import run_load
 from serving.bundle.folder import find_bundles
 from serving.bundle.manifest import Bundle
@@ -43,15 +35,13 @@ def main() -> None:
     parser.add_argument("--photos-in-turn", type=int, default=300, help="for the latency of one client (300)")
     arguments = parser.parse_args()
     (bundle,) = find_bundles(arguments.models, [])
-    results = circumstances("serving", SERVING_LIBRARIES)
+    results = circumstances("serving")
     cpus = available_cpus()
     layouts = {f"baseline {cpus}x1, batch {size}": (cpus, 1, size) for size in (1, 4)}
     layouts[f"baseline 1x{cpus}, batch 8"] = (1, cpus, 8)
     with ExitStack() as stack:
-        state = stack.enter_context(tempfile.TemporaryDirectory())
-        ours = ("serve", "--models", arguments.models, "--state", state, "--listen", ANY_PORT)
-        server = stack.enter_context(running("serving", *ours))
-        footprint = {"start_s": server.start_s, "ready_mib": server.memory_mib("VmRSS")}
+        server = stack.enter_context(pawserve(arguments.models))
+        footprint = {"start_s": server.start_s, "ready_mib": memory_mib(server.pid, "VmRSS")}
         servers = {"pawserve": ("pawserve", server.address)}
         with Client(server.address) as client:
             (model,) = client.list_models()
@@ -62,7 +52,7 @@ def main() -> None:
             baseline = stack.enter_context(running("benchmarks.serving.baseline_server", *options))
             servers[name] = ("baseline", baseline.address)
         throughput = measure_throughput(servers, arguments)
-        footprint["peak_mib"] = server.memory_mib("VmHWM")
+        footprint["peak_mib"] = memory_mib(server.pid, "VmHWM")
     results |= {
         "rounds": arguments.rounds,
         "engine": model.engine,
@@ -93,24 +83,28 @@ def measure_latency(bundle: Bundle, address: str, images: list[bytes]) -> dict[s
                 began = time.perf_counter()
                 classify(image)
                 times[name].append(1000 * (time.perf_counter() - began))
-    medians = {name: statistics.median(each[WARM_UP_IMAGES:]) for name, each in times.items()}
-    return {**medians, "added": medians["over_grpc"] - medians["in_process"], "photos": len(images)}
+    found = {name: statistics.median(each[WARM_UP_IMAGES:]) for name, each in times.items()}
+    return {**found, "added": found["over_grpc"] - found["in_process"], "photos": len(images)}
 
 
 def measure_throughput(servers: dict[str, tuple[str, str]], arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """For each number of clients and each server, the images a second of every round and the medians."""
-    rounds: dict[tuple[int, str], list[dict[str, float]]] = {}
-    for _ in range(arguments.rounds):
-        for clients in arguments.clients:
-            for name, (kind, address) in servers.items():
-                found = run_load(kind, address, arguments.photos, clients=clients, seconds=arguments.seconds)
-                rounds.setdefault((clients, name), []).append(found)
-    medians_by_clients: dict[str, dict[str, Any]] = {}
-    for (clients, name), measured in rounds.items():
-        medians = {key: statistics.median(one[key] for one in measured) for key in ("images_per_s", "p50_ms", "p95_ms")}
-        rates = [round(one["images_per_s"], 1) for one in measured]
-        medians_by_clients.setdefault(str(clients), {})[name] = {**medians, "all_images_per_s": rates}
-    return medians_by_clients
+
+    def load(kind: str, address: str, clients: int) -> dict[str, float]:
+        found: dict[str, float] = run_load(kind, address, arguments.photos, clients=clients, seconds=arguments.seconds)
+        return found
+
+    ways = {name: partial(load, *server) for name, server in servers.items()}
+    return {
+        clients: {
+            name: {
+                **medians(rounds, "images_per_s", "p50_ms", "p95_ms"),
+                "all_images_per_s": [round(one["images_per_s"], 1) for one in rounds],
+            }
+            for name, rounds in row.items()
+        }
+        for clients, row in measure_in_turns(arguments.rounds, arguments.clients, ways).items()
+    }
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:

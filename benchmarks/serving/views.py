@@ -7,31 +7,19 @@ same image, which decode it V times; all ways in turns, on one server for each p
 `--photos`, in folders by class, with one view, three, five, and adaptive.
 """
 
-import asyncio
-import itertools
 import statistics
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import (
-    ANY_PORT,
-    SERVING_LIBRARIES,
-    call_in_process,
-    circumstances,
-    heading,
-    images_of,
-    make_parser,
-    running,
-    table,
-    write_results,
-)
-from benchmarks.serving.calls import Connection, SeveralTimes, open_connections
-from benchmarks.serving.load import IMAGES, WARM_UP_S, closed_loop
+from benchmarks.common import circumstances, heading, make_parser, table, write_results
+from benchmarks.processes import pawserve
+from benchmarks.rounds import measure_in_turns
+from benchmarks.serving.load import run_load
 from serving.bundle.folder import find_bundles
 from serving.client import Client, Prediction
 
@@ -44,7 +32,7 @@ class Way:
 
     views: int
     adaptive: bool = False
-    requests: int = 1
+    at_once: int = 1
     """Concurrent requests of so many views each."""
 
 
@@ -53,31 +41,8 @@ def ways_for(adaptive_views: int) -> dict[str, Way]:
     return {
         **{f"{views} view{'s' * (views > 1)}": Way(views) for views in VIEWS},
         f"adaptive, {adaptive_views} views": Way(adaptive_views, adaptive=True),
-        **{f"{views} requests of one view": Way(1, requests=views) for views in VIEWS if views > 1},
+        **{f"{views} requests of one view": Way(1, at_once=views) for views in VIEWS if views > 1},
     }
-
-
-def measure_rate(address: str, photos: Path, way: Way, clients: int, seconds: float) -> float:
-    """Images a second; call it in a process of its own."""
-    from serving.pb.pawserve.v1 import classifier_pb2 as pb
-
-    requests = [
-        pb.ClassifyRequest(
-            images=[pb.ImageInput(content=image)], views=way.views, adaptive=way.adaptive
-        ).SerializeToString()
-        for image in images_of(photos, IMAGES)
-    ]
-
-    async def run() -> float:
-        connections = await open_connections("pawserve", address, clients)
-        several: list[Connection] = [SeveralTimes(connection, way.requests) for connection in connections]
-        try:
-            await closed_loop(several, requests, WARM_UP_S)
-            return (await closed_loop(several, requests, seconds))["images_per_s"]
-        finally:
-            await connections[0].close()
-
-    return asyncio.run(run())
 
 
 def measure_accuracy(address: str, labelled: Sequence[tuple[Path, str]], way: Way) -> dict[str, float]:
@@ -111,57 +76,41 @@ def main() -> None:
         if path.is_file()
     ]
     ways = ways_for(manifest.adaptive_views)
-    results = circumstances("views", SERVING_LIBRARIES) | {"rounds": arguments.rounds, "precisions": {}}
+    results = circumstances("views") | {"rounds": arguments.rounds, "precisions": {}}
     for precision in dict.fromkeys(artifact.precision for artifact in manifest.artifacts):
-        with tempfile.TemporaryDirectory() as state:
-            options = ("--models", arguments.models, "--state", state, "--listen", ANY_PORT, "--precision", precision)
-            with running("serving", "serve", *options) as server:
-                accuracy = {
-                    name: measure_accuracy(server.address, labelled, way)
-                    for name, way in ways.items()
-                    if way.requests == 1
-                }
-                rates: dict[str, list[float]] = {}
-                rounds = 0 if arguments.skip_rates else arguments.rounds
-                for _, clients, (name, way) in itertools.product(range(rounds), arguments.clients, ways.items()):
-                    rate = call_in_process(
-                        measure_rate, server.address, arguments.photos, way, clients, arguments.seconds
-                    )
-                    rates.setdefault(f"{name}; {clients}", []).append(round(rate, 1))
+        with pawserve(arguments.models, "--precision", precision) as server:
+
+            def measure_rate(way: Way, clients: int, address: str = server.address) -> float:
+                load = {"clients": clients, "seconds": arguments.seconds, **asdict(way)}
+                rate: float = run_load("pawserve", address, arguments.photos, **load)["images_per_s"]
+                return round(rate, 1)
+
+            accuracy = {
+                name: measure_accuracy(server.address, labelled, way) for name, way in ways.items() if way.at_once == 1
+            }
+            rounds = 0 if arguments.skip_rates else arguments.rounds
+            measured = {name: partial(measure_rate, way) for name, way in ways.items()}
+            rates = measure_in_turns(rounds, arguments.clients, measured)
         results["precisions"][precision] = {"accuracy": accuracy, "images_per_s": rates}
-        write_results(results, to_markdown(results, list(ways), arguments.clients))
+        write_results(results, to_markdown(results))
 
 
-def to_markdown(results: Mapping[str, Any], ways: Sequence[str], clients: Sequence[int]) -> list[str]:
+def to_markdown(results: dict[str, Any]) -> list[str]:
     """The lines of the result page."""
-    lines = heading("Views in the server", dict(results), "Images a second: medians, all ways in turns.")
+    lines = heading("Views in the server", results, "Images a second: medians, all ways in turns.")
     for precision, found in results["precisions"].items():
+        accuracy, rates = found["accuracy"], found["images_per_s"]
         rows = []
-        one = found["accuracy"]["1 view"]
-        for name in ways:
-            measured = found["accuracy"].get(name)
-            facts = ("", "", "", "")
-            if measured:
-                change = 100 * (measured["log_loss"] / one["log_loss"] - 1)
-                facts = (
-                    f"{measured['errors']} of {measured['images']:,}",
-                    f"{measured['log_loss']:.4f}",
-                    f"{change:+.1f}%",
-                    f"{measured['views']:.2f}",
-                )
-            medians = [
-                statistics.median(rates) if (rates := found["images_per_s"].get(f"{name}; {count}")) else None
-                for count in clients
-            ]
-            rows.append((name, *facts, *("" if median is None else f"{median:.0f}" for median in medians)))
-        head = (
-            "",
-            "errors",
-            "log loss",
-            "change",
-            "views an image",
-            *(f"images/s, {count} clients" for count in clients),
-        )
+        for name in next(iter(rates.values())):
+            facts = [""] * 4
+            if one := accuracy.get(name):
+                change = one["log_loss"] / accuracy["1 view"]["log_loss"] - 1
+                errors = f"{one['errors']} of {one['images']:,}"
+                facts = [errors, f"{one['log_loss']:.4f}", f"{change:+.1%}", f"{one['views']:.2f}"]
+            medians = (f"{statistics.median(row[name]):.0f}" if row[name] else "" for row in rates.values())
+            rows.append((name, *facts, *medians))
+        columns = (f"images/s, {clients} clients" for clients in rates)
+        head = ("", "errors", "log loss", "change", "views an image", *columns)
         lines += [f"## {precision}", "", *table(head, rows), ""]
     return lines
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import absolute_path, circumstances, heading, make_parser, results_of_today, table, write_results
+from benchmarks.common import circumstances, heading, make_parser, results_of_today, table, write_results
 from benchmarks.training.engines import measure_engines, pretrained_body
 from benchmarks.training.epoch import measure_epochs
 from benchmarks.training.fit import compare_with_fastai, measure_activations
@@ -25,8 +25,7 @@ LIBRARIES = ("torch", "timm", "onnxruntime")
 
 def main() -> None:
     """Parse the arguments, measure the chosen parts, and write the result page."""
-    parser = make_parser(__doc__, seconds=5.0)
-    parser.add_argument("--data", type=absolute_path, required=True, help="a folder as `fit` reads it")
+    parser = make_parser(__doc__, "data", seconds=5.0)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     parser.add_argument("--fastai", type=path, help="a Python with fastai 2.8; without it that part is left out")
     parser.add_argument("--size", type=int, default=224, help="pixels, for the part training (224)")

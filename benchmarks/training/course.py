@@ -27,8 +27,7 @@ from training.recipes.presets import PRESETS
 
 def main() -> None:
     """Parse the arguments, train, and write the result page."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--data", type=absolute_path, required=True, help="a folder as `fit` reads it")
+    parser = make_parser(__doc__, "data")
     parser.add_argument("--preset", choices=PRESETS, default="course")
     parser.add_argument("--count", type=int, default=10**9, help="training images at most: a part of them, at random")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

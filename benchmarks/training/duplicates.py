@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import call_in_process, circumstances, heading, make_parser, memory_mib, table, write_results
+from benchmarks.common import circumstances, heading, make_parser, table, write_results
+from benchmarks.processes import call_in_process, memory_mib
 from training.checks.duplicates import NEIGHBOURS, nearest
 from training.checks.projection import BLOCK, project
 from training.data.images import LabelledImage

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from benchmarks.serving.calls import open_connections, to_probabilities, to_request
+from benchmarks.serving.calls import open_calls, to_probabilities, to_request
 
 WHOLE = [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[0.1,0.9]"]
 IN_PIECES = [b"HTTP/1.1 200 OK\r\nconte", b"nt-length: 9\r\n\r", b"\n[0.1", b",0.9]"]
@@ -29,12 +29,11 @@ def send_twice(pieces: list[bytes]) -> list[bytes]:
     async def send() -> list[bytes]:
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            [connection] = await open_connections("bentoml", address, 1)
             request = to_request("bentoml", {"MAX_BATCH_SIZE": "1"}, b"image")
             try:
-                return [await asyncio.wait_for(connection.call(request), 5) for _ in range(2)]
+                async with open_calls("bentoml", address, 1) as [call]:
+                    return [await asyncio.wait_for(call(request), 5) for _ in range(2)]
             finally:
-                await connection.close()
                 await closed.wait()
 
     return asyncio.run(send())

@@ -89,7 +89,18 @@ EXPORT_ROOMS = (
     "inspection",
     "triton",
 )
-BENCHMARK_ROOMS = ("common", "in_process", "capacity", "serving", "peers", "training", "export", "gpu")
+BENCHMARK_ROOMS = (
+    "common",
+    "processes",
+    "rounds",
+    "in_process",
+    "capacity",
+    "serving",
+    "peers",
+    "training",
+    "export",
+    "gpu",
+)
 ROOMS = {
     "serving": SERVING_ROOMS,
     "training": TRAINING_ROOMS,
