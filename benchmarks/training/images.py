@@ -7,6 +7,7 @@ all. `--plot FILE` draws the figures of the day. The day's results keep the pres
 before, so that the slow preset can be measured at fewer counts.
 """
 
+import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -38,8 +39,7 @@ COLOURS = {"quick": "#1f5fa8", "course": "#d9722e", "from-scratch": "#8a8f98"}
 
 def main() -> None:
     """Parse the arguments, train, and write the result page and the plot."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--data", type=absolute_path, required=True, help="a folder with train/CLASS and valid/CLASS")
+    parser = make_parser(__doc__, "data")
     parser.add_argument("--counts", type=int, nargs="*", default=[100, 200, 500, 1000, 2000], help="training images")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["quick", "course"], help="presets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the parts and of the training")
@@ -144,17 +144,12 @@ def plot_errors(rows: Sequence[dict[str, Any]]) -> str:
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     for preset in sorted({row["preset"] for row in rows}, reverse=True):
-        counts = sorted({row["images"] for row in rows if row["preset"] == preset})
-        percent = {
-            count: [
-                100 * row["errors"] / row["of"] for row in rows if (row["preset"], row["images"]) == (preset, count)
-            ]
-            for count in counts
-        }
-        colour = COLOURS[preset]
-        axes.plot(counts, [fmean(percent[count]) for count in counts], color=colour, label=f"--preset {preset}")
-        across = [count for count in counts for _ in percent[count]]
-        axes.scatter(across, [value for count in counts for value in percent[count]], s=16, color=colour, alpha=0.6)
+        points = [(row["images"], 100 * row["errors"] / row["of"]) for row in rows if row["preset"] == preset]
+        counts = sorted({images for images, _ in points})
+        means = [fmean(percent for images, percent in points if images == count) for count in counts]
+        axes.plot(counts, means, color=COLOURS[preset], label=f"--preset {preset}")
+        across, up = zip(*points, strict=True)
+        axes.scatter(across, up, s=16, color=COLOURS[preset], alpha=0.6)
     counts = sorted({row["images"] for row in rows})
     axes.set(xscale="log", xlabel="training images", ylabel="errors on the validation images (%)", ylim=(0, None))
     axes.xaxis.set_major_locator(FixedLocator(counts))
@@ -163,9 +158,9 @@ def plot_errors(rows: Sequence[dict[str, Any]]) -> str:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", linewidth=0.4)
     axes.legend(frameon=False)
-    with tempfile.NamedTemporaryFile(suffix=".svg") as file:
-        figure.savefig(file.name, metadata={"Date": None})
-        return Path(file.name).read_text(encoding="utf-8")
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
 
 
 if __name__ == "__main__":

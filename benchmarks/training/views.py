@@ -24,11 +24,11 @@ from serving.system.cpus import available_cpus
 from training.console import progress, say
 from training.data.image_files import read_images
 from training.data.images import LabelledImage, labels_of
-from training.data.sources import Batch, Rows, Source
+from training.data.sources import Rows
 from training.distributed import ProcessGroup
 from training.evaluation.metrics import compare, mean_interval, nll_of
 from training.evaluation.temperature import cross_fitted, fit_temperature, softmax
-from training.features.activations import default_cache
+from training.features.activations import Activations, ActivationSource, default_cache
 from training.features.extract import onnx_extractor
 from training.fitting.loop import train_epochs
 from training.fitting.trainer import Trainer
@@ -82,43 +82,15 @@ AVERAGED = (
 TRAINED = ("centre centre_m", "centre", "centre tight wide", "centre start end", "centre start end tight wide")
 
 
-@dataclass(frozen=True)
-class Features:
-    """The activations of all candidate views of each image."""
-
-    rows_NVF: NDArray[np.float32]
-    labels_N: NDArray[np.int64]
-    names: tuple[str, ...]
-    """Of the views."""
-
-    def views(self, names: str) -> NDArray[np.intp]:
-        """The indices of views, whose names are separated by spaces."""
-        return np.array([self.names.index(name) for name in names.split()])
-
-
-@dataclass(frozen=True)
-class _MemorySource(Source):
-    """Rows in memory; float32 `[n, F]`."""
-
-    rows_NF: NDArray[np.float32]
-    labels_N: NDArray[np.int64]
-
-    def labels(self) -> Rows:
-        return self.labels_N
-
-    def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
-        for batch in rows:
-            yield torch.from_numpy(self.rows_NF[batch]), torch.from_numpy(self.labels_N[batch])
-
-
-def compute_features(images: Sequence[LabelledImage], body: Body, backbone: Backbone, folder: Path) -> Features:
+def compute_features(images: Sequence[LabelledImage], body: Body, backbone: Backbone, folder: Path) -> Activations:
     """The activations of every candidate view, from the cache if they are there."""
     labels_N, names = labels_of(images), tuple(CANDIDATES)
+    row_of_NV = np.arange(len(images) * len(names)).reshape(len(images), len(names))
     kept = folder / "candidate-views.npz"
     if kept.exists():
         found = np.load(kept)
         if tuple(found["names"].tolist()) == names and np.array_equal(found["labels"], labels_N):
-            return Features(found["rows"], labels_N, names)
+            return Activations(list(images), [], 0, 0, np.concatenate(found["rows"]), row_of_NV)
     extract = onnx_extractor(body.eval(), backbone.preprocess.crop, folder / "body")
 
     def extract_image(image: LabelledImage) -> NDArray[np.float32]:
@@ -132,62 +104,58 @@ def compute_features(images: Sequence[LabelledImage], body: Body, backbone: Back
             rows.append(row)
             on_progress(len(rows), len(images))
     folder.mkdir(parents=True, exist_ok=True)
-    features = Features(np.stack(rows), labels_N, names)
-    np.savez(kept, rows=features.rows_NVF, labels=labels_N, names=names)
-    return features
+    np.savez(kept, rows=np.stack(rows), labels=labels_N, names=names)
+    return Activations(list(images), [], len(images), row_of_NV.size, np.concatenate(rows), row_of_NV)
 
 
-def train_head(features: Features, images_n: Rows, trained: str, seed: int, width: int) -> Head:
-    """Train a head with the stage of the preset `quick` on some views of some images."""
-    stage = replace(Recipe().stages["head"])
-    views = features.views(trained)
-    classes, count = int(features.labels_N.max()) + 1, features.rows_NVF.shape[2]
-    train = _MemorySource(
-        features.rows_NVF[images_n][:, views].reshape(-1, count), np.repeat(features.labels_N[images_n], len(views))
-    )
-    torch.manual_seed(seed)
-    recipe = Recipe()
-    head = Head(count, classes, recipe.dropout, width=width)
-    trainer = Trainer(
-        head,
-        [head_group(head)],
-        first=-1,
-        momentum=recipe.momentum,
-        weight_decay=stage.weight_decay,
-        freeze_bn=False,
-        hardware=replace(choose_hardware(), autocast=None),
-        processes=ProcessGroup(),
-    )
-    few = _MemorySource(train.rows_NF[:2], train.labels_N[:2])
-    epochs = train_epochs(
-        trainer,
-        stage,
-        name="head",
-        train=train,
-        valid=few,
-        rates=[stage.lr[-1]],
-        batch_size=recipe.batch_size,
-        seed=seed,
-        done=0,
-        before=0,
-        on_batch=lambda done, total: None,
-    )
-    for _ in epochs:
-        pass
-    return head.eval()
+def view_indices(names: str) -> list[int]:
+    """The indices of candidate views, whose names are separated by spaces."""
+    return [list(CANDIDATES).index(name) for name in names.split()]
 
 
-def out_of_fold_logits(features: Features, trained: str, seed: int, width: int) -> NDArray[np.float32]:
-    """Logits float32 `[V, N, K]` of every view, each image's by the head that was trained on the other folds."""
-    n = len(features.labels_N)
+def some(features: Activations, images_n: Rows, views: Sequence[int]) -> ActivationSource:
+    """Some views of some images."""
+    images = [features.images[index] for index in images_n]
+    return ActivationSource(replace(features, images=images, row_of_NV=features.row_of_NV[images_n][:, views]))
+
+
+def out_of_fold_logits(features: Activations, trained: str, seed: int, width: int) -> NDArray[np.float32]:
+    """Logits float32 `[V, N, K]` of every view, each image's by the head that was trained on the other folds.
+
+    A head is trained with the stage of the preset `quick`.
+    """
+    n, classes, recipe = len(features.images), int(features.labels().max()) + 1, Recipe()
+    stage = recipe.stages["head"]
     fold_of = np.random.default_rng(seed).permutation(n) % FOLDS
-    logits_VNK = np.empty((len(features.names), n, int(features.labels_N.max()) + 1), np.float32)
+    logits_VNK = np.empty((len(CANDIDATES), n, classes), np.float32)
     for fold in range(FOLDS):
         inside = np.flatnonzero(fold_of == fold)
-        head = train_head(features, np.flatnonzero(fold_of != fold), trained, seed, width)
-        with torch.inference_mode():
-            logits_NVK = head(torch.from_numpy(features.rows_NVF[inside].reshape(-1, features.rows_NVF.shape[2])))
-        logits_VNK[:, inside] = logits_NVK.numpy().reshape(len(inside), len(features.names), -1).transpose(1, 0, 2)
+        torch.manual_seed(seed)
+        head = Head(features.rows.shape[1], classes, recipe.dropout, width=width)
+        trainer = Trainer(
+            head,
+            [head_group(head)],
+            first=-1,
+            momentum=recipe.momentum,
+            weight_decay=stage.weight_decay,
+            freeze_bn=False,
+            hardware=replace(choose_hardware(), autocast=None),
+            processes=ProcessGroup(),
+        )
+        *_, last = train_epochs(
+            trainer,
+            stage,
+            name="head",
+            train=some(features, np.flatnonzero(fold_of != fold), view_indices(trained)),
+            valid=some(features, inside, range(len(CANDIDATES))),
+            rates=[stage.lr[-1]],
+            batch_size=recipe.batch_size,
+            seed=seed,
+            done=0,
+            before=0,
+            on_batch=lambda done, total: None,
+        )
+        logits_VNK[:, inside] = last.logits.numpy().reshape(len(inside), len(CANDIDATES), -1).transpose(1, 0, 2)
     return logits_VNK
 
 
@@ -222,18 +190,17 @@ def score(per_seed: Sequence[NDArray[np.float32]], labels_N: NDArray[np.int64]) 
 
 
 def rows(
-    logits: Mapping[str, Sequence[NDArray[np.float32]]], features: Features, averaged: Sequence[str]
+    logits: Mapping[str, Sequence[NDArray[np.float32]]], labels_N: NDArray[np.int64]
 ) -> Iterator[tuple[object, ...]]:
     """The table: each set of views and way to average against one view, of heads trained on each set of views."""
-    labels_N = features.labels_N
 
     def of(trained: str, views: str, *, mean: str = "geometric") -> Scores:
         combine = cross_fitted if mean == "geometric" else arithmetic
-        return score([combine(each[features.views(views)], labels_N) for each in logits[trained]], labels_N)
+        return score([combine(each[view_indices(views)], labels_N) for each in logits[trained]], labels_N)
 
     base = of(TRAINED[0], "centre")
     for trained in logits:
-        for views in averaged:
+        for views in AVERAGED:
             means = ("geometric", "arithmetic") if " " in views and trained == TRAINED[0] else ("geometric",)
             for mean in means:
                 found = of(trained, views, mean=mean)
@@ -253,8 +220,7 @@ def rows(
 
 def main() -> None:
     """Compute or find the activations, train the heads, and print the table as Markdown."""
-    parser = make_parser(__doc__, seconds=0)
-    parser.add_argument("--data", type=absolute_path, required=True, help="a folder as `fit` reads it")
+    parser = make_parser(__doc__, "data")
     parser.add_argument("--arch", default="tf_efficientnet_lite0", help="the backbone (tf_efficientnet_lite0)")
     parser.add_argument("--weights", default="pretrained", help="as for `fit` (pretrained)")
     parser.add_argument("--cache", type=absolute_path, help="where activations are kept (as for `fit`)")
@@ -268,7 +234,7 @@ def main() -> None:
     sha256 = fingerprint(body.network.state_dict())
     folder = (arguments.cache or default_cache()) / f"candidate-views-{arguments.arch}-{sha256[:12]}"
     features = compute_features(images, body, backbone, folder)
-    width = head_width(body, features.rows_NVF.shape[2], int(features.labels_N.max()) + 1)
+    width = head_width(body, features.rows.shape[1], int(features.labels().max()) + 1)
     say(f"{len(images):,} training images, heads of {width} units")
     with threads(1):  # a head is small: several threads would wait for one another
         logits = {
@@ -276,7 +242,7 @@ def main() -> None:
             for trained in TRAINED
         }
     header = ("trained on", "averaged", "mean", "errors", "log loss", "change of log loss", "fixed, broken, p")
-    print("\n".join(table(header, rows(logits, features, AVERAGED))))
+    print("\n".join(table(header, rows(logits, labels_of(images)))))
 
 
 if __name__ == "__main__":
