@@ -6,10 +6,20 @@ from pathlib import Path
 import pytest
 
 from serving.statistics.store import StatisticsStore
+from tests.support.bundles import write_bundle
 from tests.support.fake_tensorrt import fake_gpu  # noqa: F401 - pytest finds it here
-from tests.support.servers import address, client  # noqa: F401 - pytest finds them here
+from tests.support.servers import HttpServerProcess, address, client, http_server, models  # noqa: F401 - pytest finds them here
 from tests.support.statistics import CLASSES, PETS, SHORT_S, Clock
 from tests.support.waiting import LIMIT_S
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServerProcess]:
+    """A server with HTTP for one test file; its model tells colours apart."""
+    folder = tmp_path_factory.mktemp("served")
+    write_bundle(folder / "models")
+    with http_server(folder) as server:
+        yield server
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
-from PIL import Image
 
 from serving.api.access import NEEDS
 from serving.client import AsyncClient, Client, ClientError, Credentials, Prediction
@@ -20,11 +19,10 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import write_bundle
 from tests.support.commands import run
-from tests.support.images import encoded
-from tests.support.servers import running_server, stoppable_server
+from tests.support.images import RED
+from tests.support.servers import running_server, stoppable_server, write_clients
 from tests.support.waiting import LIMIT_S, eventually
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 TOKENS = {name: f"{name}-{'x' * 40}" for name in ("camera", "labeller", "operator", "both")}
 CLIENTS = f"""
 predict         camera    {TOKENS["camera"]}    # plain
@@ -32,12 +30,6 @@ label           labeller  {TOKENS["labeller"]}
 admin           operator  {TOKENS["operator"]}
 predict,label   both      {TOKENS["both"]}
 """
-
-
-def write_clients(path: Path, text: str) -> Path:
-    path.write_text(text)
-    path.chmod(0o600)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,9 @@ from serving.client import Client, ClientError, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import COLOURS, write_bundle
-from tests.support.images import encoded
+from tests.support.images import RED, encoded
 from tests.support.servers import running_server
 from tests.support.waiting import LIMIT_S
-
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
 
 def top(outcome: Prediction | ClientError) -> str:

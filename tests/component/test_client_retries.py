@@ -12,7 +12,6 @@ from typing import Any
 
 import grpc
 import pytest
-from PIL import Image
 
 from serving.api.errors import ApiError, Code
 from serving.client import AsyncClient, Classified, Client, ClientError, Retry
@@ -20,14 +19,13 @@ from serving.client.channel import to_target
 from serving.client.retries import Attempts, is_retryable
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.scripted_server import ScriptedServer, refusal, scripted_server
 from tests.support.servers import running_server
 from tests.support.waiting import LIMIT_S, eventually
 
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
 QUICK = Retry(initial_s=0.02)
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 Classify = Callable[..., Classified]
 
 

@@ -9,18 +9,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from serving.client import Client, ClientError
-from tests.support.bundles import write_bundle
-from tests.support.images import encoded
+from tests.support.images import RED, encoded
 from tests.support.servers import running_server
 from tests.support.waiting import LIMIT_S, eventually
-
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    write_bundle(tmp_path / "models")
-    return tmp_path / "models"
 
 
 def test_images_beyond_the_limits_fail_and_the_others_do_not(models: Path, tmp_path: Path) -> None:

@@ -7,15 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, WarmProcess, main_of
 from tests.support.http import ask
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.waiting import LIMIT_S
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 CHECK = re.compile(r'RUN python3 -c "(import sys; [^"]+)"')
 
 

@@ -16,11 +16,10 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from tests.support.bundles import write_bundle
 from tests.support.commands import run
 from tests.support.http import Answer, ask, connect, multipart
-from tests.support.images import encoded
+from tests.support.images import RED, encoded
 from tests.support.servers import HttpServerProcess, http_server
 from tests.support.waiting import LIMIT_S
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 BLUE = encoded(Image.new("RGB", (80, 60), "blue"), "PNG")
 JSON = {"content-type": "application/json"}
 

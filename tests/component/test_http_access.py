@@ -8,17 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.support.bundles import write_bundle
 from tests.support.certificates import Authority, Pair
 from tests.support.commands import run
 from tests.support.http import Answer, ask, connect
-from tests.support.images import encoded
-from tests.support.servers import HttpServerProcess, ObservedServer, http_server, observed_server
+from tests.support.images import RED
+from tests.support.servers import HttpServerProcess, ObservedServer, http_server, observed_server, write_clients
 from tests.support.waiting import eventually
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 TOKENS = {name: f"{name}-{'x' * 40}" for name in ("camera", "labeller", "operator")}
 CLIENTS = f"""
 predict         camera    {TOKENS["camera"]}
@@ -28,18 +26,12 @@ admin           operator  {TOKENS["operator"]}
 ORIGIN = "https://app.example.com"
 
 
-def write_clients(folder: Path, text: str = CLIENTS) -> Path:
-    path = folder / "clients"
-    path.write_text(text)
-    path.chmod(0o600)
-    return path
-
-
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServerProcess]:
     folder = tmp_path_factory.mktemp("guarded")
     write_bundle(folder / "models")
-    with http_server(folder, "--clients", write_clients(folder), "--http-origin", ORIGIN) as server:
+    clients = write_clients(folder / "clients", CLIENTS)
+    with http_server(folder, "--clients", clients, "--http-origin", ORIGIN) as server:
         yield server
 
 
@@ -168,7 +160,7 @@ def test_client_certificates_have_roles(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue("server")
     camera, stranger = authority.issue("camera", "camera"), authority.issue("stranger", "stranger")
-    clients = write_clients(tmp_path, "predict camera certificate\n")
+    clients = write_clients(tmp_path / "clients", "predict camera certificate\n")
     tls = ("--tls-cert", pair.certificate, "--tls-key", pair.key, "--tls-client-ca", authority.path)
     with http_server(tmp_path, *tls, "--clients", clients) as server:
 
@@ -186,7 +178,8 @@ def test_client_certificates_have_roles(tmp_path: Path) -> None:
 def test_tokens_for_other_machines_need_tls_over_http_too(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     options = ("--models", tmp_path / "models", "--state", tmp_path / "state", "--listen", "127.0.0.1:0")
-    finished = run("serving", "serve", *options, "--http", "0.0.0.0:0", "--clients", write_clients(tmp_path))
+    clients = write_clients(tmp_path / "clients", CLIENTS)
+    finished = run("serving", "serve", *options, "--http", "0.0.0.0:0", "--clients", clients)
     assert finished.returncode == 1
     assert "0.0.0.0:0 would travel in plaintext" in finished.stderr
 

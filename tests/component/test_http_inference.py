@@ -3,29 +3,17 @@
 import base64
 import json
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.support.bundles import write_bundle
 from tests.support.commands import run_cold
 from tests.support.http import Answer, ask
-from tests.support.images import encoded
-from tests.support.servers import HttpServerProcess, http_server
+from tests.support.images import RED
+from tests.support.servers import HttpServerProcess
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 LENGTH = "inference-header-content-length"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServerProcess]:
-    folder = tmp_path_factory.mktemp("served")
-    write_bundle(folder / "models")
-    with http_server(folder) as server:
-        yield server
 
 
 def infer(server: HttpServerProcess, body: object, path: str = "/v2/models/colours/infer", **headers: str) -> Answer:

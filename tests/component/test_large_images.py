@@ -5,7 +5,7 @@ import base64
 import gzip
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import grpc
@@ -22,7 +22,7 @@ from serving.web.bodies import LARGE_BODY_BYTES
 from tests.support.bundles import write_bundle
 from tests.support.http import ask, multipart
 from tests.support.images import encoded
-from tests.support.servers import HttpServerProcess, http_server, running_server
+from tests.support.servers import HttpServerProcess, running_server
 from tests.support.waiting import LIMIT_S
 
 LARGE = 4
@@ -65,14 +65,6 @@ def test_a_small_image_is_answered_before_the_next_of_another_client_s_large_one
     with running_server(tmp_path / "models", tmp_path / "state") as address:
         asyncio.run(run(address))
     assert order == ["large", "small"] * (LARGE - 1) + ["large"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServerProcess]:
-    folder = tmp_path_factory.mktemp("served")
-    write_bundle(folder / "models")
-    with http_server(folder) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -11,23 +11,14 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from PIL import Image
 
 from serving.client import Client, ClientError
 from serving.pb.pawserve.v1 import classifier_pb2, classifier_pb2_grpc
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.servers import ObservedServer, observed_server, running_server, stoppable_server
 from tests.support.waiting import LIMIT_S, eventually
-
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    write_bundle(tmp_path / "models")
-    return tmp_path / "models"
 
 
 def failed_start(*arguments: object) -> tuple[int, str]:

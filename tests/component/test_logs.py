@@ -2,33 +2,23 @@
 
 import base64
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from PIL import Image
 
 from serving.client import Client
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import write_bundle
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.servers import ObservedServer, observed_server
+from tests.support.statistics import stub_of
 from tests.support.waiting import LIMIT_S, eventually
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 CLASSIFY = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)], views=3)
 METHOD = "pawserve.v1.Classifier/Classify"
-
-
-@contextmanager
-def stub_of(address: str) -> Iterator[pb_grpc.ClassifierStub]:
-    with grpc.insecure_channel(address) as channel:
-        yield pb_grpc.ClassifierStub(channel)
 
 
 def trailing(call: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
-from PIL import Image
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,11 +18,10 @@ from serving.bundle.validation import ValidationPredictions
 from serving.client import Client, ClientError, Prediction
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.servers import ObservedServer, observed_server
 from tests.support.waiting import LIMIT_S, eventually
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 MODEL = {"model": "colours", "version": "1"}
 CLASSIFY = {"method": "pawserve.v1.Classifier/Classify"}
 DASHBOARD = ROOT / "deploy" / "grafana" / "pawserve.json"

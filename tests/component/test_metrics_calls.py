@@ -7,18 +7,16 @@ from pathlib import Path
 
 import grpc
 import pytest
-from PIL import Image
 
 from serving.client import AsyncClient, Client
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.servers import observed_server
 from tests.support.waiting import LIMIT_S, eventually
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 MODEL = {"model": "colours", "version": "1"}
 CLASSIFY = {"method": "pawserve.v1.Classifier/Classify"}
 

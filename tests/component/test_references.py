@@ -7,7 +7,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from PIL import Image
 
 from serving.client import Client, ClientError, NamedImage, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
@@ -16,11 +15,10 @@ from serving.tokens.keyring import Keyring
 from serving.tokens.tokens import PredictionRecord
 from tests.support.bundles import write_bundle
 from tests.support.http import ask, multipart
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.servers import HttpServerProcess, http_server, observed_server
 from tests.support.waiting import LIMIT_S
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 NAME = "dogs/été 1.jpg"
 INVALID = {"257 bytes": "r" * 257, "258 bytes in UTF-8": "é" * 129, "a line break": "a\nb.jpg", "an escape": "\x1b[1m"}
 

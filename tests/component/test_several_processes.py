@@ -11,7 +11,6 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from PIL import Image
 
 from serving.bundle.primary_choice import PrimaryChoice, write_choice
 from serving.client import Client
@@ -20,12 +19,11 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import write_bundle
 from tests.support.commands import WarmProcess, main_of, run
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.labelling import LabellingClient, check_labels
 from tests.support.servers import ObservedServer, observed_server, stoppable_server
 from tests.support.waiting import LIMIT_S, eventually
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 PROCESSES = ("1", "2")
 CHILD = "serving.processes.child"
 

@@ -71,25 +71,27 @@ def test_one_image_at_a_time_is_computed_while_answers_go_on(tmp_path: Path) -> 
     with_shadow(tmp_path, test)
 
 
-def request_until(served: ShadowedService, release: Event) -> asyncio.Task[Any]:
-    """Begin a request of one view, which ends once `release` is set."""
+async def computed_while_requested(served: ShadowedService, release: Event) -> tuple[GatedShadow, asyncio.Task[Any]]:
+    """Let the shadow version begin an image, and then begin a request of one view, which ends at `release`."""
+    engine = served.gate()
+    await served.classify(RED)
+    await engine.begun()
+    assert engine.orders == []  # the request of that image had ended before the image was begun
 
     def slow() -> NDArray[np.uint8]:
         release.wait(LIMIT_S)
         return np.zeros((1, 64, 64, 3), np.uint8)
 
-    return asyncio.create_task(served.repository.find("colours", 1).classifier.batcher.compute([slow], 1))
+    batcher = served.repository.find("colours", 1).classifier.batcher
+    return engine, asyncio.create_task(batcher.compute([slow], 1))
 
 
 def test_images_wait_while_requests_are_in_progress(tmp_path: Path) -> None:
     write_models(tmp_path)
 
     async def test(served: ShadowedService) -> None:
-        engine = served.gate()
         release = Event()
-        await served.classify(RED)
-        await engine.begun()
-        request = request_until(served, release)
+        engine, request = await computed_while_requested(served, release)
         await served.classify(RED, version=2)
         engine.release()
         await served.finished(1)
@@ -111,12 +113,8 @@ def test_a_request_pauses_the_image_that_is_computed_and_its_end_resumes_it(tmp_
     write_models(tmp_path)
 
     async def test(served: ShadowedService) -> None:
-        engine = served.gate()
         release = Event()
-        await served.classify(RED)
-        await engine.begun()
-        assert engine.orders == []  # the request had ended before the image was begun
-        request = request_until(served, release)
+        engine, request = await computed_while_requested(served, release)
         await served.classify(RED)
         await asyncio.sleep(10 * AFTER_ANSWER_S)
         assert engine.orders == ["pause"]  # another request is in progress

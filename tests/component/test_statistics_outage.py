@@ -14,18 +14,11 @@ import psycopg
 import pytest
 
 from serving.client import Client
-from tests.support.bundles import write_bundle
 from tests.support.commands import run
 from tests.support.postgresql import PASSWORD, Postgresql
 from tests.support.servers import running_server, stoppable_server
 from tests.support.statistics import record, refused, stub_of, tokens
 from tests.support.waiting import LIMIT_S, eventually
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    write_bundle(tmp_path / "models")
-    return tmp_path / "models"
 
 
 @contextmanager

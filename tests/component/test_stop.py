@@ -10,17 +10,14 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
-from PIL import Image
 
 from serving.client import Client, ClientError
 from serving.engine.base import DeviceLost
 from serving.engine.onnx import OnnxEngine
 from tests.support.bundles import write_bundle
 from tests.support.commands import WarmProcess, main_of
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.servers import stoppable_server
-
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
 
 def write_endless_version(models: Path, version: int) -> Path:

@@ -11,25 +11,15 @@ import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from PIL import Image
 
 from serving.client import Client, ClientError, Credentials, Prediction
 from serving.security.settings import TlsFiles
 from serving.security.tls import load
-from tests.support.bundles import write_bundle
 from tests.support.certificates import Authority, Pair
 from tests.support.commands import run
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.servers import cold_server, running_server, stoppable_server
 from tests.support.waiting import LIMIT_S, eventually
-
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    write_bundle(tmp_path / "models")
-    return tmp_path / "models"
 
 
 def tls(pair: Pair) -> tuple[object, ...]:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -12,19 +11,17 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-from PIL import Image
 
 from serving.client import Client, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import write_bundle
 from tests.support.commands import run_cold
 from tests.support.http import ask
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.servers import http_server, observed_server
+from tests.support.statistics import stub_of
 from tests.support.waiting import LIMIT_S
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 CLASSIFY = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)], views=3)
 METHOD = "pawserve.v1.Classifier/Classify"
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -58,12 +55,6 @@ def collector() -> Iterator[tuple[Collector, str]]:
     server.start()
     yield collector, f"http://127.0.0.1:{port}"
     server.stop(None).wait()
-
-
-@contextmanager
-def stub_of(address: str) -> Iterator[pb_grpc.ClassifierStub]:
-    with grpc.insecure_channel(address) as channel:
-        yield pb_grpc.ClassifierStub(channel)
 
 
 def attributes(span: Span) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import pytest
 
 from serving.cli.parser import main
 from serving.client import Client
-from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
 from tests.support.servers import cold_server
 from tests.support.waiting import LIMIT_S
@@ -24,12 +23,6 @@ def own_umask() -> Iterator[None]:
     os.umask(before)
     yield
     os.umask(before)
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    write_bundle(tmp_path / "models")
-    return tmp_path / "models"
 
 
 def tune(models: Path, *arguments: object) -> int:

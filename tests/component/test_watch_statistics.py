@@ -24,12 +24,6 @@ from tests.support.waiting import LIMIT_S, eventually
 FAST = Duration(nanos=100_000_000)
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    write_bundle(tmp_path / "models")
-    return tmp_path / "models"
-
-
 def labels(response: pb.WatchStatisticsResponse) -> int:
     return sum(model.labels for model in response.models)
 

@@ -13,7 +13,7 @@ from serving.statistics.store import StatisticsStore
 from tests.support.browser import Browser
 from tests.support.bundles import COLOURS, write_bundle
 from tests.support.comparisons import record_pairs
-from tests.support.servers import HttpServerProcess, http_server
+from tests.support.servers import HttpServerProcess, http_server, write_clients
 from tests.support.waiting import LIMIT_S
 from tests.support.web_page import KEYS, SHADES, classify, load, recorded
 from tests.support.web_page import browser_fixture as browser_fixture  # fixtures
@@ -135,9 +135,7 @@ def test_a_server_with_clients_asks_for_the_token_and_keeps_it_in_memory_only(
     browser: Browser, tmp_path: Path, images: list[str]
 ) -> None:
     write_bundle(tmp_path / "models")
-    clients = tmp_path / "clients.txt"
-    clients.write_text(f"predict,label camera {TOKEN}\n")
-    clients.chmod(0o600)
+    clients = write_clients(tmp_path / "clients.txt", f"predict,label camera {TOKEN}\n")
     with http_server(tmp_path, "--clients", clients) as server:
         load(browser, server)
         browser.one("dialog[open] #token").send_keys("wrong" * 8)

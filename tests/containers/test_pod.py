@@ -9,17 +9,14 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from PIL import Image
 
 from serving.client import Client
 from tests.containers.build import Images
 from tests.support.http import ask
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.kustomize import KUBERNETES, build, one
 from tests.support.postgresql import Postgresql
 from tests.support.waiting import eventually
-
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 
 
 def mounts(pod: dict[str, Any], container: dict[str, Any], models: Path, secrets: Path, work: Path) -> list[str]:

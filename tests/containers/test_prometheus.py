@@ -15,17 +15,15 @@ from typing import Any
 
 import pytest
 import yaml
-from PIL import Image
 
 from serving.client import Client, ClientError, Prediction
 from tests.containers.prometheus import write_configuration
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.servers import observed_server
 from tests.support.waiting import eventually
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 RATE_INTERVAL = "6s"
 """What Grafana puts for $__rate_interval: some scrapes, of which there is one a second here."""
 

@@ -6,17 +6,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
-
 from serving.client import Client
 from tests.containers.build import Images
 from tests.containers.running import running
 from tests.support.bundles import write_bundle
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.postgresql import Postgresql
 from tests.support.waiting import eventually
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 READY_S = 3.0
 
 

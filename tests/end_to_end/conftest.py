@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import run_here
-from tests.support.servers import address, client  # noqa: F401 - pytest finds them here
+from tests.support.servers import address, client, models  # noqa: F401 - pytest finds them here
 
 TINY = ("--arch", "test_resnet", "--weights", "none")
 """A network of timm's with few layers: what is tried on it is how it is exported, not how well it does."""

@@ -18,18 +18,11 @@ from serving.bundle.model_version import ModelVersion
 from serving.client import Client
 from serving.statistics.store import Label, StatisticsStore
 from serving.tokens.tokens import PredictionRecord
-from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
 from tests.support.postgresql import Postgresql
 from tests.support.servers import running_server
 from tests.support.statistics import tokens
 from tests.support.waiting import LIMIT_S
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    write_bundle(tmp_path / "models")
-    return tmp_path / "models"
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from tests.support.commands import WarmProcess, main_of, run_here
+from tests.support.recipes import TINY
 from training.fitting import selection
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
@@ -21,10 +22,7 @@ from training.runs.run import open_run
 pytestmark = pytest.mark.slow
 
 RECIPE = Recipe(
-    arch="test_resnet",
-    weights="none",
-    sizes=(32,),
-    batch_size=8,
+    **TINY,
     keep="best",
     stages={
         "untrained": Stage(learn_from="activations", lr=(1e-8,)),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from serving.image.preprocess import Preprocess
 from tests.support.commands import main_of, run_here, two_processes
+from tests.support.recipes import TINY
 from training.data.image_files import read_images
 from training.data.images import Split
 from training.data.layout import DataError
@@ -29,10 +30,7 @@ from training.recipes.stage import Stage
 from training.runs.run import open_run
 
 RECIPE = Recipe(
-    arch="test_resnet",
-    weights="none",
-    sizes=(32,),
-    batch_size=8,
+    **TINY,
     dropout=(0.0, 0.0),
     stages={
         "head": Stage(learn_from="activations", weight_decay=0.01),

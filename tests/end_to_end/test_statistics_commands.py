@@ -14,17 +14,10 @@ from pathlib import Path
 import pytest
 
 from serving.client import Client
-from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, run
 from tests.support.servers import running_server
 from tests.support.statistics import tokens
 from tests.support.waiting import LIMIT_S
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    write_bundle(tmp_path / "models")
-    return tmp_path / "models"
 
 
 @contextmanager

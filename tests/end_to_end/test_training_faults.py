@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.support.commands import WarmProcess, main_of, run
+from tests.support.recipes import TINY
 from training import fit
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
@@ -18,10 +19,7 @@ from training.runs.folder import partial_folder
 pytestmark = pytest.mark.slow
 
 RECIPE = Recipe(
-    arch="test_resnet",
-    weights="none",
-    sizes=(32,),
-    batch_size=8,
+    **TINY,
     stages={"whole": Stage(freeze_to=0, lr=(0.01,), cycle_len=3, augment="side-on")},
 )
 

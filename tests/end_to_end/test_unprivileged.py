@@ -18,11 +18,10 @@ from PIL import Image
 from serving.client import Client
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT, WarmProcess, main_of
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.servers import running_server
 from tests.support.waiting import LIMIT_S
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 NOBODY = 65_534
 
 # It may read what lies in folders that are closed to others, as the interpreter may here, and has no other right.

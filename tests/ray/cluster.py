@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.commands import ROOT
+from tests.support.commands import ROOT, free_port
 from tests.support.waiting import LIMIT_S
 
 REPLICA = "ray::ServeReplica:pawserve:Classifier"
@@ -64,13 +63,6 @@ def cluster(folder: Path, *arguments: object, **environment: str) -> Iterator[Cl
             process.terminate()
             process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, (folder / "log").read_text()
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _parent_of(entry: Path) -> tuple[int, int] | None:

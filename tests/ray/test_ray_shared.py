@@ -13,14 +13,14 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.ray.calls import COLOURS, count_labels, error_of, image
 from tests.support.bundles import write_bundle
-from tests.support.commands import run
+from tests.support.commands import free_port, run
 from tests.support.postgresql import PASSWORD, Postgresql
-from tests.support.servers import running_server
+from tests.support.servers import running_server, write_clients
 from tests.support.waiting import LIMIT_S, eventually
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
-from tests.ray.cluster import Cluster, cluster, free_port  # noqa: E402
+from tests.ray.cluster import Cluster, cluster  # noqa: E402
 
 TOKENS = {name: f"{name}-{'x' * 40}" for name in ("camera", "labeller", "operator")}
 CLIENTS = (
@@ -46,9 +46,7 @@ class Shared:
 def shared(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgresql) -> Iterator[Shared]:
     folder = tmp_path_factory.mktemp("shared")
     write_bundle(folder / "models")
-    clients = folder / "clients"
-    clients.write_text(CLIENTS)
-    clients.chmod(0o600)
+    clients = write_clients(folder / "clients", CLIENTS)
     database = postgresql.create()
     options = ("--replicas", 2, "--cpus", 0.5, "--clients", clients)
     with cluster(folder, *options, PAWSERVE_STATISTICS=database) as ray:
@@ -127,9 +125,7 @@ def test_health_needs_no_token_and_reflection_is_off(shared: Shared) -> None:
 
 def test_a_client_that_is_added_to_the_file_is_accepted(shared: Shared) -> None:
     token = "newcomer-" + "z" * 40
-    replaced = shared.clients.with_name("clients.new")
-    replaced.write_text(f"{CLIENTS}predict newcomer {token}\n")
-    replaced.chmod(0o600)
+    replaced = write_clients(shared.clients.with_name("clients.new"), f"{CLIENTS}predict newcomer {token}\n")
     replaced.replace(shared.clients)
 
     def is_accepted() -> bool:

@@ -13,12 +13,11 @@ from PIL import Image
 from serving.client import Client, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from tests.support.bundles import write_bundle
-from tests.support.images import encoded
+from tests.support.images import RED, encoded
 from tests.support.raw_http2 import PREFACE, RawClient
 from tests.support.servers import CountedServer, counted_server
 from tests.support.waiting import LIMIT_S, eventually
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 CLASSIFY = "/pawserve.v1.Classifier/Classify"
 REQUEST = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)] * 4).SerializeToString()
 MAX_ROWS = 64

@@ -13,7 +13,7 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import write_bundle
 from tests.support.images import encoded
-from tests.support.servers import CountedServer, counted_server
+from tests.support.servers import CountedServer, counted_server, write_clients
 from tests.support.waiting import LIMIT_S
 
 REQUEST = pb.ClassifyRequest(images=[pb.ImageInput(content=encoded(Image.new("RGB", (80, 60), "red"), "JPEG"))])
@@ -26,9 +26,8 @@ TOKENS = {"greedy": "g" * 40, "polite": "p" * 40}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedServer]:
     folder = tmp_path_factory.mktemp("fairness")
     write_bundle(folder / "models", slowness=2)
-    clients = folder / "clients"
-    clients.write_text("".join(f"predict {name} {token}\n" for name, token in TOKENS.items()))
-    clients.chmod(0o600)
+    lines = (f"predict {name} {token}\n" for name, token in TOKENS.items())
+    clients = write_clients(folder / "clients", "".join(lines))
     limits = ("--max-queue-views", 192, "--auth-tokens", clients, "--max-connection-age", 0)
     with counted_server(folder / "models", folder / "state", *limits) as server:
         yield server

@@ -17,11 +17,10 @@ from serving.pb.inference import open_inference_pb2_grpc as oip_grpc
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import write_bundle
-from tests.support.images import encoded
+from tests.support.images import RED, encoded
 from tests.support.servers import CountedServer, counted_server
 from tests.support.waiting import LIMIT_S
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 HUGE = encoded(Image.new("RGB", (7000, 7000), "red"), "PNG")  # takes 200 MB and more
 SPARE = 64 * 2**20
 KINDS = ("Classify", "ClassifyStream", "ModelInfer")

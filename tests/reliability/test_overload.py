@@ -11,19 +11,17 @@ from pathlib import Path
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from PIL import Image
 
 from serving.client import Client
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import write_bundle
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.servers import counted_server
 from tests.support.waiting import LIMIT_S
 
 REQUESTS = int(os.environ.get("PAWSERVE_OVERLOAD_REQUESTS", "2000"))
 AT_ONCE = 500
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 REQUEST = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)])
 
 

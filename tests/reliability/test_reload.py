@@ -16,16 +16,14 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from PIL import Image
 
 from serving.client import Client, ClientError
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from tests.support.bundles import write_bundle
-from tests.support.images import encoded
+from tests.support.images import RED
 from tests.support.servers import cold_server, observed_server
 from tests.support.waiting import LIMIT_S, eventually
 
-RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
 RELOADS = int(os.environ.get("PAWSERVE_RELOADS", "20"))
 
 

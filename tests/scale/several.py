@@ -1,7 +1,6 @@
 """Runs Python under torchrun, as docs/distributed-training.md describes."""
 
 import os
-import socket
 import subprocess
 import sys
 
@@ -21,10 +20,3 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         agent_command(*arguments), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
     )
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port

@@ -3,16 +3,14 @@
 from pathlib import Path
 
 from tests.scale.several import torchrun
+from tests.support.recipes import TINY
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
 from training.runs.folder import partial_folder
 from training.runs.run import open_run
 
 RECIPE = Recipe(
-    arch="test_resnet",
-    weights="none",
-    sizes=(32,),
-    batch_size=8,
+    **TINY,
     stages={"whole": Stage(freeze_to=0, lr=(0.01,), cycle_len=3, augment="side-on")},
 )
 

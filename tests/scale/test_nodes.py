@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.scale.several import ENVIRONMENT, free_port
-from tests.support.commands import ROOT
+from tests.scale.several import ENVIRONMENT
+from tests.support.commands import ROOT, free_port
+from tests.support.recipes import TINY
 from tests.support.waiting import LIMIT_S, eventually
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
@@ -23,10 +24,7 @@ from training.runs.run import open_run
 
 EPOCHS = 60
 RECIPE = Recipe(
-    arch="test_resnet",
-    weights="none",
-    sizes=(32,),
-    batch_size=8,
+    **TINY,
     stages={"whole": Stage(freeze_to=0, lr=(0.001,), cycle_len=EPOCHS, augment="side-on")},
 )
 Node = tuple["subprocess.Popen[str]", Path]

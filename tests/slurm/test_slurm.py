@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from tests.scale.several import torchrun
 from tests.slurm.cluster import NODES, Cluster
 from tests.support.commands import ROOT
+from tests.support.recipes import TINY
 from tests.support.waiting import eventually
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
@@ -74,10 +75,7 @@ class Job:
 def arguments(drawings: Path, tmp_path: Path) -> list[object]:
     """The arguments of `fit`."""
     recipe = Recipe(
-        arch="test_resnet",
-        weights="none",
-        sizes=(32,),
-        batch_size=8,
+        **TINY,
         stages={"whole": Stage(freeze_to=0, lr=(0.001,), cycle_len=EPOCHS, augment="side-on")},
     )
     recipe.save(tmp_path / "recipe.yaml")

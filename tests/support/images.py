@@ -31,6 +31,9 @@ def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+RED = encoded(Image.new("RGB", (80, 60), "red"), "JPEG")
+
+
 def heic(image: Image.Image, **options: object) -> bytes:
     """The bytes of an image as HEIC; the test is skipped where pillow-heif is missing."""
     pillow_heif = pytest.importorskip("pillow_heif")

@@ -29,6 +29,13 @@ from tests.support.commands import ROOT, WarmProcess, main_of
 from tests.support.waiting import LIMIT_S
 
 
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with one model, which tells colours apart."""
+    write_bundle(tmp_path / "models")
+    return tmp_path / "models"
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server for one test file; its model tells colours apart."""
@@ -43,6 +50,13 @@ def client(address: str) -> Iterator[Client]:
     """A client of that server."""
     with Client(address, timeout_s=LIMIT_S) as client:
         yield client
+
+
+def write_clients(path: Path, text: str) -> Path:
+    """Write a file of clients with their roles and tokens, as `serve` reads it."""
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
 
 
 @contextmanager

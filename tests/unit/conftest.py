@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,16 @@ from serving.batching.admission import Admission
 from serving.batching.batcher import DynamicBatcher
 from serving.batching.workers import WorkerOptions
 from tests.support.batching import GatedEngine
+from tests.support.bundles import write_bundle
 from tests.support.fake_tensorrt import fake_gpu, fake_rtx_gpu  # noqa: F401 - pytest finds them here
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with version 1 of cats and of dogs."""
+    write_bundle(tmp_path, "cats")
+    write_bundle(tmp_path, "dogs")
+    return tmp_path
 
 
 @pytest.fixture

@@ -18,13 +18,6 @@ from tests.support.bundles import write_bundle
 from tests.support.repositories import served, watched
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    write_bundle(tmp_path, "cats")
-    write_bundle(tmp_path, "dogs")
-    return tmp_path
-
-
 def test_an_unloaded_model_stays_unloaded_until_it_is_loaded_in_its_newest_version(models: Path) -> None:
     async def test(repository: ModelRepository, watcher: ModelWatcher) -> None:
         await watcher.unload("cats")

@@ -15,13 +15,6 @@ from tests.support.bundles import write_bundle
 from tests.support.repositories import served, watched
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    write_bundle(tmp_path, "cats")
-    write_bundle(tmp_path, "dogs")
-    return tmp_path
-
-
 def test_a_version_that_cannot_be_found_whole_fails_with_the_reason(models: Path) -> None:
     async def test(repository: ModelRepository, watcher: ModelWatcher) -> None:
         (models / "cats" / "2").symlink_to(models / "nowhere")
