@@ -40,12 +40,9 @@ async def serve(bundle: Bundle, engines: Sequence[OnnxEngine], max_batch_size: i
     decoders, runners = ThreadPoolExecutor(2), ThreadPoolExecutor(len(engines))
     queue: asyncio.Queue[tuple[NDArray[np.uint8], asyncio.Future[NDArray[np.float32]]]] = asyncio.Queue()
 
-    def decode(image: bytes) -> NDArray[np.uint8]:
-        return preprocess.views(image)
-
     async def classify(image: bytes, context: Any) -> bytes:
         done: asyncio.Future[NDArray[np.float32]] = loop.create_future()
-        queue.put_nowait((await loop.run_in_executor(decoders, decode, image), done))
+        queue.put_nowait((await loop.run_in_executor(decoders, preprocess.views, image), done))
         return json.dumps(dict(zip(classes, (await done).tolist(), strict=True))).encode()
 
     async def run_batches(engine: OnnxEngine) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import circumstances, heading, make_parser, results_of_today, table, write_results
-from benchmarks.training.engines import measure_engines, pretrained_body
+from benchmarks.training.engines import measure_engines
 from benchmarks.training.epoch import measure_epochs
 from benchmarks.training.fit import compare_with_fastai, measure_activations
 from serving.cli.options import path
@@ -35,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "engines" in arguments.parts:
-            results["engines"] = measure_engines(pretrained_body(), 224, folder, arguments.seconds)
+            results["engines"] = measure_engines(folder, arguments.seconds)
         if "activations" in arguments.parts:
             results["activations"] = measure_activations(data, folder / "activations", arguments.seconds)
         if "training" in arguments.parts:

@@ -6,7 +6,7 @@ Trains as `fit` does, with what the held-out training images say, and measures t
 The day's results keep the seeds that were measured before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -111,39 +111,31 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _trial_rows(trials: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _trial_rows(trials: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for trial in trials:
         for each in trial["candidates"][1:] or trial["candidates"]:
-            rows.append(
-                (
-                    trial["name"],
-                    f"{each['part']:.0%}",
-                    "yes" if each["part"] == trial["part"] else "no",
-                    f"{each['errors']}, {each['shifted_errors']}",
-                    f"{each['nll']:.4f}, {each['shifted_nll']:.4f}",
-                    f"{each['nll_change']:+.4f} ({each['standard_error']:.4f})",
-                    f"+{each['gained']} -{each['lost']}",
-                    f"{each['p_value']:.2f}",
-                )
+            yield (
+                trial["name"],
+                f"{each['part']:.0%}",
+                "yes" if each["part"] == trial["part"] else "no",
+                f"{each['errors']}, {each['shifted_errors']}",
+                f"{each['nll']:.4f}, {each['shifted_nll']:.4f}",
+                f"{each['nll_change']:+.4f} ({each['standard_error']:.4f})",
+                f"+{each['gained']} -{each['lost']}",
+                f"{each['p_value']:.2f}",
             )
-    return rows
 
 
-def _step_rows(steps: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _step_rows(steps: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for step in steps:
         paired = step["paired"] or []
-        rows.append(
-            (
-                step["name"] if step["part"] == 1 else f"{step['name']} ({step['part']:.0%} of its change)",
-                ", ".join(map(str, step["errors"])),
-                ", ".join(f"{nll:.4f}" for nll in step["nll"]),
-                ", ".join(f"+{each['gained']} -{each['lost']}" for each in paired),
-                ", ".join(f"{each['p_value']:.2f}" for each in paired),
-            )
+        yield (
+            step["name"] if step["part"] == 1 else f"{step['name']} ({step['part']:.0%} of its change)",
+            ", ".join(map(str, step["errors"])),
+            ", ".join(f"{nll:.4f}" for nll in step["nll"]),
+            ", ".join(f"+{each['gained']} -{each['lost']}" for each in paired),
+            ", ".join(f"{each['p_value']:.2f}" for each in paired),
         )
-    return rows
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from training.networks.model import Body, describe_backbone
 from training.networks.weights import load_weights
 
 ARCH = "tf_efficientnet_lite0"
+SIZE = 224
+"""Pixels of a side."""
 ENGINE_BATCH = 16
 RUNTIME = "ONNX Runtime, a single-threaded call a core"
 
@@ -42,16 +44,16 @@ def measure_rate(work: Callable[[], int], seconds: float) -> float:
     return round(done / (time.monotonic() - began), 1)
 
 
-def random_images(crop: int) -> NDArray[np.uint8]:
-    """A batch of noise, uint8 `[N, crop, crop, 3]`."""
-    return np.random.default_rng(0).integers(0, 256, (ENGINE_BATCH, crop, crop, 3), np.uint8)
+def random_images() -> NDArray[np.uint8]:
+    """A batch of noise, uint8 `[N, SIZE, SIZE, 3]`."""
+    return np.random.default_rng(0).integers(0, 256, (ENGINE_BATCH, SIZE, SIZE, 3), np.uint8)
 
 
-def measure_engines(body: Body, crop: int, folder: Path, seconds: float) -> dict[str, float]:
-    """Images a second through the body, by engine, on all cores."""
-    images = random_images(crop)
+def measure_engines(folder: Path, seconds: float) -> dict[str, float]:
+    """Images a second through the pretrained body, by engine, on all cores."""
+    images = random_images()
     tensor = torch.from_numpy(images)
-    body = body.eval()
+    body = pretrained_body().eval()
 
     def in_torch(run: Callable[[Tensor], Tensor]) -> float:
         def work() -> int:
@@ -68,11 +70,10 @@ def measure_engines(body: Body, crop: int, folder: Path, seconds: float) -> dict
     compiled = torch.compile(channels_last, options={"freezing": True})
     with torch.inference_mode():
         compiled(tensor)
-    compile_s = time.monotonic() - began
-    found["torch.compile, frozen, channels_last"] = in_torch(compiled)
-    found["(seconds to compile)"] = round(compile_s, 1)
+    compile_s = round(time.monotonic() - began, 1)
+    found |= {"torch.compile, frozen, channels_last": in_torch(compiled), "(seconds to compile)": compile_s}
     began = time.monotonic()
-    extract = onnx_extractor(body, crop, folder / "body")
+    extract = onnx_extractor(body, SIZE, folder / "body")
     found["(seconds to prepare ONNX Runtime)"] = round(time.monotonic() - began, 1)
     session = onnxruntime.InferenceSession(read_graph(folder / "body"), providers=["CPUExecutionProvider"])
 
@@ -81,13 +82,13 @@ def measure_engines(body: Body, crop: int, folder: Path, seconds: float) -> dict
         return len(images)
 
     found["ONNX Runtime, one call on all cores"] = measure_rate(one_call, seconds)
-    found[RUNTIME] = measure_runtime(extract, crop, seconds)
+    found[RUNTIME] = measure_runtime(extract, seconds)
     return found
 
 
-def measure_runtime(extract: Extract, crop: int, seconds: float) -> float:
+def measure_runtime(extract: Extract, seconds: float) -> float:
     """Random images a second in ONNX Runtime, with one call per core at a time."""
-    images = random_images(crop)
+    images = random_images()
     with ThreadPoolExecutor(available_cpus()) as pool:
 
         def work() -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.training.engines import ARCH, RUNTIME, measure_runtime, pretrained_body
+from benchmarks.training.engines import ARCH, RUNTIME, SIZE, measure_runtime, pretrained_body
 from training.evaluation.metrics import compare
 from training.features.extract import onnx_extractor
 from training.runs.run import open_run
@@ -63,10 +63,10 @@ def run_fit(data: Path, folder: Path) -> dict[str, Any]:
 def measure_activations(data: Path, folder: Path, seconds: float) -> dict[str, Any]:
     """`fit`'s activations, including decoding, beside the same network in ONNX Runtime on random images."""
     folder.mkdir()
-    extract = onnx_extractor(pretrained_body().eval(), 224, folder / "body")
-    alone = [measure_runtime(extract, 224, seconds)]
+    extract = onnx_extractor(pretrained_body().eval(), SIZE, folder / "body")
+    alone = [measure_runtime(extract, seconds)]
     ours = run_fit(data, folder)
-    alone.append(measure_runtime(extract, 224, seconds))
+    alone.append(measure_runtime(extract, seconds))
     (work, *_) = ours["work"]
     return {
         RUNTIME: round(fmean(alone), 1),
