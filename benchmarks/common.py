@@ -79,7 +79,7 @@ def circumstances(what: str, libraries: Iterable[str] = SERVING_LIBRARIES) -> di
 
 
 def heading(title: str, results: dict[str, Any], facts: str = "") -> list[str]:
-    """The first lines of a result page: title, circumstances and command.
+    """The first paragraphs of a result page: title, circumstances and command.
 
     Args:
         facts: what else describes the measurement, a sentence or more.
@@ -88,19 +88,16 @@ def heading(title: str, results: dict[str, Any], facts: str = "") -> list[str]:
     versions = "".join(f", {name} {number}" for name, number in results["versions"].items())
     return [
         f"# {title}, {results['date'][:10]}",
-        "",
         f"{machine['cpus']} CPUs of {machine['cpu']}; Python {machine['python']}{versions}. {facts}".rstrip(),
-        "",
         f"    {results['command']}",
-        "",
     ]
 
 
-def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]:
-    """The lines of a Markdown table."""
+def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table."""
     head = list(head)
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
-    return [lines[0], "|---" * len(head) + "|", *lines[1:]]
+    first, *others = (f"| {' | '.join(map(str, row))} |" for row in (head, *rows))
+    return "\n".join([first, "|---" * len(head) + "|", *others])
 
 
 def results_of_today(now: dict[str, Any]) -> dict[str, Any]:
@@ -109,9 +106,9 @@ def results_of_today(now: dict[str, Any]) -> dict[str, Any]:
     return (json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}) | now
 
 
-def write_results(results: dict[str, Any], lines: Iterable[str]) -> None:
-    """Write `DATE-WHAT.json` and, with the lines of the page, `DATE-WHAT.md`; print the page."""
-    page = "\n".join(lines) + "\n"
+def write_results(results: dict[str, Any], paragraphs: Iterable[str]) -> None:
+    """Write `DATE-WHAT.json` and, with the paragraphs of the page, `DATE-WHAT.md`; print the page."""
+    page = "\n\n".join(paragraphs) + "\n"
     RESULTS.mkdir(exist_ok=True)
     _results_path(results, ".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     _results_path(results, ".md").write_text(page, encoding="utf-8")

@@ -110,9 +110,9 @@ def measure_rate(call: Callable[[], Any], seconds: float, images: int) -> float:
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
-    """The lines of the result page."""
+    """The paragraphs of the result page."""
     load = f"Load average {results['load_before']:.1f} before and {results['load_after']:.1f} after."
-    lines = heading("Export: sizes, parity and speed", results, load)
+    page = heading("Export: sizes, parity and speed", results, load)
     if bundle := results["bundle"]:
         rows = [
             (
@@ -126,7 +126,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
             for name, file in bundle["files"].items()
         ]
         head = ("file", "MB", "correct", "agreement", "max |Δp|", "layers in float32")
-        lines += [f"`export bundle` with all precisions: {bundle['seconds']:.0f} s.", "", *table(head, rows), ""]
+        page += [f"`export bundle` with all precisions: {bundle['seconds']:.0f} s.", table(head, rows)]
     speeds = []
     for arch, network in results["networks"].items():
         for batch in BATCHES:
@@ -134,10 +134,9 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
             rates = found["images_per_cpu_second"]
             speeds.append((arch, batch, rates["fp32"], rates["int8"], found["int8_over_fp32"]))
     return [
-        *lines,
+        *page,
         "Images per second of CPU time, ONNX Runtime on one thread, random weights; ratios are medians over rounds.",
-        "",
-        *table(("network", "batch", "fp32", "INT8", "INT8 / fp32"), speeds),
+        table(("network", "batch", "fp32", "INT8", "INT8 / fp32"), speeds),
     ]
 
 

@@ -44,25 +44,19 @@ def render(costs: Costs, gpu: Gpu, *, images_per_s: float, cpus: int, images: in
     capacity = min(of_one.values())
     replicas = replicas_needed(images_per_s, capacity)
     load = f"{images_per_s:,.0f} images/s, {images} in a request, {views} view{'s' if views > 1 else ''} each"
-    lines = [
+    page = (
         f"One replica on {cpus} CPU{'s' if cpus > 1 else ''}:",
-        "",
-        *table(("limit", "images/s"), ((part, f"{most:,.0f}") for part, most in of_one.items())),
-        "",
+        table(("limit", "images/s"), ((part, f"{most:,.0f}") for part, most in of_one.items())),
         f"Replicas for {load}: {replicas} at {images_per_s / replicas / capacity:.0%} of their capacity.",
-        "",
         f"One GPU that computes all the time ({gpu.served_rows_per_s():,.0f} rows/s in batches of {gpu.batch}):",
-        "",
-        *_hosts(costs, gpu),
-        "",
+        _hosts(costs, gpu),
         f"GPUs used for {UTILIZATION:.0%} of the time, one image in a request:",
-        "",
-        *_fleets(costs, gpu),
-    ]
-    return "\n".join(lines)
+        _fleets(costs, gpu),
+    )
+    return "\n\n".join(page)
 
 
-def _hosts(costs: Costs, gpu: Gpu) -> list[str]:
+def _hosts(costs: Costs, gpu: Gpu) -> str:
     head = ("images in a request", "CPU cores", "of them decoding", "event loop images/s", "processes", "Gbit/s")
     rows = []
     for images in (1, 8, 64):
@@ -72,7 +66,7 @@ def _hosts(costs: Costs, gpu: Gpu) -> list[str]:
     return table(head, rows)
 
 
-def _fleets(costs: Costs, gpu: Gpu) -> list[str]:
+def _fleets(costs: Costs, gpu: Gpu) -> str:
     host = gpu_host(costs, gpu, images=1)
     head = ("GPUs", "images/s", "CPU cores", "processes", "Gbit/s", "25 Gbit/s cards", "labelled part at most")
     rows = []

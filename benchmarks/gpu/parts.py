@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.common import images_of
 from benchmarks.gpu.__main__ import SKIPPED
 from benchmarks.gpu.host import ON_CPU, Skipped, command, installed, need, need_gpu, nvidia_smi
-from benchmarks.processes import NotStarted, pawserve
+from benchmarks.processes import NotStarted, call_in_process, pawserve
 from serving.system.files import write_atomically
 
 PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt", "fastai")
@@ -179,14 +179,14 @@ class Check:
         """Images a second by clients and processes, with the engine that `auto` chooses."""
         need_gpu()
         self._bundle()
-        from benchmarks.serving.scaling import SINGLE, run_load_apart
+        from benchmarks.serving.scaling import SINGLE, run_load
 
         rows: list[dict[str, Any]] = []
         for processes in PROCESSES:
             try:
                 with self._server("--processes", processes) as address:
                     for clients in CLIENTS:
-                        found = run_load_apart(address, self._images(), SINGLE, LOAD_S, clients)
+                        found = call_in_process(run_load, address, self._images(), SINGLE, LOAD_S, clients)
                         row = {"processes": processes, "clients": clients, "images/s": found["images_per_s"]}
                         rows.append({**row, "client's CPU ms": 1000 * found["client_s"] / max(found["images"], 1)})
                         self._write({"rates": rows})

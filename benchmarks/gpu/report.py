@@ -1,6 +1,6 @@
 """The page of a GPU check."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.common import table
@@ -19,28 +19,28 @@ TITLES = {
 
 def to_page(results: dict[str, Any]) -> str:
     """One section for each part."""
-    lines = [f"# GPU check, {results['date'][:16].replace('T', ' ')} UTC", ""]
+    page = [f"# GPU check, {results['date'][:16].replace('T', ' ')} UTC"]
     rows = [
         (part, found["status"], f"{found['seconds']:.0f}", _one_line(found.get("reason", "")))
         for part, found in results["parts"].items()
     ]
-    lines += table(("part", "status", "seconds", "reason"), rows)
+    page.append(table(("part", "status", "seconds", "reason"), rows))
     for part, found in results["parts"].items():
         if result := found.get("result"):
-            lines += ["", f"## {TITLES[part]}", "", *_section(result)]
-    return "\n".join(lines) + "\n"
+            page += [f"## {TITLES[part]}", *_section(result)]
+    return "\n\n".join(page) + "\n"
 
 
-def _section(result: dict[str, Any]) -> Iterable[str]:
+def _section(result: dict[str, Any]) -> Iterator[str]:
     """A table of a result's values; a list of equal dictionaries becomes a table of its own."""
-    simple = {name: value for name, value in result.items() if not _is_rows(value)}
-    lines = table(("", ""), ((name, _one_line(_shown(value))) for name, value in simple.items())) if simple else []
+    simple = [(name, _one_line(_shown(value))) for name, value in result.items() if not _is_rows(value)]
+    if simple:
+        yield table(("", ""), simple)
     for value in result.values():
         if _is_rows(value):
             names = list(dict.fromkeys(name for row in value for name in row))
             body = ([_one_line(_shown(row.get(name, ""))) for name in names] for row in value)
-            lines += ["", *table(names, body)] if lines else table(names, body)
-    return lines
+            yield table(names, body)
 
 
 def _is_rows(value: object) -> bool:

@@ -10,19 +10,19 @@ from benchmarks.rounds import Figures, median_ratio, medians
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
-    """The lines of the parts that have been measured so far."""
+    """The paragraphs of the parts that have been measured so far."""
     facts = f"Server and load share the CPUs. {results['model']}: the same graph and the same decoding for all."
     commands = "\n    ".join(dict.fromkeys(results["commands"].values()))
-    lines = heading("pawserve and its peers", results | {"command": commands}, facts)
+    page = heading("pawserve and its peers", results | {"command": commands}, facts)
     if "throughput" in results:
         settings = (f"{peer}: {describe(results['settings'][peer])}" for peer in results["throughput"])
-        lines += [f"Settings: {'; '.join(settings)}.", ""]
-        lines += _throughput(results["throughput"]) + _limits(results["throughput"], results["limit"])
+        page += [f"Settings: {'; '.join(settings)}."]
+        page += _throughput(results["throughput"]) + _limits(results["throughput"], results["limit"])
     if "latency" in results:
-        lines += _latency(results["latency"])
+        page += _latency(results["latency"])
     if "views" in results:
-        lines += _views(results["views"])
-    return lines
+        page += _views(results["views"])
+    return page
 
 
 def _throughput(throughput: dict[str, Any]) -> list[str]:
@@ -34,9 +34,7 @@ def _throughput(throughput: dict[str, Any]) -> list[str]:
     return [
         "Closed loop, pawserve and one peer in turns; medians of the rounds, and of the rounds' ratios. In brackets: "
         "median latency, and what the load takes of one CPU.",
-        "",
-        *table(("clients", "peer", "pawserve images/s", "peer images/s", "pawserve / peer"), rows),
-        "",
+        table(("clients", "peer", "pawserve images/s", "peer images/s", "pawserve / peer"), rows),
     ]
 
 
@@ -53,9 +51,7 @@ def _limits(throughput: dict[str, Any], limits: dict[str, list[float]]) -> list[
     return [
         "The limit: processes bound to a CPU each that decode and compute the same images, in batches of 4, with no "
         "server and no load beside them. No server around this engine and this decoding can be faster.",
-        "",
-        *table(("peer", "without a server, images/s", "pawserve / limit", "peer / limit", "limit / peer"), rows),
-        "",
+        table(("peer", "without a server, images/s", "pawserve / limit", "peer / limit", "limit / peer"), rows),
     ]
 
 
@@ -67,8 +63,7 @@ def _latency(latency: dict[str, Any]) -> list[str]:
     return [
         f"Open loop: {latency['images_per_s']:.0f} requests a second at random times, for each server: half of the "
         "slowest one's capacity. Medians of the rounds.",
-        "",
-        *table(("server", "p50 ms", "p95 ms", "p99 ms", "load, of one CPU"), rows),
+        table(("server", "p50 ms", "p95 ms", "p99 ms", "load, of one CPU"), rows),
     ]
 
 
@@ -77,9 +72,7 @@ def _views(views: dict[str, Any]) -> list[str]:
     return [
         "Test-time augmentation, 16 clients: V views in one request to pawserve, which decodes the image once, and V "
         "requests at once to Triton for the same image. Medians as above.",
-        "",
-        *table(("views", "pawserve images/s", "Triton images/s", "pawserve / Triton"), rows),
-        "",
+        table(("views", "pawserve images/s", "Triton images/s", "pawserve / Triton"), rows),
     ]
 
 

@@ -22,7 +22,6 @@ GRPC_METHODS = {
     "baseline": "/baseline/Classify",
     "triton": "/inference.GRPCInferenceService/ModelInfer",
 }
-SERVERS = (*GRPC_METHODS, "pawserve-http", "litserve", "bentoml")
 
 Call = Callable[[bytes], Awaitable[bytes]]
 """Sends a request and returns the response's message or body; raises if the server reports an error."""

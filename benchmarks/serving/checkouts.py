@@ -75,7 +75,7 @@ def measure_one(server: RunningServer, photos: Path, seconds: float, clients: in
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
-    """The lines of the result page."""
+    """The paragraphs of the result page."""
     rows = []
     for clients, row in results["checkouts"].items():
         ours = next(iter(row.values()))["images_per_s"]
@@ -86,7 +86,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
             rows.append((clients, name, f"{rate:.0f}", f"{ours / rate:.2f}", *waits, *costs))
     head = ("clients", "checkout", "images/s", "first / this", "p50 ms", "p99 ms", "loop ms", "CPU ms")
     facts = f"Medians of {results['rounds']} rounds; CPU time for each request, of the event loop and of the server."
-    return [*heading("Checkouts", results, facts), *table(head, rows)]
+    return [*heading("Checkouts", results, facts), table(head, rows)]
 
 
 if __name__ == "__main__":

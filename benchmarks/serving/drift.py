@@ -81,16 +81,15 @@ def main() -> None:
         f"{manifest.resource}; windows of {WINDOW} predictions; {arguments.rounds} random orders of {len(files):,} "
         f"validation images. Confidence above 0.9: {confident[0]} of the images, {confident[1]} of the blurred ones."
     )
-    lines = [
+    page = [
         *heading("Drift", results, facts),
-        *table(("after 200 validation images", "alarms", "median request", "latest request"), rows),
-        "",
-        f"- In random order: {results['false_alarms_in_random_order']} of {arguments.rounds} orders raised an alarm.",
+        table(("after 200 validation images", "alarms", "median request", "latest request"), rows),
+        f"- In random order: {results['false_alarms_in_random_order']} of {arguments.rounds} orders raised an alarm.\n"
         f"- Simulated without drift: {results['simulated_false_alarms']} of {arguments.simulations} sequences of "
-        f"{PREDICTIONS:,} predictions raised an alarm, with a look after each.",
+        f"{PREDICTIONS:,} predictions raised an alarm, with a look after each.\n"
         f"- A prediction pays {add_ns:.0f} ns; a comparison takes {read_us:.0f} µs.",
     ]
-    write_results(results, lines)
+    write_results(results, page)
 
 
 def blur(path: Path) -> bytes:

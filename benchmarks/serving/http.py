@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
-    """The lines of the result page."""
+    """The paragraphs of the result page."""
     rows = []
     for clients, measured in results["clients"].items():
         cells = [
@@ -63,8 +63,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
         *heading("HTTP beside gRPC", results, f"{results['model']}; {results['engine']}."),
         "Images a second (median and 95th percentile of the latency in ms; CPU time of the server for each image in "
         f"ms, with the warm-up), medians of {results['rounds']} rounds:",
-        "",
-        *table(("clients", "gRPC", "HTTP", "HTTP / gRPC"), rows),
+        table(("clients", "gRPC", "HTTP", "HTTP / gRPC"), rows),
     ]
 
 

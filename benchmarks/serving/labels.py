@@ -54,7 +54,7 @@ def main() -> None:
         f"medians of {arguments.rounds} rounds. All {stored:,} labels were in the statistics afterwards."
     )
     rows = [(f"{kind} labels", f"{results[f'{kind}_labels_per_s']:,.0f}") for kind in rates]
-    write_results(results, [*heading("Labels", results, facts), *table(("", "labels/s"), rows)])
+    write_results(results, [*heading("Labels", results, facts), table(("", "labels/s"), rows)])
 
 
 def sign(keyring: Keyring, manifest: Manifest) -> str:

@@ -135,7 +135,7 @@ def large_png() -> bytes:
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
-    """The lines of the result page."""
+    """The paragraphs of the result page."""
     rows = []
     for each in results["waits"]:
         found = medians(each["rounds"])
@@ -143,7 +143,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
         rows.append((each["large over"], each["checkout"], f"{found['alone']:.1f}", f"{found['median']:.1f}", longest))
     head = ("large images over", "checkout", "alone ms", "median ms", "longest ms, each round")
     facts = f"{results['large']} PNGs of {results['size_mb']} MB and 49 megapixels at once; waits of small images."
-    return [*heading("Large images", results, facts), *table(head, rows)]
+    return [*heading("Large images", results, facts), table(head, rows)]
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def cpu_seconds() -> dict[str, float]:
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
-    """The lines of the result page."""
+    """The paragraphs of the result page."""
     rows = []
     of_server: dict[str, list[Figures]] = {}
     for clients, found in results["rounds"].items():
@@ -110,12 +110,9 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
     return [
         *heading("One replica of Ray Serve beside the plain server", results, f"{results['model']}."),
         "Images a second, medians of the rounds, and the median of each round's ratio to the plain server.",
-        "",
-        *table(("clients", *of_server), rows),
-        "",
+        table(("clients", *of_server), rows),
         "CPU milliseconds per image, by kind of process:",
-        "",
-        *table(("", *KINDS), spent),
+        table(("", *KINDS), spent),
     ]
 
 

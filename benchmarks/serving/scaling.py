@@ -86,7 +86,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def measure_one(server: RunningServer, photos: Path, seconds: float, load: str) -> dict[str, float]:
     """Images a second, and CPU milliseconds for each image: of the client, and of the server by kind of thread."""
     before = read_thread_times(server.pid)
-    found = run_load_apart(server.address, photos, load, seconds)
+    found = call_in_process(run_load, server.address, photos, load, seconds)
     spent = {kind: 1000 * (now - before[kind]) / found["images"] for kind, now in read_thread_times(server.pid).items()}
     return {"images_per_s": found["images_per_s"], "client_ms": 1000 * found["client_s"] / found["images"], **spent}
 
@@ -116,13 +116,11 @@ def write_empty_bundle(bundle: Path, models: Path) -> Path:
     return folder
 
 
-def run_load_apart(address: str, photos: Path, load: str, seconds: float, clients: int = CLIENTS) -> dict[str, float]:
-    """`run_load` in a process of its own."""
-    return call_in_process(run_load, address, photos, load, seconds, clients)
+def run_load(address: str, photos: Path, load: str, seconds: float, clients: int = CLIENTS) -> dict[str, float]:
+    """Send images over so many connections; images answered, a second, and this process's CPU seconds.
 
-
-def run_load(address: str, photos: Path, load: str, seconds: float, clients: int) -> dict[str, float]:
-    """Send images over so many connections; images answered, a second, and this process's CPU seconds."""
+    Call it in a process of its own.
+    """
     inputs = [pb.ImageInput(content=image) for image in images_of(photos, IMAGES)]
     size = 8 if load == EIGHT else 1
     if load == STREAM:
@@ -162,7 +160,7 @@ async def send_over_streams(address: str, requests: list[bytes], seconds: float,
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
-    """The lines of the result page."""
+    """The paragraphs of the result page."""
     measured = results["measured"]
     rates = {(row["engine"], row["processes"], row["load"]): row for row in measured}
     counts = sorted({row["processes"] for row in measured})
@@ -188,13 +186,9 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
         f"Images a second by number of processes, which share the {results['machine']['cpus']} CPUs with the client; "
         f"medians of {results['rounds']} rounds. Before, the machine's load average was "
         f"{results['load_average']:.1f} by other programs. `{NOTHING}` is an engine that computes nothing:",
-        "",
-        *table(("engine", "load", *(f"{count} process{'es' * (count > 1)}" for count in counts)), throughput),
-        "",
+        table(("engine", "load", *(f"{count} process{'es' * (count > 1)}" for count in counts)), throughput),
         "CPU time of one process in milliseconds an image, by kind of thread:",
-        "",
-        *table(("engine", "load", *KINDS, "all", "client"), times),
-        "",
+        table(("engine", "load", *KINDS, "all", "client"), times),
         *host_tables(costs),
     ]
 
@@ -219,12 +213,9 @@ def host_tables(costs: dict[str, ImageCosts]) -> list[str]:
     ]
     return [
         "Images a second that a host with one GPU answers by these times, and what limits it:",
-        "",
-        *table(("GPU", "CPUs", "processes", *LOADS), rows),
-        "",
+        table(("GPU", "CPUs", "processes", *LOADS), rows),
         "CPUs that keep one GPU busy:",
-        "",
-        *table(("GPU", "images/s of the GPU (assumed)", *LOADS), needed),
+        table(("GPU", "images/s of the GPU (assumed)", *LOADS), needed),
     ]
 
 

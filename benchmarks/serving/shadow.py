@@ -126,7 +126,7 @@ def scrape(metrics_url: str, pattern: str) -> float:
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
-    """The lines of the result page."""
+    """The paragraphs of the result page."""
     measured = results["measured"]
     rows = []
     for key, digits in (("p50_ms", 2), ("p99_ms", 2), ("images_per_s", 1), ("cpu_ms", 2)):
@@ -139,8 +139,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
         f"{SATURATING_CLIENTS} clients, and `cpu_ms` of the server for each of their images. The shadow version "
         f"computed {found['shadowed']:.0%} of the images at {LOAD:.0%}, and {found['shadowed_at_saturation']:.0%} "
         "during the saturation.",
-        "",
-        *table(("figure", "without", "with a shadow version", "median of the ratios"), rows),
+        table(("figure", "without", "with a shadow version", "median of the ratios"), rows),
     ]
 
 

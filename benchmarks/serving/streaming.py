@@ -108,7 +108,7 @@ async def _measure_stream(address: str, arguments: argparse.Namespace) -> dict[s
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
-    """The lines of the result page."""
+    """The paragraphs of the result page."""
     rows = []
     for number, one in enumerate(results["rounds"], 1):
         stream, staged = one["stream"], one["staged"]["images_per_s"]
@@ -122,9 +122,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
         *heading("ClassifyStream beside the staged limit", results),
         f"One stream with {results['in_flight']} images in flight. The client's CPU time, by its process clock, is "
         "subtracted: images / (elapsed - client's CPU time / CPUs), over decode-then-compute in process.",
-        "",
-        *table(head, rows),
-        "",
+        table(head, rows),
         f"Median ratio {results['ratio']:.2f}.",
     ]
 

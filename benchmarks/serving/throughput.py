@@ -108,7 +108,7 @@ def measure_throughput(servers: dict[str, tuple[str, str]], arguments: argparse.
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
-    """The lines of the result page."""
+    """The paragraphs of the result page."""
     cpus, latency, footprint = results["machine"]["cpus"], results["latency_ms"], results["footprint"]
     names = list(next(iter(results["throughput"].values())))
     rows = []
@@ -122,11 +122,8 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
         f"gRPC; {latency['in_process']:.2f} ms for decoding, view and engine in process with one thread, as an "
         f"instance of the server has, and {latency['in_process_all_cpus']:.2f} ms with {cpus}, as single requests may "
         f"have. The server adds {latency['added']:.2f} ms to the first of these.",
-        "",
         f"Images a second (and a request's median latency in milliseconds), medians of {results['rounds']} rounds:",
-        "",
-        *table(("clients", *names, "pawserve / best baseline"), rows),
-        "",
+        table(("clients", *names, "pawserve / best baseline"), rows),
         f"pawserve was ready {footprint['start_s']:.2f} s after its command. Its resident memory was "
         f"{footprint['ready_mib']:.0f} MiB then and {footprint['peak_mib']:.0f} MiB at most.",
     ]

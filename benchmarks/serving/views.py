@@ -96,8 +96,8 @@ def main() -> None:
 
 
 def to_markdown(results: dict[str, Any]) -> list[str]:
-    """The lines of the result page."""
-    lines = heading("Views in the server", results, "Images a second: medians, all ways in turns.")
+    """The paragraphs of the result page."""
+    page = heading("Views in the server", results, "Images a second: medians, all ways in turns.")
     for precision, found in results["precisions"].items():
         accuracy, rates = found["accuracy"], found["images_per_s"]
         rows = []
@@ -111,8 +111,8 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
             rows.append((name, *facts, *medians))
         columns = (f"images/s, {clients} clients" for clients in rates)
         head = ("", "errors", "log loss", "change", "views an image", *columns)
-        lines += [f"## {precision}", "", *table(head, rows), ""]
-    return lines
+        page += [f"## {precision}", table(head, rows)]
+    return page
 
 
 if __name__ == "__main__":

@@ -88,27 +88,21 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
     facts = (
         f"{ARCH} with pretrained weights, 224 pixels, one view. Shifted copies are those of training/data/shifts.py."
     )
-    lines = heading("The course, step by step", results, facts)
+    page = heading("The course, step by step", results, facts)
     for seed, found in results["seeds"].items():
-        lines += [
+        page += [
             f"## Seed {seed}: `{found['preset']}`, {found['train']:,} training images",
-            "",
             f"{found['seconds']['all']:.0f} s, of which {found['seconds']['trying']:.0f} s for trying the steps on "
             "halves of the training images.",
-            "",
             "Held-out training images, and shifted copies:",
-            "",
-            *table(
+            table(
                 ("step", "part", "kept", "errors", "log loss", "change (standard error)", "fixed, broken", "McNemar p"),
                 _trial_rows(found["trials"]),
             ),
-            "",
             f"{found['valid']:,} validation images, which decided nothing, and shifted copies, after each step:",
-            "",
-            *table(("after", "errors", "log loss", "fixed, broken", "McNemar p"), _step_rows(found["steps"])),
-            "",
+            table(("after", "errors", "log loss", "fixed, broken", "McNemar p"), _step_rows(found["steps"])),
         ]
-    return lines
+    return page
 
 
 def _trial_rows(trials: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:

@@ -91,8 +91,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
     return [
         *heading("Search for near duplicates", results),
         f"{WIDTH:,} random numbers an image. MiB of memory that is not a file's: `base` before, the others at most.",
-        "",
-        *table(("images", *FIGURES), rows),
+        table(("images", *FIGURES), rows),
     ]
 
 

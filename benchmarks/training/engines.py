@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +32,14 @@ def pretrained_body(arch: str = ARCH, weights: str = "pretrained") -> Body:
     return body
 
 
-def measure_rate(work: Callable[[], int], seconds: float) -> float:
-    """Images a second over so many seconds or one call, after one call to warm up.
-
-    Args:
-        work: returns how many images it computed.
-    """
+def measure_rate(work: Callable[[], object], seconds: float) -> float:
+    """Images a second over so many seconds or one call, after one call to warm up; a call computes a batch."""
     work()
-    began, done = time.monotonic(), 0
-    while not done or time.monotonic() - began < seconds:
-        done += work()
-    return round(done / (time.monotonic() - began), 1)
+    began, calls = time.monotonic(), 0
+    while not calls or time.monotonic() - began < seconds:
+        work()
+        calls += 1
+    return round(calls * ENGINE_BATCH / (time.monotonic() - began), 1)
 
 
 def random_images() -> NDArray[np.uint8]:
@@ -56,12 +54,8 @@ def measure_engines(folder: Path, seconds: float) -> dict[str, float]:
     body = pretrained_body().eval()
 
     def in_torch(run: Callable[[Tensor], Tensor]) -> float:
-        def work() -> int:
-            with torch.inference_mode():
-                run(tensor)
-            return len(images)
-
-        return measure_rate(work, seconds)
+        with torch.inference_mode():
+            return measure_rate(lambda: run(tensor), seconds)
 
     found = {"torch eager": in_torch(copy.deepcopy(body))}
     channels_last = copy.deepcopy(body).to(memory_format=torch.channels_last)
@@ -76,11 +70,7 @@ def measure_engines(folder: Path, seconds: float) -> dict[str, float]:
     extract = onnx_extractor(body, SIZE, folder / "body")
     found["(seconds to prepare ONNX Runtime)"] = round(time.monotonic() - began, 1)
     session = onnxruntime.InferenceSession(read_graph(folder / "body"), providers=["CPUExecutionProvider"])
-
-    def one_call() -> int:
-        session.run(None, {"images": images})
-        return len(images)
-
+    one_call = partial(session.run, None, {"images": images})
     found["ONNX Runtime, one call on all cores"] = measure_rate(one_call, seconds)
     found[RUNTIME] = measure_runtime(extract, seconds)
     return found
@@ -89,9 +79,6 @@ def measure_engines(folder: Path, seconds: float) -> dict[str, float]:
 def measure_runtime(extract: Extract, seconds: float) -> float:
     """Random images a second in ONNX Runtime, with one call per core at a time."""
     images = random_images()
+    rows = [images[row : row + 1] for row in range(len(images))]
     with ThreadPoolExecutor(available_cpus()) as pool:
-
-        def work() -> int:
-            return len(list(pool.map(lambda row: extract(images[row : row + 1]), range(len(images)))))
-
-        return measure_rate(work, seconds)
+        return measure_rate(lambda: list(pool.map(extract, rows)), seconds)

@@ -136,7 +136,7 @@ def to_markdown(results: dict[str, Any]) -> list[str]:
         seconds = f"{fmean(row['seconds'] for row in of_seeds):.0f}"
         rows.append((preset, count, errors, of_seeds[0]["of"], f"{nll:.4f}", "; ".join(sorted(kept)), seconds))
     head = ("preset", "training images", "errors by seed", "of", "mean log loss", "stages kept", "mean seconds")
-    return [*heading("Errors against training images", results, facts), *table(head, rows)]
+    return [*heading("Errors against training images", results, facts), table(head, rows)]
 
 
 def plot_errors(rows: Sequence[dict[str, Any]]) -> str:

@@ -242,7 +242,7 @@ def main() -> None:
             for trained in TRAINED
         }
     header = ("trained on", "averaged", "mean", "errors", "log loss", "change of log loss", "fixed, broken, p")
-    print("\n".join(table(header, rows(logits, labels_of(images)))))
+    print(table(header, rows(logits, labels_of(images))))
 
 
 if __name__ == "__main__":
