@@ -104,11 +104,11 @@ def fit(
                 trackers = until_tracked.enter_context(tracked(log if processes.first else (), tracked_run))
                 watch = Stopwatch()
                 session = set_up(
-                    data.resolve(),
+                    data,
                     recipe,
                     cache,
                     limits=limits,
-                    targets=(run.resolve(), cache.resolve()),
+                    targets=(run, cache),
                     folder=folder,
                     hardware=hardware,
                     processes=processes,
@@ -117,17 +117,8 @@ def fit(
                     exclusions=exclusions,
                     labels=labels,
                 )
-                lists, served = (session.exclusions or {}).get("lists", ()), session.labels
-                command = repeat_command(
-                    run,
-                    data,
-                    limits,
-                    lists=lists,
-                    labels=(served["file"], served["images"]) if served else None,
-                    check=check,
-                    processes=processes.count,
-                )
-                evaluation = _fit(session, data.resolve(), limits, watch, trackers, command, resume=resume, check=check)
+                command = repeat_command(session, run, check=check)
+                evaluation = _fit(session, watch, trackers, command, resume=resume, check=check)
             _log_results(trackers, run, evaluation, watch)
         return evaluation
 
@@ -143,15 +134,7 @@ def _log_results(trackers: Trackers, run: Path, evaluation: Evaluation, watch: S
 
 
 def _fit(
-    session: FitSession,
-    data: Path,
-    limits: Limits,
-    watch: Stopwatch,
-    trackers: Trackers,
-    command: str,
-    *,
-    resume: bool,
-    check: bool,
+    session: FitSession, watch: Stopwatch, trackers: Trackers, command: str, *, resume: bool, check: bool
 ) -> Evaluation:
     recipe, split, processes, folder = session.recipe, session.split, session.processes, session.folder
     state = session.checkpoints.load(session.hardware.device)
@@ -185,40 +168,38 @@ def _fit(
         steps = step_facts(state.results)
     if processes.first:
         with watch.stage("check data"):
-            checks = _check(session, data) if check else None
+            checks = check_session(session, folder) if check and session.activations else None
         with watch.stage("report"):
-            write_report(session, result, evaluation, steps, watch.seconds, checks, data, command)
+            write_report(session, result, evaluation, steps, watch.seconds, checks, command)
         with watch.stage("write"):
             model_sha256 = write_model(folder, network)
             recipe.save(folder / RECIPE_FILE)
-            write_image_lists(folder, split, evaluation.probabilities_NK, data)
+            write_image_lists(folder, split, evaluation.probabilities_NK, session.data)
             for needless in ("activations", HALVES):  # of bodies that no other run has
                 shutil.rmtree(folder / needless, ignore_errors=True)
-        facts = _facts(session, evaluation, data, watch.seconds)
-        facts["data"]["checks"] = checks and checks.to_json()
-        facts["data"]["exclusions"] = session.exclusions
-        facts["data"]["labels"] = session.labels
-        facts["data"]["limits"] = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
-        facts["command"] = command
-        facts["steps"] = steps
-        facts["trials"] = [trial.to_json() for trial in state.trials]
-        facts["lr_finder"] = [
-            {"stage": curve.name, **curve.suggestions(), "recommended": curve.recommendation()[0]}
-            for curve in state.curves
-        ]
-        facts |= _activation_facts(session)
+        facts = _facts(session, evaluation, checks, watch.seconds)
+        facts |= {
+            "command": command,
+            "steps": steps,
+            "trials": [trial.to_json() for trial in state.trials],
+            "lr_finder": [
+                {"stage": curve.name, **curve.suggestions(), "recommended": curve.recommendation()[0]}
+                for curve in state.curves
+            ],
+            **_activation_facts(session),
+        }
         facts["fingerprints"]["model"] = model_sha256
         write_atomically(folder / RUN_FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return evaluation
 
 
-def _check(session: FitSession, data: Path) -> DataChecks | None:
-    """Check the data on the activations of the first step; None if it has none."""
-    if not session.activations:
-        return None
+def check_session(session: FitSession, folder: Path) -> DataChecks:
+    """Check the data on the activations of the first step, write the lists into a folder, and report what was found."""
     train, valid = session.activations
-    checks = check_data(session.split.classes, train, valid, session.cache, session.skipped, seed=session.recipe.seed)
-    write_lists(checks, data, session.folder)
+    checks = check_data(
+        session.data, session.split.classes, train, valid, session.cache, session.skipped, seed=session.recipe.seed
+    )
+    write_lists(checks, folder)
     for line in describe_checks(checks):
         say(line)
     return checks
@@ -231,7 +212,9 @@ def _activation_facts(session: FitSession) -> dict[str, Any]:
     return {"activations": {"computed": computed, "reused": images - computed}, "activations_work": work}
 
 
-def _facts(session: FitSession, evaluation: Evaluation, data: Path, seconds: dict[str, float]) -> dict[str, Any]:
+def _facts(
+    session: FitSession, evaluation: Evaluation, checks: DataChecks | None, seconds: dict[str, float]
+) -> dict[str, Any]:
     recipe, split, backbone = session.recipe, session.split, session.backbone
     return {
         "format": RUN_FORMAT,
@@ -239,19 +222,23 @@ def _facts(session: FitSession, evaluation: Evaluation, data: Path, seconds: dic
         "arch": recipe.arch,
         "classes": list(split.classes),
         **evaluation.to_json(),
-        "metrics_uncalibrated": evaluation.uncalibrated.to_json(),
+        "metrics_uncalibrated": asdict(evaluation.uncalibrated),
         "preprocess": asdict(backbone.preprocess_at(recipe.last_size)),
         "mean": backbone.mean,
         "std": backbone.std,
         "seed": recipe.seed,
         "average": recipe.average,
         "data": {
-            "path": str(data),
+            "path": str(session.data),
             "train": len(split.train),
             "valid": len(split.valid),
             "skipped": [file.to_json() for file in session.skipped],
             "in_train_and_valid": len(split.shared()),
             "in_two_classes": len(split.contradictory()),
+            "checks": checks and checks.to_json(),
+            "exclusions": session.exclusions,
+            "labels": session.labels,
+            "limits": {"max_bytes": session.limits.max_bytes, "max_pixels": session.limits.max_pixels},
         },
         "seconds": seconds | {"total": round(sum(seconds.values()), 3)},
         "fingerprints": {

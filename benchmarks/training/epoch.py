@@ -41,8 +41,7 @@ def measure_epochs(
     classifier = Classifier(body, Head(features, 2, width=head_width(body, features, 2)))
     trainer = Trainer(
         classifier,
-        layer_groups(classifier, 3),
-        first=0,
+        layer_groups(classifier, 3, 0),
         momentum=0.9,
         weight_decay=0.0,
         freeze_bn=False,

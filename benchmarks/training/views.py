@@ -135,7 +135,6 @@ def out_of_fold_logits(features: Activations, trained: str, seed: int, width: in
         trainer = Trainer(
             head,
             [head_group(head)],
-            first=-1,
             momentum=recipe.momentum,
             weight_decay=stage.weight_decay,
             freeze_bn=False,

@@ -163,8 +163,7 @@ def one_step() -> int:
         trainers = [
             Trainer(
                 network,
-                layer_groups(network, 3),
-                first=0,
+                layer_groups(network, 3, 0),
                 momentum=0.9,
                 weight_decay=0.0,
                 freeze_bn=False,

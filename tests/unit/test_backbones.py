@@ -69,7 +69,7 @@ def test_a_model_of_each_family_works_or_is_rejected_with_a_reason(arch: str) ->
         body = Body(backbone)
         features = count_features(body, backbone.preprocess.crop)
         classifier = Classifier(body, Head(features, 2, width=16))
-        groups = layer_groups(classifier, 2)
+        groups = layer_groups(classifier, 2, 0)
     except ValueError as error:
         print(f"rejected: {arch}: {error}")
         return
@@ -82,6 +82,6 @@ def test_a_model_of_each_family_works_or_is_rejected_with_a_reason(arch: str) ->
 def test_a_backbone_without_timm_s_groups_is_divided_by_the_names_of_its_layers(arch: str) -> None:
     with torch.device("meta"):
         classifier = Classifier(Body(describe_backbone(arch)), Head(8, 2, width=16))
-    groups = layer_groups(classifier, 3)
+    groups = layer_groups(classifier, 3, 0)
     assert all(group.size for group in groups)
     assert sum(group.size for group in groups) == sum(weight.numel() for weight in classifier.parameters())

@@ -9,7 +9,7 @@ from torch import nn
 from training.networks.layer_groups import (
     broadcast_rates,
     describe_groups,
-    freeze_to,
+    freeze,
     head_group,
     layer_groups,
     set_training,
@@ -29,7 +29,7 @@ def resnet34() -> Classifier:
 
 
 def test_resnet34_is_split_as_fast_ai_0_7_splits_it(resnet34: Classifier) -> None:
-    groups = layer_groups(resnet34, 3)
+    groups = layer_groups(resnet34, 3, 0)
     assert [round(group.size / 1e6, 2) for group in groups] == [1.35, 19.94, 0.53]
     names = {id(parameter): name for name, parameter in resnet34.body.network.named_parameters()}
     first = {names[id(parameter)].split(".")[0] for parameter in groups[0].parameters}
@@ -45,7 +45,7 @@ def test_resnet34_is_split_as_fast_ai_0_7_splits_it(resnet34: Classifier) -> Non
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_groups_hold_every_parameter_and_every_module_once(arch: str, count: int) -> None:
     classifier = classifier_of(arch)
-    groups = layer_groups(classifier, count)
+    groups = layer_groups(classifier, count, 0)
     assert len(groups) == count
     parameters = [id(parameter) for group in groups for parameter in group.parameters]
     assert sorted(parameters) == sorted(map(id, classifier.parameters()))
@@ -58,23 +58,23 @@ def test_groups_hold_every_parameter_and_every_module_once(arch: str, count: int
 
 def test_more_groups_than_layers_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"groups is 9; this backbone has 5 layers, so at most 6"):
-        layer_groups(classifier_of("test_resnet"), 9)
+        layer_groups(classifier_of("test_resnet"), 9, 0)
 
 
 def test_one_learning_rate_is_for_all_groups_and_a_wrong_number_shows_the_table(resnet34: Classifier) -> None:
-    groups = layer_groups(resnet34, 3)
-    assert broadcast_rates([0.1], groups, first=0) == [0.1] * 3
-    assert broadcast_rates([0.1], groups, first=-1) == [0.1]
-    assert broadcast_rates([1e-4, 1e-3, 1e-2], groups, first=1) == [1e-3, 1e-2]
+    groups = layer_groups(resnet34, 3, 0)
+    assert broadcast_rates([0.1], groups) == [0.1] * 3
+    assert broadcast_rates([0.1], layer_groups(resnet34, 3, -1)) == [0.1]
+    assert broadcast_rates([1e-4, 1e-3, 1e-2], layer_groups(resnet34, 3, 1)) == [1e-3, 1e-2]
     with pytest.raises(
         ValueError, match=r"(?s)lr has 2 learning rates; give one, or 3.*1,347,904.*19,936,768.*528,898"
     ):
-        broadcast_rates([0.1, 0.2], groups, first=0)
+        broadcast_rates([0.1, 0.2], groups)
 
 
 def test_the_table_shows_trainable_groups_and_learning_rates(resnet34: Classifier) -> None:
-    groups = layer_groups(resnet34, 3)
-    lines = describe_groups(groups, first=1, rates=[1e-3, 1e-2]).splitlines()
+    groups = layer_groups(resnet34, 3, 1)
+    lines = describe_groups(groups, [1e-3, 1e-2]).splitlines()
     assert lines[1].split()[-1] == "no"
     assert lines[2].split()[-2:] == ["yes", "0.001"]
     assert lines[3].split()[-2:] == ["yes", "0.01"]
@@ -83,9 +83,9 @@ def test_the_table_shows_trainable_groups_and_learning_rates(resnet34: Classifie
 @pytest.mark.parametrize("first", [-1, 0, 1, 2])
 def test_only_trainable_groups_change(first: int) -> None:
     classifier = classifier_of("test_resnet")
-    groups = layer_groups(classifier, 3)
-    freeze_to(groups, first)
-    set_training(classifier, groups, first=first, freeze_bn=False)
+    groups = layer_groups(classifier, 3, first)
+    freeze(groups)
+    set_training(classifier, groups, freeze_bn=False)
     before = copy.deepcopy(classifier.state_dict())
     optimizer = torch.optim.SGD([p for p in classifier.parameters() if p.requires_grad], lr=0.1)
     loss = classifier(torch.randint(256, (4, 32, 32, 3), dtype=torch.uint8)).square().sum()
@@ -106,9 +106,9 @@ def test_only_trainable_groups_change(first: int) -> None:
 
 def test_freeze_bn_keeps_the_statistics_of_the_body() -> None:
     classifier = classifier_of("test_resnet")
-    groups = layer_groups(classifier, 3)
-    freeze_to(groups, 0)
-    set_training(classifier, groups, first=0, freeze_bn=True)
+    groups = layer_groups(classifier, 3, 0)
+    freeze(groups)
+    set_training(classifier, groups, freeze_bn=True)
     before = copy.deepcopy(classifier.state_dict())
     classifier(torch.randint(256, (4, 32, 32, 3), dtype=torch.uint8))
     changed = {name for name, tensor in classifier.state_dict().items() if not torch.equal(before[name], tensor)}

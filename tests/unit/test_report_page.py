@@ -20,11 +20,12 @@ from training.checks.suspects import OutOfFold, Suspect
 from training.data.images import LabelledImage
 from training.evaluation.evaluation import Evaluation, evaluate
 from training.networks.model import Body, Classifier, Head, describe_backbone
-from training.reports.data_page import data_page, jpeg_of
+from training.reports.data_page import data_page
 from training.reports.galleries import choose_galleries
 from training.reports.grad_cam import class_map, overlays
 from training.reports.plots import plot_calibration, plot_confusion
 from training.reports.report import ReportContents, render_report
+from training.reports.tiles import jpeg_of
 from training.samples.drawing import draw
 
 
@@ -54,8 +55,9 @@ def checked(picture: LabelledImage, classes: int, each: int) -> DataChecks:
     groups = [DuplicateGroup([at, at + 100, at + 110], 0.97) for at in range(20)]
     names = tuple(f"class {k} <b>" for k in range(classes))
     skipped = [Skipped(Path(f"/data/<{k}>.jpg"), "cannot be decoded") for k in range(40)]
-    validation = np.arange(100, len(images)), np.ones(len(images) - 100, bool)
-    return DataChecks(names, images, 100, facts_N, OutOfFold(suspects, labels), groups, skipped, validation)
+    correct, out_of_fold = np.ones(len(images) - 100, bool), OutOfFold(suspects, labels)
+    data = picture.path.parent
+    return DataChecks(data, names, images, 100, facts_N, out_of_fold, groups, skipped, correct)
 
 
 def page(picture: LabelledImage, classes: int, each: int, checks: DataChecks | None = None) -> str:
@@ -76,14 +78,10 @@ def page(picture: LabelledImage, classes: int, each: int, checks: DataChecks | N
                 "calibration": ("Calibration", plot_calibration(bins, bins)),
             },
             overlays=[(at, jpeg_of(draw("cat", np.random.default_rng(at)), 320)) for at in range(16)],
-            tables={},
             facts={"seed": "0"},
             command="python -m training fit --data 'my <images>'",
             skipped=[],
-            shared=[],
-            contradictory=[],
             checks=checks,
-            data=picture.path.parent,
         ),
         lambda done, total: None,
     )
@@ -109,7 +107,7 @@ def test_a_page_is_self_contained_valid_and_below_5_mb_with_all_its_sections(
 
 @pytest.mark.parametrize(("classes", "each"), [(2, 100), (1000, 2)])
 def test_the_page_of_the_data_check_is_valid(picture: LabelledImage, classes: int, each: int) -> None:
-    text = data_page(checked(picture, classes, each), picture.path.parent, "Data check: <b>")
+    text = data_page(checked(picture, classes, each), "Data check: <b>")
     assert_valid(text)
     assert len(text.encode()) < 5_000_000
     assert "20 groups of images that are copies" in text

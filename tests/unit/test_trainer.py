@@ -44,7 +44,6 @@ def trainer_of(head: nn.Module) -> Trainer:
     return Trainer(
         head,
         [head_group(head)],
-        first=-1,
         momentum=0.9,
         weight_decay=0.0,
         freeze_bn=False,
@@ -191,7 +190,6 @@ def test_the_loss_is_summed_over_rows_and_each_group_has_its_learning_rate() -> 
     trainer = Trainer(
         network,
         groups,
-        first=0,
         momentum=0.0,
         weight_decay=0.0,
         freeze_bn=False,

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from training.checks.summary import Oddity, class_advice, find_oddities, kinds, 
 from training.checks.suspects import OutOfFold, find_suspects
 from training.console import counted, progress
 from training.data.images import LabelledImage, labels_of
+from training.data.layout import path_below
 from training.features.activations import Activations
 
 
@@ -27,6 +27,8 @@ from training.features.activations import Activations
 class DataChecks:
     """What the checks found. Images are the training images, then the validation images."""
 
+    data: Path
+    """The folder that paths are relative to."""
     classes: tuple[str, ...]
     images: list[LabelledImage]
     train: int
@@ -36,8 +38,8 @@ class DataChecks:
     groups: list[DuplicateGroup]
     """Groups of near duplicates."""
     skipped: list[Skipped]
-    validation: tuple[NDArray[np.int64], NDArray[np.bool_]]
-    """Indices of the validation images, and whether a head fitted on the training images classifies each correctly."""
+    correct_V: NDArray[np.bool_]
+    """Whether a head fitted on the training images classifies each validation image correctly."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -50,6 +52,10 @@ class DataChecks:
     def part(self, index: int) -> str:
         """`train` or `valid`."""
         return "train" if index < self.train else "valid"
+
+    def path(self, index: int) -> str:
+        """An image's path in lists: below the data folder."""
+        return path_below(self.images[index].path, self.data)
 
     def leaks(self) -> list[int]:
         """Validation images that are copies of a training image."""
@@ -78,8 +84,7 @@ class DataChecks:
         """The figures, without the lists of images."""
         correct, judged = self.out_of_fold.accuracy(labels_of(self.images))
         leaks = self.leaks()
-        indices, correct_V = self.validation
-        clean_V = ~np.isin(indices, leaks)
+        clean_V = ~np.isin(np.arange(self.train, len(self.images)), leaks)
         return {
             "images": {"train": self.train, "valid": len(self.images) - self.train, "left_out": len(self.skipped)},
             "out_of_fold": {"correct": correct, "judged": judged, "usable": self.usable},
@@ -89,8 +94,8 @@ class DataChecks:
             "duplicates": sum(len(group.members) - 1 for group in self.groups),
             "groups_across_classes": len(self.contradictions()),
             "leaks": len(leaks),
-            "validation_accuracy": {"correct": int(correct_V.sum()), "n": len(correct_V)},
-            "validation_accuracy_without_leaks": {"correct": int(correct_V[clean_V].sum()), "n": int(clean_V.sum())},
+            "validation_accuracy": _accuracy(self.correct_V),
+            "validation_accuracy_without_leaks": _accuracy(self.correct_V[clean_V]),
             "oddities": {each.name: len(each.indices) for each in self.oddities()},
             "sizes": size_table(self.facts_N),
             "kinds": kinds(self.facts_N),
@@ -99,18 +104,24 @@ class DataChecks:
         }
 
 
+def _accuracy(correct: NDArray[np.bool_]) -> dict[str, int]:
+    return {"correct": int(correct.sum()), "n": len(correct)}
+
+
 def check_data(
+    data: Path,
     classes: tuple[str, ...],
     train: Activations,
     valid: Activations,
     cache: Path,
-    skipped: Sequence[Skipped],
+    skipped: list[Skipped],
     *,
-    seed: int = 0,
+    seed: int,
 ) -> DataChecks:
     """Run all checks.
 
     Args:
+        data: the folder that paths are relative to.
         train, valid: activations of a pretrained network.
         cache: the folder in which facts about images are kept.
         skipped: files that were left out.
@@ -126,7 +137,7 @@ def check_data(
     images = train.images + valid.images
     labels_N = labels_of(images)
     with progress("measuring images") as on_progress:
-        facts_N, _ = image_facts(images, cache, on_progress)
+        facts_N = image_facts(images, cache, on_progress)
     timed("measure images")
     projected_ND = project([train, valid])
     timed("project activations")
@@ -140,8 +151,8 @@ def check_data(
     head = fit_logistic(projected_ND[:count], labels_N[:count], len(classes))
     predicted = np.concatenate([block.argmax(1) for block in head.probabilities(projected_ND[count:])])
     timed("accuracy without leaks")
-    validation = (np.arange(count, len(images)), predicted == labels_N[count:])
-    return DataChecks(classes, images, count, facts_N, out_of_fold, groups, list(skipped), validation, seconds)
+    correct_V = predicted == labels_N[count:]
+    return DataChecks(data, classes, images, count, facts_N, out_of_fold, groups, skipped, correct_V, seconds)
 
 
 def describe_checks(checks: DataChecks) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from serving.system.files import write_atomically
 from training.checks.data_checks import DataChecks
 from training.console import say
-from training.data.layout import path_below
 
 SUSPECTS_FILE, DUPLICATES_FILE = "suspects.csv", "duplicates.csv"
 SUSPECT_COLUMNS = (
@@ -24,14 +23,10 @@ SUSPECT_COLUMNS = (
 DUPLICATE_COLUMNS = ("group", "path", "part", "label", "leak", "classes", "similarity", "width", "height", "bytes")
 
 
-def write_lists(checks: DataChecks, data: Path, folder: Path) -> None:
-    """Write both files; earlier ones that differ are kept as NAME.previous, as a person may have edited them.
-
-    Args:
-        data: the folder that paths are relative to.
-    """
+def write_lists(checks: DataChecks, folder: Path) -> None:
+    """Write both files; earlier ones that differ are kept as NAME.previous, as a person may have edited them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in ((SUSPECTS_FILE, suspects_csv(checks, data)), (DUPLICATES_FILE, duplicates_csv(checks, data))):
+    for name, text in ((SUSPECTS_FILE, suspects_csv(checks)), (DUPLICATES_FILE, duplicates_csv(checks))):
         path = folder / name
         if path.exists() and path.read_bytes() != text.encode():
             path.replace(path.with_name(f"{name}.previous"))
@@ -39,13 +34,13 @@ def write_lists(checks: DataChecks, data: Path, folder: Path) -> None:
         write_atomically(path, text)
 
 
-def suspects_csv(checks: DataChecks, data: Path) -> str:
+def suspects_csv(checks: DataChecks) -> str:
     """The suspects, most probable first; `corrected` is empty, for a person to fill in. None if they mean nothing."""
     return _csv(
         SUSPECT_COLUMNS,
         (
             (
-                path_below(checks.images[each.index].path, data),
+                checks.path(each.index),
                 checks.part(each.index),
                 checks.classes[checks.images[each.index].label],
                 checks.classes[each.suggested],
@@ -59,23 +54,22 @@ def suspects_csv(checks: DataChecks, data: Path) -> str:
     )
 
 
-def duplicates_csv(checks: DataChecks, data: Path) -> str:
+def duplicates_csv(checks: DataChecks) -> str:
     """The images of each group; `leak`: a validation image whose copy is trained on; `classes`: one or several."""
     leaks, contradictions = set(checks.leaks()), checks.contradictions()
     rows = []
     for number, group in enumerate(checks.groups, 1):
         for at in group.members:
-            image, facts = checks.images[at], checks.facts_N[at]
             rows.append(
                 (
                     str(number),
-                    path_below(image.path, data),
+                    checks.path(at),
                     checks.part(at),
-                    checks.classes[image.label],
+                    checks.classes[checks.images[at].label],
                     "yes" if at in leaks else "no",
                     "several" if group in contradictions else "one",
                     f"{group.similarity:.4f}",
-                    *(str(facts[name]) for name in ("width", "height", "bytes")),
+                    *(str(checks.facts_N[at][name]) for name in ("width", "height", "bytes")),
                 )
             )
     return _csv(DUPLICATE_COLUMNS, rows)

@@ -52,28 +52,17 @@ CHUNK = 256
 
 def image_facts(
     images: Sequence[LabelledImage], cache: Path, on_progress: Callable[[int, int], None]
-) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
-    """Look up or compute the facts of images.
+) -> NDArray[np.void]:
+    """Look up or compute the facts of images, `RECORD` `[N]`; that of an image that cannot be decoded is zero.
 
     Args:
         cache: the folder whose store is used.
         on_progress: called with (images done, images to decode).
-
-    Returns:
-        `RECORD` `[N]`, and bool `[N]`: whether the image could be decoded; the record of another is zero.
     """
     store = ActivationStore(cache / "facts-1", RECORD.itemsize // 4)
     keys = [image.sha256 for image in images]
     absent = store.find(keys) < 0
     missing = list({image.sha256: image for image, is_absent in zip(images, absent, strict=True) if is_absent}.values())
-    new: list[tuple[bytes, NDArray[np.void]]] = []
-
-    def write() -> None:
-        if new:
-            rows = np.stack([record for _, record in new]).view(np.float32).reshape(len(new), -1)
-            store.append([key for key, _ in new], rows)
-            new.clear()
-
     if missing:
         on_progress(0, len(missing))
         readers = contents(missing)
@@ -81,18 +70,20 @@ def image_facts(
         with ThreadPoolExecutor(available_cpus(), thread_name_prefix="facts") as pool:
             while chunk := list(islice(readers, CHUNK)):
                 results = pool.map(lambda pair: or_reason(lambda: measure_image(pair[1](), pair[0].limits)), chunk)
+                new: dict[bytes, NDArray[np.void]] = {}
                 for (image, _), record in zip(chunk, results, strict=True):
                     if not isinstance(record, str):
-                        new.append((image.sha256, record))
+                        new[image.sha256] = record
                     done += 1
                     on_progress(done, len(missing))
-                write()
+                if new:
+                    store.append(list(new), np.stack(list(new.values())).view(np.float32).reshape(len(new), -1))
     rows_N = store.find(keys)
     known_N = rows_N >= 0
     records_N = np.zeros(len(images), RECORD)
     if known_N.any():
         records_N[known_N] = np.ascontiguousarray(store.rows[rows_N[known_N]]).view(RECORD)[:, 0]
-    return records_N, known_N
+    return records_N
 
 
 def measure_image(data: bytes, limits: Limits) -> NDArray[np.void]:

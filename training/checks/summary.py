@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.checks.image_facts import FORMATS, MODES
+from training.data.layout import listed
 
 DARK, BRIGHT = 60, 195
 """An image is dark if 99 of 100 pixels are darker than this, bright if 99 of 100 are brighter. Of 255."""
@@ -70,7 +71,7 @@ def class_advice(train_K: Sequence[int], classes: Sequence[str]) -> list[str]:
     few = [f"{name} ({count:,})" for name, count in zip(classes, train_K, strict=True) if count < TINY_CLASS]
     if few:
         advice.append(
-            f"{len(few):,} classes have fewer than {TINY_CLASS} training images: {_some(few)}. Add images, or merge "
+            f"{len(few):,} classes have fewer than {TINY_CLASS} training images: {listed(few)}. Add images, or merge "
             "classes: their accuracy cannot be estimated well"
         )
     least, most = min(train_K), max(train_K)
@@ -100,7 +101,3 @@ def kinds(facts_N: NDArray[np.void]) -> dict[str, int]:
     """How many images there are of each format and colour mode, most first."""
     pairs = Counter(zip(facts_N["format"].tolist(), facts_N["mode"].tolist(), strict=True))
     return {f"{FORMATS[form]}, {MODES[mode]}": count for (form, mode), count in pairs.most_common()}
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

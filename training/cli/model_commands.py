@@ -11,7 +11,6 @@ from serving.system.files import write_atomically
 from serving.system.output import print_json
 from training.check import DATA_PAGE
 from training.check import check as check_folder
-from training.checks.data_checks import describe_checks
 from training.checks.files import DUPLICATES_FILE, SUSPECTS_FILE
 from training.cli.data_options import Check, Compare, Evaluate
 from training.cli.recipe_options import FindLr, Fit
@@ -85,9 +84,7 @@ def evaluate(options: Evaluate) -> None:
     )
     say_accuracy(evaluation)
     if options.json:
-        facts = evaluation.to_json() | {"skipped": [file.to_json() for file in skipped]}
-        print_json(facts)
-
+        print_json(evaluation.to_json() | {"skipped": [file.to_json() for file in skipped]})
     if options.out is not None:
         write_evaluation(options.out, run, options.data, evaluation, images, skipped)
         say(f"written: {PREDICTIONS_FILE}, {FIGURES_FILE}; open {options.out / REPORT_FILE}")
@@ -110,8 +107,6 @@ def check(options: Check) -> None:
     """Check a data set, write the lists and the page, and report what was found."""
     cache = options.cache or default_cache()
     checks = check_folder(options.data, options.out, options.recipe(), cache, limits=options.size.limits())
-    for line in describe_checks(checks):
-        say(line)
     if options.json:
         print_json(checks.to_json())
     say(f"written: {SUSPECTS_FILE}, {DUPLICATES_FILE}; open {options.out / DATA_PAGE}")

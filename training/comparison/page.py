@@ -3,17 +3,18 @@
 from collections.abc import Callable, Sequence
 from html import escape
 
+import numpy as np
+
 from training.comparison.plots import Metric, plot_metric
 from training.comparison.rows import class_rows, pair_rows, result_rows, verdict, warnings
 from training.comparison.runs import ComparedRun, Pair, setting_rows
-from training.reports.data_page import jpeg
 from training.reports.page import Anchors, Section, Tile, cards, document, gallery, name, table
+from training.reports.tiles import jpeg, prediction
 
 MAX_IMAGES = 12
 """Fixed images, and broken ones, of a pair."""
 MAX_SHOWN = 48
 """Of all pairs together."""
-THUMBNAIL = 288
 
 
 def comparison_page(
@@ -93,13 +94,10 @@ def _tile(pair: Pair, first: int, second: int) -> Tile:
     image, label = pair.first.images[first], pair.first.labels[first]
     words = []
     for run, row in ((pair.first, first), (pair.second, second)):
-        probabilities_K = run.probabilities_NK[row]
-        predicted = run.predicted_class(row)
-        kind = "correct" if predicted == label else "incorrect"
-        highest = 100 * float(probabilities_K[run.run.classes.index(predicted)])
-        words.append(f'{name(run.name)}: <b class="{kind}">{name(predicted)}</b> {highest:.1f}%')
+        highest = float(np.nanmax(run.probabilities_NK[row]))
+        words.append(f"{name(run.name)}: {prediction(run.predicted[row], label, highest)}")
     text = "<br>".join([*words, f"label {name(label)}", f'<span class="dim">{name(image.path.name)}</span>'])
-    return Tile(jpeg(image, THUMBNAIL), text, f"label {label}")
+    return Tile(jpeg(image), text, f"label {label}")
 
 
 def _settings(runs: Sequence[ComparedRun]) -> list[str]:

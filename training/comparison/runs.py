@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from serving.comparison.paired import compare_pairs
 from serving.comparison.results import Comparison
 from training.data.images import LabelledImage
+from training.data.layout import path_below
 from training.evaluation.metrics import Interval, mean_interval, nll_of
 from training.fitting.history import read_history
 from training.fitting.loop import EpochResult
@@ -33,18 +35,20 @@ class ComparedRun:
     """For validation."""
     probabilities_NK: NDArray[np.float32]
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
         """The class of each image."""
         return [self.run.classes[image.label] for image in self.images]
 
+    @cached_property
     def predicted(self) -> list[str]:
         """The most probable class of each image."""
         return [self.run.classes[k] for k in np.nanargmax(self.probabilities_NK, 1)]
 
-    def predicted_class(self, row: int) -> str:
-        """The most probable class of one image."""
-        return self.run.classes[int(np.nanargmax(self.probabilities_NK[row]))]
+    @cached_property
+    def correct(self) -> list[bool]:
+        """Whether each image is classified correctly."""
+        return [a == b for a, b in zip(self.predicted, self.labels, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,8 @@ class Pair:
 
         The ones of which the run that is correct is most certain come first.
         """
-        correct_2 = [
-            [a == b for a, b in zip(each.predicted(), each.labels, strict=True)] for each in (self.first, self.second)
-        ]
-        found = [(int(a), int(b)) for a, b in self.rows_N2 if (correct_2[0][a], correct_2[1][b]) == (not fixed, fixed)]
+        before, after = self.first.correct, self.second.correct
+        found = [(int(a), int(b)) for a, b in self.rows_N2 if (before[a], after[b]) == (not fixed, fixed)]
         certain_N = np.nanmax((self.second if fixed else self.first).probabilities_NK, 1)
         return sorted(found, key=lambda rows: -float(certain_N[rows[int(fixed)]]))
 
@@ -124,21 +126,18 @@ def compare_runs(runs: Sequence[ComparedRun]) -> list[Pair]:
 
 def _compare(first: ComparedRun, second: ComparedRun) -> Pair:
     matched = match_images(first, second)
-    labels, others = first.labels, second.labels
-    rows = [(a, b) for a, b in matched if labels[a] == others[b]]
+    rows = [(a, b) for a, b in matched if first.labels[a] == second.labels[b]]
     if not rows:
         raise RunError(
             f"{first.name} and {second.name} share no validation image with the same label, so they cannot be compared "
             "image by image: evaluate both on the same images, with python -m training evaluate --run RUN --data DIR"
         )
     rows_N2 = np.array(rows, np.int64)
-    classes = sorted({labels[a] for a, _ in rows})
+    classes = sorted({first.labels[a] for a, _ in rows})
     counts_K22 = np.zeros((len(classes), 2, 2), np.int64)
-    predicted, predicted_second = first.predicted(), second.predicted()
     number = {name: k for k, name in enumerate(classes)}
     for a, b in rows:
-        label = labels[a]
-        counts_K22[number[label], int(predicted[a] == label), int(predicted_second[b] == label)] += 1
+        counts_K22[number[first.labels[a]], int(first.correct[a]), int(second.correct[b])] += 1
     return Pair(
         first,
         second,
@@ -158,24 +157,18 @@ def match_images(first: ComparedRun, second: ComparedRun) -> list[tuple[int, int
     by_key: dict[tuple[str, bytes], int] = {}
     by_content: dict[bytes, list[int]] = defaultdict(list)
     for row, image in enumerate(second.images):
-        by_key[_path(second, image), image.sha256] = row
+        by_key[path_below(image.path, second.run.data), image.sha256] = row
         by_content[image.sha256].append(row)
-    same = {row: by_key.get((_path(first, image), image.sha256)) for row, image in enumerate(first.images)}
-    taken = {row for row in same.values() if row is not None}
+    same = [by_key.get((path_below(image.path, first.run.data), image.sha256)) for image in first.images]
+    taken = set(same)
     left = {content: [row for row in rows if row not in taken] for content, rows in by_content.items()}
     matched = []
-    for row, image in enumerate(first.images):
-        found = same[row]
+    for row, (image, found) in enumerate(zip(first.images, same, strict=True)):
         if found is None and left.get(image.sha256):
             found = left[image.sha256].pop(0)
         if found is not None:
             matched.append((row, found))
     return matched
-
-
-def _path(run: ComparedRun, image: LabelledImage) -> str:
-    data = run.run.data
-    return image.path.relative_to(data).as_posix() if image.path.is_relative_to(data) else str(image.path)
 
 
 def _nll_change(first: ComparedRun, second: ComparedRun, rows_N2: NDArray[np.int64]) -> Interval | None:

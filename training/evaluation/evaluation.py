@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.image.averaging import temperature_of
+from serving.statistics.calibration import Bin, bin_predictions
 from serving.statistics.class_report import ClassReport, class_report
 from serving.statistics.confusion import ConfusionMatrix
 from training.evaluation.metrics import Interval, Metrics, measure, top_k_accuracy
@@ -41,6 +42,23 @@ class Evaluation:
     def temperature(self) -> float:
         """Of one view."""
         return self.temperatures[1]
+
+    @property
+    def predicted_N(self) -> NDArray[np.int64]:
+        """The most probable class of each image, int64."""
+        return np.argmax(self.probabilities_NK, 1)
+
+    @property
+    def correct_N(self) -> NDArray[np.bool_]:
+        """Whether each image is classified correctly."""
+        return np.equal(self.predicted_N, self.labels_N)
+
+    def calibration(self) -> tuple[tuple[Bin, ...], tuple[Bin, ...]]:
+        """The bins of a calibration plot: as trained, and with the temperature."""
+        # softmax(z / T) to the power of T is proportional to softmax(z)
+        raw_NK = np.power(self.probabilities_NK.astype(np.float64), self.temperature)
+        before = bin_predictions(raw_NK.max(1) / raw_NK.sum(1), self.correct_N)
+        return before, bin_predictions(self.probabilities_NK.max(1).astype(np.float64), self.correct_N)
 
     @property
     def recommended_views(self) -> int:
@@ -83,7 +101,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "metrics": self.metrics.to_json(),
+            "metrics": asdict(self.metrics),
             "class_report": self.class_report.to_json(),
             "top_k": {str(k): asdict(interval) for k, interval in self.top_k.items()},
             "test_time": [asdict(each) | {"helps": each.helps} for each in self.test_time],

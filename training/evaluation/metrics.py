@@ -1,13 +1,12 @@
 """Accuracy, likelihood and calibration with intervals, and a paired test of two networks."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.comparison.binomial import mcnemar_p
-from serving.comparison.proportions import wilson
+from serving.comparison.proportions import Z_95, Rate, wilson
 from serving.statistics.calibration import bin_predictions, calibration_error_interval, expected_calibration_error
 
 RESAMPLES, MOST_RESAMPLED = 1000, 20_000
@@ -40,9 +39,6 @@ class Metrics:
         """As text: 98.33% (295/300)."""
         return f"{100 * self.accuracy.value:.2f}% ({self.correct:,}/{self.n:,})"
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def measure(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> Metrics:
     """Compare probabilities with labels.
@@ -58,20 +54,23 @@ def measure(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) 
     if n == 0:
         raise ValueError("no images to measure on")
     p_label = probabilities_NK[np.arange(n), labels_N].astype(np.float64)
-    confidence = probabilities_NK.max(1).astype(np.float64)
     correct = probabilities_NK.argmax(1) == labels_N
-    nll = nll_of(probabilities_NK, labels_N)
     squares = np.einsum("nk,nk->n", probabilities_NK, probabilities_NK, dtype=np.float64)
-    brier = squares - 2 * p_label + 1
-    accuracy = wilson(int(correct.sum()), n)
+    bins = bin_predictions(probabilities_NK.max(1).astype(np.float64), correct)
+    calibration_error = expected_calibration_error(bins)
+    assert calibration_error is not None  # there are images
     return Metrics(
         n=n,
         correct=int(correct.sum()),
-        accuracy=Interval(accuracy.value, accuracy.lower, accuracy.upper),
-        nll=mean_interval(nll),
-        brier=mean_interval(brier),
-        ece=_calibration_error(confidence, correct),
+        accuracy=_interval(wilson(int(correct.sum()), n)),
+        nll=mean_interval(nll_of(probabilities_NK, labels_N)),
+        brier=mean_interval(squares - 2 * p_label + 1),
+        ece=Interval(calibration_error, *calibration_error_interval(bins)),
     )
+
+
+def _interval(rate: Rate) -> Interval:
+    return Interval(rate.value, rate.lower, rate.upper)
 
 
 def nll_of(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -86,18 +85,11 @@ def mean_interval(values: NDArray[np.float64]) -> Interval:
     mean = float(values.mean())
     n = len(values)
     if n > MOST_RESAMPLED:  # the normal approximation is as good
-        half = 1.959963984540054 * float(values.std()) / len(values) ** 0.5
+        half = Z_95 * float(values.std()) / len(values) ** 0.5
         return Interval(mean, mean - half, mean + half)
     samples = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
     lower, upper = np.quantile(values[samples].mean(1), (0.025, 0.975))
     return Interval(mean, float(lower), float(upper))
-
-
-def _calibration_error(confidence_N: NDArray[np.float64], correct_N: NDArray[np.bool_]) -> Interval:
-    bins = bin_predictions(confidence_N, correct_N)
-    value = expected_calibration_error(bins)
-    assert value is not None  # there are images
-    return Interval(value, *calibration_error_interval(bins))
 
 
 def top_k_accuracy(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64], k: int) -> Interval:
@@ -107,8 +99,7 @@ def top_k_accuracy(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.i
     """
     p_label_N1 = np.take_along_axis(probabilities_NK, labels_N[:, None], 1)
     before_N = (probabilities_NK >= p_label_N1).sum(1) - 1
-    rate = wilson(int((before_N < k).sum()), len(labels_N))
-    return Interval(rate.value, rate.lower, rate.upper)
+    return _interval(wilson(int((before_N < k).sum()), len(labels_N)))
 
 
 @dataclass(frozen=True)

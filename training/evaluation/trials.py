@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import compare
+from training.evaluation.metrics import compare, nll_of
 from training.evaluation.temperature import fit_temperature, softmax
 
 CONFIDENCE = 2.241
@@ -30,10 +30,8 @@ class HeldOut:
         At the temperature that fits the images as they are, as a deployed network has it.
         """
         temperature = fit_temperature(self.clean_NK, self.labels_N)
-        rows = np.arange(len(self.labels_N))
-        p_label = [softmax(each, temperature)[rows, self.labels_N] for each in (self.clean_NK, self.shifted_NK)]
-        losses: NDArray[np.float64] = -np.log(np.maximum(np.stack(p_label).astype(np.float64), 1e-12))
-        return losses
+        both = (self.clean_NK, self.shifted_NK)
+        return np.stack([nll_of(softmax(each, temperature), self.labels_N) for each in both])
 
     def correct_2N(self) -> NDArray[np.bool_]:
         """Whether each image, and its shifted copy, is classified correctly."""

@@ -2,7 +2,7 @@
 
 import io
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,7 +46,7 @@ class StepResult:
         """Measure the logits `[N, K]` of the validation images, which would fill a checkpoint with many classes."""
         logits_NK = logits.cpu().numpy()
         metrics = measure(cross_fitted(logits_NK[None], labels_N), labels_N)
-        return cls(name, size, torch.from_numpy(logits_NK.argmax(1) == labels_N), metrics.to_json(), seconds)
+        return cls(name, size, torch.from_numpy(logits_NK.argmax(1) == labels_N), asdict(metrics), seconds)
 
 
 @dataclass

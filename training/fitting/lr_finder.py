@@ -70,9 +70,9 @@ class LrCurve:
         return rate, f"a tenth of the rate at the lowest loss ({lrs[best]:.2g}), {where}"
 
 
-def sweep_rates(steps: int = STEPS, lowest: float = LOWEST, highest: float = HIGHEST) -> list[float]:
-    """Learning rates from `lowest` to `highest`, each the same multiple of the one before."""
-    return [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
+def sweep_rates() -> list[float]:
+    """Learning rates from the lowest to the highest, each the same multiple of the one before."""
+    return [LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1)) for step in range(STEPS)]
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
@@ -105,35 +105,31 @@ def find_lr(
     """
     before = copy.deepcopy(trainer.state())
     modes = [(module, module.training) for module in trainer.network.modules()]
-    random_state = torch.get_rng_state()
     device = trainer.hardware.device
-    device_random_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     lrs: list[float] = []
     raw: list[float] = []
     best = math.inf
     try:
-        torch.manual_seed(derived_seed(seed, trainer.processes.rank))
-        trainer.train()
-        for lr, (rows, (inputs, labels)) in zip(
-            sweep_rates(), _batches(source, trainer, batch_size, seed), strict=False
-        ):
-            loss = trainer.step(inputs, labels, rows=rows, rates=[lr * ratio for ratio in ratios])
-            lrs.append(lr)
-            raw.append(float(trainer.processes.total(loss.clone())) / rows)
-            on_step(len(lrs), STEPS)
-            curve = smoothed(raw)
-            if len(raw) > IGNORED_STEPS:
-                best = min(best, curve[-1])
-            if not math.isfinite(raw[-1]) or curve[-1] > STOP_FACTOR * best:
-                break
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(derived_seed(seed, trainer.processes.rank))
+            trainer.train()
+            for lr, (rows, (inputs, labels)) in zip(
+                sweep_rates(), _batches(source, trainer, batch_size, seed), strict=False
+            ):
+                loss = trainer.step(inputs, labels, rows=rows, rates=[lr * ratio for ratio in ratios])
+                lrs.append(lr)
+                raw.append(float(trainer.processes.total(loss.clone())) / rows)
+                on_step(len(lrs), STEPS)
+                curve = smoothed(raw)
+                if len(raw) > IGNORED_STEPS:
+                    best = min(best, curve[-1])
+                if not math.isfinite(raw[-1]) or curve[-1] > STOP_FACTOR * best:
+                    break
     finally:
         trainer.load_state(before)
         trainer.optimizer.zero_grad(set_to_none=True)
         for module, training in modes:
             module.training = training
-        torch.set_rng_state(random_state)
-        if device_random_state is not None:
-            torch.cuda.set_rng_state(device_random_state, device)
     if not math.isfinite(raw[-1]) and len(raw) > 1:
         lrs.pop()
         raw.pop()

@@ -1,5 +1,6 @@
 """Learning-rate schedules: pure functions of the step."""
 
+from itertools import accumulate
 from math import cos, pi, sqrt
 
 from training.recipes.stage import Schedule
@@ -86,12 +87,7 @@ def cycle_of(step: int, *, first_cycle: int, cycle_mult: int) -> tuple[int, int,
 
 def cycle_ends(*, cycles: int, first_cycle: int, cycle_mult: int) -> list[int]:
     """The steps after which each cycle is complete: its last step + 1."""
-    ends, end, length = [], 0, first_cycle
-    for _ in range(cycles):
-        end += length
-        ends.append(end)
-        length *= cycle_mult
-    return ends
+    return list(accumulate(first_cycle * cycle_mult**cycle for cycle in range(cycles)))
 
 
 def _rise_and_fall(at: int, length: int, first: float, middle: float, last: float) -> float:

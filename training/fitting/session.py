@@ -1,7 +1,8 @@
 """Prepares a fit: images, pretrained weights and activations."""
 
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +24,8 @@ from training.distributed import ProcessGroup
 from training.features.activations import Activations
 from training.features.provider import ActivationProvider
 from training.fitting.checkpoint import Checkpoints
-from training.hardware import Hardware
-from training.networks.layer_groups import broadcast_rates, layer_groups
+from training.hardware import Hardware, choose_hardware
+from training.networks.layer_groups import LayerGroup, broadcast_rates, head_group, layer_groups
 from training.networks.model import Backbone, Body, Classifier, Head, count_features, describe_backbone, head_width
 from training.networks.weights import check_weights, fingerprint, load_weights
 from training.recipes.recipe import Recipe, Step
@@ -38,6 +39,10 @@ class FitSession:
     """What every step of a fit works with."""
 
     recipe: Recipe
+    data: Path
+    """The folder of images or of shards; paths in lists are relative to it."""
+    limits: Limits
+    """Larger images are left out."""
     split: Split
     """Of images that can be read."""
     backbone: Backbone
@@ -81,6 +86,12 @@ class FitSession:
         of_train = [len(self.split.train) * stage.views for stage in stages]
         return max([len(self.split.valid) * self.recipe.views, *of_train])
 
+    def groups(self, step: Step) -> list[LayerGroup]:
+        """The layer groups of a step: on activations there is only the head."""
+        if step.stage.learn_from == "activations":
+            return [head_group(self.classifier.head)]
+        return layer_groups(self.classifier, self.recipe.groups, step.stage.freeze_to)
+
     def step_activations(self, step: Step) -> tuple[Activations, Activations]:
         """Of the training and of the validation images, for a step on activations."""
         provider = self.provider(self.classifier, step.size)
@@ -106,8 +117,9 @@ def set_up(
     """Read images and weights, leave out what cannot be read, check the learning rates.
 
     Args:
+        data: folder of images, or of shards.
         limits: larger images are left out.
-        targets: folders that the command writes: they hold no images. Absolute paths.
+        targets: folders that the command writes: they hold no images.
         stage: entered with the name of each part of the work, to time it.
         exclusions: images to leave out or to relabel.
         labels: labels from serving, whose images are trained on too.
@@ -115,10 +127,10 @@ def set_up(
     Raises:
         DataError, WeightsError, ValueError: with what to change.
     """
-    backbone = describe_backbone(recipe.arch)
+    data, backbone = data.resolve(), describe_backbone(recipe.arch)
     check_weights(recipe.weights)
     with stage("read images"):
-        images = _read(data, limits, targets)
+        images = _read(data, limits, [target.resolve() for target in targets])
         labels_record = record = None
         if labels is not None:
             if is_sharded(data):
@@ -143,6 +155,8 @@ def set_up(
         sha256 = fingerprint(classifier.body.network.state_dict())
     session = FitSession(
         recipe,
+        data,
+        limits,
         split,
         backbone,
         classifier,
@@ -175,6 +189,29 @@ def set_up(
     return session
 
 
+@contextmanager
+def temporary_session(
+    data: Path, recipe: Recipe, cache: Path, *, limits: Limits, targets: Collection[Path] = ()
+) -> Iterator[FitSession]:
+    """What a command works with that trains no run: one process, and a folder that is removed in the end.
+
+    Args and errors are those of `set_up`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        yield set_up(
+            data,
+            recipe,
+            cache,
+            limits=limits,
+            targets=(cache, *targets),
+            folder=Path(folder),
+            hardware=choose_hardware(),
+            processes=ProcessGroup(),
+            checkpoint_every_s=0,
+            stage=lambda name: nullcontext(),
+        )
+
+
 def _read(data: Path, limits: Limits, targets: Collection[Path]) -> ImageSet:
     if is_sharded(data):
         split = load_index(data).split()
@@ -197,7 +234,7 @@ def _check_rates(classifier: Classifier, recipe: Recipe) -> None:
     for name, stage in recipe.stages.items():
         if stage.learn_from == "photos":
             try:
-                broadcast_rates(stage.lr, layer_groups(classifier, recipe.groups), first=stage.freeze_to)
+                broadcast_rates(stage.lr, layer_groups(classifier, recipe.groups, stage.freeze_to))
             except ValueError as error:
                 raise ValueError(f"stage {name}: {error}") from error
 

@@ -5,7 +5,7 @@ whose batch-norm statistics are computed again (Izmailov et al. 2018, section 3.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -49,7 +49,7 @@ def average_snapshots(
         logits.append(torch.log_softmax(trainer.predict(valid), 1))
         networks.append(copy.deepcopy(classifier).cpu())
     mean_logits = torch.logsumexp(torch.stack(logits), 0) - torch.tensor(float(cycles)).log()
-    if trainer.first == -1:  # the body is the same in all: it runs once
+    if len(trainer.trained) == 1:  # the body is the same in all: it runs once
         heads = [network.head for network in networks]
         return Classifier(networks[0].body, MeanPredictions(heads)).eval(), mean_logits
     return MeanPredictions(networks).eval(), mean_logits
@@ -70,21 +70,18 @@ def interpolated(before: State, after: State, part: float) -> State:
     """
     if part in (0, 1):
         return dict(after if part else before)
-    return {
-        name: torch.lerp(before[name].double(), tensor.double(), part).to(tensor.dtype)
-        if tensor.is_floating_point()
-        else tensor
-        for name, tensor in after.items()
-    }
+    return _mixed(after, lambda name, tensor: torch.lerp(before[name].double(), tensor, part))
 
 
 def mean_weights(snapshots: Sequence[State]) -> State:
     """The mean of each floating-point tensor; counters are the last snapshot's."""
-    last = snapshots[-1]
+    return _mixed(snapshots[-1], lambda name, _: torch.stack([each[name] for each in snapshots]).double().mean(0))
+
+
+def _mixed(last: State, mix: Callable[[str, Tensor], Tensor]) -> State:
+    """A state with each floating-point tensor replaced by a mixture, computed in float64."""
     return {
-        name: torch.stack([snapshot[name] for snapshot in snapshots]).double().mean(0).to(tensor.dtype)
-        if tensor.is_floating_point()
-        else tensor
+        name: mix(name, tensor.double()).to(tensor.dtype) if tensor.is_floating_point() else tensor
         for name, tensor in last.items()
     }
 

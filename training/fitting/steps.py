@@ -1,7 +1,7 @@
 """Runs the steps of a recipe, one after another, from a pretrained network to a trained one."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -19,14 +19,7 @@ from training.fitting.session import FitSession
 from training.fitting.snapshots import average_snapshots, interpolated, save_snapshot
 from training.fitting.trainer import Trainer, balanced_weights
 from training.hardware import threads
-from training.networks.layer_groups import (
-    LayerGroup,
-    broadcast_rates,
-    describe_groups,
-    group_rows,
-    head_group,
-    layer_groups,
-)
+from training.networks.layer_groups import broadcast_rates, describe_groups, group_rows
 from training.networks.model import Network, network_like
 from training.recipes.recipe import Step
 
@@ -76,7 +69,7 @@ def run_steps(session: FitSession, state: FitState, record: Callable[[EpochResul
         if index >= state.step:
             say(f"step {index + 1} of {len(steps)}, {step.name}")
             result.network = run_step(session, state, index, record, epochs=epochs, part=part)
-        result.traces.append(_trace(session, state, step, groups_of(session, step)))
+        result.traces.append(_trace(session, state, step))
     return result
 
 
@@ -100,8 +93,7 @@ def run_step(
     recipe, steps = session.recipe, session.recipe.steps()
     step, stage = steps[index], steps[index].stage
     averaged = index == len(steps) - 1 and recipe.average != "none"
-    groups = groups_of(session, step)
-    trainer = make_trainer(session, step, groups)
+    trainer = make_trainer(session, step)
     if state.trainer:
         trainer.load_state(state.trainer)
     elif part < 1:
@@ -109,10 +101,10 @@ def run_step(
     train, valid = sources_of(session, step)
     if stage.find_lr != "no" and _curve_of(state, step) is None:
         seed = derived_seed(recipe.seed, index, FINDER)
-        state.curves.append(find_step_lr(session, trainer, train, step, groups, seed))
-    rates = _trace(session, state, step, groups).rates
+        state.curves.append(find_step_lr(session, trainer, train, step, seed))
+    rates = _trace(session, state, step).rates
     if measured_on == "validation":  # once is enough
-        say(describe_groups(groups, first=stage.freeze_to, rates=rates))
+        say(describe_groups(trainer.groups, rates))
     labels_N = labels_of(session.split.valid)
     on_images = stage.learn_from == "photos"
     computing = all_freed_memory_kept() if on_images else threads(1)
@@ -166,28 +158,21 @@ def run_step(
     return network
 
 
-def _trace(session: FitSession, state: FitState, step: Step, groups: Sequence[LayerGroup]) -> StepTrace:
-    stage = step.stage
-    rates = broadcast_rates(stage.lr, groups, first=stage.freeze_to)
+def _trace(session: FitSession, state: FitState, step: Step) -> StepTrace:
+    stage, groups = step.stage, session.groups(step)
+    rates = broadcast_rates(stage.lr, groups)
     curve = _curve_of(state, step)
     if stage.find_lr == "use" and curve is not None:
         rates = [curve.suggestions()[RECIPE] * rate / rates[-1] for rate in rates]
     rows = len(session.split.train) * stage.views
-    return StepTrace(step, rates, rows, group_rows(groups, first=stage.freeze_to, rates=rates))
+    return StepTrace(step, rates, rows, group_rows(groups, rates))
 
 
 def _curve_of(state: FitState, step: Step) -> LrCurve | None:
     return next((curve for curve in state.curves if curve.name == step.name), None)
 
 
-def groups_of(session: FitSession, step: Step) -> list[LayerGroup]:
-    """The layer groups of a step: on activations there is only the head."""
-    if step.stage.learn_from == "activations":
-        return [head_group(session.classifier.head)]
-    return layer_groups(session.classifier, session.recipe.groups)
-
-
-def make_trainer(session: FitSession, step: Step, groups: Sequence[LayerGroup]) -> Trainer:
+def make_trainer(session: FitSession, step: Step) -> Trainer:
     """The trainer of a step: of the head alone on activations, otherwise of the whole classifier."""
     recipe, on_images = session.recipe, step.stage.learn_from == "photos"
     weights = None
@@ -195,8 +180,7 @@ def make_trainer(session: FitSession, step: Step, groups: Sequence[LayerGroup]) 
         weights = balanced_weights(labels_of(session.split.train), len(session.split.classes))
     return Trainer(
         session.classifier if on_images else session.classifier.head,
-        groups,
-        first=step.stage.freeze_to,
+        session.groups(step),
         momentum=recipe.momentum,
         weight_decay=0.0 if step.stage.decoupled_decay else step.stage.weight_decay,
         freeze_bn=recipe.freeze_bn,
@@ -218,11 +202,9 @@ def sources_of(session: FitSession, step: Step) -> tuple[Source, Source]:
     return train, image_source(split.valid, preprocess, "none", session.hardware)
 
 
-def find_step_lr(
-    session: FitSession, trainer: Trainer, train: Source, step: Step, groups: Sequence[LayerGroup], seed: int
-) -> LrCurve:
+def find_step_lr(session: FitSession, trainer: Trainer, train: Source, step: Step, seed: int) -> LrCurve:
     """Run the range test for a step and report its suggestions."""
-    rates = broadcast_rates(step.stage.lr, groups, first=step.stage.freeze_to)
+    rates = broadcast_rates(step.stage.lr, trainer.groups)
     with progress(f"{step.name}, learning-rate range test", "steps") as on_progress, all_freed_memory_kept():
         curve = find_lr(
             trainer,

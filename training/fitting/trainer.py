@@ -13,7 +13,7 @@ from torch.nn import functional
 from training.data.sources import Source, ordered_batches
 from training.distributed import ProcessGroup, SharedBatchNorm
 from training.hardware import Hardware
-from training.networks.layer_groups import LayerGroup, freeze_to, set_training
+from training.networks.layer_groups import LayerGroup, freeze, set_training
 
 
 def balanced_weights(labels_N: NDArray[np.int64], classes: int) -> Tensor:
@@ -35,7 +35,6 @@ class Trainer:
         network: nn.Module,
         groups: Sequence[LayerGroup],
         *,
-        first: int,
         momentum: float,
         weight_decay: float,
         freeze_bn: bool,
@@ -48,18 +47,17 @@ class Trainer:
 
         Args:
             network: inputs -> logits `[n, K]`; trained in place.
-            first: the first group that is trained, as `freeze_to` takes it.
             compiled: whether to train through torch.compile.
             class_weights: float32 `[K]`, of each class in the loss; None for ones.
         """
         self.class_weights = None if class_weights is None else class_weights.to(hardware.device)
         self.network = network.to(hardware.device).to(memory_format=torch.channels_last)
         self.groups = groups
-        self.first = first
         self.hardware = hardware
         self.processes = processes
         self.freeze_bn = freeze_bn
-        self.trained = freeze_to(groups, first)
+        self.trained = [group for group in groups if group.trained]
+        freeze(groups)
         self.optimizer = torch.optim.SGD(
             [{"params": group.parameters} for group in self.trained],
             lr=0.0,
@@ -115,7 +113,7 @@ class Trainer:
 
     def train(self) -> None:
         """Training mode, frozen groups in eval mode."""
-        set_training(self.network, self.groups, first=self.first, freeze_bn=self.freeze_bn)
+        set_training(self.network, self.groups, freeze_bn=self.freeze_bn)
 
     def predict(self, source: Source) -> Tensor:
         """Logits float32 `[N, K]` of every row on the CPU, in order, in eval mode; the processes share the work."""

@@ -28,6 +28,7 @@ class LayerGroup:
     parameters: list[nn.Parameter]
     modules: list[nn.Module]
     """Those without children."""
+    trained: bool = True
 
     @property
     def size(self) -> int:
@@ -35,8 +36,8 @@ class LayerGroup:
         return sum(parameter.numel() for parameter in self.parameters)
 
 
-def layer_groups(classifier: Classifier, count: int) -> list[LayerGroup]:
-    """Split a classifier into `count` groups.
+def layer_groups(classifier: Classifier, count: int, first: int) -> list[LayerGroup]:
+    """Split a classifier into `count` groups, of which those from `first` on are trained: -1 is the head alone, 0 all.
 
     Raises:
         ValueError: if the body has fewer layers than groups are asked for.
@@ -50,77 +51,66 @@ def layer_groups(classifier: Classifier, count: int) -> list[LayerGroup]:
         )
     groups = []
     claimed: set[str] = set()
-    for part in np.array_split(np.arange(len(names)), count - 1):
+    for number, part in enumerate(np.array_split(np.arange(len(names)), count - 1)):
         inside = [name for index in part for name in names[index]]
         prefixes = {name.rpartition(".")[0] for name in inside}
         modules = [module for name, module in network.named_modules() if name in prefixes]
         claimed |= prefixes
-        groups.append(LayerGroup(_name(inside), [network.get_parameter(name) for name in inside], modules))
+        parameters = [network.get_parameter(name) for name in inside]
+        groups.append(LayerGroup(_name(inside), parameters, modules, trained=number >= first % count))
     # Dropouts and batch norms without weights are in no group by name: they join the body's last group.
-    rest = [m for name, m in network.named_modules() if name not in claimed and not list(m.children())]
-    groups[-1] = LayerGroup(groups[-1].layers, groups[-1].parameters, groups[-1].modules + rest)
+    groups[-1].modules.extend(
+        m for name, m in network.named_modules() if name not in claimed and not list(m.children())
+    )
     return [*groups, head_group(classifier.head)]
 
 
 def head_group(head: nn.Module) -> LayerGroup:
-    """The head as a layer group."""
+    """The head as a layer group, which is trained."""
     leaves = [module for module in head.modules() if not list(module.children())]
     return LayerGroup("head", list(head.parameters()), leaves)
 
 
-def freeze_to(groups: Sequence[LayerGroup], first: int) -> list[LayerGroup]:
-    """Make the groups from `first` on trainable (-1 is the last alone, 0 all), and freeze the others.
-
-    Returns:
-        The trainable groups.
-    """
-    start = first % len(groups)
-    for index, group in enumerate(groups):
+def freeze(groups: Sequence[LayerGroup]) -> None:
+    """Make the parameters of trained groups trainable, and freeze the others."""
+    for group in groups:
         for parameter in group.parameters:
-            parameter.requires_grad_(index >= start)
-            if index < start:
+            parameter.requires_grad_(group.trained)
+            if not group.trained:
                 parameter.grad = None
-    return list(groups[start:])
 
 
-def set_training(network: nn.Module, groups: Sequence[LayerGroup], *, first: int, freeze_bn: bool) -> None:
+def set_training(network: nn.Module, groups: Sequence[LayerGroup], *, freeze_bn: bool) -> None:
     """Put a network into training mode, and frozen groups into eval mode, which keeps their batch-norm statistics.
 
     Args:
-        first: as `freeze_to` takes it.
-        freeze_bn: keep the statistics of the body's batch norms in trainable groups, too.
+        freeze_bn: keep the statistics of the body's batch norms in trained groups, too.
     """
     network.train()
-    for group in groups[: first % len(groups)]:
+    for group in groups:
         for module in group.modules:
-            module.eval()
-    if freeze_bn:
-        for group in groups[:-1]:
-            for module in group.modules:
-                if isinstance(module, _BATCH_NORM):
-                    module.eval()
+            if not group.trained or (freeze_bn and group is not groups[-1] and isinstance(module, _BATCH_NORM)):
+                module.eval()
 
 
-def broadcast_rates(rates: Sequence[float], groups: Sequence[LayerGroup], *, first: int) -> list[float]:
-    """One learning rate for each trainable group: a single one is for all, otherwise there is one for every group.
+def broadcast_rates(rates: Sequence[float], groups: Sequence[LayerGroup]) -> list[float]:
+    """One learning rate for each trained group: a single one is for all, otherwise there is one for every group.
 
     Raises:
         ValueError: for another number of learning rates, with the groups.
     """
-    start = first % len(groups)
-    if len(rates) == 1:
-        return [rates[0]] * (len(groups) - start)
-    if len(rates) != len(groups):
+    if len(rates) not in (1, len(groups)):
         raise ValueError(
             f"lr has {len(rates)} learning rates; give one, or {len(groups)}, one for each layer group:\n"
-            + describe_groups(groups, first=first)
+            + describe_groups(groups)
         )
-    return list(rates[start:])
+    every = rates if len(rates) > 1 else [rates[0]] * len(groups)
+    return [rate for rate, group in zip(every, groups, strict=True) if group.trained]
 
 
-def describe_groups(groups: Sequence[LayerGroup], *, first: int, rates: Sequence[float] = ()) -> str:
+def describe_groups(groups: Sequence[LayerGroup], rates: Sequence[float] = ()) -> str:
     """The groups as a text table."""
-    rows = group_rows(groups, first=first, rates=rates)
+    rows = group_rows(groups, rates)
     width = max(len(layers) for _, layers, *_ in rows)
     return "\n".join(
         f"  {number:>5}  {layers:<{width}}  {parameters:>11}  {trainable:<9}  {rate}".rstrip()
@@ -128,15 +118,13 @@ def describe_groups(groups: Sequence[LayerGroup], *, first: int, rates: Sequence
     )
 
 
-def group_rows(
-    groups: Sequence[LayerGroup], *, first: int, rates: Sequence[float] = ()
-) -> list[tuple[str, str, str, str, str]]:
-    """The table's cells, the header first. `rates` are those of the trainable groups."""
-    start = first % len(groups)
+def group_rows(groups: Sequence[LayerGroup], rates: Sequence[float]) -> list[tuple[str, str, str, str, str]]:
+    """The table's cells, the header first. `rates` are those of the trained groups."""
     rows = [("group", "layers", "parameters", "trainable", "learning rate" if rates else "")]
-    for index, group in enumerate(groups):
-        rate = f"{rates[index - start]:.3g}" if rates and index >= start else ""
-        rows.append((str(index + 1), group.layers, f"{group.size:,}", "yes" if index >= start else "no", rate))
+    waiting = iter(rates)
+    for number, group in enumerate(groups, 1):
+        rate = f"{next(waiting):.3g}" if rates and group.trained else ""
+        rows.append((str(number), group.layers, f"{group.size:,}", "yes" if group.trained else "no", rate))
     return rows
 
 

@@ -1,59 +1,36 @@
 """data.html and the report's sections on the data: suspects, duplicates and what the images are like."""
 
-import io
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from serving.image.decode import decode
 from serving.image.folders import describe_skipped
 from training.checks.data_checks import DataChecks
 from training.checks.files import DUPLICATES_FILE, SUSPECTS_FILE
 from training.checks.summary import size_table
 from training.console import counted
-from training.data.images import LabelledImage, or_reason
-from training.data.layout import path_below
-from training.reports.page import (
-    Anchors,
-    Section,
-    Tile,
-    cards,
-    document,
-    gallery,
-    listing,
-    name,
-    path_name,
-    table,
-)
+from training.reports.page import Anchors, Section, Tile, cards, document, gallery, listing, name, path_name, table
+from training.reports.tiles import jpeg
 
 MAX_SUSPECTS = 60
 MAX_GROUPS, MAX_MEMBERS = 12, 4
 MAX_ODD = 8
-LARGEST = 288
-"""Long side of an image in the page, in pixels."""
 MAX_CLASS_ROWS = 200
 
 
-def data_page(checks: DataChecks, data: Path, title: str) -> str:
+def data_page(checks: DataChecks, title: str) -> str:
     """The page, self-contained HTML without scripts."""
-    anchors = Anchors()
-    summary = checks.to_json()
-    judged = summary["out_of_fold"]
+    facts = checks.to_json()
+    judged = facts["out_of_fold"]
     head = [
         cards(
             [
                 ("images", f"{len(checks.images):,}", f"{checks.train:,} to train on"),
                 ("classes", f"{len(checks.classes):,}", ""),
-                ("label suspects", f"{summary['suspects']:,}", f"{summary['confident_suspects']:,} of them confident"),
-                (
-                    "near duplicates",
-                    f"{summary['duplicates']:,}",
-                    f"in {counted(summary['duplicate_groups'], 'group')}",
-                ),
-                ("leaks", f"{summary['leaks']:,}", "validation images that are trained on"),
+                ("label suspects", f"{facts['suspects']:,}", f"{facts['confident_suspects']:,} of them confident"),
+                ("near duplicates", f"{facts['duplicates']:,}", f"in {counted(facts['duplicate_groups'], 'group')}"),
+                ("leaks", f"{facts['leaks']:,}", "validation images that are trained on"),
                 ("left out", f"{len(checks.skipped):,}", "files or folders"),
                 ("out-of-fold accuracy", _percent(judged["correct"], judged["judged"]), "of a logistic head"),
             ]
@@ -61,7 +38,7 @@ def data_page(checks: DataChecks, data: Path, title: str) -> str:
         *leak_lines(checks),
         *(f'<p class="warning">{escape(line)}.</p>' for line in checks.advice()),
     ]
-    return document(title, head, data_sections(checks, data, anchors))
+    return document(title, head, data_sections(checks, Anchors()))
 
 
 def leak_lines(checks: DataChecks, accuracies: Sequence[str] = ()) -> list[str]:
@@ -85,16 +62,22 @@ def leak_lines(checks: DataChecks, accuracies: Sequence[str] = ()) -> list[str]:
     ]
 
 
-def data_sections(checks: DataChecks, data: Path, anchors: Anchors) -> list[Section]:
+def data_sections(checks: DataChecks, anchors: Anchors) -> list[Section]:
     """The sections of data.html, which the report of a run has as well."""
     return [
-        Section("suspects", "Label suspects", _suspects(checks, data, anchors)),
-        Section("duplicates", "Near duplicates", _duplicates(checks, data, anchors)),
-        Section("data", "The data", _summary(checks, data, anchors)),
+        Section("suspects", "Label suspects", _suspects(checks, anchors)),
+        Section("duplicates", "Near duplicates", _duplicates(checks, anchors)),
+        Section("data", "The data", _summary(checks, anchors)),
     ]
 
 
-def _suspects(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
+def _tile(checks: DataChecks, at: int, *lines: str, alt: str = "") -> Tile:
+    """An image with lines of HTML above its path."""
+    text = "<br>".join([*lines, f'<span class="dim">{path_name(checks.path(at))}</span>'])
+    return Tile(jpeg(checks.images[at]), text, alt)
+
+
+def _suspects(checks: DataChecks, anchors: Anchors) -> list[str]:
     if not checks.usable:
         return [
             "<p>The activations do not separate the classes: the accuracy of a head on images that it was not fitted "
@@ -104,14 +87,14 @@ def _suspects(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
     suspects = checks.out_of_fold.suspects
     tiles = []
     for each in suspects[:MAX_SUSPECTS]:
-        image = checks.images[each.index]
+        label, suggested = checks.classes[checks.images[each.index].label], checks.classes[each.suggested]
         tiles.append(
-            Tile(
-                jpeg(image, LARGEST),
-                f'<span class="incorrect">{name(checks.classes[image.label])}</span> {100 * each.p_label:.1f}%<br>'
-                f"suggested <b>{name(checks.classes[each.suggested])}</b> {100 * each.p_suggested:.1f}%<br>"
-                f'<span class="dim">{path_name(_path(image, data))}</span>',
-                f"labelled {checks.classes[image.label]}",
+            _tile(
+                checks,
+                each.index,
+                f'<span class="incorrect">{name(label)}</span> {100 * each.p_label:.1f}%',
+                f"suggested <b>{name(suggested)}</b> {100 * each.p_suggested:.1f}%",
+                alt=f"labelled {label}",
             )
         )
     return [
@@ -125,7 +108,7 @@ def _suspects(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
     ]
 
 
-def _duplicates(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
+def _duplicates(checks: DataChecks, anchors: Anchors) -> list[str]:
     several, leaks = checks.contradictions(), set(checks.leaks())
     parts = [
         f"<p>{counted(len(checks.groups), 'group')} of images that are copies of one another: identical, resized, "
@@ -141,11 +124,11 @@ def _duplicates(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
     for number in sorted(range(len(checks.groups)), key=urgency)[:MAX_GROUPS]:
         group = checks.groups[number]
         tiles = [
-            Tile(
-                jpeg(checks.images[at], LARGEST),
-                f"{name(checks.classes[checks.images[at].label])}, {checks.part(at)}<br>"
-                f"{checks.facts_N[at]['width']} × {checks.facts_N[at]['height']}<br>"
-                f'<span class="dim">{path_name(_path(checks.images[at], data))}</span>',
+            _tile(
+                checks,
+                at,
+                f"{name(checks.classes[checks.images[at].label])}, {checks.part(at)}",
+                f"{checks.facts_N[at]['width']} × {checks.facts_N[at]['height']}",
             )
             for at in group.members[:MAX_MEMBERS]
         ]
@@ -160,7 +143,7 @@ def _duplicates(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
     return parts
 
 
-def _summary(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
+def _summary(checks: DataChecks, anchors: Anchors) -> list[str]:
     counts_K2, facts = checks.counts(), checks.to_json()
     order = np.argsort(-counts_K2.sum(1), kind="stable")[:MAX_CLASS_ROWS]
     rows = [["class", "training", "validation"]]
@@ -183,45 +166,14 @@ def _summary(checks: DataChecks, data: Path, anchors: Anchors) -> list[str]:
     ]
     for each in checks.oddities():
         if each.indices:
-            tiles = [
-                Tile(
-                    jpeg(checks.images[at], LARGEST),
-                    f'<span class="dim">{path_name(_path(checks.images[at], data))}</span>',
-                )
-                for at in each.indices[:MAX_ODD]
-            ]
-            parts += [
-                f"<h3>{each.name.capitalize()} images, the most extreme first</h3>",
-                gallery(tiles, anchors, "data"),
-            ]
+            tiles = [_tile(checks, at) for at in each.indices[:MAX_ODD]]
+            heading = f"<h3>{each.name.capitalize()} images, the most extreme first</h3>"
+            parts += [heading, gallery(tiles, anchors, "data")]
     parts.append("<h3>Files left out</h3>")
-    if checks.skipped:
-        parts += [
-            listing(describe_skipped(checks.skipped)[:1]),
-            listing([f"{e.path}: {e.reason}" for e in checks.skipped]),
-        ]
-    else:
-        parts.append('<p class="note">None.</p>')
-    return parts
-
-
-def jpeg(image: LabelledImage, longest: int) -> bytes:
-    """The image as a small JPEG; grey if it can no longer be read."""
-    pixels = or_reason(lambda: decode(image.read(), min_side=longest, limits=image.limits))
-    small = Image.new("RGB", (longest, longest), "grey") if isinstance(pixels, str) else Image.fromarray(pixels)
-    return jpeg_of(small, longest)
-
-
-def jpeg_of(image: Image.Image, longest: int) -> bytes:
-    """An image as a JPEG whose sides are at most `longest` pixels."""
-    image.thumbnail((longest, longest))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=72, optimize=True)
-    return buffer.getvalue()
-
-
-def _path(image: LabelledImage, data: Path) -> str:
-    return path_below(image.path, data)
+    if not checks.skipped:
+        return [*parts, '<p class="note">None.</p>']
+    files = [f"{each.path}: {each.reason}" for each in checks.skipped]
+    return [*parts, listing(describe_skipped(checks.skipped)[:1]), listing(files)]
 
 
 def _percent(correct: int, count: int) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from serving.image.folders import Skipped
-from serving.statistics.calibration import bin_predictions
 from serving.system.files import write_atomically
 from training.console import progress
 from training.data.images import LabelledImage
-from training.data.layout import listed
+from training.data.layout import listed, path_below
 from training.evaluation.evaluation import Evaluation
 from training.reports.galleries import choose_galleries
 from training.reports.plots import plot_calibration, plot_confusion
@@ -38,13 +37,9 @@ def write_evaluation(
         images: in the order of the evaluation's rows.
     """
     (folder / "plots").mkdir(parents=True, exist_ok=True)
-    correct_N = evaluation.probabilities_NK.argmax(1) == evaluation.labels_N
-    raw_NK = np.power(evaluation.probabilities_NK.astype(np.float64), evaluation.temperature)
-    confidence_N = evaluation.probabilities_NK.max(1).astype(np.float64)
-    before, after = (bin_predictions(each, correct_N) for each in (raw_NK.max(1) / raw_NK.sum(1), confidence_N))
     plots: dict[str, Any] = {
         "confusion": ("Confusion matrix", plot_confusion(evaluation.confusion)),
-        "calibration": ("Calibration: accuracy by confidence", plot_calibration(before, after)),
+        "calibration": ("Calibration: accuracy by confidence", plot_calibration(*evaluation.calibration())),
     }
     for name, (_, plot) in plots.items():
         write_atomically(folder / "plots" / f"{name}.png", plot.png())
@@ -56,18 +51,12 @@ def write_evaluation(
         images=images,
         galleries=choose_galleries(evaluation.probabilities_NK, evaluation.labels_N, classes, seed=0),
         plots=plots,
-        overlays=[],
-        tables={},
         facts={"run": str(run.folder), "data": str(data)},
         command=shlex.join(
             ["python", "-m", "training", "evaluate", "--run", str(run.folder), "--data", str(data)]
             + ["--views", str(max((each.views for each in evaluation.test_time), default=1)), "--out", str(folder)]
         ),
         skipped=skipped,
-        shared=[],
-        contradictory=[],
-        checks=None,
-        data=data,
     )
     with progress("report") as on_progress:
         write_atomically(folder / REPORT_FILE, render_report(contents, on_progress))
@@ -88,10 +77,9 @@ def prediction_rows(evaluation: Evaluation, images: Sequence[LabelledImage], dat
     ranked = [f"{what}_{rank}" for rank in range(1, TOP + 1) for what in ("class", "p")]
     yield ["path", "label", "predicted", *([f"p_{name}" for name in classes] if few else ranked)]
     for image, row_K in zip(images, evaluation.probabilities_NK, strict=True):
-        path = image.path.relative_to(data) if image.path.is_relative_to(data) else image.path
         if few:
             cells = [f"{p:.6f}" for p in row_K]
         else:
             best = np.argsort(-row_K, kind="stable")[:TOP]
             cells = [cell for k in best for cell in (classes[k], f"{row_K[k]:.6f}")]
-        yield [path.as_posix(), classes[image.label], classes[int(row_K.argmax())], *cells]
+        yield [path_below(image.path, data), classes[image.label], classes[int(row_K.argmax())], *cells]

@@ -5,7 +5,7 @@ An image in a gallery is in the file once: a click on it enlarges it (CSS `:targ
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 
 MAX_LISTED = 20
@@ -102,7 +102,6 @@ class Anchors:
     """Gives every enlargeable image of a page an anchor of its own."""
 
     count: int = 0
-    made: list[str] = field(default_factory=list)
 
     def next(self) -> str:
         self.count += 1

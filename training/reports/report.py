@@ -1,9 +1,8 @@
 """Renders the report of a run: one self-contained HTML page, without scripts or network access."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
 
 import numpy as np
 
@@ -15,15 +14,14 @@ from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import Interval
 from training.evaluation.test_time import describe_test_time
 from training.reports.class_table import class_rows
-from training.reports.data_page import data_sections, jpeg, leak_lines
+from training.reports.data_page import data_sections, leak_lines
 from training.reports.figures import Plot
 from training.reports.galleries import MAX_CLASSES, Gallery
 from training.reports.page import Anchors, Section, Tile, cards, data_url, document, facts_table, listing, name, table
 from training.reports.page import gallery as gallery_of
+from training.reports.tiles import jpeg, prediction
 
 REPORT_FILE = "report.html"
-THUMBNAIL = 288
-"""Long side of an image, in pixels; a gallery shows it smaller."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +37,26 @@ class ReportContents:
     galleries: Sequence[Gallery]
     plots: Mapping[str, tuple[str, Plot | bytes]]
     """Name -> title, and the plot or a PNG."""
-    overlays: Sequence[tuple[int, bytes]]
-    """Place of an image, and a JPEG with its Grad-CAM map."""
-    tables: Mapping[str, Sequence[Sequence[str]]]
-    """Title -> rows of cells, the header first."""
     facts: Mapping[str, str]
     """Settings, hardware, seconds of each part of the work, and library versions."""
     command: str
     """Repeats the work."""
     skipped: Sequence[Skipped]
-    shared: Sequence[tuple[LabelledImage, LabelledImage]]
-    contradictory: Sequence[tuple[LabelledImage, LabelledImage]]
+    overlays: Sequence[tuple[int, bytes]] = ()
+    """Place of an image, and a JPEG with its Grad-CAM map."""
+    tables: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    """Title -> rows of cells, the header first."""
+    shared: Sequence[tuple[LabelledImage, LabelledImage]] = ()
     """Pairs of a training and a validation image with the same content."""
-    checks: DataChecks | None
+    contradictory: Sequence[tuple[LabelledImage, LabelledImage]] = ()
+    """Pairs of images with the same content in two classes."""
+    checks: DataChecks | None = None
     """Of the data; None if it was not checked."""
-    data: Path
-    """The folder that the checked images' paths are relative to."""
+
+    def predicted(self, index: int) -> str:
+        """The predicted class of an image and its probability, as HTML."""
+        classes, row_K = self.evaluation.confusion.classes, self.evaluation.probabilities_NK[index]
+        return prediction(classes[int(row_K.argmax())], classes[self.images[index].label], float(row_K.max()))
 
 
 def render_report(contents: ReportContents, on_image: Callable[[int, int], None]) -> str:
@@ -77,7 +79,7 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
         Section("plots", "Plots", _plots(contents)),
         Section("images", "Images", _galleries(contents, anchors, on_image)),
         *_seen(contents, anchors),
-        *(data_sections(contents.checks, contents.data, anchors) if contents.checks else ()),
+        *(data_sections(contents.checks, anchors) if contents.checks else ()),
         *_left_out(contents),
         Section("run", "The run", [facts_table(contents.facts), *_repeat(contents)]),
     ]
@@ -92,10 +94,9 @@ def _leaks(contents: ReportContents) -> list[str]:
     places = {image.path: at for at, image in enumerate(checks.images)}
     leaked = set(checks.leaks())
     clean_N = np.array([places.get(image.path) not in leaked for image in contents.images])
-    correct_N = evaluation.probabilities_NK.argmax(1) == evaluation.labels_N
     accuracies = [
         f"{100 * part.mean():.2f}% ({int(part.sum()):,}/{len(part):,})" if len(part) else "none"
-        for part in (correct_N, correct_N[clean_N])
+        for part in (evaluation.correct_N, evaluation.correct_N[clean_N])
     ]
     return leak_lines(checks, accuracies)
 
@@ -145,15 +146,13 @@ def _galleries(contents: ReportContents, anchors: Anchors, on_image: Callable[[i
         tiles = []
         for index in gallery.indices:
             image, probabilities_K = contents.images[index], contents.evaluation.probabilities_NK[index]
-            predicted = int(probabilities_K.argmax())
-            verdict = "correct" if predicted == image.label else "incorrect"
+            label = classes[image.label]
             tiles.append(
                 Tile(
-                    jpeg(image, THUMBNAIL),
-                    f'<b class="{verdict}">{name(classes[predicted])}</b> {100 * probabilities_K[predicted]:.1f}%<br>'
-                    f"label {name(classes[image.label])} ({100 * probabilities_K[image.label]:.1f}%)<br>"
-                    f'<span class="dim">{name(image.path.name)}</span>',
-                    f"predicted {classes[predicted]}, label {classes[image.label]}",
+                    jpeg(image),
+                    f"{contents.predicted(index)}<br>label {name(label)} ({100 * probabilities_K[image.label]:.1f}%)"
+                    f'<br><span class="dim">{name(image.path.name)}</span>',
+                    f"predicted {classes[int(probabilities_K.argmax())]}, label {label}",
                 )
             )
             on_image(anchors.count + len(tiles), total)
@@ -163,17 +162,13 @@ def _galleries(contents: ReportContents, anchors: Anchors, on_image: Callable[[i
 
 def _seen(contents: ReportContents, anchors: Anchors) -> list[Section]:
     """Grad-CAM of the least certain and of the most incorrect images."""
-    classes, tiles = contents.evaluation.confusion.classes, []
-    for index, jpeg_bytes in contents.overlays:
-        image, probabilities_K = contents.images[index], contents.evaluation.probabilities_NK[index]
-        predicted = int(probabilities_K.argmax())
-        verdict = "correct" if predicted == image.label else "incorrect"
-        words = f'<b class="{verdict}">{name(classes[predicted])}</b> {100 * probabilities_K[predicted]:.1f}%'
-        tiles.append(
-            Tile(jpeg_bytes, f"{words}<br>label {name(classes[image.label])}", f"Grad-CAM of {image.path.name}")
-        )
-    if not tiles:
+    if not contents.overlays:
         return []
+    tiles = []
+    for index, jpeg_bytes in contents.overlays:
+        image = contents.images[index]
+        text = f"{contents.predicted(index)}<br>label {name(contents.evaluation.confusion.classes[image.label])}"
+        tiles.append(Tile(jpeg_bytes, text, f"Grad-CAM of {image.path.name}"))
     note = (
         "<p>Red marks the parts of an image that speak for the predicted class (Grad-CAM, Selvaraju et al. 2017), in "
         "incorrect images, the most certain first, then in the least certain ones. If the background is red, the "

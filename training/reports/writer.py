@@ -4,13 +4,12 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from serving.statistics.calibration import bin_predictions
 from training.checks.data_checks import DataChecks
 from training.console import progress
 from training.data.augment import contact_sheet
@@ -22,8 +21,6 @@ from training.evaluation.trials import Trial
 from training.fitting.checkpoint import StepResult
 from training.fitting.session import MAX_CLASSES, FitSession
 from training.fitting.steps import FitResult
-from training.networks.model import Network
-from training.reports.data_page import jpeg_of
 from training.reports.figures import Plot
 from training.reports.galleries import choose_galleries
 from training.reports.grad_cam import overlays
@@ -38,6 +35,7 @@ from training.reports.plots import (
     rates_over_time,
 )
 from training.reports.report import REPORT_FILE, ReportContents, render_report
+from training.reports.tiles import jpeg_of
 from training.versions import versions
 
 SHEET_TILE = 160
@@ -68,7 +66,6 @@ def write_report(
     steps: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
     checks: DataChecks | None,
-    data: Path,
     command: str,
 ) -> None:
     """Write report.html and plots/*.png into the session's folder.
@@ -77,7 +74,6 @@ def write_report(
         steps: as `step_facts` gives them.
         seconds: of each part of the work.
         checks: of the data; None if it was not checked.
-        data: the folder that paths are relative to.
         command: repeats the run.
     """
     recipe, split = session.recipe, session.split
@@ -92,7 +88,7 @@ def write_report(
             ("images", f"{len(split.train) + len(split.valid):,}", f"{len(split.train):,} trained on"),
             ("classes", f"{len(split.classes):,}", ""),
             ("network", recipe.arch, f"{recipe.last_size or session.backbone.preprocess.crop} pixels"),
-            ("weights", _millions(result.network), "parameters"),
+            ("weights", f"{sum(map(torch.numel, result.network.parameters())) / 1e6:,.1f} M", "parameters"),
             ("time", f"{sum(seconds.values()):,.0f} s", f"{session.hardware}"),
         ],
         evaluation=evaluation,
@@ -124,7 +120,6 @@ def write_report(
         shared=split.shared(),
         contradictory=split.contradictory(),
         checks=checks,
-        data=data,
     )
     with progress("report") as on_progress:
         (session.folder / REPORT_FILE).write_text(render_report(contents, on_progress), encoding="utf-8")
@@ -135,16 +130,11 @@ def _labels(record: Mapping[str, Any]) -> str:
     return f"{record['file']}: {outcomes}"
 
 
-def _millions(network: Network) -> str:
-    return f"{sum(weights.numel() for weights in network.parameters()) / 1e6:,.1f} M"
-
-
 def _overlays(session: FitSession, result: FitResult, evaluation: Evaluation) -> list[tuple[int, bytes]]:
     """Grad-CAM of incorrect images, the most certain first, and of the least certain of the others."""
-    highest_N = evaluation.probabilities_NK.max(1)
-    incorrect_N = evaluation.probabilities_NK.argmax(1) != evaluation.labels_N
-    incorrect = sorted(np.flatnonzero(incorrect_N).tolist(), key=lambda at: -highest_N[at])[:MAX_OVERLAYS]
-    uncertain = sorted(np.flatnonzero(~incorrect_N).tolist(), key=lambda at: highest_N[at])[:MAX_OVERLAYS]
+    highest_N, correct_N = evaluation.probabilities_NK.max(1), evaluation.correct_N
+    incorrect = sorted(np.flatnonzero(~correct_N).tolist(), key=lambda at: -highest_N[at])[:MAX_OVERLAYS]
+    uncertain = sorted(np.flatnonzero(correct_N).tolist(), key=lambda at: highest_N[at])[:MAX_OVERLAYS]
     chosen = [*incorrect, *uncertain]
     preprocess = session.backbone.preprocess_at(session.recipe.last_size)
     images = overlays(result.network, [session.split.valid[at] for at in chosen], preprocess)
@@ -153,17 +143,12 @@ def _overlays(session: FitSession, result: FitResult, evaluation: Evaluation) ->
 
 def _plots(session: FitSession, result: FitResult, evaluation: Evaluation) -> dict[str, tuple[str, Plot | bytes]]:
     """File name -> title, and the plot or a PNG."""
-    recipe, history = session.recipe, result.state.history
-    correct_N = evaluation.probabilities_NK.argmax(1) == evaluation.labels_N
-    # softmax(z / T) to the power of T is proportional to softmax(z)
-    raw_NK = np.power(evaluation.probabilities_NK.astype(np.float64), evaluation.temperature)
-    confidence_N = evaluation.probabilities_NK.max(1).astype(np.float64)
-    before, after = (bin_predictions(each, correct_N) for each in (raw_NK.max(1) / raw_NK.sum(1), confidence_N))
+    recipe = session.recipe
     plots: dict[str, tuple[str, Plot | bytes]] = {
-        "losses": ("Losses and accuracy by epoch", plot_losses(history)),
+        "losses": ("Losses and accuracy by epoch", plot_losses(result.state.history)),
         "rates": ("Learning rate and momentum by epoch", plot_rates(_rates(session, result))),
         "confusion": ("Confusion matrix of the validation images", plot_confusion(evaluation.confusion)),
-        "calibration": ("Calibration: accuracy by confidence", plot_calibration(before, after)),
+        "calibration": ("Calibration: accuracy by confidence", plot_calibration(*evaluation.calibration())),
     }
     for number, curve in enumerate(result.state.curves, 1):
         plots[f"lr-finder-{number}"] = (f"Learning-rate range test: {curve.name}", plot_lr_curve(curve))
@@ -220,10 +205,8 @@ def _settings(fields: Mapping[str, Any]) -> str:
 def _most_confused(evaluation: Evaluation) -> list[list[str]]:
     """Pairs of classes, the most frequent mistakes first: with many classes the matrix is too large to read."""
     rows = [["label", "predicted", "images"]]
-    classes = evaluation.confusion.classes
-    predicted_N = evaluation.probabilities_NK.argmax(1)
-    wrong = predicted_N != evaluation.labels_N
-    pairs = Counter(zip(evaluation.labels_N[wrong].tolist(), predicted_N[wrong].tolist(), strict=True))
+    classes, wrong = evaluation.confusion.classes, ~evaluation.correct_N
+    pairs = Counter(zip(evaluation.labels_N[wrong].tolist(), evaluation.predicted_N[wrong].tolist(), strict=True))
     if len(classes) > 2:
         rows += [[classes[a], classes[b], f"{n:,}"] for (a, b), n in pairs.most_common(MAX_CONFUSED)]
     return rows
