@@ -10,13 +10,14 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from tests.support.html import assert_valid
+from tests.support.runs import run_of
 from training.comparison.page import comparison_page
 from training.comparison.rows import verdict, warnings
 from training.comparison.runs import ComparedRun, Pair, compare_runs, match_images, setting_rows
 from training.comparison.text import comparison_view
 from training.data.images import LabelledImage
 from training.fitting.loop import EpochResult
-from training.runs.run import Run, RunError
+from training.runs.run import RunError
 
 CLASSES = ("ants", "<bees> & co")
 
@@ -29,16 +30,11 @@ def run(
     predicted = np.where(correct, labels, 1 - labels)
     probabilities = np.where(np.eye(2)[predicted] == 1, 0.8, 0.2).astype(np.float32)
     accuracy = {"value": float(np.mean(correct)), "lower": 0.1, "upper": 0.9}
-    facts = {
-        "arch": "resnet34",
-        "classes": CLASSES,
-        "metrics": {"correct": sum(correct), "n": len(correct), "accuracy": accuracy, "nll": {"value": 0.3}},
-        "seconds": {"total": 7.0},
-        "data": {"path": data, "train": 20, "valid": len(images)},
-    }
+    metrics = {"correct": sum(correct), "n": len(correct), "accuracy": accuracy, "nll": {"value": 0.3}}
+    counts = {"path": data, "train": 20, "valid": len(images)}
     return ComparedRun(
         name,
-        Run(Path("/runs") / name, facts),
+        run_of(Path("/runs") / name, counts, classes=CLASSES, metrics=metrics, seconds={"total": 7.0}),
         {"seed": 0, "stages": {"head": {"lr": [lr], "cycles": 1}}},
         [EpochResult("head", n, lr, 1 / n, 0.9 / n, 0.9, 1.0, 1.0) for n in (1, 2)],
         [

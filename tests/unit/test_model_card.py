@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from serving.bundle.manifest import Manifest, open_bundle
 from serving.statistics.class_report import class_report
 from serving.statistics.confusion import ConfusionMatrix
 from tests.support.bundles import write_bundle
+from tests.support.runs import run_of
 from training.recipes.recipe import Recipe
 from training.runs.run import Run
 
@@ -32,18 +32,13 @@ def bundle_and_run(folder: Path, classes: tuple[str, ...], each: int = 4) -> tup
     predicted[::each] = 0
     report = class_report(ConfusionMatrix.from_pairs(names, labels, predicted))
     assert report is not None
-    facts: dict[str, Any] = {
-        "classes": list(names),
-        "class_report": report.to_json(),
-        "data": {"path": "/secret/home/me/pets_2024", "train": 2 * len(names), "valid": len(labels), "checks": None},
-        "seconds": {"total": 12.3},
-    }
+    data = {"path": "/secret/home/me/pets_2024", "train": 2 * len(names), "valid": len(labels), "checks": None}
     run = folder / "run"
     run.mkdir()
     Recipe(arch="resnet34", weights="/secret/home/other-run").save(run / "recipe.yaml")
     lines = [{"path": f"{k}.jpg", "label": k % len(names), "sha256": "00" * 32} for k in range(2 * len(names))]
     (run / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return manifest, Run(run, facts)
+    return manifest, run_of(run, data, classes=names, class_report=report.to_json(), seconds={"total": 12.3})
 
 
 @pytest.mark.parametrize("license_", ["cc-by-3.0", "CC-BY-NC-ND-4.0", "openrail++"])
@@ -61,7 +56,6 @@ def test_the_hub_reads_results_license_and_task(tmp_path: Path) -> None:
     assert manifest.arch in data.tags
     results = {result.metric_type: result for result in data.eval_results}
     assert results["accuracy"].metric_value == 0.75
-    assert run.class_report is not None
     assert results["f1"].metric_value == pytest.approx(run.class_report.macro.f1, abs=1e-6)
     assert {result.task_type for result in data.eval_results} == {"image-classification"}
     assert {result.dataset_name for result in data.eval_results} == {"pets_2024"}

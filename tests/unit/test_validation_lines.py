@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from export.checks.checks import compare
+from tests.support.runs import run_of
 from training.data.images import LabelledImage
 from training.evaluation.temperature import softmax
-from training.runs.run import Run, validation_lines
+from training.runs.run import validation_lines
 
 
 def recorded(folder: Path, classes: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -16,7 +17,7 @@ def recorded(folder: Path, classes: int) -> tuple[np.ndarray, np.ndarray, int]:
     images = [LabelledImage(folder / f"{row}.jpg", row % 2, bytes(32)) for row in range(6)]
     text = "".join(validation_lines(images, probabilities_NK, folder))
     (folder / "validation.jsonl").write_text(text)
-    run = Run(folder, {"classes": [str(k) for k in range(classes)], "data": {"path": str(folder)}})
+    run = run_of(folder, {"path": str(folder)}, classes=[str(k) for k in range(classes)])
     return probabilities_NK, run.validation()[1], max(len(line) for line in text.splitlines())
 
 

@@ -8,6 +8,7 @@ with the classes. `training.jsonl` has a line for each training image, without p
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,49 +49,21 @@ class Run:
     folder: Path
     facts: dict[str, Any]
     """The content of run.json."""
-
-    @property
-    def arch(self) -> str:
-        return str(self.facts["arch"])
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(self.facts["classes"])
-
-    @property
-    def temperature(self) -> float:
-        return float(self.facts["temperature"])
-
-    @property
-    def temperatures(self) -> dict[int, float]:
-        """By number of views; only that of one view in runs of a version that fitted no other."""
-        fitted = self.facts.get("temperatures", {"1": self.temperature})
-        return {int(views): float(temperature) for views, temperature in fitted.items()}
-
-    @property
-    def recommended_views(self) -> int:
-        """The number of views that pays for its cost."""
-        return int(self.facts.get("recommended_views", 1))
-
-    @property
-    def class_report(self) -> ClassReport | None:
-        """Precision, recall, F1 and support on the validation images; None in runs of a version that wrote none."""
-        fields = self.facts.get("class_report")
-        return ClassReport.from_json(fields) if fields else None
-
-    @property
-    def preprocess(self) -> Preprocess:
-        return Preprocess(**self.facts["preprocess"])
-
-    @property
-    def data(self) -> Path:
-        """The folder of images that it was trained on."""
-        return Path(self.facts["data"]["path"])
-
-    @property
-    def limits(self) -> Limits:
-        """Of the images that it was trained on."""
-        return replace(TRAINING_LIMITS, **self.facts["data"].get("limits", {}))
+    arch: str
+    classes: tuple[str, ...]
+    temperature: float
+    """Of one view."""
+    temperatures: dict[int, float]
+    """By number of views."""
+    recommended_views: int
+    """The number of views that pays for its cost."""
+    class_report: ClassReport
+    """Precision, recall, F1 and support on the validation images."""
+    preprocess: Preprocess
+    data: Path
+    """The folder of images that it was trained on."""
+    limits: Limits
+    """Of the images that it was trained on."""
 
     def load_classifier(self) -> Network:
         """The trained network, in eval mode.
@@ -139,14 +112,11 @@ class Run:
 
     def training_counts(self) -> dict[str, int] | None:
         """How many images of each class it was trained on; None if the list is missing or damaged."""
-        counts = dict.fromkeys(self.classes, 0)
         try:
-            with (self.folder / TRAINING_FILE).open(encoding="utf-8") as lines:
-                for line in lines:
-                    counts[self.classes[json.loads(line)["label"]]] += 1
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            counts = Counter(image.label for image in self.training())
+        except RunError:
             return None
-        return counts
+        return {name: counts[label] for label, name in enumerate(self.classes)}
 
     def _read(
         self, name: str, data: Path | None, parse: Callable[[dict[str, Any]], _T]
@@ -179,19 +149,9 @@ def open_run(folder: Path) -> Run:
     path = folder / RUN_FILE
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        run = Run(folder, facts)
         if facts["format"] != RUN_FORMAT:
             raise RunError(f"{path} has format {facts['format']}; this pawserve reads format {RUN_FORMAT}")
-        _ = (
-            run.class_report,
-            run.arch,
-            run.classes,
-            run.temperatures,
-            run.recommended_views,
-            run.preprocess,
-            run.data,
-            run.limits,
-        )
+        return parse_run(folder, facts)
     except FileNotFoundError as error:
         raise RunError(
             f"{folder} is no finished run: it has no {RUN_FILE}. Write one with python -m training fit --data DIR "
@@ -201,7 +161,23 @@ def open_run(folder: Path) -> Run:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} cannot be used: {type(error).__name__} {error}") from error
-    return run
+
+
+def parse_run(folder: Path, facts: dict[str, Any]) -> Run:
+    """A run from the content of its run.json; raises KeyError, TypeError, ValueError or AttributeError if damaged."""
+    return Run(
+        folder,
+        facts,
+        arch=str(facts["arch"]),
+        classes=tuple(facts["classes"]),
+        temperature=float(facts["temperature"]),
+        temperatures={int(views): float(temperature) for views, temperature in facts["temperatures"].items()},
+        recommended_views=int(facts["recommended_views"]),
+        class_report=ClassReport.from_json(facts["class_report"]),
+        preprocess=Preprocess(**facts["preprocess"]),
+        data=Path(facts["data"]["path"]),
+        limits=replace(TRAINING_LIMITS, **facts["data"]["limits"]),
+    )
 
 
 def write_model(folder: Path, network: Network) -> str:
