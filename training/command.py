@@ -38,8 +38,8 @@ class Command:
 
     options: Any
     """A dataclass. Its docstring and those of its fields become the help."""
-    main: Callable[[Any], None] | str
-    """The function, which takes the options; as text, `module:function`, imported when the command runs."""
+    main: str
+    """The function, which takes the options: `module:function`, imported when the command runs."""
     default: Callable[[Sequence[str]], Any] = lambda _: tyro.MISSING_NONPROP
     """From the arguments, an instance that holds the defaults."""
     interrupted: str = "nothing was written"
@@ -105,11 +105,8 @@ def _run_chosen(command: Command, shown: str, arguments: Sequence[str]) -> None:
         options = tyro.cli(command.options, prog=shown, args=arguments, default=default, registry=_registry)
     except ValueError as error:
         raise _WrongUse(str(error)) from error
-    main = command.main
-    if isinstance(main, str):
-        module, _, function = main.partition(":")
-        main = getattr(importlib.import_module(module), function)
-    main(options)
+    module, _, function = command.main.partition(":")
+    getattr(importlib.import_module(module), function)(options)
 
 
 def settle_interrupt() -> int:

@@ -1,4 +1,4 @@
-"""Messages and progress on stderr: bars on a terminal, a line every few seconds elsewhere."""
+"""Messages and progress on stderr: bars on a terminal, a line every few seconds elsewhere. How long stages take."""
 
 import sys
 import time
@@ -52,6 +52,19 @@ def progress(title: str, unit: str = "images") -> Iterator[Callable[[int, int], 
         yield lambda done, total: bars.update(task, completed=done, total=total, rate=rate.after(done))
         if not bars.tasks[0].total:  # there was nothing to do
             bars.remove_task(task)
+
+
+class Stopwatch:
+    """Seconds that each stage took, in order."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - began, 3)
 
 
 class _Rate:

@@ -135,12 +135,6 @@ class SharedBatchNorm(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def even_parts(items: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
-    """Consecutive parts of an array whose lengths differ by one at most."""
-    bounds = [len(items) * at // count for at in range(count + 1)]
-    return [items[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
-
-
 def _total(values: Tensor) -> Tensor:
     return cast(Tensor, _Total.apply(values))
 

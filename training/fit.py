@@ -2,9 +2,8 @@
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from serving.image.decode import Limits
 from serving.system.files import write_atomically
 from training.checks.data_checks import DataChecks, check_data, describe_checks
 from training.checks.files import write_lists
-from training.console import say
+from training.console import Stopwatch, say
 from training.data.exclusions import Exclusions
 from training.data.images import TRAINING_LIMITS, labels_of
 from training.data.served_labels import ServedLabels
@@ -37,19 +36,6 @@ from training.runs.run import MODEL_FILE, RECIPE_FILE, RUN_FILE, RUN_FORMAT, wri
 from training.tracking.tracker import TrackedRun, TrackerName, final_metrics, flattened
 from training.tracking.trackers import Trackers, tracked
 from training.versions import versions
-
-
-class Stopwatch:
-    """Seconds that each stage took, in order."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        self.seconds[name] = round(time.monotonic() - began, 3)
 
 
 def fit(

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -36,16 +35,13 @@ class Hardware:
         return f"{self.device.type}, {precision}, {decoding}"
 
 
-def choose_hardware(root: Path = Path("/")) -> Hardware:
+def choose_hardware() -> Hardware:
     """The GPU of this process if there is one, otherwise the CPU; sets torch's global options.
 
     float32 on CPUs, since bfloat16 is slower there without matrix units; bfloat16 on GPUs that have it, else float16.
     Convolutions are deterministic, so that a seed gives the same run twice.
-
-    Args:
-        root: where /proc and the cgroup file systems are.
     """
-    cpus = limit_threads(root)
+    cpus = limit_threads()
     if not torch.cuda.is_available():
         return Hardware(torch.device("cpu"), None, 0)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
@@ -72,14 +68,10 @@ def workers_can_start() -> bool:
     return True
 
 
-def limit_threads(root: Path = Path("/")) -> int:
-    """Let torch use no more threads than CPUs, and return their number; by itself it makes one for each core.
-
-    Args:
-        root: where /proc and the cgroup file systems are.
-    """
+def limit_threads() -> int:
+    """Let torch use no more threads than CPUs, and return their number; by itself it makes one for each core."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    cpus = max(available_cpus(root) // processes, 1)
+    cpus = max(available_cpus() // processes, 1)
     torch.set_num_threads(min(torch.get_num_threads(), cpus))
     return cpus
 

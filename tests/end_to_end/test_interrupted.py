@@ -54,7 +54,8 @@ def test_an_interrupt_within_compiled_source_text_gives_the_exit_code_and_not_a_
         "import sys; from dataclasses import dataclass; from training.command import Command, run_command\n"
         "@dataclass\nclass Nothing: 'Does nothing.'\n"
         "def work(options): exec('raise KeyboardInterrupt')\n"
-        "sys.exit(run_command('p', 'about', {'work': Command(Nothing, work, interrupted='all is well')}, ['work']))"
+        "command = Command(Nothing, '__main__:work', interrupted='all is well')\n"
+        "sys.exit(run_command('p', 'about', {'work': command}, ['work']))"
     )
     finished = run_cold("program", PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert finished.returncode == INTERRUPTED

@@ -8,7 +8,7 @@ import torch
 
 from serving.system.cpus import available_cpus, cgroup_quota
 from tests.support.cgroups import V1_MOUNT, V2_MOUNT, machine
-from training.hardware import choose_hardware, threads
+from training import hardware
 
 
 def test_a_v2_quota_is_read(tmp_path: Path) -> None:
@@ -87,14 +87,13 @@ def test_a_limit_reserves_fewer_cpus_and_never_adds_any() -> None:
 
 @pytest.mark.parametrize(("processes", "allowed"), [("1", 3), ("2", 1), ("9", 1)])
 def test_training_uses_no_more_threads_than_the_quota_allows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: str, allowed: int
+    monkeypatch: pytest.MonkeyPatch, processes: str, allowed: int
 ) -> None:
-    root = machine(tmp_path, V2_MOUNT, "0::/\n", {"sys/fs/cgroup/cpu.max": "350000 100000\n"})
+    monkeypatch.setattr(hardware, "available_cpus", lambda: 3)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-    cores = len(os.sched_getaffinity(0))
-    with threads(16):
-        choose_hardware(root)
-        assert torch.get_num_threads() == max(1, min(allowed, cores // int(processes)))
-    with threads(1):  # as OMP_NUM_THREADS sets them
-        choose_hardware(root)
+    with hardware.threads(16):
+        hardware.choose_hardware()
+        assert torch.get_num_threads() == allowed
+    with hardware.threads(1):  # as OMP_NUM_THREADS sets them
+        hardware.choose_hardware()
         assert torch.get_num_threads() == 1

@@ -1,6 +1,5 @@
 """Runs all checks of a data set on cached activations."""
 
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from training.checks.logistic import fit_logistic
 from training.checks.projection import project
 from training.checks.summary import Oddity, class_advice, find_oddities, kinds, size_table
 from training.checks.suspects import OutOfFold, find_suspects
-from training.console import counted, progress
+from training.console import Stopwatch, counted, progress
 from training.data.images import LabelledImage, labels_of
 from training.data.layout import path_below
 from training.features.activations import Activations
@@ -126,33 +125,23 @@ def check_data(
         cache: the folder in which facts about images are kept.
         skipped: files that were left out.
     """
-    seconds: dict[str, float] = {}
-    began = time.monotonic()
-
-    def timed(name: str) -> None:
-        nonlocal began
-        now = time.monotonic()
-        seconds[name], began = round(now - began, 3), now
-
+    watch = Stopwatch()
     images = train.images + valid.images
-    labels_N = labels_of(images)
-    with progress("measuring images") as on_progress:
+    labels_N, count = labels_of(images), len(train.images)
+    with watch.stage("measure images"), progress("measuring images") as on_progress:
         facts_N = image_facts(images, cache, on_progress)
-    timed("measure images")
-    projected_ND = project([train, valid])
-    timed("project activations")
-    with progress("near duplicates") as on_progress:
+    with watch.stage("project activations"):
+        projected_ND = project([train, valid])
+    with watch.stage("near duplicates"), progress("near duplicates") as on_progress:
         groups = find_duplicates(images, projected_ND, facts_N["thumbnail"], on_progress)
-    timed("near duplicates")
-    members = [group.members for group in groups]
-    out_of_fold = find_suspects(projected_ND, labels_N, len(classes), members, seed=seed)
-    timed("label suspects")
-    count = len(train.images)
-    head = fit_logistic(projected_ND[:count], labels_N[:count], len(classes))
-    predicted = np.concatenate([block.argmax(1) for block in head.probabilities(projected_ND[count:])])
-    timed("accuracy without leaks")
+    with watch.stage("label suspects"):
+        members = [group.members for group in groups]
+        out_of_fold = find_suspects(projected_ND, labels_N, len(classes), members, seed=seed)
+    with watch.stage("accuracy without leaks"):
+        head = fit_logistic(projected_ND[:count], labels_N[:count], len(classes))
+        predicted = np.concatenate([block.argmax(1) for block in head.probabilities(projected_ND[count:])])
     correct_V = predicted == labels_N[count:]
-    return DataChecks(data, classes, images, count, facts_N, out_of_fold, groups, skipped, correct_V, seconds)
+    return DataChecks(data, classes, images, count, facts_N, out_of_fold, groups, skipped, correct_V, watch.seconds)
 
 
 def describe_checks(checks: DataChecks) -> list[str]:

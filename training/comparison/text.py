@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType, group
 from rich.table import Table
 from rich.text import Text
 
@@ -13,12 +13,9 @@ MAX_CLASSES = 10
 MAX_SETTINGS = 20
 
 
-def comparison_view(runs: Sequence[ComparedRun], pairs: Sequence[Pair]) -> RenderableType:
+@group()
+def comparison_view(runs: Sequence[ComparedRun], pairs: Sequence[Pair]) -> Iterator[RenderableType]:
     """The comparison, to be printed by a rich console."""
-    return Group(*_parts(runs, pairs))
-
-
-def _parts(runs: Sequence[ComparedRun], pairs: Sequence[Pair]) -> Iterator[RenderableType]:
     for warning in warnings(pairs):
         yield Text(f"warning: {warning}", style="yellow")
     yield _table("Each run on its own validation images", _without(result_rows(runs), "network", "seconds"))

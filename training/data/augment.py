@@ -8,7 +8,6 @@ views; the others vary as images from several cameras and photographers do. Its 
 
 from collections.abc import Callable
 from math import ceil, cos, radians, sin
-from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -42,15 +41,11 @@ Views = Augment | Literal["shifted"]
 View = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
 """uint8 `[S, S, 3]` and a seed -> uint8 `[crop, crop, 3]`; safe to call from several threads."""
 
-_random_state = Lock()
-
 
 def augmentation(kind: Views, crop: int) -> View:
     """The views of a preset, which depend on the seed alone; `none` is view 0, as in validation.
 
     `shifted` is view 0 with one of the shifts, chosen by the seed.
-
-    The process's own random numbers stay as they were.
     """
     if kind == "none":
         return lambda canvas_SSC, seed: make_views(canvas_SSC, crop)[0]
@@ -62,11 +57,7 @@ def augmentation(kind: Views, crop: int) -> View:
             rng = np.random.default_rng(seed)
             if rng.random() < 0.5:
                 return _varied(canvas_SSC, crop, rng)
-        with _random_state:  # torch has one for all threads
-            before = torch.default_generator.get_state()
-            torch.default_generator.manual_seed(seed)
-            params = _draw_params(quarters=kind == "top-down")
-            torch.default_generator.set_state(before)
+        params = _draw_params(seed, quarters=kind == "top-down")
         turned_SSC = np.rot90(canvas_SSC, params["quarters"])
         lit = _lighting(turned_SSC, params["brightness"], params["contrast"])
         return np.array(_transform(turned_SSC, crop, params).point(lit))
@@ -103,14 +94,15 @@ def _varied(canvas_SSC: NDArray[np.uint8], crop: int, rng: np.random.Generator) 
     return pixels_SSC
 
 
-def _draw_params(*, quarters: bool) -> dict[str, Any]:
-    turn, zoom, degrees, scale, x, y, brightness, contrast = torch.rand(8).tolist()
+def _draw_params(seed: int, *, quarters: bool) -> dict[str, Any]:
+    random = torch.Generator().manual_seed(seed)
+    turn, zoom, degrees, scale, x, y, brightness, contrast = torch.rand(8, generator=random).tolist()
     return {
         "degrees": (2 * degrees - 1) * MAX_DEGREES if turn < PROBABILITY else 0.0,
         "zoom": 1 + scale * (MAX_ZOOM - 1) if zoom < PROBABILITY else 1.0,
         "corner": (x, y),
-        "mirror": bool(torch.rand(()) < 0.5),
-        "quarters": int(torch.randint(4, ())) if quarters else 0,
+        "mirror": bool(torch.rand((), generator=random) < 0.5),
+        "quarters": int(torch.randint(4, (), generator=random)) if quarters else 0,
         "brightness": 1 + (2 * brightness - 1) * LIGHTING,
         "contrast": 1 + (2 * contrast - 1) * LIGHTING,
     }

@@ -32,6 +32,8 @@ class Exclusions:
         Raises:
             DataError: for a path or a class that the data has not.
         """
+        names = ", ".join(self.files)
+        left_out = {path_below(each.path, data) for each in images.skipped}
         known: set[str] = set()
         counts: Counter[str] = Counter()
 
@@ -53,7 +55,7 @@ class Exclusions:
 
         if unknown := set(self.corrected.values()) - {"", *images.classes}:
             raise DataError(
-                f"{self._names()}: corrected names classes that the data has not: {listed(unknown)}; there are "
+                f"{names}: corrected names classes that the data has not: {listed(unknown)}; there are "
                 f"{listed(images.classes)}"
             )
         changed = replace(
@@ -62,19 +64,12 @@ class Exclusions:
             valid=None if images.valid is None else kept(images.valid),
             train_only=kept(images.train_only),
         )
-        if missing := sorted(set(self.corrected) - known - self._left_out(images, data)):
+        if missing := sorted(set(self.corrected) - known - left_out):
             raise DataError(
-                f"{self._names()}: {len(missing):,} paths are not images of {data}, such as "
+                f"{names}: {len(missing):,} paths are not images of {data}, such as "
                 f"{', '.join(missing[:MAX_NAMED])}; paths are relative to the folder that was checked"
             )
         return changed, {"lists": self.files, "excluded": counts["excluded"], "relabelled": counts["relabelled"]}
-
-    def _left_out(self, images: ImageSet, data: Path) -> set[str]:
-        """Files that are left out anyway."""
-        return {each.path.relative_to(data).as_posix() for each in images.skipped if each.path.is_relative_to(data)}
-
-    def _names(self) -> str:
-        return ", ".join(self.files)
 
 
 def read_exclusions(paths: Collection[Path]) -> Exclusions:

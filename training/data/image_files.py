@@ -83,36 +83,34 @@ def hash_images(
         except OSError as error:
             return Skipped(image.path, f"cannot be read: {error.strerror}")
 
-    hashed: list[LabelledImage] = []
-    skipped: list[Skipped] = []
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        for done, result in enumerate(pool.map(with_hash, images), 1):
-            if isinstance(result, Skipped):
-                skipped.append(result)
-            else:
-                hashed.append(result)
-            if on_progress:
-                on_progress(done, len(images))
-    return hashed, skipped
+    return _checked(images, with_hash, on_progress)
 
 
 def decodable(images: Sequence[LabelledImage]) -> tuple[list[LabelledImage], list[Skipped]]:
     """The images that can be decoded, in order, and the others with the reason."""
-    good: list[LabelledImage] = []
-    bad: list[Skipped] = []
 
-    def size(image: LabelledImage) -> int:
-        return decode(image.read(), min_side=1, limits=image.limits).size
+    def decoded(image: LabelledImage) -> LabelledImage | Skipped:
+        size = or_reason(lambda: decode(image.read(), min_side=1, limits=image.limits).size)
+        return Skipped(image.path, size) if isinstance(size, str) else image
 
-    with ThreadPoolExecutor(available_cpus()) as pool, progress("decoding images") as on_progress:
-        results = pool.map(lambda image: or_reason(lambda: size(image)), images)
-        for done, (image, result) in enumerate(zip(images, results, strict=True), 1):
-            if isinstance(result, str):
-                bad.append(Skipped(image.path, result))
-            else:
-                good.append(image)
-            on_progress(done, len(images))
-    return good, bad
+    with progress("decoding images") as on_progress:
+        return _checked(images, decoded, on_progress)
+
+
+def _checked(
+    images: Sequence[LabelledImage],
+    check: Callable[[LabelledImage], LabelledImage | Skipped],
+    on_progress: Callable[[int, int], None] | None,
+) -> tuple[list[LabelledImage], list[Skipped]]:
+    """What a check of each image, in threads, returns in order: images, and what is left out."""
+    results = []
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        for result in pool.map(check, images):
+            results.append(result)
+            if on_progress:
+                on_progress(len(results), len(images))
+    kept = [each for each in results if isinstance(each, LabelledImage)]
+    return kept, [each for each in results if isinstance(each, Skipped)]
 
 
 def say_skipped(skipped: Sequence[Skipped]) -> None:

@@ -57,7 +57,7 @@ def find_layout(data: Path, targets: Collection[Path] = ()) -> Layout:
     Raises:
         DataError: for a folder of another layout.
     """
-    check_folder(data)
+    _check_folder(data)
     top = list_folder(data, targets)
     inside = {folder: list_folder(folder, targets) for folder in top.folders}
     splits = {part: [each for each in top.folders if split_of(each.name) == part] for part in SPLIT_WORDS}
@@ -92,8 +92,14 @@ def find_layout(data: Path, targets: Collection[Path] = ()) -> Layout:
     skipped += [Skipped(each, "lies beside the splits") for each in top.files] + top.skipped
     if valid is None:
         return Layout(parts[0][0], None, tuple(notes), skipped)
-    check_same_classes(train, parts[0][0], valid, parts[1][0])
-    return Layout(parts[0][0], parts[1][0], tuple(notes), skipped)
+    of_train, of_valid = (folders for folders, _ in parts)
+    if of_train.keys() != of_valid.keys():
+        raise DataError(
+            f"{train} and {valid} have different classes: only in {train.name}: "
+            f"{listed(of_train.keys() - of_valid.keys())}; only in {valid.name}: "
+            f"{listed(of_valid.keys() - of_train.keys())}. Every class needs a folder in both"
+        )
+    return Layout(of_train, of_valid, tuple(notes), skipped)
 
 
 def evaluation_folders(data: Path, classes: Collection[str]) -> tuple[dict[str, list[Path]], list[Skipped]]:
@@ -105,7 +111,7 @@ def evaluation_folders(data: Path, classes: Collection[str]) -> tuple[dict[str, 
     Raises:
         DataError: for a folder of another layout.
     """
-    check_folder(data)
+    _check_folder(data)
     folders, loose = class_folders(data)
     if not folders or not set(folders) <= set(classes):
         if (only := _split_without_training(data)) is not None:
@@ -145,12 +151,8 @@ def class_folders(folder: Path) -> tuple[dict[str, list[Path]], list[Skipped]]:
     return _classes(list_folder(folder))
 
 
-def check_folder(data: Path) -> None:
-    """Check that images can be looked for below a path.
-
-    Raises:
-        DataError: if not.
-    """
+def _check_folder(data: Path) -> None:
+    """Raise DataError unless images can be looked for below a path."""
     if printable(str(data)) != str(data):
         raise DataError(f"the path {printable(str(data))} is not UTF-8; rename the folder")
     if not data.is_dir():
@@ -179,23 +181,6 @@ def listed(names: Iterable[str], most: int = MAX_LISTED) -> str:
 def path_below(path: Path, data: Path) -> str:
     """An image's name in lists: its path below the data folder, or its whole path if it is elsewhere."""
     return (path.relative_to(data) if path.is_relative_to(data) else path).as_posix()
-
-
-def check_same_classes(train: Path, of_train: Collection[str], valid: Path, of_valid: Collection[str]) -> None:
-    """Check that two splits have the same classes.
-
-    Raises:
-        DataError: if not, with the difference.
-    """
-    if set(of_train) != set(of_valid):
-        raise DataError(
-            f"{train} and {valid} have different classes: only in {train.name}: {_difference(of_train, of_valid)}; "
-            f"only in {valid.name}: {_difference(of_valid, of_train)}. Every class needs a folder in both"
-        )
-
-
-def _difference(some: Collection[str], others: Collection[str]) -> str:
-    return listed(set(some) - set(others))
 
 
 def _only(folders: Sequence[Path], part: str) -> Path | None:

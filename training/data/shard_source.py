@@ -20,7 +20,6 @@ from training.data.augment import Views, augmentation
 from training.data.images import LabelledImage, labels_of
 from training.data.shards import ShardImage, ShardIndex
 from training.data.sources import Batch, ImageSource, Rows, Source, batch_starts, derived_seed
-from training.distributed import even_parts
 from training.hardware import Hardware
 
 MAX_HELD_BYTES = 512 * 2**20
@@ -72,10 +71,10 @@ class ShardSource(Source):
         shuffled = [shards[at] for at in rng.permutation(len(shards))]
         number = len(batch_starts(len(self.images), batch_size, smallest=2 * processes))
         mixed = [_mixed(part, rng) for part in _split_rows(shuffled, processes)]
-        return [list(batch) for batch in zip(*(even_parts(rows, number) for rows in mixed), strict=True)]
+        return [list(batch) for batch in zip(*(np.array_split(rows, number) for rows in mixed), strict=True)]
 
     def parts(self, processes: int) -> list[Rows]:
-        return even_parts(np.concatenate(self._rows_by_shard), processes)
+        return np.array_split(np.concatenate(self._rows_by_shard), processes)
 
     def batches(self, rows: Sequence[Rows], seed: int) -> Iterator[Batch]:
         view = augmentation(self.augment, self.preprocess.crop)
@@ -135,7 +134,7 @@ class ShardSource(Source):
 def _split_rows(shards: Sequence[Rows], processes: int) -> list[list[Rows]]:
     """Adjacent shards for each process, with even numbers of rows: two processes may both read one shard."""
     shard_of = np.repeat(np.arange(len(shards)), [len(rows) for rows in shards])
-    parts = zip(even_parts(np.concatenate(shards), processes), even_parts(shard_of, processes), strict=True)
+    parts = zip(np.array_split(np.concatenate(shards), processes), np.array_split(shard_of, processes), strict=True)
     return [[rows[numbers == number] for number in dict.fromkeys(numbers.tolist())] for rows, numbers in parts]
 
 

@@ -148,8 +148,7 @@ def random_batches(count: int, batch_size: int, seed: int, *, smallest: int = 2)
     process needs one.
     """
     order = np.random.default_rng(seed).permutation(count)
-    starts = batch_starts(count, batch_size, smallest=smallest)
-    return [order[start:stop] for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+    return np.split(order, batch_starts(count, batch_size, smallest=smallest)[1:])
 
 
 def batch_starts(count: int, batch_size: int, *, smallest: int) -> list[int]:
@@ -165,9 +164,9 @@ def dealt(batches: Sequence[Rows], processes: int) -> list[list[Rows]]:
     return [[batch[rank::processes] for rank in range(processes)] for batch in batches]
 
 
-def ordered_batches(rows: Rows, batch_size: int = EVALUATION_BATCH) -> list[Rows]:
+def ordered_batches(rows: Rows) -> list[Rows]:
     """The rows in order, in batches."""
-    return [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+    return [rows[at : at + EVALUATION_BATCH] for at in range(0, len(rows), EVALUATION_BATCH)]
 
 
 def derived_seed(*parts: int) -> int:

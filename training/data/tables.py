@@ -13,7 +13,6 @@ from training.data.layout import DataError
 class Table:
     """The rows of a CSV file."""
 
-    path: Path
     sha256: str
     """Of the file's content, in hexadecimal."""
     rows: list[dict[str, str]]
@@ -44,4 +43,4 @@ def read_table(path: Path, columns: tuple[str, ...], hint: str) -> Table:
         rows = [{name: value for name, value in row.items() if isinstance(name, str)} for row in reader]
     except csv.Error as error:
         raise DataError(f"{path} is not CSV: line {reader.line_num}: {error}; {hint}") from error
-    return Table(path, hashlib.sha256(content).hexdigest(), rows)
+    return Table(hashlib.sha256(content).hexdigest(), rows)

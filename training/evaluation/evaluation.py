@@ -46,7 +46,7 @@ class Evaluation:
     @property
     def predicted_N(self) -> NDArray[np.int64]:
         """The most probable class of each image, int64."""
-        return np.argmax(self.probabilities_NK, 1)
+        return np.asarray(self.probabilities_NK.argmax(1))
 
     @property
     def correct_N(self) -> NDArray[np.bool_]:

@@ -125,14 +125,12 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             f"{path} holds no state dict that can be read safely: {why}. If you trust the file, load it with torch and "
             "save its state_dict alone, with torch.save or as .safetensors"
         ) from error
+    state = loaded if isinstance(loaded, dict) else {}
     for key in STATE_KEYS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    tensors = (
-        {name: value for name, value in loaded.items() if isinstance(value, Tensor)} if isinstance(loaded, dict) else {}
-    )
+        state = state[key] if isinstance(state.get(key), dict) else state
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        keys = f"; it has {', '.join(map(str, list(loaded)[:8]))}" if isinstance(loaded, dict) else ""
+        keys = f"; it has {', '.join(map(str, list(state)[:8]))}" if state else ""
         raise WeightsError(f"{path} holds no state dict: names with tensors are needed{keys}")
     return tensors
 

@@ -5,19 +5,17 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from serving.image.folders import Skipped
 from serving.system.files import write_atomically
-from training.console import progress
 from training.data.images import LabelledImage
 from training.data.layout import listed, path_below
 from training.evaluation.evaluation import Evaluation
 from training.reports.galleries import choose_galleries
 from training.reports.plots import plot_calibration, plot_confusion
-from training.reports.report import REPORT_FILE, ReportContents, render_report
+from training.reports.report import ReportContents, write_report_files
 from training.runs.run import Run
 
 PREDICTIONS_FILE, FIGURES_FILE = "predictions.csv", "evaluation.json"
@@ -36,13 +34,6 @@ def write_evaluation(
         data: the folder that paths are relative to.
         images: in the order of the evaluation's rows.
     """
-    (folder / "plots").mkdir(parents=True, exist_ok=True)
-    plots: dict[str, Any] = {
-        "confusion": ("Confusion matrix", plot_confusion(evaluation.confusion)),
-        "calibration": ("Calibration: accuracy by confidence", plot_calibration(*evaluation.calibration())),
-    }
-    for name, (_, plot) in plots.items():
-        write_atomically(folder / "plots" / f"{name}.png", plot.png())
     classes = evaluation.confusion.classes
     contents = ReportContents(
         title=f"Evaluation of {run.folder.name}: {listed(classes, MAX_TITLE_CLASSES)}",
@@ -50,7 +41,10 @@ def write_evaluation(
         evaluation=evaluation,
         images=images,
         galleries=choose_galleries(evaluation.probabilities_NK, evaluation.labels_N, classes, seed=0),
-        plots=plots,
+        plots={
+            "confusion": ("Confusion matrix", plot_confusion(evaluation.confusion)),
+            "calibration": ("Calibration: accuracy by confidence", plot_calibration(*evaluation.calibration())),
+        },
         facts={"run": str(run.folder), "data": str(data)},
         command=shlex.join(
             ["python", "-m", "training", "evaluate", "--run", str(run.folder), "--data", str(data)]
@@ -58,8 +52,7 @@ def write_evaluation(
         ),
         skipped=skipped,
     )
-    with progress("report") as on_progress:
-        write_atomically(folder / REPORT_FILE, render_report(contents, on_progress))
+    write_report_files(folder, contents)
     with (folder / PREDICTIONS_FILE).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(prediction_rows(evaluation, images, data))
     facts = evaluation.to_json() | {

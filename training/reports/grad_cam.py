@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.image.preprocess import Preprocess
-from serving.image.views import make_views
 from training.data.images import LabelledImage, or_reason
 from training.networks.model import Network, members
 
@@ -24,7 +23,7 @@ def overlays(network: Network, images: Sequence[LabelledImage], preprocess: Prep
     """
     return [
         None if isinstance(view, str) else _overlay(view, class_map(network, view))
-        for view in (or_reason(lambda image=image: _view(image, preprocess)) for image in images)  # type: ignore[misc]
+        for view in (or_reason(lambda image=image: image.views(preprocess)[0]) for image in images)  # type: ignore[misc]
     ]
 
 
@@ -49,11 +48,6 @@ def class_map(network: Network, view_HWC: NDArray[np.uint8]) -> NDArray[np.float
         total = scaled if total is None else (total + scaled).astype(np.float32)
     assert total is not None  # a network has members
     return np.asarray(total / max(float(total.max()), 1e-9), np.float32)
-
-
-def _view(image: LabelledImage, preprocess: Preprocess) -> NDArray[np.uint8]:
-    view_HWC: NDArray[np.uint8] = make_views(image.canvas(preprocess), preprocess.crop)[0]
-    return view_HWC
 
 
 def _overlay(view_HWC: NDArray[np.uint8], map_hw: NDArray[np.float32]) -> Image.Image:

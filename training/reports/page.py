@@ -43,7 +43,6 @@ nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:.25rem 1.1rem;margin:0;pa
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}
 .plots figure,.plot{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem}
 .plots svg,.plots img{width:100%;height:auto;display:block;max-height:34rem}.plots svg text{fill:var(--ink)}
-.plots figure.wide{grid-column:1/-1}
 .plots figcaption,.plot figcaption{font-weight:600;font-size:.95rem;margin-bottom:.4rem}
 .images{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.6rem,1fr));gap:.7rem;list-style:none;padding:0;
 margin:.4rem 0}
@@ -65,7 +64,6 @@ details{margin:.6rem 0}summary{cursor:pointer;font-weight:600;overflow-wrap:anyw
 code,pre{font-family:ui-monospace,monospace;font-size:.88rem}
 pre{background:var(--soft);border:1px solid var(--line);border-radius:8px;padding:.7rem;white-space:pre-wrap;
 overflow-wrap:anywhere}
-.svg text{fill:var(--ink);font:12px system-ui,sans-serif}.svg .dim{fill:var(--dim)}
 @media(max-width:40rem){.page{padding:.7rem}td,th{padding:.25rem .4rem;font-size:.82rem}
 .images{grid-template-columns:repeat(auto-fill,minmax(6.6rem,1fr));gap:.45rem}.cards dd{font-size:1.2rem}
 .cards{grid-template-columns:repeat(auto-fit,minmax(8rem,1fr))}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgba
 from matplotlib.font_manager import fontManager, get_font
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -129,8 +129,7 @@ def plot_losses(history: Sequence[EpochResult]) -> Plot:
     accuracy.plot(epochs, percent, "s--", color=ORANGE, label="validation accuracy (right axis)")
     accuracy.set_ylabel("accuracy (%)")
     accuracy.spines["top"].set_visible(False)
-    lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")] + accuracy.get_lines()
-    figure.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="outside upper left", ncols=2)
+    figure.legend(frameon=False, loc="outside upper left", ncols=2)
     return Plot(figure)
 
 
@@ -144,12 +143,12 @@ def plot_rates(parts: Sequence[RatesOverTime]) -> Plot:
             label = ("last group", "group before", "earlier groups")[min(row, 2)]
             known = label in [line.get_label() for line in axes.get_lines()]
             axes.plot(part.epochs, rates, color=shades[min(row, 2)], label=None if known else label)
-        momentum.plot(part.epochs, part.momentum, ":", color=ORANGE, label="momentum (right axis)")
+        momentum.plot(part.epochs, part.momentum, ":", color=ORANGE)
     axes.set(xlabel="epoch", ylabel="learning rate", yscale="log")
+    momentum.get_lines()[0].set_label("momentum (right axis)")
     momentum.set(ylabel="momentum", ylim=(0, 1.02))
     momentum.spines["top"].set_visible(False)
-    lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")] + momentum.get_lines()[:1]
-    figure.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="outside upper left", ncols=4)
+    figure.legend(frameon=False, loc="outside upper left", ncols=4)
     return Plot(figure)
 
 
@@ -184,12 +183,8 @@ def plot_confusion(confusion: ConfusionMatrix) -> Plot:
     proportion = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     extent = (-0.5, size - 0.5, size - 0.5, -0.5)
     # on any background: the shade is in the opacity; its root makes small shares visible
-    shades = np.broadcast_to((*to_rgb(BLUE), 1.0), (*proportion.shape, 4)) * np.sqrt(proportion)[..., None] ** [
-        0,
-        0,
-        0,
-        1,
-    ]
+    shades = np.full((*proportion.shape, 4), to_rgba(BLUE))
+    shades[..., 3] = np.sqrt(proportion)
     axes.imshow(shades, extent=extent, interpolation="nearest")
     axes.set(xlabel="predicted", ylabel="label")
     if size <= MAX_LABELLED_CLASSES:

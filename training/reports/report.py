@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
 from serving.image.folders import Skipped
+from serving.system.files import write_atomically
 from training.checks.data_checks import DataChecks
-from training.console import counted
+from training.console import counted, progress
 from training.data.images import LabelledImage
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import Interval
@@ -84,6 +86,15 @@ def render_report(contents: ReportContents, on_image: Callable[[int, int], None]
         Section("run", "The run", [facts_table(contents.facts), *_repeat(contents)]),
     ]
     return document(contents.title, head, sections)
+
+
+def write_report_files(folder: Path, contents: ReportContents) -> None:
+    """Write report.html and plots/*.png into a folder; earlier ones are replaced."""
+    (folder / "plots").mkdir(parents=True, exist_ok=True)
+    for key, (_, plot) in contents.plots.items():
+        write_atomically(folder / "plots" / f"{key}.png", plot if isinstance(plot, bytes) else plot.png())
+    with progress("report") as on_progress:
+        write_atomically(folder / REPORT_FILE, render_report(contents, on_progress))
 
 
 def _leaks(contents: ReportContents) -> list[str]:

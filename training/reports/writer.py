@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from training.checks.data_checks import DataChecks
-from training.console import progress
 from training.data.augment import contact_sheet
 from training.data.layout import listed
 from training.data.sources import random_batches
@@ -34,7 +33,7 @@ from training.reports.plots import (
     plot_rates,
     rates_over_time,
 )
-from training.reports.report import REPORT_FILE, ReportContents, render_report
+from training.reports.report import ReportContents, write_report_files
 from training.reports.tiles import jpeg_of
 from training.versions import versions
 
@@ -77,10 +76,6 @@ def write_report(
         command: repeats the run.
     """
     recipe, split = session.recipe, session.split
-    plots = _plots(session, result, evaluation)
-    (session.folder / "plots").mkdir(exist_ok=True)
-    for name, (_, plot) in plots.items():
-        (session.folder / "plots" / f"{name}.png").write_bytes(plot if isinstance(plot, bytes) else plot.png())
     confused = _most_confused(evaluation)
     contents = ReportContents(
         title=f"{recipe.arch}: {listed(split.classes, MAX_CLASSES)}",
@@ -96,7 +91,7 @@ def write_report(
         galleries=choose_galleries(
             evaluation.probabilities_NK, evaluation.labels_N, evaluation.confusion.classes, seed=recipe.seed
         ),
-        plots=plots,
+        plots=_plots(session, result, evaluation),
         overlays=_overlays(session, result, evaluation),
         tables={
             "Results by stage": _results_by_stage(steps),
@@ -121,8 +116,7 @@ def write_report(
         contradictory=split.contradictory(),
         checks=checks,
     )
-    with progress("report") as on_progress:
-        (session.folder / REPORT_FILE).write_text(render_report(contents, on_progress), encoding="utf-8")
+    write_report_files(session.folder, contents)
 
 
 def _labels(record: Mapping[str, Any]) -> str:

@@ -57,26 +57,23 @@ class Trackers:
 
     def log_epoch(self, result: EpochResult) -> None:
         """Add an epoch, unless a tracker has it: a resumed fit repeats those since its checkpoint."""
-        for name, tracker in list(self._trackers.items()):
-            if result.epoch > tracker.epochs:
-                self._call(name, lambda tracker=tracker: tracker.log_epoch(result))  # type: ignore[misc]
+        self._each(lambda tracker: tracker.log_epoch(result) if result.epoch > tracker.epochs else None)
 
     def log_results(self, metrics: Mapping[str, float], files: Sequence[Path]) -> None:
         """Add final metrics and artifacts."""
-        for name, tracker in list(self._trackers.items()):
-            self._call(name, lambda tracker=tracker: tracker.log_results(metrics, files))  # type: ignore[misc]
+        self._each(lambda tracker: tracker.log_results(metrics, files))
 
     def close(self, status: Status) -> None:
         """End the runs."""
-        for name, tracker in list(self._trackers.items()):
-            self._call(name, lambda tracker=tracker: tracker.close(status))  # type: ignore[misc]
-            self._trackers.pop(name, None)
+        self._each(lambda tracker: tracker.close(status))
+        self._trackers.clear()
 
-    def _call(self, name: str, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except Exception as error:  # whatever goes wrong in an optional output must not end a fit
-            self._give_up(name, error)
+    def _each(self, call: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._trackers.items()):
+            try:
+                call(tracker)
+            except Exception as error:  # whatever goes wrong in an optional output must not end a fit
+                self._give_up(name, error)
 
     def _give_up(self, name: str, error: Exception) -> None:
         reason = f"{error.strerror or error}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
@@ -97,16 +94,15 @@ def tracked(names: Sequence[TrackerName], run: TrackedRun) -> Iterator[Trackers]
     """
     trackers = Trackers({name: TRACKERS[name]() for name in names}, run.folder)
     trackers.start(run)
+    status: Status = "failed"
     try:
         yield trackers
+        status = "finished"
     except KeyboardInterrupt:
-        trackers.close("interrupted")
+        status = "interrupted"
         raise
-    except BaseException:
-        trackers.close("failed")
-        raise
-    else:
-        trackers.close("finished")
+    finally:
+        trackers.close(status)
 
 
 def _read_state(path: Path) -> dict[str, dict[str, str]]:
