@@ -10,16 +10,7 @@ from training.checks.data_checks import DataChecks
 from training.console import say
 
 SUSPECTS_FILE, DUPLICATES_FILE = "suspects.csv", "duplicates.csv"
-SUSPECT_COLUMNS = (
-    "path",
-    "part",
-    "label",
-    "suggested",
-    "p_label",
-    "p_suggested",
-    "confident",
-    "corrected",
-)
+SUSPECT_COLUMNS = ("path", "part", "label", "suggested", "p_label", "p_suggested", "confident", "corrected")
 DUPLICATE_COLUMNS = ("group", "path", "part", "label", "leak", "classes", "similarity", "width", "height", "bytes")
 
 
@@ -36,22 +27,20 @@ def write_lists(checks: DataChecks, folder: Path) -> None:
 
 def suspects_csv(checks: DataChecks) -> str:
     """The suspects, most probable first; `corrected` is empty, for a person to fill in. None if they mean nothing."""
-    return _csv(
-        SUSPECT_COLUMNS,
+    rows = [
         (
-            (
-                checks.path(each.index),
-                checks.part(each.index),
-                checks.classes[checks.images[each.index].label],
-                checks.classes[each.suggested],
-                f"{each.p_label:.4f}",
-                f"{each.p_suggested:.4f}",
-                "yes" if each.confident else "no",
-                "",
-            )
-            for each in (checks.out_of_fold.suspects if checks.usable else ())
-        ),
-    )
+            checks.path(each.index),
+            checks.part(each.index),
+            checks.classes[checks.images[each.index].label],
+            checks.classes[each.suggested],
+            f"{each.p_label:.4f}",
+            f"{each.p_suggested:.4f}",
+            "yes" if each.confident else "no",
+            "",
+        )
+        for each in (checks.out_of_fold.suspects if checks.usable else ())
+    ]
+    return _csv(SUSPECT_COLUMNS, rows)
 
 
 def duplicates_csv(checks: DataChecks) -> str:

@@ -129,15 +129,12 @@ def document(title: str, head: Sequence[str], sections: Sequence[Section]) -> st
 def cards(figures: Sequence[tuple[str, str, str]]) -> str:
     """The figures that matter most: (name, value, note), as text."""
     long = ' class="long"'
-    return (
-        '<dl class="cards">'
-        + "".join(
-            f"<div><dt>{escape(name)}</dt><dd{long if len(value) > LONG_VALUE else ''}>{breakable(value)}</dd>"
-            f"{f'<dd>{escape(note)}</dd>' if note else ''}</div>"
-            for name, value, note in figures
-        )
-        + "</dl>"
+    parts = (
+        f"<div><dt>{escape(name)}</dt><dd{long if len(value) > LONG_VALUE else ''}>{breakable(value)}</dd>"
+        f"{f'<dd>{escape(note)}</dd>' if note else ''}</div>"
+        for name, value, note in figures
     )
+    return f'<dl class="cards">{"".join(parts)}</dl>'
 
 
 def gallery(tiles: Sequence[Tile], anchors: Anchors, back: str) -> str:
@@ -164,21 +161,15 @@ def table(rows: Sequence[Sequence[str]], *, numbers_from: int = 1) -> str:
     Args:
         numbers_from: the first column that is aligned to the right.
     """
-
     stacked = len(rows[0]) >= STACKED_COLUMNS
     labels = [f' data-label="{escape(name)}"' if stacked else "" for name in rows[0]]
 
     def row(cells: Sequence[str], tag: str) -> str:
-        kinds = ("" if at < numbers_from else ' class="n"' for at in range(len(cells)))
-        named = labels if tag == "td" else [""] * len(cells)
-        return (
-            "<tr>"
-            + "".join(
-                f"<{tag}{kind}{label}>{escape(cell)}</{tag}>"
-                for cell, kind, label in zip(cells, kinds, named, strict=True)
-            )
-            + "</tr>"
-        )
+        whole = ""
+        for at, (cell, label) in enumerate(zip(cells, labels, strict=True)):
+            kind = "" if at < numbers_from else ' class="n"'
+            whole += f"<{tag}{kind}{label if tag == 'td' else ''}>{escape(cell)}</{tag}>"
+        return f"<tr>{whole}</tr>"
 
     body = "".join(row(each, "td") for each in rows[1:])
     kind = ' class="stack"' if stacked else ""
