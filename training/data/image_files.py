@@ -38,11 +38,9 @@ def read_images(
     valid, unread_valid = list_images(layout.valid or {}, limits)
     images, unreadable = hash_images(train + valid, on_progress)
     skipped = [*layout.skipped, *unread, *unread_valid, *unreadable]
-    if layout.valid is None:
-        return ImageSet(layout.classes, images, None, skipped, layout.notes)
     of_valid = {image.path for image in valid}
     train, valid = ([image for image in images if (image.path in of_valid) == chosen] for chosen in (False, True))
-    return ImageSet(layout.classes, train, valid, skipped, layout.notes)
+    return ImageSet(layout.classes, train, None if layout.valid is None else valid, skipped, layout.notes)
 
 
 def list_images(

@@ -79,8 +79,6 @@ def _try_step(halves: Sequence["_Half"], index: int, step: Step, count: int, tri
         trial = judge(step.name, step.size, _joined(found), time.monotonic() - began)
         if trial.hopeless:
             break
-    for half in halves:
-        half.settle(trial.part)
     return trial
 
 
@@ -105,9 +103,8 @@ class _Half:
         )
         self.session.folder.mkdir(parents=True, exist_ok=True)
         self._held_out = HeldOutImages(self.session, _thinned(split.valid, MAX_HELD_OUT))
-        self._before: tuple[int | None, HeldOut] | None = None
-        """Of what is kept of the steps before, and the size of its input."""
-        self._measured: tuple[int | None, dict[float, HeldOut]] | None = None
+        self._measured: tuple[int, int | None, dict[float, HeldOut]] | None = None
+        """Of the last step that was measured: its index, size and logits by part. Later ones are left out."""
 
     def train(self, index: int, trials: Sequence[Trial]) -> None:
         """Run a step from what is kept of the steps before; what an interrupted fit has done is not done again."""
@@ -147,7 +144,10 @@ class _Half:
         if index:
             ensemble = any("members" in name.split(".") for name in after)
             parts = [0.0, 1.0] if ensemble else [0.0, *PARTS]
-        known = {} if self._before is None or self._before[0] != step.size else {0.0: self._before[1]}
+        known = {}
+        if self._measured is not None:
+            last, size, logits = self._measured
+            known = {0.0: logits[trials[last].part]} if size == step.size else {}
         found = {}
         with progress(f"{step.name}, measuring on held-out images", "networks") as on_progress:
             for done, part in enumerate(parts, 1):
@@ -159,14 +159,8 @@ class _Half:
                     network.load_state_dict(state)
                     found[part] = self._held_out.measure(network, step.size)
                 on_progress(done, len(parts))
-        self._measured = step.size, found
+        self._measured = index, step.size, found
         return found
-
-    def settle(self, part: float) -> None:
-        """Remember the logits of what is kept of a step, if it was measured."""
-        if self._measured is not None:
-            size, found = self._measured
-            self._before, self._measured = (size, found[part]), None
 
     def _after(self, index: int) -> Path:
         return self.session.folder / f"after-{index + 1}.safetensors"

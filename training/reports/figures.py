@@ -21,7 +21,6 @@ _VARIABLES = {BLUE: "blue", BLUE2: "blue2", BLUE3: "blue3", ORANGE: "orange", GR
 _LEFT_OUT = re.compile(
     r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?=\"[^\"]*\"", re.DOTALL
 )
-_COLOUR = re.compile(r"(?<=: )#[0-9a-f]{6}")
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ class Plot:
             self.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         text = _LEFT_OUT.sub("", buffer.getvalue()).replace("xlink:href", "href")
         text = re.sub(r'(?<= id=")|(?<=href="#)|(?<=url\(#)', f"{name}-", text)
-        text = _COLOUR.sub(lambda found: _themed(found[0]), text)
+        for colour, variable in _VARIABLES.items():
+            text = text.replace(f": {colour}", f": var(--{variable})")
         text = re.sub(
             r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg role="img" aria-label="{title}" \1>', text, count=1
         )
@@ -61,7 +61,3 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.spines["top"].set_visible(False)
     return figure, axes
-
-
-def _themed(colour: str) -> str:
-    return f"var(--{_VARIABLES[colour]})" if colour in _VARIABLES else colour

@@ -57,7 +57,6 @@ DOG_TONGUE = mirrored(points("0,0.7 0.17,0.75 0.19,1.2 0,1.36"))
 class Animal:
     """One cat or dog, with all that varies."""
 
-    kind: Kind
     base: Colour
     mark: Colour
     """Colour of stripes, spots and patches."""
@@ -75,11 +74,10 @@ class Animal:
     """Of a dog."""
 
     @classmethod
-    def random(cls, kind: Kind, rng: np.random.Generator) -> Self:
+    def random(cls, rng: np.random.Generator) -> Self:
         """An animal whose every property is drawn from `rng`."""
         base, mark = COATS[int(rng.integers(len(COATS)))]
         return cls(
-            kind=kind,
             base=base,
             mark=mark,
             pattern=str(rng.choice(PATTERNS)),
@@ -113,14 +111,11 @@ def draw(kind: Kind, rng: np.random.Generator) -> Image.Image:
     spare_px = np.array(large_px) - px_per_unit * (HIGH - LOW)
     origin_px = spare_px * (rng.uniform(0, 1), 1.0) - LOW * px_per_unit
     canvas = Canvas(scene, np.diag([px_per_unit, px_per_unit]), origin_px)
-    _paint(canvas, Animal.random(kind, rng), rng)
-    return relight(scene.reduce(OVERSAMPLING), rng)
-
-
-def _paint(canvas: Canvas, animal: Animal, rng: np.random.Generator) -> None:
+    animal = Animal.random(rng)
     _paint_fur(canvas, curve(SHOULDERS * (animal.width, 1)), animal, rng)
     head = canvas.placed((0, 0), angle_deg=rng.uniform(-16, 16))
-    (_paint_cat if animal.kind == "cat" else _paint_dog)(head, animal, rng)
+    (_paint_cat if kind == "cat" else _paint_dog)(head, animal, rng)
+    return relight(scene.reduce(OVERSAMPLING), rng)
 
 
 def _paint_fur(canvas: Canvas, outline: Outline, animal: Animal, rng: np.random.Generator) -> None:
