@@ -33,7 +33,7 @@ def class_map(network: Network, view_HWC: NDArray[np.uint8]) -> NDArray[np.float
     The gradient goes through the head only: pooling makes it one number for each channel and place.
     """
     batch = torch.from_numpy(view_HWC[None])
-    total: NDArray[np.float32] | None = None
+    found: list[NDArray[np.float32]] = []
     with torch.no_grad():
         predicted = int(network(batch)[0].argmax())
     for member in members(network):
@@ -43,11 +43,10 @@ def class_map(network: Network, view_HWC: NDArray[np.uint8]) -> NDArray[np.float
         logits = member.head(member.body.pooled(maps))
         (gradient,) = torch.autograd.grad(logits[0, predicted], maps)
         weights = gradient.mean((2, 3), keepdim=True)
-        found = torch.relu((weights * maps).sum(1))[0].detach().float().numpy()
-        scaled: NDArray[np.float32] = (found / max(float(found.max()), 1e-9)).astype(np.float32)
-        total = scaled if total is None else (total + scaled).astype(np.float32)
-    assert total is not None  # a network has members
-    return np.asarray(total / max(float(total.max()), 1e-9), np.float32)
+        map_hw = torch.relu((weights * maps).sum(1))[0].detach().float().numpy()
+        found.append(np.asarray(map_hw / max(float(map_hw.max()), 1e-9), np.float32))
+    total_hw = np.sum(found, 0)
+    return np.asarray(total_hw / max(float(total_hw.max()), 1e-9), np.float32)
 
 
 def _overlay(view_HWC: NDArray[np.uint8], map_hw: NDArray[np.float32]) -> Image.Image:

@@ -194,19 +194,15 @@ def plot_confusion(confusion: ConfusionMatrix) -> Plot:
         axes.set_yticks(range(size), letters.names)
         for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
             label.set(parse_math=False, family=letters.families)  # a dollar sign in a name is no formula
-        for row in range(size):
-            for column in range(size):
-                if counts[row, column] or size <= 6:
-                    colour = "white" if proportion[row, column] > 0.4 else INK
-                    fontsize = 13 if size <= 6 else 8
-                    text = f"{counts[row, column]:,}"
-                    axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=fontsize)
+        for (row, column), count in np.ndenumerate(counts):
+            if count or size <= 6:
+                colour, fontsize = "white" if proportion[row, column] > 0.4 else INK, 13 if size <= 6 else 8
+                axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=fontsize)
         if letters.missing:
             axes.set_title("#N: the class numbered N from 0, whose name no installed font can draw", fontsize=8)
     else:
         axes.set(xlabel="predicted (number of the class in the report's table of classes)", ylabel="label")
-    for side_name in ("top", "right", "left", "bottom"):
-        axes.spines[side_name].set_visible(False)
+    axes.spines[:].set_visible(False)
     return Plot(figure)
 
 

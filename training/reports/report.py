@@ -130,7 +130,11 @@ def _results(contents: ReportContents) -> list[str]:
         "image is scored with a temperature that was fitted to it.</p>",
         "<h3>Results by class</h3>",
         table(class_rows(evaluation.class_report)),
-        *_top_k(evaluation),
+        *(
+            f"<p>The label is among the {k} most probable classes in {100 * rate.value:.2f}% of the images (95% "
+            f"interval {100 * rate.lower:.2f}% to {100 * rate.upper:.2f}%).</p>"
+            for k, rate in evaluation.top_k.items()
+        ),
         *_test_time(evaluation),
         *(part for title, rows in contents.tables.items() for part in (f"<h3>{escape(title)}</h3>", table(rows))),
     ]
@@ -216,14 +220,6 @@ def _repeat(contents: ReportContents) -> list[str]:
         f"<pre>{escape(contents.command)}</pre>",
         '<p class="note">With the versions and the data above. Everything random depends on the seed: in one process '
         "on a CPU, the same images give the same weights bit for bit.</p>",
-    ]
-
-
-def _top_k(evaluation: Evaluation) -> list[str]:
-    return [
-        f"<p>The label is among the {k} most probable classes in {100 * rate.value:.2f}% of the images (95% interval "
-        f"{100 * rate.lower:.2f}% to {100 * rate.upper:.2f}%).</p>"
-        for k, rate in evaluation.top_k.items()
     ]
 
 
