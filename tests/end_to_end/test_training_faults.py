@@ -79,7 +79,7 @@ def test_a_disk_that_fills_up_while_the_report_is_written_loses_no_training(
     report = (partial / "report.html").stat().st_size
     full = run("training", *arguments, "--resume", file_limit=report // 2)
     assert full.returncode == 1
-    assert f"File too large ({partial})" in full.stderr
+    assert f"File too large ({partial / 'report.html'})" in full.stderr
     assert "--resume to continue" in full.stderr
     assert "Traceback" not in full.stderr
     assert not (tmp_path / "run").exists()
