@@ -48,8 +48,23 @@ def test_images_are_classified_labelled_and_counted(
     cells = [cell.text.split("\n")[0] for cell in browser.all(".confusion td")]
     assert cells == [str(count) for row in expected for count in row]
     assert browser.all("svg.calibration .point")
+    assert texts_cut_off(browser) == []
+    browser.driver.get(f"{server.url}/docs")
+    assert browser.one("h1").text.startswith("pawserve")
     assert browser.console_errors() == []
     assert browser.requested_hosts() == {urlsplit(server.url).netloc}
+
+
+def texts_cut_off(browser: Browser) -> list[str]:
+    """The texts of the calibration diagram that reach over its edges."""
+    script = """
+        const figure = document.querySelector("svg.calibration"), edges = figure.getBoundingClientRect();
+        return [...figure.querySelectorAll("text")].filter((each) => {
+            const box = each.getBoundingClientRect();
+            return box.left < edges.left || box.right > edges.right || box.top < edges.top || box.bottom > edges.bottom;
+        }).map((each) => each.textContent);"""
+    found: list[str] = browser.driver.execute_script(script)
+    return found
 
 
 def test_two_versions_are_compared(browser: Browser, tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def to_html(document: dict[str, Any]) -> str:
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>pawserve: HTTP API</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="/docs.css">'
+        '<link rel="icon" href="/icon.svg" type="image/svg+xml">'
         f"</head><body><main>{''.join(body)}</main></body></html>"
     )
 

@@ -5,7 +5,8 @@ import { count, h, percent, svg, table } from "./dom.js";
 const MOST_CLASSES = 40; // with more, the table would be unreadable: the largest confusions are listed
 const MOST_LISTED = 30;
 const SIDE = 320;
-const MARGIN = 56;
+const MARGIN = 56; // left and below
+const END = 20; // right and above: half of the last label
 
 /** The confusion matrix of a version: counts, and their shares of the row. */
 export function confusionTable(model) {
@@ -36,8 +37,8 @@ function confusionList(names, rows) {
 export function calibrationDiagram(model) {
   const bins = model.calibrationBins.filter((each) => each.accuracy && each.meanProbability !== undefined);
   const most = Math.max(1, ...bins.map((each) => Number(each.accuracy.count)));
-  const x = (value) => MARGIN + value * (SIDE - MARGIN - 10);
-  const y = (value) => SIDE - MARGIN - value * (SIDE - MARGIN - 10);
+  const x = (value) => MARGIN + value * (SIDE - MARGIN - END);
+  const y = (value) => SIDE - MARGIN - value * (SIDE - MARGIN - END);
   const ticks = [0, 0.25, 0.5, 0.75, 1];
   const text = bins.map((each) =>
     `${percent(each.meanProbability)} predicted, ${percent(each.accuracy.value)} correct, ${count(each.accuracy.count)} images`).join("; ");
