@@ -60,8 +60,9 @@ def _front_matter(manifest: Manifest, run: Run, options: CardOptions) -> dict[st
     report = run.class_report
     accuracy = _accuracy(manifest)
     metrics = [] if accuracy is None else [("accuracy", "Accuracy", accuracy)]
-    metrics += [("f1", "Macro F1", report.macro.f1), ("precision", "Macro precision", report.macro.precision)]
-    metrics += [("recall", "Macro recall", report.macro.recall)]
+    if report:
+        metrics += [("f1", "Macro F1", report.macro.f1), ("precision", "Macro precision", report.macro.precision)]
+        metrics += [("recall", "Macro recall", report.macro.recall)]
     return {
         **license_fields(options.license),
         "library_name": "onnx",
@@ -97,7 +98,7 @@ def _intended_use(manifest: Manifest, options: CardOptions) -> list[str]:
 def _data(manifest: Manifest, run: Run) -> list[str]:
     data = run.facts["data"]
     trained = run.training_counts()
-    validated = {scores.name: scores.support for scores in run.class_report.classes}
+    validated = {scores.name: scores.support for scores in run.class_report.classes} if run.class_report else {}
     rows = [["class", "training images", "validation images"]]
     rows += [
         [name, f"{trained[name]:,}" if trained else UNKNOWN, f"{validated.get(name, 0):,}"]
@@ -144,12 +145,13 @@ def _results(manifest: Manifest, run: Run) -> list[str]:
         "Accuracy has a Wilson interval, the others bootstrap intervals. The temperature of the probabilities is "
         f"{manifest.temperature:.3f}, fitted on the validation images; the figures are cross-fitted.",
     ]
-    scores = class_rows(run.class_report)
-    if len(run.class_report.classes) > MAX_CLASSES:
-        worst = sorted(scores[3:], key=lambda row: float(row[3]))[:LOWEST]
-        scores = [*scores[:3], *worst]
-        parts.append(f"The averages, and the {LOWEST} classes with the lowest F1:")
-    parts.append(table(scores))
+    if report := run.class_report:
+        scores = class_rows(report)
+        if len(report.classes) > MAX_CLASSES:
+            worst = sorted(scores[3:], key=lambda row: float(row[3]))[:LOWEST]
+            scores = [*scores[:3], *worst]
+            parts.append(f"The averages, and the {LOWEST} classes with the lowest F1:")
+        parts.append(table(scores))
     parts += _test_time(manifest, facts)
     return parts
 
@@ -172,8 +174,10 @@ def _limits(manifest: Manifest, run: Run) -> list[str]:
         "cameras, light, backgrounds) the accuracy may be lower; measure it there.",
         f"{_accuracy(manifest) or 0:.2%} is an estimate from {manifest.metrics.get('n', 0):,} images.",
     ]
-    if few := [scores.name for scores in run.class_report.classes if scores.support < FEW]:
-        lines.append(f"Fewer than {FEW} validation images, so scores that say little: {_names(few)}.")
+    if report := run.class_report:
+        few = [scores.name for scores in report.classes if scores.support < FEW]
+        if few:
+            lines.append(f"Fewer than {FEW} validation images, so scores that say little: {_names(few)}.")
     checks = run.facts["data"].get("checks") or {}
     if checks.get("leaks"):
         clean = checks["validation_accuracy_without_leaks"]

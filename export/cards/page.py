@@ -11,7 +11,7 @@ from training.reports.class_table import class_rows
 from training.reports.page import Section, cards, document, facts_table, table
 
 
-def render_page(manifest: Manifest, report: ClassReport) -> str:
+def render_page(manifest: Manifest, report: ClassReport | None = None) -> str:
     """Render the page: self-contained HTML without scripts.
 
     Args:
@@ -43,7 +43,7 @@ def render_page(manifest: Manifest, report: ClassReport) -> str:
     lead = f"<p>Accuracy of the trained network: {describe_accuracy(manifest)}.</p>"
     sections = [
         Section("files", "Files and their parity", files),
-        Section("classes", "Results by class", _classes(report)),
+        *([Section("classes", "Results by class", _classes(report))] if report else []),
         Section("model", "The model", [facts_table(facts)]),
     ]
     return document(manifest.resource, [figures, lead], sections)
