@@ -7,6 +7,7 @@ import pytest
 from tests.scale.several import torchrun
 
 TRAIN = """
+from dataclasses import replace
 import torch
 from torch import nn
 from training.hardware import Hardware
@@ -17,10 +18,11 @@ from training.fitting.trainer import Trainer
 cpu = Hardware(torch.device("cpu"), None, 0)
 with joined_processes(cpu.device) as processes:
     network = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
-    groups = [head_group(part) for part in network]
-    for first in (-1, 0):  # as from stage to stage: other parameters learn
-        trainer = Trainer(network, groups, first=first, momentum=0.9, weight_decay=0.0, freeze_bn=False,
-                          hardware=cpu, processes=processes)
+    *body, head = [head_group(part) for part in network]
+    for trained in (False, True):  # as from stage to stage: other parameters learn
+        groups = [*(replace(group, trained=trained) for group in body), head]
+        trainer = Trainer(network, groups, momentum=0.9, weight_decay=0.0, freeze_bn=False, hardware=cpu,
+                          processes=processes)
         trainer.train()
         for _ in range(10):
             trainer.step(torch.randn(4, 8), torch.tensor([0, 1, 1, 0]), rows=8, rates=[0.1] * len(trainer.trained))

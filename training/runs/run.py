@@ -54,11 +54,11 @@ class Run:
     temperature: float
     """Of one view."""
     temperatures: dict[int, float]
-    """By number of views."""
+    """By number of views; only that of one view in runs of a version that fitted no other."""
     recommended_views: int
     """The number of views that pays for its cost."""
-    class_report: ClassReport
-    """Precision, recall, F1 and support on the validation images."""
+    class_report: ClassReport | None
+    """Precision, recall, F1 and support on the validation images; None in runs of a version that wrote none."""
     preprocess: Preprocess
     data: Path
     """The folder of images that it was trained on."""
@@ -165,18 +165,19 @@ def open_run(folder: Path) -> Run:
 
 def parse_run(folder: Path, facts: dict[str, Any]) -> Run:
     """A run from the content of its run.json; raises KeyError, TypeError, ValueError or AttributeError if damaged."""
+    temperatures, report = facts.get("temperatures", {"1": facts["temperature"]}), facts.get("class_report")
     return Run(
         folder,
         facts,
         arch=str(facts["arch"]),
         classes=tuple(facts["classes"]),
         temperature=float(facts["temperature"]),
-        temperatures={int(views): float(temperature) for views, temperature in facts["temperatures"].items()},
-        recommended_views=int(facts["recommended_views"]),
-        class_report=ClassReport.from_json(facts["class_report"]),
+        temperatures={int(views): float(temperature) for views, temperature in temperatures.items()},
+        recommended_views=int(facts.get("recommended_views", 1)),
+        class_report=ClassReport.from_json(report) if report else None,
         preprocess=Preprocess(**facts["preprocess"]),
         data=Path(facts["data"]["path"]),
-        limits=replace(TRAINING_LIMITS, **facts["data"]["limits"]),
+        limits=replace(TRAINING_LIMITS, **facts["data"].get("limits", {})),
     )
 
 
