@@ -43,6 +43,7 @@ class MlflowRuns:
                 mlflow: Any = importlib.import_module("mlflow")
             except ModuleNotFoundError as error:
                 raise NotInstalledError(f"{error.name} is not installed: pip install 'pawserve[mlflow]'") from error
+        with _quiet():  # again, as the import sets levels
             self.uri = mlflow.get_tracking_uri()
             self.client = mlflow.MlflowClient()
             self.entities = mlflow.entities
@@ -110,10 +111,14 @@ class MlflowRuns:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without MLflow's messages about its database and its retries: what fails is raised."""
-    logging.disable(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logging.disable(logging.NOTSET)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
