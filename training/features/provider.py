@@ -99,20 +99,21 @@ class ActivationProvider:
             prepare_s += time.monotonic() - began
             return extract
 
+        open_store = partial(ActivationStore, folder, count_features(self.body, self.preprocess.crop))
         began = time.monotonic()
         with progress(title) as on_progress:
             if self.processes.count == 1:
-                found = self._find(images, views, folder, make_extract, on_progress)
+                found = self._find(images, views, open_store(), make_extract, on_progress)
             else:
                 # in the order of the disk, so that hardly a shard is read by two processes
                 by_path = sorted(images, key=lambda image: image.path)
                 rows = np.array_split(np.arange(len(by_path)), self.processes.count)[self.processes.rank]
-                mine = self._find([by_path[row] for row in rows], views, folder, make_extract, on_progress)
+                mine = self._find([by_path[row] for row in rows], views, open_store(), make_extract, on_progress)
                 self.processes.wait()
                 counts = torch.tensor([mine.computed, mine.computed_views], device=self.hardware.device)
                 images_in_all, views_in_all = self.processes.total(counts).tolist()
                 # only unreadable images are left, which every process finds for itself
-                found = self._find(images, views, folder, make_extract, on_progress)
+                found = self._find(images, views, open_store(), make_extract, on_progress)
                 found = replace(found, computed=int(images_in_all), computed_views=int(views_in_all))
         if not found.computed:
             return found
@@ -127,12 +128,11 @@ class ActivationProvider:
         self,
         images: Sequence[LabelledImage],
         views: int,
-        folder: Path,
+        store: ActivationStore,
         make_extract: Callable[[], Extract],
         on_progress: Callable[[int, int], None],
     ) -> Activations:
-        """Look up what the store in a folder has; compute and add what it lacks, if anything, by what is made then."""
-        store = ActivationStore(folder, count_features(self.body, self.preprocess.crop))
+        """Look up what a store has; compute and add what it lacks, if anything, by what is made then."""
         keys = [view_key(image, view) for image in images for view in range(views)]
         row_of_NV = store.find(keys).reshape(-1, views)
         known_N = (row_of_NV >= 0).cumprod(1).sum(1)  # how many of the first views of each image
