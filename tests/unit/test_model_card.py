@@ -101,6 +101,7 @@ def test_class_names_are_no_markup(tmp_path: Path) -> None:
     assert "\n# big" not in text
 
 
+@pytest.mark.slow
 def test_a_card_of_ten_thousand_classes_stays_short(tmp_path: Path) -> None:
     manifest, run = bundle_and_run(tmp_path, tuple(f"class {k}" for k in range(10_000)), each=1)
     text = render_card(manifest, run, CardOptions())

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def written(folder: Path, images: dict[str, tuple[Image.Image, dict[str, int]]])
     return found
 
 
+@cache
 def drawn(count: int) -> dict[str, tuple[Image.Image, dict[str, int]]]:
     kinds = ("cat", "dog")
     return {f"{at}": (draw(kinds[at % 2], np.random.default_rng([9, at])), {"quality": 90}) for at in range(count)}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from serving.image.folders import Skipped
 from serving.image.preprocess import Preprocess
@@ -77,7 +78,7 @@ def page(picture: LabelledImage, classes: int, each: int, checks: DataChecks | N
                 "confusion": ("Confusion matrix", plot_confusion(evaluation.confusion)),
                 "calibration": ("Calibration", plot_calibration(bins, bins)),
             },
-            overlays=[(at, jpeg_of(draw("cat", np.random.default_rng(at)), 320)) for at in range(16)],
+            overlays=[(at, jpeg_of(Image.open(picture.path), 320)) for at in range(16)],
             facts={"seed": "0"},
             command="python -m training fit --data 'my <images>'",
             skipped=[],
@@ -87,7 +88,10 @@ def page(picture: LabelledImage, classes: int, each: int, checks: DataChecks | N
     )
 
 
-@pytest.mark.parametrize(("classes", "each"), [(2, 100), (12, 20), (1000, 2)])
+@pytest.mark.parametrize(
+    ("classes", "each"),
+    [(2, 100), pytest.param(12, 20, marks=pytest.mark.slow), pytest.param(1000, 2, marks=pytest.mark.slow)],
+)
 def test_a_page_is_self_contained_valid_and_below_5_mb_with_all_its_sections(
     picture: LabelledImage, classes: int, each: int
 ) -> None:
