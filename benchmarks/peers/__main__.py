@@ -9,7 +9,7 @@ same work, which is the limit for any server. Latency: all of them, in turns, at
 capacity. Views: V views in one request to pawserve, and V requests at once to Triton for the same image.
 
 `--parts` and `--peers` measure less at a time; the day's results keep what was measured before. `--protocol http` calls
-pawserve over HTTP, as LitServe and BentoML are called; its results have a page of their own.
+pawserve and Triton over HTTP, as LitServe and BentoML always are; its results have a page of their own, without views.
 """
 
 import argparse
@@ -27,12 +27,12 @@ import grpc
 from benchmarks.common import absolute_path, circumstances, make_parser, results_of_today, write_results
 from benchmarks.peers.limit import measure_limit
 from benchmarks.peers.report import to_markdown
-from benchmarks.peers.servers import SETTINGS, RunningPeer, running_peer
+from benchmarks.peers.servers import HTTP_TOO, SETTINGS, RunningPeer, running_peer
 from benchmarks.rounds import measure_in_turns
 from benchmarks.serving.load import run_load
 from serving.bundle.manifest import open_bundle
 
-PEERS = [name for name in SETTINGS if not name.startswith("pawserve")]
+PEERS = [name for name in SETTINGS if name != "pawserve"]
 COMPARED_IMAGES = 8
 VIEWS = (1, 3, 5)
 VIEWS_CLIENTS = 16
@@ -48,9 +48,13 @@ def main() -> None:
         "--peers-dir", type=absolute_path, required=True, help="where benchmarks.peers.install put them"
     )
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
-    parser.add_argument("--protocol", choices=("grpc", "http"), default="grpc", help="of pawserve (grpc)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--protocol", choices=("grpc", "http"), default="grpc", help="of pawserve and Triton (grpc)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="(all that the protocol has)")
     arguments = parser.parse_args()
+    possible = [part for part in PARTS if part != VIEWS_PART or arguments.protocol == "grpc"]
+    arguments.parts = arguments.parts or possible
+    if not set(arguments.parts) <= set(possible):
+        parser.error(f"--parts {VIEWS_PART} needs --protocol grpc, whose connections take several requests at a time")
     now = circumstances("peers" if arguments.protocol == "grpc" else "peers-http") | {
         "rounds": arguments.rounds,
         "settings": SETTINGS,
@@ -104,7 +108,8 @@ def measure_views(arguments: argparse.Namespace, results: dict[str, Any]) -> Non
         results["views"] = measure_in_turns(arguments.rounds, VIEWS, ways)
 
 
-PARTS = {"throughput": measure_throughput, "latency": measure_latency, "views": measure_views}
+VIEWS_PART = "views"
+PARTS = {"throughput": measure_throughput, "latency": measure_latency, VIEWS_PART: measure_views}
 
 
 @contextmanager
@@ -117,7 +122,7 @@ def _running(arguments: argparse.Namespace, names: Iterable[str]) -> Iterator[di
     with ExitStack() as stack:
         servers = {}
         for name in names:
-            peer = "pawserve-http" if name == "pawserve" and arguments.protocol == "http" else name
+            peer = f"{name}-http" if name in HTTP_TOO and arguments.protocol == "http" else name
             servers[name] = stack.enter_context(running_peer(peer, arguments.bundle, arguments.peers_dir))
         predictions = {name: _first_predictions(arguments, server) for name, server in servers.items()}
         for name, probabilities in predictions.items():
@@ -129,7 +134,7 @@ def _running(arguments: argparse.Namespace, names: Iterable[str]) -> Iterator[di
 
 def _load(arguments: argparse.Namespace, server: RunningPeer, kind: str, value: float, **load: float) -> Any:
     """One measurement, by a process of its own; `kind` is the option of the load that has the value."""
-    more = {"setting": SETTINGS[server.peer], "seconds": arguments.seconds, kind: value, **load}
+    more = {"setting": SETTINGS[server.peer.removesuffix("-http")], "seconds": arguments.seconds, kind: value, **load}
     return run_load(server.peer, server.address, arguments.photos, **more)
 
 

@@ -21,13 +21,14 @@ STOP_TIMEOUT_S = 10
 # The best of those that benchmarks/results/2026-11-24-peers.md lists, on two CPUs.
 SETTINGS: dict[str, Mapping[str, str]] = {
     "pawserve": {},
-    "pawserve-http": {},
     # number of processes, largest batch of the dynamic batcher, threads of each process
     "triton": {"instances": "2", "batch": "8", "threads": "1"},
     "litserve": {"workers": "2", "max-batch-size": "1", "api-servers": "1", "fast-queue": ""},
     "bentoml": {"WORKERS": "2", "THREADS": "2", "MAX_BATCH_SIZE": "1"},
 }
 """Each server's options by name."""
+HTTP_TOO = ("pawserve", "triton")
+"""Servers that are called over gRPC, or over HTTP by this name with "-http"."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class _Place:
     folder: Path
     """For files of its own."""
     port: int
+    http: bool
+    """Whether a server that has both listens for HTTP, and not for gRPC."""
 
 
 _Command = tuple[list[object], dict[str, str]]
@@ -58,17 +61,21 @@ _Command = tuple[list[object], dict[str, str]]
 def running_peer(peer: str, bundle: Path, peers_dir: Path) -> Iterator[RunningPeer]:
     """Start a server; stop it and all of its processes at the end.
 
+    Args:
+        peer: a name in `SETTINGS`, or one of `HTTP_TOO` with "-http".
+
     Raises:
         RuntimeError: if it does not listen within 40 s; the message holds the end of its log.
     """
-    if peer.startswith("pawserve"):
-        with pawserve(bundle, "--http", ANY_PORT if peer == "pawserve-http" else "off") as server:
+    name, http = peer.removesuffix("-http"), peer.endswith("-http")
+    if name == "pawserve":
+        with pawserve(bundle, "--http", ANY_PORT if http else "off") as server:
             yield RunningPeer(peer, server.http_address or server.address)
         return
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="peers-") as text:
         folder = Path(text)
-        command, variables = _COMMANDS[peer](SETTINGS[peer], _Place(bundle, peers_dir / peer, folder, port))
+        command, variables = _COMMANDS[name](SETTINGS[name], _Place(bundle, peers_dir / name, folder, port, http))
         log = folder / "log"
         with log.open("wb") as file:
             # cwd: the peers import benchmarks.peers and serving from the repository
@@ -103,16 +110,17 @@ def _triton(setting: Mapping[str, str], at: _Place) -> _Command:
     shutil.copy(Path(__file__).with_name("triton_model.py"), model / "1/model.py")
     (model / "config.pbtxt").write_text(
         f'backend: "python"\nmax_batch_size: {setting["batch"]}\n'
-        'input [{ name: "IMAGE" data_type: TYPE_STRING dims: [1] }]\n'
-        'output [{ name: "PROBABILITIES" data_type: TYPE_FP32 dims: [-1] }]\n'
+        'input [{ name: "images" data_type: TYPE_STRING dims: [1] }]\n'
+        'output [{ name: "probabilities" data_type: TYPE_FP32 dims: [-1] }]\n'
         f"instance_group [{{ count: {setting['instances']} kind: KIND_CPU }}]\n"
         "dynamic_batching { max_queue_delay_microseconds: 0 }\n"
         f'parameters [{{ key: "bundle" value: {{ string_value: "{at.bundle}" }} }},\n'
         f'            {{ key: "threads" value: {{ string_value: "{setting["threads"]}" }} }}]\n'
     )
     command: list[object] = [server / "bin/tritonserver", f"--model-repository={at.folder / 'models'}"]
-    command += [f"--backend-directory={at.folder / 'backends'}", "--allow-http=false", "--allow-metrics=false"]
-    command += ["--grpc-address=127.0.0.1", f"--grpc-port={at.port}", "--exit-timeout-secs=2"]
+    protocol, other = ("http", "grpc") if at.http else ("grpc", "http")
+    command += [f"--backend-directory={at.folder / 'backends'}", f"--allow-{other}=false", "--allow-metrics=false"]
+    command += [f"--{protocol}-address=127.0.0.1", f"--{protocol}-port={at.port}", "--exit-timeout-secs=2"]
     # the backend's interpreter finds the environment by PATH
     return command, {
         "PATH": f"{at.environment / 'bin'}:{os.environ['PATH']}",

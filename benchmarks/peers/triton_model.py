@@ -23,12 +23,12 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one batch with one engine call."""
-        contents = [triton.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel() for request in requests]
+        contents = [triton.get_input_tensor_by_name(request, "images").as_numpy().ravel() for request in requests]
         images = [self._classifier.decode(image) for request in contents for image in request]
         probabilities_NK = self._classifier.classify(images)
         responses, row = [], 0
         for request in contents:
-            tensor = triton.Tensor("PROBABILITIES", probabilities_NK[row : row + len(request)])
+            tensor = triton.Tensor("probabilities", probabilities_NK[row : row + len(request)])
             responses.append(triton.InferenceResponse([tensor]))
             row += len(request)
         return responses

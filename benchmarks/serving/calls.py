@@ -133,11 +133,13 @@ def to_request(
         from tritonclient.grpc import service_pb2
 
         request = service_pb2.ModelInferRequest(model_name="pets")
-        request.inputs.add(name="IMAGE", datatype="BYTES", shape=[1, 1])
+        request.inputs.add(name="images", datatype="BYTES", shape=[1, 1])
         request.raw_input_contents.append(struct.pack("<I", len(image)) + image)
         return bytes(request.SerializeToString())
     if server == "pawserve-http":
         return _post("/v1/classify", "image/jpeg", image)
+    if server == "triton-http":
+        return _post_to_triton(image)
     if server == "litserve":
         return _post("/predict", "image/jpeg", image)
     if setting["MAX_BATCH_SIZE"] == "1":
@@ -146,9 +148,20 @@ def to_request(
     return _post("/classify", "multipart/form-data; boundary=peers", part + b"\r\n" + image + b"\r\n--peers--\r\n")
 
 
-def _post(path: str, content_type: str, body: bytes) -> bytes:
+def _post(path: str, content_type: str, body: bytes, more: str = "") -> bytes:
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-    return head.encode() + b"\r\n" + body
+    return f"{head}{more}\r\n".encode() + body
+
+
+def _post_to_triton(image: bytes) -> bytes:
+    """In the binary form of the Open Inference Protocol: JSON, then the tensor's bytes."""
+    content = struct.pack("<I", len(image)) + image
+    size = {"binary_data_size": len(content)}
+    given = {"name": "images", "datatype": "BYTES", "shape": [1, 1], "parameters": size}
+    wanted = {"name": "probabilities", "parameters": {"binary_data": True}}
+    described = json.dumps({"inputs": [given], "outputs": [wanted]}).encode()
+    more = f"Inference-Header-Content-Length: {len(described)}\r\n"
+    return _post("/v2/models/pets/infer", "application/octet-stream", described + content, more)
 
 
 def to_probabilities(server: str, response: bytes) -> list[float]:
@@ -163,6 +176,10 @@ def to_probabilities(server: str, response: bytes) -> list[float]:
 
         content = service_pb2.ModelInferResponse.FromString(response).raw_output_contents[0]
         return sorted(np.frombuffer(content, "<f4").tolist(), reverse=True)
+    if server == "triton-http":  # JSON, then the tensor's bytes
+        parsed, end = json.JSONDecoder().raw_decode(response.decode("latin-1"))
+        assert [each["name"] for each in parsed["outputs"]] == ["probabilities"]
+        return sorted(np.frombuffer(response[end:], "<f4").tolist(), reverse=True)
     parsed = json.loads(response)
     if server == "pawserve-http":
         return [entry["probability"] for entry in parsed["results"][0]["prediction"]["classes"]]

@@ -40,7 +40,7 @@ def measure(
     """Send images to a server; exactly one of `clients`, `rate` and `answers` is given.
 
     Args:
-        server: one of `calls.GRPC_METHODS`, or pawserve-http, litserve or bentoml.
+        server: one of `calls.GRPC_METHODS`, or pawserve-http, triton-http, litserve or bentoml.
         address: HOST:PORT.
         photos: a folder of JPEGs.
         setting: a peer's.

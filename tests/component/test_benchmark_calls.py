@@ -1,10 +1,12 @@
-"""The benchmarks' load generator reads HTTP responses as servers may send them: whole, in pieces, in chunks."""
+"""The benchmarks' load generator: requests that servers understand, and responses however they arrive."""
 
 import asyncio
 
 import pytest
 
 from benchmarks.serving.calls import open_calls, to_probabilities, to_request
+from tests.support.images import RED
+from tests.support.servers import HttpServerProcess
 
 WHOLE = [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[0.1,0.9]"]
 IN_PIECES = [b"HTTP/1.1 200 OK\r\nconte", b"nt-length: 9\r\n\r", b"\n[0.1", b",0.9]"]
@@ -48,3 +50,16 @@ def test_a_response_is_read_however_it_arrives(pieces: list[bytes]) -> None:
 def test_an_error_is_not_counted_as_a_response() -> None:
     with pytest.raises(RuntimeError, match="503"):
         send_twice([b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"])
+
+
+def test_the_request_to_triton_over_http_is_one_of_the_open_inference_protocol(server: HttpServerProcess) -> None:
+    request = to_request("triton-http", {}, RED).replace(b"/models/pets/", b"/models/colours/")
+
+    async def send() -> list[float]:
+        async with open_calls("triton-http", server.url.removeprefix("http://"), 1) as [call]:
+            return to_probabilities("triton-http", await call(request))
+
+    probabilities = asyncio.run(send())
+    assert len(probabilities) == 3
+    assert sum(probabilities) == pytest.approx(1)
+    assert probabilities[0] > 0.5
