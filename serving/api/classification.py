@@ -4,13 +4,15 @@ Imports neither gRPC nor protobuf. The protocols convert their requests to a `Cl
 to their responses.
 """
 
+import time
 from collections.abc import Callable, Sequence
+from math import inf
 
 from serving.api.errors import ApiError, Code, invalid, to_api_error
 from serving.api.in_flight import BytesInFlight
 from serving.api.lookup import find_model
 from serving.api.predictions import ClassifySpec, SignedPrediction
-from serving.batching.requests import QueueFull
+from serving.batching.requests import EXPIRED, QueueFull
 from serving.bundle.manifest import Manifest
 from serving.bundle.model_version import ModelVersion
 from serving.context import CURRENT_CALL, CURRENT_CLIENT, Role
@@ -184,16 +186,22 @@ class ClassificationService:
             TimeoutError: if the time has passed.
         """
         waiting = self.in_flight.waiting
+        deadline = time.monotonic() + (inf if timeout_s is None else timeout_s)
         if again := waiting.occupied:
-            await waiting.wait()
+            await waiting.wait(deadline - time.monotonic(), tried=False)
         while True:
             spec = check()
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError(EXPIRED)
             try:
-                return spec, await self._compute(spec, images, timeout_s)
+                return spec, await self._compute(spec, images, None if timeout_s is None else left_s)
             except QueueFull as full:
                 if full.retry_after_s is None or not spec.model.classifier.rows_in_flight:
                     raise
-            await waiting.wait(again=again)
+            if again:
+                waiting.pass_on()
+            await waiting.wait(left_s, again=again)
             again = True
 
     def sign(self, spec: ClassifySpec, classification: Classification, reference: str = "") -> SignedPrediction:

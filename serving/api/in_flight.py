@@ -2,47 +2,78 @@
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
+from math import inf
 
 from serving.batching.quotas import Quotas
-from serving.context import CURRENT_CLIENT
+from serving.context import CURRENT_CLIENT, ClientIdentity
 
 RECHECK_S = 2.0
 """Longest wait before a waiter checks again, in case the work before it ended without a notification."""
 
 
+@dataclass(slots=True)
+class _Waiter:
+    notified: asyncio.Future[None]
+    tried: int
+    """The number of the notification after which it was last rejected."""
+
+
 class WaitQueue:
-    """Requests that wait for capacity, in the order of their arrival."""
+    """Requests that wait for capacity: in the order of their arrival on each connection, the connections in turns.
+
+    The connection is that of `CURRENT_CLIENT`.
+    """
 
     def __init__(self) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()  # with some that are done and wait no longer
+        self._waiting: dict[ClientIdentity, deque[_Waiter]] = {}  # the next connection first; with some that are done
+        self._notifications = 0
 
     @property
     def occupied(self) -> bool:
-        """Whether a request waits."""
-        while self._waiting and self._waiting[0].done():
-            self._waiting.popleft()
-        return bool(self._waiting)
+        """Whether a request of the same connection waits."""
+        queue = self._waiting.get(CURRENT_CLIENT.get())
+        return queue is not None and not all(waiter.notified.done() for waiter in queue)
 
-    async def wait(self, *, again: bool = False) -> None:
-        """Wait until there may be capacity; with `again`, before those that have not waited yet."""
-        waiter = asyncio.get_running_loop().create_future()
-        (self._waiting.appendleft if again else self._waiting.append)(waiter)
+    async def wait(self, timeout_s: float = inf, *, again: bool = False, tried: bool = True) -> None:
+        """Wait until there may be capacity, for `timeout_s` at most.
+
+        Args:
+            again: wait before the requests of the connection that have not waited yet.
+            tried: whether there was no capacity just now.
+        """
+        notified = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(notified, self._notifications if tried else -1)
+        queue = self._waiting.setdefault(CURRENT_CLIENT.get(), deque())
+        (queue.appendleft if again else queue.append)(waiter)
         try:
-            async with asyncio.timeout(RECHECK_S):
-                await waiter
+            async with asyncio.timeout(min(RECHECK_S, timeout_s)):
+                await notified
         except TimeoutError:
             return
         except asyncio.CancelledError:
-            if not waiter.cancelled():  # it was notified already: the next one takes its place
-                self.notify()
+            if not notified.cancelled():  # another one takes its place
+                self.pass_on()
             raise
 
     def notify(self) -> None:
-        """Wake the next waiter."""
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
+        """There is capacity: wake the next waiter."""
+        self._notifications += 1
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Wake the next waiter that was not rejected since the last notification."""
+        for client, queue in list(self._waiting.items()):
+            while queue and queue[0].notified.done():
+                queue.popleft()
+            if queue and queue[0].tried == self._notifications:
+                continue
+            del self._waiting[client]
+            if queue:
+                waiter = queue.popleft()
+                if queue:
+                    self._waiting[client] = queue  # after the other connections
+                waiter.notified.set_result(None)
                 return
 
 

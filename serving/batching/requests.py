@@ -19,6 +19,8 @@ Prepare = Callable[[], NDArray[np.uint8]]
 
 
 NO_WORK = DecodeWork(0, large=False)
+EXPIRED = "the deadline passed while the image waited"
+"""The message of the TimeoutError of images that were not begun in time."""
 
 
 class QueueFull(RuntimeError):

@@ -26,6 +26,7 @@ from serving.batching.affinity import LEAST_SHARE, CpuAffinity
 from serving.batching.fair_queue import FairQueue
 from serving.batching.ready_rows import ReadyRows
 from serving.batching.requests import (
+    EXPIRED,
     BatchObserver,
     Job,
     Request,
@@ -39,7 +40,6 @@ from serving.engine.base import DeviceLost, Engine
 
 FIRST_ROW_S = 0.005
 """Assumed time of a row in an engine, until there are measurements."""
-EXPIRED = "the deadline passed while the image waited"
 
 logger = logging.getLogger(__name__)
 

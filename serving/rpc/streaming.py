@@ -107,8 +107,12 @@ class _Stream:
                 return
             self._read_requests += 1
             size = self._handler.image_bytes(request)
+            waiting, again = self._in_flight.waiting, False
             while not self._in_flight.admits(size):
-                await self._in_flight.waiting.wait()
+                if again:
+                    waiting.pass_on()
+                await waiting.wait()
+                again = True
             self._in_flight.take(size)
             task = asyncio.create_task(self._respond(request))
             self._computing.add(task)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import struct
 from collections.abc import Callable
 from functools import cache
@@ -16,6 +17,8 @@ from serving.api.errors import invalid
 
 M = TypeVar("M", bound=Message)
 _SINGLE = struct.Struct("f")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""An escaped half of a pair, or a whole one."""
 MOST_ELEMENTS = 50_000
 """Most elements of JSON in a request: more than the largest legitimate one has, which holds 10,000 labels."""
 
@@ -95,7 +98,10 @@ def parse_json(body: bytes, most_elements: int = MOST_ELEMENTS) -> Any:
         message = f"the JSON has {count:,} elements; send several smaller requests of at most {most_elements:,}"
         raise invalid("MESSAGE_INVALID", message, "")
     try:
-        return json.loads(body)
+        content = json.loads(body.decode("utf-8-sig"))
+        if _SURROGATE.search(body):
+            json.dumps(content, ensure_ascii=False).encode()  # fails for half of a pair, which is no text
+        return content
     except (ValueError, RecursionError) as error:
         raise invalid("MESSAGE_INVALID", f"the body is not JSON: {error or 'it is nested too deeply'}", "") from None
 

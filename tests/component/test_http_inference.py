@@ -120,6 +120,21 @@ BAD = {
         "TENSOR_INVALID",
         "inputs[0].data",
     ),
+    "numbers and a long text": (
+        {"inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [1], "data": ["9" * 10_000, *[0] * 500_000]}]},
+        "TENSOR_INVALID",
+        "inputs[0].data",
+    ),
+    "a list beside a number": (
+        {"inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, [2, 3]]}]},
+        "TENSOR_INVALID",
+        "inputs[0].data",
+    ),
+    "booleans": (
+        {"inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [True, False, True]}]},
+        "TENSOR_INVALID",
+        "inputs[0].data",
+    ),
     "unknown output": ({"inputs": [images(RED)], "outputs": [{"name": "boxes"}]}, "TENSOR_INVALID", "outputs[0].name"),
     "unknown parameter": ({"inputs": [images(RED)], "parameters": {"a": 1}}, "PARAMETER_INVALID", "parameters"),
     "a list as parameter": ({"inputs": [images(RED)], "parameters": {"a": []}}, "PARAMETER_INVALID", "parameters"),
@@ -145,6 +160,11 @@ def test_json_with_more_numbers_than_pixels_may_have_is_not_parsed(server: HttpS
     answer = infer(server, body)
     assert answer.reason == "MESSAGE_INVALID"
     assert "1,010,000" in answer.json()["detail"]
+
+
+def test_the_parameters_of_a_load_are_an_object(server: HttpServerProcess) -> None:
+    answer = ask(server.url, "/v2/repository/models/colours/load", b'{"parameters": 5}')
+    assert (answer.status, answer.reason, answer.json()["field"]) == (400, "MESSAGE_INVALID", "parameters")
 
 
 def test_health_and_readiness_of_models(server: HttpServerProcess) -> None:

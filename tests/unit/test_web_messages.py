@@ -10,10 +10,10 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.api.errors import invalid
+from serving.api.errors import ApiError, invalid
 from serving.api.status import from_status, to_status
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.web.messages import shortest_float, to_json
+from serving.web.messages import parse_json, shortest_float, to_json
 
 
 def by_library(message: Message) -> object:
@@ -74,3 +74,23 @@ def test_an_error_survives_its_way_through_a_status() -> None:
     error = invalid("TOP_K_OUT_OF_RANGE", "top_k is 0", "top_k", least="1")
     found = from_status(to_status(error))
     assert vars(found) == vars(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"\ud800": 1}',
+        rb'["a\uDFFFb"]',
+        rb'{"a": ["\udc00\ud800"]}',
+        b'["\xed\xa0\x80"]',
+        b'["\xff"]',
+        '["a"]'.encode("utf-16"),
+    ],
+)
+def test_json_that_is_no_unicode_text_is_rejected(body: bytes) -> None:
+    with pytest.raises(ApiError, match="the body is not JSON"):
+        parse_json(body)
+
+
+def test_json_may_escape_any_character_and_begin_with_a_byte_order_mark() -> None:
+    assert parse_json(b"\xef\xbb\xbf" + rb'["\ud83d\ude00", "\\ud800", "\u00e9"]') == ["\U0001f600", r"\ud800", "é"]

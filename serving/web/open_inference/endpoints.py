@@ -95,8 +95,11 @@ class InferenceEndpoints:
         """POST /v2/repository/models/M/load."""
         content = await self._read_object(request)
         message = pb.RepositoryModelLoadRequest(model_name=request.path_params["name"])
-        for name in content.get("parameters") or ():
-            message.parameters[str(name)].string_param = ""  # all of them are refused, by name
+        parameters = content.get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise invalid("MESSAGE_INVALID", "parameters must be an object", "parameters")
+        for name in parameters:
+            message.parameters[name].string_param = ""  # all of them are rejected, by name
         await self._calls.load(message)
         return _json({})
 

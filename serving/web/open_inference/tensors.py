@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -168,16 +169,21 @@ def _bytes(element: Any, encoding: Any, field: str) -> bytes:
 
 
 def _uint8(data: Any, field: str) -> bytes:
-    try:
-        values = np.array(_typed(data, list, field))
-    except ValueError:
-        raise invalid_tensor(field, "its lists have different lengths") from None
-    if values.size and (values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255):
-        raise invalid_tensor(field, "an element is no whole number from 0 to 255, as UINT8 needs")
-    if values.size > MAX_TYPED_PIXELS:
-        message = f"it has {values.size:,} elements; send more than {MAX_TYPED_PIXELS:,} as binary data"
+    # not by NumPy: if one element is a long text, each takes as much memory in its arrays
+    values = _typed(data, list, field)
+    while any(isinstance(each, list) for each in values):
+        if len({len(each) if isinstance(each, list) else -1 for each in values}) > 1:
+            raise invalid_tensor(field, "its lists have different lengths")
+        values = list(chain.from_iterable(values))
+    if len(values) > MAX_TYPED_PIXELS:
+        message = f"it has {len(values):,} elements; send more than {MAX_TYPED_PIXELS:,} as binary data"
         raise invalid_tensor(field, message)
-    return values.astype(np.uint8).tobytes()
+    try:
+        if set(map(type, values)) <= {int}:  # and not bool
+            return bytes(values)
+    except (ValueError, OverflowError):
+        pass
+    raise invalid_tensor(field, "an element is no whole number from 0 to 255, as UINT8 needs")
 
 
 def _set_parameters(target: Any, parameters: dict[str, Any], field: str) -> None:
