@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -40,21 +41,30 @@ class Process:
     """Address and models, when it serves."""
     names: frozenset[str] | None = None
     """Resource names that it serves; None until it has told."""
+    changes: int = 0
+    """How many of the changes that clients have made it was sent."""
     popen: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
     channel: Channel | None = field(default=None, repr=False)
 
     def start(self) -> socket.socket:
-        """Start it; this end of its sockets."""
+        """Start it; this end of its sockets.
+
+        Raises:
+            OSError: if the system has no process, memory or file descriptor left.
+        """
         ours, theirs = socket.socketpair()
-        with theirs:
-            cpus = ",".join(map(str, self.cpus))
-            command = [sys.executable, "-m", "serving.processes.child"]
-            self.popen = subprocess.Popen(
-                [*command, str(self.number), str(theirs.fileno()), cpus],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                process_group=0,  # Ctrl-C reaches the supervisor only, which passes it on
-            )
+        with ExitStack() as opened:
+            opened.enter_context(ours)
+            with theirs:
+                cpus = ",".join(map(str, self.cpus))
+                command = [sys.executable, "-m", "serving.processes.child"]
+                self.popen = subprocess.Popen(
+                    [*command, str(self.number), str(theirs.fileno()), cpus],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    process_group=0,  # Ctrl-C reaches the supervisor only, which passes it on
+                )
+            opened.pop_all()
         self.restarts += 1
         self.reason = self.description = ""
         self.state = State.STARTING

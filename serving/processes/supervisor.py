@@ -196,7 +196,11 @@ class Supervisor:
 
     async def _run_once(self, process: Process) -> None:
         """Start a process, and wait for its end."""
-        ours = process.start()
+        try:
+            ours = process.start()
+        except OSError as error:
+            process.reason = f"it cannot be started: {error.strerror}"
+            return
         process.channel = Channel(ours, {verb: partial(handle, process) for verb, handle in self._handlers.items()})
         with suppress(OSError):  # it has ended already
             send_start(ours, self._start)
@@ -210,9 +214,18 @@ class Supervisor:
         process.state = State.LOADED
         self._notify()
         await self._wait(lambda: self._may_listen)
-        return self._changes
+        process.changes = len(self._changes)
+        return self._changes[:]
 
     async def _on_serving(self, process: Process, description: str) -> None:
+        assert process.channel is not None
+        while process.changes < len(self._changes):  # of which some may have come since it was loaded
+            change = self._changes[process.changes]
+            process.changes += 1
+            try:
+                await process.channel.call("change", change)
+            except RemoteError as error:
+                logger.warning("%s %s, which a client asked for before: %s", *change, error)
         process.description, process.state, process.settled = description, State.SERVING, True
         if process.restarts:
             logger.info("process %d serves again", process.number)
