@@ -111,9 +111,10 @@ class ModelRepository:
 
     def forget(self, version: ModelVersion, state: State) -> None:
         """Remove the status of a version, if it is still in this state."""
-        status = self._view.statuses.get(version)
-        if status is not None and status.state is state:
-            self._change({version: None})
+        with self._changed:  # which may be entered again
+            status = self._view.statuses.get(version)
+            if status is not None and status.state is state:
+                self._change({version: None})
 
     @property
     def models(self) -> list[ServedModel]:

@@ -108,8 +108,10 @@ class ModelWatcher:
         """
         async with self._busy:
             names = set(self._floating)
+            listed: set[str] = set()
             if self._all:
-                names |= set(await asyncio.to_thread(list_names, self._folder))
+                listed = set(await asyncio.to_thread(list_names, self._folder))
+                names |= listed
                 names |= {status.version.name for status in self._repository.statuses}
             for key in sorted(self._pinned):
                 if key.name not in self._unloaded:
@@ -118,8 +120,9 @@ class ModelWatcher:
                 with contextlib.suppress(OSError):  # is reported when its versions are loaded
                     versions = await asyncio.to_thread(list_versions, self._folder / name)
                     await self._primaries.follow(name, versions, load=False)
-            empty = [name for name in sorted(names - self._unloaded) if not await self._renew(name, retry=retry)]
-            if self._all and len(empty) < len(names):
+            renewed = sorted(names - self._unloaded)
+            empty = [name for name in renewed if not await self._renew(name, retry=retry)]
+            if self._all and (len(empty) < len(renewed) or await self._holds_any(listed & self._unloaded)):
                 for name in empty:
                     self._repository.set_primary(name, None)
                     self._repository.retire(self._newest_served(name), "its folder was removed")
@@ -149,7 +152,7 @@ class ModelWatcher:
             versions = await asyncio.to_thread(list_versions, self._folder / name)
             if not versions or (number and number not in versions):
                 raise ModelNotFound(f"{self._folder} holds no {f'version {number}' if number else 'version'} of {name}")
-            key = ModelVersion(name, number or versions[-1])
+            key = ModelVersion(name, number or (without_shadow(versions, self._shadows.get(name)) or versions)[-1])
             self._unloaded.discard(name)
             if number:
                 if not self._repository.is_shadow(key):
@@ -237,6 +240,10 @@ class ModelWatcher:
             for key in surplus:
                 self._repository.mark(key, State.READY, REMOVED)
         return bool(versions)
+
+    async def _holds_any(self, names: Iterable[str]) -> bool:
+        """Whether the folder holds a version of one of these names."""
+        return any([await asyncio.to_thread(list_versions, self._folder / name) for name in names])
 
     def _newest_served(self, name: str) -> list[ModelVersion]:
         """The versions of a name that are served because they are the newest, the newest first."""

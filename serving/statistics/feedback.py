@@ -103,7 +103,7 @@ class Feedback:
             raise LabelUnknown(label, resource, classes) from None
 
     async def record(self, labels: Sequence[Label]) -> list[int | LabelExpired | None]:
-        """Record labels.
+        """Record labels. If the task is cancelled, they are recorded nevertheless.
 
         Returns:
             For each the class index that was recorded before, None for none, or a LabelExpired if it was not recorded.
@@ -111,6 +111,9 @@ class Feedback:
         Raises:
             StatisticsUnavailable: if they cannot be recorded; none of them is then.
         """
+        return await asyncio.shield(self._record(labels))
+
+    async def _record(self, labels: Sequence[Label]) -> list[int | LabelExpired | None]:
         labels = [self.shadows.join(label) for label in labels]
         outcomes = await asyncio.wrap_future(self._store.record(labels))
         self.shadows.recorded(labels, outcomes)

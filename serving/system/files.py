@@ -11,25 +11,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes | str, *, mode: int | None = None, exclusive: bool = False) -> None:
+def write_atomically(
+    path: Path,
+    content: bytes | str,
+    *,
+    mode: int | None = None,
+    owner: tuple[int, int] | None = None,
+    exclusive: bool = False,
+) -> None:
     """Write a file in one step: readers see the earlier contents or all of the new ones, also after a crash.
 
     Args:
         path: the file.
         content: its bytes, or its text, which is encoded as UTF-8.
         mode: permission bits of the file; None for those that the umask leaves of 0o666.
+        owner: numbers of the user and the group that it belongs to; None for this process's.
         exclusive: fail if the file exists, also if another process creates it meanwhile.
 
     Raises:
         FileExistsError: if `exclusive` is set and the file exists.
         OSError: if it cannot be written, with the path as `filename`. The file is then as before.
     """
-    with replacing(path, mode=mode, exclusive=exclusive) as temporary:
+    with replacing(path, mode=mode, owner=owner, exclusive=exclusive) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def replacing(path: Path, *, mode: int | None = None, exclusive: bool = False) -> Iterator[Path]:
+def replacing(
+    path: Path, *, mode: int | None = None, owner: tuple[int, int] | None = None, exclusive: bool = False
+) -> Iterator[Path]:
     """Give the block a temporary path to write to; when the block ends, the file takes the place of `path`.
 
     If the block raises, `path` stays as it was and the temporary file is removed. Arguments and errors are those of
@@ -38,6 +48,8 @@ def replacing(path: Path, *, mode: int | None = None, exclusive: bool = False) -
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600))
+        if owner is not None:
+            os.chown(temporary, *owner)
         if mode is not None:
             temporary.chmod(mode)
         yield temporary

@@ -143,10 +143,10 @@ def load_keys(path: Path) -> list[Key]:
 
 
 def rotate(path: Path, *, sign_after: timedelta, accept_old: timedelta) -> tuple[datetime, datetime]:
-    """Add a new key to a key file. Concurrent rotations wait for each other.
+    """Add a new key to a key file, which keeps its owner and mode. Concurrent rotations wait for each other.
 
     Args:
-        path: the file; created if there is none.
+        path: the file, or a link to it; created if there is none.
         sign_after: when the new key begins to sign: late enough for all replicas to have read it.
         accept_old: how long after that the earlier keys are accepted; keys that end sooner keep their end.
 
@@ -154,8 +154,9 @@ def rotate(path: Path, *, sign_after: timedelta, accept_old: timedelta) -> tuple
         When the new key begins to sign, and when the others end.
 
     Raises:
-        ValueError, OSError: as for Keyring.
+        ValueError, OSError: as for Keyring; ValueError also if the file belongs to another user.
     """
+    path = path.resolve()
     now = datetime.now(UTC).replace(microsecond=0)
     begin = now + sign_after
     end = begin + accept_old
@@ -167,8 +168,11 @@ def rotate(path: Path, *, sign_after: timedelta, accept_old: timedelta) -> tuple
             if key.accept_until > (now - KEEP_ENDED).timestamp()
         ]
         keys.append(Key(secrets.token_bytes(MIN_KEY_BYTES), sign_from=begin.timestamp()))
-        mode = stat.S_IMODE(path.stat().st_mode)
-        write_atomically(path, "".join(f"{key.to_line()}\n" for key in keys), mode=mode)
+        status = path.stat()
+        if os.geteuid() not in (0, status.st_uid):
+            raise ValueError(f"{path} belongs to the user with the ID {status.st_uid}; rotate as that user or as root")
+        content = "".join(f"{key.to_line()}\n" for key in keys)
+        write_atomically(path, content, mode=stat.S_IMODE(status.st_mode), owner=(status.st_uid, status.st_gid))
     return begin, end
 
 

@@ -73,6 +73,12 @@ def test_calibration_bins_have_mean_probability_and_accuracy(client: Client, stu
         (pb.GetStatisticsRequest(start_time=Timestamp(seconds=6), end_time=Timestamp(seconds=5)), "end_time"),
         (pb.GetStatisticsRequest(start_time=Timestamp(seconds=1, nanos=-1)), "start_time"),
         (pb.GetStatisticsRequest(end_time=Timestamp(seconds=2**62)), "end_time"),
+        (
+            pb.GetStatisticsRequest(
+                start_time=Timestamp(seconds=253_402_300_799, nanos=999_999_999), end_time=Timestamp(seconds=5)
+            ),
+            "end_time",
+        ),
     ],
 )
 def test_an_invalid_window_is_rejected(

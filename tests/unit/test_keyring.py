@@ -1,6 +1,7 @@
 """Keys change while servers run: tokens are accepted until their key's end and rejected afterwards."""
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -118,6 +119,33 @@ def test_concurrent_rotations_lose_no_key(path: Path) -> None:
     with ThreadPool(4) as pool:
         pool.map(lambda _: rotate(path, sign_after=timedelta(0), accept_old=timedelta(days=1)), range(8))
     assert len({key.secret for key in load_keys(path)}) == 9
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root may give files away")
+def test_a_rotation_by_root_keeps_the_owner_and_the_mode(path: Path) -> None:
+    write(path, OLD.hex())
+    os.chown(path, 1234, 2345)
+    path.chmod(0o640)
+    rotate(path, sign_after=timedelta(0), accept_old=timedelta(days=1))
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (1234, 2345, 0o640)
+
+
+def test_the_keys_of_another_user_are_not_rotated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = write(path, OLD.hex()).read_bytes()
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(ValueError, match="belongs to the user with the ID"):
+        rotate(path, sign_after=timedelta(0), accept_old=timedelta(days=1))
+    assert path.read_bytes() == before
+
+
+def test_a_rotation_follows_a_link_to_the_keys(path: Path, tmp_path: Path) -> None:
+    write(path, OLD.hex())
+    link = tmp_path / "link.key"
+    link.symlink_to(path)
+    rotate(link, sign_after=timedelta(0), accept_old=timedelta(days=1))
+    assert link.is_symlink()
+    assert len(load_keys(path)) == 2
 
 
 def test_a_rotation_keeps_earlier_ends_and_drops_keys_that_ended_long_ago(path: Path) -> None:

@@ -136,6 +136,22 @@ def test_removing_a_version_brings_the_earlier_one_back_and_a_removed_one_may_re
     watched(models, test)
 
 
+def test_a_folder_that_vanishes_takes_no_model_away_after_an_unload(models: Path) -> None:
+    async def test(repository: ModelRepository, watcher: ModelWatcher) -> None:
+        write_bundle(models, "cats", 2, content=b"")
+        await watcher.scan()
+        await watcher.unload("cats")
+        for name in ("cats", "dogs"):
+            shutil.rmtree(models / name)
+        await watcher.scan()
+        assert served(repository) == ["dogs/1"]
+        write_bundle(models, "cats", 3)  # the folder is back, and has no dogs
+        await watcher.scan()
+        assert served(repository) == []
+
+    watched(models, test)
+
+
 CHANGES = st.lists(
     st.tuples(
         st.sampled_from(["add", "add", "add bad", "remove", "hide", "show"]),

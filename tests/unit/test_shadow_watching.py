@@ -25,6 +25,20 @@ def shadow_of(repository: ModelRepository) -> tuple[int, float] | None:
     return (found[0].manifest.version, found[1]) if found else None
 
 
+def test_a_name_is_loaded_though_its_shadow_version_is_broken(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "pets", 1)
+    write_bundle(tmp_path, "pets", 2, content=b"")
+
+    async def test(repository: ModelRepository, watcher: ModelWatcher) -> None:
+        await watcher.load_shadows()
+        await watcher.unload("pets")
+        await watcher.load("pets")
+        assert served(repository) == ["pets/1"]
+        assert state_of(repository, 2) is not None
+
+    watched(tmp_path, test, shadows=SHADOWS)
+
+
 def test_a_name_never_stands_for_its_shadow_version_which_can_be_asked_by_its_number(tmp_path: Path) -> None:
     write_bundle(tmp_path, "pets", 1)
     write_bundle(tmp_path, "pets", 2)

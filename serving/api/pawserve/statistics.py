@@ -58,7 +58,7 @@ class StatisticsService:
         except WindowExpired as error:
             field = "start_time" if request.HasField("start_time") else "end_time"
             raise to_api_error(error, field) from error
-        if name is not None and not statistics:
+        if name is not None and not statistics and not await asyncio.to_thread(self._store.read, name, version):
             self._find(request.model)  # a served version without predictions has no statistics yet, which is no error
         return pb.GetStatisticsResponse(models=map(self._to_message, statistics))
 

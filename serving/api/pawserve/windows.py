@@ -36,4 +36,4 @@ def _milliseconds(request: Message, field: str) -> int | None:
             "in the years 1 to 9999"
         )
         raise invalid("TIME_WINDOW_INVALID", message, field)
-    return int(time.seconds) * 1000 - (-int(time.nanos) // 1_000_000)
+    return min(int(time.seconds) * 1000 - (-int(time.nanos) // 1_000_000), _LAST_SECOND * 1000 + 999)
