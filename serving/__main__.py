@@ -2,7 +2,10 @@
 
 import sys
 
-from serving.cli.parser import main
+try:
+    from serving.cli.parser import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -33,12 +33,13 @@ from serving.rpc.inference_service import InferenceService
 from serving.rpc.streaming import StreamProcessor
 from serving.settings import Settings
 from serving.shadows.queue import ShadowQueue
-from serving.startup import StartupError
+from serving.startup import StartupError, listen_errors
 from serving.state import State
 from serving.statistics.feedback import Feedback
 from serving.statistics.shadows.joining import ShadowLabels
 from serving.statistics.store import StatisticsUnavailable
 from serving.system.cpus import available_cpus
+from serving.system.network import check_free
 
 SHADOW_BYTES_PART = 8
 """Images that wait for shadow versions have at most one part in so many of the bytes that encoded images may have."""
@@ -91,6 +92,7 @@ class Server:
             StartupError: if one of them fails.
         """
         with self._startup_errors():
+            self._check_before_loading()
             self.observability = Observability(self.settings.observability)
             self._options = replace(
                 self.settings.options,
@@ -166,6 +168,18 @@ class Server:
             self._cleanup.close()
             raise
 
+    def _check_before_loading(self) -> None:
+        """Find out what would prevent the start after the models were loaded, which may take long."""
+        settings = self.settings
+        self._access = build_access_control(settings.security, settings.addresses)
+        if settings.reuse_port:  # the supervisor holds the ports
+            return
+        with listen_errors(settings.listen, "--listen"):
+            check_free(settings.listen)
+        if settings.http.required and settings.http.listen is not None:
+            with listen_errors(settings.http.listen, "--http"):
+                check_free(settings.http.listen)
+
     def _load_models(self) -> None:
         self.repository = ModelRepository(self.settings.shadows)
         self._cleanup.callback(self.repository.close)
@@ -223,7 +237,7 @@ class Server:
         self._calls = ClassifierCalls(self._control, self.feedback, store, classification)
         self.classifier = ClassifierService(self._calls, self._streams)
         inference = InferenceCalls(self._control, classification, settings.options.limits.max_pixels)
-        access = build_access_control(settings.security, settings.addresses)
+        access = self._access
         observers = self.observability.call_observers
         self.interceptor = CallInterceptor(observers, access)
         self.health = HealthServicer([CLASSIFIER, INFERENCE])

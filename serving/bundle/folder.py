@@ -45,6 +45,12 @@ def _find_versions(
         raise BundleError(f"{folder} is not a folder; give --models the folder that holds NAME/VERSION/model.json")
     names = wanted or [name for name in list_names(folder) if list_versions(folder / name)]
     if not names:
+        if (folder / MANIFEST).exists():
+            raise BundleError(f"{folder} is one bundle; give --models {os.path.normpath(folder / '../..')}")
+        if any((folder / str(number) / MANIFEST).exists() for number in list_versions(folder)):
+            raise BundleError(
+                f"{folder} holds the versions of one model; give --models {os.path.normpath(folder / '..')}"
+            )
         found_instead = "".join(f"; {each}" for each in describe_unserved(folder))
         raise BundleError(
             f"{folder} holds no model; `python -m export bundle` writes one to NAME/VERSION{found_instead}"

@@ -57,7 +57,8 @@ def open_client(arguments: argparse.Namespace) -> Iterator[Client]:
         with client:
             yield client
     except ClientError as error:
-        raise CommandError(error.message) from error
+        advice = "; give --token-file FILE, or set $PAWSERVE_TOKEN" if error.reason == "CREDENTIALS_MISSING" else ""
+        raise CommandError(error.message + advice) from error
 
 
 def _credentials(arguments: argparse.Namespace) -> Credentials:

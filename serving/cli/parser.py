@@ -7,7 +7,9 @@ the others, such as ONNX Runtime.
 import argparse
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 from serving.cli.configuration import check_environment, option_variables, parse_configured
 from serving.cli.errors import FAILED, INTERRUPTED, CommandError
@@ -43,8 +45,8 @@ def main(arguments: Sequence[str], called_as: str | None = None) -> int:
         Its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted.
     """
     accept_any_text()
-    parser = build_parser(arguments[0] if arguments else "", called_as)
     try:
+        parser = build_parser(arguments[0] if arguments else "", called_as)
         with flushed_output():
             options = parse_configured(parser, list(arguments))
             check_environment(others=option_variables(options))
@@ -67,21 +69,35 @@ def report_lost_output(error: OSError) -> int:
     return FAILED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports options that a command does not have under the command's name, with the one that was probably meant."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            command: argparse.ArgumentParser = getattr(options, "command", self)
+            name = unknown[0].partition("=")[0]
+            meant = get_close_matches(name, command._option_string_actions, n=1)
+            hint = f"; did you mean {meant[0]}?" if meant and name.startswith("-") else ""
+            command.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options
+
+
 def build_parser(chosen: str, called_as: str | None = None) -> argparse.ArgumentParser:
     """The parser of all commands. Only the chosen one has its options."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m serving",
         description="Serve image classifiers over gRPC, classify images with them, and measure how accurate they are.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.",
     )
     version = describe_version() if chosen == "--version" else ""
     parser.add_argument("--version", action="version", version=version, help="print the version")
-    parsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    parsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser)
     for name, text in COMMANDS.items():
         subparser = parsers.add_parser(name, help=text, prog=called_as if name == chosen else None)
         if name == chosen:
             place = "serving.ray.command" if name == "ray" else f"serving.cli.commands.{name.replace('-', '_')}"
             module = import_module(place)
             module.add_options(subparser)
-            subparser.set_defaults(run=module.run)
+            subparser.set_defaults(run=module.run, command=subparser)
     return parser

@@ -33,10 +33,10 @@ class _Widest:
         yield next(fits, last)
 
 
-def statistics_view(models: Sequence[pb.ModelStatistics]) -> RenderableType:
-    """The confusion matrix and rates of each version, to be printed by a rich console."""
+def statistics_view(models: Sequence[pb.ModelStatistics], *, window: bool = False) -> RenderableType:
+    """The confusion matrix and rates of each version, of a time window or all, to be printed by a rich console."""
     if not models:
-        return Text("no predictions yet")
+        return Text("no predictions in the time window" if window else "no predictions yet")
     return Group(*(part for model in models for part in _parts(model)))
 
 

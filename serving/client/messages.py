@@ -135,7 +135,7 @@ def _describe_failure(details: str, address: str, credentials: Credentials) -> s
     if _CLOSED in details:
         return f"{through}: it closed the connection at once; {_describe_closed(credentials)}"
     # gRPC lists all layers that the error passed through; the last one is the cause
-    return f" ({details.rpartition(': ')[2]}){through}"
+    return f" ({details.rpartition(': ')[2].rstrip(']')}){through}"
 
 
 def _describe_closed(credentials: Credentials) -> str:

@@ -67,6 +67,24 @@ def resolve(host: str) -> list[str]:
     return [each for each in addresses if each != "::1" or len(addresses) == 1 or _has_ipv6_loopback()]
 
 
+def check_free(address: str) -> None:
+    """Check that a process may listen on HOST:PORT; nothing is known of port 0 and of Unix sockets.
+
+    Raises:
+        OSError: if it may not, or the host cannot be resolved; `filename` is the address that cannot be used.
+    """
+    if address.startswith(UNIX):
+        return
+    host, port = parse_address(address)
+    for each in resolve(host) if port else ():
+        with socket.socket(socket.AF_INET6 if ":" in each else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+            try:
+                probe.bind((each, port))
+            except OSError as error:
+                raise OSError(error.errno, os.strerror(error.errno or 0), format_address(each, port)) from error
+
+
 def free_unix_path(path: str) -> None:
     """Remove the socket that an earlier server left at a path.
 

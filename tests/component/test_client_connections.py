@@ -203,8 +203,8 @@ def test_a_server_does_not_start_where_one_address_of_its_name_is_taken(tmp_path
         with served(tmp_path, "--listen", f"pets.test:{port}") as server:
             assert server.wait() == 1
             assert (
-                f"pawserve: cannot listen on pets.test:{port} ({taken}:{port}): the port is in use, or the address is "
-                "not one of this machine's; stop the other server, or choose another address with --listen"
+                f"pawserve: cannot listen on pets.test:{port} ({taken}:{port}): Address already in use; stop the other "
+                "server, or choose another address with --listen"
             ) in server.stderr
 
 

@@ -86,7 +86,8 @@ def test_a_second_server_on_the_same_port_does_not_start(models: Path, tmp_path:
     with running_server(models, tmp_path / "state") as address:
         code, errors = failed_start("--models", models, "--state", tmp_path / "other", "--listen", address)
     assert code == 1
-    assert f"cannot listen on {address}" in errors
+    assert errors.startswith(f"pawserve: cannot listen on {address}")  # before it loads models
+    assert len(errors.splitlines()) == 1
 
 
 def test_a_damaged_bundle_prevents_the_start_with_the_reason(models: Path, tmp_path: Path) -> None:
@@ -99,6 +100,14 @@ def test_a_damaged_bundle_prevents_the_start_with_the_reason(models: Path, tmp_p
     code, errors = failed_start("--models", models, "--model", "birds", "--state", tmp_path / "state")
     assert code == 1
     assert "expected probabilities tensor(float) [N, 2]" in errors
+
+
+@pytest.mark.parametrize(("below", "kind"), [("colours", "the versions of one model"), ("colours/1", "one bundle")])
+def test_a_folder_within_the_model_folder_is_recognised(models: Path, tmp_path: Path, below: str, kind: str) -> None:
+    code, errors = failed_start("--models", models / below, "--state", tmp_path / "state")
+    assert code == 1
+    assert kind in errors
+    assert f"give --models {models}\n" in errors
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])

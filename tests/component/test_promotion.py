@@ -109,6 +109,22 @@ def test_if_better_promotes_only_what_the_labels_decide(
     assert "colours/4 is better" in errors
 
 
+def test_promotions_and_rollbacks_before_a_server_has_followed_are_not_lost(folder: Path) -> None:
+    with http_server(folder, "--poll-interval", "0", "--shadow", "colours/4") as server:
+        for _ in range(2):  # the server answers with version 3 all the time
+            code, output, _ = command(folder, "promote", 4, server=server.address)
+            assert (code, "instead of version 3" in output) == (0, True)
+            assert f"undo it with: pawserve rollback colours --models {folder / 'models'}" in output
+            code, output, _ = command(folder, "promote", 3, server=server.address)
+            assert (code, "instead of version 4" in output) == (0, True)
+            assert command(folder, "rollback")[:2] == (
+                0,
+                "colours: version 4 answers from now on, instead of version 3\n",
+            )
+            assert command(folder, "rollback")[0] == 0
+            assert choice(folder)["primary"] == 3
+
+
 def test_a_server_that_starts_later_follows_the_choice(folder: Path) -> None:
     code, output, _ = command(folder, "promote", 3)
     assert code == 0
@@ -184,7 +200,7 @@ def test_a_damaged_bundle_and_an_unknown_model_are_not_promoted(folder: Path) ->
     assert code == 1
     assert "colours/4 cannot be promoted" in errors
     ended = run("serving", "rollback", "cats", "--models", folder / "models")
-    assert (ended.returncode, "holds no model cats" in ended.stderr) == (1, True)
+    assert (ended.returncode, "holds no model cats; it has colours" in ended.stderr) == (1, True)
     ended = run("serving", "rollback", "../colours", "--models", folder / "models")
     assert (ended.returncode, "name is" in ended.stderr) == (2, True)
 

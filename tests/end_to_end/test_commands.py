@@ -81,12 +81,11 @@ def test_predict_finds_what_training_finds_and_lists_what_it_leaves_out(
 def test_predict_of_one_image_prints_the_command_that_labels_it(address: str, images: Path) -> None:
     finished = serving_command("predict", images / "red.jpg", server=address)
     assert finished.returncode == 0
-    command = finished.stdout.split("python -m ")[1].split()
-    assert command[:2] == ["serving", "label"]
-    labelled = serving_command("label", command[2], "green", server=address)
+    token = finished.stdout.split("pawserve label ")[1].split()[0]
+    labelled = serving_command("label", token, "green", server=address)
     assert labelled.returncode == 0
     assert "predicted red, the label is green (incorrect)" in labelled.stdout
-    corrected = serving_command("label", command[2], "red", "--json", server=address)
+    corrected = serving_command("label", token, "red", "--json", server=address)
     assert document(corrected) == {
         "model": "models/colours/versions/1",
         "predicted": "red",
@@ -123,8 +122,39 @@ def test_predict_with_a_label_records_it(address: str, images: Path) -> None:
 
     before = labels()
     red = images / "red.jpg"
-    assert serving_command("predict", red, red, "--label", "red", server=address).returncode == 0
+    finished = serving_command("predict", red, images / "deeper/green.png", "--label", "red", server=address)
+    assert finished.returncode == 0
+    assert finished.stdout.endswith("recorded red as the label of 2 images: 1 correct\n")
     assert labels() == before + 2
+
+
+def test_a_label_that_is_no_class_is_reported_once(address: str, images: Path) -> None:
+    finished = serving_command("predict", images, "--label", "rde", server=address)
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert finished.stderr.count("'rde' is not a class") == 1
+
+
+def test_stats_of_a_time_without_predictions_say_so(address: str) -> None:
+    finished = serving_command("stats", "--since", "2020-01-01", "--until", "2020-01-02", server=address)
+    assert (finished.returncode, finished.stdout) == (0, "no predictions in the time window\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["predict", "a.jpg", "--labels", "cats"],
+            "predict: error: unrecognized arguments: --labels cats; did you mean --label?",
+        ),
+        (["stats", "--zzz"], "stats: error: unrecognized arguments: --zzz\n"),
+    ],
+)
+def test_an_unknown_option_is_reported_under_the_command_with_the_one_that_was_meant(
+    arguments: list[str], said: str
+) -> None:
+    finished = run("serving", *arguments)
+    assert finished.returncode == 2
+    assert said in finished.stderr
 
 
 @pytest.mark.parametrize(

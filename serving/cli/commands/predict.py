@@ -87,7 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     files, skipped = find_files(arguments.files)
     lines = describe_skipped(skipped)
     if not files:
-        raise CommandError("\n".join(["the folder holds no images", *lines]))
+        given = ", ".join(map(str, arguments.files))
+        raise CommandError("\n".join([f"{given} holds no images", *lines]))
     for line in lines:
         print(line, file=sys.stderr)
     references = find_references(arguments.files, files)
@@ -104,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.out:
             code = _write(source, files, arguments, comparison)
         else:
-            results = _compared(in_order(files, source.classify(files)), comparison)
+            results = _compared(in_order(files, _checked(source.classify(files))), comparison)
             if arguments.json:
                 return _finish(_print_json(results, skipped, comparison), comparison, arguments, quiet=True)
             code = _print(results, files, arguments, comparison)
@@ -125,6 +126,14 @@ def _compared(results: Iterable[FileResult], comparison: "FolderComparison | Non
     for result in results:
         if comparison is not None:
             comparison.add(result)
+        yield result
+
+
+def _checked(results: Iterable[FileResult]) -> Iterator[FileResult]:
+    """The results; CommandError at the first whose label is no class, which is so for all of them."""
+    for result in results:
+        if not isinstance(result.outcome, Prediction) and describe(result.outcome)[0] == "LABEL_UNKNOWN":
+            raise CommandError(describe(result.outcome)[1])
         yield result
 
 
@@ -167,15 +176,19 @@ def _print(
 ) -> int:
     width = min(MAX_NAME_WIDTH, max(len(str(file)) for file in files))
     console = Console(highlight=False)
-    failed = 0
+    failed = correct = 0
     for result in results:
         failed += not isinstance(result.outcome, Prediction)
+        correct += isinstance(result.outcome, Prediction) and result.outcome.classes[0][0] == arguments.label
         line = _line(result, width, arguments.top_k or CLASSES_ON_TERMINAL)
         if comparison is not None and comparison.is_incorrect(result):
             line.append(f"   incorrect: it is in {comparison.label_of(result.file)}", style="red")
         console.print(line, soft_wrap=True)
-    if len(files) == 1 and isinstance(result.outcome, Prediction) and result.outcome.token and not arguments.label:
-        print(f"to record the correct class: python -m serving label {result.outcome.token} CLASS")
+    if arguments.label:
+        count = len(files) - failed
+        print(f"recorded {arguments.label} as the label of {count:,} image{'s' * (count != 1)}: {correct:,} correct")
+    elif len(files) == 1 and isinstance(result.outcome, Prediction) and result.outcome.token:
+        print(f"to record the correct class: pawserve label {result.outcome.token} CLASS")
     return FAILED if failed else DONE
 
 
@@ -197,7 +210,7 @@ def _write(
                     comparison.add_prediction(each, predicted)
         try:
             with _progress(len(remaining)) as advance:
-                for result in _compared(source.classify(remaining) if remaining else (), comparison):
+                for result in _compared(_checked(source.classify(remaining)) if remaining else (), comparison):
                     with deferred_interrupt():  # so that what is written is counted
                         file.write(result)
                         failure = None if isinstance(result.outcome, Prediction) else result.outcome

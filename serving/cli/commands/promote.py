@@ -1,13 +1,14 @@
 """`promote`: choose the version that answers for a model's name."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
-from serving.bundle.folder import list_versions, open_version
+from serving.bundle.folder import list_names, list_versions, open_version
 from serving.bundle.manifest import BundleError
 from serving.bundle.model_version import ModelVersion, check_name, parse_resource
-from serving.bundle.primary_choice import FILE, changing_choice, write_choice
+from serving.bundle.primary_choice import FILE, PrimaryChoice, changing_choice, read_choice, write_choice
 from serving.cli.comparison_tables import evidence_text, verdict_text
 from serving.cli.connection import add_client_options, open_client
 from serving.cli.errors import DONE, CommandError, UsageError
@@ -17,6 +18,7 @@ from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.system.times import format_time, now_ms
 
 NEWEST = "newest"
+DEFAULT_MODELS = Path("models")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_folder_option(parser: argparse.ArgumentParser) -> None:
     """`--models`."""
     parser.add_argument(
-        "--models", type=path, default=Path("models"), metavar="DIR", help="the model folder (%(default)s)"
+        "--models", type=path, default=DEFAULT_MODELS, metavar="DIR", help="the model folder (%(default)s)"
     )
 
 
@@ -51,10 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--if-better needs a version, not {NEWEST!r}")
     if version is not None:
         _check_bundle(arguments.models, ModelVersion(name, version))
-    answering, figures = _ask(arguments)  # before the lock: a server may be slow
+    answering, figures = _ask(arguments, _chosen(folder))  # before the lock: a server may be slow
     try:
         with changing_choice(folder, replace_damaged=True) as (choice, damage):
-            before = answering or choice.version or _newest(folder, version)
+            before = _existing(folder, choice) or answering or _newest(folder, version)
             before = None if before == version else before  # it answers already, as the newest
             if version == choice.version:
                 print(f"{name}: version {version} was promoted already" if version else f"{name}: nothing is promoted")
@@ -68,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f", instead of version {before}" if before else "")
     print(f"  {figures}")
     if before:
-        print(f"  undo it with: pawserve rollback {name}")
+        print(f"  undo it with: pawserve rollback {name}{models_option(arguments)}")
     return DONE
 
 
@@ -85,8 +87,15 @@ def model_folder(arguments: argparse.Namespace) -> Path:
         raise UsageError(str(error)) from error
     folder: Path = arguments.models / arguments.name
     if not folder.is_dir():
-        raise CommandError(f"{arguments.models} holds no model {arguments.name}; give --models the model folder")
+        names = list_names(arguments.models) if arguments.models.is_dir() else []
+        held = f"it has {', '.join(names)}" if names else "give --models the model folder"
+        raise CommandError(f"{arguments.models} holds no model {arguments.name}; {held}")
     return folder
+
+
+def models_option(arguments: argparse.Namespace) -> str:
+    """The option that names the same model folder in another command; empty for the default folder."""
+    return "" if arguments.models == DEFAULT_MODELS else f" --models {shlex.quote(str(arguments.models))}"
 
 
 def _version(text: str) -> int | None:
@@ -104,14 +113,26 @@ def _check_bundle(models: Path, version: ModelVersion) -> None:
         raise CommandError(f"{version} cannot be promoted: {error}") from error
 
 
+def _chosen(folder: Path) -> int | None:
+    """The version that was promoted before, if it is there: servers may not have followed the choice yet."""
+    try:
+        return _existing(folder, read_choice(folder))
+    except BundleError:  # damaged: it is replaced
+        return None
+
+
+def _existing(folder: Path, choice: PrimaryChoice) -> int | None:
+    return choice.version if choice.version in list_versions(folder) else None
+
+
 def _newest(folder: Path, version: int | None) -> int | None:
     """The version that answers without a choice, as far as the folder shows: not the one that is promoted now."""
     others = [number for number in list_versions(folder) if number != version]
     return others[-1] if others else None
 
 
-def _ask(arguments: argparse.Namespace) -> tuple[int | None, str]:
-    """Ask the server which version answers, and how it compares with the new one.
+def _ask(arguments: argparse.Namespace, chosen: int | None) -> tuple[int | None, str]:
+    """Ask the server which version answers, unless one is chosen, and how it compares with the new one.
 
     Returns:
         That version, None if it is unknown, and the figures in one line.
@@ -122,7 +143,7 @@ def _ask(arguments: argparse.Namespace) -> tuple[int | None, str]:
     name, version = arguments.name, arguments.version
     try:
         with open_client(arguments) as client:
-            answering = _answering(client, name)
+            answering = chosen or _answering(client, name)
             if answering is None or version is None or version == answering:
                 if arguments.if_better:
                     raise CommandError(f"no other version than {version} answers for {name} on {arguments.server}")
@@ -132,7 +153,7 @@ def _ask(arguments: argparse.Namespace) -> tuple[int | None, str]:
     except CommandError as error:
         if arguments.if_better:
             raise
-        return None, f"figures unknown: {error}"
+        return chosen, f"figures unknown: {error}"
     figures = f"{evidence_text(comparison)}; {verdict_text(comparison)}"
     if arguments.if_better and comparison.sequential_test.verdict != pb.COMPARISON_VERDICT_SECOND_IS_BETTER:
         raise CommandError(f"{name}/{version} is not promoted: {figures}")

@@ -5,7 +5,7 @@ import argparse
 from serving.bundle.folder import list_versions
 from serving.bundle.manifest import BundleError
 from serving.bundle.primary_choice import FILE, changing_choice, write_choice
-from serving.cli.commands.promote import add_folder_option, model_folder
+from serving.cli.commands.promote import add_folder_option, model_folder, models_option
 from serving.cli.errors import DONE, CommandError
 from serving.system.times import format_time, now_ms
 
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
             if earlier.version not in list_versions(folder):
                 raise CommandError(
                     f"version {earlier.version}, which answered before, is no longer in {folder}; choose another one "
-                    f"with: pawserve promote {name} VERSION"
+                    f"with: pawserve promote {name} VERSION{models_option(arguments)}"
                 )
             write_choice(folder, earlier)
     except BundleError as error:
@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise CommandError(
             f"{name} cannot be rolled back: {error}; choose with: pawserve promote {name} VERSION"
+            f"{models_option(arguments)}"
         ) from error
     except OSError as error:
         raise CommandError(f"{folder / FILE} cannot be written: {error.strerror or error}") from error

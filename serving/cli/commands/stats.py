@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"models": [statistics_to_dict(model) for model in models]}, indent=2)
     else:
-        Console().print(statistics_view(models))
+        Console().print(statistics_view(models, window=bool(arguments.since or arguments.until)))
     return DONE
 
 
