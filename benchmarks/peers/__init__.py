@@ -2,5 +2,6 @@
 
 `install` makes an environment for each, `__main__` measures, `servers` starts and stops them. `bentoml_server`,
 `litserve_server` and `triton_model` run in the others' environments, which have only the core's libraries. May import
-`benchmarks.common`, `benchmarks.in_process`, `benchmarks.serving` and `serving`.
+`benchmarks.common`, `benchmarks.processes`, `benchmarks.rounds`, `benchmarks.in_process`, `benchmarks.serving` and
+`serving`.
 """

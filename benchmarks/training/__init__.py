@@ -1,4 +1,5 @@
 """Benchmarks of training: inference engines for activations, an epoch of the whole network, and all of `fit`.
 
-`python -m benchmarks.training` runs them. May import `benchmarks.common`, `training` and `serving`.
+`python -m benchmarks.training` runs them. May import `benchmarks.common`, `benchmarks.processes`, `training` and
+`serving`.
 """

@@ -15,7 +15,7 @@ from export.cards.page import PARITY_COLUMNS, describe_adaptive, fingerprint_fac
 from export.options import CardOptions
 from serving.bundle.manifest import Manifest
 from training.console import counted
-from training.reports.class_table import class_rows
+from training.reports.page import class_rows
 from training.runs.run import RECIPE_FILE, Run
 
 UNKNOWN = "Not recorded."

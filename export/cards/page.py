@@ -7,8 +7,7 @@ from export.engine_layers import describe
 from serving.bundle.engine_file import EngineFile
 from serving.bundle.manifest import Artifact, Manifest
 from serving.statistics.class_report import ClassReport
-from training.reports.class_table import class_rows
-from training.reports.page import Section, cards, document, facts_table, table
+from training.reports.page import Section, cards, class_rows, document, facts_table, table
 
 
 def render_page(manifest: Manifest, report: ClassReport | None = None) -> str:

@@ -1,4 +1,4 @@
-"""How images are to be classified, and their signed predictions."""
+"""How images are to be classified, and their signed predictions: what the use case and the protocols exchange."""
 
 from dataclasses import dataclass
 

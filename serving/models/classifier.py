@@ -4,11 +4,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.batching.batcher import DynamicBatcher
+from serving.batching.requests import BatchObserver
 from serving.bundle.model_version import ModelVersion
 from serving.context import INTERNAL_CLIENT, Call, ClientIdentity
 from serving.engine.base import InferenceError
@@ -18,12 +20,18 @@ from serving.image.preprocess import Preprocess
 from serving.image.views import make_views
 from serving.models.image_data import ImageData, copy_view
 from serving.models.kept_image import ByteBudget, KeptImage
-from serving.models.observers import ModelObserver
 
 RESIZE_S = 1e-9
 """Seconds for each value of a decoded image."""
 
 _Compute = Callable[..., Awaitable[list[NDArray[np.float32] | Exception]]]
+
+
+class ModelObserver(BatchObserver, Protocol):
+    """Is notified of the work of one model version. Its methods take microseconds and do not raise."""
+
+    def answered(self, outcomes: Sequence[object]) -> None:
+        """A request was answered: for each image an exception, or its classification."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from serving.engine.separate import PausableEngine, Unpausable
 from serving.engine.single_row import SingleRowEngine, SpreadEngine
 from serving.engine.tensorrt_library import EngineBuildError
 from serving.image.decode import Limits
-from serving.models.classifier import Classifier
+from serving.models.classifier import Classifier, ModelObserver
 from serving.models.drift import DriftWindow
 from serving.models.layout import (
     LayoutOptions,
@@ -29,7 +29,6 @@ from serving.models.layout import (
     read_layout,
     worker_cpus,
 )
-from serving.models.observers import ObserverFactory
 from serving.system.cpus import available_cpus, bindable_cpus
 
 logger = logging.getLogger(__name__)
@@ -50,8 +49,8 @@ class ServingOptions:
     max_rows: int
     """Most views in flight, for each model."""
     limits: Limits
-    make_observer: ObserverFactory | None = None
-    """Makes the observer of each version; None for no observer."""
+    make_observer: Callable[[Manifest], ModelObserver] | None = None
+    """Makes the observer of each version, from `observability`; None for no observer."""
     on_device_lost: Callable[[str], None] | None = None
     """Is called with the reason, in any thread, when a device fails every further call of this process."""
     cpu_limit: float | None = None

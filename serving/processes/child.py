@@ -14,21 +14,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
-from typing import TYPE_CHECKING
 
+from serving.context import add_request_id
 from serving.processes.plain import from_plain, to_plain
-
-if TYPE_CHECKING:  # imported once the process is bound to its CPUs, since libraries count them
-    from serving.settings import Settings
-    from serving.system.logs import LogFormat
+from serving.settings import Settings
+from serving.startup import ServerFailed, StartupError
+from serving.system.logs import LogFormat, add_process, configure
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """What a process gets from the supervisor."""
 
-    settings: "Settings"
-    log_format: "LogFormat"
+    settings: Settings
+    log_format: LogFormat
     log_level: str
 
 
@@ -50,10 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     end.set_inheritable(False)
     Thread(target=_follow_supervisor, args=(end.fileno(),), name="supervisor", daemon=True).start()
 
-    from serving.context import add_request_id
-    from serving.processes.member import Member
-    from serving.startup import ServerFailed, StartupError
-    from serving.system.logs import add_process, configure
+    from serving.processes.member import Member  # now that the process is bound to its CPUs, which libraries count
 
     start = _receive_start(end)
     configure(start.log_format, start.log_level, add_request_id, add_process(number))
@@ -73,12 +69,9 @@ def _receive_start(end: socket.socket) -> Start:
 
 def parse_start(content: bytes) -> Start:
     """What `send_start` has sent."""
-    from serving.models.loader import ServingOptions
-    from serving.settings import Settings
-    from serving.system.logs import LogFormat
+    from serving.models.loader import ServingOptions  # loads libraries that count the CPUs
 
-    names = {"ServingOptions": ServingOptions, "Settings": Settings, "LogFormat": LogFormat}
-    start: Start = from_plain(Start, json.loads(content), names)
+    start: Start = from_plain(Start, json.loads(content), {"ServingOptions": ServingOptions})
     return start
 
 

@@ -127,7 +127,7 @@ class Supervisor:
             return None
 
     def _serve_metrics(self, listen: str) -> None:
-        from prometheus_client import CollectorRegistry
+        from prometheus_client import CollectorRegistry  # loaded only if there are metrics
 
         from serving.observability.endpoint import MetricsEndpoint
         from serving.processes.metrics import ProcessesCollector

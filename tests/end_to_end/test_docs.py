@@ -25,6 +25,7 @@ from tests.support.images import encoded
 from tests.support.pages import DOCS, PAGES, README, Block, blocks, parse, python_commands
 
 ADDRESS = re.compile(r"(127\.0\.0\.1|0\.0\.0\.0|localhost):\d+")
+VERSION = re.compile(r"\bpets[/ ](\d+)")
 HTTP_PORT = DEFAULT_ADDRESS.rpartition(":")[2]
 RUN = [page for page in [README, *DOCS] if any(block.language in ("console", "python") for block in blocks(page))]
 TINY = "--arch test_resnet --weights none --sizes 32"
@@ -41,9 +42,10 @@ def name(page: Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, fitted: Path, drawings: Path) -> Path:
-    """What the pages take for granted: images, a run, certificates. Pages that serve a model have one too."""
+    """What the pages take for granted: images, runs, certificates. Pages that serve a model have one too."""
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/pets").symlink_to(fitted)
+    for run in ("pets", "quick", "course"):
+        (tmp_path / "runs" / run).symlink_to(fitted)
     (tmp_path / "images").symlink_to(drawings)
     (tmp_path / "cat.jpg").write_bytes(encoded(Image.new("RGB", (80, 60), "red"), "JPEG"))
     (tmp_path / "notes.txt").write_text("not an image")
@@ -54,8 +56,9 @@ def folder(tmp_path: Path, fitted: Path, drawings: Path) -> Path:
 class Session:
     """Runs the commands of one page in a folder, with at most one server at a time."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path, cache: Path, versions: set[int]) -> None:
         self._folder = folder
+        self._versions = versions
         self._environment = {"XDG_CACHE_HOME": str(cache)}
         self._server: WarmProcess | None = None
         self._http_address = ""
@@ -96,7 +99,7 @@ class Session:
             return
         if verb == "tune":
             arguments += ["--seconds", "0.1"]
-        if package == "serving" and verb in ("predict", "stats", "label", "health", "models"):
+        if package == "serving" and verb in ("predict", "stats", "label", "health", "models", "promote"):
             arguments = [self._placed(argument) for argument in arguments]
         finished = WarmProcess(main_of, package, verb, *arguments, folder=self._folder, **self._environment).finish()
         assert finished.returncode == 0, f"{command}\n{finished.stderr}"
@@ -106,7 +109,8 @@ class Session:
     def _serve(self, arguments: list[str]) -> None:
         self.close()
         if not (self._folder / "models").exists():
-            write_bundle(self._folder / "models", "pets", classes=("cats", "dogs", "others"))
+            for version in self._versions:
+                write_bundle(self._folder / "models", "pets", version, classes=("cats", "dogs", "others"))
         arguments = [*arguments, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
         if "--metrics" in arguments:
             arguments += ["--metrics", "127.0.0.1:0"]
@@ -148,8 +152,9 @@ class Session:
 
 
 @contextmanager
-def session(folder: Path, cache: Path) -> Iterator[Session]:
-    opened = Session(folder, cache)
+def session(folder: Path, cache: Path, page: Path) -> Iterator[Session]:
+    """A session with version 1 of the model, and the versions that the page names."""
+    opened = Session(folder, cache, {1, *map(int, VERSION.findall(page.read_text(encoding="utf-8")))})
     try:
         yield opened
     finally:
@@ -160,7 +165,7 @@ def session(folder: Path, cache: Path) -> Iterator[Session]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", [page for page in RUN if page != README], ids=name)
 def test_the_commands_of_a_page_work_in_their_order(page: Path, folder: Path, shared_cache: Path) -> None:
-    with session(folder, shared_cache) as opened:
+    with session(folder, shared_cache, page) as opened:
         for block in blocks(page):
             opened.run(Block(block.language, re.sub(r"( fit .*| find-lr .*)", rf"\1 {TINY}", block.text)))
 
@@ -168,7 +173,7 @@ def test_the_commands_of_a_page_work_in_their_order(page: Path, folder: Path, sh
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_readme_s_commands_work_in_their_order(tmp_path: Path) -> None:
-    with session(tmp_path, tmp_path / "cache") as opened:
+    with session(tmp_path, tmp_path / "cache", README) as opened:
         for block in blocks(README):
             opened.run(Block(block.language, block.text.replace("sample --out", f"{FEWER} --out")))
     for file in ("runs/pets/report.html", "models/pets/1/model.json", "predictions.csv", "confusion.png"):

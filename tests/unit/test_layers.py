@@ -1,6 +1,7 @@
-"""Imports follow the table of rooms: no circles, nothing upward, nothing private across rooms, no crowded room."""
+"""Imports follow the table of rooms: no circles, nothing upward, nothing private across rooms, no crowded folder."""
 
 import ast
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ ROOMS = {
 """Rooms and top modules of a package, lowest first: each imports only those before it."""
 CLIENT_MAY_IMPORT = {"client", "system", "pb"}
 MOST_MODULES = 16
+"""Of each folder, those of its subfolders not counted."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,25 @@ def room(module: str) -> str:
     return f"{package}.{inner[0]}" if inner else package
 
 
+def folder(module: str) -> str:
+    """A module's folder; a module beside subfolders, which may use it or be used by it, stands for itself."""
+    path = modules()[module]
+    return module if any(path.parent.glob("*/*.py")) else module_name(path.parent / "__init__.py")
+
+
+@cache
+def allowed_by_docstring(room: str) -> set[str] | None:
+    """The rooms that a room's docstring names after "May import"; None if it names a range, or has no folder."""
+    package, *inner = room.split(".")
+    docstring = ast.get_docstring(ast.parse(modules()[room].read_text())) or ""
+    text = " ".join(docstring.split()).partition("May import ")[2]
+    if not inner or modules()[room].name != "__init__.py" or text.startswith("every"):
+        return None
+    names = {name if name in modules() else f"{package}.{name}" for name in re.findall(r"`([\w.]+)`", text)}
+    assert names <= modules().keys()
+    return names | {room} | ({"serving"} if package == "training" else set())
+
+
 def ours() -> list[Import]:
     return [each for each in imports() if each.imported in modules() and each.imported != each.importer]
 
@@ -186,14 +207,10 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circles(graph) == []
 
 
-@pytest.mark.parametrize("package", ["export", "benchmarks"])
-def test_no_rooms_import_each_other_in_a_circle(package: str) -> None:
+def test_no_folders_import_each_other_in_a_circle() -> None:
     graph = defaultdict(set)
     for each in ours():
-        if each.importer.startswith(f"{package}.") and each.imported.startswith(f"{package}."):
-            graph[room(each.importer)].add(room(each.imported))
-    for name in graph:
-        graph[name].discard(name)
+        graph[folder(each.importer)].add(folder(each.imported))
     assert circles(graph) == []
 
 
@@ -207,6 +224,16 @@ def test_rooms_import_only_rooms_above_them_in_the_table(package: str) -> None:
         and each.importer != f"{package}.__main__"
         and each.imported.startswith(f"{package}.")
         and order[room(each.imported)] > order[room(each.importer)]
+    ]
+    assert wrong == []
+
+
+def test_rooms_import_what_their_docstrings_allow() -> None:
+    wrong = [
+        str(each)
+        for each in ours()
+        if (allowed := allowed_by_docstring(room(each.importer))) is not None
+        and not f"{each.imported}.".startswith(tuple(f"{name}." for name in allowed))
     ]
     assert wrong == []
 
@@ -241,7 +268,7 @@ def test_private_names_stay_in_their_room() -> None:
     assert wrong == []
 
 
-def test_no_room_is_crowded() -> None:
+def test_no_folder_is_crowded() -> None:
     folders = Counter(
         path.parent for name, path in modules().items() if ".pb" not in name and path.name != "__init__.py"
     )

@@ -1,5 +1,5 @@
 """Activations of a network's body, computed once for each image and kept on disk.
 
 Main types: `ActivationStore`, `Activations`, `ActivationSource` and `ActivationProvider`, which finds or computes them.
-May import console, files, hardware, distributed, recipes, networks and data.
+May import `console`, `hardware`, `distributed`, `networks` and `data`.
 """

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from serving.statistics.class_report import ClassReport
+
 MAX_LISTED = 20
 LONG_VALUE = 10
 """Characters of a card's value from which it is set smaller: names of networks."""
@@ -177,6 +179,15 @@ def table(rows: Sequence[Sequence[str]], *, numbers_from: int = 1) -> str:
     if len(rows) - 1 <= MAX_ROWS:
         return whole
     return f'<details class="long"><summary>{len(rows) - 1:,} rows</summary>{whole}</details>'
+
+
+def class_rows(report: ClassReport) -> list[list[str]]:
+    """The rows of a table of precision, recall, F1 and support: the averages, as there may be many classes, first."""
+    rows = [["class", "precision", "recall", "F1", "support"]]
+    for scores in (*report.averages, *report.classes):
+        three = (scores.precision, scores.recall, scores.f1)
+        rows.append([scores.name, *(f"{score:.4f}" for score in three), f"{scores.support:,}"])
+    return rows
 
 
 def facts_table(facts: Mapping[str, str]) -> str:

@@ -15,11 +15,22 @@ from training.data.images import LabelledImage
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.metrics import Interval
 from training.evaluation.test_time import describe_test_time
-from training.reports.class_table import class_rows
 from training.reports.data_page import data_sections, leak_lines
 from training.reports.figures import Plot
 from training.reports.galleries import MAX_CLASSES, Gallery
-from training.reports.page import Anchors, Section, Tile, cards, data_url, document, facts_table, listing, name, table
+from training.reports.page import (
+    Anchors,
+    Section,
+    Tile,
+    cards,
+    class_rows,
+    data_url,
+    document,
+    facts_table,
+    listing,
+    name,
+    table,
+)
 from training.reports.page import gallery as gallery_of
 from training.reports.tiles import jpeg, prediction
 

@@ -1,1 +1,4 @@
-"""Where statistics are kept: a SQLite file or PostgreSQL, and the choice between them by a path or a URL."""
+"""Where statistics are kept: a SQLite file or PostgreSQL, both a `Database`.
+
+`open_database` chooses between them by a path or a URL. Imports no other room.
+"""

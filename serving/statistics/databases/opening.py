@@ -1,4 +1,4 @@
-"""The choice of a database by its path or URL."""
+"""The choice of a database by its path or URL, apart from `database`, which both kinds import."""
 
 from pathlib import Path
 
