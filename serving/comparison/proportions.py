@@ -19,8 +19,8 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A difference of two proportions with its confidence interval: -1 <= lower <= value <= upper <= 1."""
+class Interval:
+    """A value with its 95% interval."""
 
     value: float
     lower: float
@@ -53,8 +53,8 @@ def wilson(successes: int, count: int, z: float = Z_95) -> Rate:
     return Rate(value, lower, upper, count)
 
 
-def square_and_add(first: Rate, second: Rate, correlation: float = 0.0) -> Difference:
-    """Second minus first, with an interval from their own ("square and add"; Newcombe 1998).
+def square_and_add(first: Rate, second: Rate, correlation: float = 0.0) -> Interval:
+    """Second minus first, -1 to 1, with an interval from their own ("square and add"; Newcombe 1998).
 
     Args:
         first: a proportion with its Wilson interval.
@@ -65,7 +65,7 @@ def square_and_add(first: Rate, second: Rate, correlation: float = 0.0) -> Diffe
     below = (second.value - second.lower, first.upper - first.value)
     above = (second.upper - second.value, first.value - first.lower)
     lower, upper = value - _hypotenuse(*below, correlation), value + _hypotenuse(*above, correlation)
-    return Difference(value, max(-1.0, lower), min(1.0, upper))
+    return Interval(value, max(-1.0, lower), min(1.0, upper))
 
 
 def _hypotenuse(one: float, other: float, correlation: float) -> float:

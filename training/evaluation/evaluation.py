@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.comparison.proportions import Interval
 from serving.image.averaging import temperature_of
 from serving.statistics.calibration import Bin, bin_predictions
 from serving.statistics.class_report import ClassReport, class_report
 from serving.statistics.confusion import ConfusionMatrix
-from training.evaluation.metrics import Interval, Metrics, measure, top_k_accuracy
+from training.evaluation.metrics import Metrics, measure, top_k_accuracy
 from training.evaluation.temperature import HIGHEST, LOWEST, cross_fitted, fit_temperatures, mean_logits, softmax
 from training.evaluation.test_time import TestTime, measure_test_time, recommend
 

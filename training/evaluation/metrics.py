@@ -6,19 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.comparison.binomial import mcnemar_p
-from serving.comparison.proportions import Z_95, Rate, wilson
+from serving.comparison.proportions import Z_95, Interval, Rate, wilson
 from serving.statistics.calibration import bin_predictions, calibration_error_interval, expected_calibration_error
 
 RESAMPLES, MOST_RESAMPLED = 1000, 20_000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95% interval."""
-
-    value: float
-    lower: float
-    upper: float
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import Interval, Metrics, Paired, compare, mean_interval, measure, nll_of
+from serving.comparison.proportions import Interval
+from training.evaluation.metrics import Metrics, Paired, compare, mean_interval, measure, nll_of
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.comparison.proportions import Interval
 from serving.image.folders import Skipped
 from serving.system.files import write_atomically
 from training.checks.data_checks import DataChecks
 from training.console import counted, progress
 from training.data.images import LabelledImage
 from training.evaluation.evaluation import Evaluation
-from training.evaluation.metrics import Interval
 from training.evaluation.test_time import describe_test_time
 from training.reports.class_table import class_rows
 from training.reports.data_page import data_sections, leak_lines
