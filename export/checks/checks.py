@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.bundle.manifest import Precision
-from serving.comparison.proportions import wilson
+from serving.comparison.proportions import Z_95_ONE_SIDED, wilson
 
 
 class CheckError(RuntimeError):
@@ -144,7 +144,7 @@ def check_agreement(
     differing = round((1 - found.agreement) * found.photos) - found.fixed
     _check_part(
         differing / found.photos,
-        wilson(differing, found.photos, _Z_95).lower,
+        wilson(differing, found.photos, Z_95_ONE_SIDED).lower,
         1 - tolerances.min_agreement,
         found.photos,
         f"{what} has an agreement of {100 * found.agreement:.2f}% with {reference} on {found.photos:,} images (needed: "
@@ -161,10 +161,6 @@ def check_agreement(
         f"{found.trained_correct:,}: {100 * lost / found.photos:.2f} points lost (allowed: "
         f"{100 * tolerances.max_accuracy_loss:.2f})",
     )
-
-
-_Z_95 = 1.6448536269514722
-"""Quantile of the standard normal distribution for a one-sided bound with 95% confidence."""
 
 
 def _check_part(part: float, lowest: float, allowed: float, images: int, message: str) -> None:
@@ -192,4 +188,4 @@ def _lowest_loss(broken: int, fixed: int, images: int) -> float:
     comparing matched proportions").
     """
     size, loss = images + 2, broken - fixed
-    return float((loss - _Z_95 * np.sqrt(broken + fixed + 1 - loss * loss / size)) / size)
+    return float((loss - Z_95_ONE_SIDED * np.sqrt(broken + fixed + 1 - loss * loss / size)) / size)

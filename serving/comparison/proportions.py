@@ -5,6 +5,8 @@ from math import sqrt
 
 Z_95 = 1.959963984540054
 """The quantile of the standard normal distribution that gives 95% confidence."""
+Z_95_ONE_SIDED = 1.6448536269514722
+"""The same for a one-sided bound."""
 
 
 @dataclass(frozen=True)
