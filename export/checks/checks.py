@@ -151,14 +151,14 @@ def check_agreement(
         f"{100 * tolerances.min_agreement:.2f}%)"
         + (f", {found.fixed:,} of the others corrected, which count as agreement" if found.fixed else ""),
     )
-    lost = found.broken - found.fixed
+    loss = found.broken - found.fixed
     _check_part(
-        lost / found.photos,
+        loss / found.photos,
         _lowest_loss(found.broken, found.fixed, found.photos),
         tolerances.max_accuracy_loss,
         found.photos,
         f"{what} is correct on {found.correct:,} of {found.photos:,} images and {reference} on "
-        f"{found.trained_correct:,}: {100 * lost / found.photos:.2f} points lost (allowed: "
+        f"{found.trained_correct:,}: {100 * loss / found.photos:.2f} points lost (allowed: "
         f"{100 * tolerances.max_accuracy_loss:.2f})",
     )
 

@@ -13,13 +13,13 @@ from training.evaluation.temperature import fit_temperature, softmax
 from training.evaluation.test_time import choose_threshold, describe_test_time
 
 
-@given(gained=st.integers(0, 60), lost=st.integers(0, 60), same=st.integers(0, 20))
-def test_mcnemar_is_the_exact_binomial_test_of_changed_predictions(gained: int, lost: int, same: int) -> None:
-    before = np.array([False] * gained + [True] * lost + [True] * same, bool)
-    after = np.array([True] * gained + [False] * lost + [True] * same, bool)
+@given(fixed=st.integers(0, 60), broken=st.integers(0, 60), same=st.integers(0, 20))
+def test_mcnemar_is_the_exact_binomial_test_of_changed_predictions(fixed: int, broken: int, same: int) -> None:
+    before = np.array([False] * fixed + [True] * broken + [True] * same, bool)
+    after = np.array([True] * fixed + [False] * broken + [True] * same, bool)
     paired = compare(before, after)
-    assert (paired.gained, paired.lost) == (gained, lost)
-    expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert (paired.fixed, paired.broken) == (fixed, broken)
+    expected = binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0
     assert paired.p_value == pytest.approx(expected)
 
 

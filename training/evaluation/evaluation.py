@@ -105,7 +105,9 @@ class Evaluation:
             "metrics": asdict(self.metrics),
             "class_report": self.class_report.to_json(),
             "top_k": {str(k): asdict(interval) for k, interval in self.top_k.items()},
-            "test_time": [asdict(each) | {"helps": each.helps} for each in self.test_time],
+            "test_time": [
+                asdict(each) | {"paired": each.paired.to_json(), "helps": each.helps} for each in self.test_time
+            ],
             "recommended_views": self.recommended_views,
             **confusion_facts(self.confusion),
             "temperature": self.temperature,

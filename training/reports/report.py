@@ -236,7 +236,7 @@ def _test_time(evaluation: Evaluation) -> list[str]:
             [
                 str(each.views),
                 f"{metrics.correct:,}/{metrics.n:,}",
-                f"+{paired.gained:,} -{paired.lost:,}",
+                f"+{paired.fixed:,} -{paired.broken:,}",
                 f"{paired.p_value:.2f}",
                 _interval(metrics.nll),
                 _interval(each.nll_change),
