@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.adaptive import choose_threshold
+from export.adaptive import threshold_by_agreement
 from export.calibrate import METHOD, choose_images, list_folder, measure_ranges
 from export.cards.model_card import render_card
 from export.cards.page import parity_row, render_page
@@ -232,7 +232,7 @@ def _validation_predictions(served: Compute, run: Run, reference: ParityReferenc
 def _adaptive(served: Compute, run: Run, reference: ParityReference) -> dict[str, Any]:
     """The threshold of adaptive TTA."""
     with progress("choosing the adaptive threshold") as on_progress:
-        return choose_threshold(
+        return threshold_by_agreement(
             served,
             reference.images,
             run.preprocess,

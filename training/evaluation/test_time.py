@@ -60,7 +60,7 @@ def measure_test_time(
         paired=compare(one_NK.argmax(1) == labels_N, average_NK.argmax(1) == labels_N),
         nll_change=mean_interval(change_N),
         nll_z=float(change_N.mean()) / deviation * len(change_N) ** 0.5 if deviation else 0.0,
-        adaptive=choose_threshold(views, one_NK, average_NK, labels_N),
+        adaptive=threshold_by_accuracy(views, one_NK, average_NK, labels_N),
     )
 
 
@@ -85,7 +85,7 @@ def describe_test_time(results: Sequence[TestTime]) -> str:
     )
 
 
-def choose_threshold(
+def threshold_by_accuracy(
     views: int, one_NK: NDArray[np.float32], average_NK: NDArray[np.float32], labels_N: NDArray[np.int64]
 ) -> Adaptive:
     """The lowest threshold such that no higher one classifies fewer images correctly than all views do."""
