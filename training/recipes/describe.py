@@ -1,9 +1,9 @@
-"""Describes a recipe: the plan that is printed before a fit starts."""
+"""Describes a recipe in the lines that are printed before a fit starts."""
 
 from training.recipes.recipe import Recipe, Step
 
 
-def describe_plan(recipe: Recipe) -> list[str]:
+def describe_recipe(recipe: Recipe) -> list[str]:
     """One line for each step, numbered, then what follows the training."""
     lines = [
         f"{recipe.arch}, {recipe.weights} weights, batches of {recipe.batch_size}, {recipe.groups} layer groups, "
