@@ -133,7 +133,7 @@ def _exists(image: LabelledImage) -> bool:
 def _calibration_images(run: Run, options: BundleOptions) -> list[LabelledImage]:
     folder = options.calibration.calibration
     images = list_folder(folder) if folder else [image for image in run.training(options.data) if _exists(image)]
-    return choose_images(images, options.calibration.calibration_photos)
+    return choose_images(images, options.calibration.calibration_images)
 
 
 def _export(
@@ -203,7 +203,9 @@ def _describe(
         facts: of its calibration, or of what overflows.
     """
     graph = converted.graph
-    float_layers = [{"layer": layer, "damage": sensitivity} for layer, sensitivity in converted.float_layers.items()]
+    float_layers = [
+        {"layer": layer, "sensitivity": sensitivity} for layer, sensitivity in converted.float_layers.items()
+    ]
     artifact = Artifact(
         file=f"model.{target}.onnx",
         precision="int8" if target == "int8-trt" else target,
