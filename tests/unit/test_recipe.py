@@ -120,6 +120,10 @@ def test_a_file_may_give_a_single_learning_rate_and_leave_the_rest(tmp_path: Pat
     assert recipe == Recipe(seed=3, stages={"only": Stage(lr=(0.5,), freeze_to=0, weight_decay=1e-3)})
 
 
+def test_photos_is_the_former_name_of_images() -> None:
+    assert Stage(learn_from="photos") == Stage(learn_from="images")
+
+
 def test_differences_name_each_setting_with_both_values() -> None:
     ours, theirs = Recipe(seed=1).as_fields(), PRESETS["course"]().as_fields()
     lines = differences(ours, theirs)

@@ -145,7 +145,7 @@ def _plots(session: FitSession, result: FitResult, evaluation: Evaluation) -> di
     }
     for number, curve in enumerate(result.state.curves, 1):
         plots[f"lr-finder-{number}"] = (f"Learning-rate range test: {curve.name}", plot_lr_curve(curve))
-    stages = [trace.step.stage for trace in result.traces if trace.step.stage.learn_from == "photos"]
+    stages = [trace.step.stage for trace in result.traces if trace.step.stage.learn_from == "images"]
     if augment := next((stage.augment for stage in stages if stage.augment != "none"), None):
         image = session.split.train[recipe.seed % len(session.split.train)]
         canvas = image.canvas(session.backbone.preprocess_at(SHEET_TILE))
