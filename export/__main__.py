@@ -7,8 +7,8 @@ from export.options import BundleOptions, EngineOptions, InspectOptions, TritonO
 from training.command import Command, run_command
 
 COMMANDS = {
-    "bundle": Command(BundleOptions, "export.bundle:run"),
-    "engine": Command(EngineOptions, "export.engine:run"),
+    "bundle": Command(BundleOptions, "export.bundle:run", renamed={"--calibration-photos": "--calibration-images"}),
+    "engine": Command(EngineOptions, "export.engine:run", renamed={"--photos": "--images"}),
     "triton": Command(TritonOptions, "export.triton:run"),
     "inspect": Command(InspectOptions, "export.inspection:run"),
 }

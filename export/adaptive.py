@@ -28,7 +28,7 @@ LEAST_EXTRA_VIEWS = 0.1
 """Least additional views per image: the few predictions that change here say little about where others will."""
 
 
-def choose_threshold(
+def threshold_by_agreement(
     compute: Compute,
     images: Sequence[LabelledImage],
     preprocess: Preprocess,

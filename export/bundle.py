@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.adaptive import choose_threshold
+from export.adaptive import threshold_by_agreement
 from export.calibrate import METHOD, choose_images, list_folder, measure_ranges
 from export.cards.model_card import render_card
 from export.cards.page import parity_row, render_page
@@ -133,7 +133,7 @@ def _exists(image: LabelledImage) -> bool:
 def _calibration_images(run: Run, options: BundleOptions) -> list[LabelledImage]:
     folder = options.calibration.calibration
     images = list_folder(folder) if folder else [image for image in run.training(options.data) if _exists(image)]
-    return choose_images(images, options.calibration.calibration_photos)
+    return choose_images(images, options.calibration.calibration_images)
 
 
 def _export(
@@ -203,7 +203,9 @@ def _describe(
         facts: of its calibration, or of what overflows.
     """
     graph = converted.graph
-    float_layers = [{"layer": layer, "damage": sensitivity} for layer, sensitivity in converted.float_layers.items()]
+    float_layers = [
+        {"layer": layer, "sensitivity": sensitivity} for layer, sensitivity in converted.float_layers.items()
+    ]
     artifact = Artifact(
         file=f"model.{target}.onnx",
         precision="int8" if target == "int8-trt" else target,
@@ -232,7 +234,7 @@ def _validation_predictions(served: Compute, run: Run, reference: ParityReferenc
 def _adaptive(served: Compute, run: Run, reference: ParityReference) -> dict[str, Any]:
     """The threshold of adaptive TTA."""
     with progress("choosing the adaptive threshold") as on_progress:
-        return choose_threshold(
+        return threshold_by_agreement(
             served,
             reference.images,
             run.preprocess,

@@ -40,7 +40,7 @@ def run(options: EngineOptions) -> None:
     """Run the command; errors are those of `build_and_check`."""
     bundle, engines = open_newest(options.bundle), options.engines or default_engines()
     library = LIBRARIES[default_flavor() if options.flavor == "auto" else options.flavor]
-    result = build_and_check(bundle, options.precision, options.plan, engines, options.photos, library)
+    result = build_and_check(bundle, options.precision, options.plan, engines, options.images, library)
     if options.json:
         print_json(result)
 
@@ -178,9 +178,9 @@ def _check(
             raise CheckError(f"{what} gives values that are not finite, on {worst}")
         rates = [_measure(engine, images_NHWC, batch) for batch in BATCHES if sidecar.min_batch <= batch <= size]
     if not checked:
-        say("the accuracy of INT8 is not checked without --photos; `serve --engine auto` leaves this engine out")
+        say("the accuracy of INT8 is not checked without --images; `serve --engine auto` leaves this engine out")
     say(
-        f"{found.photos:,} images{'' if folder else ' of noise'}: agreement with ONNX Runtime "
+        f"{found.images:,} images{'' if folder else ' of noise'}: agreement with ONNX Runtime "
         f"{100 * found.agreement:.2f}%, max |Δp| {found.max_abs_diff:.1e}"
     )
     for rate in rates:
@@ -194,7 +194,7 @@ def _load_images(bundle: Bundle, folder: Path | None) -> tuple[NDArray[np.uint8]
     """Views `[N, crop, crop, 3]`, labels `[N]` and names of the images for the parity check."""
     preprocess = bundle.manifest.preprocess
     if folder is None:
-        say("no --photos were given: the parity check uses noise, which shows little about accuracy")
+        say("no --images were given: the parity check uses noise, which shows little about accuracy")
         crop = preprocess.crop
         noise = np.random.default_rng(0).integers(0, 256, (32, crop, crop, 3), np.uint8)
         return noise, np.zeros(len(noise), np.int64), [f"noise {row}" for row in range(len(noise))]
@@ -208,7 +208,7 @@ def _load_images(bundle: Bundle, folder: Path | None) -> tuple[NDArray[np.uint8]
 def _list_images(folder: Path) -> Sequence[LabelledImage]:
     listed = list_folder(folder)
     if not listed:
-        raise EngineBuildError(f"--photos {folder} contains no images; give a folder with some like those to be served")
+        raise EngineBuildError(f"--images {folder} contains no images; give a folder with some like those to be served")
     return listed
 
 

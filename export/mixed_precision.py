@@ -167,6 +167,6 @@ def export_int8(
         lambda graph: verify(graph, "int8", runtime, reference),
         lambda: measure_int8_sensitivity(fp32, ranges, runtime, calibration_NHWC[:INT8_SENSITIVITY_IMAGES]),
         most_float=MOST_FLOAT_INT8,
-        advice="calibrate on more images (--calibration-photos), lower --min-agreement or raise --max-accuracy-loss, "
+        advice="calibrate on more images (--calibration-images), lower --min-agreement or raise --max-accuracy-loss, "
         "or export without int8",
     )

@@ -23,12 +23,12 @@ class Calibration:
 
     calibration: Path | None = None
     """Folder of images to calibrate INT8 on, like those to be served. Default: the run's training images."""
-    calibration_photos: int = 128
+    calibration_images: int = 128
     """How many of them are used, chosen evenly over the classes."""
 
     def __post_init__(self) -> None:
-        if not 16 <= self.calibration_photos <= 100_000:
-            raise ValueError(f"calibration_photos is {self.calibration_photos}; it must lie between 16 and 100,000")
+        if not 16 <= self.calibration_images <= 100_000:
+            raise ValueError(f"calibration_images is {self.calibration_images}; it must lie between 16 and 100,000")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class EngineOptions:
     flavor: Literal["auto"] | Flavor = "auto"
     """tensorrt builds for this host's GPU; rtx is TensorRT for RTX, which builds on any host for several GPUs; auto is
     tensorrt where it is installed, and rtx otherwise."""
-    photos: Path | None = None
+    images: Path | None = None
     """Folder of images for the parity check. Default: noise, which shows that the engine runs, but not its accuracy."""
     plan: Annotated[PlanOptions, _FLAT] = field(default_factory=PlanOptions)
     engines: Path | None = None

@@ -100,7 +100,7 @@ REQUEST_ID_PATTERN = re.compile(r"[\x21-\x7e]{1,128}")
 """Request IDs that are accepted from clients: they are logged and sent back, so they must fit in one line."""
 
 _prefix = secrets.token_hex(6)
-_numbers = itertools.count(1)
+_numbers = itertools.count(1)  # of the process: no two of its calls get the same request ID
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -44,6 +44,8 @@ class Command:
     """From the arguments, an instance that holds the defaults."""
     interrupted: str = "nothing was written"
     """What Ctrl-C leaves and how to continue, unless a note of the exception says so."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Options by former names, which are still understood and not shown."""
 
 
 def run_command(
@@ -100,6 +102,8 @@ def _run_without_command(program: str, about: str, commands: Mapping[str, Comman
 
 def _run_chosen(command: Command, shown: str, arguments: Sequence[str]) -> None:
     """Parse the options of a command and run it; raises _WrongUse, or what the command raises."""
+    words = (word.partition("=") for word in arguments)
+    arguments = [command.renamed.get(name, name) + equals + value for name, equals, value in words]
     try:
         default = command.default(arguments)
         options = tyro.cli(command.options, prog=shown, args=arguments, default=default, registry=_registry)

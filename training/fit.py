@@ -26,7 +26,7 @@ from training.fitting.selection import HALVES, try_steps
 from training.fitting.session import FitSession, set_up
 from training.fitting.steps import run_steps
 from training.hardware import choose_hardware
-from training.recipes.describe import describe_plan
+from training.recipes.describe import describe_recipe
 from training.recipes.recipe import Recipe
 from training.reports.report import REPORT_FILE
 from training.reports.writer import step_facts, write_report
@@ -77,7 +77,7 @@ def fit(
                 f"batch_size is {recipe.batch_size} for {processes.count} processes together; each needs two images of "
                 f"a batch: use at least --batch-size {2 * processes.count}"
             )
-        for line in describe_plan(recipe):
+        for line in describe_recipe(recipe):
             say(line)
         place: AbstractContextManager[Path] = (
             building(run, resume=resume) if processes.first else nullcontext(partial_folder(run))

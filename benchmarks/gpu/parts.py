@@ -128,7 +128,7 @@ class Check:
         if not self.run.exists():
             raise Skipped("there is no run: the part head did not end")
         began = time.monotonic()
-        precisions = ("--precisions", "fp32", "fp16", "int8-trt", "--calibration-photos", "64")
+        precisions = ("--precisions", "fp32", "fp16", "int8-trt", "--calibration-images", "64")
         printed = command("export", "bundle", "--run", self.run, "--models", self.models, "--name", "pets", *precisions)
         return {"seconds": round(time.monotonic() - began, 1), "said": printed[-300:]}
 
@@ -143,7 +143,7 @@ class Check:
                 rows += [row] if precision == "fp16" else []
                 continue
             began = time.monotonic()
-            options = ("--flavor", flavor, "--precision", precision, "--photos", self._images())
+            options = ("--flavor", flavor, "--precision", precision, "--images", self._images())
             try:
                 said = "; ".join(command("export", "engine", bundle, *options).splitlines()[-4:])
             except RuntimeError as error:

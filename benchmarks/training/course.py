@@ -7,7 +7,6 @@ The day's results keep the seeds that were measured before.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -68,7 +67,7 @@ def measure_steps(data: Path, preset: str, count: int, seed: int, cache: Path) -
                         "nll": losses_2N.mean(1).tolist(),
                         "paired": None
                         if before is None
-                        else [asdict(compare(*pair)) for pair in zip(before.correct_2N(), correct_2N, strict=True)],
+                        else [compare(*pair).to_json() for pair in zip(before.correct_2N(), correct_2N, strict=True)],
                     }
                 )
                 before = now

@@ -88,6 +88,6 @@ def compare_with_fastai(data: Path, folder: Path, python: Path) -> dict[str, Any
     return {
         "fit": {"seconds": ours["seconds"], "stages": ours["stages"], "correct": sum(ours["correct"].values())},
         "fastai": {"seconds": theirs["seconds"], "correct": sum(theirs["correct"].values())},
-        "paired": vars(compare(before, after)),
+        "paired": compare(before, after).to_json(),
         "times as fast": theirs["seconds"] / ours["seconds"],
     }

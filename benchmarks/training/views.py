@@ -213,7 +213,7 @@ def rows(
                     f"{found.nll_N.mean():.4f}",
                     f"{100 * change.value / base.nll_N.mean():+.1f}% "
                     f"({100 * change.lower / base.nll_N.mean():+.1f} to {100 * change.upper / base.nll_N.mean():+.1f})",
-                    f"+{paired.gained} -{paired.lost}, {paired.p_value:.2f}",
+                    f"+{paired.fixed} -{paired.broken}, {paired.p_value:.2f}",
                 )
 
 

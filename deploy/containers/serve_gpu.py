@@ -71,8 +71,8 @@ def build_engine(bundle: Bundle, precision: Precision | None, engines: Path) -> 
     bundle.artifact(precision, "tensorrt")
     command = [sys.executable, "-m", "export", "engine", str(bundle.folder), "--precision", precision]
     command += ["--engines", str(engines)]
-    if photos := os.environ.get("PAWSERVE_PHOTOS"):
-        command += ["--photos", photos]
+    if images := os.environ.get("PAWSERVE_PHOTOS"):
+        command += ["--images", images]
     subprocess.run(command, check=True)
 
 

@@ -124,7 +124,7 @@ def describe_quantization(artifact: Artifact) -> str:
     """How an artifact's precision was lowered and which of its layers stay in float32."""
     facts = artifact.quantization
     unit = "nats" if artifact.precision == "int8" else "of a logit"
-    kept = ", ".join(f"{layer['layer']} ({layer['damage']:.1e} {unit})" for layer in facts["float_layers"])
+    kept = ", ".join(f"{layer['layer']} ({layer['sensitivity']:.1e} {unit})" for layer in facts["float_layers"])
     calibrated = ""
     if "photos" in facts:
         calibrated = f"calibrated on {facts['photos']:,} images ({facts['source']}), {facts['method']}; "

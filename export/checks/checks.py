@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.bundle.manifest import Precision
-from serving.comparison.proportions import wilson
+from serving.comparison.proportions import Z_95_ONE_SIDED, wilson
 
 
 class CheckError(RuntimeError):
@@ -62,8 +62,8 @@ class Tolerances:
 class Agreement:
     """How a graph's probabilities compare with those of a reference on the same images."""
 
-    photos: int
-    """Number of images compared; the manifest names it so."""
+    images: int
+    """Number of images compared."""
     max_abs_diff: float
     """Largest difference of a probability."""
     mean_abs_diff: float
@@ -84,7 +84,7 @@ class Agreement:
         """The fields that the manifest holds."""
         fields = asdict(self)
         del fields["worst"]
-        return fields
+        return {"photos": fields.pop("images")} | fields
 
 
 def compare(found_NK: NDArray[np.float32], expected_NK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> Agreement:
@@ -99,7 +99,7 @@ def compare(found_NK: NDArray[np.float32], expected_NK: NDArray[np.float32], lab
     difference_N = difference_NK.max(1)
     found_N, expected_N = found_NK.argmax(1), np.nanargmax(expected_NK, 1)
     return Agreement(
-        photos=len(labels_N),
+        images=len(labels_N),
         max_abs_diff=float(difference_N.max()),
         mean_abs_diff=float(difference_NK.sum() / known_NK.sum()),
         agreement=float((found_N == expected_N).mean()),
@@ -136,35 +136,31 @@ def check_agreement(
         if found.max_abs_diff > allowed:
             raise ParityError(
                 f"{what} differs from {reference} by {found.max_abs_diff:.1e} in a probability (allowed: "
-                f"{allowed:.1e}), most on {worst_image}; correct: {found.correct:,} of {found.photos:,}, {reference}: "
+                f"{allowed:.1e}), most on {worst_image}; correct: {found.correct:,} of {found.images:,}, {reference}: "
                 f"{found.trained_correct:,}",
                 excess=found.max_abs_diff / allowed if allowed else np.inf,
             )
         return
-    differing = round((1 - found.agreement) * found.photos) - found.fixed
+    differing = round((1 - found.agreement) * found.images) - found.fixed
     _check_part(
-        differing / found.photos,
-        wilson(differing, found.photos, _Z_95).lower,
+        differing / found.images,
+        wilson(differing, found.images, Z_95_ONE_SIDED).lower,
         1 - tolerances.min_agreement,
-        found.photos,
-        f"{what} has an agreement of {100 * found.agreement:.2f}% with {reference} on {found.photos:,} images (needed: "
+        found.images,
+        f"{what} has an agreement of {100 * found.agreement:.2f}% with {reference} on {found.images:,} images (needed: "
         f"{100 * tolerances.min_agreement:.2f}%)"
         + (f", {found.fixed:,} of the others corrected, which count as agreement" if found.fixed else ""),
     )
-    lost = found.broken - found.fixed
+    loss = found.broken - found.fixed
     _check_part(
-        lost / found.photos,
-        _lowest_loss(found.broken, found.fixed, found.photos),
+        loss / found.images,
+        _lowest_loss(found.broken, found.fixed, found.images),
         tolerances.max_accuracy_loss,
-        found.photos,
-        f"{what} is correct on {found.correct:,} of {found.photos:,} images and {reference} on "
-        f"{found.trained_correct:,}: {100 * lost / found.photos:.2f} points lost (allowed: "
+        found.images,
+        f"{what} is correct on {found.correct:,} of {found.images:,} images and {reference} on "
+        f"{found.trained_correct:,}: {100 * loss / found.images:.2f} points lost (allowed: "
         f"{100 * tolerances.max_accuracy_loss:.2f})",
     )
-
-
-_Z_95 = 1.6448536269514722
-"""Quantile of the standard normal distribution for a one-sided bound with 95% confidence."""
 
 
 def _check_part(part: float, lowest: float, allowed: float, images: int, message: str) -> None:
@@ -192,4 +188,4 @@ def _lowest_loss(broken: int, fixed: int, images: int) -> float:
     comparing matched proportions").
     """
     size, loss = images + 2, broken - fixed
-    return float((loss - _Z_95 * np.sqrt(broken + fixed + 1 - loss * loss / size)) / size)
+    return float((loss - Z_95_ONE_SIDED * np.sqrt(broken + fixed + 1 - loss * loss / size)) / size)

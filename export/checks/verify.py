@@ -246,7 +246,7 @@ def cross_check(
     check_agreement(found, precision, reference.tolerances, what=what, reference="ONNX Runtime", worst_image=worst)
     return {
         "name": name,
-        "photos": found.photos,
+        "photos": found.images,
         "max_abs_diff": found.max_abs_diff,
         "agreement": found.agreement,
     }

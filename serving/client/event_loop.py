@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
-_loops: dict[int, "BackgroundLoop"] = {}
+_loops: dict[int, "BackgroundLoop"] = {}  # by process ID: of the process, as gRPC keeps every loop that it has used
 _starting = Lock()
 
 

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.comparison.binomial import mcnemar_p
-from serving.comparison.proportions import Difference, Rate, square_and_add, wilson
+from serving.comparison.proportions import Interval, Rate, square_and_add, wilson
 from serving.comparison.results import ClassDifference, Comparison, PairCounts
 from serving.comparison.sequential import sequential_test
 
 
-def paired_rates(pairs: PairCounts) -> tuple[Rate, Rate, Difference]:
+def paired_rates(pairs: PairCounts) -> tuple[Rate, Rate, Interval]:
     """Both accuracies, and the second minus the first, with their 95% intervals.
 
     That of the difference is method 10 of Newcombe 1998 (Improved Confidence Intervals for the Difference between

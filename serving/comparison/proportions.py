@@ -5,6 +5,8 @@ from math import sqrt
 
 Z_95 = 1.959963984540054
 """The quantile of the standard normal distribution that gives 95% confidence."""
+Z_95_ONE_SIDED = 1.6448536269514722
+"""The same for a one-sided bound."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A difference of two proportions with its confidence interval: -1 <= lower <= value <= upper <= 1."""
+class Interval:
+    """A value with its 95% interval."""
 
     value: float
     lower: float
@@ -53,8 +55,8 @@ def wilson(successes: int, count: int, z: float = Z_95) -> Rate:
     return Rate(value, lower, upper, count)
 
 
-def square_and_add(first: Rate, second: Rate, correlation: float = 0.0) -> Difference:
-    """Second minus first, with an interval from their own ("square and add"; Newcombe 1998).
+def square_and_add(first: Rate, second: Rate, correlation: float = 0.0) -> Interval:
+    """Second minus first, -1 to 1, with an interval from their own ("square and add"; Newcombe 1998).
 
     Args:
         first: a proportion with its Wilson interval.
@@ -65,7 +67,7 @@ def square_and_add(first: Rate, second: Rate, correlation: float = 0.0) -> Diffe
     below = (second.value - second.lower, first.upper - first.value)
     above = (second.upper - second.value, first.value - first.lower)
     lower, upper = value - _hypotenuse(*below, correlation), value + _hypotenuse(*above, correlation)
-    return Difference(value, max(-1.0, lower), min(1.0, upper))
+    return Interval(value, max(-1.0, lower), min(1.0, upper))
 
 
 def _hypotenuse(one: float, other: float, correlation: float) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving.comparison.proportions import Difference, Rate
+from serving.comparison.proportions import Interval, Rate
 from serving.comparison.sequential import SequentialTest
 
 
@@ -29,7 +29,7 @@ class ClassDifference:
     name: str
     first: Rate
     second: Rate
-    difference: Difference
+    difference: Interval
     """The second version's recall minus the first's."""
 
 
@@ -42,7 +42,7 @@ class Comparison:
     first: Rate | None = None
     """Accuracy of the first version; None without labels."""
     second: Rate | None = None
-    difference: Difference | None = None
+    difference: Interval | None = None
     """The second version's accuracy minus the first's; None if one of them has no labels."""
     p_value: float | None = None
     """Of McNemar's exact test for pairs, of Fisher's exact test otherwise, two-sided; valid for one look."""

@@ -67,7 +67,7 @@ def choose_plan(
             obstacles.append(f"{candidate.place} {misfit}")
         elif precision is None and sidecar.check == "unchecked":
             obstacles.append(
-                f"the accuracy of {candidate.place} was not checked: build it with --photos, or ask for it with "
+                f"the accuracy of {candidate.place} was not checked: build it with --images, or ask for it with "
                 f"--precision {sidecar.precision}"
             )
         else:

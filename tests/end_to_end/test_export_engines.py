@@ -16,7 +16,7 @@ LOOSE = ("--min-agreement", "0.6", "--max-accuracy-loss", "0.4", "--max-diff-fp1
 
 
 def export(fitted: Path, models: Path, *options: object) -> tuple[int, str]:
-    command = ("export", "bundle", "--run", fitted, "--models", models, "--name", "pets", "--calibration-photos", 16)
+    command = ("export", "bundle", "--run", fitted, "--models", models, "--name", "pets", "--calibration-images", 16)
     finished = run_here(*command, *LOOSE, *options)
     return finished.returncode, finished.stderr
 

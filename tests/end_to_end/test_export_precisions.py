@@ -34,7 +34,7 @@ LOOSE = ("--min-agreement", "0.6", "--max-accuracy-loss", "0.4", "--max-diff-fp1
 def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     models = tmp_path_factory.mktemp("models")
     finished = run_here(
-        *("export", "bundle", "--run", fitted, "--models", models, "--name", "pets", "--calibration-photos", 16),
+        *("export", "bundle", "--run", fitted, "--models", models, "--name", "pets", "--calibration-images", 16),
         *ALL,
         *LOOSE,
     )
@@ -43,7 +43,7 @@ def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_another_export_of_the_run_gives_the_same_bytes(fitted: Path, bundle: Bundle, tmp_path: Path) -> None:
-    again = ("export", "bundle", "--run", fitted, "--models", tmp_path, "--name", "pets", "--calibration-photos", 16)
+    again = ("export", "bundle", "--run", fitted, "--models", tmp_path, "--name", "pets", "--calibration-images", 16)
     finished = run_here(*again, "--precisions", "fp16", "int8", "int8-trt", *LOOSE, "--require", "int8")
     for name in ("fp16", "int8", "int8-trt"):
         file = f"model.{name}.onnx"

@@ -102,7 +102,7 @@ def test_int8_on_noise_is_measured_but_not_checked(
     fake_gpu.bias = 3.0
     result = build_and_check(bundle, "int8", OPTIONS, tmp_path / "engines", None)
     assert result["engine"]["check"] == "unchecked"
-    assert "accuracy of INT8 is not checked without --photos" in capsys.readouterr().err
+    assert "accuracy of INT8 is not checked without --images" in capsys.readouterr().err
     fake_gpu.bias = float("nan")
     with pytest.raises(CheckError, match="not finite"):
         build_and_check(bundle, "int8", OPTIONS, tmp_path / "engines", None)

@@ -10,16 +10,16 @@ from serving.statistics.confusion import ConfusionMatrix
 from training.evaluation.evaluation import confusion_facts, evaluate
 from training.evaluation.metrics import compare
 from training.evaluation.temperature import fit_temperature, softmax
-from training.evaluation.test_time import choose_threshold, describe_test_time
+from training.evaluation.test_time import describe_test_time, threshold_by_accuracy
 
 
-@given(gained=st.integers(0, 60), lost=st.integers(0, 60), same=st.integers(0, 20))
-def test_mcnemar_is_the_exact_binomial_test_of_changed_predictions(gained: int, lost: int, same: int) -> None:
-    before = np.array([False] * gained + [True] * lost + [True] * same, bool)
-    after = np.array([True] * gained + [False] * lost + [True] * same, bool)
+@given(fixed=st.integers(0, 60), broken=st.integers(0, 60), same=st.integers(0, 20))
+def test_mcnemar_is_the_exact_binomial_test_of_changed_predictions(fixed: int, broken: int, same: int) -> None:
+    before = np.array([False] * fixed + [True] * broken + [True] * same, bool)
+    after = np.array([True] * fixed + [False] * broken + [True] * same, bool)
     paired = compare(before, after)
-    assert (paired.gained, paired.lost) == (gained, lost)
-    expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert (paired.fixed, paired.broken) == (fixed, broken)
+    expected = binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0
     assert paired.p_value == pytest.approx(expected)
 
 
@@ -34,7 +34,7 @@ def answers(seed: int, n: int = 120, views: int = 4) -> tuple[np.ndarray, np.nda
 def test_the_threshold_is_the_lowest_from_which_accuracy_is_at_least_that_of_all_views(seed: int) -> None:
     logits, labels = answers(seed)
     one, every = softmax(logits[0], 1.3), softmax(logits.mean(0), 0.9)
-    chosen = choose_threshold(4, one, every, labels)
+    chosen = threshold_by_accuracy(4, one, every, labels)
     confidence = one.max(1)
 
     def correct(threshold: float) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.recipes.describe import describe_plan
+from training.recipes.describe import describe_recipe
 from training.recipes.presets import PRESETS
 from training.recipes.recipe import Recipe, differences
 from training.recipes.stage import Stage
@@ -120,6 +120,10 @@ def test_a_file_may_give_a_single_learning_rate_and_leave_the_rest(tmp_path: Pat
     assert recipe == Recipe(seed=3, stages={"only": Stage(lr=(0.5,), freeze_to=0, weight_decay=1e-3)})
 
 
+def test_photos_is_the_former_name_of_images() -> None:
+    assert Stage(learn_from="photos") == Stage(learn_from="images")
+
+
 def test_differences_name_each_setting_with_both_values() -> None:
     ours, theirs = Recipe(seed=1).as_fields(), PRESETS["course"]().as_fields()
     lines = differences(ours, theirs)
@@ -128,7 +132,7 @@ def test_differences_name_each_setting_with_both_values() -> None:
     assert differences(ours, ours) == []
 
 
-def test_the_plan_lists_each_step_and_settings_without_effect() -> None:
+def test_the_description_lists_each_step_and_settings_without_effect() -> None:
     recipe = Recipe(
         arch="resnet34",
         average="weights",
@@ -138,17 +142,17 @@ def test_the_plan_lists_each_step_and_settings_without_effect() -> None:
             "whole": Stage(freeze_to=0, cycles=2, cycle_mult=2, lr=(1e-4, 1e-3, 1e-2), find_lr="use"),
         },
     )
-    plan = "\n".join(describe_plan(recipe))
-    assert "1. head: train the head, on precomputed activations" in plan
-    assert "2. whole: train the whole network, on images; no augmentation; find a learning rate and use it" in plan
-    assert "0.0001, 0.001, 0.01 for 1 + 2 epochs" in plan
-    assert "average the weights" in plan
-    assert "averages over up to 5" in plan
-    assert "augment side-on of stage head has no effect" in plan
+    described = "\n".join(describe_recipe(recipe))
+    assert "1. head: train the head, on precomputed activations" in described
+    assert "2. whole: train the whole network, on images; no augmentation; find a learning rate and use it" in described
+    assert "0.0001, 0.001, 0.01 for 1 + 2 epochs" in described
+    assert "average the weights" in described
+    assert "averages over up to 5" in described
+    assert "augment side-on of stage head has no effect" in described
 
 
-def test_the_plan_notes_that_there_is_nothing_to_compile() -> None:
+def test_the_description_notes_that_there_is_nothing_to_compile() -> None:
     said = "--compile has no effect"
-    assert said in "\n".join(describe_plan(Recipe(compile=True)))
-    assert said not in "\n".join(describe_plan(Recipe()))
-    assert said not in "\n".join(describe_plan(Recipe(compile=True, stages={"whole": Stage(freeze_to=0)})))
+    assert said in "\n".join(describe_recipe(Recipe(compile=True)))
+    assert said not in "\n".join(describe_recipe(Recipe()))
+    assert said not in "\n".join(describe_recipe(Recipe(compile=True, stages={"whole": Stage(freeze_to=0)})))

@@ -95,7 +95,7 @@ def test_an_int8_engine_whose_accuracy_was_not_checked_is_used_only_if_asked_for
     digest = bundle.artifact("int8", "tensorrt").sha256
     fake_gpu.write_engine(engines, digest, "int8", max_batch=4, images_per_second={"1": 1e6}, check="unchecked")
     assert choose_engine(bundle, "auto", None).runtime == "onnxruntime-cpu"
-    with pytest.raises(BundleError, match="was not checked: build it with --photos"):
+    with pytest.raises(BundleError, match="was not checked: build it with --images"):
         choose_engine(bundle, "tensorrt", None)
     assert choose_engine(bundle, "tensorrt", "int8").precision == "int8"
 

@@ -83,3 +83,9 @@ def test_invalid_options_are_reported_with_the_name_of_the_command(
     assert complaint in said
     assert "python -m training fit" in said
     assert "pytest" not in said
+
+
+def test_a_former_name_of_an_option_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--run", "run", "--models", "models", "--name", "pets", "--calibration-photos=3")
+    assert export_commands.main(["bundle", *options]) == 2
+    assert "calibration_images is 3" in capsys.readouterr().err

@@ -27,7 +27,7 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Images that show the same picture."""
+    """Images that are near duplicates of one another."""
 
     members: list[int]
     """Indices of the images, ascending; at least two."""

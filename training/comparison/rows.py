@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from serving.comparison.proportions import Difference
+from serving.comparison.proportions import Interval
 from training.comparison.runs import ComparedRun, Pair
 
 SIGNIFICANT = 0.05
@@ -59,7 +59,7 @@ def class_rows(pair: Pair) -> list[list[str]]:
     return rows
 
 
-def points(difference: Difference) -> str:
+def points(difference: Interval) -> str:
     """A difference of proportions in percentage points, with its interval."""
     value, lower, upper = (100 * number for number in (difference.value, difference.lower, difference.upper))
     return f"{value:+.2f} ({lower:+.2f} to {upper:+.2f})"

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.comparison.paired import compare_pairs
+from serving.comparison.proportions import Interval
 from serving.comparison.results import Comparison
 from training.data.images import LabelledImage
 from training.data.layout import path_below
-from training.evaluation.metrics import Interval, mean_interval, nll_of
+from training.evaluation.metrics import mean_interval, nll_of
 from training.fitting.history import read_history
 from training.fitting.loop import EpochResult
 from training.recipes.recipe import Recipe

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.comparison.proportions import Interval
 from serving.image.averaging import temperature_of
 from serving.statistics.calibration import Bin, bin_predictions
 from serving.statistics.class_report import ClassReport, class_report
 from serving.statistics.confusion import ConfusionMatrix
-from training.evaluation.metrics import Interval, Metrics, measure, top_k_accuracy
+from training.evaluation.metrics import Metrics, measure, top_k_accuracy
 from training.evaluation.temperature import HIGHEST, LOWEST, cross_fitted, fit_temperatures, mean_logits, softmax
 from training.evaluation.test_time import TestTime, measure_test_time, recommend
 
@@ -104,7 +105,9 @@ class Evaluation:
             "metrics": asdict(self.metrics),
             "class_report": self.class_report.to_json(),
             "top_k": {str(k): asdict(interval) for k, interval in self.top_k.items()},
-            "test_time": [asdict(each) | {"helps": each.helps} for each in self.test_time],
+            "test_time": [
+                asdict(each) | {"paired": each.paired.to_json(), "helps": each.helps} for each in self.test_time
+            ],
             "recommended_views": self.recommended_views,
             **confusion_facts(self.confusion),
             "temperature": self.temperature,

@@ -1,24 +1,16 @@
 """Accuracy, likelihood and calibration with intervals, and a paired test of two networks."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.comparison.binomial import mcnemar_p
-from serving.comparison.proportions import Z_95, Rate, wilson
+from serving.comparison.proportions import Z_95, Interval, Rate, wilson
 from serving.statistics.calibration import bin_predictions, calibration_error_interval, expected_calibration_error
 
 RESAMPLES, MOST_RESAMPLED = 1000, 20_000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95% interval."""
-
-    value: float
-    lower: float
-    upper: float
 
 
 @dataclass(frozen=True)
@@ -106,15 +98,18 @@ def top_k_accuracy(probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.i
 class Paired:
     """Predictions that changed from one network to another."""
 
-    gained: int
-    """Images that only the second classifies correctly: fixed."""
-    lost: int
-    """Images that only the first classifies correctly: broken."""
+    fixed: int
+    """Images that only the second classifies correctly."""
+    broken: int
+    """Images that only the first classifies correctly."""
     p_value: float
     """McNemar's exact test, two-sided (McNemar 1947)."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"gained": self.fixed, "lost": self.broken, "p_value": self.p_value}  # as run.json has always named them
 
 
 def compare(before_N: NDArray[np.bool_], after_N: NDArray[np.bool_]) -> Paired:
     """Compare two networks, image by image: bool `[N]`, whether each classifies correctly."""
-    gained, lost = int((after_N & ~before_N).sum()), int((before_N & ~after_N).sum())
-    return Paired(gained, lost, mcnemar_p(lost, gained))
+    fixed, broken = int((after_N & ~before_N).sum()), int((before_N & ~after_N).sum())
+    return Paired(fixed, broken, mcnemar_p(broken, fixed))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import Interval, Metrics, Paired, compare, mean_interval, measure, nll_of
+from serving.comparison.proportions import Interval
+from training.evaluation.metrics import Metrics, Paired, compare, mean_interval, measure, nll_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TestTime:
         Chance alone does so on one set of images of six. A stricter test would miss what helps: on a thousand images
         that are nearly all classified correctly, a tenth of the negative log likelihood is hardly more than that.
         """
-        return self.nll_z <= -1 and self.paired.lost <= self.paired.gained
+        return self.nll_z <= -1 and self.paired.broken <= self.paired.fixed
 
 
 def measure_test_time(
@@ -59,7 +60,7 @@ def measure_test_time(
         paired=compare(one_NK.argmax(1) == labels_N, average_NK.argmax(1) == labels_N),
         nll_change=mean_interval(change_N),
         nll_z=float(change_N.mean()) / deviation * len(change_N) ** 0.5 if deviation else 0.0,
-        adaptive=choose_threshold(views, one_NK, average_NK, labels_N),
+        adaptive=threshold_by_accuracy(views, one_NK, average_NK, labels_N),
     )
 
 
@@ -84,7 +85,7 @@ def describe_test_time(results: Sequence[TestTime]) -> str:
     )
 
 
-def choose_threshold(
+def threshold_by_accuracy(
     views: int, one_NK: NDArray[np.float32], average_NK: NDArray[np.float32], labels_N: NDArray[np.int64]
 ) -> Adaptive:
     """The lowest threshold such that no higher one classifies fewer images correctly than all views do."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import compare, nll_of
+from training.evaluation.metrics import Paired, compare, nll_of
 from training.evaluation.temperature import fit_temperature, softmax
 
 CONFIDENCE = 2.241
@@ -52,16 +52,22 @@ class Candidate:
     """Against the step before, the mean over images and copies."""
     standard_error: float = 0.0
     """Of `nll_change`, over images."""
-    gained: int = 0
-    """Images and copies that only this network classifies correctly."""
-    lost: int = 0
-    p_value: float = 1.0
-    """McNemar's exact test, over images and copies."""
+    paired: Paired = Paired(0, 0, 1.0)
+    """Against the step before, over images and copies."""
 
     @property
     def improves(self) -> bool:
         """Whether the loss is certainly lower, by CONFIDENCE standard errors, with no more errors."""
-        return self.nll_change < -CONFIDENCE * self.standard_error and self.gained >= self.lost
+        return self.nll_change < -CONFIDENCE * self.standard_error and self.paired.broken <= self.paired.fixed
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "paired"} | self.paired.to_json()
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Candidate":
+        others = dict(fields)
+        paired = Paired(others.pop("gained"), others.pop("lost"), others.pop("p_value"))
+        return cls(**others, paired=paired)
 
 
 @dataclass(frozen=True)
@@ -111,11 +117,11 @@ class Trial:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return vars(self) | {"candidates": [vars(each) for each in self.candidates]}
+        return vars(self) | {"candidates": [each.to_json() for each in self.candidates]}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Trial":
-        return cls(**(dict(fields) | {"candidates": [Candidate(**each) for each in fields["candidates"]]}))
+        return cls(**(dict(fields) | {"candidates": [Candidate.from_json(each) for each in fields["candidates"]]}))
 
 
 def judge(name: str, size: int | None, held: Mapping[float, HeldOut], seconds: float) -> Trial:
@@ -136,7 +142,6 @@ def judge(name: str, size: int | None, held: Mapping[float, HeldOut], seconds: f
         losses_2N, now_2N = held[part].losses_2N(), held[part].correct_2N()
         errors, shifted_errors = (~now_2N).sum(1).tolist()
         difference_N = (losses_2N - base_2N).mean(0)
-        paired = compare(correct_2N.ravel(), now_2N.ravel())
         candidates.append(
             Candidate(
                 part=part,
@@ -146,9 +151,7 @@ def judge(name: str, size: int | None, held: Mapping[float, HeldOut], seconds: f
                 shifted_nll=float(losses_2N[1].mean()),
                 nll_change=float(difference_N.mean()),
                 standard_error=float(difference_N.std() / len(difference_N) ** 0.5),
-                gained=paired.gained,
-                lost=paired.lost,
-                p_value=paired.p_value,
+                paired=compare(correct_2N.ravel(), now_2N.ravel()),
             )
         )
     better = [each for each in candidates[1:] if each.improves]

@@ -232,7 +232,7 @@ def _classifier(backbone: Backbone, recipe: Recipe, classes: int) -> Classifier:
 def _check_rates(classifier: Classifier, recipe: Recipe) -> None:
     """Report a wrong number of learning rates before hours of work, not after."""
     for name, stage in recipe.stages.items():
-        if stage.learn_from == "photos":
+        if stage.learn_from == "images":
             try:
                 broadcast_rates(stage.lr, layer_groups(classifier, recipe.groups, stage.freeze_to))
             except ValueError as error:

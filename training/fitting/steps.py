@@ -106,7 +106,7 @@ def run_step(
     if measured_on == "validation":  # once is enough
         say(describe_groups(trainer.groups, rates))
     labels_N = labels_of(session.split.valid)
-    on_images = stage.learn_from == "photos"
+    on_images = stage.learn_from == "images"
     computing = all_freed_memory_kept() if on_images else threads(1)
     with progress(step.name) as on_progress, computing:
         for epoch in train_epochs(
@@ -174,7 +174,7 @@ def _curve_of(state: FitState, step: Step) -> LrCurve | None:
 
 def make_trainer(session: FitSession, step: Step) -> Trainer:
     """The trainer of a step: of the head alone on activations, otherwise of the whole classifier."""
-    recipe, on_images = session.recipe, step.stage.learn_from == "photos"
+    recipe, on_images = session.recipe, step.stage.learn_from == "images"
     weights = None
     if recipe.class_weights == "balanced":
         weights = balanced_weights(labels_of(session.split.train), len(session.split.classes))

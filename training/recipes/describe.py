@@ -1,9 +1,9 @@
-"""Describes a recipe: the plan that is printed before a fit starts."""
+"""Describes a recipe in the lines that are printed before a fit starts."""
 
 from training.recipes.recipe import Recipe, Step
 
 
-def describe_plan(recipe: Recipe) -> list[str]:
+def describe_recipe(recipe: Recipe) -> list[str]:
     """One line for each step, numbered, then what follows the training."""
     lines = [
         f"{recipe.arch}, {recipe.weights} weights, batches of {recipe.batch_size}, {recipe.groups} layer groups, "
@@ -23,7 +23,7 @@ def describe_plan(recipe: Recipe) -> list[str]:
     on_activations = {name: stage for name, stage in recipe.stages.items() if stage.learn_from == "activations"}
     lines += [
         f"  note: augment {stage.augment} of stage {name} has no effect: its activations are computed once, before it "
-        "starts. Use --stages.NAME.learn-from photos, or --stages.NAME.views 5 for other parts and scales"
+        "starts. Use --stages.NAME.learn-from images, or --stages.NAME.views 5 for other parts and scales"
         for name, stage in on_activations.items()
         if stage.augment != "none"
     ]
@@ -44,7 +44,7 @@ def _describe(step: Step, recipe: Recipe) -> str:
     words = [f"{step.name}: train {trained}"]
     if step.size:
         words.append(f"{step.size} pixels")
-    if stage.learn_from == "photos":
+    if stage.learn_from == "images":
         words.append("no augmentation" if stage.augment == "none" else f"augmentation {stage.augment}")
     if stage.find_lr != "no":
         words.append("find a learning rate" + (" and use it" if stage.find_lr == "use" else ""))

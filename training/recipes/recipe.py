@@ -125,7 +125,7 @@ class Recipe:
         """The stages in order; with several sizes, those on images once more for each further size."""
         first = self.sizes[0] if self.sizes else None
         steps = [Step(name=name, stage=stage, size=first) for name, stage in self.stages.items()]
-        on_images = {name: stage for name, stage in self.stages.items() if stage.learn_from == "photos"}
+        on_images = {name: stage for name, stage in self.stages.items() if stage.learn_from == "images"}
         for size in self.sizes[1:]:
             steps += [Step(name=f"{name} at {size}", stage=stage, size=size) for name, stage in on_images.items()]
         return steps

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-LearnFrom = Literal["activations", "photos"]
+LearnFrom = Literal["activations", "images", "photos"]
 FindLr = Literal["no", "show", "use"]
 Schedule = Literal["sgdr", "one-cycle", "step", "constant"]
 Augment = Literal["none", "side-on", "top-down", "varied"]
@@ -25,9 +25,9 @@ RANGES = {
 class Stage:
     """Freeze layer groups, optionally find a learning rate, then train for some cycles of epochs."""
 
-    learn_from: LearnFrom = "photos"
+    learn_from: LearnFrom = "images"
     """`activations`: train the head alone, on the pretrained body's activations, computed once for each image.
-    `photos`: train on the images."""
+    `images`, formerly `photos`: train on the images."""
     freeze_to: int = -1
     """The first layer group that is trained: -1 is the head alone, 0 the whole network."""
     lr: tuple[float, ...] = (0.01,)
@@ -57,6 +57,8 @@ class Stage:
     def __post_init__(self) -> None:
         check_choices(self, CHOICES)
         check_ranges(self, RANGES)
+        if self.learn_from == "photos":
+            object.__setattr__(self, "learn_from", "images")
         if not self.lr:
             raise ValueError("lr is empty; give one learning rate, or one for each layer group")
         for rate in self.lr:
@@ -68,12 +70,12 @@ class Stage:
                 f"{self.cycles} cycles from {self.cycle_len} epochs, each {self.cycle_mult} times the one before, "
                 f"are {self.epochs:,} epochs; at most {MAX_EPOCHS:,} are allowed: lower cycles or cycle_mult"
             )
-        if self.learn_from == "photos":
+        if self.learn_from == "images":
             if self.views != 1:
                 raise ValueError(f"views is {self.views} on images; fixed views are for activations: use augment")
         elif self.freeze_to != -1:
             raise ValueError(
-                f"freeze_to is {self.freeze_to} on activations, where only the head is trained; use -1, or photos"
+                f"freeze_to is {self.freeze_to} on activations, where only the head is trained; use -1, or images"
             )
         elif len(self.lr) != 1:
             raise ValueError(

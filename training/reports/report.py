@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.comparison.proportions import Interval
 from serving.image.folders import Skipped
 from serving.system.files import write_atomically
 from training.checks.data_checks import DataChecks
 from training.console import counted, progress
 from training.data.images import LabelledImage
 from training.evaluation.evaluation import Evaluation
-from training.evaluation.metrics import Interval
 from training.evaluation.test_time import describe_test_time
 from training.reports.data_page import data_sections, leak_lines
 from training.reports.figures import Plot
@@ -247,7 +247,7 @@ def _test_time(evaluation: Evaluation) -> list[str]:
             [
                 str(each.views),
                 f"{metrics.correct:,}/{metrics.n:,}",
-                f"+{paired.gained:,} -{paired.lost:,}",
+                f"+{paired.fixed:,} -{paired.broken:,}",
                 f"{paired.p_value:.2f}",
                 _interval(metrics.nll),
                 _interval(each.nll_change),

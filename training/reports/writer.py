@@ -3,7 +3,6 @@
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,7 @@ def step_facts(results: Sequence[StepResult]) -> list[dict[str, Any]]:
     before: NDArray[np.bool_] | None = None
     for result in results:
         correct = result.correct.cpu().numpy()
-        paired = None if before is None else asdict(compare(before, correct))
+        paired = None if before is None else compare(before, correct).to_json()
         before = correct
         facts.append(
             {"name": result.name, "size": result.size, "part": result.part, "seconds": round(result.seconds, 3)}
@@ -146,7 +145,7 @@ def _plots(session: FitSession, result: FitResult, evaluation: Evaluation) -> di
     }
     for number, curve in enumerate(result.state.curves, 1):
         plots[f"lr-finder-{number}"] = (f"Learning-rate range test: {curve.name}", plot_lr_curve(curve))
-    stages = [trace.step.stage for trace in result.traces if trace.step.stage.learn_from == "photos"]
+    stages = [trace.step.stage for trace in result.traces if trace.step.stage.learn_from == "images"]
     if augment := next((stage.augment for stage in stages if stage.augment != "none"), None):
         image = session.split.train[recipe.seed % len(session.split.train)]
         canvas = image.canvas(session.backbone.preprocess_at(SHEET_TILE))
@@ -176,7 +175,7 @@ def _trials(trials: Sequence[Trial]) -> list[list[str]]:
     for trial in trials:
         for each in trial.candidates[1:] or trial.candidates:
             change = f"{each.nll_change:+.4f} ({each.standard_error:.4f})"
-            compared = [change, f"+{each.gained:,} -{each.lost:,}", f"{each.p_value:.2f}"]
+            compared = [change, f"+{each.paired.fixed:,} -{each.paired.broken:,}", f"{each.paired.p_value:.2f}"]
             rows.append(
                 [
                     trial.name,

@@ -8,7 +8,7 @@ from serving.api.errors import invalid, to_api_error
 from serving.api.pawserve.rates import to_rate
 from serving.api.pawserve.windows import to_window
 from serving.bundle.model_version import ModelVersion, parse_resource
-from serving.comparison.proportions import Difference
+from serving.comparison.proportions import Interval
 from serving.comparison.sequential import THRESHOLD, Verdict
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.store import StatisticsStore, Window, WindowExpired
@@ -103,5 +103,5 @@ def to_comparison(compared: VersionComparison) -> pb.GetComparisonResponse:
     return message
 
 
-def _to_difference(difference: Difference) -> pb.Difference:
+def _to_difference(difference: Interval) -> pb.Difference:
     return pb.Difference(value=difference.value, lower=difference.lower, upper=difference.upper)

@@ -59,13 +59,13 @@ def _views(model: pb.Model) -> str:
     return described
 
 
-def _layout(plan: pb.EnginePlan) -> str:
-    layout = f"{plan.instances} x {plan.threads} threads, batches of at most {plan.max_batch_size}"
-    if plan.lone_threads:
-        layout += f", {plan.lone_threads} threads for single requests"
-    if plan.HasField("rows_per_second"):
-        layout += f"; measured: {plan.rows_per_second:,.0f} views/s"
-    return layout
+def _layout(layout: pb.EnginePlan) -> str:
+    described = f"{layout.instances} x {layout.threads} threads, batches of at most {layout.max_batch_size}"
+    if layout.lone_threads:
+        described += f", {layout.lone_threads} threads for single requests"
+    if layout.HasField("rows_per_second"):
+        described += f"; measured: {layout.rows_per_second:,.0f} views/s"
+    return described
 
 
 def _to_dict(model: pb.Model) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _to_dict(model: pb.Model) -> dict[str, Any]:
     }
     if not model.engine:
         return described
-    plan = model.plan
+    layout = model.plan
     return described | {
         "arch": model.arch,
         "classes": list(model.classes),
@@ -92,10 +92,10 @@ def _to_dict(model: pb.Model) -> dict[str, Any]:
         "runtime": model.runtime,
         "engine_reason": model.engine_reason,
         "layout": {
-            "instances": plan.instances,
-            "threads": plan.threads,
-            "max_batch_size": plan.max_batch_size,
-            "single_row_threads": plan.lone_threads,
-            "views_per_second": plan.rows_per_second if plan.HasField("rows_per_second") else None,
+            "instances": layout.instances,
+            "threads": layout.threads,
+            "max_batch_size": layout.max_batch_size,
+            "single_row_threads": layout.lone_threads,
+            "views_per_second": layout.rows_per_second if layout.HasField("rows_per_second") else None,
         },
     }
