@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.containers.prometheus import write_configuration
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
+from tests.support.containers.prometheus import write_configuration
 from tests.support.servers import observed_server
 from tests.support.waiting import eventually
 

@@ -7,9 +7,9 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.containers.build import Images
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
+from tests.support.containers.build import Images
 from tests.support.http import ask
 from tests.support.waiting import eventually
 

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from tests.containers.build import Images
-from tests.containers.running import refused
-from tests.containers.storage import Storage
+from tests.support.containers.build import Images
+from tests.support.containers.running import refused
+from tests.support.containers.storage import Storage
 
 LIMIT_MB = 450
 

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from serving.client import Client, ClientError, Prediction
-from tests.containers.prometheus import write_configuration
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
+from tests.support.containers.prometheus import write_configuration
 from tests.support.images import RED
 from tests.support.servers import observed_server
 from tests.support.waiting import eventually

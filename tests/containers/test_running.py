@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from serving.client import Client
-from tests.containers.build import Images
-from tests.containers.running import running
 from tests.support.bundles import write_bundle
+from tests.support.containers.build import Images
+from tests.support.containers.running import running
 from tests.support.images import RED
 from tests.support.postgresql import Postgresql
 from tests.support.waiting import eventually

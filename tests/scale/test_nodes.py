@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.scale.several import ENVIRONMENT
 from tests.support.commands import ROOT, free_port
 from tests.support.recipes import TINY
+from tests.support.torchrun import ENVIRONMENT
 from tests.support.waiting import LIMIT_S, eventually
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage

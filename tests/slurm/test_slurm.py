@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tests.scale.several import torchrun
-from tests.slurm.cluster import NODES, Cluster
 from tests.support.commands import ROOT
 from tests.support.recipes import TINY
+from tests.support.slurm.cluster import NODES, Cluster
+from tests.support.torchrun import torchrun
 from tests.support.waiting import eventually
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage

@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.slurm.node import Node, connect, machine
-from tests.slurm.tools import Tools
 from tests.support.commands import ROOT
+from tests.support.slurm.node import Node, connect, machine
+from tests.support.slurm.tools import Tools
 from tests.support.waiting import eventually
 
 NODES = ("node1", "node2")

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.containers.storage import Storage
 from tests.support.commands import Finished
+from tests.support.containers.storage import Storage
 
 STARTED_S = 60
 
