@@ -112,7 +112,7 @@ def test_closing_computes_what_is_in_flight(batchers: Batchers) -> None:
     run(test())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     requests=st.lists(
         st.tuples(st.integers(1, 4), st.integers(1, 9), st.sampled_from(["wait", "cancel", "expire"])),

@@ -64,7 +64,7 @@ def test_a_plain_file_that_ends_early_is_reported_as_truncated() -> None:
     assert caught.value.reason is Reason.TRUNCATED
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 700), st.binary(min_size=1, max_size=4))
 def test_damaged_headers_give_an_image_or_an_image_error(at: int, damage: bytes) -> None:
     data = PLAIN[:at] + damage + PLAIN[at + len(damage) :]
