@@ -8,7 +8,7 @@ import pytest
 from serving.statistics.store import StatisticsStore
 from tests.support.bundles import write_bundle
 from tests.support.fake_tensorrt import fake_gpu  # noqa: F401 - pytest finds it here
-from tests.support.servers import HttpServerProcess, address, client, http_server, models  # noqa: F401 - pytest finds them here
+from tests.support.servers import HttpServerProcess, client, http_server, models  # noqa: F401 - pytest finds them here
 from tests.support.statistics import CLASSES, PETS, SHORT_S, Clock
 from tests.support.waiting import LIMIT_S
 
@@ -20,6 +20,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServerProce
     write_bundle(folder / "models")
     with http_server(folder) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def address(server: HttpServerProcess) -> str:
+    """The address of `server` for gRPC."""
+    return server.address
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 from benchmarks.serving.calls import open_calls, to_probabilities, to_request
 from tests.support.images import RED
 from tests.support.servers import HttpServerProcess
+from tests.support.waiting import LIMIT_S
 
 WHOLE = [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[0.1,0.9]"]
 IN_PIECES = [b"HTTP/1.1 200 OK\r\nconte", b"nt-length: 9\r\n\r", b"\n[0.1", b",0.9]"]
@@ -34,7 +35,7 @@ def send_twice(pieces: list[bytes]) -> list[bytes]:
             request = to_request("bentoml", {"MAX_BATCH_SIZE": "1"}, b"image")
             try:
                 async with open_calls("bentoml", address, 1) as [call]:
-                    return [await asyncio.wait_for(call(request), 5) for _ in range(2)]
+                    return [await asyncio.wait_for(call(request), LIMIT_S) for _ in range(2)]
             finally:
                 await closed.wait()
 

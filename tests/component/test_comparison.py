@@ -16,7 +16,6 @@ from tests.support.commands import run
 from tests.support.comparisons import record_pairs
 from tests.support.http import ask
 from tests.support.servers import HttpServerProcess, http_server
-from tests.support.waiting import LIMIT_S
 
 ONE, TWO, THREE, FOUR = (f"models/colours/versions/{number}" for number in range(1, 5))
 OTHER_CLASSES = ("blue", "yellow", "red")
@@ -41,12 +40,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServerProce
         record_pairs(store, "colours", 1, 6, [("green", 3, *first)])
     with http_server(folder) as server:
         yield server
-
-
-@pytest.fixture
-def client(server: HttpServerProcess) -> Iterator[Client]:
-    with Client(server.address, timeout_s=LIMIT_S) as client:
-        yield client
 
 
 def test_pairs_of_both_directions_are_compared(client: Client) -> None:

@@ -49,7 +49,7 @@ def test_each_call_has_an_access_log_line_without_its_contents(tmp_path: Path) -
         text = server.process.stderr
     assert (first["request_id"], first["method"]) == ("web-17", METHOD)
     assert (first["code"], first["images"], first["rows"]) == ("OK", 1, 3)
-    assert 0 < first["duration_s"] < 30
+    assert first["duration_s"] > 0
     assert datetime.fromisoformat(first["time"]).tzinfo is not None
     assert (second["code"], second["request_id"]) == ("INVALID_ARGUMENT", refused["x-request-id"])
     assert (third["method"], third["labels"]) == ("pawserve.v1.Classifier/RecordLabels", 1)
@@ -91,16 +91,22 @@ def test_cancelled_and_expired_calls_are_logged_as_such(tmp_path: Path) -> None:
         stub_of(server.address) as stub,
     ):
         many = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)] * 8, views=16)
-        with pytest.raises(grpc.RpcError):
-            stub.Classify(many, timeout=0.5)
-        call = stub.Classify.future(many)
 
         def codes() -> set[str]:
             return {line["code"] for line in lines(server) if "code" in line}
 
-        assert eventually(
-            lambda: len(codes()) == 1 and server.metric("pawserve_requests_in_flight", method=METHOD) == 1
-        )
+        def in_flight() -> float | None:
+            return server.metric("pawserve_requests_in_flight", method=METHOD)
+
+        def expires() -> bool:
+            """Whether a call that expires reached the server before, as it does unless the machine is busy."""
+            with pytest.raises(grpc.RpcError):
+                stub.Classify(many, timeout=0.5)
+            return eventually(lambda: not in_flight()) and bool(codes())
+
+        assert eventually(expires)
+        call = stub.Classify.future(many)
+        assert eventually(in_flight)
         call.cancel()
         assert eventually(lambda: "CANCELLED" in codes())
         assert codes() <= {"DEADLINE_EXCEEDED", "CANCELLED"}

@@ -73,15 +73,13 @@ def test_images_rows_and_batches_are_counted_by_model(server: ObservedServer) ->
     assert server.metric("pawserve_rows_in_flight_limit", **MODEL) == 1024
 
 
-def test_the_times_of_the_stages_are_parts_of_the_request_s(server: ObservedServer) -> None:
-    request = server.metric("pawserve_request_duration_seconds_sum", **CLASSIFY)
-    assert request is not None
+def test_requests_and_their_stages_are_timed(server: ObservedServer) -> None:
     for stage in ("queue", "prepare"):
         assert server.metric(f"pawserve_{stage}_duration_seconds_count", **MODEL) == 3
-    for stage in ("queue", "prepare", "engine"):
-        sum_s = server.metric(f"pawserve_{stage}_duration_seconds_sum", **MODEL)
+    for stage, labels in (("queue", MODEL), ("prepare", MODEL), ("engine", MODEL), ("request", CLASSIFY)):
+        sum_s = server.metric(f"pawserve_{stage}_duration_seconds_sum", **labels)
         assert sum_s is not None
-        assert 0 < sum_s < 4 * request  # at most 4 images at once
+        assert sum_s > 0
 
 
 def test_labels_and_accuracy_are_reported(server: ObservedServer) -> None:

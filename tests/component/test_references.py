@@ -37,12 +37,6 @@ def server(folder: Path) -> Iterator[HttpServerProcess]:
 
 
 @pytest.fixture
-def client(server: HttpServerProcess) -> Iterator[Client]:
-    with Client(server.address, timeout_s=LIMIT_S) as client:
-        yield client
-
-
-@pytest.fixture
 def keyring(server: HttpServerProcess, folder: Path) -> Keyring:
     return Keyring(folder / "state" / "token.key")
 

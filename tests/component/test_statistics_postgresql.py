@@ -184,7 +184,7 @@ def test_errors_of_connecting_do_not_show_the_password(shared: str, postgresql: 
 
 def test_other_spellings_of_the_url_are_accepted(shared: str) -> None:
     for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
-        with StatisticsStore(f"{scheme}://{shared.partition('://')[2]}?sslmode=prefer&connect_timeout=3") as store:
+        with StatisticsStore(f"{scheme}://{shared.partition('://')[2]}?sslmode=prefer&connect_timeout=60") as store:
             store.register_version(PETS, CLASSES)
             token = secrets.token_bytes(16)
             assert store.record([label(CAT, token=token)]).result(LIMIT_S) == [None]

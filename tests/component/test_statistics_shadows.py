@@ -255,7 +255,7 @@ def test_processes_that_record_and_attach_the_same_predictions_count_each_once(u
         "from serving.statistics.store import Label, ShadowResult, StatisticsStore\n"
         "from serving.tokens.tokens import PredictionRecord\n"
         "rng = random.Random(int(sys.argv[2]))\n"
-        "with StatisticsStore(sys.argv[1], lock_timeout_s=60) as store:\n"
+        "with StatisticsStore(sys.argv[1], lock_timeout_s=300) as store:\n"
         "    sys.stdin.readline()\n"
         "    numbers = list(range(200))\n"
         "    rng.shuffle(numbers)\n"
@@ -268,7 +268,7 @@ def test_processes_that_record_and_attach_the_same_predictions_count_each_once(u
         "                  for n, r, s in zip(some, records, results)]\n"
         "        recorded = store.record(labels)\n"
         "        attached = store.attach_shadows([(r.id, s) for r, s in zip(records, results)])\n"
-        "        recorded.result(60), attached.result(60)\n"
+        "        recorded.result(300), attached.result(300)\n"
     )
     with StatisticsStore(url) as store:
         store.register_version(PETS, CLASSES)

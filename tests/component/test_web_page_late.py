@@ -1,6 +1,5 @@
 """What the page does while answers are late: the order of labels, and images of a page that was cleared."""
 
-import time
 from pathlib import Path
 
 from serving.client import Client
@@ -13,8 +12,6 @@ from tests.support.web_page import browser_fixture as browser_fixture  # fixture
 from tests.support.web_page import images_fixture as images_fixture
 from tests.support.web_page import server_fixture as server_fixture
 
-UNDO_S = 4.0
-"""How long the page waits before it sends a label."""
 HOLD = """
     const [prefix] = arguments;
     const original = window.fetch;
@@ -64,7 +61,7 @@ def test_a_label_chosen_while_another_is_sent_is_the_one_that_counts(
     browser.one("[data-label=green]").click()
     browser.wait(lambda: browser.text(".label-status").startswith("green: not recorded yet"))
     browser.one("[data-label=blue]").click()
-    time.sleep(UNDO_S + 0.5)
+    browser.driver.execute_async_script("setTimeout(arguments[0], 4000)")  # the page's UNDO_MS
     assert browser.driver.execute_script("return window.held.length") == 1
     browser.driver.execute_script("window.tell()")
     browser.wait(lambda: browser.text(".label-status") == "Recorded: blue (was red)")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.build import BASE, Images, build, build_demo, make_base, make_context
-from tests.containers.storage import BUILD_S, Storage, missing_tools
 from tests.support.bundles import write_bundle
+from tests.support.containers.build import BASE, Images, build, build_demo, make_base, make_context
+from tests.support.containers.storage import BUILD_S, Storage, missing_tools
 
 HERE = Path(__file__).parent
 ASKED = "PAWSERVE_CONTAINERS"

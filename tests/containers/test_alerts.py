@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.containers.prometheus import write_configuration
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
+from tests.support.containers.prometheus import write_configuration
 from tests.support.servers import observed_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 RULES = ROOT / "deploy/prometheus/alerts.yml"
 HERE = Path(__file__).parent
@@ -49,7 +49,7 @@ def test_each_alert_fires_for_its_cause_only(folder: Path, measured: list[dict[s
     assert fired == alerts()
     for command in (["check", "rules", RULES.name], ["test", "rules", told.name]):
         finished = subprocess.run(
-            ["promtool", *command], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+            ["promtool", *command], cwd=folder, capture_output=True, text=True, check=False, timeout=LIMIT_S
         )
         assert finished.returncode == 0, finished.stdout + finished.stderr
     measured.append(
@@ -106,7 +106,7 @@ def running(folder: Path, *command: str) -> Iterator[None]:
 def received(manager: str) -> list[dict[str, Any]]:
     """The alerts that Alertmanager holds."""
     try:
-        with urllib.request.urlopen(f"http://{manager}/api/v2/alerts", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{manager}/api/v2/alerts", timeout=LIMIT_S) as answer:
             return list(json.load(answer))
     except OSError:  # it is not up yet
         return []

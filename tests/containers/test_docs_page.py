@@ -7,11 +7,11 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.containers.build import Images
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
+from tests.support.containers.build import Images
 from tests.support.http import ask
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 
 def commands() -> list[list[str]]:
@@ -36,7 +36,7 @@ def test_build_run_health_and_stop(images: Images, work: Path) -> None:
 
     def podman(arguments: list[str]) -> subprocess.CompletedProcess[str]:
         command = [*images.storage.podman_command(), *arguments]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=LIMIT_S)
 
     started = podman([run[1], *images.storage.limits(), *run[2:]])
     assert started.returncode == 0, started.stderr

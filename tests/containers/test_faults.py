@@ -4,9 +4,9 @@ import os
 import socket
 from pathlib import Path
 
-from tests.containers.build import Images
-from tests.containers.running import refused
 from tests.support.commands import Finished
+from tests.support.containers.build import Images
+from tests.support.containers.running import refused
 
 SERVE = ("serve", "--models", "/models", "--state", "/state", "--listen")
 

@@ -5,9 +5,10 @@ import subprocess
 
 import pytest
 
-from tests.containers.build import Images
-from tests.containers.running import refused
-from tests.containers.storage import Storage
+from tests.support.containers.build import Images
+from tests.support.containers.running import refused
+from tests.support.containers.storage import Storage
+from tests.support.waiting import LIMIT_S
 
 LIMIT_MB = 450
 
@@ -16,7 +17,7 @@ def execute(storage: Storage, image: str, *command: str) -> subprocess.Completed
     """A program in a new container."""
     program, *arguments = command
     options = storage.run_command("--entrypoint", json.dumps([program]), image, *arguments)
-    return subprocess.run(options, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(options, capture_output=True, text=True, check=False, timeout=LIMIT_S)
 
 
 def test_the_image_is_small(images: Images, base: str, measured: list[dict[str, object]]) -> None:
@@ -72,7 +73,7 @@ def test_the_user_can_write_to_the_state_folder_only(images: Images) -> None:
     options = images.storage.run_command(
         "--read-only=false", "--entrypoint", json.dumps([find[0]]), images.cpu, *find[1:]
     )
-    found = subprocess.run(options, capture_output=True, text=True, check=False, timeout=120)
+    found = subprocess.run(options, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     # folders for everybody's temporary files are the base's
     assert {"/state"} <= set(found.stdout.split()) <= {"/state", "/tmp", "/var/tmp", "/run/lock"}
     assert execute(images.storage, images.cpu, "touch", "/state/file").returncode == 0

@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.client import Client
-from tests.containers.build import Images
+from tests.support.containers.build import Images
 from tests.support.http import ask
 from tests.support.images import RED
 from tests.support.kustomize import KUBERNETES, build, one

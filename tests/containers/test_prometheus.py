@@ -17,12 +17,12 @@ import pytest
 import yaml
 
 from serving.client import Client, ClientError, Prediction
-from tests.containers.prometheus import write_configuration
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
+from tests.support.containers.prometheus import write_configuration
 from tests.support.images import RED
 from tests.support.servers import observed_server
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 RATE_INTERVAL = "6s"
 """What Grafana puts for $__rate_interval: some scrapes, of which there is one a second here."""
@@ -39,7 +39,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with observed_server(folder, "--poll-seconds", 1) as server, asking(server.address):
         write_bundle(folder / "models", version=2, content=b"half a file")
         configuration = write_configuration(folder / "prometheus.yml", server)
-        subprocess.run(["promtool", "check", "config", configuration], check=True, capture_output=True, timeout=60)
+        subprocess.run(["promtool", "check", "config", configuration], check=True, capture_output=True, timeout=LIMIT_S)
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = f"127.0.0.1:{free.getsockname()[1]}"
         options = [f"--config.file={configuration}", f"--storage.tsdb.path={folder / 'data'}"]
@@ -79,7 +79,7 @@ def asking(address: str) -> Iterator[None]:
 def query(prometheus: str, expression: str) -> list[dict[str, Any]]:
     """The current series of an expression."""
     address = f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-    with urllib.request.urlopen(address, timeout=10) as answer:
+    with urllib.request.urlopen(address, timeout=LIMIT_S) as answer:
         return list(json.load(answer)["data"]["result"])
 
 

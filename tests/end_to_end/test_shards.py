@@ -148,7 +148,7 @@ def test_views_are_those_of_the_folder_in_either_order(drawings: Path, shards: P
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batch_size=st.integers(8, 40), processes=st.integers(1, 4), seed=st.integers(0, 5))
 def test_a_streamed_epoch_has_every_image_once_over_all_processes(
     shards: Path, batch_size: int, processes: int, seed: int

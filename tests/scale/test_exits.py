@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scale.several import torchrun
+from tests.support.torchrun import torchrun
 
 TRAIN = """
 from dataclasses import replace

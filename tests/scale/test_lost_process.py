@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.scale.several import torchrun
 from tests.support.recipes import TINY
+from tests.support.torchrun import torchrun
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
 from training.runs.folder import partial_folder

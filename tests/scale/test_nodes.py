@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.scale.several import ENVIRONMENT
 from tests.support.commands import ROOT, free_port
 from tests.support.recipes import TINY
+from tests.support.torchrun import ENVIRONMENT
 from tests.support.waiting import LIMIT_S, eventually
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
@@ -126,6 +126,6 @@ def test_a_node_without_a_gpu_needs_the_number_of_processes() -> None:
     }
     environment.pop("PROCESSES", None)
     command = ["sh", ROOT / "deploy/torchrun/launch.sh", "--data", "photos", "--run", "run"]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert (finished.returncode, finished.stdout) == (2, "")
     assert finished.stderr.startswith("launch.sh: torch finds no GPU on this node; set the number of processes")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster, running_cluster
-from tests.slurm.tools import find_tools
+from tests.support.slurm.cluster import Cluster, running_cluster
+from tests.support.slurm.tools import find_tools
 
 ASKED = "PAWSERVE_SLURM_CHECK"
 """Set by `make slurm-check`: it trains for minutes, and makes network interfaces."""

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tests.scale.several import torchrun
-from tests.slurm.cluster import NODES, Cluster
 from tests.support.commands import ROOT
 from tests.support.recipes import TINY
-from tests.support.waiting import eventually
+from tests.support.slurm.cluster import NODES, Cluster
+from tests.support.torchrun import torchrun
+from tests.support.waiting import LIMIT_S, eventually
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
 from training.runs.folder import partial_folder
@@ -201,7 +201,7 @@ def test_a_job_submitted_from_another_folder_prints_where_to_submit_it(cluster: 
         ROOT / SCRIPT,
     )
     submitted = subprocess.run(
-        command, env=cluster.environment(), capture_output=True, text=True, check=True, timeout=60
+        command, env=cluster.environment(), capture_output=True, text=True, check=True, timeout=LIMIT_S
     )
     job = Job(cluster, submitted.stdout.split()[-1], tmp_path / "log", tmp_path / "run")
     assert job.ends() == "FAILED"

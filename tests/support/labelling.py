@@ -6,6 +6,7 @@
 import random
 import sqlite3
 import threading
+import time
 from base64 import urlsafe_b64decode
 from collections import Counter
 from contextlib import closing
@@ -16,8 +17,9 @@ import grpc
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
 from tests.support.bundles import COLOURS
+from tests.support.servers import KilledServer
 from tests.support.statistics import RED
-from tests.support.waiting import LIMIT_S
+from tests.support.waiting import LIMIT_S, eventually
 
 
 def prediction_id(token: str) -> bytes:
@@ -91,12 +93,22 @@ class LabellingClient:
             self.acknowledged.add(token)
 
 
-def start_clients(clients: list[LabellingClient], address: str) -> list[threading.Thread]:
-    """Start a thread for each client, which ends when the server is gone."""
-    threads = [threading.Thread(target=client.call_until_gone, args=(address,)) for client in clients]
+def kill_under_load(server: KilledServer, clients: list[LabellingClient], rng: random.Random) -> None:
+    """Kill a server while the clients, each in a thread, call it and after it has acknowledged labels."""
+
+    def acknowledged() -> int:
+        return sum(len(client.acknowledged) for client in clients)
+
+    before = acknowledged()
+    threads = [threading.Thread(target=client.call_until_gone, args=(server.address,)) for client in clients]
     for thread in threads:
         thread.start()
-    return threads
+    assert eventually(lambda: acknowledged() > before)
+    time.sleep(rng.uniform(0, 0.6))
+    server.kill()
+    for thread in threads:
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
 
 
 def check_labels(database: Path, clients: list[LabellingClient]) -> int:

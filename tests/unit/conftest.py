@@ -24,6 +24,13 @@ def models(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of TensorRT engines; it is empty."""
+    monkeypatch.setenv("PAWSERVE_ENGINES", str(tmp_path / "engines"))
+    return tmp_path / "engines"
+
+
+@pytest.fixture
 def batchers() -> Iterator[Callable[..., DynamicBatcher]]:
     made: list[DynamicBatcher] = []
 

@@ -74,7 +74,7 @@ def test_the_server_s_tallies_and_training_s_arrays_give_the_same_bins(cases: li
     assert expected_calibration_error(binned) == pytest.approx(expected_calibration_error(tallied))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(CASES)
 def test_the_interval_contains_the_estimate_and_is_reproducible(cases: list[tuple[float, bool]]) -> None:
     bins = to_bins((bin_of(probability), 1, int(correct), probability) for probability, correct in cases)

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
@@ -28,7 +28,6 @@ def cases(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
     return class_count, [actual for actual, _ in pairs], [predicted for _, predicted in pairs]
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(cases())
 def test_counts_and_rates_agree_with_scikit_learn(case: tuple[int, list[int], list[int]]) -> None:
     class_count, actual, predicted = case
@@ -105,7 +104,6 @@ def test_intervals_are_the_published_ones(successes: int, count: int, lower: flo
     assert (rate.lower, rate.upper) == (pytest.approx(lower, abs=5e-5), pytest.approx(upper, abs=5e-5))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 2**62).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
 def test_intervals_enclose_the_proportion_and_solve_the_score_equation(case: tuple[int, int]) -> None:
     successes, count = case
@@ -149,7 +147,6 @@ def test_a_correlation_that_cancels_in_float64_is_found() -> None:
     assert ConfusionMatrix(CATS_AND_DOGS, counts_KK).matthews() == pytest.approx(1 / (4 * half * half), rel=1e-6)
 
 
-@settings(deadline=None)
 @given(st.permutations(range(5)), st.integers(0, 2**32 - 1))
 def test_the_order_of_the_classes_does_not_matter(order: list[int], seed: int) -> None:
     counts_KK = np.random.default_rng(seed).integers(0, 50, (5, 5))

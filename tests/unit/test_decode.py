@@ -244,7 +244,7 @@ def test_extreme_shapes_are_decoded(size: tuple[int, int], format_: str) -> None
 MUTABLE = [encoded(IMAGE.resize((48, 36)), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(MUTABLE), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=12), st.data())
 def test_damaged_images_raise_image_errors_only(
     data: bytes, changes: list[tuple[float, int]], more: st.DataObject
@@ -262,7 +262,6 @@ def test_damaged_images_raise_image_errors_only(
         assert pixels.shape[2] == 3
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff", b"GIF89a", b"II*\0", b"BM", b"RIFF\0\0\0\0WEBP"])
 )

@@ -4,7 +4,7 @@ from collections import deque
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2, chi2_contingency, entropy
 
@@ -22,13 +22,11 @@ from serving.models.drift import LEAST_PREDICTIONS, WINDOW, DriftWindow
 COUNTS = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 100)), min_size=2, max_size=12)
 
 
-@settings(deadline=None)
 @given(st.floats(0.001, 400), st.integers(1, 60))
 def test_the_tail_is_that_of_scipy(value: float, freedom: int) -> None:
     assert chi_squared_tail(value, freedom) == pytest.approx(chi2.sf(value, freedom), rel=1e-9, abs=1e-300)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(6, 500), st.integers(6, 100)), min_size=2, max_size=12))
 def test_the_test_is_that_of_scipy(pairs: list[tuple[int, int]]) -> None:
     expected = chi2_contingency(np.array(pairs).T, correction=False, lambda_="log-likelihood")
@@ -36,14 +34,12 @@ def test_the_test_is_that_of_scipy(pairs: list[tuple[int, int]]) -> None:
     assert chi_squared_tail(g_statistic(pairs), len(pairs) - 1) == pytest.approx(expected.pvalue, rel=1e-6)
 
 
-@settings(deadline=None)
 @given(COUNTS)
 def test_the_stability_index_is_the_symmetric_divergence(pairs: list[tuple[int, int]]) -> None:
     p, q = (np.array(each) + 0.5 for each in zip(*pairs, strict=True))
     assert stability_index(pairs) == pytest.approx(entropy(p, q) + entropy(q, p), rel=1e-9, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(COUNTS)
 def test_merging_keeps_all_counts_and_leaves_no_rare_bin(pairs: list[tuple[int, int]]) -> None:
     reference, sample = ([1 + count for count in each] for each in zip(*pairs, strict=True))
@@ -122,7 +118,6 @@ def test_malformed_counts_are_refused(changes: dict[str, object], complaint: str
         ValidationPredictions.from_fields(fields | changes)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 1)), max_size=700))
 def test_a_window_counts_the_last_predictions(predictions: list[tuple[int, float]]) -> None:
     reference = ValidationPredictions((5, 4, 1), (0.5, 0.9), (2, 3, 5))

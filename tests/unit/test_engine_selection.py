@@ -22,11 +22,7 @@ from tests.support.bundles import OPTIONS
 from tests.support.fake_gpu import CROP, NAME, CudaCode, FakeGpu
 from tests.support.fake_gpu_bundle import write_fake_bundle
 
-
-@pytest.fixture(autouse=True)
-def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PAWSERVE_ENGINES", str(tmp_path / "engines"))
-    return tmp_path / "engines"
+pytestmark = pytest.mark.usefixtures("engines")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The tolerances of exported graphs, the search for layers that stay in float32, the adaptive threshold."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ from torch import nn
 
 from export.adaptive import lowest_threshold
 from export.checks.checks import CheckError, ParityError, Tolerances, check_agreement, compare
-from export.checks.openvino_process import ProcessFailed, run_openvino
 from export.checks.verify import ParityReference
 from export.graphs.onnx import DeployedModel
 from export.mixed_precision import convert_until_passed
@@ -204,19 +202,6 @@ def test_the_threshold_lies_above_all_changed_predictions_but_those_allowed(
 def test_without_an_image_of_higher_confidence_the_threshold_lies_just_above_the_last() -> None:
     assert 0.8 < lowest_threshold(np.array([0.5, 0.8]), np.array([False, True]), max_changed=0, min_below=1) < 0.8001
     assert lowest_threshold(np.array([1.0, 1.0]), np.array([False, True]), max_changed=0, min_below=1) == 1.0
-
-
-@pytest.mark.parametrize(
-    ("program", "reason"),
-    [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "the process ended with signal 11"),
-        ("raise RuntimeError('no such operator')", "exit code 1: RuntimeError: no such operator"),
-    ],
-)
-def test_a_crash_of_openvino_is_reported(program: str, reason: str) -> None:
-    images_NHWC = np.zeros((1, 8, 8, 3), np.uint8)
-    with pytest.raises(ProcessFailed, match=reason):
-        run_openvino(b"", images_NHWC, lambda done, total: None, (sys.executable, "-c", program))
 
 
 def test_a_graph_beyond_two_gigabytes_is_an_error_before_the_export() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.api.errors import ApiError
@@ -40,7 +40,6 @@ def images_of(encoded: Sequence[bytes], labels: Sequence[str]) -> list[pb.ImageI
     return [pb.ImageInput(content=content, label=label) for content, label in zip(encoded, labels, strict=False)]
 
 
-@settings(deadline=None)
 @given(contents, st.lists(texts, max_size=4), texts, st.booleans())
 def test_a_large_request_is_the_same_without_its_images(
     encoded: list[bytes], labels: list[str], model: str, adaptive: bool
@@ -55,7 +54,6 @@ def test_a_large_request_is_the_same_without_its_images(
     assert large.message == whole
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=40), st.none()), max_size=4), texts)
 def test_of_several_images_in_one_field_the_last_content_counts(parts: list[bytes | None], label: str) -> None:
     """As protobuf merges messages in a field that is not repeated."""

@@ -1,5 +1,7 @@
 """Messages with too many fields are detected before they are parsed, and the largest legitimate ones pass."""
 
+from collections.abc import Callable
+
 import pytest
 from google.protobuf.message import Message
 
@@ -13,40 +15,47 @@ Tensor = oip.ModelInferRequest.InferInputTensor
 
 
 @pytest.mark.parametrize(
-    "request_",
+    "make",
     [
-        pb.RecordLabelsRequest(labels=[pb.LabelInput(token="t" * 166, label="a class")] * 10_000),
-        pb.ClassifyRequest(images=[pb.ImageInput(content=b"\x0a\x00" * 200_000, label="a class")] * 64),
-        oip.ModelInferRequest(raw_input_contents=[b"\x0a\x00" * 200_000] * 64),
-        oip.ModelInferRequest(inputs=[Tensor(contents=oip.InferTensorContents(uint_contents=[1] * 3 * 224 * 224))]),
-        oip.ModelInferRequest(
+        lambda: pb.RecordLabelsRequest(labels=[pb.LabelInput(token="t" * 166, label="a class")] * 10_000),
+        lambda: pb.ClassifyRequest(images=[pb.ImageInput(content=b"\x0a\x00" * 200_000, label="a class")] * 64),
+        lambda: oip.ModelInferRequest(raw_input_contents=[b"\x0a\x00" * 200_000] * 64),
+        lambda: oip.ModelInferRequest(
+            inputs=[Tensor(contents=oip.InferTensorContents(uint_contents=[1] * 3 * 224 * 224))]
+        ),
+        lambda: oip.ModelInferRequest(
             inputs=[Tensor(contents=oip.InferTensorContents(uint_contents=[255] * MAX_TYPED_PIXELS))]
         ),
     ],
     ids=["labels", "images", "raw contents", "typed contents", "a million numbers"],
 )
-def test_the_largest_legitimate_requests_pass(request_: Message) -> None:
-    content = request_.SerializeToString()
+def test_the_largest_legitimate_requests_pass(make: Callable[[], Message]) -> None:
+    request = make()
+    content = request.SerializeToString()
     assert len(content) > 2 * MOST_FIELDS
-    assert not has_too_many_fields(content, request_.DESCRIPTOR)
+    assert not has_too_many_fields(content, request.DESCRIPTOR)
 
 
 @pytest.mark.parametrize(
-    "request_",
+    "make",
     [
-        pb.RecordLabelsRequest(labels=[pb.LabelInput()] * TOO_MANY),
-        pb.ClassifyRequest(images=[pb.ImageInput()] * TOO_MANY),
-        oip.ModelInferRequest(inputs=[Tensor()] * TOO_MANY),
-        oip.ModelInferRequest(raw_input_contents=[b""] * TOO_MANY),
-        oip.ModelInferRequest(inputs=[Tensor(contents=oip.InferTensorContents(bytes_contents=[b""] * TOO_MANY))]),
-        oip.ModelInferRequest(
+        lambda: pb.RecordLabelsRequest(labels=[pb.LabelInput()] * TOO_MANY),
+        lambda: pb.ClassifyRequest(images=[pb.ImageInput()] * TOO_MANY),
+        lambda: oip.ModelInferRequest(inputs=[Tensor()] * TOO_MANY),
+        lambda: oip.ModelInferRequest(raw_input_contents=[b""] * TOO_MANY),
+        lambda: oip.ModelInferRequest(
+            inputs=[Tensor(contents=oip.InferTensorContents(bytes_contents=[b""] * TOO_MANY))]
+        ),
+        lambda: oip.ModelInferRequest(
             inputs=[Tensor(contents=oip.InferTensorContents(uint_contents=[1] * 6 * MAX_TYPED_PIXELS))]
         ),
-        oip.ModelInferRequest(
+        lambda: oip.ModelInferRequest(
             inputs=[Tensor(contents=oip.InferTensorContents(int64_contents=[1] * MAX_TYPED_PIXELS))] * 6
         ),
-        oip.ModelInferRequest(inputs=[Tensor(shape=[1] * 6 * MAX_TYPED_PIXELS)]),
-        oip.ModelInferRequest(inputs=[Tensor(parameters={str(i): oip.InferParameter() for i in range(TOO_MANY)})]),
+        lambda: oip.ModelInferRequest(inputs=[Tensor(shape=[1] * 6 * MAX_TYPED_PIXELS)]),
+        lambda: oip.ModelInferRequest(
+            inputs=[Tensor(parameters={str(i): oip.InferParameter() for i in range(TOO_MANY)})]
+        ),
     ],
     ids=[
         "labels",
@@ -60,8 +69,9 @@ def test_the_largest_legitimate_requests_pass(request_: Message) -> None:
         "parameters of an input",
     ],
 )
-def test_more_entries_than_any_legitimate_request_has_are_detected(request_: Message) -> None:
-    assert has_too_many_fields(request_.SerializeToString(), request_.DESCRIPTOR)
+def test_more_entries_than_any_legitimate_request_has_are_detected(make: Callable[[], Message]) -> None:
+    request = make()
+    assert has_too_many_fields(request.SerializeToString(), request.DESCRIPTOR)
 
 
 def test_the_scan_of_bytes_that_are_not_a_message_ends() -> None:

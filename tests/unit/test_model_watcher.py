@@ -163,7 +163,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     changes=CHANGES,
     keep=st.integers(1, 3),

@@ -21,9 +21,9 @@ def test_the_head_is_as_wide_as_the_body_is_large(arch: str, features: int, clas
 
 @pytest.mark.parametrize("width", [7, 512])
 def test_a_network_is_rebuilt_from_its_state_for_any_width_of_the_head(width: int) -> None:
-    backbone = describe_backbone("resnet18")
-    one = Classifier(Body(backbone), Head(1024, 3, width=width))
-    several = MeanPredictions([one, Classifier(Body(backbone), Head(1024, 3, width=width))])
+    backbone = describe_backbone("test_resnet")
+    one = Classifier(Body(backbone), Head(192, 3, width=width))
+    several = MeanPredictions([one, Classifier(Body(backbone), Head(192, 3, width=width))])
     for network in (one, several):
         again = network_like(backbone, network.state_dict())
         again.load_state_dict(network.state_dict())

@@ -18,13 +18,8 @@ from serving.engine.tensorrt_rtx import runs_on
 from tests.support.fake_gpu import CROP, NAME, RTX_RELEASE, FakeGpu
 from tests.support.fake_gpu_bundle import graph, write_fake_bundle
 
+pytestmark = pytest.mark.usefixtures("engines")
 CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
-
-
-@pytest.fixture(autouse=True)
-def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PAWSERVE_ENGINES", str(tmp_path / "engines"))
-    return tmp_path / "engines"
 
 
 @pytest.fixture

@@ -9,10 +9,12 @@ from tests.support.commands import ROOT
 
 PACKAGES = ("serving", "training", "export", "benchmarks", "examples", "deploy")
 NOT_IN_UNIT_TESTS = {
+    "export.checks.openvino_process.run_openvino",
     "grpc",
     "multiprocessing",
     "multiprocessing.get_context",
     "psycopg",
+    "socket",
     "sqlite3",
     "subprocess",
     "tests.support.commands.WarmProcess",
@@ -52,7 +54,9 @@ def test_no_test_imports_private_names(path: Path) -> None:
     assert [parts for parts in ours if any(part.startswith("_") and part != "__main__" for part in parts)] == []
 
 
-@pytest.mark.parametrize("folder", ["unit", "component", "end_to_end"])
+@pytest.mark.parametrize(
+    "folder", ["unit", "component", "end_to_end", "reliability", "containers", "gpu", "ray", "scale", "slurm"]
+)
 def test_support_code_lies_apart_from_the_tests(folder: str) -> None:
     others = [path.name for path in (ROOT / "tests" / folder).iterdir() if path.suffix == ".py"]
     assert [name for name in others if not name.startswith(("test_", "conftest", "__init__"))] == []

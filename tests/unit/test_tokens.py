@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serving.tokens.keyring import create_key_file, load_keys
@@ -37,7 +37,6 @@ records = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(records)
 def test_verifying_a_token_returns_the_record_that_was_signed(record: PredictionRecord) -> None:
     signer = TokenSigner([KEY])
@@ -117,7 +116,6 @@ def test_a_token_has_one_valid_spelling(model: str) -> None:
         assert_rejected(signer, spelling)
 
 
-@settings(deadline=None)
 @given(
     st.one_of(
         st.text(max_size=600),

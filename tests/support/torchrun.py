@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from tests.support.commands import ROOT
+from tests.support.waiting import LIMIT_S
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
@@ -18,5 +19,5 @@ def agent_command(*arguments: object, endpoint: str = "127.0.0.1:0", nodes: str 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run two processes on this machine until they have ended."""
     return subprocess.run(
-        agent_command(*arguments), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
+        agent_command(*arguments), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT_S
     )

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.containers.storage import Storage
 from tests.support.commands import Finished
-
-STARTED_S = 60
+from tests.support.containers.storage import Storage
+from tests.support.waiting import LIMIT_S
 
 
 @dataclass
@@ -30,15 +29,15 @@ class Container:
     def health(self) -> int:
         """Run the image's HEALTHCHECK; return its exit code, 0 for healthy."""
         command = [*self.storage.podman_command(), "healthcheck", "run", self.name]
-        return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode
+        return subprocess.run(command, capture_output=True, check=False, timeout=LIMIT_S).returncode
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to its first process."""
         self.storage.podman("kill", "--signal", number.name, self.name)
 
-    def wait(self, timeout_s: float = 60) -> int:
+    def wait(self) -> int:
         """Wait until it has ended; return its exit code."""
-        self.process.communicate(timeout=timeout_s)
+        self.process.communicate(timeout=LIMIT_S)
         return self.process.returncode
 
     def execute(self, *command: object) -> Finished:
@@ -48,7 +47,7 @@ class Container:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=LIMIT_S,
         )
         return Finished(finished.returncode, finished.stdout, finished.stderr)
 
@@ -85,13 +84,13 @@ def running(
 
 def _kill(storage: Storage, name: str, process: subprocess.Popen[str]) -> None:
     """Kill a container that is still running."""
-    subprocess.run([*storage.podman_command(), "kill", name], capture_output=True, check=False, timeout=60)
-    process.communicate(timeout=60)
+    subprocess.run([*storage.podman_command(), "kill", name], capture_output=True, check=False, timeout=LIMIT_S)
+    process.communicate(timeout=LIMIT_S)
 
 
 def refused(storage: Storage, image: str, *options: object, serve: tuple[object, ...] = ()) -> Finished:
     """Run a container that cannot start, until it has ended."""
     listen = serve or ("serve", "--models", "/models", "--state", "/state", "--listen", "127.0.0.1:0")
     command = storage.run_command(*options, image, *listen)
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=STARTED_S)
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     return Finished(finished.returncode, finished.stdout, finished.stderr)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.commands import ROOT
+from tests.support.waiting import LIMIT_S
 
 FIRST_PROCESS = "echo started; sleep infinity & wait"
 """bash, since it also takes leave of processes whose parents are gone."""
@@ -31,7 +32,7 @@ class Node:
 
     def run(self, *arguments: object) -> None:
         """Run a command; raise an error if it fails."""
-        subprocess.run(self.command(*arguments), check=True, timeout=60)
+        subprocess.run(self.command(*arguments), check=True, timeout=LIMIT_S)
 
     def start(self, output: Path, environment: dict[str, str], *arguments: object) -> None:
         """Start a program that runs as long as the machine does."""
@@ -53,7 +54,7 @@ class Node:
         """Kill all of its processes at once, as a power failure does."""
         os.kill(self.first, signal.SIGKILL)
         for process in (self.unshared, *self.started):
-            process.wait(timeout=60)
+            process.wait(timeout=LIMIT_S)
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def machine(name: str, hosts: Path) -> Iterator[Node]:
 def connect(node: Node, hub: Node, address: str) -> None:
     """Connect a node to the hub's bridge."""
     here, there = f"eth0 netns {node.first}".split(), f"{node.name} netns {hub.first}".split()
-    subprocess.run(["ip", "link", "add", *here, "type", "veth", "peer", "name", *there], check=True, timeout=60)
+    subprocess.run(["ip", "link", "add", *here, "type", "veth", "peer", "name", *there], check=True, timeout=LIMIT_S)
     hub.run("ip", "link", "set", node.name, "master", "bridge", "up")
     node.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
     node.run("ip", "link", "set", "eth0", "up")

@@ -7,9 +7,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.containers.storage import BUILD_S, Storage
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
+from tests.support.containers.storage import BUILD_S, Storage
 
 BASE = "localhost/pawserve-base"
 SUITE = "bookworm"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import LIMIT_S
+
 TOOLS = ("buildah", "debootstrap", "podman", "runc")
 """Packages of Debian; each has a program of the same name."""
 BUILD_S = 1500
@@ -56,7 +58,7 @@ class Storage:
     def remove(self, *, images: bool) -> None:
         """Remove the containers with their volumes, and optionally the images."""
         for command in ("rm", "--all", "--force"), ("volume", "rm", "--all", "--force"):
-            subprocess.run([*self.podman_command(), *command], capture_output=True, check=False, timeout=120)
+            subprocess.run([*self.podman_command(), *command], capture_output=True, check=False, timeout=LIMIT_S)
         if images:
             shutil.rmtree(self.folder)
 

@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.slurm.node import Node, connect, machine
-from tests.slurm.tools import Tools
 from tests.support.commands import ROOT
-from tests.support.waiting import eventually
+from tests.support.slurm.node import Node, connect, machine
+from tests.support.slurm.tools import Tools
+from tests.support.waiting import LIMIT_S, eventually
 
 NODES = ("node1", "node2")
 CONFIGURATION = """
@@ -67,7 +67,7 @@ class Cluster:
             env=self.environment() | environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT_S,
             check=False,
         )
 
