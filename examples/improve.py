@@ -88,8 +88,8 @@ def improve(options: argparse.Namespace) -> None:
         promoted = promote(out, address)
         if promoted:
             server.send_signal(signal.SIGHUP)  # or the server follows at its next look into the folder
-            wait_until(lambda: answering(address, out) == "models/pets/versions/2", "version 2 to answer")
-        answers = answering(address, out)
+            wait_until(lambda: primary_version(address, out) == "models/pets/versions/2", "version 2 to answer")
+        answers = primary_version(address, out)
     finally:
         stop_server(server)
     first, second = (json.loads((out / name / "run.json").read_text(encoding="utf-8")) for name in ("first", "second"))
@@ -191,8 +191,8 @@ def promote(out: Path, address: str) -> bool:
     return True
 
 
-def answering(address: str, out: Path) -> str:
-    """The version that answers for the model's name."""
+def primary_version(address: str, out: Path) -> str:
+    """The primary version of the model."""
     image = next((out / "traffic").iterdir()).read_bytes()
     with Client(address) as client:
         return client.classify([image], model="models/pets").model

@@ -244,7 +244,7 @@ class Server:
         self._update_health()
 
     def _update_health(self) -> None:
-        """Report as healthy each models/NAME that stands for a version, and each version that is served."""
+        """Report as healthy each models/NAME that has a primary version, and each version that is served."""
         names = {model.manifest.resource for model in self.repository.models}
         names |= set(map(resource_name, self.repository.names))
         self._control.publish(names, self.health.set_models)

@@ -1,4 +1,4 @@
-"""The option that names shadow versions, and what a name without a version stands for beside one."""
+"""The option that names shadow versions, and the primary version beside one."""
 
 from pathlib import Path
 
