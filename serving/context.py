@@ -111,13 +111,13 @@ class HttpExchange:
     """"http" or "https"."""
     path: str
     version: str
-    """Of the protocol, such as "1.1"."""
+    """Version of the protocol, such as "1.1"."""
     client: str
     """The client's IP address; empty for a Unix socket."""
     port: int
-    """That the server listens on; 0 for a Unix socket."""
+    """Port that the server listens on; 0 for a Unix socket."""
     status: int = 0
-    """Of the response; 0 while there is none."""
+    """Status of the response; 0 while there is none."""
 
 
 @dataclass(slots=True, eq=False)

@@ -20,7 +20,7 @@ from training.runs.run import RECIPE_FILE, Run
 
 UNKNOWN = "Not recorded."
 MAX_CLASSES = 50
-"""With a row each; of more, the averages and those with the lowest F1."""
+"""Classes with a row each; of more, the averages and those with the lowest F1."""
 LOWEST = 20
 FEW = 30
 """Images of a class below which its scores say little."""

@@ -26,7 +26,7 @@ from training.data.images import LabelledImage, labels_of
 CHECK_BATCHES = (1, 3, 32)
 TRAINED = "the trained network"
 CROSS_CHECKED_IMAGES = 500
-"""At most: the cross-check compares two readings of the same graph, which needs fewer images than accuracy does."""
+"""The cross-check compares two readings of the same graph, which needs fewer images than accuracy does."""
 
 TENSORRT_OPSETS = range(9, 26)
 _OPERATORS = """

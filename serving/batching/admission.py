@@ -158,7 +158,7 @@ class _Lane:
 
 
 class EstimateErrors:
-    """By how much recent requests took longer than estimated."""
+    """Seconds by which recent requests exceeded their estimates."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

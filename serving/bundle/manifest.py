@@ -93,7 +93,7 @@ class Manifest:
     recommended_views: int = 1
     """Smallest number of views that improved the log loss on the validation images; 1 if none did."""
     views_version: int = VIEWS_VERSION
-    """Of the list of views (serving/image/views.py) that temperatures and threshold are for."""
+    """Version of the list of views (serving/image/views.py) that temperatures and threshold are for."""
     adaptive: dict[str, Any] = field(default_factory=dict)
     """Adaptive requests compute more views if the highest probability of the first view is below `threshold`, by
     default the number of `views` it was chosen for. For information: `mean_views` and `agreement` on `photos` images.

@@ -9,9 +9,9 @@ import numpy as np
 
 MAX_BINS = 20
 PARTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Of the images, ordered by confidence: where bins may meet."""
+"""Quantiles of the confidence at which two bins may meet."""
 LEAST_WIDTH = 0.01
-"""Of a bin of confidence: smaller changes of a probability, such as those by another precision, mean nothing."""
+"""Minimum width of a bin of confidence: smaller changes, such as by another precision, mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ValidationPredictions:
     """
 
     class_counts: tuple[int, ...]
-    """Of each class, how many images were predicted to be of it."""
+    """Number of images predicted as each class."""
     confidence_edges: tuple[float, ...]
     """Where the bins of confidence, the highest probability, meet; ascending. A bin includes its lower edge."""
     confidence_counts: tuple[int, ...]
@@ -91,5 +91,5 @@ class ValidationPredictions:
             raise ValueError(f"predictions is malformed: {type(error).__name__} {error}") from error
 
     def to_fields(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The fields for JSON."""
         return {name: list(value) for name, value in vars(self).items()}

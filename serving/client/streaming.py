@@ -241,7 +241,7 @@ class StreamingClassify:
         self._work.set()
 
     async def _recover(self, images: list[_Image], failure: ClientError) -> None:
-        """After a call broke: send its images without a result again, unless that cannot help."""
+        """Send the images without a result again after a call broke, unless that cannot help."""
         if TOO_LARGE in failure.message and images:  # the largest image was too large; the others can be sent again
             largest = max(images, key=lambda image: image.size)
             images.remove(largest)

@@ -17,7 +17,7 @@ FALSE_ALARM_RATE = 0.01
 LOOKS = 10_000
 """Predictions within which the probability of a false alarm is at most FALSE_ALARM_RATE."""
 TESTS = 2
-"""Of each version: one of its classes, one of its confidence."""
+"""Number of tests of each version: one of its classes, one of its confidence."""
 ALARM_P_VALUE = FALSE_ALARM_RATE / LOOKS / TESTS
 """An alarm needs a p-value below this. By Bonferroni's inequality, which holds for looks that depend on each other, as
 those of a rolling window do, this keeps FALSE_ALARM_RATE with a look after each prediction."""

@@ -87,7 +87,7 @@ class SeparateEngine:
         self._read = read
         self._paused_at: float | None = None
         self._paused_s = 0.0
-        """In all, the present pause aside."""
+        """Seconds of all pauses but the present one."""
         self._start(lambda: content)
 
     @property

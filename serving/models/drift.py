@@ -34,12 +34,12 @@ class Drift:
     """What a window holds at one moment."""
 
     predictions: int
-    """At most WINDOW."""
+    """Number of predictions, at most WINDOW."""
     images: int
     """Validation images that it is compared with."""
     confidence_edges: Sequence[float]
     distributions: Sequence[Distribution]
-    """Of the classes and of the confidence; none without a reference."""
+    """Distributions of the classes and of the confidence; none without a reference."""
     unavailable: str
     """Why nothing is compared; empty if it is."""
 

@@ -95,7 +95,7 @@ class Observability:
         self._tracing: Tracing | None = None
         self._cleanup = ExitStack()
         self.metrics_url = ""
-        """Where the metrics are, once started."""
+        """URL of the metrics, once started."""
         if settings.metrics is not None:
             from serving.observability.metrics import Metrics
 

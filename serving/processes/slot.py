@@ -26,7 +26,7 @@ class Process:
     """One process of the server, which may be restarted."""
 
     number: int
-    """From 1."""
+    """Number of the process, from 1."""
     cpus: Sequence[int]
     """CPUs that it may use; empty for all."""
     state: State = State.DOWN

@@ -66,7 +66,7 @@ class Group:
 
     @property
     def futures(self) -> list[Future[Any]]:
-        """Of the labels, then of the tasks."""
+        """The futures of the labels, then of the tasks."""
         return [*(batch.future for batch in self.batches), *(task.future for task in self.tasks)]
 
 

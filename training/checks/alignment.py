@@ -24,7 +24,7 @@ DETAIL_SIDE = 128
 STARTS = ((1.0, 0.0), (0.9, -0.1), (0.9, 0.0), (0.9, 0.1))
 """Scale and shift along an axis from which the alignment may start: the whole image, or nine tenths of it."""
 LEAST_START = 0.5
-"""Of the correlation at the best start, on the coarsest level."""
+"""Minimum correlation at the best start, on the coarsest level."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Level:
     """A resolution, and what a pair must reach there."""
 
     side: int
-    """In pixels."""
+    """Side of the images in pixels."""
     steps: int
-    """Of Gauss-Newton."""
+    """Number of Gauss-Newton steps."""
     least: float
     """Correlation."""
 
@@ -121,7 +121,7 @@ def _align(fixed_BSS: Tensor, moving_BSS: Tensor, levels: tuple[Level, ...]) -> 
 
 
 def _best_start(fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the whole image and its crops at the borders, that which is most like `fixed`: correlation and warp."""
+    """The start, whole image or crop at a border, that is most like `fixed`: correlation and warp."""
     target = fixed.flatten(1)
     best, best_warp = torch.full((len(fixed),), -1.0), torch.zeros(len(fixed), 4)
     for x, y in product(STARTS, STARTS):
@@ -169,7 +169,7 @@ def _register(fixed: Tensor, moving: Tensor, warp: Tensor, steps: int) -> tuple[
 
 
 def _grid(warp_B4: Tensor, side: int) -> Tensor:
-    """Where each pixel of the fixed image lies in the moving one, `[B, side, side, 2]`, from -1 to 1."""
+    """Position of each pixel of the fixed image in the moving one, `[B, side, side, 2]`, from -1 to 1."""
     line = (torch.arange(side) + 0.5) * 2 / side - 1
     x = warp_B4[:, 0, None] * line + warp_B4[:, 1, None]
     y = warp_B4[:, 2, None] * line + warp_B4[:, 3, None]

@@ -23,7 +23,7 @@ class Suspect:
     """An image whose label is probably incorrect."""
 
     index: int
-    """Of the image."""
+    """Index of the image."""
     suggested: int
     """The class index that the image probably belongs to."""
     p_label: float

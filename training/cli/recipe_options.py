@@ -69,7 +69,7 @@ class SizeLimits:
         check_range("max-pixels", self.max_pixels, 1, 10**9)
 
     def limits(self) -> "Limits":
-        """As the decoder takes them."""
+        """The limits for the decoder."""
         from training.data.images import TRAINING_LIMITS  # loads NumPy and Pillow, which the help does without
 
         return replace(TRAINING_LIMITS, max_bytes=self.max_image_mib * 2**20, max_pixels=self.max_pixels)

@@ -22,11 +22,11 @@ from training.recipes.stage import Augment
 MAX_DEGREES = 10.0
 MAX_ZOOM = 1.1
 PROBABILITY = 0.75
-"""Of turning, and of zooming."""
+"""Probability of turning, and of zooming."""
 LIGHTING = 0.05
 """Brightness and contrast are multiplied by 1 - 0.05 to 1 + 0.05."""
 SMALLEST_CROP = 0.6
-"""Of `varied`: a square with at least this part of the canvas's side."""
+"""Minimum size of a crop by `varied`: a square with at least this part of the canvas's side."""
 VARIED_LIGHT, VARIED_COLOUR, VARIED_NOISE = 0.3, 1.5, 12.0
 """Brightness and contrast change by up to 30%, colourfulness lies between 0 (grey) and 1.5; standard deviation of the
 noise, of 255, in half of the views."""

@@ -31,7 +31,7 @@ class LabelledImage:
     label: int
     """Index into the classes."""
     sha256: bytes = b""
-    """Of the file's content: 32 bytes."""
+    """SHA-256 of the file's content: 32 bytes."""
     limits: Limits = TRAINING_LIMITS
     """Larger images are not decoded."""
 
@@ -115,7 +115,7 @@ class ImageSet:
     """None if a part of `train` is to be held out."""
     skipped: list[Skipped] = field(default_factory=list)
     notes: tuple[str, ...] = ()
-    """For the user: how the folders were understood."""
+    """Notes for the user: how the folders were understood."""
     train_only: list[LabelledImage] = field(default_factory=list)
     """Images from elsewhere, to train on as on `train`; none of them is held out."""
 

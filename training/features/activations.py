@@ -32,9 +32,9 @@ class Work:
     views: int
     """Rows that were computed: one for each view of an image."""
     seconds: float
-    """Of decoding, computing and storing."""
+    """Time for decoding, computing and storing."""
     prepare_s: float
-    """Of preparing the engine, once."""
+    """Time for preparing the engine, once."""
 
     @property
     def rate(self) -> float:
@@ -44,10 +44,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Activations:
-    """Of N images, V views each. An example is one view of one image: number i is image i // V, view i % V."""
+    """Activations of N images, V views each. An example is one view: number i is image i // V, view i % V."""
 
     images: list[LabelledImage]
-    """Those that could be decoded, in the order given."""
+    """Images that could be decoded, in the order given."""
     skipped: list[Skipped]
     computed: int
     """How many images had views that had to be computed; the others were in the store."""
@@ -55,7 +55,7 @@ class Activations:
     rows: NDArray[np.float32]
     """float32 `[rows of the store, 2C]`, memory-mapped."""
     row_of_NV: NDArray[np.int64]
-    """Where in `rows` each image's views are, int64 `[N, V]`."""
+    """Row in `rows` of each image's views, int64 `[N, V]`."""
     work: Work | None = None
     """None if nothing had to be computed."""
 

@@ -13,7 +13,7 @@ from training.fitting.trainer import Trainer
 
 LOWEST, HIGHEST = 1e-5, 10.0
 BETA = 0.98
-"""Of the smoothed loss."""
+"""Decay of the smoothed loss."""
 STEPS = 100
 STOP_FACTOR = 4.0
 """The sweep stops when the smoothed loss is this many times its minimum."""
@@ -31,7 +31,7 @@ class LrCurve:
     """The loss at each learning rate."""
 
     name: str
-    """Of the stage."""
+    """Name of the stage."""
     lrs: list[float]
     """Learning rates of the last layer group, rising exponentially."""
     losses: list[float]

@@ -25,7 +25,7 @@ and its SHA-256."""
 RUN_MODEL = "model.safetensors"
 """The file in a run folder that has the trained weights."""
 STATE_KEYS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
-"""Under which training programs keep a state dict in a checkpoint: timm, Lightning, torchvision and others."""
+"""Keys of the state dict in checkpoints of timm, Lightning, torchvision and other training programs."""
 
 
 class WeightsError(ValueError):

@@ -52,18 +52,18 @@ class Run:
     arch: str
     classes: tuple[str, ...]
     temperature: float
-    """Of one view."""
+    """Temperature with one view."""
     temperatures: dict[int, float]
-    """By number of views; only that of one view in runs of a version that fitted no other."""
+    """Temperatures by number of views; only that of one view in runs of a version that fitted no other."""
     recommended_views: int
-    """The number of views that pays for its cost."""
+    """Smallest number of views that improved the log loss; 1 if none did."""
     class_report: ClassReport | None
     """Precision, recall, F1 and support on the validation images; None in runs of a version that wrote none."""
     preprocess: Preprocess
     data: Path
     """The folder of images that it was trained on."""
     limits: Limits
-    """Of the images that it was trained on."""
+    """Limits of the images that it was trained on."""
 
     def load_classifier(self) -> Network:
         """The trained network, in eval mode.

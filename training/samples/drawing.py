@@ -71,7 +71,7 @@ class Animal:
     option: bool
     """A cat with wide pupils, a dog with its tongue out."""
     erect_ears: bool
-    """Of a dog."""
+    """Whether a dog's ears are erect."""
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Self:

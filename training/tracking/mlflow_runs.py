@@ -19,10 +19,10 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-"""Of variables that the user has not set."""
+"""Values of variables that the user has not set."""
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 MOST_PARAMS = 100
-"""In one request to the server."""
+"""Limit of one request to the server."""
 LONGEST_VALUE = 6000
 LAST_METRIC = "learning_rate"
 """An epoch that has it has all of its metrics: they are in one request."""
@@ -110,7 +110,7 @@ class MlflowRuns:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without MLflow's messages about its database and its retries: what fails is raised."""
+    """Suppress MLflow's messages about its database and its retries: what fails is raised."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -29,7 +29,7 @@ class Source:
     """What classifies: a server, or a model in this process."""
 
     classes: Sequence[str]
-    """In the order of the network's output; empty if the server does not serve the model."""
+    """Classes in the order of the network's output; empty if the server does not serve the model."""
     classify: Callable[[Sequence[Path]], Iterator[FileResult]]
 
 
