@@ -10,7 +10,7 @@ import numpy as np
 MAX_BINS = 20
 PARTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Quantiles of the confidence at which two bins may meet."""
-LEAST_WIDTH = 0.01
+MIN_WIDTH = 0.01
 """Minimum width of a bin of confidence: smaller changes, such as by another precision, mean nothing."""
 
 
@@ -60,7 +60,7 @@ class ValidationPredictions:
     def count(cls, predicted: Sequence[int], confidence: Sequence[float], classes: int) -> Self:
         """Count predictions, with bins of confidence that hold a tenth of the images each, finer for the lowest ones.
 
-        Bins that would be narrower than LEAST_WIDTH are parts of their upper neighbours.
+        Bins that would be narrower than MIN_WIDTH are parts of their upper neighbours.
 
         Args:
             predicted: the class index of each image, at least one.
@@ -71,7 +71,7 @@ class ValidationPredictions:
         edges: tuple[float, ...] = ()
         for part in PARTS:
             edge = ranked[int(part * len(ranked))]
-            if edge - (edges[-1] if edges else ranked[0]) >= LEAST_WIDTH:
+            if edge - (edges[-1] if edges else ranked[0]) >= MIN_WIDTH:
                 edges += (edge,)
         class_counts = np.bincount(predicted, minlength=classes)
         confidence_counts = np.bincount(np.searchsorted(edges, ranked, "right"), minlength=len(edges) + 1)

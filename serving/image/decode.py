@@ -76,7 +76,7 @@ class DecodeWork:
     """Whether it takes long, or may wait for other large images."""
 
 
-PIXEL_S, BYTE_S, LEAST_S = 30e-9, 10e-9, 0.5e-3
+PIXEL_S, BYTE_S, MIN_S = 30e-9, 10e-9, 0.5e-3
 """Seconds of decoding a pixel of a PNG, a byte of a JPEG that is decoded at a smaller scale, and any image."""
 LARGE_S = 0.1
 
@@ -85,7 +85,7 @@ def estimate_work(data: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> 
     """Estimate the work of decoding an image from its header, within microseconds for real files."""
     width, height = full_size(data)
     pixels = min(width * height, limits.max_pixels)
-    seconds = LEAST_S + pixels * PIXEL_S + len(data) * BYTE_S
+    seconds = MIN_S + pixels * PIXEL_S + len(data) * BYTE_S
     return DecodeWork(seconds, pixels > limits.small or seconds > LARGE_S)
 
 

@@ -10,7 +10,7 @@ from serving.comparison.drift import Shift, compare_counts
 
 WINDOW = 200
 """Predictions of a version that are compared: the last ones."""
-LEAST_PREDICTIONS = 50
+MIN_PREDICTIONS = 50
 """Fewer are not compared."""
 NO_REFERENCE = "no reference in the bundle: export the run again"
 
@@ -82,7 +82,7 @@ class DriftWindow:
         def compare(name: str, expected: Sequence[int], indices: Iterable[int]) -> Distribution:
             found = Counter(indices)
             counts = [found[index] for index in range(len(expected))]
-            shift = compare_counts(expected, counts) if len(last) >= LEAST_PREDICTIONS else None
+            shift = compare_counts(expected, counts) if len(last) >= MIN_PREDICTIONS else None
             return Distribution(name, expected, counts, shift)
 
         distributions = (

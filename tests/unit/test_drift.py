@@ -17,7 +17,7 @@ from serving.comparison.drift import (
     merge_rare,
     stability_index,
 )
-from serving.models.drift import LEAST_PREDICTIONS, WINDOW, DriftWindow
+from serving.models.drift import MIN_PREDICTIONS, WINDOW, DriftWindow
 
 COUNTS = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 100)), min_size=2, max_size=12)
 
@@ -135,7 +135,7 @@ def test_a_window_counts_the_last_predictions(predictions: list[tuple[int, float
     assert list(classes.counts) == [sum(predicted == index for predicted, _ in last) for index in range(3)]
     bins = [reference.bin_of(confidence) for _, confidence in last]
     assert list(confidences.counts) == [bins.count(index) for index in range(3)]
-    assert all((each.shift is None) == (len(last) < LEAST_PREDICTIONS) for each in drift.distributions)
+    assert all((each.shift is None) == (len(last) < MIN_PREDICTIONS) for each in drift.distributions)
 
 
 def test_without_a_reference_there_is_no_alarm() -> None:

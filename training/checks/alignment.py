@@ -23,7 +23,7 @@ BATCH = 2048
 DETAIL_SIDE = 128
 STARTS = ((1.0, 0.0), (0.9, -0.1), (0.9, 0.0), (0.9, 0.1))
 """Scale and shift along an axis from which the alignment may start: the whole image, or nine tenths of it."""
-LEAST_START = 0.5
+MIN_START = 0.5
 """Minimum correlation at the best start, on the coarsest level."""
 
 
@@ -43,7 +43,7 @@ COARSE = (Level(8, 4, 0.8), Level(16, 4, 0.8), Level(32, 4, 0.75))
 FINE = (Level(16, 4, 0.75), Level(32, 4, 0.75), Level(64, 3, 0.75), Level(DETAIL_SIDE, 3, 0.0))
 ALIKE = 0.95
 """Thumbnails that correlate so much need to agree less in detail: a much smaller copy has lost its own."""
-LEAST_DETAIL, LEAST_DETAIL_OTHERWISE = 0.35, 0.65
+MIN_DETAIL, MIN_DETAIL_OTHERWISE = 0.35, 0.65
 """Correlation of what a blur takes away, at DETAIL_SIDE pixels."""
 
 
@@ -88,7 +88,7 @@ def detail(luma_NSS: NDArray[np.uint8], pairs_P2: NDArray[np.int64]) -> NDArray[
 
 def are_copies(correlation_P: NDArray[np.float32], detail_P: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Decide from what `copies` and `detail` return, bool `[P]`."""
-    enough: NDArray[np.bool_] = detail_P >= np.where(correlation_P >= ALIKE, LEAST_DETAIL, LEAST_DETAIL_OTHERWISE)
+    enough: NDArray[np.bool_] = detail_P >= np.where(correlation_P >= ALIKE, MIN_DETAIL, MIN_DETAIL_OTHERWISE)
     return enough
 
 
@@ -110,7 +110,7 @@ def _align(fixed_BSS: Tensor, moving_BSS: Tensor, levels: tuple[Level, ...]) -> 
         fixed, moving = (F.adaptive_avg_pool2d(each[rows, None], level.side) for each in (fixed_BSS, moving_BSS))
         if number == 0:
             correlation, warps = _best_start(fixed, moving)
-            similar = correlation >= LEAST_START
+            similar = correlation >= MIN_START
             rows, fixed, moving = rows[similar], fixed[similar], moving[similar]
         correlation, warp = _register(fixed, moving, warps[rows], level.steps)
         good = correlation >= level.least
