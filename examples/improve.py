@@ -24,8 +24,8 @@ from serving.client import Client, ClientError
 
 LABELS_PER_REQUEST = 500
 WAIT_S = 60.0
-"""For the server to follow a promotion."""
-LOOKS = 60
+"""Limit for the server to follow a promotion."""
+MAX_POLLS = 60
 """Seconds without a result of the shadow version, after which it has none left: on a busy host each takes a while."""
 ARCH = ("--arch", "tf_efficientnet_lite0")
 
@@ -171,7 +171,7 @@ def wait_for_pairs(address: str, count: int) -> None:
     """Wait until the shadow version has classified all labelled images, or as many as it will."""
     seen, unchanged = -1, 0
     with Client(address) as client:
-        while seen < count and unchanged < LOOKS:
+        while seen < count and unchanged < MAX_POLLS:
             time.sleep(1)
             statistics = client.statistics("models/pets/versions/2")
             now = sum(each.labels for each in statistics)

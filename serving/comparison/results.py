@@ -47,7 +47,7 @@ class Comparison:
     p_value: float | None = None
     """McNemar's exact test for pairs, otherwise Fisher's, two-sided; valid for one test at a time chosen beforehand."""
     sequential: SequentialTest | None = None
-    """The test that may be looked at any time; None without pairs."""
+    """The test that is valid at any time; None without pairs."""
     labels_needed: int | None = None
     """How many labels of pairs decide the sequential test, in all, at the present shares; None if unknown."""
     classes: Sequence[ClassDifference] = ()

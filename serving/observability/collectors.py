@@ -153,7 +153,11 @@ def _drift(models: Iterable[ServedModel]) -> Iterator[Metric]:
     """Drift of the last predictions that this process has made, where the bundle has a reference."""
     predictions = _gauge("drift_predictions", "Last predictions that are compared with those on the validation images.")
     index = _gauge("drift_stability_index", "Population stability index of the last predictions.", "distribution")
-    p_value = _gauge("drift_p_value", "p-value of the test that nothing has changed, for one look.", "distribution")
+    p_value = _gauge(
+        "drift_p_value",
+        "p-value of the test that nothing has changed, for one test at a time chosen beforehand.",
+        "distribution",
+    )
     alarm = _gauge(
         "drift_alarm", "1 if the last predictions differ from those on the validation images.", "distribution"
     )
