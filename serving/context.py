@@ -105,7 +105,7 @@ _numbers = itertools.count(1)
 
 @dataclass(slots=True)
 class HttpExchange:
-    """What traces tell of an HTTP request and its response. Nothing of the query, which may hold secrets."""
+    """Facts of an HTTP request and its response for traces. Nothing of the query, which may hold secrets."""
 
     scheme: str
     """"http" or "https"."""

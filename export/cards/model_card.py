@@ -1,7 +1,7 @@
 """README.md of a bundle: the model card, in the format of the Hugging Face Hub (YAML front matter and Markdown).
 
-It is filled from what the run and the manifest know; what they do not know, it says. People may edit it: nothing reads
-it back but `export inspect`, which shows its licence.
+It is filled from the run and the manifest, and names what is missing there. People may edit it: only `export inspect`
+reads it, to show its licence.
 """
 
 import re

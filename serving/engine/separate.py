@@ -37,7 +37,7 @@ REPLY = struct.Struct("<d2I")
 
 
 class PausableEngine(Engine, Protocol):
-    """An engine for work that nobody waits for."""
+    """An engine that can be paused, for work in the background."""
 
     denied_s: float
     """How long the last call waited for a CPU, in seconds, the time for which it was paused aside."""

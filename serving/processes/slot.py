@@ -39,7 +39,7 @@ class Process:
     description: str = ""
     """Address and models, when it serves."""
     names: frozenset[str] | None = None
-    """Resource names that it serves; None until it has told."""
+    """Resource names that it serves; None until it has reported them."""
     popen: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
     channel: Channel | None = field(default=None, repr=False)
 

@@ -73,7 +73,7 @@ class Endpoint:
         except asyncio.CancelledError:
             code = "CANCELLED"
             if not scope.get(TIMED_OUT, bool)():
-                return  # the client has gone, and nobody waits for this task
+                return  # the client has gone, and no result is needed
             code = Code.DEADLINE_EXCEEDED.name
             message = "the body of the request did not arrive in time; send it at once and faster"
             response = self._problem(ApiError(Code.DEADLINE_EXCEEDED, "BODY_TIMEOUT", message), call)

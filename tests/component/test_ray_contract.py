@@ -170,8 +170,8 @@ def test_flags_in_a_configuration_file_may_be_numbers() -> None:
     [
         ("unix:/run/pawserve.sock", "Ray's ingress has no Unix sockets: give HOST:PORT"),
         ("127.0.0.1:0", "needs a port other than 0"),
-        ("pets.test:50051", "pets.test stands for 127.0.0.1 and 127.0.0.2, and Ray's ingress listens on one address"),
-        ("nowhere.test:50051", "nobody knows nowhere.test"),
+        ("pets.test:50051", "pets.test has the addresses 127.0.0.1 and 127.0.0.2, and Ray's ingress listens on one"),
+        ("nowhere.test:50051", "nowhere.test cannot be resolved"),
     ],
 )
 def test_addresses_that_ray_cannot_listen_on_are_wrong_use(

@@ -66,7 +66,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """What held-out images say of a step."""
+    """The measurement of a step on held-out images."""
 
     name: str
     size: int | None

@@ -1,4 +1,4 @@
-"""The interface of trackers, and what a run tells them."""
+"""The interface of trackers, and the parameters and metrics that a run gives them."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -82,7 +82,7 @@ def open_local(folder: Path, *, views: int | None, adaptive: bool) -> Iterator[L
 def classify_locally(
     model: LocalModel, files: Iterable[Path], *, references: Mapping[Path, str], top_k: int | None
 ) -> Iterator[FileResult]:
-    """Classify files, in their order. Predictions have no token: nobody records their labels."""
+    """Classify files, in their order. Predictions have no token, since labels are recorded on servers."""
     remaining = iter(files)
     while group := list(islice(remaining, GROUP)):
         contents: list[bytes | Exception] = []
