@@ -47,7 +47,7 @@ class ModelCollector(Collector):
         for name in sorted(loaded.keys() | failed.keys()):  # with zeros, so that the first failure is an increase
             loads.add_metric([name], loaded[name])
             failures.add_metric([name], failed[name])
-        state = _gauge("model_state", "1 for each known version in its state, such as ready or refused.", "state")
+        state = _gauge("model_state", "1 for each known version in its state, such as ready or draining.", "state")
         for status in self._repository.statuses:
             name = pb.ModelState.Name(status.state.value).removeprefix("MODEL_STATE_").lower()
             state.add_metric([status.version.name, str(status.version.version), name], 1)

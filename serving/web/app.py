@@ -122,11 +122,11 @@ class _Application:
             scope["app"] = self  # so that Starlette raises for an unknown path, instead of answering in its own way
             await self._router(scope, receive, with_headers(send, added))
         except HTTPException as error:
-            await self._refuse(_to_api_error(error, scope), scope, receive, with_headers(send, added))
+            await self._reject(_to_api_error(error, scope), scope, receive, with_headers(send, added))
         except ApiError as error:
-            await self._refuse(error, scope, receive, with_headers(send, added))
+            await self._reject(error, scope, receive, with_headers(send, added))
 
-    async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _reject(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call("unknown", "")  # under one name, since clients can invent any number of paths
         for observer in self._context.observers:
             observer.began(call, {})

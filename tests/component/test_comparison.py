@@ -131,8 +131,8 @@ def test_http_answers_the_same(server: HttpServerProcess) -> None:
     compared = ask(server.url, f"/v1/comparison?first={ONE}&second={TWO}").json()
     assert compared["pairs"]["onlySecondCorrect"] == "19"
     assert compared["sequentialTest"]["verdict"] == "COMPARISON_VERDICT_SECOND_IS_BETTER"
-    refused = ask(server.url, f"/v1/comparison?first={ONE}")
-    assert (refused.status, refused.reason) == (400, "MODEL_NAME_INVALID")
+    rejected = ask(server.url, f"/v1/comparison?first={ONE}")
+    assert (rejected.status, rejected.reason) == (400, "MODEL_NAME_INVALID")
 
 
 def test_the_command_prints_a_table_and_json(server: HttpServerProcess, tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def test_a_caller_without_our_code_is_answered_and_told_what_is_wrong(address: s
     good, bad = json.loads(finished.stdout)["results"]
     assert good["prediction"]["classes"][0]["label"] == "red"
     assert {detail.get("reason") for detail in bad["error"]["details"]} == {"NOT_AN_IMAGE", None}
-    refused = curl(address, *schema, method="pawserve.v1.Classifier/Classify", body={})
-    assert json.loads(refused.stderr)["code"] == "invalid_argument"
+    rejected = curl(address, *schema, method="pawserve.v1.Classifier/Classify", body={})
+    assert json.loads(rejected.stderr)["code"] == "invalid_argument"
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])

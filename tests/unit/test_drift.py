@@ -70,7 +70,7 @@ def test_a_certain_but_small_difference_is_no_alarm() -> None:
 
 
 @pytest.mark.parametrize(("reference", "sample"), [([1, 2], [1]), ([0, 0], [1, 2]), ([1, 2], [0, 0])])
-def test_what_cannot_be_compared_is_refused(reference: list[int], sample: list[int]) -> None:
+def test_what_cannot_be_compared_is_rejected(reference: list[int], sample: list[int]) -> None:
     with pytest.raises(ValueError, match="needed are the same bins"):
         compare_counts(reference, sample)
 
@@ -116,7 +116,7 @@ def test_confidences_that_hardly_differ_share_a_bin() -> None:
         ({"class_counts": None}, "malformed"),
     ],
 )
-def test_malformed_counts_are_refused(changes: dict[str, object], complaint: str) -> None:
+def test_malformed_counts_are_rejected(changes: dict[str, object], complaint: str) -> None:
     fields = {"class_counts": [5, 5], "confidence_edges": [0.9], "confidence_counts": [4, 6]}
     with pytest.raises(ValueError, match=complaint):
         ValidationPredictions.from_fields(fields | changes)

@@ -1,4 +1,4 @@
-"""Labels that came back from serving: which images they add to a data set, and which references are refused."""
+"""Labels that came back from serving: which images they add to a data set, and which references are rejected."""
 
 import hashlib
 from pathlib import Path
@@ -135,7 +135,7 @@ def test_added_images_are_never_held_out(tmp_path: Path, root: Path) -> None:
         ("a" * 257, "has 257 bytes"),
     ],
 )
-def test_references_that_lead_out_of_the_folder_are_refused_with_their_row(
+def test_references_that_lead_out_of_the_folder_are_rejected_with_their_row(
     tmp_path: Path, root: Path, reference: str, complaint: str
 ) -> None:
     (tmp_path / "secret.jpg").write_bytes(b"secret")
@@ -166,7 +166,7 @@ def test_links_within_the_folder_are_followed_and_circles_are_missing(tmp_path: 
         ("reference,label", ['"a.jpg' + "x" * 200_000 + '",cats'], "is not CSV: line"),
     ],
 )
-def test_files_that_add_nothing_are_refused(
+def test_files_that_add_nothing_are_rejected(
     tmp_path: Path, root: Path, header: str, rows: list[str], complaint: str
 ) -> None:
     with pytest.raises(DataError, match=complaint):

@@ -96,7 +96,7 @@ class InferenceEndpoints:
         content = await self._read_object(request)
         message = pb.RepositoryModelLoadRequest(model_name=request.path_params["name"])
         for name in content.get("parameters") or ():
-            message.parameters[str(name)].string_param = ""  # all of them are refused, by name
+            message.parameters[str(name)].string_param = ""  # all of them are rejected, by name
         await self._calls.load(message)
         return _json({})
 
