@@ -45,7 +45,7 @@ class Limits:
     max_pixels: int = 50_000_000
     """Width times height, as in the file's header."""
     pixels_at_once: int | None = None
-    """Of the images that are decoded at full size at the same time; a larger image is decoded alone. None for
+    """Pixels of the images that are decoded at full size at the same time; a larger image is decoded alone. None for
     `max_pixels`."""
 
     def __post_init__(self) -> None:
@@ -65,6 +65,8 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+OWN_IMAGE_LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=200_000_000, pixels_at_once=50_000_000)
+"""For the user's own files, in training and in commands without a server."""
 
 
 @dataclass(frozen=True, slots=True)

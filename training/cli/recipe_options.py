@@ -70,9 +70,9 @@ class SizeLimits:
 
     def limits(self) -> "Limits":
         """The limits for the decoder."""
-        from training.data.images import TRAINING_LIMITS  # loads NumPy and Pillow, which the help does without
+        from serving.image.decode import OWN_IMAGE_LIMITS  # loads NumPy and Pillow, which the help does without
 
-        return replace(TRAINING_LIMITS, max_bytes=self.max_image_mib * 2**20, max_pixels=self.max_pixels)
+        return replace(OWN_IMAGE_LIMITS, max_bytes=self.max_image_mib * 2**20, max_pixels=self.max_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)

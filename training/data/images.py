@@ -13,13 +13,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.image.decode import ImageError, Limits, Reason
+from serving.image.decode import OWN_IMAGE_LIMITS, ImageError, Limits, Reason
 from serving.image.folders import Skipped, describe_skipped
 from serving.image.preprocess import Preprocess
 from training.data.layout import TRAIN, VALID, DataError, listed
 
-TRAINING_LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=200_000_000, pixels_at_once=50_000_000)
-"""Larger than a server's: the files are the user's own. Images of more than 50 megapixels are decoded one at a time."""
 _T = TypeVar("_T")
 
 
@@ -32,7 +30,7 @@ class LabelledImage:
     """Index into the classes."""
     sha256: bytes = b""
     """SHA-256 of the file's content: 32 bytes."""
-    limits: Limits = TRAINING_LIMITS
+    limits: Limits = OWN_IMAGE_LIMITS
     """Larger images are not decoded."""
 
     def read(self) -> bytes:

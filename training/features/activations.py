@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from serving.image.decode import OWN_IMAGE_LIMITS
 from serving.image.folders import Skipped
 from serving.image.preprocess import Preprocess
 from serving.image.views import VIEWS_VERSION
-from training.data.images import TRAINING_LIMITS, LabelledImage, labels_of
+from training.data.images import LabelledImage, labels_of
 from training.data.sources import Batch, Rows, Source
 
 
@@ -98,7 +99,7 @@ def store_folder(cache: Path, *, engine: str, weights: str, preprocess: Preproce
     A lower limit of pixels than the default has a store of its own, so that images that are too large are not found.
     """
     facts: dict[str, Any] = {"engine": engine, "weights": weights, "preprocess": asdict(preprocess)}
-    if max_pixels < TRAINING_LIMITS.max_pixels:
+    if max_pixels < OWN_IMAGE_LIMITS.max_pixels:
         facts["max_pixels"] = max_pixels
     key = json.dumps(facts, sort_keys=True)
     return cache / "activations" / hashlib.sha256(key.encode()).hexdigest()[:32]

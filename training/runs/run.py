@@ -18,10 +18,10 @@ import numpy as np
 import safetensors.torch
 from numpy.typing import NDArray
 
-from serving.image.decode import Limits
+from serving.image.decode import OWN_IMAGE_LIMITS, Limits
 from serving.image.preprocess import Preprocess
 from serving.statistics.class_report import ClassReport
-from training.data.images import TRAINING_LIMITS, LabelledImage, Split
+from training.data.images import LabelledImage, Split
 from training.data.layout import path_below
 from training.data.shards import image_at
 from training.fitting.loop import TrainingError
@@ -177,7 +177,7 @@ def parse_run(folder: Path, facts: dict[str, Any]) -> Run:
         class_report=ClassReport.from_json(report) if report else None,
         preprocess=Preprocess(**facts["preprocess"]),
         data=Path(facts["data"]["path"]),
-        limits=replace(TRAINING_LIMITS, **facts["data"].get("limits", {})),
+        limits=replace(OWN_IMAGE_LIMITS, **facts["data"].get("limits", {})),
     )
 
 
