@@ -11,8 +11,8 @@ from enum import Enum
 from serving.processes.channel import Channel
 
 
-class State(Enum):
-    """What a process does."""
+class ProcessState(Enum):
+    """State of a process."""
 
     DOWN = "down"
     STARTING = "starting"
@@ -29,7 +29,7 @@ class Process:
     """Number of the process, from 1."""
     cpus: Sequence[int]
     """CPUs that it may use; empty for all."""
-    state: State = State.DOWN
+    state: ProcessState = ProcessState.DOWN
     restarts: int = -1
     """How often it was started again."""
     settled: bool = False
@@ -57,7 +57,7 @@ class Process:
             )
         self.restarts += 1
         self.reason = self.description = ""
-        self.state = State.STARTING
+        self.state = ProcessState.STARTING
         return ours
 
     def wait(self) -> None:

@@ -23,7 +23,7 @@ from training.evaluation.trials import HeldOut, Trial, judge
 from training.fitting.checkpoint import FitState
 from training.fitting.held_out import HeldOutImages
 from training.fitting.session import FitSession
-from training.fitting.snapshots import State, interpolated
+from training.fitting.snapshots import StateDict, interpolated
 from training.fitting.steps import run_step
 from training.networks.model import network_like
 from training.recipes.recipe import Step
@@ -125,7 +125,7 @@ class _Half:
             write_atomically(path, safetensors.torch.save(tensors))
         session.processes.wait()
 
-    def kept(self, trials: Sequence[Trial]) -> State:
+    def kept(self, trials: Sequence[Trial]) -> StateDict:
         """The network after the steps that were tried."""
         kept = self.after(0)
         for index, trial in enumerate(trials[1:], 1):
@@ -133,7 +133,7 @@ class _Half:
                 kept = interpolated(kept, self.after(index), trial.part)
         return kept
 
-    def after(self, index: int) -> State:
+    def after(self, index: int) -> StateDict:
         """The network as the step has trained it."""
         return safetensors.torch.load_file(self._after(index))
 
