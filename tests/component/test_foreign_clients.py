@@ -40,7 +40,7 @@ def curl(address: str, *arguments: str, method: str = "", body: object = None) -
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
-def test_a_caller_without_our_code_is_answered_and_told_what_is_wrong(address: str, schema: tuple[str, str]) -> None:
+def test_a_generic_client_gets_results_and_errors(address: str, schema: tuple[str, str]) -> None:
     body = {"images": [{"content": RED}, {"content": "AAAA"}]}
     finished = curl(address, *schema, method="pawserve.v1.Classifier/Classify", body=body)
     assert finished.returncode == 0, finished.stderr

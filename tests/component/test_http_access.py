@@ -77,7 +77,7 @@ def test_a_missing_token_is_asked_for_before_the_body_is_read(guarded: HttpServe
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Basic abc", TOKENS["camera"], "Bearer ÿ"])
-def test_what_is_no_token_is_rejected(guarded: HttpServerProcess, value: str) -> None:
+def test_malformed_tokens_are_rejected(guarded: HttpServerProcess, value: str) -> None:
     answer = ask(guarded.url, "/v1/models", headers={"authorization": value})
     assert (answer.status, answer.reason) == (401, "CREDENTIALS_INVALID")
     assert "xxxx" not in answer.content.decode()

@@ -56,7 +56,7 @@ def test_headers_that_arrive_byte_by_byte_do_not_gain_time() -> None:
     asyncio.run(run())
 
 
-def test_hundreds_of_silent_connections_keep_nobody_out() -> None:
+def test_hundreds_of_idle_connections_do_not_block_others() -> None:
     async def run() -> None:
         async with serving(replace(QUICK, max_connections=400)) as (_, _, port):
             silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(300)]

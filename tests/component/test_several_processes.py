@@ -230,7 +230,7 @@ def test_options_that_several_processes_cannot_have_are_wrong_use(
     assert message in finished.stderr
 
 
-def test_a_label_meets_the_shadow_result_of_another_process(tmp_path: Path) -> None:
+def test_a_label_is_joined_with_the_shadow_result_of_another_process(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     write_bundle(tmp_path / "models", version=2)
     with observed_server(tmp_path, "--processes", 2, "--poll-interval", 0, "--shadow", "colours/2") as server:

@@ -123,7 +123,7 @@ def test_a_reserved_port_is_shared_only_with_sockets_that_ask_for_it() -> None:
             server.accept()[0].close()
 
 
-def test_a_port_is_not_reserved_twice_nor_where_somebody_listens() -> None:
+def test_a_port_is_not_reserved_twice_nor_if_it_is_in_use() -> None:
     with (
         reserved_port("127.0.0.1:0") as address,
         pytest.raises(OSError, match="the port is in use"),
