@@ -66,7 +66,7 @@ class BuiltPlan:
     timings: bytes
     """The timing cache, including the measurements of this build; empty for TensorRT for RTX."""
     layers: tuple[Layer, ...]
-    """What the builder made of the graph."""
+    """Layers of the engine."""
     seconds: float
     """Duration of the build."""
 

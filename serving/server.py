@@ -34,7 +34,7 @@ from serving.rpc.streaming import StreamProcessor
 from serving.settings import Settings
 from serving.shadows.queue import ShadowQueue
 from serving.startup import StartupError
-from serving.state import ServerState
+from serving.state import PersistentState
 from serving.statistics.feedback import Feedback
 from serving.statistics.shadows.joining import ShadowLabels
 from serving.statistics.store import StatisticsUnavailable
@@ -180,7 +180,7 @@ class Server:
         apply_choices(self.repository, settings.models)
 
     def _open_state(self) -> None:
-        self._state = ServerState(self.settings, self._cleanup)
+        self._state = PersistentState(self.settings, self._cleanup)
         for model in self.repository.models:
             self._register(model.manifest)
 

@@ -157,7 +157,7 @@ def _results(manifest: Manifest, run: Run) -> list[str]:
 
 
 def _test_time(manifest: Manifest, facts: dict[str, Any]) -> Iterator[str]:
-    """What averaging over several views changes."""
+    """Effect of averaging over several views."""
     rows = [["views", "accuracy", "negative log likelihood"]]
     for each in facts.get("test_time", []):
         measured = each["metrics"]

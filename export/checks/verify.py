@@ -49,7 +49,7 @@ github.com/onnx/onnx-tensorrt."""
 
 @dataclass(frozen=True)
 class ParityReference:
-    """What every graph of a run is compared with."""
+    """Reference for every graph of a run."""
 
     model: DeployedModel
     """The trained network, float32."""

@@ -43,7 +43,7 @@ class Change:
     time: str
     """Time of the change, ISO 8601 in UTC."""
     figures: str
-    """What was known of the two versions at that moment, in one line."""
+    """Comparison of the two versions at that moment, in one line."""
 
     def __post_init__(self) -> None:
         if self.action not in ("promote", "rollback"):

@@ -23,7 +23,7 @@ def comparison_to_dict(comparison: pb.GetComparisonResponse) -> dict[str, Any]:
 
 
 def verdict_text(comparison: pb.GetComparisonResponse) -> str:
-    """What the comparison says, in a sentence."""
+    """Result of the comparison in a sentence."""
     first, second = _names(comparison)
     test, pairs = comparison.sequential_test, comparison.pairs
     if not comparison.HasField("sequential_test"):

@@ -26,7 +26,7 @@ _MAX_PAIRS = 10**12
 
 
 class Verdict(Enum):
-    """What the sequential test says."""
+    """Result of the sequential test."""
 
     UNDECIDED = "undecided"
     FIRST_IS_BETTER = "first is better"

@@ -68,7 +68,7 @@ class ModelWatcher:
         self._primaries = Primaries(repository, folder, self._versions)
         self._shadows = {name: shadow.version for name, shadow in repository.shadows.items()}
         self._unserved: set[str] = set()
-        """What was last reported of the folder's entries."""
+        """Problems of the folder's entries that were reported last."""
         self._busy = asyncio.Lock()
         self._requested = asyncio.Event()
         self._log = RateLimitedLogger(logger, logging.WARNING)

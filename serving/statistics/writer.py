@@ -58,7 +58,7 @@ class WriteTask:
 
 @dataclass(frozen=True)
 class Group:
-    """What is written in one transaction."""
+    """Labels and tasks that are written in one transaction."""
 
     batches: list[LabelBatch]
     tasks: list[WriteTask]

@@ -24,7 +24,7 @@ class _HeadTooLarge(Exception):
 
 
 class ConnectionsState(ServerState):
-    """What the connections of one server share."""
+    """State that the connections of one server share."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -93,7 +93,7 @@ def are_copies(correlation_P: NDArray[np.float32], detail_P: NDArray[np.float32]
 
 
 def _both_ways(images_NSS: NDArray[np.uint8], pairs_P2: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """What to align with what, float32 `[4 P, S, S]`: either may be the crop or the mirror image."""
+    """Pairs to align, float32 `[4 P, S, S]`: either image may be the crop or the mirror image."""
     one, other = (torch.from_numpy(images_NSS[pairs_P2[:, side]]).float() for side in (0, 1))
     mirrored = other.flip(2)
     return torch.cat([one, one, other, mirrored]), torch.cat([other, mirrored, one, one])

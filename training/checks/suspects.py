@@ -35,7 +35,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What heads say about images that they were not fitted on."""
+    """Predictions of heads for images that they were not fitted on."""
 
     suspects: list[Suspect]
     """The largest difference between both probabilities first."""

@@ -36,7 +36,7 @@ EVERY = 4
 """Every fourth pixel along a side counts towards an image's mean brightness."""
 
 Views = Augment | Literal["shifted"]
-"""What an image is shown as: augmented, or shifted as in `training.data.shifts`, where steps are compared."""
+"""How an image is changed: augmented, or shifted as in `training.data.shifts`, where steps are compared."""
 
 View = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
 """uint8 `[S, S, 3]` and a seed -> uint8 `[crop, crop, 3]`; safe to call from several threads."""

@@ -79,7 +79,7 @@ class Evaluation:
         return {k: top_k_accuracy(self.probabilities_NK, self.labels_N, k) for k in counts}
 
     def warnings(self) -> list[str]:
-        """What the figures say about a network or data that are of little use."""
+        """Warnings if the network or the data are of little use."""
         found = []
         counts = np.bincount(self.labels_N)
         share, accuracy = counts.max() / len(self.labels_N), self.metrics.accuracy

@@ -36,7 +36,7 @@ MAX_CLASSES = 8
 
 @dataclass(frozen=True)
 class FitSession:
-    """What every step of a fit works with."""
+    """The data, network and settings that all steps of a fit share."""
 
     recipe: Recipe
     data: Path
@@ -61,7 +61,7 @@ class FitSession:
     exclusions: dict[str, Any] | None = None
     """What was left out or relabelled by a person's list, for run.json."""
     labels: dict[str, Any] | None = None
-    """What became of the labels from serving, for run.json."""
+    """Use of the labels from serving, for run.json."""
     views_at_once: int | None = None
     """As `ActivationProvider.max_views`; None counts them."""
 

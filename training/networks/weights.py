@@ -167,7 +167,7 @@ def _load_matching(body: nn.Module, state: Mapping[str, Tensor], source: str) ->
 
 
 def _prefix(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """What stands before the body's names in a state dict: the prefix with which most of them are found."""
+    """Prefix of the body's names in a state dict: the one with which most of them are found."""
     first = next(iter(wanted))
     prefixes = [name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")]
     return max(prefixes, key=lambda prefix: sum(prefix + name in state for name in wanted), default="")

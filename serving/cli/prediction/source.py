@@ -13,7 +13,7 @@ from serving.cli.prediction.files import FileResult, classify_files
 from serving.client import ClientError
 
 MANIFEST, RUN_FILE = "model.json", "run.json"
-"""What a bundle and a run are known by."""
+"""Files of a bundle and of a run."""
 
 
 def is_local(model: str) -> bool:
