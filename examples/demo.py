@@ -32,7 +32,7 @@ READY = re.compile(r"ready on (\S+?):? .*HTTP on (http\S+?);?$")
 SERVER_START_S = 60
 FEW_VIEWS = 3
 """Shown beside one view where the bundle recommends one."""
-MOST_PATHS = 5000
+MAX_PATHS = 5000
 """In one command, whose length is limited."""
 MARK = ".pawserve-demo"
 
@@ -184,8 +184,8 @@ def calls(labels: Mapping[Path, str], *, recording: bool) -> Iterator[tuple[Sequ
     mixed = random.Random(0).sample(list(labels), len(labels))
     for label in dict.fromkeys(labels.values()) if recording else [None]:
         paths = [path for path in mixed if label in (None, labels[path])]
-        for start in range(0, len(paths), MOST_PATHS):
-            yield ("--label", label) if label else (), paths[start : start + MOST_PATHS]
+        for start in range(0, len(paths), MAX_PATHS):
+            yield ("--label", label) if label else (), paths[start : start + MAX_PATHS]
 
 
 def test_time_row(way: str, results: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:

@@ -24,8 +24,8 @@ from serving.client import Client, ClientError
 
 LABELS_PER_REQUEST = 500
 WAIT_S = 60.0
-"""For the server to follow a promotion."""
-LOOKS = 60
+"""Limit for the server to follow a promotion."""
+MAX_POLLS = 60
 """Seconds without a result of the shadow version, after which it has none left: on a busy host each takes a while."""
 ARCH = ("--arch", "tf_efficientnet_lite0")
 
@@ -88,8 +88,8 @@ def improve(options: argparse.Namespace) -> None:
         promoted = promote(out, address)
         if promoted:
             server.send_signal(signal.SIGHUP)  # or the server follows at its next look into the folder
-            wait_until(lambda: answering(address, out) == "models/pets/versions/2", "version 2 to answer")
-        answers = answering(address, out)
+            wait_until(lambda: primary_version(address, out) == "models/pets/versions/2", "version 2 to answer")
+        answers = primary_version(address, out)
     finally:
         stop_server(server)
     first, second = (json.loads((out / name / "run.json").read_text(encoding="utf-8")) for name in ("first", "second"))
@@ -171,7 +171,7 @@ def wait_for_pairs(address: str, count: int) -> None:
     """Wait until the shadow version has classified all labelled images, or as many as it will."""
     seen, unchanged = -1, 0
     with Client(address) as client:
-        while seen < count and unchanged < LOOKS:
+        while seen < count and unchanged < MAX_POLLS:
             time.sleep(1)
             statistics = client.statistics("models/pets/versions/2")
             now = sum(each.labels for each in statistics)
@@ -191,8 +191,8 @@ def promote(out: Path, address: str) -> bool:
     return True
 
 
-def answering(address: str, out: Path) -> str:
-    """The version that answers for the model's name."""
+def primary_version(address: str, out: Path) -> str:
+    """The primary version of the model."""
     image = next((out / "traffic").iterdir()).read_bytes()
     with Client(address) as client:
         return client.classify([image], model="models/pets").model

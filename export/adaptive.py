@@ -18,13 +18,13 @@ from serving.image.averaging import FITTED_VIEWS, average_views
 from serving.image.preprocess import Preprocess
 from training.data.images import LabelledImage
 
-MOST_EXTRA_VIEWS = 0.25
+MAX_EXTRA_VIEWS = 0.25
 """Most additional views per image: all views are computed here for as many of the images, those of lowest confidence.
 If more needed all views, adaptive TTA would save little."""
 MIN_UNSURE = 50
 MAX_CHANGED_PART = 0.001
 """Largest part of all images whose prediction may differ from that of all views."""
-LEAST_EXTRA_VIEWS = 0.1
+MIN_EXTRA_VIEWS = 0.1
 """Least additional views per image: the few predictions that change here say little about where others will."""
 
 
@@ -51,7 +51,7 @@ def threshold_by_agreement(
         for which it was chosen; `mean_views` and `agreement` with all views on the number of images in `photos`.
     """
     views = recommended_views if recommended_views > 1 else FITTED_VIEWS[1]
-    count = min(len(images), max(MIN_UNSURE, ceil(MOST_EXTRA_VIEWS / (views - 1) * len(images))))
+    count = min(len(images), max(MIN_UNSURE, ceil(MAX_EXTRA_VIEWS / (views - 1) * len(images))))
     assert np.isfinite(confidence_N).all(), "confidences are sorted, and NaN would come last"
     order_N = np.argsort(confidence_N, kind="stable")[:count]
 
@@ -65,7 +65,7 @@ def threshold_by_agreement(
         first_N,
         changed_N,
         max_changed=int(MAX_CHANGED_PART * len(images)),
-        min_below=ceil(LEAST_EXTRA_VIEWS / (views - 1) * len(images)),
+        min_below=ceil(MIN_EXTRA_VIEWS / (views - 1) * len(images)),
     )
     below_N = first_N < threshold
     return {

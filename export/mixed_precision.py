@@ -23,7 +23,7 @@ INT8_SENSITIVITY_IMAGES, FP16_IMAGES = 48, 16
 """Calibration images for the sensitivity of layers, and for float16's biases and sensitivity, which torch computes."""
 OVERFLOW_IMAGES = 256
 """Validation images, evenly spread, on which float16 must not overflow."""
-MOST_FLOAT_INT8, MOST_FLOAT_FP16 = 16, 8
+MAX_FLOAT_INT8, MAX_FLOAT_FP16 = 16, 8
 """Most layers of INT8 and blocks of fp16 that may stay in float32; with more, the lower precision gains too little."""
 FLOAT_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
 """Numbers of layers that stay in float32, tried in this order."""
@@ -112,7 +112,7 @@ def export_fp16(
     def find(images_NHWC: Tensor) -> bool:
         """Find more overflows; whether there are any."""
         known = set(overflows)
-        overflows.update(find_overflows(folded, images_NHWC, overflows, most=MOST_FLOAT_FP16))
+        overflows.update(find_overflows(folded, images_NHWC, overflows, most=MAX_FLOAT_FP16))
         for block in overflows.keys() - known:
             say(f"fp16: layer {overflows[block]} exceeds float16's range; block {block} stays in float32")
         return len(overflows) > len(known)
@@ -137,7 +137,7 @@ def export_fp16(
                 convert,
                 lambda graph: verify(graph, "fp16", "onnxruntime", reference),
                 measure_sensitivity,
-                most_float=MOST_FLOAT_FP16 - len(overflows),
+                most_float=MAX_FLOAT_FP16 - len(overflows),
                 advice="raise --max-diff-fp16, or export without fp16",
             )
         except NotFiniteError as error:  # on another validation image
@@ -166,7 +166,7 @@ def export_int8(
         lambda keep_float: quantize(fp32, ranges, runtime, keep_float),
         lambda graph: verify(graph, "int8", runtime, reference),
         lambda: measure_int8_sensitivity(fp32, ranges, runtime, calibration_NHWC[:INT8_SENSITIVITY_IMAGES]),
-        most_float=MOST_FLOAT_INT8,
+        most_float=MAX_FLOAT_INT8,
         advice="calibrate on more images (--calibration-images), lower --min-agreement or raise --max-accuracy-loss, "
         "or export without int8",
     )

@@ -33,7 +33,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class CardOptions:
-    """What the model card says that the run does not know."""
+    """Content of the model card that is not in the run."""
 
     license: str = ""
     """Licence of the model, for its card (README.md): an identifier such as apache-2.0 or cc-by-4.0, or any name.

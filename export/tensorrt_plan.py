@@ -66,7 +66,7 @@ class BuiltPlan:
     timings: bytes
     """The timing cache, including the measurements of this build; empty for TensorRT for RTX."""
     layers: tuple[Layer, ...]
-    """What the builder made of the graph."""
+    """Layers of the engine."""
     seconds: float
     """Duration of the build."""
 
@@ -141,7 +141,7 @@ def build_plan(
 
 
 def _memory_advice() -> str:
-    """For hosts with a GPU: how much of its memory is free."""
+    """Free memory of the GPU, on hosts with one."""
     try:
         free = free_memory() / 2**20
     except CudaError:

@@ -105,19 +105,19 @@ _numbers = itertools.count(1)  # of the process: no two of its calls get the sam
 
 @dataclass(slots=True)
 class HttpExchange:
-    """What traces tell of an HTTP request and its response. Nothing of the query, which may hold secrets."""
+    """Facts of an HTTP request and its response for traces. Nothing of the query, which may hold secrets."""
 
     scheme: str
     """"http" or "https"."""
     path: str
     version: str
-    """Of the protocol, such as "1.1"."""
+    """Version of the protocol, such as "1.1"."""
     client: str
     """The client's IP address; empty for a Unix socket."""
     port: int
-    """That the server listens on; 0 for a Unix socket."""
+    """Port that the server listens on; 0 for a Unix socket."""
     status: int = 0
-    """Of the response; 0 while there is none."""
+    """Status of the response; 0 while there is none."""
 
 
 @dataclass(slots=True, eq=False)

@@ -34,7 +34,7 @@ from serving.rpc.streaming import StreamProcessor
 from serving.settings import Settings
 from serving.shadows.queue import ShadowQueue
 from serving.startup import StartupError, listen_errors
-from serving.state import State
+from serving.state import PersistentState
 from serving.statistics.feedback import Feedback
 from serving.statistics.shadows.joining import ShadowLabels
 from serving.statistics.store import StatisticsUnavailable
@@ -194,7 +194,7 @@ class Server:
         apply_choices(self.repository, settings.models)
 
     def _open_state(self) -> None:
-        self._state = State(self.settings, self._cleanup)
+        self._state = PersistentState(self.settings, self._cleanup)
         for model in self.repository.models:
             self._register(model.manifest)
 
@@ -258,7 +258,7 @@ class Server:
         self._update_health()
 
     def _update_health(self) -> None:
-        """Report as healthy each models/NAME that stands for a version, and each version that is served."""
+        """Report as healthy each models/NAME that has a primary version, and each version that is served."""
         names = {model.manifest.resource for model in self.repository.models}
         names |= set(map(resource_name, self.repository.names))
         self._control.publish(names, self.health.set_models)

@@ -9,7 +9,7 @@ from serving.statistics.store import StatisticsStore
 from serving.tokens.keyring import Keyring
 
 
-class State:
+class PersistentState:
     """The open keys and statistics, until `cleanup` closes them.
 
     Raises:

@@ -41,7 +41,7 @@ class Command:
     main: str
     """The function, which takes the options: `module:function`, imported when the command runs."""
     default: Callable[[Sequence[str]], Any] = lambda _: tyro.MISSING_NONPROP
-    """From the arguments, an instance that holds the defaults."""
+    """Makes an instance that holds the defaults from the arguments."""
     interrupted: str = "nothing was written"
     """What Ctrl-C leaves and how to continue, unless a note of the exception says so."""
     renamed: Mapping[str, str] = field(default_factory=dict)

@@ -4,11 +4,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from serving.image.decode import Limits
+from serving.image.decode import OWN_IMAGE_LIMITS, Limits
 from serving.image.folders import Skipped
 from training.console import progress, say
 from training.data.image_files import hash_images, list_images, say_skipped
-from training.data.images import TRAINING_LIMITS, LabelledImage, labels_of
+from training.data.images import LabelledImage, labels_of
 from training.data.layout import DataError, evaluation_folders, listed
 from training.data.shards import is_sharded, load_index
 from training.distributed import ProcessGroup
@@ -24,7 +24,7 @@ MAX_LISTED = 50
 
 
 def evaluate_run(
-    run: Run, data: Path, views: int, *, cache: Path | None = None, limits: Limits = TRAINING_LIMITS
+    run: Run, data: Path, views: int, *, cache: Path | None = None, limits: Limits = OWN_IMAGE_LIMITS
 ) -> tuple[Evaluation, list[LabelledImage], list[Skipped]]:
     """Evaluate with the run's own temperatures.
 

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from serving.image.decode import Limits
+from serving.image.decode import OWN_IMAGE_LIMITS, Limits
 from serving.system.files import write_atomically
 from training.checks.data_checks import DataChecks, check_data, describe_checks
 from training.checks.files import write_lists
 from training.console import Stopwatch, say
 from training.data.exclusions import Exclusions
-from training.data.images import TRAINING_LIMITS, labels_of
+from training.data.images import labels_of
 from training.data.served_labels import ServedLabels
 from training.distributed import joined_processes
 from training.evaluation.evaluation import Evaluation, evaluate
@@ -44,7 +44,7 @@ def fit(
     recipe: Recipe,
     cache: Path,
     *,
-    limits: Limits = TRAINING_LIMITS,
+    limits: Limits = OWN_IMAGE_LIMITS,
     resume: bool = False,
     checkpoint_every_s: float = 20.0,
     exclusions: Exclusions | None = None,

@@ -25,7 +25,7 @@ def open_classifier(folder: Path, views: int, limits: Limits) -> tuple[Classify,
 
     Args:
         views: views of each image to average over, those that serving makes.
-        limits: larger images are refused.
+        limits: larger images are rejected.
 
     Returns:
         The function that classifies, and the run's classes in index order.

@@ -10,11 +10,11 @@ class ImageCosts:
     """CPU seconds of a server for each image, without the engine; from `benchmarks.serving.scaling`."""
 
     loop_s: float
-    """Of the event loop, one thread of each process."""
+    """CPU time of the event loop, one thread of each process."""
     workers_s: float
-    """Of the worker threads: decoding, resizing, views."""
+    """CPU time of the worker threads: decoding, resizing, views."""
     other_s: float
-    """Of all other threads: gRPC's input and output, statistics."""
+    """CPU time of all other threads: gRPC's input and output, statistics."""
 
     @property
     def rpc_s(self) -> float:
@@ -23,7 +23,7 @@ class ImageCosts:
 
     @property
     def all_s(self) -> float:
-        """Of all threads."""
+        """CPU time of all threads."""
         return self.rpc_s + self.workers_s
 
 

@@ -15,17 +15,17 @@ class Costs:
     """
 
     prepare_s: float = 0.837e-3
-    """To decode and resize one image."""
+    """CPU time to decode and resize one image."""
     engine_s: float = 2.153e-3
-    """To compute one row (one view of one image), in full batches."""
+    """CPU time to compute one row (one view of one image), in full batches."""
     worker_s: float = 0.292e-3
     """Other work of the worker threads for each image."""
     request_s: float = 0.329e-3
-    """Of the event loop for each request: gRPC, checks, admission."""
+    """CPU time of the event loop for each request: gRPC, checks, admission."""
     image_s: float = 0.125e-3
-    """Of the event loop for each image in a request, in addition: tokens, results."""
+    """CPU time of the event loop for each image in a request, in addition: tokens, results."""
     image_bytes: float = 44_864
-    """Of an encoded image on the wire."""
+    """Size of an encoded image on the wire."""
 
     def loop_s(self, images: int) -> float:
         """Event loop seconds of one request."""
@@ -84,11 +84,11 @@ class GpuHost:
     images_per_s: float
     cpus: int
     decode_cpus: float
-    """Of `cpus`, those that decode and resize."""
+    """Those of `cpus` that decode and resize."""
     loop_images_per_s: float
     """Capacity of one process's event loop."""
     processes: int
-    """So many that no event loop is used for more than `UTILIZATION`."""
+    """Number of processes with which no event loop is used for more than `UTILIZATION`."""
     gbit_per_s: float
 
 

@@ -35,7 +35,7 @@ LIMITS_S = {
 }
 """The parts in their order, and how long each may take of WHOLE_S; longer with more --seconds."""
 WHOLE_S = 480.0
-LEAST_S = 5.0
+MIN_S = 5.0
 """A part is not begun if less is left of all the time."""
 SKIPPED = 3
 """Exit code of a part that cannot run here."""
@@ -69,7 +69,7 @@ def main(given: Sequence[str] | None = None) -> int:
 
 def run_part(command: Sequence[str], output: Path, limit_s: float) -> dict[str, Any]:
     """Run a part; its status (done, skipped or failed), seconds, reason, and the result that it wrote to `output`."""
-    if limit_s < LEAST_S:
+    if limit_s < MIN_S:
         return {"status": "skipped", "seconds": 0.0, "reason": "no time is left"}
     began = time.monotonic()
     # a session of its own, so that what it started ends with it

@@ -150,7 +150,7 @@ def _first_predictions(arguments: argparse.Namespace, server: RunningPeer) -> li
 
 
 def _versions(peers_dir: Path) -> dict[str, str]:
-    """Of each installed peer and of ONNX Runtime in its environment."""
+    """Versions of each installed peer and of ONNX Runtime in its environment."""
     versions = {}
     for peer, package in (("triton", "nvidia-pytriton"), ("litserve", "litserve"), ("bentoml", "bentoml")):
         python = peers_dir / peer / "bin/python"

@@ -24,7 +24,7 @@ if MAX_BATCH_SIZE > 1:
 
     @service
     class Classify:
-        """With BentoML's adaptive batching."""
+        """A service with BentoML's adaptive batching."""
 
         def __init__(self) -> None:
             self._classifier = InProcessClassifier(BUNDLE)

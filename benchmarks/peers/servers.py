@@ -41,13 +41,13 @@ class RunningPeer:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a server finds its files and listens."""
+    """Files, environment and port of a server."""
 
     bundle: Path
     environment: Path
     """The peer's virtual environment."""
     folder: Path
-    """For files of its own."""
+    """Folder for files of its own."""
     port: int
     http: bool
     """Whether a server that has both listens for HTTP, and not for gRPC."""

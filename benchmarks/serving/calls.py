@@ -16,7 +16,7 @@ import httptools
 import numpy as np
 
 TIMEOUT_S = 600
-"""Of each call: on a busy machine, a server refuses what it cannot answer in time."""
+"""Limit of each call: on a busy machine, a server rejects what it cannot answer in time."""
 GRPC_METHODS = {
     "pawserve": "/pawserve.v1.Classifier/Classify",
     "baseline": "/baseline/Classify",
@@ -154,7 +154,7 @@ def _post(path: str, content_type: str, body: bytes, more: str = "") -> bytes:
 
 
 def _post_to_triton(image: bytes) -> bytes:
-    """In the binary form of the Open Inference Protocol: JSON, then the tensor's bytes."""
+    """Send the image in the binary form of the Open Inference Protocol: JSON, then the tensor's bytes."""
     content = struct.pack("<I", len(image)) + image
     size = {"binary_data_size": len(content)}
     given = {"name": "images", "datatype": "BYTES", "shape": [1, 1], "parameters": size}

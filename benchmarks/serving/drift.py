@@ -121,7 +121,7 @@ def classify(client: Client, images: Iterable[tuple[Path, bytes]], classes: Sequ
 def first_alarm(
     reference: ValidationPredictions, before: Sequence[Predicted], predictions: Sequence[Predicted]
 ) -> int | None:
-    """After how many predictions, of those that follow `before`, an alarm is raised; None if none is."""
+    """Number of predictions after `before` until an alarm is raised; None if none is."""
     window = DriftWindow(reference)
     for each in before:
         window.add(*each)

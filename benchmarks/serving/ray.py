@@ -22,7 +22,7 @@ from serving.bundle.folder import find_bundles
 from serving.system.cpus import available_cpus
 
 REPLICA = "127.0.0.1:40000"
-"""Where Ray lets the first replica of a machine listen."""
+"""Address of the first replica of a machine."""
 KINDS = {
     "plain server": ("-m serving serve",),
     "HAProxy": ("bin/haproxy", "haproxy -f"),

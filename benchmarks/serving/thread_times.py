@@ -11,7 +11,7 @@ from serving.cli.parser import main
 LOOP, WORKERS, NETWORK, OTHER = "event loop", "workers", "gRPC's I/O", "others"
 KINDS = (LOOP, WORKERS, NETWORK, OTHER)
 _PR_SET_NAME = 15
-"""From <sys/prctl.h>."""
+"""Option of prctl(2), from <sys/prctl.h>."""
 _NETWORK = ("event_engine", "grpc", "Thread-1 (_poll", "lifeguard", "resolver", "timer")
 """How names of gRPC's threads begin, at most 15 characters; the third hands its events to the event loop."""
 

@@ -37,7 +37,7 @@ class Way:
 
 
 def ways_for(adaptive_views: int) -> dict[str, Way]:
-    """By name."""
+    """The ways by name."""
     return {
         **{f"{views} view{'s' * (views > 1)}": Way(views) for views in VIEWS},
         f"adaptive, {adaptive_views} views": Way(adaptive_views, adaptive=True),

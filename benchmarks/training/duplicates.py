@@ -26,7 +26,7 @@ from training.features.activations import Activations
 WIDTH = 1024
 """Numbers of an image's activations."""
 SAMPLE_S = 0.05
-"""Between two looks at the memory."""
+"""Time between two samples of the memory."""
 FIGURES = ("base MiB", "projection MiB", "projection s", "search MiB", "search s", "CPU s")
 
 
@@ -70,11 +70,11 @@ def most_memory() -> Iterator[list[float]]:
     """Gives a list whose item is the most memory that was seen so far, in MiB."""
     most, ended = [anonymous_mib()], Event()
 
-    def look() -> None:
+    def sample_memory() -> None:
         while not ended.wait(SAMPLE_S):
             most[0] = max(most[0], anonymous_mib())
 
-    thread = Thread(target=look)
+    thread = Thread(target=sample_memory)
     thread.start()
     try:
         yield most

@@ -23,8 +23,9 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from benchmarks.common import absolute_path, circumstances, heading, make_parser, results_of_today, table, write_results
 from benchmarks.training.engines import ARCH
+from serving.image.decode import OWN_IMAGE_LIMITS
 from training.data.image_files import read_images
-from training.data.images import TRAINING_LIMITS, LabelledImage
+from training.data.images import LabelledImage
 from training.distributed import joined_processes
 from training.features.activations import default_cache
 from training.fitting.checkpoint import FitState
@@ -89,7 +90,7 @@ def fit_session(data: Path, preset: str, count: int, seed: int, cache: Path) -> 
             link_part(data, count, seed, Path(name) / "data"),
             recipe,
             cache,
-            limits=TRAINING_LIMITS,
+            limits=OWN_IMAGE_LIMITS,
             targets=(),
             folder=Path(name) / "run",
             hardware=hardware,

@@ -56,7 +56,7 @@ CANDIDATES: Mapping[str, View] = {
     "wstart": View(along=-1, zoom=WIDE),
     "wend": View(along=1, zoom=WIDE),
 }
-"""By name; `_m` is mirrored, `w` shows the whole short side, `squash` is the whole image squeezed into a square."""
+"""`_m` is mirrored, `w` shows the whole short side, `squash` is the whole image squeezed into a square."""
 AVERAGED = (
     "centre",
     "centre centre_m",
@@ -171,14 +171,14 @@ def arithmetic(logits_VNK: NDArray[np.float32], labels_N: NDArray[np.int64]) -> 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one way to average, over all seeds."""
+    """Scores of one way to average, over all seeds."""
 
     errors: float
     """Images of N, the mean over seeds."""
     nll_N: NDArray[np.float64]
-    """Of each image, the mean over seeds."""
+    """Mean over seeds for each image."""
     correct_N: NDArray[np.bool_]
-    """With the probabilities averaged over seeds."""
+    """Whether the probabilities averaged over seeds are correct."""
 
 
 def score(per_seed: Sequence[NDArray[np.float32]], labels_N: NDArray[np.int64]) -> Scores:

@@ -1,7 +1,7 @@
 """README.md of a bundle: the model card, in the format of the Hugging Face Hub (YAML front matter and Markdown).
 
-It is filled from what the run and the manifest know; what they do not know, it says. People may edit it: nothing reads
-it back but `export inspect`, which shows its licence.
+It is filled from the run and the manifest, and names what is missing there. People may edit it: only `export inspect`
+reads it, to show its licence.
 """
 
 import re
@@ -20,7 +20,7 @@ from training.runs.run import RECIPE_FILE, Run
 
 UNKNOWN = "Not recorded."
 MAX_CLASSES = 50
-"""With a row each; of more, the averages and those with the lowest F1."""
+"""Classes with a row each; of more, the averages and those with the lowest F1."""
 LOWEST = 20
 FEW = 30
 """Images of a class below which its scores say little."""
@@ -157,7 +157,7 @@ def _results(manifest: Manifest, run: Run) -> list[str]:
 
 
 def _test_time(manifest: Manifest, facts: dict[str, Any]) -> Iterator[str]:
-    """What averaging over several views changes."""
+    """Effect of averaging over several views."""
     rows = [["views", "accuracy", "negative log likelihood"]]
     for each in facts.get("test_time", []):
         measured = each["metrics"]

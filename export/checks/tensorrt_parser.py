@@ -27,7 +27,7 @@ def parse_problems(parser: Any, graph: bytes) -> list[str]:
 
 
 def find_problems(graph: bytes) -> list[str] | None:
-    """What TensorRT for RTX's parser says about a graph; None where it is not installed."""
+    """Problems that TensorRT for RTX's parser finds in a graph; None where it is not installed."""
     if not RTX.is_installed():
         return None
     trt = RTX.load()

@@ -26,7 +26,7 @@ from training.data.images import LabelledImage, labels_of
 CHECK_BATCHES = (1, 3, 32)
 TRAINED = "the trained network"
 CROSS_CHECKED_IMAGES = 500
-"""At most: the cross-check compares two readings of the same graph, which needs fewer images than accuracy does."""
+"""The cross-check compares two readings of the same graph, which needs fewer images than accuracy does."""
 
 TENSORRT_OPSETS = range(9, 26)
 _OPERATORS = """
@@ -49,7 +49,7 @@ github.com/onnx/onnx-tensorrt."""
 
 @dataclass(frozen=True)
 class ParityReference:
-    """What every graph of a run is compared with."""
+    """Reference for every graph of a run."""
 
     model: DeployedModel
     """The trained network, float32."""

@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 
 COLUMNS = 4
 """Columns that are read as one."""
-MOST_ZEROS = 3.0
+MAX_ZEROS = 3.0
 """Largest factor by which the added zeros may increase the number of products: up to it, folding is faster."""
 _DEFAULTS = {"auto_pad": b"NOTSET", "group": 1, "dilations": [1, 1], "strides": [1, 1], "pads": [0, 0, 0, 0]}
 
@@ -111,7 +111,7 @@ def _is_faster(stem: _Stem, width: int) -> bool:
         stride in (2, 4)
         and width % COLUMNS == 0
         and (width + left + right - columns) // stride + 1 == width // stride
-        and stem.blocks * COLUMNS <= MOST_ZEROS * columns
+        and stem.blocks * COLUMNS <= MAX_ZEROS * columns
     )
 
 

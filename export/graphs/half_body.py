@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-LARGEST_VALUE = 32_752.0
+MAX_VALUE = 32_752.0
 """Half of the largest float16: larger activations may overflow on other images than those of the calibration."""
 _FLOAT32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
 """Inputs that ONNX allows in float32 only: regions and scales."""

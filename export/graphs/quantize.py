@@ -19,7 +19,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from export.graphs.fold_columns import fold_columns
-from export.graphs.half_body import LARGEST_VALUE, body_of, pooling_of, reached, store_int8_weights, to_half_body
+from export.graphs.half_body import MAX_VALUE, body_of, pooling_of, reached, store_int8_weights, to_half_body
 from export.inference import predict_each
 from serving.bundle.manifest import Runtime
 from serving.engine.onnx import load_graph
@@ -98,7 +98,7 @@ def quantize(graph: bytes, ranges: TensorsData, runtime: Runtime, keep_float: Co
     if tensorrt:
         _quantize_skip_branches(quantized.graph, ranges)
         store_int8_weights(quantized.graph)
-        if _largest(ranges) <= LARGEST_VALUE:
+        if _largest(ranges) <= MAX_VALUE:
             quantized = onnx.shape_inference.infer_shapes(quantized)
             before = reached(quantized.graph, [value.name for value in quantized.graph.input], stops=_STOPS)
             to_half_body(quantized.graph, body_of(quantized.graph, before))

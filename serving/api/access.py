@@ -47,7 +47,7 @@ NEEDS: Mapping[str, str] = {
     for need, methods in needs.items()
     for method in methods
 }
-"""What each method needs: OPEN, KNOWN or a role."""
+"""Requirement of each method: OPEN, KNOWN or a role."""
 
 
 class AccessControl:

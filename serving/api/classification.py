@@ -64,7 +64,7 @@ class ClassificationService:
         return model.drift.read() if model else None
 
     def find(self, resource: str) -> ServedModel:
-        """The served version with a resource name; "" stands for the only name.
+        """The served version with a resource name; "" for the primary version of the only model.
 
         Raises:
             ApiError: if there is none, or several could be meant.

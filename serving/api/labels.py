@@ -16,7 +16,7 @@ class RecordedLabel:
     previous: int | None
     """The class index of the label that it replaced; None if there was none."""
     classes: tuple[str, ...]
-    """Of the version that made the prediction."""
+    """Classes of the version that made the prediction."""
 
 
 async def record_labels(feedback: Feedback, inputs: Sequence[tuple[str, str]]) -> list[RecordedLabel | Exception]:

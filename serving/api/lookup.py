@@ -7,7 +7,7 @@ from serving.models.repository import ModelNotFound, ModelRepository
 
 
 def find_model(repository: ModelRepository, resource: str) -> ServedModel:
-    """The served version with a resource name; "" stands for the only name.
+    """The served version with a resource name; "" for the primary version of the only model.
 
     Raises:
         ApiError: if there is none, or several could be meant.

@@ -22,7 +22,7 @@ class SignedPrediction:
     """A prediction that was counted and signed."""
 
     probabilities_K: list[float]
-    """In the order of the model's classes."""
+    """Probabilities in the order of the model's classes."""
     ranking_K: list[int]
     """Class indices, most probable first."""
     views: int

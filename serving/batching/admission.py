@@ -4,7 +4,7 @@ A request is rejected, before it costs anything, if it has more rows than are fr
 if its answer would come after its deadline.
 
 The bound counts rows, which take memory. Quotas and deadlines count estimated work, as the order of the queue does: a
-client with a few large images may hold as much as one with many small ones, and delays nobody more.
+client with a few large images may hold as much as one with many small ones, and delays the others no more.
 """
 
 import time
@@ -158,7 +158,7 @@ class _Lane:
 
 
 class EstimateErrors:
-    """By how much recent requests took longer than estimated."""
+    """Seconds by which recent requests exceeded their estimates."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -10,7 +10,7 @@ import time
 
 from serving.system.cpus import set_thread_affinity
 
-LEAST_SHARE, USUAL_SHARE = 0.55, 0.75
+MIN_SHARE, USUAL_SHARE = 0.55, 0.75
 """The part of its working time that a thread gets on a CPU, as a moving average. Below the first, the thread shares its
 CPU with another process; waiting for the interpreter's lock and the event loop leave it the second."""
 FIRST_LEAVE_S, MAX_LEAVE_S = 1.0, 64.0
@@ -20,7 +20,7 @@ FIRST_LEAVE_S, MAX_LEAVE_S = 1.0, 64.0
 class CpuAffinity:
     """Binds the thread that makes it to a CPU while images queue."""
 
-    def __init__(self, cpu: int | None, least_share: float = LEAST_SHARE) -> None:
+    def __init__(self, cpu: int | None, least_share: float = MIN_SHARE) -> None:
         """Begin unbound; `cpu` is None for a thread that is never bound."""
         self._cpu = cpu
         self._least_share = least_share

@@ -83,7 +83,7 @@ class DynamicBatcher:
             works: the estimated work of each of `prepares`.
             extra: these are further views of images whose first view was computed: they are never rejected, and go
                 after the first views of other images.
-            client: who pays for the rows.
+            client: client that the rows are charged to.
             call: the call that is being answered, for traces.
 
         Returns:

@@ -17,7 +17,7 @@ def within_quota(amount: float, *, limit: float, free: float, owner: float, conn
     Args:
         amount: what it asks for.
         limit: most that all clients may hold.
-        free: what nobody holds.
+        free: what no client holds.
         owner: what the client holds.
         connection: what it holds by the connection that asks.
     """

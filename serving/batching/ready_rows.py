@@ -60,7 +60,7 @@ class ReadyRows:
         """Take at most so many rows, those that have been ready longest.
 
         Returns:
-            The rows, and the images that nobody waits for any more.
+            The rows, and the images that are no longer needed.
         """
         batch: list[RowSlice] = []
         unwanted: list[Job] = []

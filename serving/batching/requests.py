@@ -58,7 +58,7 @@ class Request:
         self.abandoned = False
 
     def unwanted(self) -> bool:
-        """Whether nobody waits for the outcomes any more."""
+        """Whether the outcomes are no longer needed."""
         return self.abandoned or time.monotonic() >= self.deadline
 
 
@@ -66,7 +66,7 @@ def complete(requests: Sequence[Request]) -> None:
     """Resolve the futures of requests, in any thread, with one wake-up of their event loop."""
     wanted = [request.done for request in requests if not request.abandoned]
     if wanted:
-        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+        with suppress(RuntimeError):  # the loop has ended
             wanted[0].get_loop().call_soon_threadsafe(_resolve, wanted)
 
 

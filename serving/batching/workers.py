@@ -22,7 +22,7 @@ from threading import Lock, Thread
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.batching.affinity import LEAST_SHARE, CpuAffinity
+from serving.batching.affinity import MIN_SHARE, CpuAffinity
 from serving.batching.fair_queue import FairQueue
 from serving.batching.ready_rows import ReadyRows
 from serving.batching.requests import (
@@ -56,7 +56,7 @@ class WorkerOptions:
     """Rows that a worker prepares at most before it computes those that it has."""
     max_gather_s: float = 0.02
     """How long a worker may keep the rows that it has prepared while it prepares more."""
-    least_cpu_share: float = LEAST_SHARE
+    least_cpu_share: float = MIN_SHARE
     """A bound worker that gets less than this part of its CPU leaves it for a while."""
 
 

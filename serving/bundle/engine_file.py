@@ -18,7 +18,7 @@ class EngineFile:
     sha256: str
     bytes: int
     release: str
-    """Of TensorRT for RTX; another release does not load it."""
+    """Version of TensorRT for RTX; another release does not load the engine."""
     compute_capabilities: tuple[str, ...]
     """The GPUs that it was built for, such as 8.6; one for 12.0 runs on newer GPUs too."""
     min_batch: int

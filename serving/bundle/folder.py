@@ -27,7 +27,7 @@ def find_bundles(
 
     Raises:
         BundleError: if a version is missing or cannot be used, if there is none at all, if the folder has no version of
-            a shadow version's name, if the choice of the version that answers cannot be read, or for a malformed name.
+            a shadow version's name, if the choice of the primary version cannot be read, or for a malformed name.
     """
     try:
         versions = _find_versions(folder, wanted, keep, shadows)
@@ -67,15 +67,15 @@ def _find_versions(
             found_instead = "".join(f"; {each}" for each in describe_unserved(folder, [name]))
             raise BundleError(f"{folder} holds no version of {name}{found_instead}")
         promoted = read_choice(folder / name).version
-        answering = without_shadow(numbers, shadow_of.get(name))[-keep:]
-        if promoted in numbers and promoted not in answering:
-            answering = [promoted, *answering]
-        if not answering:
+        unnamed = without_shadow(numbers, shadow_of.get(name))[-keep:]
+        if promoted in numbers and promoted not in unnamed:
+            unnamed = [promoted, *unnamed]
+        if not unnamed:
             raise BundleError(
                 f"{folder} holds no version of {name} but {shadow_of[name]}, a shadow version, which answers no "
                 "request by itself: copy another version, or leave --shadow out"
             )
-        chosen = [number] if number else answering
+        chosen = [number] if number else unnamed
         found.update(dict.fromkeys(ModelVersion(name, each) for each in chosen))
     known = {version.name for version in found}
     for name, version in shadow_of.items():
@@ -93,9 +93,9 @@ def without_shadow(numbers: Sequence[int], shadow: ModelVersion | None) -> list[
 
 
 def open_newest(folder: Path) -> Bundle:
-    """Open the bundle in a folder models/NAME/VERSION, or the version that answers for a folder models/NAME.
+    """Open the bundle in a folder models/NAME/VERSION, or the primary version in a folder models/NAME.
 
-    That is the promoted version if there is one and it is there, and the newest otherwise.
+    The primary version is the promoted one if there is one and it is there, and the newest otherwise.
 
     Raises:
         BundleError: if there is none, or it is invalid.

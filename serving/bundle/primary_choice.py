@@ -1,7 +1,7 @@
-"""Which version of a model answers where none is named: a choice in NAME/primary.json of the model folder.
+"""Choice of a model's primary version, which answers requests that name none: NAME/primary.json in the model folder.
 
 `pawserve promote` and `pawserve rollback` write it, and every server that reads the folder follows it. Without the file
-the newest version answers.
+the newest version is primary.
 """
 
 import json
@@ -37,13 +37,13 @@ class Change:
 
     action: Action
     version: int | None
-    """The version that answers since then; None for the newest."""
+    """The primary version since then; None for the newest."""
     replaced: int | None
-    """The version that answered before; None if that was the newest."""
+    """The primary version before; None if that was the newest."""
     time: str
-    """When, ISO 8601 in UTC."""
+    """Time of the change, ISO 8601 in UTC."""
     figures: str
-    """What was known of the two versions at that moment, in one line."""
+    """Comparison of the two versions at that moment, in one line."""
 
     def __post_init__(self) -> None:
         if self.action not in ("promote", "rollback"):
@@ -65,9 +65,9 @@ class PrimaryChoice:
     """
 
     version: int | None = None
-    """The version that answers; None for the newest."""
+    """The primary version; None for the newest."""
     earlier: tuple[int, ...] = ()
-    """The versions that answered before, the latest last: `rollback` goes back to them. At most 20."""
+    """The primary versions before, the latest last: `rollback` goes back to them. At most 20."""
     history: tuple[Change, ...] = ()
     """The changes, the latest last. At most 100."""
 
@@ -79,7 +79,7 @@ class PrimaryChoice:
             raise ValueError(f"at most {MAX_EARLIER} earlier versions and {MAX_HISTORY} changes are kept")
 
     def promoted(self, version: int | None, replaced: int | None, time: str, figures: str) -> "PrimaryChoice":
-        """The choice of another version; `replaced` is the one that answers now, if it is known."""
+        """The choice of another version; `replaced` is the present primary version, if it is known."""
         earlier = self.earlier if replaced is None else (*self.earlier, replaced)[-MAX_EARLIER:]
         return self._changed(version, earlier, Change("promote", version, replaced, time, _one_line(figures)))
 

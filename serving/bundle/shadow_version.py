@@ -1,4 +1,4 @@
-"""Shadow versions: which version of a model classifies a share of its images too, without answering for it."""
+"""Shadow versions: versions that also classify a share of a model's images, without answering requests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -9,9 +9,9 @@ import numpy as np
 
 MAX_BINS = 20
 PARTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Of the images, ordered by confidence: where bins may meet."""
-LEAST_WIDTH = 0.01
-"""Of a bin of confidence: smaller changes of a probability, such as those by another precision, mean nothing."""
+"""Quantiles of the confidence at which two bins may meet."""
+MIN_WIDTH = 0.01
+"""Minimum width of a bin of confidence: smaller changes, such as by another precision, mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ValidationPredictions:
     """
 
     class_counts: tuple[int, ...]
-    """Of each class, how many images were predicted to be of it."""
+    """Number of images predicted as each class."""
     confidence_edges: tuple[float, ...]
     """Where the bins of confidence, the highest probability, meet; ascending. A bin includes its lower edge."""
     confidence_counts: tuple[int, ...]
@@ -60,7 +60,7 @@ class ValidationPredictions:
     def count(cls, predicted: Sequence[int], confidence: Sequence[float], classes: int) -> Self:
         """Count predictions, with bins of confidence that hold a tenth of the images each, finer for the lowest ones.
 
-        Bins that would be narrower than LEAST_WIDTH are parts of their upper neighbours.
+        Bins that would be narrower than MIN_WIDTH are parts of their upper neighbours.
 
         Args:
             predicted: the class index of each image, at least one.
@@ -71,7 +71,7 @@ class ValidationPredictions:
         edges: tuple[float, ...] = ()
         for part in PARTS:
             edge = ranked[int(part * len(ranked))]
-            if edge - (edges[-1] if edges else ranked[0]) >= LEAST_WIDTH:
+            if edge - (edges[-1] if edges else ranked[0]) >= MIN_WIDTH:
                 edges += (edge,)
         class_counts = np.bincount(predicted, minlength=classes)
         confidence_counts = np.bincount(np.searchsorted(edges, ranked, "right"), minlength=len(edges) + 1)
@@ -91,5 +91,5 @@ class ValidationPredictions:
             raise ValueError(f"predictions is malformed: {type(error).__name__} {error}") from error
 
     def to_fields(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The fields for JSON."""
         return {name: list(value) for name, value in vars(self).items()}

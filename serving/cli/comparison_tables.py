@@ -23,7 +23,7 @@ def comparison_to_dict(comparison: pb.GetComparisonResponse) -> dict[str, Any]:
 
 
 def verdict_text(comparison: pb.GetComparisonResponse) -> str:
-    """What the comparison says, in a sentence."""
+    """Result of the comparison in a sentence."""
     first, second = _names(comparison)
     test, pairs = comparison.sequential_test, comparison.pairs
     if not comparison.HasField("sequential_test"):
@@ -78,7 +78,7 @@ def _parts(comparison: pb.GetComparisonResponse) -> Iterator[RenderableType]:
     if comparison.HasField("pairs"):
         yield from _evidence(comparison, first, second)
     else:
-        yield Text(f"Fisher's exact test: p = {comparison.p_value:.3g}, valid for one look")
+        yield Text(f"Fisher's exact test: p = {comparison.p_value:.3g}, for one test at a time chosen beforehand")
     yield _class_table(comparison, first, second)
     if (hidden := len(comparison.class_differences) - MAX_CLASSES_SHOWN) > 0:
         yield Text(f"{hidden:,} more classes with smaller differences; --json has all of them")
@@ -90,8 +90,8 @@ def _evidence(comparison: pb.GetComparisonResponse, first: str, second: str) -> 
         f"images: {pairs.both_correct:,} both correct, {pairs.only_first_correct:,} only {first}, "
         f"{pairs.only_second_correct:,} only {second}, {pairs.both_incorrect:,} neither"
     )
-    yield Text(f"e-value {_e_value(test.e_value)}: {test.threshold:g} decides; may be looked at any time")
-    yield Text(f"McNemar's exact test: p = {comparison.p_value:.3g}, valid for one look")
+    yield Text(f"e-value {_e_value(test.e_value)}: {test.threshold:g} decides; valid at any time")
+    yield Text(f"McNemar's exact test: p = {comparison.p_value:.3g}, for one test at a time chosen beforehand")
     yield Text(verdict_text(comparison), style="bold")
 
 

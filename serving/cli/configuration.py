@@ -83,7 +83,7 @@ def option_variables(options: argparse.Namespace) -> list[str]:
 
 
 def check_environment(environment: Mapping[str, str] = os.environ, others: Sequence[str] = ()) -> None:
-    """Refuse variables whose names are nearly known ones: a server would start without its database, for example.
+    """Reject variables whose names are nearly known ones: a server would start without its database, for example.
 
     Args:
         others: further names without PREFIX that the chosen command reads.

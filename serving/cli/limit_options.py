@@ -44,7 +44,8 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
         type=_views,
         default=1,
         metavar="N",
-        help="views of each image if a request names no number; `recommended` for what the export found to pay (1)",
+        help="views of each image if a request names no number; `recommended`: the smallest number that improved the "
+        "log loss on the validation images (1)",
     )
     add(
         "--max-image-mib",

@@ -23,7 +23,7 @@ COMMANDS = {
     "label": "record the label of a prediction",
     "stats": "show the confusion matrix and the rates derived from it",
     "compare": "compare the accuracy of two versions",
-    "promote": "choose the version that answers for a model's name",
+    "promote": "choose the primary version of a model",
     "rollback": "undo the latest promotion of a model",
     "export-labels": "write the labels to a CSV or Parquet file",
     "health": "check whether a server is ready",

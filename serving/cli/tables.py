@@ -65,7 +65,7 @@ def _rates(model: pb.ModelStatistics) -> Iterator[RenderableType]:
         yield too_wide
 
 
-def comparison_view(model: pb.ModelStatistics) -> RenderableType:
+def accuracy_view(model: pb.ModelStatistics) -> RenderableType:
     """The accuracy, the rates of each class and the confusion matrix."""
     return Group(*_rates(model))
 

@@ -33,7 +33,7 @@ CORE_ERROR = "Internal error from Core"
 """All that gRPC's asyncio client reports of a call that the server ended during a write."""
 END_WAIT_S = 5.0
 """Most seconds that calls get to end, once every image has a result."""
-REFUSAL_WAIT_S = 0.05
+REJECTION_WAIT_S = 0.05
 """Seconds for the server to reject a new stream before images are sent one at a time."""
 
 
@@ -206,7 +206,7 @@ class StreamingClassify:
     async def _write(self, call: Any, sent: dict[str, _Image]) -> None:
         with suppress(grpc.RpcError, asyncio.InvalidStateError):  # the reader learns why the call ended
             if self._send_singly:
-                await asyncio.sleep(REFUSAL_WAIT_S)
+                await asyncio.sleep(REJECTION_WAIT_S)
             while await self._wait_for_work():
                 if len(sent) >= (1 if self._send_singly else self._in_flight_each):
                     await _changed(self._work)
@@ -241,7 +241,7 @@ class StreamingClassify:
         self._work.set()
 
     async def _recover(self, images: list[_Image], failure: ClientError) -> None:
-        """After a call broke: send its images without a result again, unless that cannot help."""
+        """Send the images without a result again after a call broke, unless that cannot help."""
         if TOO_LARGE in failure.message and images:  # the largest image was too large; the others can be sent again
             largest = max(images, key=lambda image: image.size)
             images.remove(largest)

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import erfc, exp, fsum, lgamma, log, sqrt
 
-LEAST_EXPECTED = 5.0
+MIN_EXPECTED = 5.0
 """Bins with fewer expected counts in one of the samples are merged, since the test's distribution is a limit."""
 FALSE_ALARM_RATE = 0.01
-LOOKS = 10_000
+EVALUATIONS = 10_000
 """Predictions within which the probability of a false alarm is at most FALSE_ALARM_RATE."""
 TESTS = 2
-"""Of each version: one of its classes, one of its confidence."""
-ALARM_P_VALUE = FALSE_ALARM_RATE / LOOKS / TESTS
-"""An alarm needs a p-value below this. By Bonferroni's inequality, which holds for looks that depend on each other, as
-those of a rolling window do, this keeps FALSE_ALARM_RATE with a look after each prediction."""
+"""Number of tests of each version: one of its classes, one of its confidence."""
+ALARM_P_VALUE = FALSE_ALARM_RATE / EVALUATIONS / TESTS
+"""An alarm needs a p-value below this. By Bonferroni's inequality, which holds for evaluations that depend on each
+other, as those of a rolling window do, this keeps FALSE_ALARM_RATE with an evaluation after each prediction."""
 ALARM_INDEX = 0.25
 """An alarm also needs this stability index, so that a difference that is certain but small raises none."""
 
@@ -34,7 +34,7 @@ class Shift:
 
     @property
     def alarm(self) -> bool:
-        """Whether the difference is large, and certain in spite of many looks."""
+        """Whether the difference is large, and certain in spite of many evaluations."""
         return self.p_value < ALARM_P_VALUE and self.stability_index >= ALARM_INDEX
 
 
@@ -60,7 +60,7 @@ def merge_rare(reference: Sequence[int], sample: Sequence[int]) -> list[tuple[in
     Which bins are merged depends on the sums of both samples only, so the test keeps its size.
     """
     n, m = sum(reference), sum(sample)
-    least = LEAST_EXPECTED * (n + m) / min(n, m)
+    least = MIN_EXPECTED * (n + m) / min(n, m)
     pairs = sorted(zip(reference, sample, strict=True), key=sum, reverse=True)
     common = [pair for pair in pairs if sum(pair) >= least]
     rare = pairs[len(common) :]

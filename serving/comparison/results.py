@@ -45,9 +45,9 @@ class Comparison:
     difference: Interval | None = None
     """The second version's accuracy minus the first's; None if one of them has no labels."""
     p_value: float | None = None
-    """Of McNemar's exact test for pairs, of Fisher's exact test otherwise, two-sided; valid for one look."""
+    """McNemar's exact test for pairs, otherwise Fisher's, two-sided; valid for one test at a time chosen beforehand."""
     sequential: SequentialTest | None = None
-    """The test that may be looked at any time; None without pairs."""
+    """The test that is valid at any time; None without pairs."""
     labels_needed: int | None = None
     """How many labels of pairs decide the sequential test, in all, at the present shares; None if unknown."""
     classes: Sequence[ClassDifference] = ()

@@ -1,11 +1,11 @@
-"""A test of two versions that may be looked at after every label, and stopped at any time.
+"""A test of two versions that is valid at any time: it may be evaluated after every label, and stopped at any time.
 
 If two versions are equally accurate, an image that only one of them classifies correctly is a fair coin: it is the
 first or the second. The e-value is the likelihood ratio of these tosses, averaged over all biased coins with the
 distribution Beta(5, 5), against the fair coin. Under equality its expectation is 1 at any time, so the probability that
 it *ever* reaches 20 is at most 1/20 (Ville 1939; Robbins 1970, Statistical Methods Related to the Law of the Iterated
 Logarithm; Ramdas, Grünwald, Vovk and Shafer 2023, Game-Theoretic Statistics and Safe Anytime-Valid Inference). That
-holds however often one looks, and whatever makes one stop. A p-value does not have this property.
+holds however often the test is evaluated, and for any reason to stop. A p-value does not have this property.
 
 For one direction the same holds with less: the claim "the second is better" needs the average over coins that favour
 the second only, which has an expectation of at most 1 whenever the second is not better. Where the e-value is 20 and
@@ -26,7 +26,7 @@ _MAX_PAIRS = 10**12
 
 
 class Verdict(Enum):
-    """What the sequential test says."""
+    """Result of the sequential test."""
 
     UNDECIDED = "undecided"
     FIRST_IS_BETTER = "first is better"

@@ -37,7 +37,7 @@ REPLY = struct.Struct("<d2I")
 
 
 class PausableEngine(Engine, Protocol):
-    """An engine for work that nobody waits for."""
+    """An engine that can be paused, for work in the background."""
 
     denied_s: float
     """How long the last call waited for a CPU, in seconds, the time for which it was paused aside."""
@@ -87,7 +87,7 @@ class SeparateEngine:
         self._read = read
         self._paused_at: float | None = None
         self._paused_s = 0.0
-        """In all, the present pause aside."""
+        """Seconds of all pauses but the present one."""
         self._start(lambda: content)
 
     @property

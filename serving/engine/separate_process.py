@@ -15,7 +15,7 @@ from serving.engine.onnx import Compute, load_graph
 from serving.engine.separate import LENGTH, REPLY, SHAPE, read_exactly
 
 PR_SET_PDEATHSIG = 1
-"""Of prctl(2)."""
+"""Option of prctl(2)."""
 
 
 def end_with_parent() -> None:

@@ -37,7 +37,7 @@ class Sidecar:
     gpu: str = ""
     """The GPU that it was built on; empty for TensorRT for RTX."""
     compute_capability: str = ""
-    """Of that GPU, such as `9.0`."""
+    """Compute capability of that GPU, such as `9.0`."""
     compute_capabilities: tuple[str, ...] = ()
     """TensorRT for RTX: those that it was built for."""
     min_batch: int

@@ -16,7 +16,7 @@ from serving.engine.tensorrt_cache import Sidecar, default_engines, find_engines
 from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
-"""In which order engines are tried whose throughput was not measured."""
+"""Order of engines without a measured throughput."""
 
 logger = logging.getLogger(__name__)
 

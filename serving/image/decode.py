@@ -45,7 +45,7 @@ class Limits:
     max_pixels: int = 50_000_000
     """Width times height, as in the file's header."""
     pixels_at_once: int | None = None
-    """Of the images that are decoded at full size at the same time; a larger image is decoded alone. None for
+    """Pixels of the images that are decoded at full size at the same time; a larger image is decoded alone. None for
     `max_pixels`."""
 
     def __post_init__(self) -> None:
@@ -65,6 +65,8 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+OWN_IMAGE_LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=200_000_000, pixels_at_once=50_000_000)
+"""For the user's own files, in training and in commands without a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class DecodeWork:
     """Whether it takes long, or may wait for other large images."""
 
 
-PIXEL_S, BYTE_S, LEAST_S = 30e-9, 10e-9, 0.5e-3
+PIXEL_S, BYTE_S, MIN_S = 30e-9, 10e-9, 0.5e-3
 """Seconds of decoding a pixel of a PNG, a byte of a JPEG that is decoded at a smaller scale, and any image."""
 LARGE_S = 0.1
 
@@ -85,7 +87,7 @@ def estimate_work(data: bytes | memoryview, limits: Limits = DEFAULT_LIMITS) -> 
     """Estimate the work of decoding an image from its header, within microseconds for real files."""
     width, height = full_size(data)
     pixels = min(width * height, limits.max_pixels)
-    seconds = LEAST_S + pixels * PIXEL_S + len(data) * BYTE_S
+    seconds = MIN_S + pixels * PIXEL_S + len(data) * BYTE_S
     return DecodeWork(seconds, pixels > limits.small or seconds > LARGE_S)
 
 

@@ -21,7 +21,7 @@ MIN_LONG = 1.15
 """Least ratio of a canvas's sides from which its ends are views of their own."""
 
 MAX_ZOOM_CHANGE = 0.2
-"""Of the views after the first eight."""
+"""Maximum change of zoom of the views after the first eight."""
 _MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
 
 
@@ -30,7 +30,7 @@ class View:
     """A square part of a canvas, resized to the crop, or the whole canvas squeezed into it."""
 
     along: float = 0.0
-    """Where on the long side: -1 at its left or upper end, 0 in the middle, 1 at the other end."""
+    """Position on the long side: -1 at its left or upper end, 0 in the middle, 1 at the other end."""
     across: float = 0.0
     """The same on the short side."""
     zoom: float = 1.0

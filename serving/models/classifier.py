@@ -122,7 +122,7 @@ class Classifier:
             views: number of views of each to average over.
             timeout_s: seconds until the answer is of no use; None for no limit.
             adaptive: compute one view, and the others only of images whose classification is uncertain.
-            client: who pays for the work.
+            client: client that the work is charged to.
             call: the call that is being answered; the work is added to it.
             kept: from `keep`, for each image, or for none.
 

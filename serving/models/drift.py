@@ -10,7 +10,7 @@ from serving.comparison.drift import Shift, compare_counts
 
 WINDOW = 200
 """Predictions of a version that are compared: the last ones."""
-LEAST_PREDICTIONS = 50
+MIN_PREDICTIONS = 50
 """Fewer are not compared."""
 NO_REFERENCE = "no reference in the bundle: export the run again"
 
@@ -34,12 +34,12 @@ class Drift:
     """What a window holds at one moment."""
 
     predictions: int
-    """At most WINDOW."""
+    """Number of predictions, at most WINDOW."""
     images: int
     """Validation images that it is compared with."""
     confidence_edges: Sequence[float]
     distributions: Sequence[Distribution]
-    """Of the classes and of the confidence; none without a reference."""
+    """Distributions of the classes and of the confidence; none without a reference."""
     unavailable: str
     """Why nothing is compared; empty if it is."""
 
@@ -82,7 +82,7 @@ class DriftWindow:
         def compare(name: str, expected: Sequence[int], indices: Iterable[int]) -> Distribution:
             found = Counter(indices)
             counts = [found[index] for index in range(len(expected))]
-            shift = compare_counts(expected, counts) if len(last) >= LEAST_PREDICTIONS else None
+            shift = compare_counts(expected, counts) if len(last) >= MIN_PREDICTIONS else None
             return Distribution(name, expected, counts, shift)
 
         distributions = (

@@ -47,7 +47,7 @@ class ByteBudget:
 
 
 class KeptImage:
-    """What another version needs of an image, so that its views have the same pixels as if it were asked itself.
+    """What another version needs of an image to make the same views as if the image were sent to it.
 
     If both versions have the same preprocessing, the views themselves are kept. Otherwise the decoded image is, unless
     the other version would decode it at another scale: then the encoded bytes are. A worker thread of its own version

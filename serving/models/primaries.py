@@ -1,4 +1,4 @@
-"""Which version answers for a name: the promoted one, while the server runs and the choice changes."""
+"""Changes of the primary version of a model while the server runs."""
 
 import asyncio
 import logging
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 class Primaries:
     """Follows the choices in the model folder. For the event loop.
 
-    A choice that cannot be followed is reported, and the version that answers stays: a file that is damaged, a version
-    that is not in the folder or fails to load.
+    A choice that cannot be followed is reported, and the primary version stays: a file that is damaged, a version that
+    is not in the folder or fails to load.
 
     Args:
         repository: where versions are served.
@@ -37,7 +37,7 @@ class Primaries:
         self._missing: dict[str, ModelVersion] = {}
 
     async def follow(self, name: str, versions: Collection[int], *, load: bool, retry: bool = False) -> None:
-        """Let the promoted version of a name answer, if it is served.
+        """Make the promoted version of a name primary, if it is served.
 
         Args:
             name: the model.
@@ -67,9 +67,9 @@ class Primaries:
         self._repository.set_primary(name, version)
         resource, figures = resource_name(name), choice.history[-1].figures if choice.history else ""
         logger.warning(
-            "%s now stands for %s, as %s says%s",
+            "the primary version of %s is now %s, as %s says%s",
             resource,
-            f"version {version}" if version else "its newest version",
+            version or "the newest",
             self._folder / name / FILE,
             f" ({figures})" if figures else "",
         )
@@ -79,7 +79,7 @@ class Primaries:
             return
         self._missing[key.name] = key
         reason = f"it was promoted, but {self._folder / key.name} holds only {', '.join(map(str, sorted(versions)))}"
-        logger.error("%s does not answer for %s: %s", key.resource, resource_name(key.name), reason)
+        logger.error("%s cannot be primary: %s", key.resource, reason)
         if not self._loads.served(key):
             self._repository.mark(key, State.FAILED, reason)
 
@@ -96,7 +96,7 @@ class Primaries:
             if name not in self._choices and (version := self._repository.primary(name)):
                 choice = PrimaryChoice(version)  # it was valid when the server started
             if name not in self._damaged:  # a file that is being written changes again and again
-                logger.error("the version that answers for %s stays: %s", resource_name(name), error)
+                logger.error("the primary version of %s stays: %s", resource_name(name), error)
             self._damaged.add(name)
         else:
             self._damaged.discard(name)
@@ -105,7 +105,7 @@ class Primaries:
 
 
 def apply_choices(repository: ModelRepository, folder: Path) -> None:
-    """Let the promoted versions answer that a repository serves when the server starts.
+    """Make the promoted versions primary that a repository serves when the server starts.
 
     Raises:
         BundleError: if a choice cannot be read.

@@ -47,7 +47,7 @@ class _View:
     """All versions at one moment."""
 
     statuses: Mapping[ModelVersion, VersionStatus]
-    answering: Mapping[str, ServedModel]
+    primaries: Mapping[str, ServedModel]
     served: frozenset[ServedModel]
 
 
@@ -55,7 +55,7 @@ class ModelRepository:
     """The versions that are served, and the states of the others. For any number of threads.
 
     Args:
-        shadows: versions that a name without a version never stands for, at most one of each name.
+        shadows: versions that are never primary unless they are promoted, at most one of each name.
     """
 
     def __init__(self, shadows: Iterable[ShadowVersion] = ()) -> None:
@@ -95,11 +95,11 @@ class ModelRepository:
             self._change({version: new})
 
     def primary(self, name: str) -> int | None:
-        """The version that answers for a name while it is served; None for the newest that is no shadow."""
+        """The version that is primary while it is served; None for the newest that is no shadow."""
         return self._primaries.get(name)
 
     def set_primary(self, name: str, version: int | None) -> None:
-        """Let a version answer for its name while it is served; None for the newest that is no shadow."""
+        """Make a version primary while it is served; None for the newest that is no shadow."""
         with self._changed:
             if self._primaries.get(name) == version:
                 return
@@ -123,8 +123,8 @@ class ModelRepository:
 
     @property
     def names(self) -> list[str]:
-        """The names that stand for a version when no version is given, in order."""
-        return list(self._view.answering)
+        """The names that have a primary version, in order."""
+        return list(self._view.primaries)
 
     def is_shadow(self, version: ModelVersion) -> bool:
         """Whether this is the shadow version of its name."""
@@ -134,24 +134,24 @@ class ModelRepository:
     def shadow_share(self, version: ModelVersion) -> float:
         """The share of requests that a version classifies too, as a shadow; 0 if it is no shadow version."""
         shadow = self.shadows.get(version.name)
-        return shadow.share if shadow and self.is_shadow(version) and not self.answers(version) else 0.0
+        return shadow.share if shadow and self.is_shadow(version) and not self.is_primary(version) else 0.0
 
     def shadow_of(self, model: ServedModel) -> tuple[ServedModel, float] | None:
-        """The shadow version of the version that answers for its name, and its share of the requests.
+        """The shadow version of a primary version, and its share of the requests.
 
-        None if there is none, it is not served now, or `model` is not what the name stands for.
+        None if there is none, it is not served now, or `model` is not primary.
         """
         key = model.manifest.model_version
         shadow = self.shadows.get(key.name)
         view = self._view
-        if shadow is None or shadow.version == key or view.answering.get(key.name) is not model:
+        if shadow is None or shadow.version == key or view.primaries.get(key.name) is not model:
             return None
         status = view.statuses.get(shadow.version)
         return (status.model, shadow.share) if status and status.model else None
 
-    def answers(self, version: ModelVersion) -> bool:
-        """Whether a name without a version stands for this version."""
-        model = self._view.answering.get(version.name)
+    def is_primary(self, version: ModelVersion) -> bool:
+        """Whether this version answers requests that name no version."""
+        model = self._view.primaries.get(version.name)
         return model is not None and model.manifest.model_version == version
 
     @property
@@ -160,14 +160,14 @@ class ModelRepository:
         return list(self._view.statuses.values())
 
     def find(self, name: str, version: int | None) -> ServedModel:
-        """Find a version, or the one that answers for the name; to compute with it, enter `use`.
+        """Find a version, by default the primary one; to compute with it, enter `use`.
 
         Raises:
             ModelNotFound: if it is not served.
         """
         view = self._view
         if version is None:
-            model = view.answering.get(name)
+            model = view.primaries.get(name)
         else:
             status = view.statuses.get(ModelVersion(name, version))
             model = status.model if status else None
@@ -241,11 +241,11 @@ class ModelRepository:
 
     def _make_view(self, statuses: Mapping[ModelVersion, VersionStatus]) -> _View:
         models = {key: status.model for key, status in sorted(statuses.items()) if status.model}
-        answering = {key.name: model for key, model in models.items() if not self.is_shadow(key)}
+        primaries = {key.name: model for key, model in models.items() if not self.is_shadow(key)}
         for name, number in self._primaries.items():
             if promoted := models.get(ModelVersion(name, number)):
-                answering[name] = promoted
-        return _View(dict(sorted(statuses.items())), dict(sorted(answering.items())), frozenset(models.values()))
+                primaries[name] = promoted
+        return _View(dict(sorted(statuses.items())), dict(sorted(primaries.items())), frozenset(models.values()))
 
     def _close_unused(self, model: ServedModel) -> None:
         """Close a retired version when its last user has left, or the repository is closed."""

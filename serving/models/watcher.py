@@ -6,8 +6,8 @@ name that the folder holds stays in service:
 - A new version is verified and loaded, and then replaces the old one. One that fails to load is reported with the
   reason, and the old one stays. It is tried again when its files change, as they do until a copy is complete, and after
   pauses that grow, since the reason may be outside its files.
-- The version that was promoted is loaded, if it is not among the newest, and then the name stands for it in one step. A
-  choice that cannot be followed is reported, and the version that answers stays.
+- The version that was promoted is loaded, if it is not among the newest, and then becomes primary in one step. A choice
+  that cannot be followed is reported, and the primary version stays.
 - A shadow version of the repository is loaded when its folder is there, and retired when it is not. It is never among
   the newest versions of its name, and one that fails to load is reported and changes nothing else.
 - If the folder of a served version is removed, the newest version of the same name that is there replaces it. A name
@@ -68,7 +68,7 @@ class ModelWatcher:
         self._primaries = Primaries(repository, folder, self._versions)
         self._shadows = {name: shadow.version for name, shadow in repository.shadows.items()}
         self._unserved: set[str] = set()
-        """What was last reported of the folder's entries."""
+        """Problems of the folder's entries that were reported last."""
         self._busy = asyncio.Lock()
         self._requested = asyncio.Event()
         self._log = RateLimitedLogger(logger, logging.WARNING)
@@ -188,7 +188,7 @@ class ModelWatcher:
     async def _update_shadows(self, names: Iterable[str], *, retry: bool = False) -> None:
         """Serve the shadow versions of these names that are in the folder, and retire those that are not."""
         for key in sorted(self._shadows[name] for name in names if name in self._shadows):
-            if key.name in self._unloaded or self._repository.answers(key):
+            if key.name in self._unloaded or self._repository.is_primary(key):
                 continue
             try:
                 versions = await asyncio.to_thread(list_versions, self._folder / key.name)

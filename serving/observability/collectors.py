@@ -47,7 +47,7 @@ class ModelCollector(Collector):
         for name in sorted(loaded.keys() | failed.keys()):  # with zeros, so that the first failure is an increase
             loads.add_metric([name], loaded[name])
             failures.add_metric([name], failed[name])
-        state = _gauge("model_state", "1 for each known version in its state, such as ready or refused.", "state")
+        state = _gauge("model_state", "1 for each known version in its state, such as ready or draining.", "state")
         for status in self._repository.statuses:
             name = pb.ModelState.Name(status.state.value).removeprefix("MODEL_STATE_").lower()
             state.add_metric([status.version.name, str(status.version.version), name], 1)
@@ -153,7 +153,11 @@ def _drift(models: Iterable[ServedModel]) -> Iterator[Metric]:
     """Drift of the last predictions that this process has made, where the bundle has a reference."""
     predictions = _gauge("drift_predictions", "Last predictions that are compared with those on the validation images.")
     index = _gauge("drift_stability_index", "Population stability index of the last predictions.", "distribution")
-    p_value = _gauge("drift_p_value", "p-value of the test that nothing has changed, for one look.", "distribution")
+    p_value = _gauge(
+        "drift_p_value",
+        "p-value of the test that nothing has changed, for one test at a time chosen beforehand.",
+        "distribution",
+    )
     alarm = _gauge(
         "drift_alarm", "1 if the last predictions differ from those on the validation images.", "distribution"
     )

@@ -41,7 +41,7 @@ class MetricsEndpoint:
                 server.server_close()
             raise
         self.url = f"http://{format_address(host, port)}/metrics"
-        """Where the metrics are."""
+        """URL of the metrics."""
         self._threads = [Thread(target=each.serve_forever, name="metrics", daemon=True) for each in self._servers]
         for thread in self._threads:
             thread.start()

@@ -1,4 +1,4 @@
-"""The observers of one server: what they are told of calls and models goes to metrics, traces and the access log.
+"""The observers of one server, which record calls and models in metrics, traces and the access log.
 
 The modules of metrics and traces are imported only if the settings ask for them, since they load `prometheus_client`
 and OpenTelemetry.
@@ -95,7 +95,7 @@ class Observability:
         self._tracing: Tracing | None = None
         self._cleanup = ExitStack()
         self.metrics_url = ""
-        """Where the metrics are, once started."""
+        """URL of the metrics, once started."""
         if settings.metrics is not None:
             from serving.observability.metrics import Metrics
 

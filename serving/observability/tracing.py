@@ -29,7 +29,7 @@ SERVER_ERRORS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "U
 """Status codes that make a server span an error: OpenTelemetry's semantic conventions for gRPC."""
 EXPORT_TIMEOUT_S = 5.0
 MAX_CHARACTERS = 256
-"""Of an attribute whose text a client chooses."""
+"""Maximum length of an attribute whose text a client chooses."""
 
 
 class Tracing:

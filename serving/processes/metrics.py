@@ -74,5 +74,5 @@ class ProcessesCollector(Collector):
         return [up, restarts, *merge(found)]
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing, so that registering asks no process."""
+        """Return no metrics: registration would otherwise query every process."""
         return []

@@ -7,7 +7,7 @@ from serving.settings import Settings
 from serving.system.cpus import available_cpus, cgroup_quota
 
 CPUS_PER_PROCESS = 4
-"""With `--processes auto`. One event loop feeds at most about this many CPUs (docs/scaling.md)."""
+"""CPUs for each process with `--processes auto`: about as many as one event loop can feed (docs/scaling.md)."""
 
 
 def automatic_count() -> int:

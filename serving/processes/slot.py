@@ -12,8 +12,8 @@ from enum import Enum
 from serving.processes.channel import Channel
 
 
-class State(Enum):
-    """What a process does."""
+class ProcessState(Enum):
+    """State of a process."""
 
     DOWN = "down"
     STARTING = "starting"
@@ -27,10 +27,10 @@ class Process:
     """One process of the server, which may be restarted."""
 
     number: int
-    """From 1."""
+    """Number of the process, from 1."""
     cpus: Sequence[int]
     """CPUs that it may use; empty for all."""
-    state: State = State.DOWN
+    state: ProcessState = ProcessState.DOWN
     restarts: int = -1
     """How often it was started again."""
     settled: bool = False
@@ -40,7 +40,7 @@ class Process:
     description: str = ""
     """Address and models, when it serves."""
     names: frozenset[str] | None = None
-    """Resource names that it serves; None until it has told."""
+    """Resource names that it serves; None until it has reported them."""
     changes: int = 0
     """How many of the changes that clients have made it was sent."""
     popen: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
@@ -67,7 +67,7 @@ class Process:
             opened.pop_all()
         self.restarts += 1
         self.reason = self.description = ""
-        self.state = State.STARTING
+        self.state = ProcessState.STARTING
         return ours
 
     def wait(self) -> None:

@@ -14,7 +14,7 @@ from serving.processes.channel import Channel, ChannelClosed, RemoteError
 from serving.processes.child import Start, send_start
 from serving.processes.ports import reserved_port
 from serving.processes.shares import share_cpus, share_settings
-from serving.processes.slot import Process, State
+from serving.processes.slot import Process, ProcessState
 from serving.processes.statuses import merge, to_rows
 from serving.settings import Settings
 from serving.startup import ServerFailed, StartupError, listen_errors
@@ -78,7 +78,9 @@ class Supervisor:
             self._reserve_ports()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
-            loop.add_signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP, (State.LOADED, State.SERVING))
+            loop.add_signal_handler(
+                signal.SIGHUP, self._signal, signal.SIGHUP, (ProcessState.LOADED, ProcessState.SERVING)
+            )
             keepers = [asyncio.create_task(self._keep(process)) for process in self._processes]
             try:
                 await self._startup()
@@ -91,14 +93,14 @@ class Supervisor:
     def stop(self) -> None:
         """Stop all processes; a second call ends the grace period of their shutdown."""
         if not self._stopping.is_set():
-            self._stopped = [each for each in self._processes if each.state is not State.DOWN]
+            self._stopped = [each for each in self._processes if each.state is not ProcessState.DOWN]
             if self._stopped:
                 logger.info("stopping the processes; a second signal ends the requests in flight")
         self._stopping.set()
         self._notify()
-        self._signal(signal.SIGTERM, tuple(State))
+        self._signal(signal.SIGTERM, tuple(ProcessState))
 
-    def _signal(self, number: signal.Signals, states: Sequence[State]) -> None:
+    def _signal(self, number: signal.Signals, states: Sequence[ProcessState]) -> None:
         for process in self._processes:
             if process.popen and process.state in states:
                 process.popen.send_signal(number)
@@ -146,14 +148,14 @@ class Supervisor:
     async def _startup(self) -> None:
         """Let the processes listen once each has loaded the models or has failed; announce those that serve."""
         processes = self._processes
-        await self._wait(lambda: all(each.settled or each.state is State.LOADED for each in processes))
-        if any(each.state is State.LOADED for each in processes):
+        await self._wait(lambda: all(each.settled or each.state is ProcessState.LOADED for each in processes))
+        if any(each.state is ProcessState.LOADED for each in processes):
             self._may_listen = True
             self._notify()
             await self._wait(lambda: all(each.settled for each in processes))
         if self._stopping.is_set():
             return
-        serving = [each for each in processes if each.state is State.SERVING]
+        serving = [each for each in processes if each.state is ProcessState.SERVING]
         if not serving:
             reasons = dict.fromkeys(each.reason for each in processes)
             raise StartupError("; ".join(filter(None, reasons)) or f"none of {len(processes)} processes could start")
@@ -164,7 +166,7 @@ class Supervisor:
     async def _shutdown(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         """Wait for the processes; kill those that take longer than they may."""
         _, late = await asyncio.wait(keepers, timeout=self._settings.grace_s + STOP_S + KILL_S)
-        self._signal(signal.SIGKILL, tuple(State))
+        self._signal(signal.SIGKILL, tuple(ProcessState))
         if late:
             await asyncio.wait(late)
         for keeper in keepers:
@@ -206,12 +208,12 @@ class Supervisor:
             send_start(ours, self._start)
         await process.channel.run()
         await asyncio.to_thread(process.wait)
-        process.state, process.channel, process.names = State.DOWN, None, None
+        process.state, process.channel, process.names = ProcessState.DOWN, None, None
         self._report_names()
 
     async def _on_loaded(self, process: Process, _: Any) -> list[list[str]]:
         """Return when the process may listen, with the changes to make before."""
-        process.state = State.LOADED
+        process.state = ProcessState.LOADED
         self._notify()
         await self._wait(lambda: self._may_listen)
         process.changes = len(self._changes)
@@ -226,7 +228,7 @@ class Supervisor:
                 await process.channel.call("change", change)
             except RemoteError as error:
                 logger.warning("%s %s, which a client asked for before: %s", *change, error)
-        process.description, process.state, process.settled = description, State.SERVING, True
+        process.description, process.state, process.settled = description, ProcessState.SERVING, True
         if process.restarts:
             logger.info("process %d serves again", process.number)
         self._notify()
@@ -257,7 +259,9 @@ class Supervisor:
             RemoteError: if one of them failed.
         """
         self._changes.append(change)
-        others = [each.channel for each in self._processes if each is not process and each.state is State.SERVING]
+        others = [
+            each.channel for each in self._processes if each is not process and each.state is ProcessState.SERVING
+        ]
         for result in await asyncio.gather(
             *(each.call("change", change) for each in others if each), return_exceptions=True
         ):
@@ -273,7 +277,9 @@ class Supervisor:
     async def _ask(self, verb: str) -> dict[int, Any]:
         """The answers of all processes that serve, by their numbers."""
         asked = [
-            (each.number, each.channel) for each in self._processes if each.state is State.SERVING and each.channel
+            (each.number, each.channel)
+            for each in self._processes
+            if each.state is ProcessState.SERVING and each.channel
         ]
 
         async def ask(channel: Channel) -> Any:

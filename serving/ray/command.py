@@ -97,11 +97,11 @@ def _check_cluster(arguments: argparse.Namespace) -> None:
     try:
         addresses = resolve(host)
     except OSError as error:
-        raise ValueError(f"--listen is {arguments.listen}; nobody knows {host}: give an IP address") from error
+        raise ValueError(f"--listen is {arguments.listen}; {host} cannot be resolved: give an IP address") from error
     if len(addresses) > 1:
         raise ValueError(
-            f"--listen is {arguments.listen}; {host} stands for {' and '.join(addresses)}, and Ray's ingress listens "
-            "on one address: give that one"
+            f"--listen is {arguments.listen}; {host} has the addresses {' and '.join(addresses)}, and Ray's ingress "
+            "listens on one address: give that one"
         )
     needed = arguments.replicas[1] * arguments.cpus
     if arguments.address is None and needed > available_cpus():

@@ -37,7 +37,7 @@ _logger = RateLimitedLogger(logging.getLogger(__name__), logging.WARNING)
 
 
 class _Arrival(NamedTuple):
-    """What is known of a call before its request is read."""
+    """Facts of a call before its request is read."""
 
     metadata: dict[str, str | bytes]
     client: RegisteredClient | None

@@ -2,8 +2,8 @@
 
 When gRPC is told to stop, it drops the calls that it has received and not yet handed over; their clients get CANCELLED,
 which is no reason to retry. Under load there are always some. Therefore new calls are held back first, until hardly any
-arrive because all clients wait; then gRPC is told, which tells the clients to go elsewhere; and the held calls are
-completed like the others in flight.
+arrive because all clients wait; then gRPC is told to stop, which makes the clients connect elsewhere; and the held
+calls are completed like the others in flight.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ IDLE_S = 0.05
 MAX_WAIT_S = 0.5
 """Longest wait, since there may be clients that call without waiting for responses."""
 GOAWAY_S = 0.01
-"""Time that gRPC needs to tell the connections."""
+"""Time that gRPC needs to notify the connections."""
 HEALTH = "/grpc.health.v1.Health/"
 
 

@@ -76,7 +76,7 @@ class GrpcServer:
             _bind(add, address)
         else:
             host, port = parse_address(address)
-            for each in resolve(host):  # gRPC itself is content with one of them
+            for each in resolve(host):  # gRPC itself reports no error if it can bind only one of them
                 port = _bind(add, format_address(each, port))
         await self._server.start()
         return port

@@ -1,8 +1,8 @@
 """The `grpc.health.v1` service.
 
-Differs from the one in grpcio-health-checking where that fails watchers: there, the end of one Watch makes the other
-watchers of the same service deaf, and watchers keep a stopping server from stopping until its grace period is over.
-Here all watchers are notified, and their streams end at the stop.
+Differs from the one in grpcio-health-checking where that fails watchers: there, after the end of one Watch the other
+watchers of the same service are no longer notified, and watchers keep a stopping server from stopping until its grace
+period is over. Here all watchers are notified, and their streams end at the stop.
 """
 
 import asyncio

@@ -32,7 +32,7 @@ class LargeRequest(NamedTuple):
 
     message: Any
     contents: Sequence[memoryview]
-    """Of each entry of the field with the images, in their order; empty for an entry without."""
+    """The image of each entry of the request, in order; empty for an entry without one."""
 
 
 def separate(request: Any) -> tuple[Any, Sequence[memoryview] | None]:

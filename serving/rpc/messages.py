@@ -22,21 +22,21 @@ from serving.rpc.handlers import Handler
 from serving.rpc.large_requests import LargeRequest, cut_images
 from serving.system.memory import can_allocate
 
-MOST_FIELDS = 50_000
+MAX_FIELDS = 50_000
 """More than the largest legitimate request has, which holds 10,000 labels."""
 PACKED_BYTES_PER_FIELD = 100
 """Bytes of packed numbers that count as one field; the largest legitimate request has a million numbers of 2 bytes."""
 
 
 def has_too_many_fields(content: bytes, message: Descriptor) -> bool:
-    """Whether an encoded message has more fields than MOST_FIELDS, or more than 5 MB of packed numbers.
+    """Whether an encoded message has more fields than MAX_FIELDS, or more than 5 MB of packed numbers.
 
     Counts the fields of the message and of the messages in it that have repeated fields. The result for bytes that are
     no message is arbitrary, since parsing them fails later.
     """
-    if len(content) <= 2 * MOST_FIELDS:  # a field has at least two bytes
+    if len(content) <= 2 * MAX_FIELDS:  # a field has at least two bytes
         return False
-    return _fields_left(content, 0, len(content), message, MOST_FIELDS) < 0
+    return _fields_left(content, 0, len(content), message, MAX_FIELDS) < 0
 
 
 def _fields_left(content: bytes, start: int, end: int, message: Descriptor, left: int) -> int:
@@ -83,7 +83,7 @@ def make_parser(handler: Handler) -> Callable[[bytes], Any]:
     def parse(content: bytes) -> Any:
         if descriptor and has_too_many_fields(content, descriptor):
             message = (
-                f"the {len(content):,} bytes have more than {MOST_FIELDS:,} fields, or too many packed numbers; "
+                f"the {len(content):,} bytes have more than {MAX_FIELDS:,} fields, or too many packed numbers; "
                 "send several smaller requests, and pixels as raw_input_contents"
             )
             raise ApiError(Code.INVALID_ARGUMENT, "MESSAGE_INVALID", message)

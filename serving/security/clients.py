@@ -46,9 +46,9 @@ class ClientRegistry:
     """The clients of a file."""
 
     tokens: Mapping[bytes, RegisteredClient] = field(repr=False)
-    """By the SHA-256 digests of their tokens."""
+    """Clients with a token, by its SHA-256 digest."""
     certificates: Mapping[str, RegisteredClient]
-    """Those with a certificate, by their names."""
+    """Clients with a certificate, by its name."""
     plain: bool
     """Whether the file holds a token itself."""
 

@@ -51,7 +51,7 @@ class _Job:
     """An answered image."""
 
     id: bytes
-    """Of the prediction."""
+    """ID of the prediction."""
     kept: KeptImage
     views: int
 

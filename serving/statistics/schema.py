@@ -240,7 +240,7 @@ def migrate(connection: Connection, migrations: Sequence[Sequence[str]] = MIGRAT
     found = schema_version(connection)
     if found > len(migrations):
         raise ValueError(
-            f"the statistics were written by a newer pawserve (schema {found}; this one knows {len(migrations)}): "
+            f"the statistics were written by a newer pawserve (schema {found}; this one supports {len(migrations)}): "
             "install that one, or use another database"
         )
     if found == len(migrations):

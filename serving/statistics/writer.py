@@ -58,7 +58,7 @@ class WriteTask:
 
 @dataclass(frozen=True)
 class Group:
-    """What is written in one transaction."""
+    """Labels and tasks that are written in one transaction."""
 
     batches: list[LabelBatch]
     tasks: list[WriteTask]
@@ -66,7 +66,7 @@ class Group:
 
     @property
     def futures(self) -> list[Future[Any]]:
-        """Of the labels, then of the tasks."""
+        """The futures of the labels, then of the tasks."""
         return [*(batch.future for batch in self.batches), *(task.future for task in self.tasks)]
 
 

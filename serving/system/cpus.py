@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-LEAST_NICE = 19
+MAX_NICE = 19
 """The lowest priority of nice(2)."""
 
 
@@ -63,7 +63,7 @@ def lower_priority(thread: int) -> None:
         os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
     except OSError:
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, thread, LEAST_NICE)
+            os.setpriority(os.PRIO_PROCESS, thread, MAX_NICE)
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:

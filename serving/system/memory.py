@@ -26,7 +26,7 @@ TRIM_THRESHOLD = 64 * 2**20
 MMAP_THRESHOLD = 8 * 2**20
 """Larger blocks, those of very large images, are mapped one by one and returned when freed. Pillow keeps images in
 blocks of nearly 16 MiB; if these were in the heap, gigabytes would stay with the process."""
-MOST_BLOCKS = 65_536
+MAX_BLOCKS = 65_536
 """glibc's own limit of blocks that are mapped one by one."""
 NEVER = -1
 ARENAS = 1
@@ -61,7 +61,7 @@ def all_freed_memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        _mallopt({_M_MMAP_MAX: MOST_BLOCKS, _M_TRIM_THRESHOLD: TRIM_THRESHOLD})
+        _mallopt({_M_MMAP_MAX: MAX_BLOCKS, _M_TRIM_THRESHOLD: TRIM_THRESHOLD})
         return_memory()
 
 

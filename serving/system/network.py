@@ -60,7 +60,7 @@ def resolve(host: str) -> list[str]:
     The IPv6 loopback address is left out where this machine does not have it, since `localhost` often names it anyway.
 
     Raises:
-        OSError: if nobody knows the name.
+        OSError: if the name cannot be resolved.
     """
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))

@@ -72,7 +72,7 @@ class Reloading(Generic[T]):
 
 
 def state_of(path: Path) -> tuple[int, ...] | None:
-    """What changes with the file; None if there is none, or it cannot be accessed."""
+    """A value that changes with the file; None if there is none, or it cannot be accessed."""
     try:
         state = path.stat()
     except OSError:

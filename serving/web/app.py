@@ -16,7 +16,7 @@ from serving.context import Call
 from serving.observability.observers import CallObserver
 from serving.web.bodies import BodyLimits
 from serving.web.browsers import Origins, cors_headers, preflight, with_headers
-from serving.web.endpoints import Endpoint, Gate, Handler
+from serving.web.endpoints import Endpoint, EndpointContext, Handler
 from serving.web.open_inference.endpoints import InferenceEndpoints
 from serving.web.openapi.page import documentation_routes
 from serving.web.pawserve.endpoints import ClassifierEndpoints
@@ -57,16 +57,16 @@ def make_app(
     Raises:
         ValueError: if an origin is malformed.
     """
-    gate = Gate(access, observers)
+    context = EndpointContext(access, observers)
     bodies = BodyLimits(limits.max_body_bytes, BytesInFlight(limits.max_bodies_bytes))
     table = endpoint_table(ClassifierEndpoints(classifier, bodies), InferenceEndpoints(inference, bodies, stopping))
     routes = [
-        Route(path, Endpoint(gate, f"{method} {path}", call, handler), methods=[method], name=path)
+        Route(path, Endpoint(context, f"{method} {path}", call, handler), methods=[method], name=path)
         for method, path, call, handler in table
     ]
     routes += [Route(path, file.respond) for path, file in read_static_files().items()]
     routes += documentation_routes()
-    return _Application(Router(routes, redirect_slashes=False), Origins(listen, origins), gate)
+    return _Application(Router(routes, redirect_slashes=False), Origins(listen, origins), context)
 
 
 def endpoint_table(classifier: ClassifierEndpoints, inference: InferenceEndpoints) -> Table:
@@ -105,10 +105,10 @@ def endpoint_table(classifier: ClassifierEndpoints, inference: InferenceEndpoint
 class _Application:
     """Checks where a request comes from, and finds its endpoint."""
 
-    def __init__(self, router: Router, origins: Origins, gate: Gate) -> None:
+    def __init__(self, router: Router, origins: Origins, context: EndpointContext) -> None:
         self._router = router
         self._origins = origins
-        self._gate = gate
+        self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -122,13 +122,13 @@ class _Application:
             scope["app"] = self  # so that Starlette raises for an unknown path, instead of answering in its own way
             await self._router(scope, receive, with_headers(send, added))
         except HTTPException as error:
-            await self._refuse(_to_api_error(error, scope), scope, receive, with_headers(send, added))
+            await self._reject(_to_api_error(error, scope), scope, receive, with_headers(send, added))
         except ApiError as error:
-            await self._refuse(error, scope, receive, with_headers(send, added))
+            await self._reject(error, scope, receive, with_headers(send, added))
 
-    async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _reject(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call("unknown", "")  # under one name, since clients can invent any number of paths
-        for observer in self._gate.observers:
+        for observer in self._context.observers:
             observer.began(call, {})
             observer.ended(call, error.code.name, 0.0)
         response = problem_response(error, repeat_as_error=scope["path"].startswith("/v2"))

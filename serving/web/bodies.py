@@ -26,9 +26,9 @@ class BodyLimits:
     """Limits of bodies."""
 
     max_bytes: int
-    """Of one body, as sent and uncompressed."""
+    """Limit of one body, as sent and uncompressed."""
     in_memory: BytesInFlight
-    """Of all bodies, of which each client has a quota."""
+    """Bytes of all bodies, of which each client has a quota."""
 
 
 @asynccontextmanager

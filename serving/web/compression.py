@@ -8,7 +8,7 @@ from starlette.responses import Response
 MIN_BYTES = 1024
 """Smaller responses are sent as they are."""
 LEVEL = 1
-"""Of zlib: higher levels take longer than most networks save."""
+"""Compression level of zlib: higher levels take longer than most networks save."""
 WINDOW_BITS = {"gzip": 31, "deflate": 15}
 """zlib's parameter for each content encoding."""
 

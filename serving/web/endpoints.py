@@ -29,8 +29,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What all endpoints share."""
+class EndpointContext:
+    """Access control and observers of all endpoints."""
 
     access: AccessControl
     observers: Sequence[CallObserver]
@@ -40,14 +40,14 @@ class Endpoint:
     """Answers the requests of one method and path; an ASGI application.
 
     Args:
-        gate: access control and observers.
+        context: access control and observers.
         name: for metrics, traces and the access log, such as "POST /v1/classify".
         call: the gRPC method whose role it needs, such as "/pawserve.v1.Classifier/Classify".
         handler: answers a request, or raises.
     """
 
-    def __init__(self, gate: Gate, name: str, call: str, handler: Handler) -> None:
-        self._gate = gate
+    def __init__(self, context: EndpointContext, name: str, call: str, handler: Handler) -> None:
+        self._context = context
         self._name = name
         self._call = call
         self._handler = handler
@@ -60,7 +60,7 @@ class Endpoint:
         call = Call(self._name, choose_request_id(metadata.get(REQUEST_ID)))
         call.http = _exchange(scope)
         CURRENT_CALL.set(call)
-        for observer in self._gate.observers:
+        for observer in self._context.observers:
             observer.began(call, metadata)
         code = "CANCELLED"
         try:
@@ -73,7 +73,7 @@ class Endpoint:
         except asyncio.CancelledError:
             code = "CANCELLED"
             if not scope.get(TIMED_OUT, bool)():
-                return  # the client has gone, and nobody waits for this task
+                return  # the client has gone, and no result is needed
             code = Code.DEADLINE_EXCEEDED.name
             message = "the body of the request did not arrive in time; send it at once and faster"
             response = self._problem(ApiError(Code.DEADLINE_EXCEEDED, "BODY_TIMEOUT", message), call)
@@ -81,12 +81,12 @@ class Endpoint:
             await response(scope, receive, send)
         finally:
             seconds = call.elapsed_s()
-            for observer in self._gate.observers:
+            for observer in self._context.observers:
                 observer.ended(call, code, seconds)
 
     async def _answer(self, request: Request, call: Call) -> tuple[Response, str]:
         """The response, and the name of the canonical code."""
-        access = self._gate.access
+        access = self._context.access
         try:
             client = access.find_by_token(self._call, request.headers.getlist("authorization"))
             names = request.scope.get(CERTIFICATE_NAMES, ()) if access.client_certificates else ()

@@ -19,7 +19,7 @@ M = TypeVar("M", bound=Message)
 _SINGLE = struct.Struct("f")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 """An escaped half of a pair, or a whole one."""
-MOST_ELEMENTS = 50_000
+MAX_ELEMENTS = 50_000
 """Most elements of JSON in a request: more than the largest legitimate one has, which holds 10,000 labels."""
 
 
@@ -88,7 +88,7 @@ def json_response(content: bytes) -> Response:
     return Response(content, media_type="application/json")
 
 
-def parse_json(body: bytes, most_elements: int = MOST_ELEMENTS) -> Any:
+def parse_json(body: bytes, most_elements: int = MAX_ELEMENTS) -> Any:
     """Parse JSON, unless it would take far more memory than bytes.
 
     Raises:

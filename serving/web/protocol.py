@@ -24,7 +24,7 @@ class _HeadTooLarge(Exception):
 
 
 class ConnectionsState(ServerState):
-    """What the connections of one server share."""
+    """State that the connections of one server share."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Connection(HttpToolsProtocol):
         self._unread_since: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._timed_out = False
-        self._refused = False
+        self._rejected = False
         self._certificate_names: tuple[str, ...] = ()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -63,7 +63,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._state.open.add(self)
         if len(self._state.open) > self._limits.max_connections:
-            self._refused = True
+            self._rejected = True
             transport.abort()
             return
         bound = transport.get_extra_info("socket")
@@ -82,7 +82,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived."""
-        if self._refused or self.parser is None:
+        if self._rejected or self.parser is None:
             return
         super().data_received(data)
         if self._head_since is not None:
@@ -181,7 +181,7 @@ class Connection(HttpToolsProtocol):
         return bool(cycle and cycle.more_body and not cycle.response_complete and not self.pipeline)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP, or has too large headers."""
+        """Reject what is not HTTP, or has too large headers."""
         if self._head_bytes > self._limits.max_head_bytes:
             status, message = 431, f"the request line and headers have more than {self._limits.max_head_bytes:,} bytes"
             message += f", or there are more than {self._limits.max_headers} headers"

@@ -8,7 +8,7 @@ DEFAULT_ADDRESS = "127.0.0.1:8080"
 
 @dataclass(frozen=True, kw_only=True)
 class HttpSettings:
-    """Where and to whom a server speaks HTTP."""
+    """Addresses and browsers that a server answers over HTTP."""
 
     listen: str | None = None
     """HOST:PORT, where port 0 takes a free one, or unix:PATH; None for no HTTP."""

@@ -45,7 +45,7 @@ def as_(name: str, address: str) -> Client:
     return Client(address, timeout_s=LIMIT_S, credentials=Credentials(token=TOKENS.get(name, name)))
 
 
-def refused(call: object) -> tuple[str, str]:
+def rejected(call: object) -> tuple[str, str]:
     with pytest.raises(ClientError) as caught:
         call()  # type: ignore[operator]
     assert "xxxx" not in caught.value.message
@@ -59,9 +59,9 @@ def test_each_role_allows_its_methods_and_no_others(address: str) -> None:
         assert labeller.record_labels([(result.token, "red")])
         assert labeller.statistics()
         denied = ("PERMISSION_DENIED", "ROLE_MISSING")
-        assert refused(lambda: camera.record_labels([(result.token, "red")])) == denied
-        assert refused(camera.statistics) == denied
-        assert refused(lambda: labeller.classify([RED])) == denied
+        assert rejected(lambda: camera.record_labels([(result.token, "red")])) == denied
+        assert rejected(camera.statistics) == denied
+        assert rejected(lambda: labeller.classify([RED])) == denied
         for client in (camera, labeller, operator):
             assert client.list_models()
         assert operator.classify([RED], labels=["red"])
@@ -84,7 +84,7 @@ def test_the_role_predict_allows_to_list_models_but_not_to_unload_them(address: 
 
 def test_a_label_in_a_classify_request_needs_the_role_label(address: str) -> None:
     with as_("camera", address) as camera, as_("both", address) as both:
-        assert refused(lambda: camera.classify([RED], labels=["red"])) == ("PERMISSION_DENIED", "ROLE_MISSING")
+        assert rejected(lambda: camera.classify([RED], labels=["red"])) == ("PERMISSION_DENIED", "ROLE_MISSING")
         assert isinstance(both.classify([RED], labels=["red"]).results[0], Prediction)
 
 
@@ -205,9 +205,9 @@ def test_the_commands_send_the_token_of_a_file(address: str, tmp_path: Path) -> 
     file.write_text(TOKENS["labeller"] + "\n")
     assert run("serving", "stats", "--server", address, "--token-file", file).returncode == 0
     assert run("serving", "stats", "--server", address, PAWSERVE_TOKEN_FILE=str(file)).returncode == 0
-    refused = run("serving", "stats", "--server", address)
-    assert refused.returncode == 1
-    assert "give --token-file FILE, or set $PAWSERVE_TOKEN" in refused.stderr
+    rejected = run("serving", "stats", "--server", address)
+    assert rejected.returncode == 1
+    assert "give --token-file FILE, or set $PAWSERVE_TOKEN" in rejected.stderr
 
 
 def test_a_new_token_opens_a_running_server(tmp_path: Path) -> None:

@@ -67,9 +67,9 @@ def test_a_full_queue_rejects_with_a_retry_hint(slow_address: str) -> None:
                 return error
 
         outcomes = list(pool.map(ask, range(12)))
-        refused = [outcome for outcome in outcomes if isinstance(outcome, ClientError)]
-        assert 1 <= len(refused) <= 8
-        for error in refused:
+        rejected = [outcome for outcome in outcomes if isinstance(outcome, ClientError)]
+        assert 1 <= len(rejected) <= 8
+        for error in rejected:
             assert error.code == grpc.StatusCode.RESOURCE_EXHAUSTED
             assert error.reason == "QUEUE_FULL"
             assert error.retry_after_s > 0

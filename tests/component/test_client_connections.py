@@ -208,7 +208,7 @@ def test_a_server_does_not_start_where_one_address_of_its_name_is_taken(tmp_path
             ) in server.stderr
 
 
-def test_a_name_that_nobody_knows_prevents_the_start(tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_resolved_prevents_the_start(tmp_path: Path) -> None:
     with served(tmp_path, "--listen", "pets.invalid:0") as server:
         assert server.wait() == 1
         assert "cannot listen on pets.invalid:0: " in server.stderr

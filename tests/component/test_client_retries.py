@@ -20,7 +20,7 @@ from serving.client.retries import Attempts, is_retryable
 from tests.support.bundles import write_bundle
 from tests.support.commands import ROOT
 from tests.support.images import RED
-from tests.support.scripted_server import ScriptedServer, refusal, scripted_server
+from tests.support.scripted_server import ScriptedServer, rejection, scripted_server
 from tests.support.servers import running_server
 from tests.support.waiting import LIMIT_S, eventually
 
@@ -55,9 +55,9 @@ both = pytest.mark.parametrize("classify", [classify_sync, classify_async])
 @pytest.mark.parametrize(
     "error",
     [
-        refusal(UNAVAILABLE),
-        refusal(EXHAUSTED, "QUEUE_FULL", 0.05),
-        refusal(EXHAUSTED),
+        rejection(UNAVAILABLE),
+        rejection(EXHAUSTED, "QUEUE_FULL", 0.05),
+        rejection(EXHAUSTED),
         ApiError(Code.CANCELLED, "", "CANCELLED"),
         ApiError(Code.INTERNAL, "", "Stream removed (RST_STREAM (Received RST_STREAM with error code 0))"),
     ],
@@ -75,7 +75,7 @@ def test_temporary_failures_are_tried_again(
 @both
 def test_the_delay_that_the_server_asks_for_is_kept(server: tuple[ScriptedServer, str], classify: Classify) -> None:
     script, address = server
-    script.fail = [refusal(EXHAUSTED, "QUEUE_FULL", 0.4)]
+    script.fail = [rejection(EXHAUSTED, "QUEUE_FULL", 0.4)]
     classify(address)
     first, second = script.called_at
     assert second - first >= 0.4
@@ -85,9 +85,9 @@ def test_the_delay_that_the_server_asks_for_is_kept(server: tuple[ScriptedServer
 @pytest.mark.parametrize(
     "error",
     [
-        refusal(grpc.StatusCode.INVALID_ARGUMENT, "VIEWS_OUT_OF_RANGE"),
-        refusal(grpc.StatusCode.INTERNAL, "ENGINE_FAILED"),
-        refusal(EXHAUSTED, "TOO_MANY"),
+        rejection(grpc.StatusCode.INVALID_ARGUMENT, "VIEWS_OUT_OF_RANGE"),
+        rejection(grpc.StatusCode.INTERNAL, "ENGINE_FAILED"),
+        rejection(EXHAUSTED, "TOO_MANY"),
     ],
     ids=["invalid", "internal", "exhausted for good"],
 )
@@ -107,7 +107,7 @@ def test_attempts_are_bounded_and_the_last_error_is_raised(
     server: tuple[ScriptedServer, str], classify: Classify
 ) -> None:
     script, address = server
-    script.fail = [refusal(UNAVAILABLE)] * 9
+    script.fail = [rejection(UNAVAILABLE)] * 9
     with pytest.raises(ClientError) as caught:
         classify(address, retry=Retry(attempts=3, initial_s=0.01))
     assert caught.value.code == UNAVAILABLE
@@ -117,7 +117,7 @@ def test_attempts_are_bounded_and_the_last_error_is_raised(
 @both
 def test_no_try_starts_after_the_deadline(server: tuple[ScriptedServer, str], classify: Classify) -> None:
     script, address = server
-    script.fail = [refusal(EXHAUSTED, "QUEUE_FULL", LIMIT_S)] * 9
+    script.fail = [rejection(EXHAUSTED, "QUEUE_FULL", LIMIT_S)] * 9
     with pytest.raises(ClientError) as caught:
         classify(address)
     assert caught.value.reason == "QUEUE_FULL"
@@ -129,10 +129,10 @@ def test_images_with_labels_are_not_sent_twice_after_the_connection_broke(
     server: tuple[ScriptedServer, str], classify: Classify
 ) -> None:
     script, address = server
-    script.fail = [refusal(UNAVAILABLE)]
+    script.fail = [rejection(UNAVAILABLE)]
     with pytest.raises(ClientError):
         classify(address, labels=["cat"])
-    script.fail = [refusal(EXHAUSTED, "QUEUE_FULL", 0.01)]  # the server reports that it has not started the request
+    script.fail = [rejection(EXHAUSTED, "QUEUE_FULL", 0.01)]  # the server reports that it has not started the request
     classify(address, labels=["cat"])
     assert len(script.called_at) == 3
 
@@ -186,7 +186,7 @@ def test_addresses_become_grpc_targets(address: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("addresses", ["127.0.0.1:1,[::1]:2", "a:1,b:2", "127.0.0.1,127.0.0.2", "127.0.0.1:1,"])
-def test_addresses_that_cannot_be_used_together_are_refused(addresses: str) -> None:
+def test_addresses_that_cannot_be_used_together_are_rejected(addresses: str) -> None:
     with pytest.raises(ValueError, match="dns:///NAME:PORT"):
         Client(addresses)
 
@@ -209,12 +209,12 @@ def test_one_attempt_means_no_retries() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"initial_s": -1.0}, {"initial_s": 2.0, "max_s": 1.0}])
-def test_retry_numbers_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+def test_retry_numbers_out_of_range_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="is allowed|at least 1"):
         Retry(**wrong)
 
 
-def test_a_closed_client_refuses_calls(server: tuple[ScriptedServer, str]) -> None:
+def test_a_closed_client_rejects_calls(server: tuple[ScriptedServer, str]) -> None:
     client = Client(server[1])
     client.close()
     client.close()
@@ -246,7 +246,7 @@ def test_ctrl_c_interrupts_a_call_and_cancels_it_at_the_server(server: tuple[Scr
     assert cancelled.wait(LIMIT_S)
 
 
-def test_a_client_is_refused_in_a_forked_process(server: tuple[ScriptedServer, str]) -> None:
+def test_a_client_cannot_be_used_in_a_forked_process(server: tuple[ScriptedServer, str]) -> None:
     program = """
 import os, sys
 from serving.client import Client

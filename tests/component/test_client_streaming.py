@@ -13,7 +13,7 @@ from serving.api.status import to_status
 from serving.client import AsyncClient, Client, ClientError, Prediction, StreamResult
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from tests.support.client_streams import IMAGES, assert_each_once, classify
-from tests.support.scripted_server import MODEL, ScriptedServer, abort, answer, refusal, scripted_server
+from tests.support.scripted_server import MODEL, ScriptedServer, abort, answer, rejection, scripted_server
 from tests.support.waiting import LIMIT_S
 
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -25,7 +25,7 @@ def server() -> Iterator[tuple[ScriptedServer, str]]:
         yield server
 
 
-def refused(request: pb.ClassifyStreamRequest, error: Any) -> pb.ClassifyStreamResponse:
+def rejected(request: pb.ClassifyStreamRequest, error: Any) -> pb.ClassifyStreamResponse:
     return pb.ClassifyStreamResponse(id=request.id, model=MODEL, result=pb.ImageResult(error=to_status(error)))
 
 
@@ -54,7 +54,7 @@ def test_broken_streams_are_made_again_and_images_without_a_result_are_sent_agai
     def breaking(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         for number, request in enumerate(requests):
             if number == 30 and script.streams < 4:
-                abort(context, refusal(UNAVAILABLE, "SERVER_STOPPING", 0.01))
+                abort(context, rejection(UNAVAILABLE, "SERVER_STOPPING", 0.01))
             yield answer(request)
 
     script.on_stream = breaking
@@ -77,7 +77,7 @@ def test_images_without_a_result_are_sent_again_when_the_server_ends_the_stream(
     assert_each_once(classify(address))
 
 
-def test_images_refused_by_a_full_queue_are_sent_again_after_the_delay_in_the_error(
+def test_images_rejected_by_a_full_queue_are_sent_again_after_the_delay_in_the_error(
     server: tuple[ScriptedServer, str],
 ) -> None:
     seen: dict[str, float] = {}
@@ -91,7 +91,7 @@ def test_images_refused_by_a_full_queue_are_sent_again_after_the_delay_in_the_er
                 yield answer(request)
             else:
                 seen[request.id] = time.monotonic()
-                yield refused(request, refusal(EXHAUSTED, "QUEUE_FULL", 0.2))
+                yield rejected(request, rejection(EXHAUSTED, "QUEUE_FULL", 0.2))
 
     server[0].on_stream = full_at_first
     assert_each_once(classify(server[1]))
@@ -103,8 +103,8 @@ def test_the_error_of_an_image_is_its_result(server: tuple[ScriptedServer, str])
     def one_bad(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         for request in requests:
             bad = request.id == "3"
-            error = refusal(grpc.StatusCode.INVALID_ARGUMENT, "NOT_AN_IMAGE")
-            yield refused(request, error) if bad else answer(request)
+            error = rejection(grpc.StatusCode.INVALID_ARGUMENT, "NOT_AN_IMAGE")
+            yield rejected(request, error) if bad else answer(request)
 
     server[0].on_stream = one_bad
     results = {each.index: each.result for each in classify(server[1])}
@@ -119,7 +119,7 @@ def test_an_image_that_breaks_every_stream_fails_and_the_others_have_predictions
     def dying(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         for request in requests:
             if request.id == "50":
-                abort(context, refusal(UNAVAILABLE))
+                abort(context, rejection(UNAVAILABLE))
             yield answer(request)
 
     server[0].on_stream = dying
@@ -140,12 +140,12 @@ def test_an_image_over_the_message_limit_fails_and_the_others_have_predictions()
     assert all(isinstance(result, Prediction) for result in results.values())
 
 
-def test_a_refused_stream_raises_the_server_s_error(server: tuple[ScriptedServer, str]) -> None:
-    def refusing(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        abort(context, refusal(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED"))
+def test_a_rejected_stream_raises_the_server_s_error(server: tuple[ScriptedServer, str]) -> None:
+    def rejecting(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        abort(context, rejection(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED"))
         yield
 
-    server[0].on_stream = refusing
+    server[0].on_stream = rejecting
     with pytest.raises(ClientError) as caught:
         classify(server[1])
     assert caught.value.reason == "NOT_ALLOWED"
@@ -238,6 +238,6 @@ def test_the_asyncio_client_accepts_asynchronous_sources(server: tuple[ScriptedS
 
 
 @pytest.mark.parametrize("wrong", [{"in_flight": 0}, {"streams": 0}])
-def test_numbers_out_of_range_are_refused(server: tuple[ScriptedServer, str], wrong: dict[str, int]) -> None:
+def test_numbers_out_of_range_are_rejected(server: tuple[ScriptedServer, str], wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         classify(server[1], **wrong)

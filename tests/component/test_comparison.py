@@ -124,14 +124,14 @@ def test_http_answers_the_same(server: HttpServerProcess) -> None:
     compared = ask(server.url, f"/v1/comparison?first={ONE}&second={TWO}").json()
     assert compared["pairs"]["onlySecondCorrect"] == "19"
     assert compared["sequentialTest"]["verdict"] == "COMPARISON_VERDICT_SECOND_IS_BETTER"
-    refused = ask(server.url, f"/v1/comparison?first={ONE}")
-    assert (refused.status, refused.reason) == (400, "MODEL_NAME_INVALID")
+    rejected = ask(server.url, f"/v1/comparison?first={ONE}")
+    assert (rejected.status, rejected.reason) == (400, "MODEL_NAME_INVALID")
 
 
 def test_the_command_prints_a_table_and_json(server: HttpServerProcess, tmp_path: Path) -> None:
     shown = run("serving", "compare", "colours", "1", "2", "--server", server.address)
     assert (shown.returncode, shown.stderr) == (0, "")
-    for part in ("colours/2 is better", "may be looked at any time", "McNemar's exact test: p = 0.0026", "green"):
+    for part in ("colours/2 is better", "valid at any time", "McNemar's exact test: p = 0.0026", "green"):
         assert part in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
     described = json.loads(run("serving", "compare", "colours", "1", "2", "--json", "--server", server.address).stdout)

@@ -1,4 +1,4 @@
-"""INT8 files give the same answers on a CPU without VNNI, which qemu-user emulates, as on this host."""
+"""INT8 files agree on this host and on a CPU without VNNI, which qemu-user emulates."""
 
 import shutil
 import subprocess

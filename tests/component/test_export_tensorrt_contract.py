@@ -113,7 +113,7 @@ def test_every_name_that_is_used_is_one_of_tensorrt_for_rtx_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong"),
+    ("correct", "misspelt"),
     [
         ("create_runtime_cache(", "create_kernel_cache("),
         ("num_compute_capabilities", "nb_compute_capabilities"),
@@ -122,17 +122,17 @@ def test_every_name_that_is_used_is_one_of_tensorrt_for_rtx_too() -> None:
         ("set_compute_capability(target, index)", "set_compute_capability(target)"),
     ],
 )
-def test_a_misspelt_name_of_tensorrt_for_rtx_is_found(tmp_path: Path, right: str, wrong: str) -> None:
+def test_a_misspelt_name_of_tensorrt_for_rtx_is_found(tmp_path: Path, correct: str, misspelt: str) -> None:
     pytest.importorskip("tensorrt_rtx_bindings")
     source = (ROOT / RTX_FILES[0]).read_text(encoding="utf-8")
-    assert right in source
-    (tmp_path / "changed.py").write_text(source.replace(right, wrong), encoding="utf-8")
+    assert correct in source
+    (tmp_path / "changed.py").write_text(source.replace(correct, misspelt), encoding="utf-8")
     found = walk(Path(), tmp_path / "changed.py", module="tensorrt_rtx_bindings")
     assert found["problems"][str(tmp_path / "changed.py")] != []
 
 
 @pytest.mark.parametrize(
-    ("file", "right", "wrong"),
+    ("file", "correct", "misspelt"),
     [
         ("export/tensorrt_plan.py", "set_memory_pool_limit(", "set_memory_pol_limit("),
         ("export/tensorrt_plan.py", "MemoryPoolType.WORKSPACE", "MemoryPoolType.WORKSPACES"),
@@ -149,10 +149,12 @@ def test_a_misspelt_name_of_tensorrt_for_rtx_is_found(tmp_path: Path, right: str
         ("serving/engine/tensorrt.py", ".set_device_memory(", ".set_scratch_memory("),
     ],
 )
-def test_a_misspelt_or_bygone_name_is_found(libraries: Path, tmp_path: Path, file: str, right: str, wrong: str) -> None:
+def test_a_misspelt_or_removed_name_is_found(
+    libraries: Path, tmp_path: Path, file: str, correct: str, misspelt: str
+) -> None:
     source = (ROOT / file).read_text(encoding="utf-8")
-    assert right in source
-    (tmp_path / "changed.py").write_text(source.replace(right, wrong), encoding="utf-8")
+    assert correct in source
+    (tmp_path / "changed.py").write_text(source.replace(correct, misspelt), encoding="utf-8")
     assert walk(libraries, tmp_path / "changed.py")["problems"][str(tmp_path / "changed.py")] != []
 
 
@@ -223,7 +225,7 @@ def test_every_call_of_the_cuda_runtime_is_one_of_cuda_bindings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "right", "wrong"),
+    ("file", "correct", "misspelt"),
     [
         ("serving/engine/tensorrt.py", "cudaMemcpyAsync", "cudaMemcopyAsync"),
         ("serving/engine/tensorrt.py", "cudaMemcpyHostToDevice", "cudaMemcpyHostToGpu"),
@@ -249,7 +251,7 @@ def test_every_call_of_the_cuda_runtime_is_one_of_cuda_bindings() -> None:
         ),
     ],
 )
-def test_a_misspelt_cuda_call_is_found(file: str, right: str, wrong: str) -> None:
+def test_a_misspelt_cuda_call_is_found(file: str, correct: str, misspelt: str) -> None:
     source = (ROOT / file).read_text(encoding="utf-8")
-    assert right in source
-    assert cuda_problems(source.replace(right, wrong)) != []
+    assert correct in source
+    assert cuda_problems(source.replace(correct, misspelt)) != []

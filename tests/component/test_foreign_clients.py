@@ -40,15 +40,15 @@ def curl(address: str, *arguments: str, method: str = "", body: object = None) -
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
-def test_a_caller_without_our_code_is_answered_and_told_what_is_wrong(address: str, schema: tuple[str, str]) -> None:
+def test_a_generic_client_gets_results_and_errors(address: str, schema: tuple[str, str]) -> None:
     body = {"images": [{"content": RED}, {"content": "AAAA"}]}
     finished = curl(address, *schema, method="pawserve.v1.Classifier/Classify", body=body)
     assert finished.returncode == 0, finished.stderr
     good, bad = json.loads(finished.stdout)["results"]
     assert good["prediction"]["classes"][0]["label"] == "red"
     assert {detail.get("reason") for detail in bad["error"]["details"]} == {"NOT_AN_IMAGE", None}
-    refused = curl(address, *schema, method="pawserve.v1.Classifier/Classify", body={})
-    assert json.loads(refused.stderr)["code"] == "invalid_argument"
+    rejected = curl(address, *schema, method="pawserve.v1.Classifier/Classify", body={})
+    assert json.loads(rejected.stderr)["code"] == "invalid_argument"
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from serving.client import Client, Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.pb.pawserve.v1 import classifier_pb2_grpc as pb_grpc
-from tests.support.statistics import RED, refused, stub_of, tokens
+from tests.support.statistics import RED, rejected, stub_of, tokens
 from tests.support.waiting import LIMIT_S
 
 
@@ -84,7 +84,7 @@ def test_calibration_bins_have_mean_probability_and_accuracy(client: Client, stu
 def test_an_invalid_window_is_rejected(
     stub: pb_grpc.ClassifierStub, request_: pb.GetStatisticsRequest, field: str
 ) -> None:
-    with refused(grpc.StatusCode.INVALID_ARGUMENT, "TIME_WINDOW_INVALID", field):
+    with rejected(grpc.StatusCode.INVALID_ARGUMENT, "TIME_WINDOW_INVALID", field):
         stub.GetStatistics(request_, timeout=LIMIT_S)
 
 

@@ -84,9 +84,9 @@ def test_a_request_in_json_may_hold_labels(server: HttpServerProcess) -> None:
 def test_labels_and_statistics_are_those_of_grpc(server: HttpServerProcess) -> None:
     token = classify(server).json()["results"][0]["prediction"]["token"]
     labels = {"labels": [{"token": token, "label": "green"}, {"token": "AAAA", "label": "red"}]}
-    recorded, refused = ask(server.url, "/v1/labels", json.dumps(labels).encode(), JSON).json()["results"]
+    recorded, rejected = ask(server.url, "/v1/labels", json.dumps(labels).encode(), JSON).json()["results"]
     assert recorded["recorded"] == {"model": "models/colours/versions/1", "predicted": "red", "label": "green"}
-    assert refused["error"]["details"][0]["reason"] == "TOKEN_INVALID"
+    assert rejected["error"]["details"][0]["reason"] == "TOKEN_INVALID"
     (over_http,) = ask(server.url, "/v1/statistics?model=models/colours/versions/1").json()["models"]
     with Client(server.address) as client:
         (over_grpc,) = client.statistics()
@@ -197,7 +197,7 @@ def test_a_wrong_parameter_is_named(server: HttpServerProcess, query: str, statu
         (b"--x\r\n\r\nA", {"content-type": "multipart/form-data; boundary=x"}, 400, "COUNT_OUT_OF_RANGE"),
     ],
 )  # fmt: skip
-def test_a_body_that_cannot_be_used_is_refused_with_the_reason(
+def test_a_body_that_cannot_be_used_is_rejected_with_the_reason(
     server: HttpServerProcess, body: bytes, headers: dict[str, str], status: int, reason: str
 ) -> None:
     answer = ask(server.url, "/v1/classify", body, headers)

@@ -77,7 +77,7 @@ def test_a_missing_token_is_asked_for_before_the_body_is_read(guarded: HttpServe
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Basic abc", TOKENS["camera"], "Bearer ÿ"])
-def test_what_is_no_token_is_refused(guarded: HttpServerProcess, value: str) -> None:
+def test_malformed_tokens_are_rejected(guarded: HttpServerProcess, value: str) -> None:
     answer = ask(guarded.url, "/v1/models", headers={"authorization": value})
     assert (answer.status, answer.reason) == (401, "CREDENTIALS_INVALID")
     assert "xxxx" not in answer.content.decode()
@@ -92,7 +92,7 @@ def test_pages_need_no_token_and_load_nothing_from_elsewhere(guarded: HttpServer
         assert text not in page.content
 
 
-def test_a_page_of_an_allowed_origin_gets_cors_headers_and_others_are_refused(guarded: HttpServerProcess) -> None:
+def test_a_page_of_an_allowed_origin_gets_cors_headers_and_others_are_rejected(guarded: HttpServerProcess) -> None:
     preflight = ask(guarded.url, "/v1/classify", headers={"origin": ORIGIN}, method="OPTIONS")
     assert preflight.status == 204
     assert preflight.headers["access-control-allow-origin"] == ORIGIN
@@ -107,9 +107,9 @@ def test_a_page_of_an_allowed_origin_gets_cors_headers_and_others_are_refused(gu
             ("OPTIONS", "/v1/classify", None),
             ("GET", "/docs", None),
         ):
-            refused = ask(guarded.url, path, body, {**as_("camera"), "origin": origin}, method=method)
-            assert (refused.status, refused.reason) == (403, "ORIGIN_NOT_ALLOWED")
-            assert "access-control-allow-origin" not in refused.headers
+            rejected = ask(guarded.url, path, body, {**as_("camera"), "origin": origin}, method=method)
+            assert (rejected.status, rejected.reason) == (403, "ORIGIN_NOT_ALLOWED")
+            assert "access-control-allow-origin" not in rejected.headers
 
 
 def test_the_servers_own_page_may_call_it(guarded: HttpServerProcess) -> None:
@@ -215,9 +215,9 @@ def test_too_many_views_in_flight_are_answered_with_429_and_when_to_retry(busy: 
     answers: list[Answer] = []
     for thread in in_background(url, "/v1/classify?views=4", answers, 12):
         thread.join()
-    refused = [answer for answer in answers if answer.status == 429]
-    assert refused
-    for answer in refused:
+    rejected = [answer for answer in answers if answer.status == 429]
+    assert rejected
+    for answer in rejected:
         assert answer.reason == "QUEUE_FULL"
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()["retry_after_s"] > 0

@@ -56,7 +56,7 @@ def test_headers_that_arrive_byte_by_byte_do_not_gain_time() -> None:
     asyncio.run(run())
 
 
-def test_hundreds_of_silent_connections_keep_nobody_out() -> None:
+def test_hundreds_of_idle_connections_do_not_block_others() -> None:
     async def run() -> None:
         async with serving(replace(QUICK, max_connections=400)) as (_, _, port):
             silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(300)]
@@ -73,8 +73,8 @@ def test_connections_beyond_the_limit_are_closed_and_its_places_become_free_agai
         limits = replace(QUICK, max_connections=3)
         async with serving(limits) as (_, _, port):
             silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-            async with connected(port) as refused:
-                assert await refused.is_closed()
+            async with connected(port) as rejected:
+                assert await rejected.is_closed()
             for reader, _ in silent:
                 await asyncio.wait_for(reader.read(), LIMIT_S)
             async with connected(port) as client:
@@ -94,7 +94,7 @@ def test_connections_beyond_the_limit_are_closed_and_its_places_become_free_agai
     ],
     ids=["path", "header", "headers"],
 )
-def test_large_headers_are_refused(head: bytes) -> None:
+def test_large_headers_are_rejected(head: bytes) -> None:
     async def run() -> None:
         async with serving(NEVER) as (_, _, port), connected(port) as client:
             status, headers, content = await client.ask(head)
@@ -108,7 +108,7 @@ def test_large_headers_are_refused(head: bytes) -> None:
 @pytest.mark.parametrize(
     "sent", [b"hello\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET /hello HTTP/1.1\r\nA\r\n\r\n"]
 )
-def test_what_is_not_http_is_refused(sent: bytes) -> None:
+def test_what_is_not_http_is_rejected(sent: bytes) -> None:
     async def run() -> None:
         async with serving(NEVER) as (_, _, port), connected(port) as client:
             assert (await client.ask(sent))[0] == 400
@@ -142,7 +142,7 @@ def test_a_body_that_arrives_steadily_may_take_longer() -> None:
     asyncio.run(run())
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read_and_the_client_sees_why() -> None:
+def test_a_body_that_is_too_large_is_rejected_before_it_is_read_and_the_client_sees_why() -> None:
     async def run() -> None:
         async with serving(QUICK) as (_, _, port), connected(port) as client:
             client.writer.write(
@@ -155,7 +155,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read_and_the_client_se
     asyncio.run(run())
 
 
-def test_a_client_that_expects_100_continue_need_not_send_a_body_that_is_refused() -> None:
+def test_a_client_that_expects_100_continue_need_not_send_a_body_that_is_rejected() -> None:
     async def run() -> None:
         head = b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: "
         async with serving(NEVER) as (_, _, port), connected(port) as client:

@@ -58,8 +58,8 @@ def test_tokens_stay_valid_after_a_restart(models: Path, tmp_path: Path) -> None
         (recorded,) = client.record_labels([(result.token, "red")])
         assert recorded.label == "red"
     with running_server(models, tmp_path / "another state") as address, Client(address, timeout_s=LIMIT_S) as client:
-        (refused,) = client.record_labels([(result.token, "red")])
-        assert refused.reason == "TOKEN_INVALID"
+        (rejected,) = client.record_labels([(result.token, "red")])
+        assert rejected.reason == "TOKEN_INVALID"
 
 
 def test_a_label_must_be_a_class_of_the_version_that_predicted(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_a_label_must_be_a_class_of_the_version_that_predicted(tmp_path: Path) -
         Client(address, timeout_s=LIMIT_S) as client,
     ):
         assert client.classify([RED]).model == "models/colours/versions/2"
-        refused, recorded = client.record_labels([(result.token, "azure"), (result.token, "blue")])
-        assert refused.reason == "LABEL_UNKNOWN"
+        rejected, recorded = client.record_labels([(result.token, "azure"), (result.token, "blue")])
+        assert rejected.reason == "LABEL_UNKNOWN"
         assert recorded.model == "models/colours/versions/1"
         (statistics,) = client.statistics("models/colours/versions/1")
         assert list(statistics.classes) == ["blue", "green", "red"]

@@ -39,8 +39,8 @@ def test_each_call_has_an_access_log_line_without_its_contents(tmp_path: Path) -
             token = answer.results[0].prediction.token
             with pytest.raises(grpc.RpcError) as caught:
                 stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=LIMIT_S)
-            refused = trailing(caught.value)
-            assert "grpc-status-details-bin" in refused
+            rejected = trailing(caught.value)
+            assert "grpc-status-details-bin" in rejected
             secret = ("authorization", "Bearer not-to-be-logged")
             label = pb.LabelInput(token=token, label="red")
             stub.RecordLabels(pb.RecordLabelsRequest(labels=[label]), metadata=[secret], timeout=LIMIT_S)
@@ -51,7 +51,7 @@ def test_each_call_has_an_access_log_line_without_its_contents(tmp_path: Path) -
     assert (first["code"], first["images"], first["rows"]) == ("OK", 1, 3)
     assert first["duration_s"] > 0
     assert datetime.fromisoformat(first["time"]).tzinfo is not None
-    assert (second["code"], second["request_id"]) == ("INVALID_ARGUMENT", refused["x-request-id"])
+    assert (second["code"], second["request_id"]) == ("INVALID_ARGUMENT", rejected["x-request-id"])
     assert (third["method"], third["labels"]) == ("pawserve.v1.Classifier/RecordLabels", 1)
     assert token not in text
     assert "not-to-be-logged" not in text

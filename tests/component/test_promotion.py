@@ -54,7 +54,7 @@ def choice(folder: Path) -> dict[str, object]:
     return dict(json.loads((folder / "models" / "colours" / "primary.json").read_text()))
 
 
-def answering(client: Client) -> str:
+def primary_version(client: Client) -> str:
     return client.classify([RED], model="models/colours").model.rpartition("/")[2]
 
 
@@ -65,12 +65,12 @@ def primaries(client: Client) -> list[str]:
 def test_a_promoted_shadow_answers_until_it_is_rolled_back(
     folder: Path, server: HttpServerProcess, client: Client
 ) -> None:
-    assert (answering(client), primaries(client)) == ("3", ["3"])
+    assert (primary_version(client), primaries(client)) == ("3", ["3"])
     code, output, errors = command(folder, "promote", 4, server=server.address)
     assert (code, errors) == (0, "")
-    assert "colours: version 4 answers from now on, instead of version 3" in output
+    assert "colours: version 4 is now primary, instead of version 3" in output
     assert eventually(lambda: primaries(client) == ["4"])
-    assert answering(client) == "4"
+    assert primary_version(client) == "4"
     assert [model.HasField("shadow_share") for model in client.list_models()] == [False, False]
     listed = run("serving", "models", "--server", server.address).stdout
     assert "models/colours/versions/4  READY  PRIMARY" in listed
@@ -78,11 +78,11 @@ def test_a_promoted_shadow_answers_until_it_is_rolled_back(
     assert healthy.count("primary") == 1
 
     code, output, _ = command(folder, "rollback")
-    assert (code, output) == (0, "colours: version 3 answers from now on, instead of version 4\n")
+    assert (code, output) == (0, "colours: version 3 is now primary, instead of version 4\n")
     assert eventually(lambda: primaries(client) == ["3"])
     assert [model.HasField("shadow_share") for model in client.list_models()] == [False, True]
-    assert "now stands for version 4" in server.process.stderr
-    assert "now stands for version 3" in server.process.stderr
+    assert "is now 4, as " in server.process.stderr
+    assert "is now 3, as " in server.process.stderr
 
 
 def test_if_better_promotes_only_what_the_labels_decide(
@@ -131,7 +131,7 @@ def test_a_server_that_starts_later_follows_the_choice(folder: Path) -> None:
     assert "instead of version 4" in output  # the newest
     assert "figures unknown" in output
     with http_server(folder) as server, Client(server.address, timeout_s=LIMIT_S) as client:
-        assert (answering(client), primaries(client)) == ("3", ["3"])
+        assert (primary_version(client), primaries(client)) == ("3", ["3"])
         assert [model.name[-1] for model in client.list_models()] == ["3", "4"]
 
 
@@ -146,7 +146,7 @@ def test_a_damaged_choice_stops_the_start_with_the_reason_until_it_is_replaced(f
     assert "choose again with `pawserve promote colours VERSION`" in errors
     code, output, errors = command(folder, "promote", 3)
     assert (code, choice(folder)["primary"]) == (0, 3)
-    assert "version 3 answers from now on, instead of version 4" in output
+    assert "version 3 is now primary, instead of version 4" in output
     assert "primary.json was replaced, and its history is lost" in errors
 
 
@@ -154,8 +154,8 @@ def test_rollback_goes_back_one_promotion_at_a_time(folder: Path) -> None:
     write_bundle(folder / "models", version=5)
     for number in (3, 5):
         assert command(folder, "promote", number)[0] == 0
-    assert command(folder, "rollback")[1] == "colours: version 3 answers from now on, instead of version 5\n"
-    assert command(folder, "rollback")[1] == "colours: version 5 answers from now on, instead of version 3\n"
+    assert command(folder, "rollback")[1] == "colours: version 3 is now primary, instead of version 5\n"
+    assert command(folder, "rollback")[1] == "colours: version 5 is now primary, instead of version 3\n"
     code, _, errors = command(folder, "rollback")
     assert code == 1
     assert "no earlier version is known; choose with: pawserve promote colours VERSION" in errors
@@ -210,12 +210,12 @@ def test_a_version_that_is_gone_is_not_rolled_back_to(folder: Path) -> None:
     os.rename(folder / "models" / "colours" / "4", folder / "4")
     code, _, errors = command(folder, "rollback")
     assert (code, choice(folder)["primary"]) == (1, 3)
-    assert "version 4, which answered before, is no longer in" in errors
+    assert "version 4, which was primary before, is no longer in" in errors
 
 
 def test_commands_that_run_at_the_same_time_lose_no_change(folder: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         ended = list(pool.map(lambda number: command(folder, "promote", 3 + number % 2), range(4)))
     assert [code for code, _, _ in ended] == [0] * 4
-    written = sum("answers from now on" in output for _, output, _ in ended)
+    written = sum("is now primary" in output for _, output, _ in ended)
     assert len(choice(folder)["history"]) == written >= 2  # type: ignore[arg-type]

@@ -139,7 +139,7 @@ def test_the_configuration_file_names_the_code() -> None:
         (["--no-reflection"], "enable_reflection: false in grpc_options"),
     ],
 )
-def test_flags_that_a_replica_does_not_support_are_refused(flags: list[str], message: str) -> None:
+def test_flags_that_a_replica_does_not_support_are_rejected(flags: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_flags(flags)
 
@@ -155,7 +155,9 @@ def test_flags_that_a_replica_does_not_support_are_refused(flags: list[str], mes
         ({"more_versions": True}, "more_versions is True"),
     ],
 )
-def test_arguments_of_another_type_in_a_configuration_file_are_refused(arguments: dict[str, Any], message: str) -> None:
+def test_arguments_of_another_type_in_a_configuration_file_are_rejected(
+    arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         parse_configuration(arguments)
 
@@ -170,8 +172,8 @@ def test_flags_in_a_configuration_file_may_be_numbers() -> None:
     [
         ("unix:/run/pawserve.sock", "Ray's ingress has no Unix sockets: give HOST:PORT"),
         ("127.0.0.1:0", "needs a port other than 0"),
-        ("pets.test:50051", "pets.test stands for 127.0.0.1 and 127.0.0.2, and Ray's ingress listens on one address"),
-        ("nowhere.test:50051", "nobody knows nowhere.test"),
+        ("pets.test:50051", "pets.test has the addresses 127.0.0.1 and 127.0.0.2, and Ray's ingress listens on one"),
+        ("nowhere.test:50051", "nowhere.test cannot be resolved"),
     ],
 )
 def test_addresses_that_ray_cannot_listen_on_are_wrong_use(

@@ -99,15 +99,15 @@ def test_http_takes_a_reference_with_each_kind_of_body(server: HttpServerProcess
     assert references("", document, {"content-type": "application/json"}) == [NAME, ""]
 
 
-def test_http_refuses_references_that_no_image_would_get(server: HttpServerProcess) -> None:
+def test_http_rejects_references_that_no_image_would_get(server: HttpServerProcess) -> None:
     form, headers = multipart(RED)
     document = json.dumps({"images": [{"content": base64.b64encode(RED).decode()}]}).encode()
     assert ask(server.url, "/v1/classify?reference=a", form, headers).reason == "PARAMETER_INVALID"
     assert ask(server.url, "/v1/classify?filenames=true", RED).reason == "PARAMETER_INVALID"
     json_type = {"content-type": "application/json"}
     assert ask(server.url, "/v1/classify?reference=a", document, json_type).reason == "PARAMETER_INVALID"
-    refused = ask(server.url, f"/v1/classify?reference={'r' * 257}", RED)
-    assert (refused.status, refused.reason) == (400, "REFERENCE_INVALID")
+    rejected = ask(server.url, f"/v1/classify?reference={'r' * 257}", RED)
+    assert (rejected.status, rejected.reason) == (400, "REFERENCE_INVALID")
 
 
 def test_no_reference_is_logged_or_counted(tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ def test_old_labels_are_deleted_and_totals_stay(tmp_path: Path) -> None:
         [statistics] = client.statistics()
         assert statistics.labels == 2
         assert statistics.accuracy.value == 0.5
-        refused, recorded = client.record_labels([(old, "blue"), (new, "red")])
-        assert isinstance(refused, ClientError)
-        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PREDICTION_FORGOTTEN")
+        rejected, recorded = client.record_labels([(old, "blue"), (new, "red")])
+        assert isinstance(rejected, ClientError)
+        assert (rejected.code, rejected.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PREDICTION_FORGOTTEN")
         assert recorded.previous_label == "blue"
         [recent] = client.statistics(start=datetime.now(UTC) - timedelta(days=29))
         assert recent.labels == 1

@@ -230,7 +230,7 @@ def test_options_that_several_processes_cannot_have_are_wrong_use(
     assert message in finished.stderr
 
 
-def test_a_label_meets_the_shadow_result_of_another_process(tmp_path: Path) -> None:
+def test_a_label_is_joined_with_the_shadow_result_of_another_process(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     write_bundle(tmp_path / "models", version=2)
     with observed_server(tmp_path, "--processes", 2, "--poll-interval", 0, "--shadow", "colours/2") as server:
@@ -248,7 +248,7 @@ def test_a_label_meets_the_shadow_result_of_another_process(tmp_path: Path) -> N
 def test_all_processes_follow_a_promotion_and_so_does_one_that_starts_later(
     server: ObservedServer, tmp_path: Path
 ) -> None:
-    def answering() -> set[str]:
+    def primary_versions() -> set[str]:
         with connections(server.address, 8) as channels:
             request = pb.ClassifyRequest(images=[pb.ImageInput(content=RED)], model="models/colours")
             return {pb_grpc.ClassifierStub(each).Classify(request, timeout=LIMIT_S).model[-1] for each in channels}
@@ -258,11 +258,11 @@ def test_all_processes_follow_a_promotion_and_so_does_one_that_starts_later(
     server.process.send_signal(signal.SIGHUP)
     with Client(server.address, timeout_s=LIMIT_S) as client:
         assert eventually(lambda: [model.name[-1] for model in client.list_models() if model.engine] == ["1", "2"])
-    assert answering() == {"1"}
+    assert primary_versions() == {"1"}
     write_choice(tmp_path / "models" / "colours", PrimaryChoice(2))
     server.process.send_signal(signal.SIGHUP)
-    assert eventually(lambda: answering() == {"2"})
+    assert eventually(lambda: primary_versions() == {"2"})
     write_choice(tmp_path / "models" / "colours", PrimaryChoice(1))
     os.kill(children(server.process.pid)["2"], signal.SIGKILL)
     server.process.send_signal(signal.SIGHUP)
-    assert eventually(lambda: up(server) == [1.0, 1.0] and answering() == {"1"})
+    assert eventually(lambda: up(server) == [1.0, 1.0] and primary_versions() == {"1"})

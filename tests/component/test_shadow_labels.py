@@ -1,4 +1,4 @@
-"""Labels and results of shadow versions meet, in any order, once; what is forgotten is looked up first."""
+"""Labels and results of shadow versions are joined once, in any order; forgotten results are looked up first."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -147,7 +147,7 @@ def record(number: int) -> PredictionRecord:
     return PredictionRecord(number.to_bytes(16), "pets", 1, CAT, 0.75, LONG_AGO_MS, shadow_version=2)
 
 
-def test_forgotten_results_are_looked_up_and_labels_of_other_processes_are_told(
+def test_forgotten_results_are_looked_up_and_unknown_labels_are_reported_to_other_processes(
     store: StatisticsStore, path: Path
 ) -> None:
     store.register_version(ModelVersion("pets", 2), CLASSES)

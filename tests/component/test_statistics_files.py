@@ -19,7 +19,7 @@ def test_a_file_of_a_newer_pawserve_is_rejected_and_not_changed(store: Statistic
         connection.execute("UPDATE schema_version SET version = 99")
         connection.execute("DROP TABLE predictions")
 
-    with pytest.raises(ValueError, match=r"newer pawserve \(schema 99; this one knows 3\)"):
+    with pytest.raises(ValueError, match=r"newer pawserve \(schema 99; this one supports 3\)"):
         StatisticsStore(path)
     tables = {name for (name,) in rows(path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert "labels" in tables

@@ -109,8 +109,8 @@ def test_statistics_of_schema_2_are_migrated_in_every_database(url: str) -> None
 def check_schema_2(store: StatisticsStore) -> None:
     """Labels of schema 2 can be corrected and get shadow results; a deleted label stays deleted."""
     deleted = label(CAT, token=bytes([1]) * 16, probability=0.95, at_ms=LONG_AGO_MS)
-    [refused] = store.record([deleted]).result(LIMIT_S)
-    assert isinstance(refused, LabelExpired)
+    [rejected] = store.record([deleted]).result(LIMIT_S)
+    assert isinstance(rejected, LabelExpired)
     assert store.read_pairs("pets", 1, 2).counts_K22.tolist() == [[[0, 0], [0, 0]]] * 2
     id_ = bytes([2]) * 16
     assert store.attach_shadows([(id_, ShadowResult(2, DOG, 0.8))]).result(LIMIT_S) == 1

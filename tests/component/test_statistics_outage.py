@@ -17,7 +17,7 @@ from serving.client import Client
 from tests.support.commands import run
 from tests.support.postgresql import PASSWORD, Postgresql
 from tests.support.servers import running_server, stoppable_server
-from tests.support.statistics import record, refused, stub_of, tokens
+from tests.support.statistics import record, rejected, stub_of, tokens
 from tests.support.waiting import LIMIT_S, eventually
 
 
@@ -59,7 +59,7 @@ def test_images_are_classified_and_labels_rejected_while_the_file_cannot_be_writ
         first, second = tokens(client, 2)
         client.record_labels([(first, "red")])
         with outage(state / "statistics.sqlite"):  # type: ignore[attr-defined]
-            with refused(grpc.StatusCode.UNAVAILABLE, "STATISTICS_UNAVAILABLE"):
+            with rejected(grpc.StatusCode.UNAVAILABLE, "STATISTICS_UNAVAILABLE"):
                 record(stub, [(second, "red")])
             assert len(tokens(client, 3)) == 3
             assert client.health() == "SERVING"
@@ -81,7 +81,7 @@ def test_images_are_classified_and_labels_rejected_while_the_disk_is_full(models
         # beyond the first byte, the kernel refuses to let the server write to any file
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (1, limits[1]))
         for _ in range(2):
-            with refused(grpc.StatusCode.UNAVAILABLE, "STATISTICS_UNAVAILABLE"):
+            with rejected(grpc.StatusCode.UNAVAILABLE, "STATISTICS_UNAVAILABLE"):
                 record(stub, [(token, "red") for token in made])
             assert len(tokens(client, 3)) == 3
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, limits)

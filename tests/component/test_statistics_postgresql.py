@@ -79,11 +79,11 @@ def test_labels_are_rejected_while_the_database_is_down_and_only_stored_ones_are
 ) -> None:
     store, _ = replicas
     acknowledged: list[bytes] = []
-    refused = 0
+    rejected = 0
     stop = threading.Event()
 
     def send() -> None:
-        nonlocal refused
+        nonlocal rejected
         while not stop.is_set():
             sent = [label(DOG) for _ in range(5)]
             store.count_predictions(PETS, CAT, 5)
@@ -91,7 +91,7 @@ def test_labels_are_rejected_while_the_database_is_down_and_only_stored_ones_are
                 store.record(sent).result(LIMIT_S)
                 acknowledged.extend(each.record.id for each in sent)
             except StatisticsUnavailable:
-                refused += 1
+                rejected += 1
                 time.sleep(0.01)
 
     threads = [threading.Thread(target=send) for _ in range(4)]
@@ -102,8 +102,8 @@ def test_labels_are_rejected_while_the_database_is_down_and_only_stored_ones_are
             before = len(acknowledged)
             assert eventually(lambda before=before: len(acknowledged) > before + 100)  # type: ignore[misc]
             postgresql.stop("immediate")
-            down = refused
-            assert eventually(lambda down=down: refused > down + 5)  # type: ignore[misc]
+            down = rejected
+            assert eventually(lambda down=down: rejected > down + 5)  # type: ignore[misc]
             with pytest.raises(StatisticsUnavailable):
                 store.read()
             postgresql.start()

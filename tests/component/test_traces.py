@@ -73,16 +73,16 @@ def test_spans_are_children_of_the_client_s_span(tmp_path: Path, collector: tupl
         stub.Classify(CLASSIFY, metadata=[parent, ("x-request-id", "web-19")], timeout=LIMIT_S)
         with pytest.raises(grpc.RpcError):
             stub.Classify(pb.ClassifyRequest(images=CLASSIFY.images, views=99), timeout=LIMIT_S)
-    good, refused = kept.named(METHOD)
+    good, rejected = kept.named(METHOD)
     assert (good.trace_id.hex(), good.parent_span_id.hex()) == (TRACE_ID, SPAN_ID)
     assert good.kind == Span.SPAN_KIND_SERVER
     assert attributes(good)["pawserve.request_id"] == "web-19"
     assert attributes(good)["pawserve.rows"] == 3
     convention = {"rpc.system": "grpc", "rpc.service": "pawserve.v1.Classifier", "rpc.method": "Classify"}
-    for span, status in ((good, grpc.StatusCode.OK), (refused, grpc.StatusCode.INVALID_ARGUMENT)):
+    for span, status in ((good, grpc.StatusCode.OK), (rejected, grpc.StatusCode.INVALID_ARGUMENT)):
         assert attributes(span).items() >= (convention | {"rpc.grpc.status_code": status.value[0]}).items()
-    assert not refused.parent_span_id
-    assert refused.trace_id != good.trace_id
+    assert not rejected.parent_span_id
+    assert rejected.trace_id != good.trace_id
     (prepare,) = kept.named("prepare")
     engine = kept.named("engine")
     assert sum(attributes(span)["pawserve.rows"] for span in engine) == 3
@@ -109,8 +109,8 @@ def test_spans_of_http_follow_the_conventions_and_hold_no_query_or_credential(
         port = int(server.url.rpartition(":")[2])
         ask(server.url, "/v1/classify?views=3&reference=hidden-2", RED, headers)
         ask(server.url, "/v2/models/colours?key=hidden-3")
-        refused = ask(server.url, "/v1/classify?views=99", RED)
-    assert refused.status == 400
+        rejected = ask(server.url, "/v1/classify?views=99", RED)
+    assert rejected.status == 400
     good, bad = kept.named("POST /v1/classify")
     assert (good.trace_id.hex(), good.parent_span_id.hex()) == (TRACE_ID, SPAN_ID)
     assert good.kind == Span.SPAN_KIND_SERVER

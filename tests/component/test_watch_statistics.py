@@ -19,7 +19,7 @@ from serving.statistics.changes import StatisticsFeed
 from serving.statistics.store import StatisticsStore
 from tests.support.bundles import write_bundle
 from tests.support.servers import running_server, stoppable_server
-from tests.support.statistics import PETS, RED, refused, stub_of, tokens
+from tests.support.statistics import PETS, RED, rejected, stub_of, tokens
 from tests.support.waiting import LIMIT_S, eventually
 
 FAST = Duration(nanos=100_000_000)
@@ -168,7 +168,7 @@ def test_invalid_watches_are_rejected(
     reason: str,
     field: str,
 ) -> None:
-    with running_server(models, tmp_path / "state") as address, stub_of(address) as stub, refused(code, reason, field):
+    with running_server(models, tmp_path / "state") as address, stub_of(address) as stub, rejected(code, reason, field):
         next(stub.WatchStatistics(request_, timeout=LIMIT_S))
 
 
@@ -177,7 +177,7 @@ def test_the_number_of_watchers_is_limited_and_those_that_leave_make_room(models
         watches = [stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=LIMIT_S) for _ in range(64)]
         for watch in watches:
             next(watch)
-        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS"):
+        with rejected(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS"):
             next(stub.WatchStatistics(pb.WatchStatisticsRequest(), timeout=LIMIT_S))
         for watch in watches[:10]:
             watch.cancel()
@@ -238,7 +238,7 @@ def test_watchers_get_an_error_when_the_statistics_cannot_be_read(models: Path, 
         watch = stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=LIMIT_S)
         next(watch)
         file.rename(file.with_name("aside"))
-        with refused(grpc.StatusCode.UNAVAILABLE, "STATISTICS_UNAVAILABLE"):
+        with rejected(grpc.StatusCode.UNAVAILABLE, "STATISTICS_UNAVAILABLE"):
             next(watch)
         file.with_name("aside").rename(file)
         next(stub.WatchStatistics(pb.WatchStatisticsRequest(min_interval=FAST), timeout=LIMIT_S))

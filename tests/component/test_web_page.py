@@ -91,7 +91,7 @@ def test_two_versions_are_compared(browser: Browser, tmp_path: Path) -> None:
             "24",
             "0",
         ]
-        assert "may be looked at any time" in browser.text("#comparison")
+        assert "valid at any time" in browser.text("#comparison")
         for dark in (False, True):
             browser.resize(360, 740, dark=dark)
             assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= 360

@@ -141,8 +141,8 @@ def test_the_queries_of_the_docs_and_the_autoscaler_return_data(prometheus: str)
     asked.append(of_the_adapter.replace("<<.LabelMatchers>>", "").replace("1m", RATE_INTERVAL))
     alarm = "pawserve_accuracy_upper_ratio < 0.95"
     for expression in asked:
-        if expression == alarm:  # all labels are right, so it must not fire
+        if expression == alarm:  # all labels agree with the predictions, so it must not fire
             assert query(prometheus, expression) == []
             assert values(prometheus, expression.partition(" <")[0]) == [1.0]
-        elif "RESOURCE_EXHAUSTED" not in expression:  # nothing was refused for want of room
+        elif "RESOURCE_EXHAUSTED" not in expression:  # no request was rejected
             assert eventually(lambda asks=expression: bool(values(prometheus, asks))), expression  # type: ignore[misc]

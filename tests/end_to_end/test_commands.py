@@ -165,7 +165,7 @@ def test_an_unknown_option_is_reported_under_the_command_with_the_one_that_was_m
         (["--label", "cat"], "'cat' is not a class of models/colours/versions/1; its classes are blue, green, red"),
     ],
 )
-def test_predict_prints_why_the_server_refuses(address: str, images: Path, arguments: list[str], message: str) -> None:
+def test_predict_prints_why_the_server_rejects(address: str, images: Path, arguments: list[str], message: str) -> None:
     finished = serving_command("predict", images / "red.jpg", *arguments, server=address)
     assert finished.returncode == 1
     assert message in finished.stdout + finished.stderr

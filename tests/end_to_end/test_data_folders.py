@@ -110,6 +110,6 @@ def test_a_run_is_evaluated_on_some_of_its_classes(fitted: Path, drawings: Path,
     assert of_some["confusion_matrix"] == [[0, 0], of_whole["confusion_matrix"][1]]
     assert of_some["metrics"]["n"] == 8
     (tmp_path / "some/birds").mkdir()
-    refused = run_here("training", "evaluate", "--run", fitted, "--data", tmp_path / "some")
-    assert refused.returncode == 1
-    assert "only in the data: birds" in refused.stderr
+    rejected = run_here("training", "evaluate", "--run", fitted, "--data", tmp_path / "some")
+    assert rejected.returncode == 1
+    assert "only in the data: birds" in rejected.stderr

@@ -192,8 +192,8 @@ def test_the_other_commands_of_a_page_are_accepted_by_their_parsers(
             for module, arguments in python_commands(command):
                 try:
                     parse(module, arguments)
-                except SystemExit as refused:
-                    pytest.fail(f"{command}: {refused}\n{capsys.readouterr().err}")
+                except SystemExit as rejected:
+                    pytest.fail(f"{command}: {rejected}\n{capsys.readouterr().err}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

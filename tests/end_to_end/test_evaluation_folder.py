@@ -29,9 +29,9 @@ def test_an_evaluation_is_written_with_a_row_for_each_image(fitted: Path, drawin
     assert "http" not in (out / "report.html").read_text(encoding="utf-8")
     assert {path.name for path in (out / "plots").iterdir()} == {"confusion.png", "calibration.png"}
 
-    refused = run_here("training", "evaluate", "--run", fitted, "--data", drawings, "--out", out / "predictions.csv")
-    assert refused.returncode == 2
-    assert "--out is" in refused.stderr
+    rejected = run_here("training", "evaluate", "--run", fitted, "--data", drawings, "--out", out / "predictions.csv")
+    assert rejected.returncode == 2
+    assert "--out is" in rejected.stderr
 
 
 def test_of_many_classes_the_most_probable_are_listed() -> None:

@@ -117,7 +117,7 @@ def test_a_run_continues_with_the_same_labels_only(data: Path, tmp_path: Path) -
         (("--labels", "outside.csv", "--images", "."), 1, "outside.csv, row 2: the reference '../a.jpg' has a .. in"),
     ],
 )
-def test_what_cannot_be_used_is_refused(
+def test_what_cannot_be_used_is_rejected(
     drawings: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     labels_file(tmp_path / "labels.csv", [("a.jpg", "cats")])

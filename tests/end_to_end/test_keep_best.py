@@ -143,10 +143,10 @@ def test_a_class_with_one_training_image_cannot_be_held_out(
     for path in sorted((tmp_path / "images/train/dogs").iterdir())[1:]:
         path.unlink()
     command = ["fit", "--recipe", recipe, "--data", tmp_path / "images", "--run", tmp_path / "run"]
-    refused = run_here("training", *command, "--cache", shared_cache)
-    assert refused.returncode == 1
-    assert "a single training image" in refused.stderr
-    assert "dogs" in refused.stderr
-    assert "--keep last" in refused.stderr
+    rejected = run_here("training", *command, "--cache", shared_cache)
+    assert rejected.returncode == 1
+    assert "a single training image" in rejected.stderr
+    assert "dogs" in rejected.stderr
+    assert "--keep last" in rejected.stderr
     assert not (tmp_path / "run").exists()
     assert not partial_folder(tmp_path / "run").exists()

@@ -114,9 +114,9 @@ def test_resume_classifies_the_rest_and_the_failures_and_nothing_twice(
     for out in (tmp_path / "out.csv", tmp_path / "out.jsonl"):
         arguments = ["serving", "predict", images, "--out", out, "--server", address]
         assert run(*arguments).returncode == 1
-        refused = run(*arguments)
-        assert refused.returncode == 1
-        assert "--resume" in refused.stderr
+        rejected = run(*arguments)
+        assert rejected.returncode == 1
+        assert "--resume" in rejected.stderr
         whole = out.read_bytes()
         out.write_bytes(whole[: len(whole) * 2 // 3])  # as after a crash, perhaps within a line
         (images / "text.jpg").write_bytes((images / "red-0.png").read_bytes())

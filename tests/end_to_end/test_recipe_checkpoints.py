@@ -21,11 +21,11 @@ def test_a_checkpoint_of_other_images_is_rejected(
     arguments += ["--run", str(tmp_path / "run"), "--cache", str(shared_cache), "--checkpoint-every", "0"]
     WarmProcess(killed_in_epoch, 2, *arguments).finish()
     next((data / "train/cats").iterdir()).unlink()
-    refused = run_here("training", *arguments, "--resume")
-    assert refused.returncode == 1
-    assert "images: " in refused.stderr
-    assert "--resume to continue" not in refused.stderr  # it would be refused again
-    assert "Traceback" not in refused.stderr
+    rejected = run_here("training", *arguments, "--resume")
+    assert rejected.returncode == 1
+    assert "images: " in rejected.stderr
+    assert "--resume to continue" not in rejected.stderr  # it would be rejected again
+    assert "Traceback" not in rejected.stderr
 
 
 def test_resuming_without_a_checkpoint_is_rejected(

@@ -99,9 +99,9 @@ def test_a_killed_fit_resumes_to_the_same_weights_bit_for_bit(
     if epoch > 1:  # the first is over before there is anything to go on from
         checkpoint = partial_folder(tmp_path / "run") / "checkpoint.pt"
         assert torch.load(checkpoint, weights_only=True)["history"]
-        refused = run_here("training", *arguments)
-        assert refused.returncode == 1
-        assert "--resume" in refused.stderr
+        rejected = run_here("training", *arguments)
+        assert rejected.returncode == 1
+        assert "--resume" in rejected.stderr
         other = run_here("training", *arguments, "--resume", "--stages.whole.lr", "0.5")
         assert other.returncode == 1
         assert "stages.whole.lr: [0.5] now, [0.0001, 0.001, 0.01] then" in other.stderr

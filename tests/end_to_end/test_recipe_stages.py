@@ -105,6 +105,6 @@ def test_find_lr_plots_and_suggests(recipes: Path, drawings: Path, shared_cache:
     assert len(curve["lrs"]) == len(curve["losses"]) > 20
     assert (tmp_path / "lr.png").read_bytes()[:4] == b"\x89PNG"
     assert all(curve["lrs"][0] < rate < curve["lrs"][-1] for rate in curve["suggestions"].values())  # no end of it
-    refused = run_here("training", "find-lr", "--data", drawings, "--stage", "tail")
-    assert refused.returncode == 2
-    assert "there are head" in refused.stderr
+    rejected = run_here("training", "find-lr", "--data", drawings, "--stage", "tail")
+    assert rejected.returncode == 2
+    assert "there are head" in rejected.stderr

@@ -1,4 +1,4 @@
-"""Shards give the same training as folders, and damaged shards are refused."""
+"""Shards give the same training as folders, and damaged shards are rejected."""
 
 import hashlib
 import json
@@ -115,9 +115,9 @@ def test_the_same_images_and_seed_make_the_same_bytes(drawings: Path, shards: Pa
         assert run_here("training", "shard", *again, "--out", tmp_path / name, "--seed", seed).returncode == 0
     one, two, other = ((tmp_path / name / "train-000000.tar").read_bytes() for name in ("one", "two", "other"))
     assert one == two != other
-    refused = run_here("training", "shard", *again, "--out", tmp_path / "one")
-    assert refused.returncode == 1
-    assert "one is there already" in refused.stderr
+    rejected = run_here("training", "shard", *again, "--out", tmp_path / "one")
+    assert rejected.returncode == 1
+    assert "one is there already" in rejected.stderr
     assert run_here("training", "shard", "--data", drawings, "--out", tmp_path / "x", "--shard-mb", 0).returncode == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other", "two"]
 

@@ -216,7 +216,7 @@ def test_statistics_are_watched_through_the_ingress(ray: Cluster, client: Client
         (("--listen", "127.0.0.1:0"), 2, "needs a port other than 0"),
     ],
 )
-def test_unsupported_options_are_refused_before_ray_starts(
+def test_unsupported_options_are_rejected_before_ray_starts(
     arguments: tuple[object, ...], code: int, message: str
 ) -> None:
     finished = run("serving", "ray", *arguments)

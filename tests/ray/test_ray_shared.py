@@ -100,8 +100,8 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),)
 
 
-def test_refused_calls_have_the_errors_of_the_plain_server(shared: Shared, tmp_path: Path) -> None:
-    refused: dict[str, tuple[Callable[[grpc.Channel], object], grpc.StatusCode]] = {
+def test_rejected_calls_have_the_errors_of_the_plain_server(shared: Shared, tmp_path: Path) -> None:
+    rejected: dict[str, tuple[Callable[[grpc.Channel], object], grpc.StatusCode]] = {
         "no token": (classify(()), grpc.StatusCode.UNAUTHENTICATED),
         "an unknown token": (classify(bearer("y" * 40)), grpc.StatusCode.UNAUTHENTICATED),
         "not a bearer token": (classify((("authorization", "Basic cGF3"),)), grpc.StatusCode.UNAUTHENTICATED),
@@ -109,7 +109,7 @@ def test_refused_calls_have_the_errors_of_the_plain_server(shared: Shared, tmp_p
         "another role's stream": (watch(bearer(TOKENS["camera"])), grpc.StatusCode.PERMISSION_DENIED),
     }
     with running_server(shared.folder / "models", tmp_path / "state", "--clients", shared.clients) as plain:
-        for what, (call, code) in refused.items():
+        for what, (call, code) in rejected.items():
             of_ray = error_of(shared.ray.address, call)
             assert of_ray[0] == code, what
             assert of_ray == error_of(plain, call), what
@@ -137,7 +137,7 @@ def test_a_client_that_is_added_to_the_file_is_accepted(shared: Shared) -> None:
     assert eventually(is_accepted)
 
 
-def test_without_the_database_images_are_classified_and_labels_are_refused(
+def test_without_the_database_images_are_classified_and_labels_are_rejected(
     shared: Shared, postgresql: Postgresql
 ) -> None:
     with shared.as_("camera") as camera, shared.as_("labeller") as labeller:
@@ -146,10 +146,10 @@ def test_without_the_database_images_are_classified_and_labels_are_refused(
         try:
             [result] = camera.classify([image("blue")]).results
             assert isinstance(result, Prediction)
-            with pytest.raises(ClientError) as refused:
+            with pytest.raises(ClientError) as rejected:
                 labeller.record_labels([(result.token, "blue")])
-            assert refused.value.code == grpc.StatusCode.UNAVAILABLE
-            assert PASSWORD not in refused.value.message
+            assert rejected.value.code == grpc.StatusCode.UNAVAILABLE
+            assert PASSWORD not in rejected.value.message
         finally:
             postgresql.start()
 

@@ -1,4 +1,4 @@
-"""A server that is asked for far more than it can do answers what it accepts, and refuses the rest with a retry hint.
+"""A server that is asked for far more than it can do answers what it accepts, and rejects the rest with a retry hint.
 
 PAWSERVE_OVERLOAD_REQUESTS sets the number of requests.
 """
@@ -30,8 +30,8 @@ class Outcomes:
     """Numbers of requests by their outcome."""
 
     answered: int = 0
-    refused: int = 0
-    refused_without_retry_hint: int = 0
+    rejected: int = 0
+    rejected_without_retry_hint: int = 0
 
 
 async def ask(stub: pb_grpc.ClassifierStub, outcomes: Outcomes) -> None:
@@ -42,8 +42,8 @@ async def ask(stub: pb_grpc.ClassifierStub, outcomes: Outcomes) -> None:
         if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
             raise
         details = rpc_status.from_call(error).details
-        outcomes.refused += 1
-        outcomes.refused_without_retry_hint += not any(
+        outcomes.rejected += 1
+        outcomes.rejected_without_retry_hint += not any(
             detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in details
         )
 
@@ -62,7 +62,7 @@ async def overload(address: str) -> Outcomes:
     return outcomes
 
 
-def test_under_overload_requests_are_answered_or_refused_with_a_retry_hint(tmp_path: Path) -> None:
+def test_under_overload_requests_are_answered_or_rejected_with_a_retry_hint(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", slowness=6)
     with (
         counted_server(tmp_path / "models", tmp_path / "state", "--max-queue-views", 32) as server,
@@ -71,10 +71,10 @@ def test_under_overload_requests_are_answered_or_refused_with_a_retry_hint(tmp_p
         client.classify([RED] * 32)
         before_mib = server.resident_mib()
         outcomes = asyncio.run(overload(server.address))
-        assert outcomes.answered + outcomes.refused == REQUESTS
+        assert outcomes.answered + outcomes.rejected == REQUESTS
         assert outcomes.answered > 0
-        assert outcomes.refused > 0
-        assert outcomes.refused_without_retry_hint == 0
+        assert outcomes.rejected > 0
+        assert outcomes.rejected_without_retry_hint == 0
         assert server.resident_mib() < before_mib + 100
         assert server.counts()["rows"] == 0
         client.classify([RED] * 32)

@@ -124,9 +124,9 @@ def test_a_version_that_is_scanned_while_it_is_copied_is_served_once_it_is_compl
         with half_copied(models):
             process.send_signal(signal.SIGHUP)
             assert eventually(lambda: states(client).get("models/colours/versions/2") == "REFUSED")
-            refused = client.list_models()[1]
-            assert "bytes" in refused.state_reason
-            assert not refused.classes
+            failed = client.list_models()[1]
+            assert "bytes" in failed.state_reason
+            assert not failed.classes
             assert client.classify([RED]).model == "models/colours/versions/1"
             with pytest.raises(ClientError) as caught:
                 client.classify([RED], model="models/colours/versions/2")

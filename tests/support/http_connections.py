@@ -12,7 +12,7 @@ from starlette.routing import Route, Router
 from serving.api.access import AccessControl
 from serving.api.in_flight import BytesInFlight
 from serving.web.bodies import BodyLimits, read_body
-from serving.web.endpoints import Endpoint, Gate
+from serving.web.endpoints import Endpoint, EndpointContext
 from serving.web.http_server import HttpServer
 from serving.web.settings import HttpLimits
 from tests.support.waiting import LIMIT_S
@@ -29,14 +29,14 @@ class Answers:
         self._bodies = BodyLimits(limits.max_body_bytes, BytesInFlight(limits.max_bodies_bytes))
 
     def app(self) -> Router:
-        gate = Gate(AccessControl(None), [self])
+        context = EndpointContext(AccessControl(None), [self])
         call = "/pawserve.v1.Classifier/Classify"
         return Router(
             [
-                Route("/hello", Endpoint(gate, "GET /hello", call, self.hello), methods=["GET"]),
-                Route("/echo", Endpoint(gate, "POST /echo", call, self.echo), methods=["POST"]),
-                Route("/hold", Endpoint(gate, "GET /hold", call, self.hold), methods=["GET"]),
-                Route("/large", Endpoint(gate, "GET /large", call, self.large), methods=["GET"]),
+                Route("/hello", Endpoint(context, "GET /hello", call, self.hello), methods=["GET"]),
+                Route("/echo", Endpoint(context, "POST /echo", call, self.echo), methods=["POST"]),
+                Route("/hold", Endpoint(context, "GET /hold", call, self.hold), methods=["GET"]),
+                Route("/large", Endpoint(context, "GET /large", call, self.large), methods=["GET"]),
             ]
         )
 

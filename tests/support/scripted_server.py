@@ -19,7 +19,7 @@ MODEL = "models/colours/versions/1"
 Answer = Callable[[Any, grpc.ServicerContext], Any]
 
 
-def refusal(code: grpc.StatusCode, reason: str = "", retry_after_s: float | None = None) -> ApiError:
+def rejection(code: grpc.StatusCode, reason: str = "", retry_after_s: float | None = None) -> ApiError:
     return ApiError(Code[code.name], reason, "as the test wants it", retry_after_s=retry_after_s)
 
 

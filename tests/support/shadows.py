@@ -175,7 +175,7 @@ class ShadowedService:
         adaptive: bool = False,
         labels: Sequence[str] = (),
     ) -> list[SignedPrediction]:
-        """Classify images, all of which must succeed; without a version as the name stands for one."""
+        """Classify images, all of which must succeed; by default with the primary version."""
         model = self.repository.find(self.name, version)
         spec = self.service.check(model, views, None, adaptive)
         results = await self.service.classify(

@@ -110,7 +110,7 @@ def record(stub: pb_grpc.ClassifierStub, labels: Sequence[tuple[str, str]]) -> N
 
 
 @contextmanager
-def refused(code: grpc.StatusCode, reason: str, field: str = "") -> Iterator[None]:
+def rejected(code: grpc.StatusCode, reason: str, field: str = "") -> Iterator[None]:
     """Assert that a call fails with its documented code, reason and field."""
     with pytest.raises(grpc.RpcError) as caught:
         yield

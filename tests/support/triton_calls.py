@@ -49,7 +49,7 @@ def pixel_inputs(kind: Any, *colours: str, **options: bool) -> list[Any]:
     return [tensor]
 
 
-def refused(call: Callable[[], object], *words: str, status: str) -> None:
+def rejected(call: Callable[[], object], *words: str, status: str) -> None:
     """Assert that a call fails with a status and all words in its message."""
     with pytest.raises(InferenceServerException) as caught:
         call()

@@ -21,7 +21,7 @@ from tests.support.waiting import LIMIT_S
 
 images = partial(image_inputs, triton.InferInput)
 pixels = partial(pixel_inputs, triton.InferInput)
-refused = partial(triton_calls.refused, status="StatusCode.INVALID_ARGUMENT")
+rejected = partial(triton_calls.rejected, status="StatusCode.INVALID_ARGUMENT")
 
 
 def sync(address: str) -> None:
@@ -89,23 +89,23 @@ def sync(address: str) -> None:
         assert 5 <= int(statistics["execution_count"]) <= 20
 
         good = images(encoded("red"))
-        refused(lambda: client.infer("colours", images(encoded("red"), b"I am a cat")), "image 1", "not an image")
-        refused(lambda: client.infer("colours", good, parameters={"views": 1000}), "views is 1000")
-        refused(lambda: client.infer("colours", good, parameters={"purpose": "none"}), "purpose", "top_k")
-        refused(lambda: client.infer("cars", good), "models/cars", status="StatusCode.NOT_FOUND")
-        refused(lambda: client.infer("colours", good, model_version="latest"), "latest")
-        refused(lambda: client.infer("colours", images(*[encoded("red")] * 65)), "1 to 64")
-        refused(lambda: client.load_model("cars"), "cars", status="StatusCode.NOT_FOUND")
-        refused(lambda: client.load_model("../colours"), "NAME")
-        refused(lambda: client.load_model("colours", config="{}"), "config")
+        rejected(lambda: client.infer("colours", images(encoded("red"), b"I am a cat")), "image 1", "not an image")
+        rejected(lambda: client.infer("colours", good, parameters={"views": 1000}), "views is 1000")
+        rejected(lambda: client.infer("colours", good, parameters={"purpose": "none"}), "purpose", "top_k")
+        rejected(lambda: client.infer("cars", good), "models/cars", status="StatusCode.NOT_FOUND")
+        rejected(lambda: client.infer("colours", good, model_version="latest"), "latest")
+        rejected(lambda: client.infer("colours", images(*[encoded("red")] * 65)), "1 to 64")
+        rejected(lambda: client.load_model("cars"), "cars", status="StatusCode.NOT_FOUND")
+        rejected(lambda: client.load_model("../colours"), "NAME")
+        rejected(lambda: client.load_model("colours", config="{}"), "config")
         client.unload_model("colours")
         assert not client.is_model_ready("colours")
         assert [model.state for model in client.get_model_repository_index().models] in ([], ["UNLOADING"])
-        refused(lambda: client.infer("colours", good), status="StatusCode.NOT_FOUND")
-        refused(lambda: client.unload_model("colours"), "colours", status="StatusCode.NOT_FOUND")
+        rejected(lambda: client.infer("colours", good), status="StatusCode.NOT_FOUND")
+        rejected(lambda: client.unload_model("colours"), "colours", status="StatusCode.NOT_FOUND")
         client.load_model("colours")
         assert client.infer("colours", good).as_numpy("labels")[0, 0] == b"red"
-        refused(lambda: client.get_system_shared_memory_status(), status="StatusCode.UNIMPLEMENTED")
+        rejected(lambda: client.get_system_shared_memory_status(), status="StatusCode.UNIMPLEMENTED")
 
 
 async def asynchronous(address: str) -> None:

@@ -18,7 +18,7 @@ from tests.support.triton_calls import COLOURS, SEEN, encoded, image_inputs, pix
 
 images = partial(image_inputs, triton.InferInput)
 pixels = partial(pixel_inputs, triton.InferInput)
-refused = partial(triton_calls.refused, status="400")
+rejected = partial(triton_calls.rejected, status="400")
 
 
 def outputs(
@@ -87,18 +87,18 @@ def sync(address: str) -> None:
         assert statistics["inference_count"] >= 20
         assert client.get_inference_statistics()["model_stats"] == [statistics]
 
-        refused(lambda: client.infer("colours", images(encoded("red"), b"I am a cat")), "image 1", "not an image")
-        refused(lambda: client.infer("colours", good, parameters={"views": 1000}), "views is 1000")
-        refused(lambda: client.infer("colours", good, parameters={"purpose": "none"}), "purpose", "top_k")
-        refused(lambda: client.infer("cars", good), "models/cars", status="404")
-        refused(lambda: client.infer("colours", good, model_version="latest"), "latest")
-        refused(lambda: client.infer("colours", images(*[encoded("red")] * 65)), "1 to 64")
-        refused(lambda: client.load_model("cars"), "cars", status="404")
-        refused(lambda: client.load_model("colours", config="{}"), "config")
+        rejected(lambda: client.infer("colours", images(encoded("red"), b"I am a cat")), "image 1", "not an image")
+        rejected(lambda: client.infer("colours", good, parameters={"views": 1000}), "views is 1000")
+        rejected(lambda: client.infer("colours", good, parameters={"purpose": "none"}), "purpose", "top_k")
+        rejected(lambda: client.infer("cars", good), "models/cars", status="404")
+        rejected(lambda: client.infer("colours", good, model_version="latest"), "latest")
+        rejected(lambda: client.infer("colours", images(*[encoded("red")] * 65)), "1 to 64")
+        rejected(lambda: client.load_model("cars"), "cars", status="404")
+        rejected(lambda: client.load_model("colours", config="{}"), "config")
         client.unload_model("colours")
         assert not client.is_model_ready("colours")
-        refused(lambda: client.infer("colours", good), status="404")
-        refused(lambda: client.unload_model("colours"), "colours", status="404")
+        rejected(lambda: client.infer("colours", good), status="404")
+        rejected(lambda: client.unload_model("colours"), "colours", status="404")
         client.load_model("colours")
         check(client.infer("colours", good), "red", "blue")
 

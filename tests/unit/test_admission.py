@@ -87,7 +87,7 @@ def test_deadlines_count_work_and_not_rows(clock: list[float]) -> None:
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_who_holds_most_of_the_work_holds_most_of_the_quota_however_few_the_rows(large: bool) -> None:
+def test_quotas_count_estimated_work_and_not_rows(large: bool) -> None:
     admission = Admission(100)
     few, many = Demand(1, 1_000_000, large), Demand(1, 1_000, large)
     for _ in range(20):

@@ -14,7 +14,7 @@ from tests.support.runs import run_of
 from training.comparison.page import comparison_page
 from training.comparison.rows import verdict, warnings
 from training.comparison.runs import ComparedRun, Pair, compare_runs, match_images, setting_rows
-from training.comparison.text import comparison_view
+from training.comparison.text import runs_view
 from training.data.images import LabelledImage
 from training.fitting.loop import EpochResult
 from training.runs.run import RunError
@@ -108,7 +108,7 @@ def test_the_tables_fit_80_columns_and_show_only_settings_that_differ() -> None:
     runs, pair = pair_of(3, 1, 40)
     assert setting_rows(runs) == [["stages.head.lr", "0.01", "0.02"]]
     output = io.StringIO()
-    Console(width=80, file=output).print(comparison_view(runs, [pair]))
+    Console(width=80, file=output).print(runs_view(runs, [pair]))
     text = output.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     assert "stages.head.lr" in text

@@ -1,4 +1,4 @@
-"""The sequential test may be looked at after every label: its error rates, and what it is."""
+"""The sequential test may be evaluated after every label: its error rates, and its definition."""
 
 from math import exp, log
 
@@ -29,7 +29,7 @@ def fewest_that_decide(most: int) -> np.ndarray:
 
 
 def decided(share: float, seed: int) -> np.ndarray:
-    """bool `[RUNS, TOSSES]`: whether a run would have stopped by then, looked at after every discordant image."""
+    """bool `[RUNS, TOSSES]`: whether a run would have stopped by then, evaluated after every discordant image."""
     rng = np.random.default_rng(seed)
     count_T = np.arange(1, TOSSES + 1)
     bound_T = fewest_that_decide(TOSSES)
@@ -40,12 +40,12 @@ def decided(share: float, seed: int) -> np.ndarray:
     return np.logical_or.accumulate(np.concatenate(stopped), axis=1)
 
 
-def test_equal_versions_looked_at_after_every_label_are_decided_in_at_most_5_percent_of_runs() -> None:
+def test_equal_versions_evaluated_after_every_label_are_decided_in_at_most_5_percent_of_runs() -> None:
     share = decided(0.5, seed=1)[:, -1].mean()
     assert 0.005 < share <= 0.05
 
 
-def test_a_p_value_looked_at_after_every_label_would_be_wrong_far_more_often() -> None:
+def test_a_p_value_evaluated_after_every_label_would_decide_far_more_often() -> None:
     """Why the sequential test is needed: the same runs, stopped at the first p < 0.05."""
     rng = np.random.default_rng(1)
     second_RT = (rng.random((1_000, TOSSES)) < 0.5).cumsum(axis=1)

@@ -97,7 +97,7 @@ def test_a_wrong_variable_is_named() -> None:
         parse(environment={"PAWSERVE_LISTEN": "nowhere"})
 
 
-def test_a_missing_file_and_one_that_is_too_large_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_one_that_is_too_large_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"gone.toml cannot be read: No such file"):
         parse("--config", tmp_path / "gone.toml")
     with pytest.raises(UsageError, match="more than 1,048,576 bytes"):

@@ -24,7 +24,7 @@ PATHS = re.compile(rf"(?<![\w/.~-])(?:{FOLDERS})/[\w./-]*[\w/]")
 MODULES = re.compile(r"(?<![\w/.-])(?:serving|training|export|benchmarks|tests|examples)(?:\.[A-Za-z_]\w*)+(?![\w/])")
 LINKS = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 MADE_BY_COMMANDS = {"deploy/kubernetes/secrets/token.key", "deploy/kubernetes/secrets/statistics-url"}
-LONGEST_PAGE = 200
+MAX_PAGE_LINES = 200
 
 
 def name(path: Path) -> str:
@@ -99,7 +99,7 @@ def test_every_page_is_linked_from_the_readme() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_pages_are_short(page: Path) -> None:
-    assert len(page.read_text(encoding="utf-8").splitlines()) <= LONGEST_PAGE
+    assert len(page.read_text(encoding="utf-8").splitlines()) <= MAX_PAGE_LINES
 
 
 OF_OTHER_PROGRAMS = {

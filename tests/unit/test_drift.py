@@ -17,7 +17,7 @@ from serving.comparison.drift import (
     merge_rare,
     stability_index,
 )
-from serving.models.drift import LEAST_PREDICTIONS, WINDOW, DriftWindow
+from serving.models.drift import MIN_PREDICTIONS, WINDOW, DriftWindow
 
 COUNTS = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 100)), min_size=2, max_size=12)
 
@@ -66,7 +66,7 @@ def test_a_certain_but_small_difference_is_no_alarm() -> None:
 
 
 @pytest.mark.parametrize(("reference", "sample"), [([1, 2], [1]), ([0, 0], [1, 2]), ([1, 2], [0, 0])])
-def test_what_cannot_be_compared_is_refused(reference: list[int], sample: list[int]) -> None:
+def test_what_cannot_be_compared_is_rejected(reference: list[int], sample: list[int]) -> None:
     with pytest.raises(ValueError, match="needed are the same bins"):
         compare_counts(reference, sample)
 
@@ -112,7 +112,7 @@ def test_confidences_that_hardly_differ_share_a_bin() -> None:
         ({"class_counts": None}, "malformed"),
     ],
 )
-def test_malformed_counts_are_refused(changes: dict[str, object], complaint: str) -> None:
+def test_malformed_counts_are_rejected(changes: dict[str, object], complaint: str) -> None:
     fields = {"class_counts": [5, 5], "confidence_edges": [0.9], "confidence_counts": [4, 6]}
     with pytest.raises(ValueError, match=complaint):
         ValidationPredictions.from_fields(fields | changes)
@@ -130,7 +130,7 @@ def test_a_window_counts_the_last_predictions(predictions: list[tuple[int, float
     assert list(classes.counts) == [sum(predicted == index for predicted, _ in last) for index in range(3)]
     bins = [reference.bin_of(confidence) for _, confidence in last]
     assert list(confidences.counts) == [bins.count(index) for index in range(3)]
-    assert all((each.shift is None) == (len(last) < LEAST_PREDICTIONS) for each in drift.distributions)
+    assert all((each.shift is None) == (len(last) < MIN_PREDICTIONS) for each in drift.distributions)
 
 
 def test_without_a_reference_there_is_no_alarm() -> None:

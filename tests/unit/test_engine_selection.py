@@ -1,4 +1,4 @@
-"""Which runtime and precision compute a bundle: what was asked for or a refusal; `auto` says what it found."""
+"""Which runtime and precision compute a bundle: the one that was asked for, or an error; `auto` reports its choice."""
 
 import sys
 import types
@@ -104,7 +104,7 @@ def test_a_tensorrt_engine_that_cannot_be_used_fails_and_auto_reports_why_it_too
     assert "GPU" in choice.reason
 
 
-def test_too_little_memory_on_the_gpu_is_a_refusal(bundle: Bundle, engines: Path, fake_gpu: FakeGpu) -> None:
+def test_too_little_memory_on_the_gpu_is_an_error(bundle: Bundle, engines: Path, fake_gpu: FakeGpu) -> None:
     fake_gpu.write_engine(engines, bundle.manifest.artifacts[0].sha256, "fp32", max_batch=4)
     fake_gpu.context_bytes = 4 << 30
     with pytest.raises(BundleError, match="needs 4,096 MiB"):

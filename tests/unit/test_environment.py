@@ -1,4 +1,4 @@
-"""Environment variables with mistyped names are refused, and options win over variables."""
+"""Environment variables with mistyped names are rejected, and options win over variables."""
 
 import argparse
 import re
@@ -23,7 +23,7 @@ from tests.support.commands import ROOT
         ("TLS_CERTS", "TLS_CERT"),
     ],
 )
-def test_a_mistyped_name_is_refused_with_the_name_that_was_meant(given: str, meant: str) -> None:
+def test_a_mistyped_name_is_rejected_with_the_name_that_was_meant(given: str, meant: str) -> None:
     with pytest.raises(UsageError, match=rf"{PREFIX}{given} is unknown; did you mean {PREFIX}{meant}\?"):
         check_environment({f"{PREFIX}{given}": "x", "PATH": "/bin"})
 
@@ -51,7 +51,7 @@ def test_variables_of_options_of_a_server_do_not_disturb_other_commands() -> Non
     check_environment({f"{PREFIX}{name}": "x" for name in names})
 
 
-def test_a_mistyped_option_of_a_server_is_refused_by_the_server() -> None:
+def test_a_mistyped_option_of_a_server_is_rejected_by_the_server() -> None:
     names = option_variables(build_parser("serve").parse_args(["serve"]))
     with pytest.raises(UsageError, match="did you mean PAWSERVE_LISTEN"):
         check_environment({"PAWSERVE_LISTENS": "x"}, others=names)

@@ -98,7 +98,7 @@ def test_a_large_image_at_full_size_is_more_work_than_a_large_jpeg_and_both_more
     works = [estimate_work(each) for each in (small, large, png)]
     assert [work.large for work in works] == [False, False, True]
     assert works[0].seconds < works[1].seconds < works[2].seconds / 50
-    beyond = png[:16] + bytes([0x7F, 0xFF, 0xFF, 0xFF] * 2) + png[24:]  # is refused when it is decoded
+    beyond = png[:16] + bytes([0x7F, 0xFF, 0xFF, 0xFF] * 2) + png[24:]  # is rejected when it is decoded
     assert estimate_work(beyond, Limits(max_pixels=1000)).seconds < 0.01
 
 

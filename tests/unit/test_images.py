@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from serving.image.decode import OWN_IMAGE_LIMITS
 from serving.image.folders import Skipped
 from tests.support.image_folders import read, write
 from training.data.image_files import read_images
-from training.data.images import TRAINING_LIMITS
 from training.data.layout import DataError
 
 
@@ -267,4 +267,4 @@ def test_a_file_that_is_too_large_is_left_out_before_it_is_read(tmp_path: Path) 
         film.truncate(257 * 2**20)
     (skipped,) = read_images(tmp_path).skipped
     assert skipped.reason == "TOO_LARGE: the file has 257 MiB; at most 256 are allowed (--max-image-mib)"
-    assert read_images(tmp_path, limits=replace(TRAINING_LIMITS, max_bytes=2**30)).skipped == []
+    assert read_images(tmp_path, limits=replace(OWN_IMAGE_LIMITS, max_bytes=2**30)).skipped == []

@@ -110,7 +110,7 @@ ROOMS = {
 }
 """Rooms and top modules of a package, lowest first: each imports only those before it."""
 CLIENT_MAY_IMPORT = {"client", "system", "pb"}
-MOST_MODULES = 16
+MAX_MODULES = 16
 """Of each folder, those of its subfolders not counted."""
 
 
@@ -272,7 +272,7 @@ def test_no_folder_is_crowded() -> None:
     folders = Counter(
         path.parent for name, path in modules().items() if ".pb" not in name and path.name != "__init__.py"
     )
-    crowded = {str(folder.relative_to(ROOT)): count for folder, count in folders.items() if count > MOST_MODULES}
+    crowded = {str(folder.relative_to(ROOT)): count for folder, count in folders.items() if count > MAX_MODULES}
     assert crowded == {}
 
 

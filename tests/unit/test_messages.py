@@ -8,9 +8,9 @@ from google.protobuf.message import Message
 from serving.api.open_inference.inputs import MAX_TYPED_PIXELS
 from serving.pb.inference import open_inference_pb2 as oip
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
-from serving.rpc.messages import MOST_FIELDS, has_too_many_fields
+from serving.rpc.messages import MAX_FIELDS, has_too_many_fields
 
-TOO_MANY = MOST_FIELDS + 1
+TOO_MANY = MAX_FIELDS + 1
 Tensor = oip.ModelInferRequest.InferInputTensor
 
 
@@ -32,7 +32,7 @@ Tensor = oip.ModelInferRequest.InferInputTensor
 def test_the_largest_legitimate_requests_pass(make: Callable[[], Message]) -> None:
     request = make()
     content = request.SerializeToString()
-    assert len(content) > 2 * MOST_FIELDS
+    assert len(content) > 2 * MAX_FIELDS
     assert not has_too_many_fields(content, request.DESCRIPTOR)
 
 

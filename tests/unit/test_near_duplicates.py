@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from serving.image.decode import OWN_IMAGE_LIMITS
 from tests.support.images import encoded
 from training.checks.alignment import copies
 from training.checks.duplicates import find_duplicates, nearest
 from training.checks.image_facts import blur_effect, image_facts, measure_image
-from training.data.images import TRAINING_LIMITS, LabelledImage
+from training.data.images import LabelledImage
 from training.samples.drawing import draw
 
 
@@ -137,7 +138,7 @@ def test_a_blurred_image_has_a_higher_blur_effect() -> None:
 
 def test_every_kind_of_image_has_facts() -> None:
     for mode, form in (("RGB", "JPEG"), ("L", "PNG"), ("P", "GIF"), ("RGBA", "WEBP"), ("CMYK", "JPEG"), ("1", "BMP")):
-        row = measure_image(encoded(Image.new(mode, (50, 40)), form), TRAINING_LIMITS)
+        row = measure_image(encoded(Image.new(mode, (50, 40)), form), OWN_IMAGE_LIMITS)
         assert (row["width"], row["height"]) == (50, 40)
         assert row["format"] > 0
         assert row["mode"] > 0

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from serving.image.decode import OWN_IMAGE_LIMITS
 from tests.support.runs import FACTS
-from training.data.images import TRAINING_LIMITS
 from training.runs.run import RUN_FORMAT, open_run
 
 LATER = ("temperatures", "recommended_views", "class_report")
@@ -18,4 +18,4 @@ def test_a_run_of_an_earlier_version_has_one_temperature_and_recommends_one_view
     assert run.temperatures == {1: 0.5}
     assert run.recommended_views == 1
     assert run.class_report is None
-    assert run.limits == TRAINING_LIMITS
+    assert run.limits == OWN_IMAGE_LIMITS

@@ -36,7 +36,9 @@ def test_help_lists_the_commands_and_fits_the_terminal(
 
 
 @pytest.mark.parametrize(("given", "meant"), [("fit", "train"), ("bundle", "export"), ("predikt", "predict")])
-def test_an_unknown_command_is_told_what_was_meant(given: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_for_an_unknown_command_suggests_a_similar_one(
+    given: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert pawserve.run([given]) == 2
     assert capsys.readouterr().err == f"pawserve: there is no command {given!r}; did you mean {meant}?\n"
 

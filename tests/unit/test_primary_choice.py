@@ -1,4 +1,4 @@
-"""The file that says which version answers for a name: written whole, read with suspicion."""
+"""The file with the choice of the primary version is written whole; one that is damaged or too large is an error."""
 
 import json
 import os
@@ -151,7 +151,7 @@ def test_a_server_that_starts_loads_the_promoted_version_beside_the_newest(tmp_p
     assert found() == found("pets") == [2, 4]
     assert found(keep=3) == [2, 3, 4]
     assert found("pets/1") == [1]  # a version that the operator named
-    assert found(shadow="pets/2") == [2, 4]  # promoted, so it answers
+    assert found(shadow="pets/2") == [2, 4]  # promoted, so it is primary
     assert found(shadow="pets/4") == [2, 3]
     assert open_newest(tmp_path / "pets").manifest.version == 2
     write_choice(tmp_path / "pets", PrimaryChoice(9))  # not there

@@ -1,4 +1,4 @@
-"""Options of `serve`: each is used as given or refused with a message, never replaced in silence."""
+"""Options of `serve`: each is used as given or rejected with a message, never replaced in silence."""
 
 import re
 
@@ -57,7 +57,7 @@ def test_values_that_are_not_allowed_are_wrong_use(option: str, value: str, caps
         ("--tls-client-ca ca.pem", "which needs --tls-cert and --tls-key"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(options: str, said: str) -> None:
+def test_options_that_contradict_each_other_are_rejected(options: str, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         settings(*options.split())
 

@@ -1,4 +1,4 @@
-"""Labels that came back from serving: which images they add to a data set, and which references are refused."""
+"""Labels that came back from serving: which images they add to a data set, and which references are rejected."""
 
 import hashlib
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from training.data.images import TRAINING_LIMITS, ImageSet, LabelledImage
+from serving.image.decode import OWN_IMAGE_LIMITS
+from training.data.images import ImageSet, LabelledImage
 from training.data.layout import DataError
 from training.data.served_labels import (
     ADDED,
@@ -57,7 +58,7 @@ def written(folder: Path, *rows: str, header: str = HEADER) -> Path:
 
 def applied(path: Path, root: Path, there: ImageSet) -> tuple[dict[str, str], dict[str, int], dict[str, Any]]:
     """The added files with their classes, the counts, and the record for run.json."""
-    changed, record, lines = read_served_labels(path, root).apply(there, TRAINING_LIMITS)
+    changed, record, lines = read_served_labels(path, root).apply(there, OWN_IMAGE_LIMITS)
     assert changed.train == there.train
     assert len(lines) == len(record["outcomes"])
     added = {each.path.relative_to(root.resolve()).as_posix(): CLASSES[each.label] for each in changed.train_only}
@@ -114,7 +115,7 @@ def test_added_images_are_never_held_out(tmp_path: Path, root: Path) -> None:
     train = tuple(image(f"{label}{n}", label) for label in (0, 1) for n in range(10))
     there = images(train=train, valid=None)
     changed, _, _ = read_served_labels(written(tmp_path, *(line(f"{n}.jpg") for n in "abcde")), root).apply(
-        there, TRAINING_LIMITS
+        there, OWN_IMAGE_LIMITS
     )
     for seed in range(20):
         split = changed.split(valid_fraction=0.5, seed=seed)
@@ -135,7 +136,7 @@ def test_added_images_are_never_held_out(tmp_path: Path, root: Path) -> None:
         ("a" * 257, "has 257 bytes"),
     ],
 )
-def test_references_that_lead_out_of_the_folder_are_refused_with_their_row(
+def test_references_that_lead_out_of_the_folder_are_rejected_with_their_row(
     tmp_path: Path, root: Path, reference: str, complaint: str
 ) -> None:
     (tmp_path / "secret.jpg").write_bytes(b"secret")
@@ -166,11 +167,11 @@ def test_links_within_the_folder_are_followed_and_circles_are_missing(tmp_path: 
         ("reference,label", ['"a.jpg' + "x" * 200_000 + '",cats'], "is not CSV: line"),
     ],
 )
-def test_files_that_add_nothing_are_refused(
+def test_files_that_add_nothing_are_rejected(
     tmp_path: Path, root: Path, header: str, rows: list[str], complaint: str
 ) -> None:
     with pytest.raises(DataError, match=complaint):
-        read_served_labels(written(tmp_path, *rows, header=header), root).apply(images(), TRAINING_LIMITS)
+        read_served_labels(written(tmp_path, *rows, header=header), root).apply(images(), OWN_IMAGE_LIMITS)
 
 
 def test_the_folder_of_the_images_must_exist(tmp_path: Path) -> None:

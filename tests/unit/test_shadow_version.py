@@ -1,4 +1,4 @@
-"""The option that names shadow versions, and what a name without a version stands for beside one."""
+"""The option that names shadow versions, and the primary version beside one."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def test_another_share_is_wrong_use(share: str, capsys: pytest.CaptureFixture[st
         ("--model birds --shadow pets/4", "--model names birds, not pets; add --model pets, or leave --shadow out"),
     ],
 )
-def test_shadow_versions_that_contradict_other_options_are_refused(options: str, said: str) -> None:
+def test_shadow_versions_that_contradict_other_options_are_rejected(options: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         to_settings(build_parser("serve").parse_args(["serve", *options.split()]))
 

@@ -31,14 +31,14 @@ def test_the_option_precedes_the_environment_which_precedes_the_file(
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", f"{URL} {URL}".encode(), b"\xff\xfe\x00"])
-def test_a_file_without_a_url_is_refused_without_printing_its_content(
+def test_a_file_without_a_url_is_rejected_without_printing_its_content(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "url").write_bytes(content)
     monkeypatch.setenv("PAWSERVE_STATISTICS_FILE", str(tmp_path / "url"))
-    with pytest.raises(ValueError, match="PAWSERVE_STATISTICS_FILE") as refused:
+    with pytest.raises(ValueError, match="PAWSERVE_STATISTICS_FILE") as rejected:
         find_statistics(None)
-    assert "correct-horse" not in str(refused.value)
+    assert "correct-horse" not in str(rejected.value)
 
 
 def test_a_missing_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

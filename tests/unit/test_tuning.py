@@ -102,7 +102,7 @@ def test_a_candidate_that_fails_is_reported_and_never_wins() -> None:
     assert choose_best(results, 4).layout == good
 
 
-def test_if_all_fail_the_first_reason_is_told() -> None:
+def test_if_all_fail_the_first_reason_is_reported() -> None:
     results = [Result(layout(1, 1, 1), "MemoryError: too little"), Result(layout(1, 1, 2), "ValueError: no")]
     with pytest.raises(TuningError, match="none of the 2 layouts.*too little"):
         choose_best(results, 4)

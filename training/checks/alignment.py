@@ -23,8 +23,8 @@ BATCH = 2048
 DETAIL_SIDE = 128
 STARTS = ((1.0, 0.0), (0.9, -0.1), (0.9, 0.0), (0.9, 0.1))
 """Scale and shift along an axis from which the alignment may start: the whole image, or nine tenths of it."""
-LEAST_START = 0.5
-"""Of the correlation at the best start, on the coarsest level."""
+MIN_START = 0.5
+"""Minimum correlation at the best start, on the coarsest level."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Level:
     """A resolution, and what a pair must reach there."""
 
     side: int
-    """In pixels."""
+    """Side of the images in pixels."""
     steps: int
-    """Of Gauss-Newton."""
+    """Number of Gauss-Newton steps."""
     least: float
     """Correlation."""
 
@@ -43,7 +43,7 @@ COARSE = (Level(8, 4, 0.8), Level(16, 4, 0.8), Level(32, 4, 0.75))
 FINE = (Level(16, 4, 0.75), Level(32, 4, 0.75), Level(64, 3, 0.75), Level(DETAIL_SIDE, 3, 0.0))
 ALIKE = 0.95
 """Thumbnails that correlate so much need to agree less in detail: a much smaller copy has lost its own."""
-LEAST_DETAIL, LEAST_DETAIL_OTHERWISE = 0.35, 0.65
+MIN_DETAIL, MIN_DETAIL_OTHERWISE = 0.35, 0.65
 """Correlation of what a blur takes away, at DETAIL_SIDE pixels."""
 
 
@@ -88,12 +88,12 @@ def detail(luma_NSS: NDArray[np.uint8], pairs_P2: NDArray[np.int64]) -> NDArray[
 
 def are_copies(correlation_P: NDArray[np.float32], detail_P: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Decide from what `copies` and `detail` return, bool `[P]`."""
-    enough: NDArray[np.bool_] = detail_P >= np.where(correlation_P >= ALIKE, LEAST_DETAIL, LEAST_DETAIL_OTHERWISE)
+    enough: NDArray[np.bool_] = detail_P >= np.where(correlation_P >= ALIKE, MIN_DETAIL, MIN_DETAIL_OTHERWISE)
     return enough
 
 
 def _both_ways(images_NSS: NDArray[np.uint8], pairs_P2: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """What to align with what, float32 `[4 P, S, S]`: either may be the crop or the mirror image."""
+    """Pairs to align, float32 `[4 P, S, S]`: either image may be the crop or the mirror image."""
     one, other = (torch.from_numpy(images_NSS[pairs_P2[:, side]]).float() for side in (0, 1))
     mirrored = other.flip(2)
     return torch.cat([one, one, other, mirrored]), torch.cat([other, mirrored, one, one])
@@ -110,7 +110,7 @@ def _align(fixed_BSS: Tensor, moving_BSS: Tensor, levels: tuple[Level, ...]) -> 
         fixed, moving = (F.adaptive_avg_pool2d(each[rows, None], level.side) for each in (fixed_BSS, moving_BSS))
         if number == 0:
             correlation, warps = _best_start(fixed, moving)
-            similar = correlation >= LEAST_START
+            similar = correlation >= MIN_START
             rows, fixed, moving = rows[similar], fixed[similar], moving[similar]
         correlation, warp = _register(fixed, moving, warps[rows], level.steps)
         good = correlation >= level.least
@@ -121,7 +121,7 @@ def _align(fixed_BSS: Tensor, moving_BSS: Tensor, levels: tuple[Level, ...]) -> 
 
 
 def _best_start(fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the whole image and its crops at the borders, that which is most like `fixed`: correlation and warp."""
+    """The start, whole image or crop at a border, that is most like `fixed`: correlation and warp."""
     target = fixed.flatten(1)
     best, best_warp = torch.full((len(fixed),), -1.0), torch.zeros(len(fixed), 4)
     for x, y in product(STARTS, STARTS):
@@ -169,7 +169,7 @@ def _register(fixed: Tensor, moving: Tensor, warp: Tensor, steps: int) -> tuple[
 
 
 def _grid(warp_B4: Tensor, side: int) -> Tensor:
-    """Where each pixel of the fixed image lies in the moving one, `[B, side, side, 2]`, from -1 to 1."""
+    """Position of each pixel of the fixed image in the moving one, `[B, side, side, 2]`, from -1 to 1."""
     line = (torch.arange(side) + 0.5) * 2 / side - 1
     x = warp_B4[:, 0, None] * line + warp_B4[:, 1, None]
     y = warp_B4[:, 2, None] * line + warp_B4[:, 3, None]

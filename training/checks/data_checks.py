@@ -24,7 +24,7 @@ from training.features.activations import Activations
 
 @dataclass(frozen=True)
 class DataChecks:
-    """What the checks found. Images are the training images, then the validation images."""
+    """Results of the checks. Images are the training images, then the validation images."""
 
     data: Path
     """The folder that paths are relative to."""
@@ -145,7 +145,7 @@ def check_data(
 
 
 def describe_checks(checks: DataChecks) -> list[str]:
-    """What was found, for the terminal."""
+    """Results for the terminal."""
     facts = checks.to_json()
     if checks.usable:
         lines = [f"{counted(facts['suspects'], 'label suspect')}, {facts['confident_suspects']:,} of them confident"]

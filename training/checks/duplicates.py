@@ -20,7 +20,7 @@ from training.data.images import LabelledImage, or_reason
 NEIGHBOURS = 5
 """Candidates for each image. In a large group of copies each is near to others, so that the group holds together."""
 ROWS, COLUMNS = 2048, 16_384
-"""Of a block of similarities."""
+"""Size of a block of similarities."""
 CHUNK = 256
 """Pairs whose detail is compared together."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 BLOCK = 8192
 """Rows whose logits are in memory together."""
 PENALTY = 100.0
-"""Of the squared weights, against the sum of the rows' losses; a head that fits every label finds no incorrect one."""
+"""Factor of the squared weights, beside the sum of the losses; a head that fits every label finds no incorrect one."""
 STEPS = 60
 
 

@@ -15,7 +15,7 @@ DARK, BRIGHT = 60, 195
 BLANK = 12
 """An image is blank if the luma of its middle 98 of 100 pixels spans less than this."""
 BLURRED = 0.6
-"""Of the blur effect: that of sharp images is 0.15 to 0.5."""
+"""An image is blurred if its blur effect is above this; that of sharp images is 0.15 to 0.5."""
 SMALL = 64
 """Pixels of the short side."""
 TINY_CLASS = 20

@@ -23,7 +23,7 @@ class Suspect:
     """An image whose label is probably incorrect."""
 
     index: int
-    """Of the image."""
+    """Index of the image."""
     suggested: int
     """The class index that the image probably belongs to."""
     p_label: float
@@ -35,7 +35,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What heads say about images that they were not fitted on."""
+    """Predictions of heads for images that they were not fitted on."""
 
     suspects: list[Suspect]
     """The largest difference between both probabilities first."""

@@ -16,7 +16,7 @@ from training.cli.data_options import Check, Compare, Evaluate
 from training.cli.recipe_options import FindLr, Fit
 from training.comparison.page import comparison_page
 from training.comparison.runs import compare_runs, open_runs
-from training.comparison.text import comparison_view
+from training.comparison.text import runs_view
 from training.console import progress, say
 from training.data.exclusions import read_exclusions
 from training.data.served_labels import read_served_labels
@@ -99,7 +99,7 @@ def compare(options: Compare) -> None:
     if options.json:
         print_json({"runs": [each.name for each in runs], "pairs": [pair.to_json() for pair in pairs]})
     else:
-        Console().print(comparison_view(runs, pairs))
+        Console().print(runs_view(runs, pairs))
     say(f"open {options.out}")
 
 

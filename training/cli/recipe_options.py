@@ -69,10 +69,10 @@ class SizeLimits:
         check_range("max-pixels", self.max_pixels, 1, 10**9)
 
     def limits(self) -> "Limits":
-        """As the decoder takes them."""
-        from training.data.images import TRAINING_LIMITS  # loads NumPy and Pillow, which the help does without
+        """The limits for the decoder."""
+        from serving.image.decode import OWN_IMAGE_LIMITS  # loads NumPy and Pillow, which the help does without
 
-        return replace(TRAINING_LIMITS, max_bytes=self.max_image_mib * 2**20, max_pixels=self.max_pixels)
+        return replace(OWN_IMAGE_LIMITS, max_bytes=self.max_image_mib * 2**20, max_pixels=self.max_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from training.reports.tiles import jpeg, prediction
 MAX_IMAGES = 12
 """Fixed images, and broken ones, of a pair."""
 MAX_SHOWN = 48
-"""Of all pairs together."""
+"""Images shown of all pairs together."""
 
 
 def comparison_page(

@@ -66,7 +66,7 @@ def points(difference: Interval) -> str:
 
 
 def verdict(pair: Pair) -> str:
-    """What the paired test says, in a sentence."""
+    """Result of the paired test in a sentence."""
     comparison = pair.comparison
     assert comparison.pairs is not None
     assert comparison.p_value is not None
@@ -84,7 +84,7 @@ def verdict(pair: Pair) -> str:
 
 
 def warnings(pairs: Sequence[Pair]) -> list[str]:
-    """What limits the comparison: different images, other labels."""
+    """Limits of the comparison: different images, other labels."""
     found = []
     for pair in pairs:
         names = f"{pair.first.name} and {pair.second.name}"

@@ -33,7 +33,7 @@ class ComparedRun:
     recipe: dict[str, Any]
     history: list[EpochResult]
     images: list[LabelledImage]
-    """For validation."""
+    """Validation images."""
     probabilities_NK: NDArray[np.float32]
 
     @cached_property
@@ -59,7 +59,7 @@ class Pair:
     first: ComparedRun
     second: ComparedRun
     rows_N2: NDArray[np.int64]
-    """Of each shared image: its row in the first run and in the second."""
+    """Row of each shared image in the first run and in the second."""
     relabelled: int
     """Shared images with another label in the second run, which are not compared."""
     comparison: Comparison

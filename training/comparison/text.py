@@ -14,7 +14,7 @@ MAX_SETTINGS = 20
 
 
 @group()
-def comparison_view(runs: Sequence[ComparedRun], pairs: Sequence[Pair]) -> Iterator[RenderableType]:
+def runs_view(runs: Sequence[ComparedRun], pairs: Sequence[Pair]) -> Iterator[RenderableType]:
     """The comparison, to be printed by a rich console."""
     for warning in warnings(pairs):
         yield Text(f"warning: {warning}", style="yellow")

@@ -22,11 +22,11 @@ from training.recipes.stage import Augment
 MAX_DEGREES = 10.0
 MAX_ZOOM = 1.1
 PROBABILITY = 0.75
-"""Of turning, and of zooming."""
+"""Probability of turning, and of zooming."""
 LIGHTING = 0.05
 """Brightness and contrast are multiplied by 1 - 0.05 to 1 + 0.05."""
-SMALLEST_CROP = 0.6
-"""Of `varied`: a square with at least this part of the canvas's side."""
+MIN_CROP = 0.6
+"""Minimum size of a crop by `varied`: a square with at least this part of the canvas's side."""
 VARIED_LIGHT, VARIED_COLOUR, VARIED_NOISE = 0.3, 1.5, 12.0
 """Brightness and contrast change by up to 30%, colourfulness lies between 0 (grey) and 1.5; standard deviation of the
 noise, of 255, in half of the views."""
@@ -36,7 +36,7 @@ EVERY = 4
 """Every fourth pixel along a side counts towards an image's mean brightness."""
 
 Views = Augment | Literal["shifted"]
-"""What an image is shown as: augmented, or shifted as in `training.data.shifts`, where steps are compared."""
+"""How an image is changed: augmented, or shifted as in `training.data.shifts`, where steps are compared."""
 
 View = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
 """uint8 `[S, S, 3]` and a seed -> uint8 `[crop, crop, 3]`; safe to call from several threads."""
@@ -78,7 +78,7 @@ def contact_sheet(canvas_SSC: NDArray[np.uint8], kind: Augment, crop: int, seed:
 def _varied(canvas_SSC: NDArray[np.uint8], crop: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """A random crop, resized, mirrored half of the time, in another light, and noisy half of the time."""
     canvas_side = canvas_SSC.shape[0]
-    side = int(canvas_side * rng.uniform(SMALLEST_CROP, 1))
+    side = int(canvas_side * rng.uniform(MIN_CROP, 1))
     left, top = rng.integers(0, canvas_side - side + 1, 2).tolist()
     image = Image.fromarray(np.ascontiguousarray(canvas_SSC[top : top + side, left : left + side]))
     image = image.resize((crop, crop), Image.Resampling.BICUBIC)

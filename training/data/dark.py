@@ -10,9 +10,9 @@ from training.console import say
 from training.data.images import LabelledImage, Split, or_reason
 
 SUFFIXES = {".png", ".tif", ".tiff"}
-"""Of files with 16 bits a channel."""
+"""Suffixes of files with 16 bits a channel."""
 DARK = 4096 >> 8
-"""What 4,096 of 65,535 becomes in 8 bits."""
+"""4,096 of 65,535, in 8 bits."""
 
 
 def say_dark(split: Split) -> None:

@@ -19,7 +19,7 @@ MAX_NAMED = 3
 
 @dataclass(frozen=True)
 class Exclusions:
-    """What to leave out and what to relabel."""
+    """Images to leave out and to relabel."""
 
     files: dict[str, str]
     """Each list and its SHA-256."""

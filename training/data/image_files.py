@@ -9,18 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from serving.image.decode import Limits, Reason, decode
+from serving.image.decode import OWN_IMAGE_LIMITS, Limits, Reason, decode
 from serving.image.folders import Skipped, describe_skipped, find_files, printable
 from serving.system.cpus import available_cpus
 from training.console import progress, say
-from training.data.images import TRAINING_LIMITS, ImageSet, LabelledImage, or_reason
+from training.data.images import ImageSet, LabelledImage, or_reason
 from training.data.layout import find_layout
 
 
 def read_images(
     data: Path,
     *,
-    limits: Limits = TRAINING_LIMITS,
+    limits: Limits = OWN_IMAGE_LIMITS,
     targets: Collection[Path] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
@@ -44,7 +44,7 @@ def read_images(
 
 
 def list_images(
-    folders: dict[str, list[Path]], limits: Limits = TRAINING_LIMITS
+    folders: dict[str, list[Path]], limits: Limits = OWN_IMAGE_LIMITS
 ) -> tuple[list[LabelledImage], list[Skipped]]:
     """The files of each class, sorted by path within a folder, not yet hashed; and what is left out.
 

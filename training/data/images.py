@@ -13,13 +13,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.image.decode import ImageError, Limits, Reason
+from serving.image.decode import OWN_IMAGE_LIMITS, ImageError, Limits, Reason
 from serving.image.folders import Skipped, describe_skipped
 from serving.image.preprocess import Preprocess
 from training.data.layout import TRAIN, VALID, DataError, listed
 
-TRAINING_LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=200_000_000, pixels_at_once=50_000_000)
-"""Larger than a server's: the files are the user's own. Images of more than 50 megapixels are decoded one at a time."""
 _T = TypeVar("_T")
 
 
@@ -31,8 +29,8 @@ class LabelledImage:
     label: int
     """Index into the classes."""
     sha256: bytes = b""
-    """Of the file's content: 32 bytes."""
-    limits: Limits = TRAINING_LIMITS
+    """SHA-256 of the file's content: 32 bytes."""
+    limits: Limits = OWN_IMAGE_LIMITS
     """Larger images are not decoded."""
 
     def read(self) -> bytes:
@@ -115,7 +113,7 @@ class ImageSet:
     """None if a part of `train` is to be held out."""
     skipped: list[Skipped] = field(default_factory=list)
     notes: tuple[str, ...] = ()
-    """For the user: how the folders were understood."""
+    """Notes for the user: how the folders were understood."""
     train_only: list[LabelledImage] = field(default_factory=list)
     """Images from elsewhere, to train on as on `train`; none of them is held out."""
 

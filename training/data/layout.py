@@ -40,7 +40,7 @@ class Layout:
     valid: dict[str, list[Path]] | None = None
     """The same classes; None if a part of the training images is to be held out."""
     notes: tuple[str, ...] = ()
-    """For the user: how the folders were understood."""
+    """Notes for the user: how the folders were understood."""
     skipped: list[Skipped] = field(default_factory=list)
 
     @property

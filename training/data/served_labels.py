@@ -62,7 +62,7 @@ class Outcomes:
             self.examples[what].append(example)
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """The lines to print."""
         for what, count in self.counts.items():
             found = self.examples.get(what, [])
             examples = f": {'; '.join(found)}{'; …' if count > len(found) else ''}" if found else ""

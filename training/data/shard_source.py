@@ -23,7 +23,7 @@ from training.data.sources import Batch, ImageSource, Rows, Source, batch_starts
 from training.hardware import Hardware
 
 MAX_HELD_BYTES = 512 * 2**20
-"""Of encoded images that a process keeps between epochs."""
+"""Limit of the encoded images that a process keeps between epochs."""
 MIXED_SHARDS = 8
 """Shards whose images are mixed; they are in memory together."""
 BATCHES_AHEAD = 3
@@ -48,7 +48,7 @@ class ShardSource(Source):
     preprocess: Preprocess
     augment: Views
     threads: int
-    """That decode."""
+    """Number of decoding threads."""
     pinned: bool = False
     """Whether batches lie in page-locked memory and are decoded ahead of the GPU."""
     max_held_bytes: int = MAX_HELD_BYTES

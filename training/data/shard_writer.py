@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from serving.image.decode import Limits
+from serving.image.decode import OWN_IMAGE_LIMITS, Limits
 from serving.image.folders import Skipped
 from serving.system.files import filling
 from training.console import progress, say
 from training.data.image_files import decodable, read_images
-from training.data.images import TRAINING_LIMITS, LabelledImage, Split
+from training.data.images import LabelledImage, Split
 from training.data.layout import TRAIN, VALID
 from training.data.shards import INDEX_FILE, INDEX_FORMAT, checked_url
 
@@ -30,7 +30,7 @@ def write_shards(
     valid_fraction: float,
     seed: int,
     url: str | None = None,
-    limits: Limits = TRAINING_LIMITS,
+    limits: Limits = OWN_IMAGE_LIMITS,
 ) -> tuple[Split, list[Skipped], int]:
     """Write a folder of shards, whole or not at all.
 

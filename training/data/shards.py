@@ -46,9 +46,9 @@ class Member:
     label: int
     sha256: str
     offset: int
-    """Where its content begins, in bytes from the shard's beginning."""
+    """Start of its content, in bytes from the shard's beginning."""
     size: int
-    """In bytes."""
+    """Size in bytes."""
     source: str
     """Its path in the folder that the shards were made of."""
 
@@ -60,9 +60,9 @@ class Shard:
     file: str
     sha256: str
     size: int
-    """In bytes."""
+    """Size in bytes."""
     members: dict[str, Member]
-    """By name."""
+    """Members by name."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class ShardIndex:
     folder: Path
     classes: tuple[str, ...]
     shards: dict[str, Shard]
-    """By file name."""
+    """Shards by file name."""
     url: str | None
-    """Where shards are that are not in the folder; ends with a slash."""
+    """URL of shards that are not in the folder; ends with a slash."""
 
     def split(self) -> Split:
         """The images in the order in which the folder that they come from lists them."""
@@ -125,7 +125,7 @@ class ShardIndex:
         return self._read(file, member.offset, member.size)
 
     def _read(self, file: str, offset: int, size: int) -> bytes:
-        """At most `size` bytes of a shard, from the folder or from the URL."""
+        """Read at most `size` bytes of a shard, from the folder or from the URL."""
         local = self.folder / file
         if self.url is not None and not local.is_file():
             return _fetch(self.url + file, offset, size)

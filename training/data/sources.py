@@ -22,7 +22,7 @@ Rows = NDArray[np.int64]
 
 EVALUATION_BATCH = 256
 MAX_KEPT_BYTES = 512 * 2**20
-"""Of decoded images that a source keeps: those of 2,700 at 224 pixels, of 8,400 at 128."""
+"""Limit of the decoded images that a source keeps: those of 2,700 at 224 pixels, of 8,400 at 128."""
 IMAGES_PER_WORKER = 256
 """Fewer are decoded sooner than a worker process starts."""
 

@@ -14,9 +14,9 @@ class Table:
     """The rows of a CSV file."""
 
     sha256: str
-    """Of the file's content, in hexadecimal."""
+    """SHA-256 of the file's content, in hexadecimal."""
     rows: list[dict[str, str]]
-    """By column. A spreadsheet shows the first of them as row 2."""
+    """Rows by column. A spreadsheet shows the first of them as row 2."""
 
 
 def read_table(path: Path, columns: tuple[str, ...], hint: str) -> Table:

@@ -19,7 +19,7 @@ MAX_WHOLE_MATRIX = 500
 """Classes of a confusion matrix that is written with its zeros: ten thousand would fill a gigabyte."""
 
 TOP_K = (5,)
-"""Of the top-k accuracy."""
+"""Values of k of the top-k accuracy."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,20 @@ class Evaluation:
 
     labels_N: NDArray[np.int64]
     probabilities_NK: NDArray[np.float32]
-    """Of one view, as the network is deployed: with the temperature."""
+    """Probabilities with one view, as the network is deployed: with the temperature."""
     temperatures: dict[int, float]
-    """By number of views; with that of one view."""
+    """Temperatures by number of views, one view included."""
     metrics: Metrics
-    """Of one view. Cross-fitted if the temperature is fitted on these images, to hold for others."""
+    """Metrics with one view. Cross-fitted if the temperature is fitted on these images, to hold for others."""
     uncalibrated: Metrics
-    """At temperature 1."""
+    """Metrics at temperature 1."""
     confusion: ConfusionMatrix
     test_time: tuple[TestTime, ...]
-    """For each number of views above one; the last is that of all views."""
+    """Comparison with one view for each larger number of views, in order; the last is that of all views."""
 
     @property
     def temperature(self) -> float:
-        """Of one view."""
+        """Temperature with one view."""
         return self.temperatures[1]
 
     @property
@@ -80,7 +80,7 @@ class Evaluation:
         return {k: top_k_accuracy(self.probabilities_NK, self.labels_N, k) for k in counts}
 
     def warnings(self) -> list[str]:
-        """What the figures say about a network or data that are of little use."""
+        """Warnings if the network or the data are of little use."""
         found = []
         counts = np.bincount(self.labels_N)
         share, accuracy = counts.max() / len(self.labels_N), self.metrics.accuracy

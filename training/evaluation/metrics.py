@@ -10,7 +10,7 @@ from serving.comparison.binomial import mcnemar_p
 from serving.comparison.proportions import Z_95, Interval, Rate, wilson
 from serving.statistics.calibration import bin_predictions, calibration_error_interval, expected_calibration_error
 
-RESAMPLES, MOST_RESAMPLED = 1000, 20_000
+RESAMPLES, MAX_RESAMPLED = 1000, 20_000
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def mean_interval(values: NDArray[np.float64]) -> Interval:
     """The mean with its 95% bootstrap interval; the same rows are drawn for any values of the same number."""
     mean = float(values.mean())
     n = len(values)
-    if n > MOST_RESAMPLED:  # the normal approximation is as good
+    if n > MAX_RESAMPLED:  # the normal approximation is as good
         half = Z_95 * float(values.std()) / len(values) ** 0.5
         return Interval(mean, mean - half, mean + half)
     samples = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))

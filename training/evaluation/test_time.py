@@ -15,7 +15,7 @@ class Adaptive:
     """Adaptive TTA: the other views are made only if the first view's confidence is below a threshold."""
 
     threshold: float
-    """Of the first view's highest probability; 0 never makes other views, 1 always."""
+    """Other views are made if the first view's highest probability is below this; 0 never, 1 always."""
     mean_views: float
     correct: int
 
@@ -31,7 +31,7 @@ class TestTime:
     nll_change: Interval
     """Mean change of the negative log likelihood of an image, with its paired bootstrap interval; below 0 is better."""
     nll_z: float
-    """That mean divided by its standard error; 0 if nothing changed."""
+    """Mean change of the negative log likelihood divided by its standard error; 0 if nothing changed."""
     adaptive: Adaptive
 
     @property

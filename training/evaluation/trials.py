@@ -21,7 +21,7 @@ class HeldOut:
 
     clean_NK: NDArray[np.float32]
     shifted_NK: NDArray[np.float32]
-    """Of a shifted copy of each."""
+    """Logits of a shifted copy of each image."""
     labels_N: NDArray[np.int64]
 
     def losses_2N(self) -> NDArray[np.float64]:
@@ -43,7 +43,7 @@ class Candidate:
     """A network that a step may end with, measured on held-out images and their shifted copies."""
 
     part: float
-    """Of the step's weights; the rest are those of the step before. 0 is the step before."""
+    """Part of the step's weights; the rest are those of the step before. 0 is the step before."""
     errors: int
     shifted_errors: int
     nll: float
@@ -51,7 +51,7 @@ class Candidate:
     nll_change: float = 0.0
     """Against the step before, the mean over images and copies."""
     standard_error: float = 0.0
-    """Of `nll_change`, over images."""
+    """Standard error of `nll_change`, over images."""
     paired: Paired = Paired(0, 0, 1.0)
     """Against the step before, over images and copies."""
 
@@ -72,15 +72,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """What held-out images say of a step."""
+    """The measurement of a step on held-out images."""
 
     name: str
     size: int | None
     images: int
     part: float
-    """Of the step's weights that is best: 0 leaves the step out, 1 takes them all."""
+    """Best part of the step's weights: 0 leaves the step out, 1 takes them all."""
     candidates: list[Candidate]
-    """By part, that of 0 first; of the first step only the step itself."""
+    """Candidates by part, that of 0 first; of the first step only the step itself."""
     seconds: float
 
     @property

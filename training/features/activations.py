@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from serving.image.decode import OWN_IMAGE_LIMITS
 from serving.image.folders import Skipped
 from serving.image.preprocess import Preprocess
 from serving.image.views import VIEWS_VERSION
-from training.data.images import TRAINING_LIMITS, LabelledImage, labels_of
+from training.data.images import LabelledImage, labels_of
 from training.data.sources import Batch, Rows, Source
 
 
@@ -32,9 +33,9 @@ class Work:
     views: int
     """Rows that were computed: one for each view of an image."""
     seconds: float
-    """Of decoding, computing and storing."""
+    """Time for decoding, computing and storing."""
     prepare_s: float
-    """Of preparing the engine, once."""
+    """Time for preparing the engine, once."""
 
     @property
     def rate(self) -> float:
@@ -44,10 +45,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Activations:
-    """Of N images, V views each. An example is one view of one image: number i is image i // V, view i % V."""
+    """Activations of N images, V views each. An example is one view: number i is image i // V, view i % V."""
 
     images: list[LabelledImage]
-    """Those that could be decoded, in the order given."""
+    """Images that could be decoded, in the order given."""
     skipped: list[Skipped]
     computed: int
     """How many images had views that had to be computed; the others were in the store."""
@@ -55,7 +56,7 @@ class Activations:
     rows: NDArray[np.float32]
     """float32 `[rows of the store, 2C]`, memory-mapped."""
     row_of_NV: NDArray[np.int64]
-    """Where in `rows` each image's views are, int64 `[N, V]`."""
+    """Row in `rows` of each image's views, int64 `[N, V]`."""
     work: Work | None = None
     """None if nothing had to be computed."""
 
@@ -98,7 +99,7 @@ def store_folder(cache: Path, *, engine: str, weights: str, preprocess: Preproce
     A lower limit of pixels than the default has a store of its own, so that images that are too large are not found.
     """
     facts: dict[str, Any] = {"engine": engine, "weights": weights, "preprocess": asdict(preprocess)}
-    if max_pixels < TRAINING_LIMITS.max_pixels:
+    if max_pixels < OWN_IMAGE_LIMITS.max_pixels:
         facts["max_pixels"] = max_pixels
     key = json.dumps(facts, sort_keys=True)
     return cache / "activations" / hashlib.sha256(key.encode()).hexdigest()[:32]

@@ -54,7 +54,7 @@ class ActivationProvider:
     body: Body
     preprocess: Preprocess
     weights_sha256: str
-    """Of the body."""
+    """SHA-256 of the body's weights."""
     cache: Path
     hardware: Hardware
     processes: ProcessGroup

@@ -36,10 +36,10 @@ class StepResult:
     correct: Tensor
     """bool `[N]`: which of the validation images are classified correctly."""
     metrics: dict[str, Any]
-    """As in `run.json`, cross-fitted."""
+    """Metrics as in `run.json`, cross-fitted."""
     seconds: float
     part: float = 1.0
-    """Of the step's weights; the rest are those of the step before."""
+    """Part of the step's weights; the rest are those of the step before."""
 
     @classmethod
     def of(cls, name: str, size: int | None, logits: Tensor, labels_N: NDArray[np.int64], seconds: float) -> Self:
@@ -65,12 +65,12 @@ class FitState:
     """The state of the trainer, within a step."""
     history: list[EpochResult] = field(default_factory=list)
     results: list[StepResult] = field(default_factory=list)
-    """Of the finished steps."""
+    """Results of the finished steps."""
     snapshots: list[StepResult] = field(default_factory=list)
-    """Of the last step's finished cycles."""
+    """Results of the last step's finished cycles."""
     curves: list[LrCurve] = field(default_factory=list)
     trials: list[Trial] = field(default_factory=list)
-    """Of the steps that held-out training images have been asked about, in order."""
+    """Trials of the steps that were measured on held-out training images, in order."""
 
 
 _LISTS: dict[str, Any] = {"history": EpochResult, "results": StepResult, "snapshots": StepResult, "curves": LrCurve}

@@ -13,7 +13,7 @@ from training.fitting.trainer import Trainer
 
 LOWEST, HIGHEST = 1e-5, 10.0
 BETA = 0.98
-"""Of the smoothed loss."""
+"""Decay of the smoothed loss."""
 STEPS = 100
 STOP_FACTOR = 4.0
 """The sweep stops when the smoothed loss is this many times its minimum."""
@@ -21,7 +21,7 @@ IGNORED_STEPS = 10
 """The first steps do not count towards the minimum: they depend on few batches."""
 SKIP_FIRST, SKIP_LAST = 10, 5
 """Points that the plot and the suggestions leave out: before the smoothing has settled, and while the loss diverges."""
-LEAST_FALL, MOST_RISE = 0.1, 0.5
+MIN_FALL, MAX_RISE = 0.1, 0.5
 """A minimum is clear if the loss falls by a tenth, and rises on its way by no more than half of that."""
 RECIPE, STEEPEST, VALLEY = "recipe", "steepest", "valley"
 
@@ -31,7 +31,7 @@ class LrCurve:
     """The loss at each learning rate."""
 
     name: str
-    """Of the stage."""
+    """Name of the stage."""
     lrs: list[float]
     """Learning rates of the last layer group, rising exponentially."""
     losses: list[float]
@@ -58,7 +58,7 @@ class LrCurve:
         best = int(np.argmin(losses))
         fall, rest = losses[0] - losses[best], np.asarray(losses[: best + 1])
         rises = float(np.maximum(np.diff(rest), 0).sum()) if best else 0.0
-        if best < 3 or fall < LEAST_FALL * abs(losses[0]) or rises > MOST_RISE * fall:
+        if best < 3 or fall < MIN_FALL * abs(losses[0]) or rises > MAX_RISE * fall:
             return None, (
                 f"no clear minimum: the loss falls from {losses[0]:.3g} to {losses[best]:.3g} at most; use the "
                 "recipe's rate, or test with more images or larger batches"

@@ -23,17 +23,17 @@ from training.evaluation.trials import HeldOut, Trial, judge
 from training.fitting.checkpoint import FitState
 from training.fitting.held_out import HeldOutImages
 from training.fitting.session import FitSession
-from training.fitting.snapshots import State, interpolated
+from training.fitting.snapshots import StateDict, interpolated
 from training.fitting.steps import run_step
 from training.networks.model import network_like
 from training.recipes.recipe import Step
 
 PARTS = (0.5, 1.0)
-"""Of a step's change of the weights, that are measured."""
+"""Parts of a step's change of the weights that are measured."""
 MAX_HELD_OUT = 5_000
 """Images of a half that are measured on: more would not change a choice."""
 MAX_REPORTED = 200
-"""Of them, those that the loss after each epoch is reported of, which decides nothing."""
+"""Number of held-out images for the loss that is reported after each epoch; it affects no choice."""
 HALVES = "halves"
 SPLIT = 1_000_001
 """A part of the seed that no step has."""
@@ -104,7 +104,7 @@ class _Half:
         self.session.folder.mkdir(parents=True, exist_ok=True)
         self._held_out = HeldOutImages(self.session, _thinned(split.valid, MAX_HELD_OUT))
         self._measured: tuple[int, int | None, dict[float, HeldOut]] | None = None
-        """Of the last step that was measured: its index, size and logits by part. Later ones are left out."""
+        """The last step that was measured: its index, size and logits by part. Later ones are left out."""
 
     def train(self, index: int, trials: Sequence[Trial]) -> None:
         """Run a step from what is kept of the steps before; what an interrupted fit has done is not done again."""
@@ -125,7 +125,7 @@ class _Half:
             write_atomically(path, safetensors.torch.save(tensors))
         session.processes.wait()
 
-    def kept(self, trials: Sequence[Trial]) -> State:
+    def kept(self, trials: Sequence[Trial]) -> StateDict:
         """The network after the steps that were tried."""
         kept = self.after(0)
         for index, trial in enumerate(trials[1:], 1):
@@ -133,7 +133,7 @@ class _Half:
                 kept = interpolated(kept, self.after(index), trial.part)
         return kept
 
-    def after(self, index: int) -> State:
+    def after(self, index: int) -> StateDict:
         """The network as the step has trained it."""
         return safetensors.torch.load_file(self._after(index))
 
@@ -179,7 +179,7 @@ def _joined(found: Sequence[Mapping[float, HeldOut]]) -> dict[float, HeldOut]:
 
 
 def _thinned(images: list[LabelledImage], most: int) -> list[LabelledImage]:
-    """At most so many of the images, evenly spaced: of each class its part."""
+    """Select at most so many images, evenly spaced, in proportion to the classes."""
     return images[:: 1 + (len(images) - 1) // most]
 
 

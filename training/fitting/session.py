@@ -36,7 +36,7 @@ MAX_CLASSES = 8
 
 @dataclass(frozen=True)
 class FitSession:
-    """What every step of a fit works with."""
+    """The data, network and settings that all steps of a fit share."""
 
     recipe: Recipe
     data: Path
@@ -44,24 +44,24 @@ class FitSession:
     limits: Limits
     """Larger images are left out."""
     split: Split
-    """Of images that can be read."""
+    """The images that can be read."""
     backbone: Backbone
     classifier: Classifier
     pretrained_sha256: str
     hardware: Hardware
     processes: ProcessGroup
     cache: Path
-    """For activations of the pretrained body."""
+    """Folder for activations of the pretrained body."""
     folder: Path
-    """For everything that belongs to this run."""
+    """Folder of the run."""
     checkpoint_every_s: float
     skipped: list[Skipped] = field(default_factory=list)
     activations: list[Activations] = field(default_factory=list)
-    """Those of the first step, if it is trained on activations."""
+    """Activations for the first step, if it is trained on activations."""
     exclusions: dict[str, Any] | None = None
     """What was left out or relabelled by a person's list, for run.json."""
     labels: dict[str, Any] | None = None
-    """What became of the labels from serving, for run.json."""
+    """Use of the labels from serving, for run.json."""
     views_at_once: int | None = None
     """As `ActivationProvider.max_views`; None counts them."""
 
@@ -93,7 +93,7 @@ class FitSession:
         return layer_groups(self.classifier, self.recipe.groups, step.stage.freeze_to)
 
     def step_activations(self, step: Step) -> tuple[Activations, Activations]:
-        """Of the training and of the validation images, for a step on activations."""
+        """Activations of the training and of the validation images, for a step on activations."""
         provider = self.provider(self.classifier, step.size)
         of_train = provider.activations(self.split.train, views=step.stage.views, title="activations, training")
         return of_train, provider.activations(self.split.valid, views=1, title="activations, validation")

@@ -19,7 +19,7 @@ from training.fitting.trainer import Trainer
 from training.networks.model import Classifier, MeanPredictions, Network
 
 SNAPSHOTS = "snapshots"
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 def save_snapshot(folder: Path, cycle: int, state: Mapping[str, Tensor]) -> None:
@@ -59,7 +59,7 @@ def _path(folder: Path, cycle: int) -> Path:
     return folder / SNAPSHOTS / f"cycle-{cycle + 1}.safetensors"
 
 
-def interpolated(before: State, after: State, part: float) -> State:
+def interpolated(before: StateDict, after: StateDict, part: float) -> StateDict:
     """`part` of one network's weights and the rest of another's (WiSE-FT, Wortsman et al. 2022).
 
     Between a network and what it was fine-tuned to, the weights in between keep more of the accuracy on images of
@@ -73,12 +73,12 @@ def interpolated(before: State, after: State, part: float) -> State:
     return _mixed(after, lambda name, tensor: torch.lerp(before[name].double(), tensor, part))
 
 
-def mean_weights(snapshots: Sequence[State]) -> State:
+def mean_weights(snapshots: Sequence[StateDict]) -> StateDict:
     """The mean of each floating-point tensor; counters are the last snapshot's."""
     return _mixed(snapshots[-1], lambda name, _: torch.stack([each[name] for each in snapshots]).double().mean(0))
 
 
-def _mixed(last: State, mix: Callable[[str, Tensor], Tensor]) -> State:
+def _mixed(last: StateDict, mix: Callable[[str, Tensor], Tensor]) -> StateDict:
     """A state with each floating-point tensor replaced by a mixture, computed in float64."""
     return {
         name: mix(name, tensor.double()).to(tensor.dtype) if tensor.is_floating_point() else tensor

@@ -27,7 +27,7 @@ class LayerGroup:
     """Their names, for display."""
     parameters: list[nn.Parameter]
     modules: list[nn.Module]
-    """Those without children."""
+    """Modules without children."""
     trained: bool = True
 
     @property

@@ -54,7 +54,7 @@ def describe_backbone(arch: str) -> Backbone:
     if not timm.is_model(arch):
         near = get_close_matches(arch.partition(".")[0], timm.list_models(), n=5)
         raise ValueError(
-            f"timm knows no model {arch!r}" + (f"; similar: {', '.join(near)}" if near else "; see timm.list_models()")
+            f"timm has no model {arch!r}" + (f"; similar: {', '.join(near)}" if near else "; see timm.list_models()")
         )
     config = timm.get_pretrained_cfg(timm_name(arch)) or PretrainedCfg(input_size=(3, 224, 224))
     crop = int(config.input_size[-1])

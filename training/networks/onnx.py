@@ -8,11 +8,11 @@ from torch import nn
 from serving.bundle.manifest import INPUT_NAME
 
 OPSET = 20
-"""In the range of TensorRT 11 (9 to 25) and ONNX Runtime."""
+"""Operator set: TensorRT 11 supports 9 to 25."""
 
 
 MAX_GRAPH_BYTES = 2**31 - 2**24
-"""Of weights in one file: protobuf holds less than 2 GiB, and the graph itself takes a few megabytes."""
+"""Limit of the weights in one file: protobuf holds less than 2 GiB, and the graph itself takes a few megabytes."""
 
 
 def export_graph(module: nn.Module, crop: int, *, output_name: str, max_bytes: int = MAX_GRAPH_BYTES) -> bytes:

@@ -25,7 +25,7 @@ and its SHA-256."""
 RUN_MODEL = "model.safetensors"
 """The file in a run folder that has the trained weights."""
 STATE_KEYS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
-"""Under which training programs keep a state dict in a checkpoint: timm, Lightning, torchvision and others."""
+"""Keys of the state dict in checkpoints of timm, Lightning, torchvision and other training programs."""
 
 
 class WeightsError(ValueError):
@@ -167,7 +167,7 @@ def _load_matching(body: nn.Module, state: Mapping[str, Tensor], source: str) ->
 
 
 def _prefix(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """What stands before the body's names in a state dict: the prefix with which most of them are found."""
+    """Prefix of the body's names in a state dict: the one with which most of them are found."""
     first = next(iter(wanted))
     prefixes = [name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")]
     return max(prefixes, key=lambda prefix: sum(prefix + name in state for name in wanted), default="")

@@ -113,7 +113,7 @@ class Recipe:
 
     @property
     def epochs(self) -> int:
-        """Of all steps together."""
+        """Number of epochs of all steps."""
         return sum(step.stage.epochs for step in self.steps())
 
     @property
@@ -172,7 +172,7 @@ class Recipe:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Where two sets of settings differ, as lines 'name: ours now, theirs then'."""
+    """Differences of two sets of settings, as lines 'name: ours now, theirs then'."""
     lines = []
     for name in dict.fromkeys([*ours, *theirs]):
         mine, other = ours.get(name), theirs.get(name)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 PER_GALLERY = 8
 MAX_IMAGES = 150
-"""In the galleries of all classes together, so that the page stays below 5 MB; at least two for each gallery."""
+"""Images in the galleries of all classes, so that the page stays below 5 MB; at least two for each gallery."""
 MAX_CLASSES = 20
 """Classes with galleries of their own: with more, those with the most mistakes."""
 

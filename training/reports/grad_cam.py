@@ -12,7 +12,7 @@ from training.data.images import LabelledImage, or_reason
 from training.networks.model import Network, members
 
 STRENGTH = 0.55
-"""Of the overlay where the map is highest."""
+"""Opacity of the overlay where the map is highest."""
 
 
 def overlays(network: Network, images: Sequence[LabelledImage], preprocess: Preprocess) -> list[Image.Image | None]:

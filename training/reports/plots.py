@@ -36,7 +36,7 @@ class Lettering:
     families: list[str]
     """Fonts to search for each character, in order."""
     names: list[str]
-    """As given, long ones shortened; a name that no installed font can draw becomes its number, as in '#3'."""
+    """Names as given, long ones shortened; one that no installed font can draw becomes its number, as in '#3'."""
     missing: int
     """Names that no installed font can draw."""
 
@@ -207,7 +207,7 @@ def plot_confusion(confusion: ConfusionMatrix) -> Plot:
 
 
 def _binned(counts_KK: NDArray[np.int64]) -> NDArray[np.int64]:
-    """At most 500 rows and columns, by summing neighbours."""
+    """Sum neighbours, so that at most 500 rows and columns are left."""
     size = len(counts_KK)
     if size <= MAX_CELLS:
         return counts_KK

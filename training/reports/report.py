@@ -64,7 +64,7 @@ class ReportContents:
     contradictory: Sequence[tuple[LabelledImage, LabelledImage]] = ()
     """Pairs of images with the same content in two classes."""
     checks: DataChecks | None = None
-    """Of the data; None if it was not checked."""
+    """Checks of the data; None if it was not checked."""
 
     def predicted(self, index: int) -> str:
         """The predicted class of an image and its probability, as HTML."""

@@ -169,7 +169,7 @@ def _rates(session: FitSession, result: FitResult) -> list[RatesOverTime]:
 
 
 def _trials(trials: Sequence[Trial]) -> list[list[str]]:
-    """What held-out training images say of each step, and of its mixtures with the step before."""
+    """Measurements of each step, and of its mixtures with the step before, on held-out training images."""
     header = ["step", "kept", "part", "errors", "errors, shifted copies", "log loss", "log loss, shifted copies"]
     rows = [[*header, "change (standard error)", "fixed, broken", "McNemar p"]]
     for trial in trials:

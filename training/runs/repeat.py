@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from training.data.images import TRAINING_LIMITS
+from serving.image.decode import OWN_IMAGE_LIMITS
 from training.fitting.session import FitSession
 from training.runs.run import RECIPE_FILE
 
@@ -24,9 +24,9 @@ def repeat_command(session: FitSession, run: Path, *, check: bool) -> str:
         words += ["--exclude", *(str(Path(each).resolve()) for each in session.exclusions["lists"])]
     if served := session.labels:
         words += ["--labels", str(Path(served["file"]).resolve()), "--images", str(Path(served["images"]).resolve())]
-    if limits.max_bytes != TRAINING_LIMITS.max_bytes:
+    if limits.max_bytes != OWN_IMAGE_LIMITS.max_bytes:
         words += ["--max-image-mib", str(limits.max_bytes // 2**20)]
-    if limits.max_pixels != TRAINING_LIMITS.max_pixels:
+    if limits.max_pixels != OWN_IMAGE_LIMITS.max_pixels:
         words += ["--max-pixels", str(limits.max_pixels)]
     if not check:
         words.append("--no-check")

@@ -18,10 +18,10 @@ import numpy as np
 import safetensors.torch
 from numpy.typing import NDArray
 
-from serving.image.decode import Limits
+from serving.image.decode import OWN_IMAGE_LIMITS, Limits
 from serving.image.preprocess import Preprocess
 from serving.statistics.class_report import ClassReport
-from training.data.images import TRAINING_LIMITS, LabelledImage, Split
+from training.data.images import LabelledImage, Split
 from training.data.layout import path_below
 from training.data.shards import image_at
 from training.fitting.loop import TrainingError
@@ -52,18 +52,18 @@ class Run:
     arch: str
     classes: tuple[str, ...]
     temperature: float
-    """Of one view."""
+    """Temperature with one view."""
     temperatures: dict[int, float]
-    """By number of views; only that of one view in runs of a version that fitted no other."""
+    """Temperatures by number of views; only that of one view in runs of a version that fitted no other."""
     recommended_views: int
-    """The number of views that pays for its cost."""
+    """Smallest number of views that improved the log loss; 1 if none did."""
     class_report: ClassReport | None
     """Precision, recall, F1 and support on the validation images; None in runs of a version that wrote none."""
     preprocess: Preprocess
     data: Path
     """The folder of images that it was trained on."""
     limits: Limits
-    """Of the images that it was trained on."""
+    """Limits of the images that it was trained on."""
 
     def load_classifier(self) -> Network:
         """The trained network, in eval mode.
@@ -177,7 +177,7 @@ def parse_run(folder: Path, facts: dict[str, Any]) -> Run:
         class_report=ClassReport.from_json(report) if report else None,
         preprocess=Preprocess(**facts["preprocess"]),
         data=Path(facts["data"]["path"]),
-        limits=replace(TRAINING_LIMITS, **facts["data"].get("limits", {})),
+        limits=replace(OWN_IMAGE_LIMITS, **facts["data"].get("limits", {})),
     )
 
 

@@ -68,7 +68,7 @@ class Canvas:
 
     image: Image.Image
     matrix: Outline
-    """From units to pixels: `[2, 2]`."""
+    """Matrix from units to pixels: `[2, 2]`."""
     origin_px: Outline
     """The pixel (x, y) under the animal's (0, 0)."""
 

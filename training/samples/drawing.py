@@ -17,7 +17,7 @@ from training.samples.canvas import Canvas, Colour, Outline, curve, mirrored, mi
 Kind: TypeAlias = Literal["cat", "dog"]
 
 SHORT_SIDE_PX = (240, 480)
-LONGEST_RATIO = 4 / 3
+MAX_RATIO = 4 / 3
 OVERSAMPLING = 2
 LOW, HIGH = np.array([-1.35, -1.7]), np.array([1.35, 1.9])
 """The edges of a portrait, in units."""
@@ -71,7 +71,7 @@ class Animal:
     option: bool
     """A cat with wide pupils, a dog with its tongue out."""
     erect_ears: bool
-    """Of a dog."""
+    """Whether a dog's ears are erect."""
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Self:
@@ -103,7 +103,7 @@ class Animal:
 def draw(kind: Kind, rng: np.random.Generator) -> Image.Image:
     """One portrait of a cat or a dog, RGB, sides of 240 to 640 px; all that varies is drawn from `rng`."""
     short_px = int(rng.integers(*SHORT_SIDE_PX, endpoint=True))
-    long_px = round(short_px * rng.uniform(1, LONGEST_RATIO))
+    long_px = round(short_px * rng.uniform(1, MAX_RATIO))
     size_px = (long_px, short_px) if rng.random() < 0.6 else (short_px, long_px)
     large_px = (size_px[0] * OVERSAMPLING, size_px[1] * OVERSAMPLING)
     scene = backdrop(size_px, rng).resize(large_px, Image.Resampling.BILINEAR)

@@ -19,11 +19,11 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-"""Of variables that the user has not set."""
+"""Values of variables that the user has not set."""
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-MOST_PARAMS = 100
-"""In one request to the server."""
-LONGEST_VALUE = 6000
+MAX_PARAMS = 100
+"""Limit of one request to the server."""
+MAX_VALUE_CHARACTERS = 6000
 LAST_METRIC = "learning_rate"
 """An epoch that has it has all of its metrics: they are in one request."""
 _NOT_IN_NAMES = re.compile(r"[^/\w.\- ]")
@@ -78,11 +78,11 @@ class MlflowRuns:
         tags = {"mlflow.source.name": "pawserve", "mlflow.source.type": "LOCAL"}
         self.run_id = self.client.create_run(number, run_name=run.name, tags=tags).info.run_id
         params = [
-            self.entities.Param(_NOT_IN_NAMES.sub("_", name), str(value)[:LONGEST_VALUE])
+            self.entities.Param(_NOT_IN_NAMES.sub("_", name), str(value)[:MAX_VALUE_CHARACTERS])
             for name, value in run.params.items()
         ]
-        for first in range(0, len(params), MOST_PARAMS):
-            self.client.log_batch(self.run_id, params=params[first : first + MOST_PARAMS])
+        for first in range(0, len(params), MAX_PARAMS):
+            self.client.log_batch(self.run_id, params=params[first : first + MAX_PARAMS])
 
     def describe(self) -> str:
         uri = without_secrets(self.uri, os.environ)
@@ -110,7 +110,7 @@ class MlflowRuns:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without MLflow's messages about its database and its retries: what fails is raised."""
+    """Suppress MLflow's messages about its database and its retries: what fails is raised."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

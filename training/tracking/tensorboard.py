@@ -36,7 +36,7 @@ class TensorBoardFiles:
         self.writer.flush()
 
     def log_results(self, metrics: Mapping[str, float], files: Sequence[Path]) -> None:
-        """Nothing: the files are in the run, whose other files have the rest."""
+        """Log nothing: the files are in the run, whose other files have the rest."""
 
     def close(self, status: Status) -> None:
         self.writer.close()

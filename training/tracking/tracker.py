@@ -1,4 +1,4 @@
-"""The interface of trackers, and what a run tells them."""
+"""The interface of trackers, and the parameters and metrics that a run gives them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class TrackedRun:
 
     name: str
     folder: Path
-    """Of what is written for this run only."""
+    """Folder of files that are written for this run only."""
     params: Mapping[str, str | int | float | bool | None]
     """The recipe's settings by their dotted names, and the data."""
 
@@ -35,9 +35,9 @@ class Tracker(Protocol):
     """An adapter to one tracker. Any call may fail with any exception; then the tracker is not called again."""
 
     title: str
-    """As messages name it."""
+    """Name of the tracker in messages."""
     epochs: int
-    """After `start`: how many epochs the tracker has of the run that is continued."""
+    """Number of epochs that the tracker has of the run that is continued, after `start`."""
 
     def start(self, run: TrackedRun, earlier: Mapping[str, str]) -> Mapping[str, str]:
         """Open a run, or continue one.
@@ -53,7 +53,7 @@ class Tracker(Protocol):
         """
 
     def describe(self) -> str:
-        """Where the run is found, without secrets; empty if that goes without saying."""
+        """Location of the run, without secrets; empty if that goes without saying."""
 
     def log_epoch(self, result: "EpochResult") -> None:
         """Add the metrics of an epoch."""

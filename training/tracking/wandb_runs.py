@@ -12,7 +12,7 @@ from training.fitting.loop import EpochResult
 from training.tracking.tracker import PROJECT, NotInstalledError, Status, TrackedRun, epoch_metrics
 
 DEFAULTS = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
-"""Of variables that the user has not set."""
+"""Values of variables that the user has not set."""
 ARTIFACT_NAME_LENGTH = 100
 
 

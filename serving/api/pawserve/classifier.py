@@ -116,7 +116,7 @@ class ClassifierCalls:
     def _to_model(self, status: VersionStatus) -> pb.Model:
         repository, classification = self._models.repository, self._classification
         share = repository.shadow_share(status.version)
-        message = to_model(status, share, primary=repository.answers(status.version))
+        message = to_model(status, share, primary=repository.is_primary(status.version))
         if model := status.model:
             message.max_views = classification.max_views
             message.default_views = classification.default_views(model.manifest, adaptive=False)

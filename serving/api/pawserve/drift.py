@@ -7,7 +7,7 @@ from serving.models.drift import WINDOW, Distribution, Drift
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 
 MAX_CLASSES = 20
-"""Those that differ most are listed."""
+"""Number of classes that are listed: those that differ most."""
 
 
 def to_drift(drift: Drift, classes: Sequence[str]) -> pb.Drift:

@@ -1,4 +1,4 @@
-"""`promote`: choose the version that answers for a model's name."""
+"""`promote`: choose the primary version of a model."""
 
 import argparse
 import shlex
@@ -24,23 +24,24 @@ DEFAULT_MODELS = Path("models")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `promote`."""
     parser.description = (
-        f"Choose the version that answers for a model's name, in NAME/{FILE} of the model folder. Servers follow it "
-        "when they look for new versions (serve --poll-interval, or SIGHUP). The figures of both versions are asked of "
-        "the server and kept with the choice. `rollback` undoes it."
+        "Choose the primary version of a model: the one that answers requests which name no version. The choice is "
+        f"written to NAME/{FILE} in the model folder. Servers follow it when they look for new versions (serve "
+        "--poll-interval, or SIGHUP). The figures of both versions are requested from the server and kept with the "
+        "choice. `rollback` undoes it."
     )
-    parser.add_argument("name", metavar="NAME", help="the model")
+    add_model_options(parser)
     parser.add_argument("version", type=_version, metavar="VERSION", help=f"a version, or {NEWEST!r} for the newest")
-    add_folder_option(parser)
     parser.add_argument(
         "--if-better",
         action="store_true",
-        help="only if the labels decide that it is more accurate than the version that answers now (see `compare`)",
+        help="only if the labels decide that it is more accurate than the present primary version (see `compare`)",
     )
     add_client_options(parser)
 
 
-def add_folder_option(parser: argparse.ArgumentParser) -> None:
-    """`--models`."""
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """NAME and `--models`."""
+    parser.add_argument("name", metavar="NAME", help="the model")
     parser.add_argument(
         "--models", type=path, default=DEFAULT_MODELS, metavar="DIR", help="the model folder (%(default)s)"
     )
@@ -53,11 +54,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--if-better needs a version, not {NEWEST!r}")
     if version is not None:
         _check_bundle(arguments.models, ModelVersion(name, version))
-    answering, figures = _ask(arguments, _chosen(folder))  # before the lock: a server may be slow
+    primary, figures = _compare(arguments, _chosen(folder))  # before the lock: a server may be slow
     try:
         with changing_choice(folder, replace_damaged=True) as (choice, damage):
-            before = _existing(folder, choice) or answering or _newest(folder, version)
-            before = None if before == version else before  # it answers already, as the newest
+            before = _existing(folder, choice) or primary or _newest(folder, version)
+            before = None if before == version else before  # it is primary already, as the newest
             if version == choice.version:
                 print(f"{name}: version {version} was promoted already" if version else f"{name}: nothing is promoted")
                 return DONE
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(f"{folder / FILE} cannot be written: {error.strerror or error}") from error
     if damage:
         print(f"the damaged {folder / FILE} was replaced, and its history is lost", file=sys.stderr)
-    print(f"{name}: {f'version {version}' if version else 'the newest version'} answers from now on", end="")
+    print(f"{name}: {f'version {version}' if version else 'the newest version'} is now primary", end="")
     print(f", instead of version {before}" if before else "")
     print(f"  {figures}")
     if before:
@@ -126,16 +127,16 @@ def _existing(folder: Path, choice: PrimaryChoice) -> int | None:
 
 
 def _newest(folder: Path, version: int | None) -> int | None:
-    """The version that answers without a choice, as far as the folder shows: not the one that is promoted now."""
+    """The primary version without a choice, as far as the folder shows: not the one that is promoted now."""
     others = [number for number in list_versions(folder) if number != version]
     return others[-1] if others else None
 
 
-def _ask(arguments: argparse.Namespace, chosen: int | None) -> tuple[int | None, str]:
-    """Ask the server which version answers, unless one is chosen, and how it compares with the new one.
+def _compare(arguments: argparse.Namespace, chosen: int | None) -> tuple[int | None, str]:
+    """Request the primary version from the server, unless one is chosen, and its comparison with the new one.
 
     Returns:
-        That version, None if it is unknown, and the figures in one line.
+        The primary version, None if it is unknown, and the figures in one line.
 
     Raises:
         CommandError: with `--if-better`, unless the new version is better.
@@ -143,12 +144,12 @@ def _ask(arguments: argparse.Namespace, chosen: int | None) -> tuple[int | None,
     name, version = arguments.name, arguments.version
     try:
         with open_client(arguments) as client:
-            answering = chosen or _answering(client, name)
-            if answering is None or version is None or version == answering:
+            primary = chosen or _primary(client, name)
+            if primary is None or version is None or version == primary:
                 if arguments.if_better:
-                    raise CommandError(f"no other version than {version} answers for {name} on {arguments.server}")
-                return answering, "without a comparison"
-            first, second = (ModelVersion(name, number).resource for number in (answering, version))
+                    raise CommandError(f"{arguments.server} has no primary version of {name} other than {version}")
+                return primary, "without a comparison"
+            first, second = (ModelVersion(name, number).resource for number in (primary, version))
             comparison = client.compare(first, second)
     except CommandError as error:
         if arguments.if_better:
@@ -157,11 +158,11 @@ def _ask(arguments: argparse.Namespace, chosen: int | None) -> tuple[int | None,
     figures = f"{evidence_text(comparison)}; {verdict_text(comparison)}"
     if arguments.if_better and comparison.sequential_test.verdict != pb.COMPARISON_VERDICT_SECOND_IS_BETTER:
         raise CommandError(f"{name}/{version} is not promoted: {figures}")
-    return answering, figures
+    return primary, figures
 
 
-def _answering(client: Client, name: str) -> int | None:
-    """The version that answers for a name; None if the server has no such model."""
+def _primary(client: Client, name: str) -> int | None:
+    """The primary version of a model; None if the server has no such model."""
     for model in client.list_models():
         if model.primary and (parsed := parse_resource(model.name))[0] == name:
             return parsed[1]

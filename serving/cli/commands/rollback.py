@@ -1,11 +1,11 @@
-"""`rollback`: let the version answer again that answered before the latest promotion."""
+"""`rollback`: make the version that was primary before the latest promotion primary again."""
 
 import argparse
 
 from serving.bundle.folder import list_versions
 from serving.bundle.manifest import BundleError
 from serving.bundle.primary_choice import FILE, changing_choice, write_choice
-from serving.cli.commands.promote import add_folder_option, model_folder, models_option
+from serving.cli.commands.promote import add_model_options, model_folder, models_option
 from serving.cli.errors import DONE, CommandError
 from serving.system.times import format_time, now_ms
 
@@ -13,12 +13,11 @@ from serving.system.times import format_time, now_ms
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `rollback`."""
     parser.description = (
-        f"Let the version answer for a model's name that answered before the latest `promote`, in NAME/{FILE} of the "
-        "model folder. A second `rollback` goes back one promotion more. Servers follow it when they look for new "
-        "versions (serve --poll-interval, or SIGHUP)."
+        "Make the version that was primary before the latest `promote` primary again. The choice is written to "
+        f"NAME/{FILE} in the model folder. A second `rollback` goes back one promotion more. Servers follow it when "
+        "they look for new versions (serve --poll-interval, or SIGHUP)."
     )
-    parser.add_argument("name", metavar="NAME", help="the model")
-    add_folder_option(parser)
+    add_model_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,8 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
             earlier = choice.rolled_back(format_time(now_ms()))
             if earlier.version not in list_versions(folder):
                 raise CommandError(
-                    f"version {earlier.version}, which answered before, is no longer in {folder}; choose another one "
-                    f"with: pawserve promote {name} VERSION{models_option(arguments)}"
+                    f"version {earlier.version}, which was primary before, is no longer in {folder}; choose another "
+                    f"one with: pawserve promote {name} VERSION{models_option(arguments)}"
                 )
             write_choice(folder, earlier)
     except BundleError as error:
@@ -43,5 +42,5 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"{folder / FILE} cannot be written: {error.strerror or error}") from error
     before = f"version {choice.version}" if choice.version else "the newest version"
-    print(f"{name}: version {earlier.version} answers from now on, instead of {before}")
+    print(f"{name}: version {earlier.version} is now primary, instead of {before}")
     return DONE

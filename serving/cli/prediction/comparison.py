@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from serving.api.pawserve.rates import to_model_statistics
 from serving.cli.plot import plot_confusion_matrix
 from serving.cli.prediction.files import FileResult
-from serving.cli.tables import comparison_view, statistics_to_dict
+from serving.cli.tables import accuracy_view, statistics_to_dict
 from serving.client import Prediction
 from serving.pb.pawserve.v1 import classifier_pb2 as pb
 from serving.statistics.confusion import ConfusionMatrix
@@ -77,7 +77,7 @@ class FolderComparison:
 
     def view(self) -> RenderableType:
         """The accuracy, the rates and the confusion matrix, for a terminal."""
-        return comparison_view(self._statistics())
+        return accuracy_view(self._statistics())
 
     def to_dict(self) -> dict[str, Any] | None:
         """The same for JSON; None if no image has a label."""

@@ -16,14 +16,12 @@ from serving.bundle.manifest import BundleError
 from serving.cli.errors import CommandError
 from serving.cli.prediction.files import FileResult, read_file
 from serving.client import ClientError, Prediction
-from serving.image.decode import Limits
+from serving.image.decode import OWN_IMAGE_LIMITS
 from serving.models.loader import ServingOptions, load_model
 
 RUN_FILE = "run.json"
 GROUP = 16
 """Files that are read and classified together."""
-LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=200_000_000, pixels_at_once=50_000_000)
-"""Of one's own images: those of training."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def open_local(folder: Path, *, views: int | None, adaptive: bool) -> Iterator[L
                 "--adaptive needs a threshold, which export chooses: use --views, or the exported bundle"
             )
         try:
-            classify, classes = import_module("training.predict").open_classifier(folder, views or 1, LIMITS)
+            classify, classes = import_module("training.predict").open_classifier(folder, views or 1, OWN_IMAGE_LIMITS)
         except ModuleNotFoundError as error:
             raise CommandError(
                 f"{folder} is a run, and the package {error.name} is missing: pip install 'pawserve[training]'"
@@ -65,7 +63,7 @@ def open_local(folder: Path, *, views: int | None, adaptive: bool) -> Iterator[L
     try:
         bundle = open_newest(folder)
         count = views or (bundle.manifest.adaptive_views if adaptive else 1)
-        model = load_model(bundle, ServingOptions(max_rows=max(1024, GROUP * count), limits=LIMITS))
+        model = load_model(bundle, ServingOptions(max_rows=max(1024, GROUP * count), limits=OWN_IMAGE_LIMITS))
     except BundleError as error:
         raise CommandError(str(error)) from error
 
@@ -82,13 +80,13 @@ def open_local(folder: Path, *, views: int | None, adaptive: bool) -> Iterator[L
 def classify_locally(
     model: LocalModel, files: Iterable[Path], *, references: Mapping[Path, str], top_k: int | None
 ) -> Iterator[FileResult]:
-    """Classify files, in their order. Predictions have no token: nobody records their labels."""
+    """Classify files, in their order. Predictions have no token, since labels are recorded on servers."""
     remaining = iter(files)
     while group := list(islice(remaining, GROUP)):
         contents: list[bytes | Exception] = []
         for file in group:
             try:
-                contents.append(read_file(file, LIMITS.max_bytes))
+                contents.append(read_file(file, OWN_IMAGE_LIMITS.max_bytes))
             except (OSError, ValueError) as error:
                 contents.append(error)
         images = [each for each in contents if isinstance(each, bytes)]

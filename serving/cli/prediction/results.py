@@ -48,7 +48,7 @@ class ResultsFile:
                 raise ValueError(f"{path} exists; continue it with --resume, or name another file")
             lines += self._read(path)
         write_atomically(path, lines.encode(ENCODING, ENCODING_ERRORS))
-        # unbuffered: otherwise closing the file would try again to write what a full disk refused
+        # unbuffered: otherwise closing the file would try again to write what a full disk did not take
         self._stream = path.open("ab", buffering=0)
         self._sync_at = 0.0
 

@@ -13,7 +13,7 @@ from serving.cli.prediction.files import FileResult, classify_files
 from serving.client import ClientError
 
 MANIFEST, RUN_FILE = "model.json", "run.json"
-"""What a bundle and a run are known by."""
+"""Files of a bundle and of a run."""
 
 
 def is_local(model: str) -> bool:
@@ -29,7 +29,7 @@ class Source:
     """What classifies: a server, or a model in this process."""
 
     classes: Sequence[str]
-    """In the order of the network's output; empty if the server does not serve the model."""
+    """Classes in the order of the network's output; empty if the server does not serve the model."""
     classify: Callable[[Sequence[Path]], Iterator[FileResult]]
 
 

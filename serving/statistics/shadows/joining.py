@@ -42,7 +42,7 @@ _logger = RateLimitedLogger(logging.getLogger(__name__), logging.WARNING)
 
 
 class _Awaited(Enum):
-    """What is missing of a prediction that a shadow version was asked for."""
+    """What is missing of a prediction with a shadow version."""
 
     RESULT = auto()
     """The result; there is no label yet."""
@@ -86,7 +86,7 @@ class ShadowLabels:
         return len(self._waiting)
 
     def expect(self, id_: bytes) -> None:
-        """A shadow version was asked about the image of a prediction."""
+        """A shadow version will classify the image of a prediction."""
         self._waiting.set(id_, _Awaited.RESULT)
 
     def drop(self, id_: bytes) -> None:

@@ -20,7 +20,7 @@ from serving.api.open_inference.inputs import MAX_IMAGES, MAX_SHOWN, MAX_TYPED_P
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.web.messages import parse_json
 
-MOST_ELEMENTS = MAX_TYPED_PIXELS + 10_000
+MAX_ELEMENTS = MAX_TYPED_PIXELS + 10_000
 """Most elements of the JSON of a request."""
 _FIELDS = {"BYTES": "bytes_contents", "FP32": "fp32_contents", "INT32": "int_contents"}
 _EXPECTED: dict[type, str] = {dict: "an object", list: "a list", str: "text"}
@@ -55,7 +55,7 @@ def parse_request(body: bytes, json_bytes: str | None) -> InferRequest:
             given = f"Inference-Header-Content-Length is {json_bytes[:MAX_SHOWN]!r}"
             raise invalid("MESSAGE_INVALID", f"{given}; the body has {len(body):,} bytes", "")
         length = int(json_bytes)
-    content = _typed(parse_json(body[:length], MOST_ELEMENTS), dict, "")
+    content = _typed(parse_json(body[:length], MAX_ELEMENTS), dict, "")
     parameters = _member(content, "parameters", dict)
     all_binary = _pop_bool(parameters, "binary_data_output", "parameters")
     message = pb.ModelInferRequest(id=_member(content, "id", str))

@@ -78,7 +78,7 @@ def _describe_role(needed: str) -> str:
     if needed == OPEN:
         return "Needs no credentials."
     role = "any role" if needed == KNOWN else f"the role {Role(needed)}"
-    return f"Where the server knows its clients, it needs a token with {role}."
+    return f"If clients are configured, it needs a token with {role}."
 
 
 def parameter(place: str, name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ function parts(found) {
       test ? tile("evidence", evidence(test.eValue), `e-value, ${test.threshold} decides`) : ""),
     test ? explanation(found) : "",
     found.pairs ? pairTable(found.pairs, names)
-      : found.pValue === undefined ? "" : h("p", { class: "hint" }, `Fisher's exact test: p = ${found.pValue.toPrecision(2)}, valid for one look.`),
+      : found.pValue === undefined ? "" : h("p", { class: "hint" }, `Fisher's exact test: p = ${found.pValue.toPrecision(2)}, for one test at a time chosen beforehand.`),
     found.classDifferences.length ? classTable(found.classDifferences, names) : "",
   ];
 }
@@ -71,8 +71,8 @@ function verdict({ sequentialTest: test, pairs }, names) {
 function explanation({ sequentialTest: test, pValue }) {
   const wrong = percent(1 / test.threshold, 0);
   return h("p", { class: "hint" },
-    `The evidence may be looked at any time: between equally accurate versions it ever reaches ${test.threshold} in at most ${wrong} of all comparisons. `,
-    `McNemar's exact test: p = ${pValue.toPrecision(2)}, which is valid for one look only.`);
+    `The evidence is valid at any time: between equally accurate versions it ever reaches ${test.threshold} in at most ${wrong} of all comparisons. `,
+    `McNemar's exact test: p = ${pValue.toPrecision(2)}, for one test at a time chosen beforehand.`);
 }
 
 function pairTable(pairs, names) {
