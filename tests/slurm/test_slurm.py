@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -174,7 +175,12 @@ def test_a_resubmitted_job_resumes_from_the_last_checkpoint(
     done = cancelled.epochs_done()
     again = submit(tmp_path / "run")
     check_whole(again, restarts=0)
-    assert f"resuming after {done} of {EPOCHS} epochs" in again.log
+    resumed = re.search(rf"resuming after (\d+) of {EPOCHS} epochs", again.log)
+    assert resumed, again.log
+    assert int(resumed[1]) in (
+        done - 1,
+        done,
+    )  # it may have been cancelled between the line of an epoch and its checkpoint
 
 
 def test_a_folder_that_cannot_be_written_ends_the_job_with_an_error_that_names_it(
