@@ -1,6 +1,7 @@
 """Faults during a fit: a full disk, a process killed at the last moment."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.support.commands import WarmProcess, main_of, run
+from tests.support.commands import WarmProcess, main_of, run, run_here
 from tests.support.recipes import TINY
 from training import fit
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
 from training.runs import folder as run_folder
 from training.runs.folder import partial_folder
+from training.runs.run import open_run
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +70,38 @@ def test_a_fit_killed_while_it_writes_the_run_gives_the_same_result_when_resumed
     assert "resuming after 3 of 3 epochs" in resumed.stderr
     assert same(tmp_path / "run", undisturbed)
     assert not partial_folder(tmp_path / "run").exists()
+
+
+def removing(path: Path, place: tuple[object, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file vanish as soon as a function has returned."""
+    function = getattr(*place)
+
+    def run_and_remove(*arguments: object, **named: object) -> object:
+        result = function(*arguments, **named)
+        path.unlink(missing_ok=True)
+        return result
+
+    monkeypatch.setattr(*place, run_and_remove)
+
+
+@pytest.mark.parametrize("moment", ["run_steps", "set_up"])
+def test_a_validation_file_that_vanishes_during_a_fit_is_left_out(
+    moment: str, drawings: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run_folder = tmp_path / "images", tmp_path / "run"
+    shutil.copytree(drawings, data)
+    gone = next((data / "valid/cats").iterdir())
+    removing(gone, (fit, moment), monkeypatch)
+    stages = {"head": Stage(learn_from="activations"), "again": Stage(learn_from="activations", cycles=2)}
+    Recipe(**(TINY | {"sizes": (36, 44)}), average="weights", stages=stages).save(tmp_path / "recipe.yaml")
+    options = ("--data", data, "--run", run_folder, "--cache", tmp_path / "cache")
+    finished = run_here("training", "fit", "--recipe", tmp_path / "recipe.yaml", *options)
+    assert finished.returncode == 0, finished.stderr
+    assert f"left out: 1 file or folder\n  {gone}: " in finished.stderr
+    finished_run = open_run(run_folder)
+    assert (finished_run.facts["metrics"]["n"], finished_run.facts["data"]["valid"]) == (15, 15)
+    assert [file["path"] for file in finished_run.facts["data"]["skipped"]] == [str(gone)]
+    assert gone not in [image.path for image in finished_run.validation()[0]]
 
 
 def test_a_disk_that_fills_up_while_the_report_is_written_loses_no_training(

@@ -7,6 +7,7 @@ from typing import cast
 
 from serving.system.memory import all_freed_memory_kept
 from training.console import progress, say
+from training.data.image_files import say_skipped
 from training.data.images import labels_of
 from training.data.shard_source import image_source
 from training.data.sources import Source, derived_seed
@@ -105,7 +106,7 @@ def run_step(
     rates = _trace(session, state, step).rates
     if measured_on == "validation":  # once is enough
         say(describe_groups(trainer.groups, rates))
-    labels_N = labels_of(session.split.valid)
+    labels_N = valid.labels()
     on_images = stage.learn_from == "photos"
     computing = all_freed_memory_kept() if on_images else threads(1)
     with progress(step.name) as on_progress, computing:
@@ -196,6 +197,7 @@ def sources_of(session: FitSession, step: Step) -> tuple[Source, Source]:
     """The training and the validation rows of a step."""
     if step.stage.learn_from == "activations":
         of_train, of_valid = session.step_activations(step)
+        say_skipped([*of_train.skipped, *of_valid.skipped])
         return ActivationSource(of_train), ActivationSource(of_valid)
     split, preprocess = session.split, session.backbone.preprocess_at(step.size)
     train = image_source(split.train, preprocess, step.stage.augment, session.hardware)

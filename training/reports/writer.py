@@ -49,7 +49,8 @@ def step_facts(results: Sequence[StepResult]) -> list[dict[str, Any]]:
     before: NDArray[np.bool_] | None = None
     for result in results:
         correct = result.correct.cpu().numpy()
-        paired = None if before is None else asdict(compare(before, correct))
+        # if an image became unreadable in between, they are not of the same images
+        paired = None if before is None or len(before) != len(correct) else asdict(compare(before, correct))
         before = correct
         facts.append(
             {"name": result.name, "size": result.size, "part": result.part, "seconds": round(result.seconds, 3)}
