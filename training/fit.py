@@ -159,14 +159,14 @@ def _fit(
     if processes.first:
         with watch.stage("check data"):
             checks = check_session(session, folder) if check and session.activations else None
-        with watch.stage("report"):
-            write_report(session, result, evaluation, steps, watch.seconds, checks, command)
         with watch.stage("write"):
             model_sha256 = write_model(folder, network)
             recipe.save(folder / RECIPE_FILE)
             write_image_lists(folder, split, evaluation.probabilities_NK, session.data)
-            for needless in ("activations", HALVES):  # of bodies that no other run has
-                shutil.rmtree(folder / needless, ignore_errors=True)
+        with watch.stage("report"):
+            write_report(session, result, evaluation, steps, watch.seconds, checks, command)
+        for needless in ("activations", HALVES):  # of bodies that no other run has
+            shutil.rmtree(folder / needless, ignore_errors=True)
         facts = _facts(session, evaluation, checks, watch.seconds)
         facts |= {
             "command": command,

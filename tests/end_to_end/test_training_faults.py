@@ -12,10 +12,12 @@ from safetensors.numpy import load_file
 from tests.support.commands import WarmProcess, main_of, run, run_here
 from tests.support.recipes import TINY
 from training import fit
+from training.data.layout import DataError
+from training.fitting.checkpoint import CHECKPOINT_FILE
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage
 from training.runs import folder as run_folder
-from training.runs.folder import partial_folder
+from training.runs.folder import building, partial_folder
 from training.runs.run import open_run
 
 pytestmark = pytest.mark.slow
@@ -102,6 +104,28 @@ def test_a_validation_file_that_vanishes_during_a_fit_is_left_out(
     assert (finished_run.facts["metrics"]["n"], finished_run.facts["data"]["valid"]) == (15, 15)
     assert [file["path"] for file in finished_run.facts["data"]["skipped"]] == [str(gone)]
     assert gone not in [image.path for image in finished_run.validation()[0]]
+
+
+def test_a_training_file_that_vanishes_does_not_end_a_fit_after_the_training(
+    arguments: list[str], drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(drawings, tmp_path / "images")
+    gone = sorted((tmp_path / "images/train/cats").iterdir())[0]  # the one that the report would show augmented
+    removing(gone, (fit, "run_steps"), monkeypatch)
+    finished = run_here("training", *arguments, "--data", tmp_path / "images")
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "run/plots/augmentation.png").exists()
+
+
+def test_images_that_changed_during_a_fit_must_be_restored_before_it_is_resumed(tmp_path: Path) -> None:
+    def fail() -> None:
+        with building(tmp_path / "run", resume=False) as folder:
+            (folder / CHECKPOINT_FILE).touch()
+            raise DataError("a.jpg has changed since it was first read")
+
+    with pytest.raises(DataError) as caught:
+        fail()
+    assert "restore the images, then run the same command with --resume" in caught.value.__notes__[0]
 
 
 def test_a_disk_that_fills_up_while_the_report_is_written_loses_no_training(
