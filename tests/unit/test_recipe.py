@@ -46,15 +46,17 @@ def test_epochs_are_counted_with_integers() -> None:
     assert Stage(cycles=2, cycle_len=1, cycle_mult=3).epochs == 4
 
 
-def test_several_sizes_repeat_the_stages_on_images() -> None:
+def test_several_sizes_repeat_the_stages() -> None:
     recipe = Recipe(sizes=(128, 224), stages=PRESETS["course"]().stages)
     assert [(step.name, step.size) for step in recipe.steps()] == [
         ("head", 128),
         ("augmented", 128),
         ("upper", 128),
+        ("head at 224", 224),
+        ("augmented at 224", 224),
         ("upper at 224", 224),
     ]
-    assert recipe.epochs == 7 + 7 + 2 * 2
+    assert recipe.epochs == 2 * (7 + 7 + 2)
 
 
 @pytest.mark.parametrize(
