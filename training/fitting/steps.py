@@ -164,7 +164,7 @@ def _trace(session: FitSession, state: FitState, step: Step) -> StepTrace:
     rates = broadcast_rates(stage.lr, groups)
     curve = _curve_of(state, step)
     if stage.find_lr == "use" and curve is not None:
-        rates = [curve.suggestions()[RECIPE] * rate / rates[-1] for rate in rates]
+        rates = curve.applied(rates)
     rows = len(session.split.train) * stage.views
     return StepTrace(step, rates, rows, group_rows(groups, rates))
 
@@ -220,7 +220,11 @@ def find_step_lr(session: FitSession, trainer: Trainer, train: Source, step: Ste
     rate, why = curve.recommendation()
     others = ", ".join(f"{rule} {lr:.2g}" for rule, lr in curve.suggestions().items() if rate is None or rule != RECIPE)
     recommended = "no recommendation" if rate is None else f"recommended {rate:.2g}"
-    say(f"learning rate for {step.name}: {recommended}: {why}; other rules: {others}; the recipe's is {rates[-1]:g}")
+    used = f"; used: {curve.applied(rates)[-1]:.2g}" if step.stage.find_lr == "use" else ""
+    say(
+        f"learning rate for {step.name}: {recommended}: {why}; other rules: {others}; the recipe's is "
+        f"{rates[-1]:g}{used}"
+    )
     return curve
 
 
