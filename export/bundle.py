@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.adaptive import threshold_by_agreement
-from export.calibrate import METHOD, choose_images, list_folder, measure_ranges
+from export.calibrate import METHOD, check_count, choose_images, list_folder, measure_ranges
 from export.cards.model_card import render_card
 from export.cards.page import parity_row, render_page
 from export.checks.checks import CheckError
@@ -76,13 +76,11 @@ def run(options: BundleOptions) -> None:
     images, trained_NK = run.validation(options.data)
     rows = present_rows(images, options.data or run.data)
     images, trained_NK = [images[row] for row in rows], trained_NK[rows]
-    calibration_images = [] if set(options.precisions) == {"fp32"} else _calibration_images(run, options)
     with progress("reading validation images") as on_progress:
         views_NHWC = load_views(images, run.preprocess, on_progress)
-    calibration_NHWC = load_views(calibration_images, run.preprocess)
     model = DeployedModel(classifier, run.temperature).eval()
     reference = ParityReference(model, images, views_NHWC, trained_NK, options.tolerances)
-    exported, missing = _export(run, reparameterize(classifier), options, calibration_NHWC, reference)
+    exported, missing = _export(run, reparameterize(classifier), options, reference)
     reasons = "".join(f"\n{target} is missing: {reason}" for target, reason in missing.items())
     if not exported:
         raise CheckError(f"no file passed its checks, and nothing was written{reasons}")
@@ -140,7 +138,6 @@ def _export(
     run: Run,
     classifier: Network,
     options: BundleOptions,
-    calibration_NHWC: NDArray[np.uint8],
     reference: ParityReference,
 ) -> tuple[list[Exported], dict[Target, str]]:
     """The graphs that were asked for and passed their checks, in the order of TARGETS, and why the others are missing.
@@ -172,6 +169,12 @@ def _export(
     if graph is not None and "fp32" in asked:
         with attempt("fp32"):
             exported.append(_describe("fp32", Converted(graph, verify(graph, "fp32", "onnxruntime", reference), {})))
+    calibration_NHWC: NDArray[np.uint8] | None = None
+    if lower := [target for target in asked if target != "fp32"]:
+        with attempt(*lower):
+            calibration_NHWC = load_views(_calibration_images(run, options), run.preprocess)
+    if calibration_NHWC is None:
+        return exported, missing
     if "fp16" in asked:
         with attempt("fp16"):
             assert isinstance(classifier, Classifier)
@@ -181,6 +184,7 @@ def _export(
     int8 = [target for target in INT8_RUNTIMES if target in asked]
     if graph is not None and int8:
         with attempt(*int8), progress("calibrating") as on_progress:
+            check_count(len(calibration_NHWC))
             ranges = measure_ranges(graph, calibration_NHWC, on_progress)
     if graph is None or ranges is None:
         return exported, missing

@@ -28,17 +28,23 @@ def choose_images(images: Sequence[LabelledImage], count: int) -> list[LabelledI
     """Choose at most `count` images at random with a fixed seed, evenly over the classes.
 
     Raises:
-        DataError: if there are fewer than 16.
+        DataError: if there are none.
     """
-    if len(images) < MIN_IMAGES:
-        raise DataError(
-            f"INT8 needs at least {MIN_IMAGES} images to calibrate on, and there are {len(images)}: name a folder with "
-            "more as --calibration, or export with --precisions fp32"
-        )
+    if not images:
+        raise DataError("there are 0 images to calibrate on: name a folder with some as --calibration")
     shuffled = [images[row] for row in np.random.default_rng(0).permutation(len(images))]
     ranks_in_class: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
     ranks = [next(ranks_in_class[image.label]) for image in shuffled]
     return [shuffled[row] for row in np.argsort(ranks, kind="stable")[:count]]
+
+
+def check_count(images: int) -> None:
+    """Raise DataError if these are too few images to calibrate INT8 on."""
+    if images < MIN_IMAGES:
+        raise DataError(
+            f"INT8 needs at least {MIN_IMAGES} images to calibrate on, and there are {images}: name a folder with more "
+            "as --calibration, or export with other --precisions"
+        )
 
 
 def list_folder(folder: Path) -> list[LabelledImage]:

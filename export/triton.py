@@ -36,7 +36,8 @@ def run(options: TritonOptions) -> None:
     with new_folder(options.out, manifest.name) as folder:
         (folder / str(manifest.version)).mkdir()
         (folder / str(manifest.version) / file).write_bytes(content)
-        (folder / LABELS).write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
+        labels = [" ".join(name.splitlines()) + "\n" for name in manifest.classes]  # a line each
+        (folder / LABELS).write_text("".join(labels), encoding="utf-8")
         (folder / "config.pbtxt").write_text(_model_config(manifest, options), encoding="utf-8")
         sync_folder(folder)
         folder.rename(place)

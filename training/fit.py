@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from training.checks.data_checks import DataChecks, check_data, describe_checks
 from training.checks.files import write_lists
 from training.console import Stopwatch, say
 from training.data.exclusions import Exclusions
+from training.data.image_files import say_skipped
 from training.data.images import labels_of
 from training.data.served_labels import ServedLabels
 from training.distributed import joined_processes
@@ -122,8 +123,10 @@ def _log_results(trackers: Trackers, run: Path, evaluation: Evaluation, watch: S
 def _fit(
     session: FitSession, watch: Stopwatch, trackers: Trackers, command: str, *, resume: bool, check: bool
 ) -> Evaluation:
-    recipe, split, processes, folder = session.recipe, session.split, session.processes, session.folder
+    recipe, processes, folder = session.recipe, session.processes, session.folder
     state = session.checkpoints.load(session.hardware.device)
+    watch.add(state.watch)
+    state.watch = watch
     if resume:
         tried = f" and {len(state.trials)} steps tried" if state.trials else ""
         say(f"resuming after {len(state.history)} of {recipe.epochs} epochs{tried}")
@@ -143,28 +146,32 @@ def _fit(
         result = run_steps(session, state, report_epoch)
     network = result.network.to("cpu").eval()
     with watch.stage("evaluate"):
-        logits_VNK, _, _ = view_logits(
+        logits_VNK, valid, unreadable = view_logits(
             network,
-            split.valid,
+            session.split.valid,
             views=recipe.views,
             provider=lambda member: session.provider(member, recipe.last_size),
         )
         processes.wait()  # until all have read what the first is going to remove
-        evaluation = evaluate(logits_VNK, labels_of(split.valid), split.classes)
+        say_skipped(unreadable)  # which could be read before the training
+        split = replace(session.split, valid=valid)
+        session = replace(session, split=split, skipped=session.skipped + unreadable)
+        evaluation = evaluate(logits_VNK, labels_of(valid), split.classes)
         steps = step_facts(state.results)
     if processes.first:
         with watch.stage("check data"):
             checks = check_session(session, folder) if check and session.activations else None
-        with watch.stage("report"):
-            write_report(session, result, evaluation, steps, watch.seconds, checks, command)
         with watch.stage("write"):
             model_sha256 = write_model(folder, network)
             recipe.save(folder / RECIPE_FILE)
             write_image_lists(folder, split, evaluation.probabilities_NK, session.data)
-            for needless in ("activations", HALVES):  # of bodies that no other run has
-                shutil.rmtree(folder / needless, ignore_errors=True)
+        with watch.stage("report"):
+            write_report(session, result, evaluation, steps, watch.seconds, checks, command)
+        for needless in ("activations", HALVES):  # of bodies that no other run has
+            shutil.rmtree(folder / needless, ignore_errors=True)
         facts = _facts(session, evaluation, checks, watch.seconds)
         facts |= {
+            "average": recipe.average if not state.trials or state.trials[-1].part else "none",
             "command": command,
             "steps": steps,
             "trials": [trial.to_json() for trial in state.trials],
@@ -193,7 +200,7 @@ def check_session(session: FitSession, folder: Path) -> DataChecks:
 
 def _activation_facts(session: FitSession) -> dict[str, Any]:
     computed = sum(each.computed for each in session.activations)
-    images = len(session.split.train) + len(session.split.valid) if session.activations else 0
+    images = sum(len(each.images) for each in session.activations)
     work = [vars(each.work) | {"rate": round(each.work.rate, 1)} for each in session.activations if each.work]
     return {"activations": {"computed": computed, "reused": images - computed}, "activations_work": work}
 
@@ -213,7 +220,6 @@ def _facts(
         "mean": backbone.mean,
         "std": backbone.std,
         "seed": recipe.seed,
-        "average": recipe.average,
         "data": {
             "path": str(session.data),
             "train": len(split.train),

@@ -53,7 +53,7 @@ def bundle(tmp_path: Path) -> Bundle:
         version=3,
         created="2026-01-01T00:00:00+00:00",
         arch="resnet34",
-        classes=("cats", "dogs", "Füchse"),
+        classes=("cats", "big\ndogs", "Füchse"),
         preprocess=Preprocess(),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
@@ -93,7 +93,7 @@ def test_triton_s_own_schema_reads_the_configuration(bundle: Bundle, tmp_path: P
         "pets/labels.txt",
     ]
     assert (folder / "3" / "model.onnx").read_bytes() == b"int8"
-    assert (folder / "labels.txt").read_text(encoding="utf-8") == "cats\ndogs\nFüchse\n"
+    assert (folder / "labels.txt").read_text(encoding="utf-8") == "cats\nbig dogs\nFüchse\n"
     assert parse(folder / "config.pbtxt") == {
         "name": "pets",
         "backend": "onnxruntime",

@@ -73,15 +73,21 @@ def test_labelled_images_are_trained_on_and_recorded(data: Path, shared_cache: P
 
 def test_labelled_images_may_be_excluded(data: Path, shared_cache: Path, tmp_path: Path) -> None:
     rows = served(data)
-    labels = labels_file(tmp_path / "labels.csv", rows)
+    conflict = next(data.glob("train/cats/*"))
+    shutil.copy(conflict, tmp_path / "camera" / "conflict.jpg")
+    labels = labels_file(tmp_path / "labels.csv", [*rows, ("conflict.jpg", "dogs")])
     excluded = tmp_path / "excluded.csv"
-    excluded.write_text(f"path,corrected\n{tmp_path / 'camera' / rows[0][0]},\n")
+    excluded.write_text(f"path\n{tmp_path / 'camera' / rows[0][0]}\n{conflict.relative_to(data)}\n")
     finished = run_here(
         *("training", "fit", "--data", data, "--cache", shared_cache, *SMALL, "--run", tmp_path / "run"),
         *("--labels", labels, "--images", tmp_path / "camera", "--exclude", excluded),
     )
     assert finished.returncode == 0, finished.stderr
-    assert open_run(tmp_path / "run").facts["data"]["train"] == 31
+    run = open_run(tmp_path / "run")
+    assert run.facts["data"]["train"] == 31
+    assert run.facts["data"]["exclusions"]["excluded"] == 2
+    (image,) = (image for image in run.training() if image.path.name == "conflict.jpg")
+    assert run.classes[image.label] == "dogs"  # the other label, of the file in the data folder, is excluded
 
 
 def test_a_run_continues_with_the_same_labels_only(data: Path, tmp_path: Path) -> None:

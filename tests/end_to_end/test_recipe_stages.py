@@ -77,6 +77,7 @@ def test_sizes_grow_between_stages_and_the_last_is_deployed(
     assert [(step["name"], step["size"]) for step in run.facts["steps"]] == [
         ("head", 32),
         ("whole", 32),
+        ("head at 48", 48),
         ("whole at 48", 48),
     ]
     assert run.preprocess.crop == 48

@@ -177,10 +177,8 @@ def test_a_resubmitted_job_resumes_from_the_last_checkpoint(
     check_whole(again, restarts=0)
     resumed = re.search(rf"resuming after (\d+) of {EPOCHS} epochs", again.log)
     assert resumed, again.log
-    assert int(resumed[1]) in (
-        done - 1,
-        done,
-    )  # it may have been cancelled between the line of an epoch and its checkpoint
+    # it may have been cancelled between the line of an epoch and its checkpoint
+    assert int(resumed[1]) in (done - 1, done)
 
 
 def test_a_folder_that_cannot_be_written_ends_the_job_with_an_error_that_names_it(

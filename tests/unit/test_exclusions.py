@@ -1,6 +1,7 @@
 """Lists of files to leave out or to relabel."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,11 @@ def listed(folder: Path, text: str) -> Path:
     return path
 
 
+def applied(path: Path) -> tuple[ImageSet, dict[str, Any]]:
+    exclusions = read_exclusions([path])
+    return exclusions.apply(IMAGES, DATA), exclusions.record(IMAGES, DATA)
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -34,7 +40,7 @@ def test_images_are_left_out_or_relabelled(separator: str, mark: str, newline: s
     ]
     path = listed(tmp_path, mark + newline.join(rows).replace(",", separator) + newline)
 
-    images, record = read_exclusions([path]).apply(IMAGES, DATA)
+    images, record = applied(path)
 
     assert [(image.path.name, image.label) for image in images.train] == [("1.jpg", 1), ("2.jpg", 0)]
     assert [(image.path.name, image.label) for image in images.valid or ()] == [
@@ -47,7 +53,7 @@ def test_images_are_left_out_or_relabelled(separator: str, mark: str, newline: s
 
 
 def test_a_list_needs_no_column_of_corrections(tmp_path: Path) -> None:
-    images, record = read_exclusions([listed(tmp_path, "path\nvalid/dogs/1.jpg\n")]).apply(IMAGES, DATA)
+    images, record = applied(listed(tmp_path, "path\nvalid/dogs/1.jpg\n"))
     assert len(images.valid or ()) == 2
     assert record["excluded"] == 1
 
@@ -63,7 +69,7 @@ def test_a_list_needs_no_column_of_corrections(tmp_path: Path) -> None:
 )
 def test_a_list_that_does_not_fit_the_data_is_rejected(text: str, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=complaint):
-        read_exclusions([listed(tmp_path, text)]).apply(IMAGES, DATA)
+        applied(listed(tmp_path, text))
 
 
 def test_a_list_that_cannot_be_read_is_rejected(tmp_path: Path) -> None:

@@ -46,15 +46,17 @@ def test_epochs_are_counted_with_integers() -> None:
     assert Stage(cycles=2, cycle_len=1, cycle_mult=3).epochs == 4
 
 
-def test_several_sizes_repeat_the_stages_on_images() -> None:
+def test_several_sizes_repeat_the_stages() -> None:
     recipe = Recipe(sizes=(128, 224), stages=PRESETS["course"]().stages)
     assert [(step.name, step.size) for step in recipe.steps()] == [
         ("head", 128),
         ("augmented", 128),
         ("upper", 128),
+        ("head at 224", 224),
+        ("augmented at 224", 224),
         ("upper at 224", 224),
     ]
-    assert recipe.epochs == 7 + 7 + 2 * 2
+    assert recipe.epochs == 2 * (7 + 7 + 2)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,8 @@ def test_an_invalid_recipe_is_rejected(fields: dict[str, object], complaint: str
         ("momentum: much", "recipe.yaml: momentum of a recipe is 'much'; it must be a number"),
         ("dropout: 5", r"dropout is 5; it must be a list of two numbers"),
         ("sizes: 64", r"sizes is 64; it must be a list of whole numbers"),
+        ("sizes: [64.5]", r"sizes is \[64.5\]; it must be a list of whole numbers"),
+        ("dropout: [0.1, true]", r"dropout is \[0.1, True\]; it must be a list of two numbers"),
         ("batch_size: 1.5", "batch_size of a recipe is 1.5; it must be a whole number"),
         ("freeze_bn: maybe", "freeze_bn of a recipe is 'maybe'; it must be true or false"),
         ("arch: 34", "arch of a recipe is 34; it must be text"),

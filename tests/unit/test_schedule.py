@@ -34,7 +34,7 @@ def test_sgdr_without_its_warm_up_is_torch_s_cosine_with_warm_restarts(first: in
     ours = optimizer(0.1)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(ours, first, mult)
     for step in range(80):
-        if step >= first // 20:
+        if step >= first / 20:
             assert sgdr(step, lr=0.1, first_cycle=first, cycle_mult=mult) == pytest.approx(
                 ours.param_groups[0]["lr"], abs=1e-9
             )
@@ -71,6 +71,7 @@ def test_the_first_twentieth_of_the_first_cycle_runs_at_a_hundredth() -> None:
     assert rates[:5] == [0.01] * 5
     assert rates[5] > 0.9
     assert rates[100] == 1.0  # a restart has none
+    assert [sgdr(step, lr=1.0, first_cycle=21) == 0.01 for step in range(3)] == [True, True, False]  # rounded up
 
 
 @given(first=LENGTHS, mult=MULTS, cycles=st.integers(1, 5), lr=st.floats(1e-6, 10))
@@ -83,7 +84,7 @@ def test_a_cycle_starts_high_falls_and_ends_where_snapshots_are_taken(
         assert cycle_of(start, first_cycle=first, cycle_mult=mult) == (number, 0, end - start)
         assert cycle_of(end - 1, first_cycle=first, cycle_mult=mult)[0] == number
         rates = [sgdr(s, lr=lr, first_cycle=first, cycle_mult=mult) for s in range(start, end)]
-        after_warm_up = rates if number else rates[first // 20 :]
+        after_warm_up = rates if number else rates[math.ceil(first / 20) :]
         assert all(0 < rate <= lr for rate in rates)
         assert after_warm_up == sorted(after_warm_up, reverse=True)
 

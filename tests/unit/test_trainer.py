@@ -124,6 +124,7 @@ def test_suggestions_come_from_the_curve() -> None:
     rate, why = curve.recommendation()
     assert rate == suggested["recipe"]
     assert "a tenth of the rate at the lowest loss" in why
+    assert curve.applied([0.1, 0.2]) == pytest.approx([rate / 2, rate])
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
@@ -131,8 +132,10 @@ def test_a_curve_without_a_clear_minimum_has_no_recommendation(noise: float) -> 
     rng = np.random.default_rng(0)
     lrs = sweep_rates()
     losses = [float(1 + noise * rng.normal() + max(0.0, np.log10(lr)) * 3) for lr in lrs]
-    rate, why = LrCurve("whole", lrs, losses).recommendation()
+    curve = LrCurve("whole", lrs, losses)
+    rate, why = curve.recommendation()
     assert rate is None
+    assert curve.applied([0.1, 0.2]) == [0.1, 0.2]
     assert why.startswith("no clear minimum")
 
 

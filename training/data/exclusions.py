@@ -4,7 +4,6 @@ The list is `suspects.csv` or any other CSV with a column `path`. A row excludes
 names a class, the image keeps its place with that label instead. Rows that a person has deleted change nothing.
 """
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,50 +25,50 @@ class Exclusions:
     corrected: dict[str, str]
     """Path below the data folder -> class, or an empty text to leave the image out."""
 
-    def apply(self, images: ImageSet, data: Path) -> tuple[ImageSet, dict[str, Any]]:
-        """The images without those that are excluded, and a record for run.json.
+    def apply(self, images: ImageSet, data: Path) -> ImageSet:
+        """The images without those that are excluded, with the corrected labels.
 
         Raises:
-            DataError: for a path or a class that the data has not.
+            DataError: for a class that the data has not.
         """
-        names = ", ".join(self.files)
-        left_out = {path_below(each.path, data) for each in images.skipped}
-        known: set[str] = set()
-        counts: Counter[str] = Counter()
-
-        def kept(part: Sequence[LabelledImage]) -> list[LabelledImage]:
-            result = []
-            for image in part:
-                path = path_below(image.path, data)
-                if path not in self.corrected:
-                    result.append(image)
-                    continue
-                known.add(path)
-                if (name := self.corrected[path]) == "":
-                    counts["excluded"] += 1
-                else:
-                    label = images.classes.index(name)
-                    counts["relabelled"] += label != image.label
-                    result.append(replace(image, label=label))
-            return result
-
         if unknown := set(self.corrected.values()) - {"", *images.classes}:
             raise DataError(
-                f"{names}: corrected names classes that the data has not: {listed(unknown)}; there are "
+                f"{', '.join(self.files)}: corrected names classes that the data has not: {listed(unknown)}; there are "
                 f"{listed(images.classes)}"
             )
-        changed = replace(
+
+        def kept(part: Sequence[LabelledImage]) -> list[LabelledImage]:
+            named = [(image, self.corrected.get(path_below(image.path, data))) for image in part]
+            return [
+                image if name is None else replace(image, label=images.classes.index(name))
+                for image, name in named
+                if name != ""
+            ]
+
+        return replace(
             images,
             train=kept(images.train),
             valid=None if images.valid is None else kept(images.valid),
             train_only=kept(images.train_only),
         )
-        if missing := sorted(set(self.corrected) - known - left_out):
+
+    def record(self, images: ImageSet, data: Path) -> dict[str, Any]:
+        """What `apply` does to these images, for run.json.
+
+        Raises:
+            DataError: for a path that is not of one of them.
+        """
+        everything = [*images.train, *(images.valid or ()), *images.train_only]
+        names = {path_below(image.path, data): images.classes[image.label] for image in everything}
+        left_out = {path_below(each.path, data) for each in images.skipped}
+        if missing := sorted(self.corrected.keys() - names.keys() - left_out):
             raise DataError(
-                f"{names}: {len(missing):,} paths are not images of {data}, such as "
+                f"{', '.join(self.files)}: {len(missing):,} paths are not images of {data}, such as "
                 f"{', '.join(missing[:MAX_NAMED])}; paths are relative to the folder that was checked"
             )
-        return changed, {"lists": self.files, "excluded": counts["excluded"], "relabelled": counts["relabelled"]}
+        changed = [new for path, new in self.corrected.items() if path in names and new != names[path]]
+        excluded = changed.count("")
+        return {"lists": self.files, "excluded": excluded, "relabelled": len(changed) - excluded}
 
 
 def read_exclusions(paths: Collection[Path]) -> Exclusions:

@@ -69,6 +69,11 @@ class LrCurve:
         where = "where the loss falls" if low / 10 <= rate <= high else "below where the loss falls fastest"
         return rate, f"a tenth of the rate at the lowest loss ({lrs[best]:.2g}), {where}"
 
+    def applied(self, rates: Sequence[float]) -> list[float]:
+        """The learning rates of all groups with the recommended one for the last; unchanged if there is none."""
+        rate, _ = self.recommendation()
+        return list(rates) if rate is None else [rate * each / rates[-1] for each in rates]
+
 
 def sweep_rates() -> list[float]:
     """Learning rates from the lowest to the highest, each the same multiple of the one before."""

@@ -6,7 +6,7 @@ from math import cos, pi, sqrt
 from training.recipes.stage import Schedule
 
 WARM_UP_PART = 20
-"""As in fast.ai 0.7, the first T_0 / 20 batches of SGDR run at a hundredth of the learning rate."""
+"""As in fast.ai 0.7, the first T_0 / 20 batches of SGDR, rounded up, run at a hundredth of the learning rate."""
 ONE_CYCLE_RISE = 0.3
 ONE_CYCLE_START, ONE_CYCLE_END = 25.0, 1e4
 """One-cycle rises from lr / 25 and falls to a ten-thousandth of that."""
@@ -24,9 +24,9 @@ def sgdr(step: int, *, lr: float, first_cycle: int, cycle_mult: int = 1) -> floa
 
     Returns:
         lr / 2 * (1 + cos(pi * i / T_k)), where i is the step within cycle k. As in fast.ai 0.7, the first T_0 / 20
-        batches of training run at lr / 100.
+        batches of training, rounded up, run at lr / 100.
     """
-    if step < first_cycle // WARM_UP_PART:
+    if step < first_cycle / WARM_UP_PART:
         return lr / 100
     _, at, length = cycle_of(step, first_cycle=first_cycle, cycle_mult=cycle_mult)
     return lr / 2 * (1 + cos(pi * at / length))

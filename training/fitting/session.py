@@ -132,6 +132,9 @@ def set_up(
     with stage("read images"):
         images = _read(data, limits, [target.resolve() for target in targets])
         labels_record = record = None
+        all_images = images
+        if exclusions is not None:  # before labels are compared with the images
+            images = exclusions.apply(images, data)
         if labels is not None:
             if is_sharded(data):
                 raise DataError(f"{data} holds shards, to which --labels cannot add images; give the folder of images")
@@ -139,7 +142,9 @@ def set_up(
                 images, labels_record, lines = labels.apply(images, limits, on_progress)
             say("\n  ".join([f"labels of {labels.file}, of images below {labels.root}:", *lines]))
         if exclusions is not None:
-            images, record = exclusions.apply(images, data)
+            all_images = replace(all_images, train_only=images.train_only, skipped=images.skipped)
+            record = exclusions.record(all_images, data)
+            images = exclusions.apply(images, data)  # labelled images, too
             say(f"by the lists given: {record['excluded']:,} images left out, {record['relabelled']:,} relabelled")
         split = images.split(valid_fraction=recipe.valid_fraction, seed=recipe.seed)
     for note in images.notes:

@@ -7,6 +7,7 @@ from typing import cast
 
 from serving.system.memory import all_freed_memory_kept
 from training.console import progress, say
+from training.data.image_files import say_skipped
 from training.data.images import labels_of
 from training.data.shard_source import image_source
 from training.data.sources import Source, derived_seed
@@ -105,7 +106,7 @@ def run_step(
     rates = _trace(session, state, step).rates
     if measured_on == "validation":  # once is enough
         say(describe_groups(trainer.groups, rates))
-    labels_N = labels_of(session.split.valid)
+    labels_N = valid.labels()
     on_images = stage.learn_from == "images"
     computing = all_freed_memory_kept() if on_images else threads(1)
     with progress(step.name) as on_progress, computing:
@@ -163,7 +164,7 @@ def _trace(session: FitSession, state: FitState, step: Step) -> StepTrace:
     rates = broadcast_rates(stage.lr, groups)
     curve = _curve_of(state, step)
     if stage.find_lr == "use" and curve is not None:
-        rates = [curve.suggestions()[RECIPE] * rate / rates[-1] for rate in rates]
+        rates = curve.applied(rates)
     rows = len(session.split.train) * stage.views
     return StepTrace(step, rates, rows, group_rows(groups, rates))
 
@@ -196,6 +197,7 @@ def sources_of(session: FitSession, step: Step) -> tuple[Source, Source]:
     """The training and the validation rows of a step."""
     if step.stage.learn_from == "activations":
         of_train, of_valid = session.step_activations(step)
+        say_skipped([*of_train.skipped, *of_valid.skipped])
         return ActivationSource(of_train), ActivationSource(of_valid)
     split, preprocess = session.split, session.backbone.preprocess_at(step.size)
     train = image_source(split.train, preprocess, step.stage.augment, session.hardware)
@@ -218,7 +220,11 @@ def find_step_lr(session: FitSession, trainer: Trainer, train: Source, step: Ste
     rate, why = curve.recommendation()
     others = ", ".join(f"{rule} {lr:.2g}" for rule, lr in curve.suggestions().items() if rate is None or rule != RECIPE)
     recommended = "no recommendation" if rate is None else f"recommended {rate:.2g}"
-    say(f"learning rate for {step.name}: {recommended}: {why}; other rules: {others}; the recipe's is {rates[-1]:g}")
+    used = f"; used: {curve.applied(rates)[-1]:.2g}" if step.stage.find_lr == "use" else ""
+    say(
+        f"learning rate for {step.name}: {recommended}: {why}; other rules: {others}; the recipe's is "
+        f"{rates[-1]:g}{used}"
+    )
     return curve
 
 

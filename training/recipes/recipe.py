@@ -52,8 +52,8 @@ class Recipe:
     """`pretrained`, `none` (random), a .safetensors, .pth or .ckpt file with the backbone's weights, or a run, whose
     trained body is taken: its classes may be others."""
     sizes: tuple[int, ...] = ()
-    """Side of the network's input in pixels; the backbone's own if not given. With several, the stages on images run
-    at each in turn (progressive resizing), and the last is deployed."""
+    """Side of the network's input in pixels; the backbone's own if not given. With several, all stages run at each in
+    turn (progressive resizing), and the last is deployed."""
     groups: int = 3
     """Number of layer groups: the body's, and the head as the last."""
     batch_size: int = 64
@@ -122,12 +122,11 @@ class Recipe:
         return self.sizes[-1] if self.sizes else None
 
     def steps(self) -> list[Step]:
-        """The stages in order; with several sizes, those on images once more for each further size."""
+        """The stages in order; with several sizes, once more for each further size."""
         first = self.sizes[0] if self.sizes else None
         steps = [Step(name=name, stage=stage, size=first) for name, stage in self.stages.items()]
-        on_images = {name: stage for name, stage in self.stages.items() if stage.learn_from == "images"}
         for size in self.sizes[1:]:
-            steps += [Step(name=f"{name} at {size}", stage=stage, size=size) for name, stage in on_images.items()]
+            steps += [Step(name=f"{name} at {size}", stage=stage, size=size) for name, stage in self.stages.items()]
         return steps
 
     def as_fields(self) -> dict[str, Any]:
@@ -190,7 +189,10 @@ _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     str: ((str,), "text"),
     int | None: ((int, type(None)), "a whole number, or null"),
 }
-_LISTS = {"sizes": "whole numbers", "dropout": "two numbers"}
+_LISTS: dict[str, tuple[tuple[type, ...], str]] = {
+    "sizes": ((int,), "whole numbers"),
+    "dropout": ((int, float), "two numbers"),
+}
 
 
 def _parsed(where: str, what: str, fields: Any, of: type) -> dict[str, Any]:
@@ -213,7 +215,8 @@ def _parsed(where: str, what: str, fields: Any, of: type) -> dict[str, Any]:
         elif name == "lr":  # a single one may stand without a list
             parsed[name] = tuple(map(float, value)) if isinstance(value, list) else (float(value),)
         elif name in _LISTS:
-            if not isinstance(value, list) or not all(isinstance(each, int | float) for each in value):
-                raise ValueError(f"{name} is {value!r}; it must be a list of {_LISTS[name]}, in brackets")
+            types, words = _LISTS[name]
+            if not isinstance(value, list) or not all(type(each) in types for each in value):  # true is an int, too
+                raise ValueError(f"{name} is {value!r}; it must be a list of {words}, in brackets")
             parsed[name] = tuple(value)
     return parsed

@@ -34,7 +34,7 @@ class Stage:
     """Highest learning rate: one for all trained layer groups, or one for each layer group, first to last."""
     find_lr: FindLr = "no"
     """Run the learning-rate range test first: `show` plots it, `use` sets the last group's learning rate to a tenth of
-    that at the lowest loss and keeps the ratios of `lr`."""
+    that at the lowest loss and keeps the ratios of `lr`; if the loss has no clear minimum, `lr` is used."""
     schedule: Schedule = "sgdr"
     """`sgdr` restarts a cosine each cycle, `one-cycle` rises and falls in each, `step` divides by ten after each."""
     cycles: int = 1

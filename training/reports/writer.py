@@ -3,6 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from training.checks.data_checks import DataChecks
 from training.data.augment import contact_sheet
+from training.data.images import or_reason
 from training.data.layout import listed
 from training.data.sources import random_batches
 from training.evaluation.evaluation import Evaluation
@@ -48,7 +50,8 @@ def step_facts(results: Sequence[StepResult]) -> list[dict[str, Any]]:
     before: NDArray[np.bool_] | None = None
     for result in results:
         correct = result.correct.cpu().numpy()
-        paired = None if before is None else compare(before, correct).to_json()
+        # if an image became unreadable in between, they are not of the same images
+        paired = None if before is None or len(before) != len(correct) else compare(before, correct).to_json()
         before = correct
         facts.append(
             {"name": result.name, "size": result.size, "part": result.part, "seconds": round(result.seconds, 3)}
@@ -147,11 +150,14 @@ def _plots(session: FitSession, result: FitResult, evaluation: Evaluation) -> di
         plots[f"lr-finder-{number}"] = (f"Learning-rate range test: {curve.name}", plot_lr_curve(curve))
     stages = [trace.step.stage for trace in result.traces if trace.step.stage.learn_from == "images"]
     if augment := next((stage.augment for stage in stages if stage.augment != "none"), None):
-        image = session.split.train[recipe.seed % len(session.split.train)]
-        canvas = image.canvas(session.backbone.preprocess_at(SHEET_TILE))
-        buffer = io.BytesIO()
-        contact_sheet(canvas, augment, SHEET_TILE, recipe.seed).save(buffer, "PNG")
-        plots["augmentation"] = (f"One image augmented sixteen times: {augment}", buffer.getvalue())
+        images, first = session.split.train, recipe.seed % len(session.split.train)
+        preprocess = session.backbone.preprocess_at(SHEET_TILE)
+        canvases = (or_reason(partial(image.canvas, preprocess)) for image in images[first:] + images[:first])
+        canvas = next((each for each in canvases if not isinstance(each, str)), None)
+        if canvas is not None:  # some image can still be read
+            buffer = io.BytesIO()
+            contact_sheet(canvas, augment, SHEET_TILE, recipe.seed).save(buffer, "PNG")
+            plots["augmentation"] = (f"One image augmented sixteen times: {augment}", buffer.getvalue())
     return plots
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from serving.system.files import contents, is_replaceable, move_contents, sync_folder
 from training.console import say
+from training.data.layout import DataError
 from training.fitting.checkpoint import CHECKPOINT_FILE, ResumeError
 from training.fitting.loop import TrainingError
 from training.recipes.recipe import Recipe, differences
@@ -102,7 +103,8 @@ def _what_is_kept(error: BaseException, folder: Path, checkpoint: bool) -> str:
             f"remove {folder} to start over with a lower learning rate"
         )
     if checkpoint and not isinstance(error, ResumeError):  # its message says what to do
-        return f"what was done is kept in {folder}: run the same command with --resume to continue"
+        restore = "restore the images, then " if isinstance(error, DataError) else ""  # others are refused
+        return f"what was done is kept in {folder}: {restore}run the same command with --resume to continue"
     if isinstance(error, KeyboardInterrupt):
         return "no checkpoint had been written yet; run the same command to start again; computed activations are kept"
     return ""
