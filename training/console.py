@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -57,14 +57,28 @@ def progress(title: str, unit: str = "images") -> Iterator[Callable[[int, int], 
 class Stopwatch:
     """Seconds that each stage took, in order."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        self.seconds = dict(seconds or {})
+        self._running: tuple[str, float] | None = None
+        """The name of the stage in progress, and when it began."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        began = time.monotonic()
+        self._running = name, time.monotonic()
         yield
-        self.seconds[name] = round(time.monotonic() - began, 3)
+        self.seconds, self._running = self.so_far(), None
+
+    def so_far(self) -> dict[str, float]:
+        """The seconds with those of the stage in progress."""
+        if self._running is None:
+            return self.seconds
+        name, began = self._running
+        return self.seconds | {name: round(self.seconds.get(name, 0) + time.monotonic() - began, 3)}
+
+    def add(self, other: "Stopwatch") -> None:
+        """Add what the stages took in another attempt."""
+        for name, seconds in other.seconds.items():
+            self.seconds[name] = round(self.seconds.get(name, 0) + seconds, 3)
 
 
 class _Rate:

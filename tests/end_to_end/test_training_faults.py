@@ -71,6 +71,8 @@ def test_a_fit_killed_while_it_writes_the_run_gives_the_same_result_when_resumed
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming after 3 of 3 epochs" in resumed.stderr
     assert same(tmp_path / "run", undisturbed)
+    facts = open_run(tmp_path / "run").facts
+    assert facts["seconds"]["train"] >= facts["steps"][0]["seconds"]  # of both attempts
     assert not partial_folder(tmp_path / "run").exists()
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serving.system.files import write_atomically
+from training.console import Stopwatch
 from training.evaluation.metrics import measure
 from training.evaluation.temperature import cross_fitted
 from training.evaluation.trials import Trial
@@ -71,6 +72,8 @@ class FitState:
     curves: list[LrCurve] = field(default_factory=list)
     trials: list[Trial] = field(default_factory=list)
     """Of the steps that held-out training images have been asked about, in order."""
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    """Of all attempts."""
 
 
 _LISTS: dict[str, Any] = {"history": EpochResult, "results": StepResult, "snapshots": StepResult, "curves": LrCurve}
@@ -107,7 +110,8 @@ class Checkpoints:
         lists = {name: [vars(each) for each in getattr(state, name)] for name in _LISTS}
         lists["trials"] = [trial.to_json() for trial in state.trials]
         buffer = io.BytesIO()
-        torch.save({"format": FORMAT, "recipe": self._recipe, "data": self._data} | vars(state) | lists, buffer)
+        head = {"format": FORMAT, "recipe": self._recipe, "data": self._data}
+        torch.save(head | vars(state) | lists | {"watch": state.watch.so_far()}, buffer)
         write_atomically(self.path, buffer.getvalue())
         self._saved = time.monotonic()
 
@@ -135,7 +139,7 @@ class Checkpoints:
             lists = {name: [kind(**fields) for fields in content[name]] for name, kind in _LISTS.items()}
             lists["trials"] = [Trial.from_json(fields) for fields in content["trials"]]
             others: dict[str, Any] = {name: content[name] for name in ("step", "epoch", "network", "before", "trainer")}
-            return FitState(**others | lists)
+            return FitState(**others | lists, watch=Stopwatch(content.get("watch")))  # earlier versions wrote none
         except ResumeError:
             raise
         except Exception as error:  # a damaged file may raise anything; nothing in it is run
