@@ -125,6 +125,8 @@ def _fit(
 ) -> Evaluation:
     recipe, processes, folder = session.recipe, session.processes, session.folder
     state = session.checkpoints.load(session.hardware.device)
+    watch.add(state.watch)
+    state.watch = watch
     if resume:
         tried = f" and {len(state.trials)} steps tried" if state.trials else ""
         say(f"resuming after {len(state.history)} of {recipe.epochs} epochs{tried}")
@@ -169,6 +171,7 @@ def _fit(
             shutil.rmtree(folder / needless, ignore_errors=True)
         facts = _facts(session, evaluation, checks, watch.seconds)
         facts |= {
+            "average": recipe.average if not state.trials or state.trials[-1].part else "none",
             "command": command,
             "steps": steps,
             "trials": [trial.to_json() for trial in state.trials],
@@ -217,7 +220,6 @@ def _facts(
         "mean": backbone.mean,
         "std": backbone.std,
         "seed": recipe.seed,
-        "average": recipe.average,
         "data": {
             "path": str(session.data),
             "train": len(split.train),

@@ -24,10 +24,11 @@ pytestmark = pytest.mark.slow
 RECIPE = Recipe(
     **TINY,
     keep="best",
+    average="weights",
     stages={
         "untrained": Stage(learn_from="activations", lr=(1e-8,)),
         "head": Stage(learn_from="activations", lr=(0.01,), cycle_len=30, weight_decay=0.01),
-        "destroyed": Stage(freeze_to=0, lr=(0.5,), augment="side-on"),
+        "destroyed": Stage(freeze_to=0, lr=(0.5,), cycles=2, augment="side-on"),
     },
 )
 
@@ -62,6 +63,7 @@ def best(recipe: Path, squares: Path, shared_cache: Path, tmp_path_factory: pyte
     finished = run_here("training", "fit", "--recipe", recipe, "--data", squares, "--run", run, "--cache", shared_cache)
     assert finished.returncode == 0, finished.stderr
     assert "these steps improve on those before, and are run: untrained, head" in finished.stderr
+    assert "the last step is left out, so no weights are averaged" in finished.stderr
     assert "after head" in finished.stderr
     return run
 
@@ -74,6 +76,7 @@ def test_a_step_that_improves_is_run_and_one_that_does_not_is_left_out(best: Pat
     assert [untrained["images"], head["images"]] == [facts["data"]["train"]] * 2
     assert [step["name"] for step in facts["steps"]] == ["untrained", "head"]
     assert facts["steps"][1]["part"] == head["part"]
+    assert facts["average"] == "none"
     assert facts["seconds"]["try steps"] > 0
     history = [json.loads(line) for line in (best / "history.jsonl").read_text().splitlines()]
     assert {epoch["stage"] for epoch in history} == {"untrained", "head"}
@@ -87,7 +90,8 @@ def test_a_step_that_improves_is_run_and_one_that_does_not_is_left_out(best: Pat
 def test_the_kept_steps_give_the_weights_that_they_give_without_the_others(
     best: Path, recipe: Path, squares: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
-    alone = Recipe(**(vars(RECIPE) | {"keep": "last", "stages": dict(list(RECIPE.stages.items())[:2])}))
+    stages = dict(list(RECIPE.stages.items())[:2])
+    alone = Recipe(**(vars(RECIPE) | {"keep": "last", "average": "none", "stages": stages}))
     alone.save(tmp_path / "alone.yaml")
     command = ["fit", "--recipe", tmp_path / "alone.yaml", "--data", squares, "--run", tmp_path / "run"]
     finished = run_here("training", *command, "--cache", shared_cache)

@@ -104,6 +104,8 @@ def test_an_invalid_recipe_is_rejected(fields: dict[str, object], complaint: str
         ("momentum: much", "recipe.yaml: momentum of a recipe is 'much'; it must be a number"),
         ("dropout: 5", r"dropout is 5; it must be a list of two numbers"),
         ("sizes: 64", r"sizes is 64; it must be a list of whole numbers"),
+        ("sizes: [64.5]", r"sizes is \[64.5\]; it must be a list of whole numbers"),
+        ("dropout: [0.1, true]", r"dropout is \[0.1, True\]; it must be a list of two numbers"),
         ("batch_size: 1.5", "batch_size of a recipe is 1.5; it must be a whole number"),
         ("freeze_bn: maybe", "freeze_bn of a recipe is 'maybe'; it must be true or false"),
         ("arch: 34", "arch of a recipe is 34; it must be text"),

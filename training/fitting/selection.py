@@ -66,6 +66,8 @@ def try_steps(session: FitSession, state: FitState) -> None:
         say(f"on held-out training images, no step improves on {kept[0]}: it is the only one that is run")
     elif len(kept) < len(steps):
         say(f"on held-out training images, these steps improve on those before, and are run: {', '.join(kept)}")
+    if recipe.average != "none" and not state.trials[-1].part:
+        say(f"the last step is left out, so no {recipe.average} are averaged")
 
 
 def _try_step(halves: Sequence["_Half"], index: int, step: Step, count: int, trials: Sequence[Trial]) -> Trial:

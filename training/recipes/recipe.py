@@ -189,7 +189,10 @@ _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     str: ((str,), "text"),
     int | None: ((int, type(None)), "a whole number, or null"),
 }
-_LISTS = {"sizes": "whole numbers", "dropout": "two numbers"}
+_LISTS: dict[str, tuple[tuple[type, ...], str]] = {
+    "sizes": ((int,), "whole numbers"),
+    "dropout": ((int, float), "two numbers"),
+}
 
 
 def _parsed(where: str, what: str, fields: Any, of: type) -> dict[str, Any]:
@@ -212,7 +215,8 @@ def _parsed(where: str, what: str, fields: Any, of: type) -> dict[str, Any]:
         elif name == "lr":  # a single one may stand without a list
             parsed[name] = tuple(map(float, value)) if isinstance(value, list) else (float(value),)
         elif name in _LISTS:
-            if not isinstance(value, list) or not all(isinstance(each, int | float) for each in value):
-                raise ValueError(f"{name} is {value!r}; it must be a list of {_LISTS[name]}, in brackets")
+            types, words = _LISTS[name]
+            if not isinstance(value, list) or not all(type(each) in types for each in value):  # true is an int, too
+                raise ValueError(f"{name} is {value!r}; it must be a list of {words}, in brackets")
             parsed[name] = tuple(value)
     return parsed
