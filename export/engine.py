@@ -87,12 +87,17 @@ def build_and_check(
         max_batch=options.max_batch,
         optimization_level=options.optimization_level,
         workspace_mib=options.workspace_mib,
+        check="not run",
     )
     place = engines / wanted.key()
     if cached := _open_cached(place, gpu, library):
         say(f"{place} exists and is used again")
         loaded, sidecar = cached
-        found, sidecar = _check(bundle, artifact, graph, loaded, sidecar, folder)
+        try:
+            found, sidecar = _check(bundle, artifact, graph, loaded, sidecar, folder)
+        except CheckError:
+            shutil.rmtree(place)
+            raise
         write_atomically(place / SIDECAR, sidecar.to_json())
         return found
     built_for = re.sub(r"[^A-Za-z0-9]+", "-", gpu.name if gpu else library.flavor)
@@ -140,6 +145,8 @@ def _open_cached(place: Path, gpu: Gpu | None, library: TensorRTLibrary) -> tupl
         return None
     try:
         sidecar = read_sidecar(place)
+        if sidecar.key() != place.name:
+            raise EngineBuildError(f"{place / SIDECAR} describes another engine than its folder's name")
         plan = read_plan(place, sidecar)
         return (LoadedPlan(plan, library) if gpu else None), sidecar
     except EngineBuildError as error:
@@ -154,10 +161,9 @@ def _check(
     """Check that the engine agrees with ONNX Runtime on the same file; then measure its throughput.
 
     Returns:
-        What `build_and_check` returns, and the sidecar with the result.
+        What `build_and_check` returns, and the sidecar with the result; a check that passed before stays so.
     """
     if loaded is None:
-        sidecar = replace(sidecar, check="not run")
         return {"engine": asdict(sidecar), "parity": None, "rates": []}, sidecar
     images_NHWC, labels_N, names = _load_images(bundle, folder)
     with progress("computing in ONNX Runtime") as on_progress:
@@ -168,17 +174,18 @@ def _check(
         found = compare(np.concatenate(batches), expected_NK, labels_N)
         what, worst = f"the {artifact.precision} engine", names[found.worst]
         # INT8 is checked by its accuracy, which noise says nothing about
-        checked = folder is not None or artifact.precision != "int8"
-        if checked:
+        if folder is not None or artifact.precision != "int8":
+            sidecar = replace(sidecar, check="passed")
             # TensorRT's fused kernels round fp16 differently, so the tolerance is fp16's even against the fp16 file
             check_agreement(
                 found, artifact.precision, Tolerances(), what=what, reference="ONNX Runtime", worst_image=worst
             )
         elif not np.isfinite(found.max_abs_diff):
             raise CheckError(f"{what} gives values that are not finite, on {worst}")
+        elif sidecar.check != "passed":
+            sidecar = replace(sidecar, check="unchecked")
+            say("the accuracy of INT8 is not checked without --photos; `serve --engine auto` leaves this engine out")
         rates = [_measure(engine, images_NHWC, batch) for batch in BATCHES if sidecar.min_batch <= batch <= size]
-    if not checked:
-        say("the accuracy of INT8 is not checked without --photos; `serve --engine auto` leaves this engine out")
     say(
         f"{found.photos:,} images{'' if folder else ' of noise'}: agreement with ONNX Runtime "
         f"{100 * found.agreement:.2f}%, max |Δp| {found.max_abs_diff:.1e}"
@@ -186,7 +193,7 @@ def _check(
     for rate in rates:
         say(f"batch {rate['batch']:>3}: {rate['milliseconds']:7.2f} ms, {rate['images_per_second']:9,.0f} images/s")
     by_batch = {str(rate["batch"]): round(rate["images_per_second"], 1) for rate in rates}
-    sidecar = replace(sidecar, check="passed" if checked else "unchecked", images_per_second=by_batch)
+    sidecar = replace(sidecar, images_per_second=by_batch)
     return {"engine": asdict(sidecar), "parity": found.to_json(), "rates": rates}, sidecar
 
 
