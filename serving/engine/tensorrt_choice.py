@@ -57,9 +57,9 @@ def choose_plan(
         EngineBuildError: if there is none; the message says why each one that exists is not used.
     """
     release = library.version()
-    obstacles: list[str] = []
+    candidates, obstacles = _candidates(bundle, library)
     fitting: list[Candidate] = []
-    for candidate in _candidates(bundle, library):
+    for candidate in candidates:
         sidecar = candidate.sidecar
         if precision not in (None, sidecar.precision):
             continue
@@ -92,15 +92,14 @@ def choose_plan(
     )
 
 
-def _candidates(bundle: Bundle, library: TensorRTLibrary) -> list[Candidate]:
+def _candidates(bundle: Bundle, library: TensorRTLibrary) -> tuple[list[Candidate], list[str]]:
+    """The engines of a library, and what is wrong with damaged sidecars of the cache."""
     hashes = {artifact.sha256 for artifact in bundle.manifest.artifacts}
-    found = [
-        Candidate(sidecar, folder, partial(read_plan, folder, sidecar))
-        for folder, sidecar in find_engines(default_engines(), hashes, library.flavor)
-    ]
+    cached, damaged = find_engines(default_engines(), hashes, library.flavor)
+    found = [Candidate(sidecar, folder, partial(read_plan, folder, sidecar)) for folder, sidecar in cached]
     if library.portable:
         found += [_bundled(bundle, engine) for engine in bundle.manifest.engines]
-    return found
+    return found, damaged
 
 
 def _bundled(bundle: Bundle, engine: EngineFile) -> Candidate:
