@@ -149,6 +149,8 @@ def finish(folder: Path, piece_mb: int | None) -> None:
     for wheel in sorted(folder.glob("*.whl")):
         with wheel.open("rb") as file:
             known[wheel.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        for piece in folder.glob(f"{wheel.name}.part-*"):  # of an earlier run
+            piece.unlink()
         if piece_mb is not None and wheel.stat().st_size > piece_mb * 10**6:
             with wheel.open("rb") as file:
                 number = 0

@@ -68,6 +68,14 @@ def test_large_wheels_are_cut_and_their_checksums_kept(wheels: ModuleType, tmp_p
     assert sums["small-1-py3-none-any.whl"] == hashlib.sha256(small).hexdigest()
 
 
+def test_pieces_of_an_earlier_run_are_removed(wheels: ModuleType, tmp_path: Path) -> None:
+    wheel = tmp_path / "large-1-py3-none-any.whl"
+    for piece_mb, count in ((1, 3), (2, 2), (None, 0)):
+        wheel.write_bytes(b"x" * 2_500_000)
+        wheels.finish(tmp_path, piece_mb)
+        assert len(list(tmp_path.glob("*.part-*"))) == count
+
+
 def test_the_page_shows_reasons_values_and_rows() -> None:
     done = {"status": "done", "seconds": 2.0, "result": {"device": "A | B", "paths": [{"engine": "cuda", "same": 0.5}]}}
     skipped = {"status": "skipped", "seconds": 0.0, "reason": "no time\nis left"}
