@@ -11,6 +11,7 @@ from importlib import import_module
 
 from serving.cli.configuration import check_environment, option_variables, parse_configured
 from serving.cli.errors import FAILED, INTERRUPTED, CommandError
+from serving.engine.onnx_package import explain
 from serving.system.output import accept_any_text, describe_version, discard_output, flushed_output
 
 COMMANDS = {
@@ -43,8 +44,8 @@ def main(arguments: Sequence[str], called_as: str | None = None) -> int:
         Its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted.
     """
     accept_any_text()
-    parser = build_parser(arguments[0] if arguments else "", called_as)
     try:
+        parser = build_parser(arguments[0] if arguments else "", called_as)
         with flushed_output():
             options = parse_configured(parser, list(arguments))
             check_environment(others=option_variables(options))
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str], called_as: str | None = None) -> int:
     except CommandError as error:
         print(f"pawserve: {error}", file=sys.stderr)
         return error.exit_code
+    except ImportError as error:
+        print(f"pawserve: {explain(error)}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:

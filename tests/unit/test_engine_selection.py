@@ -123,8 +123,8 @@ def test_two_packages_of_onnx_runtime_are_an_error_with_the_commands_that_repair
         "onnxruntime onnxruntime-gpu, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
     )
     check_complete()
-    with pytest.raises(ImportError, match="incomplete: pip uninstall -y onnxruntime onnxruntime-gpu"):
-        check_complete(types.ModuleType("onnxruntime"))  # the folder that is left over after uninstalling one of them
+    assert str(why_no_cuda({}.get)).startswith("neither onnxruntime nor onnxruntime-gpu is installed: pip uninstall")
+    assert str(why_no_cuda({"onnxruntime-gpu": "1.31.1"}.get)).startswith("onnxruntime-gpu 1.31.1 has no CUDA: ")
 
 
 def test_cuda_that_onnx_runtime_lacks_or_cannot_load_is_an_error(
