@@ -24,6 +24,7 @@ from serving.engine.cuda import CudaError, Gpu, find_gpu, has_gpu_driver
 from serving.engine.onnx import load_graph
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
 from serving.engine.tensorrt_cache import PLAN, SIDECAR, Sidecar, default_engines, read_plan, read_sidecar
+from serving.engine.tensorrt_choice import PRECISIONS
 from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary
 from serving.engine.tensorrt_rtx import LIBRARIES, TENSORRT, default_flavor, runs_on
 from serving.system.files import new_folder, sync_folder, write_atomically
@@ -40,9 +41,17 @@ def run(options: EngineOptions) -> None:
     """Run the command; errors are those of `build_and_check`."""
     bundle, engines = open_newest(options.bundle), options.engines or default_engines()
     library = LIBRARIES[default_flavor() if options.flavor == "auto" else options.flavor]
-    result = build_and_check(bundle, options.precision, options.plan, engines, options.photos, library)
+    precision = default_precision(bundle) if options.precision == "auto" else options.precision
+    result = build_and_check(bundle, precision, options.plan, engines, options.photos, library)
     if options.json:
         print_json(result)
+
+
+def default_precision(bundle: Bundle) -> Precision:
+    """The first of PRECISIONS that the bundle has a file of for TensorRT."""
+    artifacts = bundle.manifest.artifacts
+    present = {each.precision for each in artifacts if each.runtime == "tensorrt" or each.precision != "int8"}
+    return next((precision for precision in PRECISIONS if precision in present), "fp16")
 
 
 def build_and_check(
@@ -72,7 +81,9 @@ def build_and_check(
     graph = bundle.read(artifact)
     release = library.version()
     gpu = _find_gpu_of_portable(options) if library.portable else find_gpu()
-    if folder is not None and gpu is not None:
+    if folder is not None and gpu is None:
+        say(f"the images of {folder} are not used")
+    elif folder is not None:
         _list_images(folder)  # a mistake in its name shows before the build
     wanted = Sidecar(
         flavor=library.flavor,

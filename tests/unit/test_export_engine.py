@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from export.checks.checks import CheckError
-from export.engine import build_and_check
+from export.engine import build_and_check, default_precision
 from export.tensorrt_plan import PlanOptions
-from serving.bundle.manifest import Bundle
+from serving.bundle.manifest import Artifact, Bundle
 from serving.engine.cuda import CudaError, Gpu
 from serving.engine.tensorrt_cache import PLAN, SIDECAR
 from serving.engine.tensorrt_library import EngineBuildError
@@ -160,6 +160,26 @@ def test_an_engine_that_passed_stays_so_where_it_cannot_run(
     fake_rtx_gpu.count_error = CudaCode.cudaErrorInsufficientDriver
     again = build(bundle, tmp_path / "engines")
     assert (again["engine"], again["parity"]) == (first["engine"], None)
+
+
+def test_the_default_precision_is_the_first_that_the_bundle_has_for_tensorrt(bundle: Bundle) -> None:
+    (fp32,) = bundle.manifest.artifacts
+    others: dict[str, Artifact] = {
+        "fp32": replace(fp32, precision="int8"),  # for ONNX Runtime
+        "int8": replace(fp32, precision="int8", runtime="tensorrt"),
+        "fp16": replace(fp32, precision="fp16"),
+    }
+    for expected, other in others.items():
+        bundle = Bundle(bundle.folder, replace(bundle.manifest, artifacts=(*bundle.manifest.artifacts, other)))
+        assert default_precision(bundle) == expected
+
+
+def test_images_that_are_not_used_are_named(
+    bundle: Bundle, tmp_path: Path, fake_rtx_gpu: FakeGpu, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_rtx_gpu.count_error = CudaCode.cudaErrorInsufficientDriver
+    build_and_check(bundle, "fp32", OPTIONS, tmp_path / "engines", tmp_path / "nowhere", LIBRARIES["rtx"])
+    assert f"the images of {tmp_path / 'nowhere'} are not used" in capsys.readouterr().err
 
 
 def test_timings_of_an_earlier_build_are_offered_and_stale_ones_dropped(

@@ -74,6 +74,21 @@ def test_the_fastest_measured_engine_is_taken_whatever_its_precision(
     assert choose_engine(bundle, "tensorrt", "int8").precision == "int8"
 
 
+def test_fp16_comes_first_where_no_engine_was_measured(bundle: Bundle, engines: Path, fake_gpu: FakeGpu) -> None:
+    for precision in ("int8", "fp16", "fp32"):
+        digest = bundle.artifact(precision, "tensorrt").sha256  # type: ignore[arg-type]
+        fake_gpu.write_engine(engines, digest, precision, max_batch=4)  # type: ignore[arg-type]
+    choice = choose_engine(bundle, "auto", None)
+    assert choice.precision == "fp16"
+    assert "fp16 is the first engine found of fp16, int8, fp32; none was measured here" in choice.reason
+
+
+def test_on_hopper_tensorrt_for_rtx_is_an_error_that_names_tensorrt(bundle: Bundle, fake_rtx_gpu: FakeGpu) -> None:
+    fake_rtx_gpu.compute_capability = "9.0"
+    with pytest.raises(BundleError, match="does not run on .* 9.0; use --engine tensorrt$"):
+        choose_engine(with_engine(bundle, fake_rtx_gpu.plan(4)), "tensorrt-rtx", None)
+
+
 def test_a_damaged_int8_engine_leaves_a_good_fp16_engine_in_use(
     bundle: Bundle, engines: Path, fake_gpu: FakeGpu, caplog: pytest.LogCaptureFixture
 ) -> None:
