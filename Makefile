@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?=
 KEEP ?=
+NEEDS ?= cuda tensorrt
 # One more than there are CPUs, because many tests wait for deadlines and idle connections.
 WORKERS ?= $(shell expr $$(nproc) + 1)
 
@@ -40,8 +41,8 @@ format: $(VENV)/installed  ## format, and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-gpu-check: $(VENV)/installed  ## everything that needs a GPU; writes gpu-report.json
-	PAWSERVE_REPORT=gpu-report.json $(BIN)/python -m pytest tests/gpu
+gpu-check:  ## everything that needs a GPU, in .venv-gpu (docs/gpu.md); NEEDS=cuda for a host without TensorRT
+	PAWSERVE_REPORT=gpu-report.json PAWSERVE_GPU_NEEDS='$(NEEDS)' $(VENV)-gpu/bin/python -m pytest tests/gpu
 
 $(VENV)/containers: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[containers]'
@@ -77,4 +78,4 @@ bench: $(VENV)/installed  ## measure; needs MODELS=DIR and PAWSERVE_PHOTOS=DIR
 	$(BIN)/python -m benchmarks.serving.throughput --models '$(MODELS)' --photos '$(PAWSERVE_PHOTOS)'
 
 clean:  ## remove the environments, the caches and the demo's output
-	rm -rf $(VENV) $(VENV)-ray demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-gpu $(VENV)-ray demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -58,10 +58,24 @@ python=${python:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     fail "$python is not Python 3.11 or newer; set PYTHON"
 
-work=$(mktemp -d)
+work=$(mktemp -d) running=''
+
+# A command in the background: traps run while sh waits for one, and not while another one runs.
+run() {
+    timeout --kill-after 10 "$@" &
+    running=$!
+    wait "$running"
+}
+
+stop() {
+    [ -z "$running" ] || kill "$running" 2>/dev/null || true
+    wait
+    exit "$1"
+}
+
 trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+trap 'stop 130' INT
+trap 'stop 143' TERM HUP
 
 if [ -n "$wheels" ]; then
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -72,18 +86,19 @@ if [ -n "$wheels" ]; then
         [ ! -f "$each" ] || ln -s "$(readlink -f "$each")" "$work/wheels/"
     done
     for each in "$wheels"/*.whl.part-000; do
-        [ ! -f "$each" ] || cat "${each%000}"* >"$work/wheels/$(basename "${each%.part-000}")"
+        whole=${each%.part-000}
+        [ ! -f "$each" ] || [ -f "$whole" ] || cat "$whole".part-* >"$work/wheels/$(basename "$whole")"
     done
     (cd "$work/wheels" && sha256sum --check --quiet --ignore-missing) <"$wheels/SHA256SUMS" >&2 ||
         fail "a wheel in $wheels is damaged: copy it again"
     echo "installing $(wc -l <"$wheels/requirements-$version.txt") packages for this run" >&2
-    timeout 180 "$python" -m pip install --quiet --no-index --no-deps --no-compile --disable-pip-version-check \
+    run 180 "$python" -m pip install --quiet --no-index --no-deps --no-compile --disable-pip-version-check \
         --root-user-action ignore --find-links "$work/wheels" --target "$work/packages" \
         --requirement "$wheels/requirements-$version.txt" || fail "the wheels cannot be installed"
 fi
 
+export PYTHONPATH="$repository${wheels:+:$work/packages}${PYTHONPATH:+:$PYTHONPATH}"
 seconds=$((deadline - $(date +%s)))
 # shellcheck disable=SC2086 # parts are words
-PYTHONPATH="$repository${wheels:+:$work/packages}${PYTHONPATH:+:$PYTHONPATH}" \
-    timeout --kill-after 10 $((seconds + 5)) "$python" -m benchmarks.gpu --out "$out" --seconds "$seconds" \
+run $((seconds + 5)) "$python" -m benchmarks.gpu --out "$out" --seconds "$seconds" \
     ${data:+--data "$data"} ${parts:+--parts $parts}

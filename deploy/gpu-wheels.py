@@ -4,13 +4,15 @@
     python deploy/gpu-wheels.py --out wheels --python 3.12 --with onnxruntime-gpu tensorrt-rtx --piece-mb 60
 
 torch, torchvision and NVIDIA's libraries that come with torch are not fetched: the GPU host has them. Versions are
-those of constraints.txt. The folder gets the wheels, `requirements-3.12.txt` with the exact versions for each Python,
-and SHA256SUMS. With --piece-mb, larger wheels are cut into pieces NAME.whl.part-000, …, which gpu-check.sh joins.
+those of constraints.txt and pyproject.toml. The folder gets the wheels, `requirements-3.12.txt` with the exact versions
+for each Python, and SHA256SUMS. With --piece-mb, larger wheels are cut into pieces NAME.whl.part-000, …, which
+gpu-check.sh joins.
 """
 
 import argparse
 import email
 import hashlib
+import itertools
 import re
 import subprocess
 import sys
@@ -27,11 +29,12 @@ except ModuleNotFoundError:  # it is part of pip
     from pip._vendor.packaging.utils import canonicalize_name, parse_wheel_filename
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("serving", "training", "export")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 OPTIONAL = {
     "onnxruntime-gpu": ["onnxruntime-gpu", "cuda-python"],
-    "tensorrt": ["tensorrt-cu13", "cuda-python"],
-    "tensorrt-rtx": ["tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs", "cuda-python"],
+    "tensorrt": EXTRAS["gpu"],
+    "tensorrt-rtx": EXTRAS["tensorrt-rtx"],
     "fastai": ["fastai"],
     "pytest": ["pytest", "pytest-timeout"],
 }
@@ -39,6 +42,8 @@ ON_THE_HOST = re.compile(r"torch(vision|audio)?|triton|setuptools|pip|nvidia-.*|
 """What comes with the host's torch."""
 PLATFORMS = ("manylinux_2_35", "manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "linux")
 """The newest glibc first: that of Ubuntu 22.04."""
+TENSORRT, TENSORRT_INDEX = "tensorrt-cu13", "https://pypi.nvidia.com"
+"""The package is published as source code only; the index has the wheel of its libraries, which PyPI does not have."""
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -51,9 +56,10 @@ def main(given: Sequence[str] | None = None) -> int:
         help="folder to write; it may hold wheels of an earlier run",
     )
     parser.add_argument("--python", nargs="+", default=["3.12"], metavar="3.X", help="Pythons of the GPU host (3.12)")
-    parser.add_argument("--with", nargs="+", default=[], choices=OPTIONAL, dest="optional", help="what else to fetch")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--with", nargs="+", default=[], choices=OPTIONAL, dest="optional", help="what else to fetch")
+    chosen.add_argument("--packages", nargs="+", metavar="NAME", help="only these and what they need")
     parser.add_argument("--piece-mb", type=int, metavar="MB", help="cut larger wheels into pieces of so many MB")
-    parser.add_argument("--packages", nargs="+", metavar="NAME", help="only these and what they need")
     options = parser.parse_args(given)
     if options.piece_mb is not None and options.piece_mb < 1:
         parser.error(f"--piece-mb {options.piece_mb} must be at least 1")
@@ -71,6 +77,9 @@ def main(given: Sequence[str] | None = None) -> int:
     except subprocess.CalledProcessError as error:
         print(f"gpu-wheels: pip failed, see above (exit code {error.returncode})", file=sys.stderr)
         return 1
+    except ValueError as error:
+        print(f"gpu-wheels: {error}", file=sys.stderr)
+        return 1
     finish(options.out, options.piece_mb)
     total = sum(path.stat().st_size for path in options.out.iterdir())
     print(f"{options.out}: {total / 1e6:,.0f} MB in {len(list(options.out.iterdir()))} files")
@@ -79,15 +88,18 @@ def main(given: Sequence[str] | None = None) -> int:
 
 def project_requirements(optional: Iterable[str]) -> list[str]:
     """What the project needs on a GPU host."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = [*project["dependencies"], *(each for extra in EXTRAS for each in project["optional-dependencies"][extra])]
+    needed = [*PROJECT["dependencies"], *EXTRAS["serving"], *EXTRAS["training"], *EXTRAS["export"]]
     return [each for each in needed if not each.startswith("pawserve")] + [
         each for name in optional for each in OPTIONAL[name]
     ]
 
 
 def fetch(roots: Iterable[str], python: str, folder: Path, left_out: set[str]) -> dict[str, str]:
-    """Fetch wheels and what they need, level by level; their versions by name."""
+    """Fetch wheels and what they need, level by level; their versions by name.
+
+    Raises:
+        ValueError: if a wheel is a placeholder, which some indexes have for packages that another one has.
+    """
     pins = constraints()
     versions: dict[str, str] = {}
     waiting = [Requirement(each) for each in roots]
@@ -100,28 +112,38 @@ def fetch(roots: Iterable[str], python: str, folder: Path, left_out: set[str]) -
         waiting = []
         for wheel in download(list(level.values()), python, folder) if level else []:
             name, version, *_ = parse_wheel_filename(wheel.name)
+            if not any(version.release):
+                raise ValueError(f"{wheel.name} is a placeholder: name a version, such as {name}==1.2")
             versions[name] = str(version)
             waiting += requirements_of(wheel, python)
     return versions
 
 
 def constraints() -> dict[str, str]:
-    """Exact versions by name, from constraints.txt; local versions such as +cpu are not on PyPI."""
-    lines = (line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines())
-    pins = (line.split(";")[0].strip().partition("==") for line in lines if "==" in line)
-    return {canonicalize_name(name.partition("[")[0]): version.partition("+")[0] for name, _, version in pins}
+    """Exact versions by name, of constraints.txt and the extras; local versions such as +cpu are not on PyPI."""
+    lines = (line.partition("#")[0] for line in (ROOT / "constraints.txt").read_text().splitlines())
+    pins = (line.split(";")[0].strip().partition("==") for line in itertools.chain(lines, *EXTRAS.values()))
+    return {
+        canonicalize_name(name.partition("[")[0]): version.partition("+")[0] for name, exact, version in pins if exact
+    }
 
 
 def download(requirements: list[str], python: str, folder: Path) -> list[Path]:
     """The wheels of requirements, without what they need."""
     compatible = [f"--platform={each}_x86_64" for each in PLATFORMS]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", *compatible]
-    command += [f"--python-version={python}", "--implementation=cp", f"--dest={folder}"]
     wheels = []
     for requirement in requirements:
         print(f"  {requirement}", flush=True)
-        subprocess.run([*command, requirement], check=True)
         name = canonicalize_name(Requirement(requirement).name)
+        if name == TENSORRT:
+            command = ["wheel", f"--wheel-dir={folder}"]
+        else:
+            command = ["download", "--only-binary=:all:", *compatible, f"--python-version={python}"]
+            command += ["--implementation=cp", f"--dest={folder}"]
+        if name.startswith(TENSORRT):
+            command.append(f"--extra-index-url={TENSORRT_INDEX}")
+        command = [sys.executable, "-m", "pip", *command, "--quiet", "--no-deps", requirement]
+        subprocess.run(command, check=True)
         fitting = [path for path in folder.glob("*.whl") if parse_wheel_filename(path.name)[0] == name]
         tag = f"cp{python.replace('.', '')}"
         own = [path for path in fitting if tag in path.name] or [
@@ -149,6 +171,8 @@ def finish(folder: Path, piece_mb: int | None) -> None:
     for wheel in sorted(folder.glob("*.whl")):
         with wheel.open("rb") as file:
             known[wheel.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        for piece in folder.glob(f"{wheel.name}.part-*"):  # of an earlier run
+            piece.unlink()
         if piece_mb is not None and wheel.stat().st_size > piece_mb * 10**6:
             with wheel.open("rb") as file:
                 number = 0

@@ -24,6 +24,7 @@ from serving.engine.cuda import CudaError, Gpu, find_gpu, has_gpu_driver
 from serving.engine.onnx import load_graph
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
 from serving.engine.tensorrt_cache import PLAN, SIDECAR, Sidecar, default_engines, read_plan, read_sidecar
+from serving.engine.tensorrt_choice import PRECISIONS
 from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary
 from serving.engine.tensorrt_rtx import LIBRARIES, TENSORRT, default_flavor, runs_on
 from serving.system.files import new_folder, sync_folder, write_atomically
@@ -40,9 +41,17 @@ def run(options: EngineOptions) -> None:
     """Run the command; errors are those of `build_and_check`."""
     bundle, engines = open_newest(options.bundle), options.engines or default_engines()
     library = LIBRARIES[default_flavor() if options.flavor == "auto" else options.flavor]
-    result = build_and_check(bundle, options.precision, options.plan, engines, options.images, library)
+    precision = default_precision(bundle) if options.precision == "auto" else options.precision
+    result = build_and_check(bundle, precision, options.plan, engines, options.images, library)
     if options.json:
         print_json(result)
+
+
+def default_precision(bundle: Bundle) -> Precision:
+    """The first of PRECISIONS that the bundle has a file of for TensorRT."""
+    artifacts = bundle.manifest.artifacts
+    present = {each.precision for each in artifacts if each.runtime == "tensorrt" or each.precision != "int8"}
+    return next((precision for precision in PRECISIONS if precision in present), "fp16")
 
 
 def build_and_check(
@@ -72,7 +81,9 @@ def build_and_check(
     graph = bundle.read(artifact)
     release = library.version()
     gpu = _find_gpu_of_portable(options) if library.portable else find_gpu()
-    if folder is not None and gpu is not None:
+    if folder is not None and gpu is None:
+        say(f"the images of {folder} are not used")
+    elif folder is not None:
         _list_images(folder)  # a mistake in its name shows before the build
     wanted = Sidecar(
         flavor=library.flavor,
@@ -87,12 +98,17 @@ def build_and_check(
         max_batch=options.max_batch,
         optimization_level=options.optimization_level,
         workspace_mib=options.workspace_mib,
+        check="not run",
     )
     place = engines / wanted.key()
     if cached := _open_cached(place, gpu, library):
         say(f"{place} exists and is used again")
         loaded, sidecar = cached
-        found, sidecar = _check(bundle, artifact, graph, loaded, sidecar, folder)
+        try:
+            found, sidecar = _check(bundle, artifact, graph, loaded, sidecar, folder)
+        except CheckError:
+            shutil.rmtree(place)
+            raise
         write_atomically(place / SIDECAR, sidecar.to_json())
         return found
     built_for = re.sub(r"[^A-Za-z0-9]+", "-", gpu.name if gpu else library.flavor)
@@ -140,6 +156,8 @@ def _open_cached(place: Path, gpu: Gpu | None, library: TensorRTLibrary) -> tupl
         return None
     try:
         sidecar = read_sidecar(place)
+        if sidecar.key() != place.name:
+            raise EngineBuildError(f"{place / SIDECAR} describes another engine than its folder's name")
         plan = read_plan(place, sidecar)
         return (LoadedPlan(plan, library) if gpu else None), sidecar
     except EngineBuildError as error:
@@ -154,10 +172,9 @@ def _check(
     """Check that the engine agrees with ONNX Runtime on the same file; then measure its throughput.
 
     Returns:
-        What `build_and_check` returns, and the sidecar with the result.
+        What `build_and_check` returns, and the sidecar with the result; a check that passed before stays so.
     """
     if loaded is None:
-        sidecar = replace(sidecar, check="not run")
         return {"engine": asdict(sidecar), "parity": None, "rates": []}, sidecar
     images_NHWC, labels_N, names = _load_images(bundle, folder)
     with progress("computing in ONNX Runtime") as on_progress:
@@ -168,17 +185,18 @@ def _check(
         found = compare(np.concatenate(batches), expected_NK, labels_N)
         what, worst = f"the {artifact.precision} engine", names[found.worst]
         # INT8 is checked by its accuracy, which noise says nothing about
-        checked = folder is not None or artifact.precision != "int8"
-        if checked:
+        if folder is not None or artifact.precision != "int8":
+            sidecar = replace(sidecar, check="passed")
             # TensorRT's fused kernels round fp16 differently, so the tolerance is fp16's even against the fp16 file
             check_agreement(
                 found, artifact.precision, Tolerances(), what=what, reference="ONNX Runtime", worst_image=worst
             )
         elif not np.isfinite(found.max_abs_diff):
             raise CheckError(f"{what} gives values that are not finite, on {worst}")
+        elif sidecar.check != "passed":
+            sidecar = replace(sidecar, check="unchecked")
+            say("the accuracy of INT8 is not checked without --photos; `serve --engine auto` leaves this engine out")
         rates = [_measure(engine, images_NHWC, batch) for batch in BATCHES if sidecar.min_batch <= batch <= size]
-    if not checked:
-        say("the accuracy of INT8 is not checked without --images; `serve --engine auto` leaves this engine out")
     say(
         f"{found.images:,} images{'' if folder else ' of noise'}: agreement with ONNX Runtime "
         f"{100 * found.agreement:.2f}%, max |Δp| {found.max_abs_diff:.1e}"
@@ -186,7 +204,7 @@ def _check(
     for rate in rates:
         say(f"batch {rate['batch']:>3}: {rate['milliseconds']:7.2f} ms, {rate['images_per_second']:9,.0f} images/s")
     by_batch = {str(rate["batch"]): round(rate["images_per_second"], 1) for rate in rates}
-    sidecar = replace(sidecar, check="passed" if checked else "unchecked", images_per_second=by_batch)
+    sidecar = replace(sidecar, images_per_second=by_batch)
     return {"engine": asdict(sidecar), "parity": found.to_json(), "rates": rates}, sidecar
 
 

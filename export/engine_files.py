@@ -7,13 +7,11 @@ from export.engine_layers import summarize
 from export.options import BundleOptions
 from export.tensorrt_plan import PlanOptions, build_plan
 from serving.bundle.engine_file import EngineFile
-from serving.bundle.manifest import Artifact, Precision
+from serving.bundle.manifest import Artifact
+from serving.engine.tensorrt_choice import PRECISIONS
 from serving.engine.tensorrt_library import EngineBuildError
 from serving.engine.tensorrt_rtx import RTX
 from training.console import say
-
-BY_DEFAULT: tuple[Precision, ...] = ("fp16", "int8", "fp32")
-"""The first of them that a bundle has is built: fp16 engines move the least memory (docs/design/tensorrt.md)."""
 
 
 def build_engine_files(
@@ -37,7 +35,7 @@ def build_engine_files(
         for artifact, graph in exported
         if artifact.runtime == "tensorrt" or artifact.precision != "int8"
     }
-    chosen = options.engine_precisions or [next(precision for precision in BY_DEFAULT if precision in sources)]
+    chosen = options.engine_precisions or [next(precision for precision in PRECISIONS if precision in sources)]
     engines: list[tuple[EngineFile, bytes]] = []
     try:
         for precision in chosen:

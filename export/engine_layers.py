@@ -33,7 +33,7 @@ class Layer:
     @property
     def is_weighted(self) -> bool:
         """Whether it is a convolution or a matrix product with constant weights."""
-        return self.kind in WEIGHTED
+        return self.kind in WEIGHTED or (self.kind == "runtime_fusion" and self.name.startswith("__myl_Fc"))
 
 
 def read_layers(text: str) -> tuple[Layer, ...]:

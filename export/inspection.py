@@ -33,7 +33,7 @@ def run(options: InspectOptions) -> None:
     for bundled in bundle.manifest.engines:
         bundle.read(bundled)
     hashes = {artifact.sha256 for artifact in bundle.manifest.artifacts}
-    engines = [sidecar for _, sidecar in find_engines(options.engines or default_engines(), hashes)]
+    engines = [sidecar for _, sidecar in find_engines(options.engines or default_engines(), hashes)[0]]
     if options.json:
         facts = asdict(bundle.manifest)
         facts |= {"engines": [asdict(engine) for engine in engines], "bundled_engines": facts["engines"]}

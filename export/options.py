@@ -81,8 +81,8 @@ class EngineOptions:
 
     bundle: Annotated[Path, tyro.conf.Positional]
     """A folder models/NAME/VERSION, or models/NAME for its newest version."""
-    precision: Precision = "fp16"
-    """Which of the bundle's files to build."""
+    precision: Literal["auto"] | Precision = "auto"
+    """Which of the bundle's files to build; auto is fp16 if the bundle has it, otherwise int8, otherwise fp32."""
     flavor: Literal["auto"] | Flavor = "auto"
     """tensorrt builds for this host's GPU; rtx is TensorRT for RTX, which builds on any host for several GPUs; auto is
     tensorrt where it is installed, and rtx otherwise."""

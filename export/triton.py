@@ -51,7 +51,7 @@ def _largest_plan(bundle: Bundle, options: TritonOptions) -> tuple[bytes, int]:
     gpu, release = find_gpu(), TENSORRT.version()
     fitting = [
         (folder, sidecar)
-        for folder, sidecar in find_engines(engines, {sha256}, "tensorrt")
+        for folder, sidecar in find_engines(engines, {sha256}, "tensorrt")[0]
         if sidecar.misfit(gpu, release) is None
     ]
     if not fitting:

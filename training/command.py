@@ -27,6 +27,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from serving.engine.onnx_package import explain
 from serving.system.output import accept_any_text, describe_version, discard_output, flushed_output
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
@@ -75,6 +76,8 @@ def run_command(
             discard_output()
         where = f" ({error.filename})" if error.filename else ""
         return _fail(shown, f"{error.strerror or error}{where}\n{_notes(error)}", FAILED)
+    except ImportError as error:
+        return _fail(shown, explain(error), FAILED)
     except (ValueError, RuntimeError) as error:
         return _fail(shown, f"{error}\n{_notes(error)}", FAILED)
     return DONE

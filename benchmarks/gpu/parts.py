@@ -23,7 +23,10 @@ from benchmarks.gpu.host import ON_CPU, Skipped, command, installed, need, need_
 from benchmarks.processes import NotStarted, call_in_process, pawserve
 from serving.system.files import write_atomically
 
-PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt", "fastai")
+PACKAGES = (
+    *("torch", "torchvision", "timm", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt"),
+    *("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs", "fastai"),
+)
 PARITY_IMAGES = 64
 PATHS = (
     ("cuda", "fp32"),
@@ -31,6 +34,7 @@ PATHS = (
     ("tensorrt", "fp32"),
     ("tensorrt", "fp16"),
     ("tensorrt", "int8"),
+    ("tensorrt-rtx", "fp32"),
     ("tensorrt-rtx", "fp16"),
     ("tensorrt-rtx", "int8"),
 )

@@ -235,7 +235,11 @@ class Bundle:
             if (artifact.precision, artifact.runtime) == (precision, wanted):
                 return artifact
         present = ", ".join(f"{artifact.precision} ({artifact.runtime})" for artifact in self.manifest.artifacts)
-        raise BundleError(f"{self.folder} has no {precision} artifact for {wanted}; it has {present}")
+        target = "int8-trt" if wanted == "tensorrt" else precision
+        raise BundleError(
+            f"{self.folder} has no {precision} artifact for {wanted}; it has {present}: export it with --precisions "
+            f"{target}"
+        )
 
     def read(self, artifact: Artifact | EngineFile) -> bytes:
         """Read the file of an artifact or an engine, and check its size and SHA-256.

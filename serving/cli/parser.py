@@ -13,6 +13,7 @@ from typing import Any
 
 from serving.cli.configuration import check_environment, option_variables, parse_configured
 from serving.cli.errors import FAILED, INTERRUPTED, CommandError
+from serving.engine.onnx_package import explain
 from serving.system.output import accept_any_text, describe_version, discard_output, flushed_output
 
 COMMANDS = {
@@ -54,6 +55,9 @@ def main(arguments: Sequence[str], called_as: str | None = None) -> int:
     except CommandError as error:
         print(f"pawserve: {error}", file=sys.stderr)
         return error.exit_code
+    except ImportError as error:
+        print(f"pawserve: {explain(error)}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:

@@ -8,11 +8,12 @@ of the sidecar.
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from serving.bundle.manifest import Precision
 from serving.engine.cuda import Gpu
@@ -23,6 +24,8 @@ PLAN, SIDECAR = "engine.plan", "engine.json"
 Check = Literal["passed", "unchecked", "not run"]
 _FOUND_LATER = ("plan_sha256", "plan_bytes", "images_per_second", "check", "layers")
 """Fields that are known after the build, so that the cache's key does not depend on them."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,14 @@ class Sidecar:
     engine that was built where it could not run."""
     layers: Mapping[str, Any] = field(default_factory=dict)
     """Summary of the layers that the builder made."""
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(Sidecar).items():
+            value, origin = getattr(self, name), get_origin(kind)
+            if not (value in get_args(kind) if origin is Literal else isinstance(value, origin or kind)):
+                raise ValueError(f"{name} is {value!r}")
+        if not all(isinstance(rate, int | float) for rate in self.images_per_second.values()):
+            raise ValueError(f"images_per_second is {self.images_per_second!r}")
 
     def key(self) -> str:
         """The folder's name: 32 hexadecimal digits of the SHA-256 of all fields that do not depend on the plan."""
@@ -113,21 +124,28 @@ def read_sidecar(folder: Path) -> Sidecar:
         ) from error
 
 
-def find_engines(engines: Path, onnx_sha256: set[str], flavor: Flavor | None = None) -> list[tuple[Path, Sidecar]]:
-    """Find the engines that were built from ONNX files with these hashes, with their folders; skip damaged ones.
+def find_engines(
+    engines: Path, onnx_sha256: set[str], flavor: Flavor | None = None
+) -> tuple[list[tuple[Path, Sidecar]], list[str]]:
+    """Find the engines that were built from ONNX files with these hashes, with their folders.
 
     Args:
         flavor: of this library only; None for all.
+
+    Returns:
+        The engines, and what is wrong with damaged sidecars, which are left out with a warning.
     """
-    found = []
+    found, damaged = [], []
     for path in sorted(engines.glob(f"*/{SIDECAR}")):
         try:
             sidecar = read_sidecar(path.parent)
-        except EngineBuildError:
+        except EngineBuildError as error:
+            damaged.append(str(error))
+            logger.warning("an engine is left out: %s", error)
             continue
         if sidecar.onnx_sha256 in onnx_sha256 and flavor in (None, sidecar.flavor):
             found.append((path.parent, sidecar))
-    return found
+    return found, damaged
 
 
 def read_plan(folder: Path, sidecar: Sidecar) -> bytes:

@@ -14,9 +14,11 @@ from serving.engine.first_run import check_first_run
 from serving.engine.tensorrt import LoadedPlan
 from serving.engine.tensorrt_cache import Sidecar, default_engines, find_engines, read_plan
 from serving.engine.tensorrt_library import EngineBuildError, TensorRTLibrary
+from serving.engine.tensorrt_rtx import ALL_CAPABILITIES, runs_on
 
-PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
-"""Order of engines without a measured throughput."""
+PRECISIONS: tuple[Precision, ...] = ("fp16", "int8", "fp32")
+"""Order in which engines are built by default, and tried without a measured throughput: fp16 moves the least memory
+(docs/design/tensorrt.md)."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +58,15 @@ def choose_plan(
     Raises:
         EngineBuildError: if there is none; the message says why each one that exists is not used.
     """
+    if library.portable and not runs_on(ALL_CAPABILITIES, gpu.compute_capability):
+        raise EngineBuildError(
+            f"{library.title} does not run on {gpu.name}, whose compute capability is {gpu.compute_capability}; "
+            "use --engine tensorrt"
+        )
     release = library.version()
-    obstacles: list[str] = []
+    candidates, obstacles = _candidates(bundle, library)
     fitting: list[Candidate] = []
-    for candidate in _candidates(bundle, library):
+    for candidate in candidates:
         sidecar = candidate.sidecar
         if precision not in (None, sidecar.precision):
             continue
@@ -85,22 +92,21 @@ def choose_plan(
         return ChosenPlan(loaded, sidecar, _reason(sidecar, precision))
     found = f": {'; '.join(dict.fromkeys(obstacles))}" if obstacles else ""
     places = f"{default_engines()} and the bundle have" if library.portable else f"{default_engines()} has"
-    option = " --flavor rtx" if library.portable else ""
+    options = " --flavor rtx" * library.portable + (f" --precision {precision}" if precision else "")
     raise EngineBuildError(
         f"{places} no {library.title} engine of {bundle.folder} for {gpu.name} and {library.title} {release}{found}; "
-        f"build one with python -m export engine {bundle.folder}{option} --precision {precision or 'fp16'}"
+        f"build one with python -m export engine {bundle.folder}{options}"
     )
 
 
-def _candidates(bundle: Bundle, library: TensorRTLibrary) -> list[Candidate]:
+def _candidates(bundle: Bundle, library: TensorRTLibrary) -> tuple[list[Candidate], list[str]]:
+    """The engines of a library, and what is wrong with damaged sidecars of the cache."""
     hashes = {artifact.sha256 for artifact in bundle.manifest.artifacts}
-    found = [
-        Candidate(sidecar, folder, partial(read_plan, folder, sidecar))
-        for folder, sidecar in find_engines(default_engines(), hashes, library.flavor)
-    ]
+    cached, damaged = find_engines(default_engines(), hashes, library.flavor)
+    found = [Candidate(sidecar, folder, partial(read_plan, folder, sidecar)) for folder, sidecar in cached]
     if library.portable:
         found += [_bundled(bundle, engine) for engine in bundle.manifest.engines]
-    return found
+    return found, damaged
 
 
 def _bundled(bundle: Bundle, engine: EngineFile) -> Candidate:
@@ -137,7 +143,7 @@ def _reason(sidecar: Sidecar, precision: Precision | None) -> str:
         return f"--precision {precision}"
     if sidecar.best_rate:
         return f"{sidecar.precision} is the fastest engine measured here ({sidecar.best_rate:,.0f} images/s)"
-    return f"{sidecar.precision} is the first engine of {', '.join(PRECISIONS)}, none of which was measured here"
+    return f"{sidecar.precision} is the first engine found of {', '.join(PRECISIONS)}; none was measured here"
 
 
 def _kernel_file(kernels: Path | None, sidecar: Sidecar, gpu: Gpu) -> Path | None:

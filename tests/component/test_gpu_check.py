@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,7 @@ import pytest
 from benchmarks.gpu.__main__ import SKIPPED, run_part
 from benchmarks.gpu.host import command
 from tests.support.commands import ROOT
+from tests.support.waiting import LIMIT_S, eventually
 
 SCRIPT = ROOT / "deploy" / "gpu-check.sh"
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -98,6 +100,30 @@ def test_damaged_wheels_are_not_installed(tmp_path: Path) -> None:
     code, errors = check(tmp_path / "out", "--wheels", tmp_path / "wheels")
     assert code == 2
     assert "is damaged" in errors
+
+
+def test_a_whole_wheel_is_taken_before_its_pieces_and_is_not_written(tmp_path: Path) -> None:
+    fake_wheel(tmp_path / "wheels", "torch", FAKE_TORCH)
+    (wheel,) = (tmp_path / "wheels").glob("*.whl")
+    content = wheel.read_bytes()
+    wheel.with_name(f"{wheel.name}.part-000").write_bytes(b"of an earlier run")
+    code, errors = check(tmp_path / "out", "--wheels", tmp_path / "wheels", "--parts", "host")
+    assert code == 0, errors
+    assert wheel.read_bytes() == content
+
+
+@pytest.mark.parametrize(("number", "to_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_signal_ends_the_running_part_too(tmp_path: Path, number: signal.Signals, to_group: bool) -> None:
+    (tmp_path / "torch.py").write_text(
+        f"import os, time; print(os.getpid(), file=open({str(tmp_path / 'pid')!r}, 'w', 1))\ntime.sleep(1e6)"
+    )
+    environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(tmp_path)}
+    command = ["sh", str(SCRIPT), "--out", str(tmp_path / "out"), "--parts", "host"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, process_group=0) as script:
+        assert eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        (os.killpg if to_group else os.kill)(script.pid, number)
+        assert script.wait(LIMIT_S) == 128 + number
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.engine.onnx import load_graph
+from tests.gpu.conftest import skip_without
 from tests.support.answers import ask, check_answers
 from tests.support.exported import LITE0, graph_of, varied_images, write_exported_bundle
 from tests.support.images import encoded
@@ -60,6 +61,15 @@ def test_a_server_gives_the_answers_of_the_file_in_the_images_order(
     assert runtime == "onnxruntime-cpu"
     first_N = np.array(found, np.float32)
     check_answers(np.stack([first_N, 1 - first_N], 1), expected_NK, "fp32")
+
+
+def test_a_missing_library_skips_a_gpu_test_and_fails_it_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAWSERVE_GPU_NEEDS", "cuda tensorrt")
+    skip_without("tensorrt", None)
+    with pytest.raises(pytest.skip.Exception):
+        skip_without("rtx", "TensorRT for RTX is not installed")
+    with pytest.raises(pytest.fail.Exception, match="tensorrt: TensorRT is not installed"):
+        skip_without("tensorrt", "TensorRT is not installed")
 
 
 def test_a_network_that_answers_the_same_for_every_image_is_no_test() -> None:

@@ -63,6 +63,9 @@ def test_every_exported_precision_is_built(arch: str, crop: int, target: str) ->
     kinds = {"fp32": {"Float"}, "fp16": {"Half", "Float"}, "int8-trt": {"Int8", "Half", "Float"}}[target]
     layers = weighted(plan)
     assert layers
+    if arch in (LITE0, "resnet34"):
+        operators = Counter(node.op_type for node in onnx.load_from_string(graph).graph.node)
+        assert len(layers) == operators["Conv"] + operators["Gemm"]
     assert {kind for layer in layers for kind in (*layer.inputs, *layer.outputs)} <= kinds
     if target != "fp32":
         assert sum("Half" in layer.outputs for layer in layers) > len(layers) / 2

@@ -20,7 +20,8 @@ from serving.engine.onnx_package import why_no_cuda
 from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
 from serving.engine.tensorrt_cache import read_plan, read_sidecar
 from serving.engine.tensorrt_library import Flavor
-from serving.engine.tensorrt_rtx import CAPABILITIES, LIBRARIES, runs_on
+from serving.engine.tensorrt_rtx import LIBRARIES
+from tests.gpu.conftest import skip_without, skip_without_tensorrt
 from tests.support.answers import check_answers
 from training.networks.model import Body, Classifier, Head, count_features, describe_backbone
 
@@ -62,8 +63,7 @@ def test_onnx_runtime_on_cuda_agrees_with_the_cpu(
     precision: Precision,
     search: AlgorithmSearch,
 ) -> None:
-    if problem := why_no_cuda():
-        pytest.skip(problem)
+    skip_without("cuda", why_no_cuda())
     onnxruntime.preload_dlls()
     artifact = bundle.artifact(precision)
     began = time.perf_counter()
@@ -100,10 +100,7 @@ def test_an_engine_is_built_and_agrees_with_onnx_runtime(
     flavor: Flavor,
 ) -> None:
     library = LIBRARIES[flavor]
-    if not library.is_installed():
-        pytest.skip(f"{library.title} is not installed: {library.install}")
-    if library.portable and not runs_on(CAPABILITIES, gpu.compute_capability):
-        pytest.skip(f"{library.title} does not run on {gpu.name} ({gpu.compute_capability})")
+    skip_without_tensorrt(library, gpu)
     options = PlanOptions(min_batch=1, opt_batch=16, max_batch=64)
     result = build_and_check(bundle, precision, options, tmp_path, photos, library)
     again = build_and_check(bundle, precision, options, tmp_path, photos, library)

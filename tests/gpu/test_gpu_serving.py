@@ -12,7 +12,8 @@ from serving.bundle.manifest import Bundle, Precision
 from serving.engine.cuda import Gpu
 from serving.engine.onnx import load_graph
 from serving.engine.onnx_package import why_no_cuda
-from serving.engine.tensorrt_rtx import CAPABILITIES, RTX, TENSORRT, runs_on
+from serving.engine.tensorrt_rtx import RTX, TENSORRT
+from tests.gpu.conftest import skip_without, skip_without_tensorrt
 from tests.support.answers import ask, check_answers
 
 pytestmark = pytest.mark.gpu
@@ -40,14 +41,10 @@ def test_a_server_on_the_gpu_agrees_with_one_on_the_cpu(
     precision: Precision,
 ) -> None:
     if engine == "cuda":
-        if problem := why_no_cuda():
-            pytest.skip(problem)
+        skip_without("cuda", why_no_cuda())
     else:
         library = RTX if engine == "tensorrt-rtx" else TENSORRT
-        if not library.is_installed():
-            pytest.skip(f"{library.title} is not installed: {library.install}")
-        if library.portable and not runs_on(CAPABILITIES, gpu.compute_capability):
-            pytest.skip(f"{library.title} does not run on {gpu.name} ({gpu.compute_capability})")
+        skip_without_tensorrt(library, gpu)
         monkeypatch.setenv("PAWSERVE_ENGINES", str(tmp_path / "engines"))
         build_and_check(bundle, precision, PlanOptions(max_batch=32), tmp_path / "engines", photos, library)
     files = [file.read_bytes() for file in sorted(photos.rglob("*.png"), key=lambda file: file.name)]

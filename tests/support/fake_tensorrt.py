@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import serving.engine.cuda
+from serving.engine.tensorrt_rtx import ALL_CAPABILITIES
 from tests.support.fake_gpu import CLASSES, CROP, RELEASE, RTX_RELEASE, FakeGpu, fake_cudart
 
 
@@ -46,7 +47,7 @@ def fake_tensorrt(gpu: FakeGpu) -> types.ModuleType:
         def serialize(self) -> bytes:
             return b"timings"
 
-    class Config:
+    class IBuilderConfig:
         progress_monitor: Any = None
         builder_optimization_level = 3
 
@@ -83,13 +84,13 @@ def fake_tensorrt(gpu: FakeGpu) -> types.ModuleType:
         def create_network(self, flags: int = 0) -> object:
             return object()
 
-        def create_builder_config(self) -> Config:
-            return Config()
+        def create_builder_config(self) -> Any:
+            return trt.IBuilderConfig()
 
         def create_optimization_profile(self) -> Profile:
             return Profile()
 
-        def build_serialized_network(self, network: Any, config: Config) -> bytes | None:
+        def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
             gpu.built += 1
             monitor = config.progress_monitor
             monitor.phase_start("Building", None, gpu.steps)
@@ -168,7 +169,7 @@ def fake_tensorrt(gpu: FakeGpu) -> types.ModuleType:
                 return None
             return Engine(shapes["min"], shapes["max"])
 
-    for made in (ILogger, IProgressMonitor, Builder, Runtime):
+    for made in (ILogger, IProgressMonitor, IBuilderConfig, Builder, Runtime):
         setattr(trt, made.__name__, made)
     trt.OnnxParser = Parser
     trt.MemoryPoolType = types.SimpleNamespace(WORKSPACE="workspace")
@@ -179,10 +180,19 @@ def fake_tensorrt(gpu: FakeGpu) -> types.ModuleType:
 
 
 def fake_tensorrt_rtx(gpu: FakeGpu) -> types.ModuleType:
-    """The classes of `tensorrt_rtx_bindings` that a server uses; engines are built by the real library."""
+    """The classes of `tensorrt_rtx_bindings` that are used."""
     trt = fake_tensorrt(gpu)
     trt.__name__, trt.__version__ = "tensorrt_rtx_bindings", RTX_RELEASE
     engine_of = trt.Runtime.deserialize_cuda_engine
+
+    class IBuilderConfig(trt.IBuilderConfig):  # type: ignore[misc, name-defined]
+        num_compute_capabilities = 0
+
+        def set_flag(self, flag: str) -> None:
+            gpu.log.append(f"with {flag}")
+
+        def set_compute_capability(self, capability: str, index: int) -> bool:
+            return index < self.num_compute_capabilities
 
     class RuntimeCache:
         def deserialize(self, blob: bytes) -> bool:
@@ -222,7 +232,11 @@ def fake_tensorrt_rtx(gpu: FakeGpu) -> types.ModuleType:
             engine.create_execution_context = create_execution_context
             return engine
 
-    trt.Runtime = Runtime
+    trt.IBuilderConfig, trt.Runtime = IBuilderConfig, Runtime
+    trt.BuilderFlag.REQUIRE_USER_ALLOCATION = "REQUIRE_USER_ALLOCATION"
+    trt.ComputeCapability = types.SimpleNamespace(
+        **{f"SM{number.replace('.', '')}": number for number in ALL_CAPABILITIES}
+    )
     trt.CudaGraphStrategy = types.SimpleNamespace(DISABLED="DISABLED")
     trt.DynamicShapesKernelSpecializationStrategy = types.SimpleNamespace(EAGER="EAGER")
     return trt

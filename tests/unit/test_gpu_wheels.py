@@ -53,6 +53,35 @@ def test_versions_are_pinned_without_local_parts(wheels: ModuleType) -> None:
     assert not any("+" in version or " " in version for version in pins.values())
 
 
+def test_tensorrt_has_the_project_s_version_and_is_built_from_its_source(
+    wheels: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def pip(command: list[str], check: bool) -> None:
+        commands.append(command)
+        name, _, version = command[-1].partition("==")
+        with zipfile.ZipFile(tmp_path / f"{name.replace('-', '_')}-{version}-py3-none-any.whl", "w") as archive:
+            needed = "Requires-Dist: tensorrt_cu13_libs==11.4.0.106\n" if name == "tensorrt-cu13" else ""
+            archive.writestr(f"{name}-{version}.dist-info/METADATA", needed)
+
+    monkeypatch.setattr(wheels.subprocess, "run", pip)
+    versions = wheels.fetch(["tensorrt-cu13"], "3.12", tmp_path, set())
+    assert versions == {"tensorrt-cu13": "11.4.0.106", "tensorrt-cu13-libs": "11.4.0.106"}
+    assert [command[3] for command in commands] == ["wheel", "download"]
+    assert all("--extra-index-url=https://pypi.nvidia.com" in command for command in commands)
+    with pytest.raises(ValueError, match="is a placeholder"):
+        wheels.fetch(["other==0.0.0a0"], "3.12", tmp_path, set())
+
+
+def test_packages_do_not_replace_those_of_with(
+    wheels: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        wheels.main(["--out", str(tmp_path), "--with", "tensorrt", "--packages", "numpy"])
+    assert "not allowed with" in capsys.readouterr().err
+
+
 def test_large_wheels_are_cut_and_their_checksums_kept(wheels: ModuleType, tmp_path: Path) -> None:
     large, small = b"x" * 2_500_000, b"small"
     (tmp_path / "large-1-py3-none-any.whl").write_bytes(large)
@@ -66,6 +95,14 @@ def test_large_wheels_are_cut_and_their_checksums_kept(wheels: ModuleType, tmp_p
     sums = dict(line.split("  ")[::-1] for line in (tmp_path / "SHA256SUMS").read_text().splitlines())
     assert sums["large-1-py3-none-any.whl"] == hashlib.sha256(large).hexdigest()
     assert sums["small-1-py3-none-any.whl"] == hashlib.sha256(small).hexdigest()
+
+
+def test_pieces_of_an_earlier_run_are_removed(wheels: ModuleType, tmp_path: Path) -> None:
+    wheel = tmp_path / "large-1-py3-none-any.whl"
+    for piece_mb, count in ((1, 3), (2, 2), (None, 0)):
+        wheel.write_bytes(b"x" * 2_500_000)
+        wheels.finish(tmp_path, piece_mb)
+        assert len(list(tmp_path.glob("*.part-*"))) == count
 
 
 def test_the_page_shows_reasons_values_and_rows() -> None:

@@ -1,11 +1,15 @@
 """`pawserve COMMAND`: all commands under one name."""
 
 import importlib
+import sys
 import tomllib
+import types
+from pathlib import Path
 
 import pytest
 
 from serving.cli import parser, pawserve
+from serving.engine.onnx_package import check_complete
 from tests.support.commands import ROOT
 
 
@@ -63,3 +67,21 @@ def test_a_package_that_is_not_installed_is_named_with_the_command_that_installs
     assert pawserve.run(["train"]) == 1
     assert "the package tyro is missing" in (text := capsys.readouterr().err)
     assert "pip install 'pawserve[training]'" in text
+
+
+def test_an_incomplete_onnx_runtime_ends_every_command_with_the_commands_that_repair_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract = pytest.importorskip("training.features.extract")
+    # the folder that is left over after uninstalling one of the packages
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
+    monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
+    monkeypatch.delitem(sys.modules, "export.engine", raising=False)
+    monkeypatch.delitem(sys.modules, "export.calibrate", raising=False)
+    monkeypatch.setattr(parser, "import_module", lambda place: check_complete())
+    assert pawserve.run(["serve"]) == pawserve.run(["engine", "models/pets"]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert all("pip uninstall -y onnxruntime onnxruntime-gpu, then" in line for line in errors)
+    with pytest.raises(ImportError, match="is incomplete: pip uninstall"):
+        extract.onnx_extractor(None, 224, Path("graph"))

@@ -13,7 +13,7 @@ from serving.bundle.engine_file import EngineFile
 from serving.bundle.manifest import Artifact, Bundle, BundleError, Manifest
 from serving.engine.base import EngineLayout
 from serving.engine.selection import choose_engine
-from serving.engine.tensorrt_cache import PLAN
+from serving.engine.tensorrt_cache import PLAN, SIDECAR
 from serving.engine.tensorrt_rtx import runs_on
 from tests.support.fake_gpu import CROP, NAME, RTX_RELEASE, FakeGpu
 from tests.support.fake_gpu_bundle import graph, write_fake_bundle
@@ -69,6 +69,21 @@ def test_the_fastest_measured_engine_is_taken_whatever_its_precision(
     assert choose_engine(bundle, "tensorrt", "int8").precision == "int8"
 
 
+def test_fp16_comes_first_where_no_engine_was_measured(bundle: Bundle, engines: Path, fake_gpu: FakeGpu) -> None:
+    for precision in ("int8", "fp16", "fp32"):
+        digest = bundle.artifact(precision, "tensorrt").sha256  # type: ignore[arg-type]
+        fake_gpu.write_engine(engines, digest, precision, max_batch=4)  # type: ignore[arg-type]
+    choice = choose_engine(bundle, "auto", None)
+    assert choice.precision == "fp16"
+    assert "fp16 is the first engine found of fp16, int8, fp32; none was measured here" in choice.reason
+
+
+def test_on_hopper_tensorrt_for_rtx_is_an_error_that_names_tensorrt(bundle: Bundle, fake_rtx_gpu: FakeGpu) -> None:
+    fake_rtx_gpu.compute_capability = "9.0"
+    with pytest.raises(BundleError, match="does not run on .* 9.0; use --engine tensorrt$"):
+        choose_engine(with_engine(bundle, fake_rtx_gpu.plan(4)), "tensorrt-rtx", None)
+
+
 def test_a_damaged_int8_engine_leaves_a_good_fp16_engine_in_use(
     bundle: Bundle, engines: Path, fake_gpu: FakeGpu, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -82,6 +97,37 @@ def test_a_damaged_int8_engine_leaves_a_good_fp16_engine_in_use(
     assert "it was changed" in caplog.text
     with pytest.raises(BundleError, match="it was changed"):
         choose_engine(bundle, "tensorrt", "int8")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{",
+        "[]",
+        {"images_per_second": None},
+        {"images_per_second": {"1": "x"}},
+        {"plan_bytes": "x"},
+        {"precision": "bf16"},
+        {"flavor": "other"},
+        {"max_batch": None},
+        {"compute_capabilities": None},
+    ],
+)
+def test_a_damaged_description_of_an_engine_is_left_out_with_a_warning(
+    bundle: Bundle,
+    engines: Path,
+    fake_gpu: FakeGpu,
+    caplog: pytest.LogCaptureFixture,
+    damage: str | dict[str, object],
+) -> None:
+    folder = fake_gpu.write_engine(engines, bundle.artifact("fp16").sha256, "fp16", max_batch=4)
+    if isinstance(damage, dict):
+        damage = json.dumps(json.loads((folder / SIDECAR).read_text()) | damage)
+    (folder / SIDECAR).write_text(damage)
+    choice = choose_engine(bundle, "auto", None)
+    assert choice.runtime == "onnxruntime-cpu"
+    assert f"{folder / SIDECAR} cannot be read" in choice.reason
+    assert "an engine is left out" in caplog.text
 
 
 def test_an_int8_engine_whose_accuracy_was_not_checked_is_used_only_if_asked_for(

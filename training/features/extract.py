@@ -13,6 +13,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from serving.engine.onnx_package import check_complete
 from serving.system.files import write_atomically
 from training.console import say
 from training.networks.model import Body
@@ -24,6 +25,7 @@ Extract = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 def onnx_extractor(body: Body, crop: int, cached_graph: Path) -> Extract:
     """Run the body in ONNX Runtime, each call on one thread; the graph is exported once and kept."""
+    check_complete()
     graph = read_graph(cached_graph)
     if graph is None:
         say("preparing the network for ONNX Runtime, once: it is kept with the activations")
