@@ -195,7 +195,7 @@ def _check(
             raise CheckError(f"{what} gives values that are not finite, on {worst}")
         elif sidecar.check != "passed":
             sidecar = replace(sidecar, check="unchecked")
-            say("the accuracy of INT8 is not checked without --photos; `serve --engine auto` leaves this engine out")
+            say("the accuracy of INT8 is not checked without --images; `serve --engine auto` leaves this engine out")
         rates = [_measure(engine, images_NHWC, batch) for batch in BATCHES if sidecar.min_batch <= batch <= size]
     say(
         f"{found.images:,} images{'' if folder else ' of noise'}: agreement with ONNX Runtime "

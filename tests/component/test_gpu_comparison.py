@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.engine.onnx import load_graph
-from tests.gpu.conftest import skip_without
 from tests.support.answers import ask, check_answers
 from tests.support.exported import LITE0, graph_of, varied_images, write_exported_bundle
+from tests.support.gpu import skip_without
 from tests.support.images import encoded
 
 CROP, COUNT = 96, 32

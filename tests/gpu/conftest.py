@@ -1,6 +1,5 @@
 """Fixtures of GPU tests: the GPU, a bundle and images. The tests are skipped where there is no GPU."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +9,10 @@ from PIL import Image
 
 from serving.bundle.manifest import Bundle
 from serving.engine.cuda import CudaError, Gpu, find_gpu, has_gpu_driver
-from serving.engine.tensorrt_library import TensorRTLibrary
-from serving.engine.tensorrt_rtx import CAPABILITIES, runs_on
 from tests.support.exported import LITE0, varied_images, write_exported_bundle
+from tests.support.gpu import skip_without
 
 CROP, COUNT = 224, 64
-
-
-def skip_without(library: str, problem: str | None) -> None:
-    """Skip a test whose library has a problem; fail it if $PAWSERVE_GPU_NEEDS names the library."""
-    if problem:
-        needed = library in os.environ.get("PAWSERVE_GPU_NEEDS", "").split()
-        (pytest.fail if needed else pytest.skip)(f"{library}: {problem}")
-
-
-def skip_without_tensorrt(library: TensorRTLibrary, gpu: Gpu) -> None:
-    """The same for TensorRT and TensorRT for RTX."""
-    name = "tensorrt-rtx" if library.portable else "tensorrt"
-    if not library.is_installed():
-        skip_without(name, f"{library.title} is not installed: {library.install}")
-    if library.portable and not runs_on(CAPABILITIES, gpu.compute_capability):
-        skip_without(name, f"{library.title} does not run on {gpu.name} ({gpu.compute_capability})")
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from serving.engine.tensorrt import LoadedPlan, TensorRTEngine
 from serving.engine.tensorrt_cache import read_plan, read_sidecar
 from serving.engine.tensorrt_library import Flavor
 from serving.engine.tensorrt_rtx import LIBRARIES
-from tests.gpu.conftest import skip_without, skip_without_tensorrt
 from tests.support.answers import check_answers
+from tests.support.gpu import skip_without, skip_without_tensorrt
 from training.networks.model import Body, Classifier, Head, count_features, describe_backbone
 
 pytestmark = pytest.mark.gpu

@@ -13,8 +13,8 @@ from serving.engine.cuda import Gpu
 from serving.engine.onnx import load_graph
 from serving.engine.onnx_package import why_no_cuda
 from serving.engine.tensorrt_rtx import RTX, TENSORRT
-from tests.gpu.conftest import skip_without, skip_without_tensorrt
 from tests.support.answers import ask, check_answers
+from tests.support.gpu import skip_without, skip_without_tensorrt
 
 pytestmark = pytest.mark.gpu
 
