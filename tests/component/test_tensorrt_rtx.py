@@ -103,8 +103,10 @@ def test_an_engine_is_built_for_several_gpus_and_kept(bundle: Bundle, tmp_path: 
     build_and_check(bundle, "fp16", OPTIONS, tmp_path, None, RTX)
     assert plan.stat().st_mtime_ns == before
     plan.write_bytes(b"damaged")
-    build_and_check(bundle, "fp16", OPTIONS, tmp_path, None, RTX)
-    assert plan.stat().st_size == engine["plan_bytes"]
+    again = build_and_check(
+        bundle, "fp16", OPTIONS, tmp_path, None, RTX
+    )  # may differ from the first by a few kilobytes
+    assert plan.stat().st_size == again["engine"]["plan_bytes"] > 100_000
 
 
 def test_the_command_builds_by_default_without_a_gpu(bundle: Bundle, tmp_path: Path) -> None:
