@@ -130,16 +130,16 @@ def test_images_that_changed_during_a_fit_must_be_restored_before_it_is_resumed(
     assert "restore the images, then run the same command with --resume" in caught.value.__notes__[0]
 
 
-def test_a_disk_that_fills_up_while_the_report_is_written_loses_no_training(
+def test_a_disk_that_fills_up_while_the_run_is_written_loses_no_training(
     arguments: list[str], tmp_path: Path, undisturbed: dict[str, np.ndarray]
 ) -> None:
     killed = WarmProcess(killed_while, "taking its place", *arguments).finish()
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     partial = partial_folder(tmp_path / "run")
-    report = (partial / "report.html").stat().st_size
-    full = run("training", *arguments, "--resume", file_limit=report // 2)
+    model = (partial / "model.safetensors").stat().st_size
+    full = run("training", *arguments, "--resume", file_limit=model // 2)
     assert full.returncode == 1
-    assert f"File too large ({partial / 'report.html'})" in full.stderr
+    assert f"File too large ({partial / 'model.safetensors'})" in full.stderr
     assert "--resume to continue" in full.stderr
     assert "Traceback" not in full.stderr
     assert not (tmp_path / "run").exists()

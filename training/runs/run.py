@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from serving.image.decode import OWN_IMAGE_LIMITS, Limits
 from serving.image.preprocess import Preprocess
 from serving.statistics.class_report import ClassReport
+from serving.system.files import write_atomically
 from training.data.images import LabelledImage, Split
 from training.data.layout import path_below
 from training.data.shards import image_at
@@ -191,7 +192,7 @@ def write_model(folder: Path, network: Network) -> str:
     if not all(tensor.isfinite().all() for tensor in state.values()):
         raise TrainingError("the trained weights are not finite: lower --lr (a tenth is a good next try)")
     content = safetensors.torch.save(state)
-    (folder / MODEL_FILE).write_bytes(content)
+    write_atomically(folder / MODEL_FILE, content)  # whose errors name the file
     return hashlib.sha256(content).hexdigest()
 
 
