@@ -37,7 +37,8 @@ class Command:
     """A subcommand: its options and its function."""
 
     options: Any
-    """A dataclass. Its docstring and those of its fields become the help."""
+    """A dataclass. Its docstring and those of its fields become the help. Its method `inputs`, if it has one, yields
+    the options that name what is read, with their paths."""
     main: str
     """The function, which takes the options: `module:function`, imported when the command runs."""
     default: Callable[[Sequence[str]], Any] = lambda _: tyro.MISSING_NONPROP
@@ -105,6 +106,9 @@ def _run_chosen(command: Command, shown: str, arguments: Sequence[str]) -> None:
         options = tyro.cli(command.options, prog=shown, args=arguments, default=default, registry=_registry)
     except ValueError as error:
         raise _WrongUse(str(error)) from error
+    for name, path in getattr(options, "inputs", tuple)():  # before the imports, which may take ten seconds
+        if not path.exists():
+            raise ValueError(f"{name} {path} does not exist")
     module, _, function = command.main.partition(":")
     getattr(importlib.import_module(module), function)(options)
 

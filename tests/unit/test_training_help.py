@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +84,26 @@ def test_invalid_options_are_reported_with_the_name_of_the_command(
     assert complaint in said
     assert "python -m training fit" in said
     assert "pytest" not in said
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "complaint"),
+    [
+        (training_commands, "fit --data nowhere --run run", "--data nowhere"),
+        (training_commands, "fit --data . --run run --exclude a.csv", "--exclude a.csv"),
+        (training_commands, "fit --data . --run run --weights ~/a.pth", f"--weights {Path.home()}/a.pth"),
+        (training_commands, "fit --data . --run run --labels a.csv --images .", "--labels a.csv"),
+        (training_commands, "find-lr --data nowhere", "--data nowhere"),
+        (training_commands, "evaluate --data . --run run", "--run run"),
+        (training_commands, "compare . run", "run run"),
+        (training_commands, "check --data . --out out --weights a.pth", "--weights a.pth"),
+        (training_commands, "shard --data nowhere --out out", "--data nowhere"),
+        (export_commands, "bundle --run run --models . --name a", "--run run"),
+    ],
+)
+def test_what_is_not_there_is_reported_before_anything_is_loaded(
+    module: object, words: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"{name} is imported"))
+    assert module.main(words.split()) == 1
+    assert capsys.readouterr().err.endswith(f": {complaint} does not exist\n")

@@ -1,5 +1,6 @@
 """The options of the commands that follow a recipe: fit and find-lr. Nothing here loads torch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -75,6 +76,11 @@ class SizeLimits:
         return replace(TRAINING_LIMITS, max_bytes=self.max_image_mib * 2**20, max_pixels=self.max_pixels)
 
 
+def weights_input(weights: str) -> list[tuple[str, Path]]:
+    """The option of the weights with their path, if they are a file or a run."""
+    return [] if weights in ("pretrained", "none") else [("--weights", Path(weights).expanduser())]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
     """Options of the commands that follow a recipe."""
@@ -93,6 +99,11 @@ class RecipeOptions:
     """Print the results as JSON to standard output."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
     size: Annotated[SizeLimits, tyro.conf.arg(name="")] = field(default_factory=SizeLimits)
+
+    def inputs(self) -> Iterator[tuple[str, Path]]:
+        """What is read: option and path."""
+        yield "--data", self.data
+        yield from weights_input(self.settings.weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +141,13 @@ class Fit(RecipeOptions):
             given, missing = ("--labels", "--images") if self.images is None else ("--images", "--labels")
             raise ValueError(f"{given} is given without {missing}; give both: --labels labels.csv --images FOLDER")
         self.resolved_recipe()
+
+    def inputs(self) -> Iterator[tuple[str, Path]]:
+        """What is read: option and path."""
+        yield from super().inputs()
+        yield from (("--exclude", path) for path in self.exclude)
+        if self.labels and self.images:
+            yield from (("--labels", self.labels), ("--images", self.images))
 
     def resolved_recipe(self) -> Recipe:
         """The recipe with the short options applied."""

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.image.folders import Listing, Skipped, list_folder, own_output, printable
+from serving.image.folders import Listing, Skipped, describe_skipped, list_folder, own_output, printable
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLIT_WORDS = {
@@ -232,8 +232,10 @@ def _check_classes(data: Path, top: Listing, inside: dict[Path, Listing], valid:
             f"{data} has a folder {valid.name} but no folder {TRAIN}; have both, or only folders of classes. There are "
             f"{names}"
         )
-    if not top.folders and top.files:
-        raise DataError(f"{data} holds {len(top.files):,} files and no folders; the layouts that are read: {LAYOUTS}")
+    if not top.folders:
+        there = f"{len(top.files):,} files and no folders" if top.files else "no images"
+        reasons = "".join(f"\n{line}" for line in describe_skipped(top.skipped))
+        raise DataError(f"{data} holds {there}; the layouts that are read: {LAYOUTS}{reasons}")
     if len(top.folders) > 1 and all(split_of(each.name) for each in top.folders):
         raise DataError(
             f"{data} has the folders {names}, which are names of splits, not of classes, and they hold no folders of "
