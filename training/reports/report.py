@@ -231,7 +231,7 @@ def _test_time(evaluation: Evaluation) -> list[str]:
     rows = [["views", "correct", "fixed, broken", "McNemar p", "negative log likelihood", "change", "adaptive TTA"]]
     rows.append(["1", f"{one.correct:,}/{one.n:,}", "", "", _interval(one.nll), "", ""])
     for each in evaluation.test_time:
-        metrics, paired, adaptive = each.metrics, each.paired, each.adaptive
+        metrics, paired = each.metrics, each.paired
         rows.append(
             [
                 str(each.views),
@@ -240,8 +240,7 @@ def _test_time(evaluation: Evaluation) -> list[str]:
                 f"{paired.p_value:.2f}",
                 _interval(metrics.nll),
                 _interval(each.nll_change),
-                f"{adaptive.correct:,}/{metrics.n:,} with {adaptive.mean_views:.2f} views an image, below a confidence "
-                f"of {adaptive.threshold:.3f}",
+                each.adaptive.describe(metrics.n),
             ]
         )
     sentence = describe_test_time(evaluation.test_time)

@@ -94,7 +94,7 @@ def write_report(
         plots=_plots(session, result, evaluation),
         overlays=_overlays(session, result, evaluation),
         tables={
-            "Results by stage": _results_by_stage(steps),
+            "Results by stage": _results_by_stage(steps, session.backbone.preprocess.crop),
             **({"Steps tried on held-out training images": _trials(trials)} if (trials := result.state.trials) else {}),
             **({"Most often confused": confused} if len(confused) > 1 else {}),
             **({"Classes by number": _classes(evaluation)} if len(split.classes) > MAX_LABELLED_CLASSES else {}),
@@ -214,7 +214,8 @@ def _classes(evaluation: Evaluation) -> list[list[str]]:
     return [header, *([f"{at:,}", name, f"{n:,}", f"{correct:,}"] for at, (name, n, correct) in enumerate(rows))]
 
 
-def _results_by_stage(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def _results_by_stage(steps: Sequence[Mapping[str, Any]], pixels: int) -> list[list[str]]:
+    """The table; `pixels` are the backbone's own, of steps at no other size."""
     rows = [["after", "pixels", "correct", "accuracy", "log likelihood loss", "fixed, broken", "McNemar p", "seconds"]]
     for step in steps:
         metrics, paired = step["metrics"], step["against_previous"]
@@ -222,7 +223,7 @@ def _results_by_stage(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         rows.append(
             [
                 step["name"] if step["part"] == 1 else f"{step['name']}, {step['part']:.0%} of its change",
-                str(step["size"] or "own"),
+                str(step["size"] or pixels),
                 f"{metrics['correct']:,}/{metrics['n']:,}",
                 f"{100 * accuracy['value']:.2f}% ({100 * accuracy['lower']:.2f} to {100 * accuracy['upper']:.2f})",
                 f"{metrics['nll']['value']:.4f}",
