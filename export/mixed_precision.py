@@ -64,7 +64,7 @@ def convert_until_passed(
     sensitivities: dict[str, float] = {}
     for count in (0, *FLOAT_COUNTS):
         if count == 1:
-            say("measuring the sensitivity of each layer")
+            say("measuring the sensitivity of each layer; to do without, press Ctrl-C and leave this precision out")
             sensitivities = measure_sensitivity()
         if count > min(most_float, max(0, len(sensitivities) - 1)):
             break
