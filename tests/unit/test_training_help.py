@@ -61,6 +61,7 @@ def test_every_option_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> Non
     for module, name in PAGES:
         page = help_page(capsys, module, name)
         assert not re.search(r"^[│ ] +--?[a-z-]+ \S+\s+\((default|required)", page, re.MULTILINE), (name, page)
+        assert not re.search(r"\(default: ('')?\)", page), (name, page)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,12 @@ def test_every_option_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> Non
         (["--preset", "corse"], "--preset"),
         (["--preset"], "--preset"),
         (["--recipe"], "--recipe"),
-        (["--checkpoint-every", "nan"], "checkpoint-every is nan; it must lie between 0 and 86400"),
+        (["--checkpoint-every", "nan"], "--checkpoint-every is nan; it must lie between 0 and 86400"),
+        (["--valid-fraction=7"], "--valid-fraction is 7.0; it must lie between 0.01 and 0.9"),
+        (["--epochs", "0"], "--epochs is 0; it must lie between 1 and 1000"),
+        (["--epochs", "abc"], "--epochs: 'abc' is no whole number"),
+        (["--lr", "abc"], "--lr: 'abc' is no number"),
+        (["--sizes", "128,abc"], "--sizes: 'abc' is no whole number"),
     ],
 )
 def test_invalid_options_are_reported_with_the_name_of_the_command(

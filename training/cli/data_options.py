@@ -31,7 +31,7 @@ class Evaluate:
     size: Annotated[SizeLimits, tyro.conf.arg(name="")] = field(default_factory=SizeLimits)
 
     def __post_init__(self) -> None:
-        check_range("views", self.views, 1, 64)
+        check_range("--views", self.views, 1, 64)
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise ValueError(f"--out is {self.out}, which is a file; give a folder")
 
@@ -44,7 +44,7 @@ class Evaluate:
 class Compare:
     """Compare finished runs on the validation images that they share."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN …", help_behavior_hint="")]
     """Runs that `fit` wrote, two or more. Each is compared with the first."""
     out: Path = Path("comparison.html")
     """The page to write: curves, classes, images that changed, settings that differ."""
@@ -125,8 +125,8 @@ class Shard:
     size: Annotated[SizeLimits, tyro.conf.arg(name="")] = field(default_factory=SizeLimits)
 
     def __post_init__(self) -> None:
-        check_range("shard-mb", self.shard_mb, 1, 1000)
-        check_range("valid-fraction", self.valid_fraction, 0.01, 0.9)
+        check_range("--shard-mb", self.shard_mb, 1, 1000)
+        check_range("--valid-fraction", self.valid_fraction, 0.01, 0.9)
 
     def inputs(self) -> Iterator[tuple[str, Path]]:
         """What is read: option and path."""

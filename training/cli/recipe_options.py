@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from training.recipes.recipe import Recipe
-from training.recipes.stage import check_range
+from training.recipes.stage import RANGES, check_range
 from training.tracking.tracker import TrackerName
 
 if TYPE_CHECKING:
@@ -48,10 +48,12 @@ class FirstStage:
             if twice := [name for name in ("cycles", "cycle_len", "cycle_mult") if name in given]:
                 options = ", ".join(f"--{name.replace('_', '-')}" for name in twice)
                 raise ValueError(f"--epochs is one cycle of that many epochs: leave it out, or {options}")
+            check_range("--epochs", given["epochs"], *RANGES["cycle_len"])
             given |= {"cycles": 1, "cycle_len": given.pop("epochs"), "cycle_mult": 1}
         if "lr" in given:
             given["lr"] = (given["lr"],)
         if "train_views" in given:
+            check_range("--train-views", given["train_views"], *RANGES["views"])
             given["views"] = given.pop("train_views")
         return replace(recipe, stages=recipe.stages | {name: replace(stage, **given)})
 
@@ -63,11 +65,11 @@ class SizeLimits:
     max_image_mib: int = 256
     """Larger files are left out, in MiB: 1 to 2000."""
     max_pixels: int = 200_000_000
-    """Images with more pixels are left out: 1 to 1,000,000,000. Large ones are decoded one at a time."""
+    """Images with more pixels are left out: 1 to 10^9. Large ones are decoded one at a time."""
 
     def __post_init__(self) -> None:
-        check_range("max-image-mib", self.max_image_mib, 1, 2000)
-        check_range("max-pixels", self.max_pixels, 1, 10**9)
+        check_range("--max-image-mib", self.max_image_mib, 1, 2000)
+        check_range("--max-pixels", self.max_pixels, 1, 10**9)
 
     def limits(self) -> "Limits":
         """As the decoder takes them."""
@@ -136,7 +138,7 @@ class Fit(RecipeOptions):
     first: Annotated[FirstStage, tyro.conf.arg(name="")] = field(default_factory=FirstStage)
 
     def __post_init__(self) -> None:
-        check_range("checkpoint-every", self.checkpoint_every, 0, 86_400)
+        check_range("--checkpoint-every", self.checkpoint_every, 0, 86_400)
         if (self.labels is None) != (self.images is None):
             given, missing = ("--labels", "--images") if self.images is None else ("--images", "--labels")
             raise ValueError(f"{given} is given without {missing}; give both: --labels labels.csv --images FOLDER")
