@@ -147,6 +147,11 @@ def test_the_plan_lists_each_step_and_settings_without_effect() -> None:
     assert "augment side-on of stage head has no effect" in plan
 
 
+def test_the_plan_counts_one_epoch() -> None:
+    one = Recipe(stages={"head": Stage(learn_from="activations")})
+    assert "; 1 epoch in all" in "\n".join(describe_plan(one))
+
+
 def test_the_plan_notes_that_there_is_nothing_to_compile() -> None:
     said = "--compile has no effect"
     assert said in "\n".join(describe_plan(Recipe(compile=True)))

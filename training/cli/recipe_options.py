@@ -168,5 +168,5 @@ class FindLr(RecipeOptions):
     def __post_init__(self) -> None:
         if self.stage is not None and self.stage not in self.settings.stages:
             raise ValueError(f"there is no stage {self.stage!r}; there are {', '.join(self.settings.stages)}")
-        if self.plot.is_dir() or not self.plot.parent.is_dir():
-            raise ValueError(f"--plot is {self.plot}; give a PNG file in a folder that exists")
+        if self.plot.suffix.lower() != ".png" or self.plot.is_dir() or not self.plot.parent.is_dir():
+            raise ValueError(f"--plot is {self.plot}; give a .png file in a folder that exists")

@@ -172,8 +172,8 @@ def split_of(name: str) -> str | None:
 
 
 def listed(names: Iterable[str], most: int = MAX_LISTED) -> str:
-    """Names for a message, sorted: the first few, and how many more there are."""
-    names = sorted(names)
+    """Names for a message, sorted: the first few, and how many more there are. Those with a comma are quoted."""
+    names = [f"'{name}'" if "," in name else name for name in sorted(names)]
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "none") + more
 

@@ -207,8 +207,8 @@ def _left_out(contents: ReportContents) -> list[Section]:
     if contents.contradictory:
         parts += [
             "<h3>The same file in two classes</h3>",
-            f'<p class="note">{len(contents.contradictory):,} images have the content (SHA-256) of an image of another '
-            "class: one of the labels is incorrect.</p>",
+            f'<p class="note">{counted(len(contents.contradictory), "image")} with the content (SHA-256) of an image '
+            "of another class: one of the labels is incorrect.</p>",
             listing([f"{one.path} and {other.path}" for one, other in contents.contradictory]),
         ]
     return [Section("files", "Files", parts)] if parts else []

@@ -103,7 +103,7 @@ def write_report(
         facts={
             "images": f"{len(split.train):,} for training, {len(split.valid):,} for validation",
             **({"labels from serving": _labels(session.labels)} if session.labels else {}),
-            "hardware": f"{session.hardware}; {session.processes.count} training processes",
+            "hardware": f"{session.hardware}; training processes: {session.processes.count}",
             "recipe": _settings({name: value for name, value in recipe.as_fields().items() if name != "stages"}),
             **{f"stage {name}": _settings(fields) for name, fields in recipe.as_fields()["stages"].items()},
             **{f"seconds: {name}": f"{value:.1f}" for name, value in seconds.items()},
