@@ -116,12 +116,10 @@ def run(options: BundleOptions) -> None:
 def _check_writable(models: Path, home: Path) -> None:
     """Raise ValueError if a version cannot be written below `home`: before the work, which would be lost."""
     try:
-        with new_folder(home if home.exists() else models, "export"):
+        with new_folder(next(each for each in (home, *home.parents) if each.exists()), "export"):
             pass
     except OSError as error:
-        raise ValueError(
-            f"--models {models} cannot be written: {error.strerror} ({error.filename}); give another --models"
-        ) from error
+        raise ValueError(f"--models {models} cannot be written: {error.strerror}; give another --models") from error
 
 
 def present_rows(images: Sequence[LabelledImage], data: Path) -> list[int]:

@@ -200,7 +200,7 @@ def test_a_folder_of_models_that_cannot_be_written_is_reported_before_the_work(f
     (tmp_path / "file").touch()
     finished = export_of(fitted, tmp_path / "file" / "models")
     assert finished.returncode == 1
-    assert f"--models {tmp_path}/file/models cannot be written: Not a directory" in finished.stderr
+    assert f"--models {tmp_path}/file/models cannot be written: File exists; give another" in finished.stderr
     assert "validation images" not in finished.stderr
 
 
