@@ -56,7 +56,8 @@ def run(options: BundleOptions) -> None:
         CheckError: if no graph passed, and then nothing is written; or, with the bundle written, if fp32 or a precision
             of `--require` is missing, or an engine could not be built.
         EngineBuildError: if engines are asked for and TensorRT for RTX is not installed.
-        OSError: if it cannot be written; then nothing is left under the version's name.
+        ValueError: for options that cannot be used, such as a folder of models that cannot be written.
+        OSError: if writing fails later; then nothing is left under the version's name.
     """
     check_name(options.name)
     if not options.precisions:
@@ -67,6 +68,8 @@ def run(options: BundleOptions) -> None:
         RTX.load()  # raises before the work if it is not installed
     limit_threads()
     run = open_run(options.run)
+    home = options.models / options.name
+    _check_writable(options.models, home)
     classifier = run.load_classifier()
     if "fp16" in options.precisions and not isinstance(classifier, Classifier):
         raise ValueError(
@@ -89,7 +92,6 @@ def run(options: BundleOptions) -> None:
     predictions = _validation_predictions(served, run, reference)
     manifest = _manifest(run, options.name, exported, _adaptive(served, run, reference), predictions)
     manifest = replace(manifest, engines=tuple(engine for engine, _ in engines))
-    home = options.models / options.name
     with new_folder(home, "export") as folder:
         for artifact, graph in exported:
             (folder / artifact.file).write_bytes(graph)
@@ -107,6 +109,15 @@ def run(options: BundleOptions) -> None:
         raise CheckError(f"{place} was written without {', '.join(failed)}, which is required")
     if no_engine:
         raise CheckError(f"{place} was written without an engine: {no_engine}")
+
+
+def _check_writable(models: Path, home: Path) -> None:
+    """Raise ValueError if a version cannot be written below `home`: before the work, which would be lost."""
+    try:
+        with new_folder(next(each for each in (home, *home.parents) if each.exists()), "export"):
+            pass
+    except OSError as error:
+        raise ValueError(f"--models {models} cannot be written: {error.strerror}; give another --models") from error
 
 
 def present_rows(images: Sequence[LabelledImage], data: Path) -> list[int]:

@@ -16,7 +16,7 @@ from export.graphs.fp16 import find_overflows, fold_norms, measure_fp16_sensitiv
 from export.graphs.onnx import DeployedModel, to_onnx
 from export.graphs.quantize import measure_int8_sensitivity, quantize
 from serving.bundle.manifest import Runtime
-from training.console import progress, say
+from training.console import counted, progress, say
 from training.networks.model import Classifier
 
 INT8_SENSITIVITY_IMAGES, FP16_IMAGES = 48, 16
@@ -64,7 +64,7 @@ def convert_until_passed(
     sensitivities: dict[str, float] = {}
     for count in (0, *FLOAT_COUNTS):
         if count == 1:
-            say("measuring the sensitivity of each layer")
+            say("measuring the sensitivity of each layer; to do without, press Ctrl-C and leave this precision out")
             sensitivities = measure_sensitivity()
         if count > min(most_float, max(0, len(sensitivities) - 1)):
             break
@@ -73,7 +73,7 @@ def convert_until_passed(
         try:
             parity = check(graph)
         except ParityError as error:
-            say(f"with {count} layers in float32: {error}")
+            say(f"with {counted(count, 'layer')} in float32: {error}")
             if best is None or error.excess < best[0].excess:
                 best = error, count
             continue

@@ -1,5 +1,6 @@
 """The options of each command of `python -m export` and their ranges. Nothing here loads torch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -73,6 +74,12 @@ class BundleOptions:
     card: Annotated[CardOptions, _FLAT] = field(default_factory=CardOptions)
     calibration: Annotated[Calibration, _FLAT] = field(default_factory=Calibration)
     tolerances: Annotated[Tolerances, _FLAT] = field(default_factory=Tolerances)
+
+    def inputs(self) -> Iterator[tuple[str, Path]]:
+        """What is read: option and path."""
+        yield "--run", self.run
+        if self.data:
+            yield "--data", self.data
 
 
 @dataclass(frozen=True, kw_only=True)

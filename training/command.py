@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import tyro
@@ -38,7 +38,8 @@ class Command:
     """A subcommand: its options and its function."""
 
     options: Any
-    """A dataclass. Its docstring and those of its fields become the help."""
+    """A dataclass. Its docstring and those of its fields become the help. Its method `inputs`, if it has one, yields
+    the options that name what is read, with their paths."""
     main: str
     """The function, which takes the options: `module:function`, imported when the command runs."""
     default: Callable[[Sequence[str]], Any] = lambda _: tyro.MISSING_NONPROP
@@ -111,9 +112,20 @@ def _run_chosen(command: Command, shown: str, arguments: Sequence[str]) -> None:
         default = command.default(arguments)
         options = tyro.cli(command.options, prog=shown, args=arguments, default=default, registry=_registry)
     except ValueError as error:
-        raise _WrongUse(str(error)) from error
+        raise _WrongUse(_as_typed(str(error), arguments)) from error
+    for name, path in getattr(options, "inputs", tuple)():  # before the imports, which may take ten seconds
+        if not path.exists():
+            raise ValueError(f"{name} {path} does not exist")
     module, _, function = command.main.partition(":")
     getattr(importlib.import_module(module), function)(options)
+
+
+def _as_typed(message: str, arguments: Sequence[str]) -> str:
+    """A message on a setting that begins with its name: with the option instead, if the user typed that."""
+    name, space, rest = message.partition(" ")
+    option = f"--{name.replace('_', '-')}"
+    typed = {word.partition("=")[0].replace("_", "-") for word in arguments}
+    return f"{option if option in typed else name}{space}{rest}"
 
 
 def settle_interrupt() -> int:
@@ -139,24 +151,40 @@ _registry = ConstructorRegistry()
 _SIZES = PrimitiveConstructorSpec(
     nargs=1,
     metavar="SIZE[,SIZE]",
-    instance_from_str=lambda words: tuple(int(size) for size in words[0].split(",")),
+    instance_from_str=lambda words: tuple(_read(int, size) for size in words[0].split(",")),
     is_instance=lambda value: isinstance(value, tuple),
     str_from_instance=lambda sizes: [",".join(map(str, sizes))],
 )
+_HINT = tyro.conf.arg(help_behavior_hint=lambda label: "" if label in ("", "''") else f"(default: {label})")
 
 
 @_registry.primitive_rule
-def _path_option(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
-    """A path, with `~` expanded where the shell has not done it, as in `--data=~/images`."""
-    if info.type is not Path:
-        return None
+def _plain_option(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """A path or a number."""
+    return _plain(info.type) if info.type in (Path, int, float) else None
+
+
+def _plain(kind: Any, *, optional: bool = False) -> PrimitiveConstructorSpec[Any]:
+    """A path, a number or text; with `optional` the default may be None."""
+    kinds = (kind, type(None)) if optional else kind
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar="PATH",
-        instance_from_str=lambda words: Path(words[0]).expanduser(),
-        is_instance=lambda value: isinstance(value, Path),
-        str_from_instance=lambda path: [str(path)],
+        metavar=kind.__name__.upper(),
+        instance_from_str=lambda words: _read(kind, words[0]),
+        is_instance=lambda value: isinstance(value, kinds),
+        str_from_instance=lambda value: [str(value)],
     )
+
+
+def _read(kind: Any, word: str) -> Any:
+    """An option's value; raises ValueError for what is no number.
+
+    `~` of a path is expanded where the shell has not done it, as in `--data=~/images`.
+    """
+    try:
+        return Path(word).expanduser() if kind is Path else kind(word)
+    except ValueError:
+        raise ValueError(f"{word!r} is no {'whole number' if kind is int else 'number'}") from None
 
 
 @_registry.struct_rule
@@ -190,11 +218,10 @@ def _option_type(kind: Any) -> Any:
     tyro would show an option that may be unset as `{None}|PATH … (default: None)`; this shows `PATH`.
     """
     if kind == tuple[int, ...]:
-        hint = tyro.conf.arg(help_behavior_hint=lambda label: "" if label == "''" else f"(default: {label})")
-        return Annotated[kind, _SIZES, hint]
+        return Annotated[kind, _SIZES, _HINT]
     if kind in (Path | None, str | None, int | None, float | None):
-        return Annotated[kind, tyro.conf.arg(metavar=get_args(kind)[0].__name__.upper(), help_behavior_hint="")]
-    return kind
+        return Annotated[kind, _plain(get_args(kind)[0], optional=True), tyro.conf.arg(help_behavior_hint="")]
+    return Annotated[kind, _HINT] if kind is str or get_origin(kind) is tuple else kind
 
 
 def _is_nested(kind: Any) -> bool:

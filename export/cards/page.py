@@ -25,7 +25,7 @@ def render_page(manifest: Manifest, report: ClassReport | None = None) -> str:
     notes = [describe_quantization(artifact) for artifact in manifest.artifacts if artifact.quantization]
     notes += [f"{engine.file}: {describe_engine(engine)}" for engine in manifest.engines]
     files = [
-        f'<div class="files">{table(parity, numbers_from=len(PARITY_COLUMNS))}</div>',
+        f'<div class="files">{table(parity)}</div>',
         '<p class="note">Each file was run in ONNX Runtime on the validation images and compared with the trained '
         "network: agreement is the part of the images with the same predicted class, |Δp| the difference of a "
         "probability. The cross-check runs the same file in OpenVINO and compares it with ONNX Runtime.</p>",

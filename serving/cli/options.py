@@ -93,6 +93,13 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text!r} names a user who does not exist") from error
 
 
+def png(text: str) -> Path:
+    """A file to draw, in the one format that is drawn."""
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .png")
+    return path(text)
+
+
 @_with_message
 def address(text: str) -> str:
     """HOST:PORT. gRPC would reduce a larger port modulo 65,536."""

@@ -99,13 +99,18 @@ def filling(out: Path) -> Iterator[Path]:
     if out.exists() and (not out.is_dir() or contents(out)):
         raise ValueError(f"{out} is there already: give a new or an empty folder")
     inside = not is_replaceable(out)
-    with new_folder(out if inside else out.parent, out.name) as folder:
-        yield folder
-        sync_folder(folder)
-        if inside:
-            move_contents(folder, out)
-        else:
-            os.rename(folder, out)
+    try:
+        with new_folder(out if inside else out.parent, out.name) as folder:
+            yield folder
+            sync_folder(folder)
+            if inside:
+                move_contents(folder, out)
+            else:
+                os.rename(folder, out)
+    except OSError as error:
+        if f"/.{out.name}." in str(error.filename):  # of the temporary folder
+            error.filename, error.filename2 = str(out), None
+        raise
 
 
 def is_replaceable(folder: Path) -> bool:

@@ -12,11 +12,11 @@ from serving.api.errors import ApiError, Code, invalid
 from serving.api.in_flight import BytesInFlight
 from serving.api.open_inference.inference import InferenceCalls
 from serving.api.pawserve.classifier import ClassifierCalls
-from serving.context import Call
+from serving.context import Call, choose_request_id
 from serving.observability.observers import CallObserver
 from serving.web.bodies import BodyLimits
 from serving.web.browsers import Origins, cors_headers, preflight, with_headers
-from serving.web.endpoints import Endpoint, EndpointContext, Handler
+from serving.web.endpoints import REQUEST_ID, Endpoint, EndpointContext, Handler
 from serving.web.open_inference.endpoints import InferenceEndpoints
 from serving.web.openapi.page import documentation_routes
 from serving.web.pawserve.endpoints import ClassifierEndpoints
@@ -127,11 +127,13 @@ class _Application:
             await self._reject(error, scope, receive, with_headers(send, added))
 
     async def _reject(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call("unknown", "")  # under one name, since clients can invent any number of paths
+        request_id = choose_request_id(Headers(scope=scope).get(REQUEST_ID))
+        call = Call("unknown", request_id)  # under one name, since clients can invent any number of paths
         for observer in self._context.observers:
             observer.began(call, {})
             observer.ended(call, error.code.name, 0.0)
-        response = problem_response(error, repeat_as_error=scope["path"].startswith("/v2"))
+        response = problem_response(error, request_id, repeat_as_error=scope["path"].startswith("/v2"))
+        response.headers[REQUEST_ID] = request_id
         await response(scope, receive, send)
 
 

@@ -221,8 +221,9 @@ def test_paths_and_methods_that_do_not_exist_are_problems_too(server: HttpServer
 
 def test_the_request_id_is_returned(server: HttpServerProcess) -> None:
     assert classify(server, x_request_id="mine-7").headers["x-request-id"] == "mine-7"
-    failed = classify(server, "?views=0", x_request_id="mine-8")
-    assert failed.headers["x-request-id"] == failed.json()["request_id"] == "mine-8"
+    unknown = ask(server.url, "/v1/classifi", RED, {"x-request-id": "mine-8"})
+    for failed in (classify(server, "?views=0", x_request_id="mine-8"), unknown):
+        assert failed.headers["x-request-id"] == failed.json()["request_id"] == "mine-8"
     assert classify(server).headers["x-request-id"]
 
 

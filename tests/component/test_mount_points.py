@@ -83,3 +83,13 @@ def test_the_working_folder_can_be_filled(tmp_path: Path, monkeypatch: pytest.Mo
     with building(Path(), resume=False) as folder:
         (folder / "run.json").write_text("whole")
     assert (tmp_path / "here" / "run.json").read_text() == "whole"
+
+
+def test_a_run_that_cannot_be_written_is_rejected_with_its_option(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = tmp_path / "file" / "run"
+    with (
+        pytest.raises(ValueError, match=f"--run {run} cannot be written: Not a directory"),
+        building(run, resume=False),
+    ):
+        pass

@@ -130,7 +130,7 @@ def test_features_that_separate_nothing_give_no_suspects(drawings: Path, shared_
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
-        (("--data", "nowhere", "--out", "OUT"), 1, "nowhere is not a folder"),
+        (("--data", "nowhere", "--out", "OUT"), 1, "--data nowhere does not exist"),
         (("--data", "DATA", "--out", "FILE"), 2, "--out is "),
         (("--data", "DATA"), 2, "--out"),
     ],

@@ -196,6 +196,14 @@ def test_incomplete_runs_are_an_error(fitted: Path, tmp_path: Path) -> None:
     assert_nothing_under(tmp_path / "models")
 
 
+def test_a_folder_of_models_that_cannot_be_written_is_reported_before_the_work(fitted: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    finished = export_of(fitted, tmp_path / "file" / "models")
+    assert finished.returncode == 1
+    assert f"--models {tmp_path}/file/models cannot be written: File exists; give another" in finished.stderr
+    assert "validation images" not in finished.stderr
+
+
 def test_weights_other_than_those_that_were_evaluated_fail_the_parity_check(fitted: Path, tmp_path: Path) -> None:
     tampered = copy_run(fitted, tmp_path / "tampered")
     state = safetensors.numpy.load_file(tampered / "model.safetensors")

@@ -179,7 +179,7 @@ def test_a_precision_that_fails_does_not_discard_the_others(fitted: Path, tmp_pa
     finished = run_here(*common, *precisions, "--models", tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert [artifact.file for artifact in open_bundle(tmp_path / "pets/1").manifest.artifacts] == ["model.fp32.onnx"]
-    assert "with 1 layers in float32: ONNX Runtime and torch differ" in finished.stderr
+    assert "with 1 layer in float32: ONNX Runtime and torch differ" in finished.stderr
     assert "fp16 is missing: ONNX Runtime and torch differ" in finished.stderr.splitlines()[-1]
     required = run_here(*common, *precisions, "--models", tmp_path, "--require", "fp16")
     assert required.returncode == 1

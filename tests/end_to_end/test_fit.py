@@ -124,12 +124,11 @@ def test_a_class_without_a_readable_image_is_rejected(drawings: Path, shared_cac
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
-        (("--data", "nowhere", "--run", "RUN"), 1, "nowhere is not a folder"),
+        (("--data", "nowhere", "--run", "RUN"), 1, "--data nowhere does not exist"),
         (("--data", "DATA", "--run", "RUN", "--lr", "-1"), 2, "lr is -1"),
         (("--data", "DATA", "--run", "RUN", "--epochs", "3", "--cycles", "2"), 2, "--epochs is one cycle"),
-        # both before the images are read
-        (("--data", "nowhere", "--run", "RUN", "--arch", "resent34"), 1, "no model 'resent34'; similar: resnet34,"),
-        (("--data", "nowhere", "--run", "RUN", "--weights", "missing.pth", *LITE0), 1, "missing.pth"),
+        (("--data", "DATA", "--run", "RUN", "--arch", "resent34"), 1, "no model 'resent34'; similar: resnet34,"),
+        (("--data", "DATA", "--run", "RUN", "--weights", "missing.pth"), 1, "--weights missing.pth does not exist"),
         (("--data", "DATA", "--run", "DATA", *LITE0), 1, "holds other files than a run's"),
         (("--data", "DATA"), 2, "--run"),
     ],

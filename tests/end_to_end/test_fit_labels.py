@@ -118,8 +118,8 @@ def test_a_run_continues_with_the_same_labels_only(data: Path, tmp_path: Path) -
     [
         (("--labels", "labels.csv"), 2, "--labels is given without --images"),
         (("--images", "."), 2, "--images is given without --labels"),
-        (("--labels", "nowhere.csv", "--images", "."), 1, "nowhere.csv cannot be read: No such file"),
-        (("--labels", "labels.csv", "--images", "nowhere"), 1, "nowhere is not a folder"),
+        (("--labels", "nowhere.csv", "--images", "."), 1, "nowhere.csv does not exist"),
+        (("--labels", "labels.csv", "--images", "nowhere"), 1, "nowhere does not exist"),
         (("--labels", "outside.csv", "--images", "."), 1, "outside.csv, row 2: the reference '../a.jpg' has a .. in"),
     ],
 )

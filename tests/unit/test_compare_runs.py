@@ -95,7 +95,7 @@ def test_different_images_and_other_labels_are_reported_and_left_out() -> None:
     assert (len(pair.rows_N2), pair.relabelled, pair.same_images) == (7, 1, False)
     found = warnings([pair])
     assert "they share 8 of 10 and 8" in found[0]
-    assert "1 images have another label in b" in found[1]
+    assert "1 image with another label in b, not compared" in found[1]
     assert all(warning in comparison_page(runs, [pair]) for warning in found)
 
 

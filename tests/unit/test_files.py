@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.system.files import replacing, write_atomically
+from serving.system.files import filling, replacing, write_atomically
 
 
 @pytest.fixture
@@ -49,6 +49,12 @@ def test_errors_name_the_file_and_not_the_temporary_one(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert full.value.errno == errno.ENOSPC
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_errors_name_the_folder_and_not_the_temporary_one(path: Path) -> None:
+    with pytest.raises(OSError, match="No space") as raised, filling(path) as folder:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "train" / "1.jpg"))
+    assert raised.value.filename == str(path)
 
 
 def test_the_mode_is_set_whatever_the_umask(path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.image_folders import read, write
 from training.data.image_files import read_images
-from training.data.layout import DataError, evaluation_folders
+from training.data.layout import DataError, evaluation_folders, listed
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,7 @@ def test_a_split_without_a_training_split_can_be_evaluated(tmp_path: Path, split
     folders, left_out = evaluation_folders(tmp_path, ("cats", "dogs"))
     assert folders == {name: [tmp_path / split / name] for name in ("cats", "dogs")}
     assert [each.path for each in left_out] == [tmp_path / "notes"]
+
+
+def test_names_with_a_comma_are_quoted_in_lists() -> None:
+    assert listed(["it's", "cats, small", "b"]) == "b, 'cats, small', it's"

@@ -86,7 +86,7 @@ def test_hidden_files_are_left_out_and_subfolders_searched(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [
-        ([], "one class"),
+        ([], "holds no images; the layouts that are read"),
         (["cats/1.jpg", "cats/2.jpg"], "one class"),
         (
             ["1.jpg", "2.jpg"],

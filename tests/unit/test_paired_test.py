@@ -10,7 +10,7 @@ from serving.statistics.confusion import ConfusionMatrix
 from training.evaluation.evaluation import confusion_facts, evaluate
 from training.evaluation.metrics import compare
 from training.evaluation.temperature import fit_temperature, softmax
-from training.evaluation.test_time import describe_test_time, threshold_by_accuracy
+from training.evaluation.test_time import Adaptive, describe_test_time, threshold_by_accuracy
 
 
 @given(fixed=st.integers(0, 60), broken=st.integers(0, 60), same=st.integers(0, 20))
@@ -81,3 +81,9 @@ def test_a_matrix_of_many_classes_is_written_without_its_zeros() -> None:
     assert confusion_facts(few) == {"confusion_matrix": [[1, 0], [1, 1]]}
     many = ConfusionMatrix.from_pairs(tuple(map(str, range(900))), [7, 7, 899], [7, 7, 3])
     assert confusion_facts(many) == {"confusion_matrix": None, "confusion_entries": [[7, 7, 2], [899, 3, 1]]}
+
+
+def test_a_threshold_of_zero_is_described_as_one_view_for_all() -> None:
+    assert Adaptive(0, 1, 12).describe(16) == "12/16 correct, never more than one view"
+    some = "12/16 correct, 1.25 views per image, other views below a confidence of 0.600"
+    assert Adaptive(0.6, 1.25, 12).describe(16) == some

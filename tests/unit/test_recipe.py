@@ -155,6 +155,11 @@ def test_the_description_lists_each_step_and_settings_without_effect() -> None:
     assert "augment side-on of stage head has no effect" in described
 
 
+def test_the_description_counts_one_epoch() -> None:
+    one = Recipe(stages={"head": Stage(learn_from="activations")})
+    assert "; 1 epoch in all" in "\n".join(describe_recipe(one))
+
+
 def test_the_description_notes_that_there_is_nothing_to_compile() -> None:
     said = "--compile has no effect"
     assert said in "\n".join(describe_recipe(Recipe(compile=True)))

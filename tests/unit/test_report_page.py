@@ -24,6 +24,7 @@ from training.networks.model import Body, Classifier, Head, describe_backbone
 from training.reports.data_page import data_page
 from training.reports.galleries import choose_galleries
 from training.reports.grad_cam import class_map, overlays
+from training.reports.page import table
 from training.reports.plots import plot_calibration, plot_confusion
 from training.reports.report import ReportContents, render_report
 from training.reports.tiles import jpeg_of
@@ -146,3 +147,9 @@ def test_an_image_that_is_gone_has_no_map(picture: LabelledImage) -> None:
     assert one is not None
     assert one.size == (64, 64)
     assert other is None
+
+
+def test_columns_of_numbers_are_aligned_to_the_right_and_columns_of_words_are_not() -> None:
+    rows = [["class", "", "change", "loss", "p", "trainable"], ["a", "b", "+1 -2", "0.5 (0.4 to 0.6)", "1.0e-05", "no"]]
+    cells = re.findall(r"<td( class=\"n\")?", table(rows))
+    assert [bool(cell) for cell in cells] == [False, False, True, True, True, False]

@@ -44,6 +44,14 @@ def test_values_that_are_not_allowed_are_wrong_use(option: str, value: str, caps
     assert re.search(rf"argument (--\S+/)?{option}: '{re.escape(value)}' is not an? \w+", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("command", ["stats", "predict"])
+def test_plots_are_png_files(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--plot", "matrix.pngg"])
+    assert ended.value.code == 2
+    assert "argument --plot: 'matrix.pngg' does not end in .png" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -163,6 +163,7 @@ def test_links_within_the_folder_are_followed_and_circles_are_missing(tmp_path: 
         (HEADER, [], "the file has no rows"),
         (HEADER, [line("")], "1 without a reference"),
         (HEADER, [line("gone.jpg")], "1 not there: left out: gone.jpg"),
+        ("file,label,probability,token,reference", ["a.jpg,cats,0.9,Ab,a.jpg"], "is the output of predict"),
         ("reference,label,labelled_at", ["a.jpg,cats,yesterday"], "row 2: labelled_at is 'yesterday'"),
         ("reference,label", ['"a.jpg' + "x" * 200_000 + '",cats'], "is not CSV: line"),
     ],

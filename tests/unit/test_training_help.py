@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,7 @@ def test_every_option_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> Non
     for module, name in PAGES:
         page = help_page(capsys, module, name)
         assert not re.search(r"^[│ ] +--?[a-z-]+ \S+\s+\((default|required)", page, re.MULTILINE), (name, page)
+        assert not re.search(r"\(default: ('')?\)", page), (name, page)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,12 @@ def test_every_option_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> Non
         (["--preset", "corse"], "--preset"),
         (["--preset"], "--preset"),
         (["--recipe"], "--recipe"),
-        (["--checkpoint-every", "nan"], "checkpoint-every is nan; it must lie between 0 and 86400"),
+        (["--checkpoint-every", "nan"], "--checkpoint-every is nan; it must lie between 0 and 86400"),
+        (["--valid-fraction=7"], "--valid-fraction is 7.0; it must lie between 0.01 and 0.9"),
+        (["--epochs", "0"], "--epochs is 0; it must lie between 1 and 1000"),
+        (["--epochs", "abc"], "--epochs: 'abc' is no whole number"),
+        (["--lr", "abc"], "--lr: 'abc' is no number"),
+        (["--sizes", "128,abc"], "--sizes: 'abc' is no whole number"),
     ],
 )
 def test_invalid_options_are_reported_with_the_name_of_the_command(
@@ -88,4 +95,27 @@ def test_invalid_options_are_reported_with_the_name_of_the_command(
 def test_a_former_name_of_an_option_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--run", "run", "--models", "models", "--name", "pets", "--calibration-photos=3")
     assert export_commands.main(["bundle", *options]) == 2
-    assert "calibration_images is 3" in capsys.readouterr().err
+    assert "--calibration-images is 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "complaint"),
+    [
+        (training_commands, "fit --data nowhere --run run", "--data nowhere"),
+        (training_commands, "fit --data . --run run --exclude a.csv", "--exclude a.csv"),
+        (training_commands, "fit --data . --run run --weights ~/a.pth", f"--weights {Path.home()}/a.pth"),
+        (training_commands, "fit --data . --run run --labels a.csv --images .", "--labels a.csv"),
+        (training_commands, "find-lr --data nowhere", "--data nowhere"),
+        (training_commands, "evaluate --data . --run run", "--run run"),
+        (training_commands, "compare . run", "run run"),
+        (training_commands, "check --data . --out out --weights a.pth", "--weights a.pth"),
+        (training_commands, "shard --data nowhere --out out", "--data nowhere"),
+        (export_commands, "bundle --run run --models . --name a", "--run run"),
+    ],
+)
+def test_what_is_not_there_is_reported_before_anything_is_loaded(
+    module: object, words: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"{name} is imported"))
+    assert module.main(words.split()) == 1
+    assert capsys.readouterr().err.endswith(f": {complaint} does not exist\n")

@@ -1,6 +1,7 @@
 """Weights from the files that training programs write, and from an earlier run."""
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,16 @@ def test_files_without_usable_weights_are_rejected_with_the_reason(
 def test_a_folder_that_is_no_run_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="model.safetensors, which is no file; give .* a run"):
         load_weights(build_body(ARCH), ARCH, str(tmp_path))
+
+
+def test_a_download_that_fails_says_what_to_do_without_a_log_of_its_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = logging.getLogger("huggingface_hub.utils._http")
+
+    def offline(*arguments: object, **options: object) -> None:
+        assert not hub.isEnabledFor(logging.WARNING)
+        raise ConnectionError
+
+    body = build_body(ARCH)
+    monkeypatch.setattr("timm.create_model", offline)
+    with pytest.raises(WeightsError, match=r"could not be downloaded \(ConnectionError\).* needs no download"):
+        load_weights(body, ARCH, "pretrained")

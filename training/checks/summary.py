@@ -71,8 +71,8 @@ def class_advice(train_K: Sequence[int], classes: Sequence[str]) -> list[str]:
     few = [f"{name} ({count:,})" for name, count in zip(classes, train_K, strict=True) if count < TINY_CLASS]
     if few:
         advice.append(
-            f"{len(few):,} classes have fewer than {TINY_CLASS} training images: {listed(few)}. Add images, or merge "
-            "classes: their accuracy cannot be estimated well"
+            f"classes with fewer than {TINY_CLASS} training images: {listed(few)}. Add images, or merge classes: their "
+            "accuracy cannot be estimated well"
         )
     least, most = min(train_K), max(train_K)
     if most > DOMINANT * max(least, 1):

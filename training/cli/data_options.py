@@ -1,12 +1,13 @@
 """The options of the commands on runs and data sets. Nothing here loads torch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from training.cli.recipe_options import SizeLimits
+from training.cli.recipe_options import SizeLimits, weights_input
 from training.recipes.recipe import Recipe
 from training.recipes.stage import Stage, check_range
 
@@ -30,16 +31,20 @@ class Evaluate:
     size: Annotated[SizeLimits, tyro.conf.arg(name="")] = field(default_factory=SizeLimits)
 
     def __post_init__(self) -> None:
-        check_range("views", self.views, 1, 64)
+        check_range("--views", self.views, 1, 64)
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise ValueError(f"--out is {self.out}, which is a file; give a folder")
+
+    def inputs(self) -> Iterator[tuple[str, Path]]:
+        """What is read: option and path."""
+        yield from (("--run", self.run), ("--data", self.data))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
     """Compare finished runs on the validation images that they share."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN …", help_behavior_hint="")]
     """Runs that `fit` wrote, two or more. Each is compared with the first."""
     out: Path = Path("comparison.html")
     """The page to write: curves, classes, images that changed, settings that differ."""
@@ -51,6 +56,10 @@ class Compare:
             raise ValueError(f"{len(self.runs)} run is given; give two or more: compare runs/a runs/b")
         if self.out.is_dir() or not self.out.parent.is_dir():
             raise ValueError(f"--out is {self.out}; give an HTML file in a folder that exists")
+
+    def inputs(self) -> Iterator[tuple[str, Path]]:
+        """What is read: option and path."""
+        yield from (("run", run) for run in self.runs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +89,10 @@ class Check:
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"--out is {self.out}, which is a file; give a folder")
         self.recipe()
+
+    def inputs(self) -> Iterator[tuple[str, Path]]:
+        """What is read: option and path."""
+        yield from (("--data", self.data), *weights_input(self.weights))
 
     def recipe(self) -> Recipe:
         """A recipe that needs the activations of each image."""
@@ -112,8 +125,12 @@ class Shard:
     size: Annotated[SizeLimits, tyro.conf.arg(name="")] = field(default_factory=SizeLimits)
 
     def __post_init__(self) -> None:
-        check_range("shard-mb", self.shard_mb, 1, 1000)
-        check_range("valid-fraction", self.valid_fraction, 0.01, 0.9)
+        check_range("--shard-mb", self.shard_mb, 1, 1000)
+        check_range("--valid-fraction", self.valid_fraction, 0.01, 0.9)
+
+    def inputs(self) -> Iterator[tuple[str, Path]]:
+        """What is read: option and path."""
+        yield "--data", self.data
 
 
 @dataclass(frozen=True, kw_only=True)

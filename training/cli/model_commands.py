@@ -134,12 +134,11 @@ def say_accuracy(evaluation: Evaluation) -> None:
     for warning in evaluation.warnings():
         say(f"warning: {warning}")
     for each in evaluation.test_time:
-        paired, adaptive = each.paired, each.adaptive
+        paired = each.paired
         say(
             f"{each.views} views: accuracy {each.metrics.accuracy_text()}, {paired.fixed} fixed, {paired.broken} "
             f"broken (McNemar p = {paired.p_value:.2f}); negative log likelihood {each.metrics.nll.value:.4f} against "
-            f"{metrics.nll.value:.4f} with one view; adaptive TTA below a confidence of {adaptive.threshold:.3f}: "
-            f"{adaptive.correct:,}/{metrics.n:,} correct with {adaptive.mean_views:.2f} views per image"
+            f"{metrics.nll.value:.4f} with one view; adaptive TTA: {each.adaptive.describe(metrics.n)}"
         )
     if evaluation.test_time:
         say(describe_test_time(evaluation.test_time))

@@ -1,5 +1,6 @@
 """The options of the commands that follow a recipe: fit and find-lr. Nothing here loads torch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from training.recipes.recipe import Recipe
-from training.recipes.stage import check_range
+from training.recipes.stage import RANGES, check_range
 from training.tracking.tracker import TrackerName
 
 if TYPE_CHECKING:
@@ -47,10 +48,12 @@ class FirstStage:
             if twice := [name for name in ("cycles", "cycle_len", "cycle_mult") if name in given]:
                 options = ", ".join(f"--{name.replace('_', '-')}" for name in twice)
                 raise ValueError(f"--epochs is one cycle of that many epochs: leave it out, or {options}")
+            check_range("--epochs", given["epochs"], *RANGES["cycle_len"])
             given |= {"cycles": 1, "cycle_len": given.pop("epochs"), "cycle_mult": 1}
         if "lr" in given:
             given["lr"] = (given["lr"],)
         if "train_views" in given:
+            check_range("--train-views", given["train_views"], *RANGES["views"])
             given["views"] = given.pop("train_views")
         return replace(recipe, stages=recipe.stages | {name: replace(stage, **given)})
 
@@ -62,17 +65,22 @@ class SizeLimits:
     max_image_mib: int = 256
     """Larger files are left out, in MiB: 1 to 2000."""
     max_pixels: int = 200_000_000
-    """Images with more pixels are left out: 1 to 1,000,000,000. Large ones are decoded one at a time."""
+    """Images with more pixels are left out: 1 to 10^9. Large ones are decoded one at a time."""
 
     def __post_init__(self) -> None:
-        check_range("max-image-mib", self.max_image_mib, 1, 2000)
-        check_range("max-pixels", self.max_pixels, 1, 10**9)
+        check_range("--max-image-mib", self.max_image_mib, 1, 2000)
+        check_range("--max-pixels", self.max_pixels, 1, 10**9)
 
     def limits(self) -> "Limits":
         """The limits for the decoder."""
         from serving.image.decode import OWN_IMAGE_LIMITS  # loads NumPy and Pillow, which the help does without
 
         return replace(OWN_IMAGE_LIMITS, max_bytes=self.max_image_mib * 2**20, max_pixels=self.max_pixels)
+
+
+def weights_input(weights: str) -> list[tuple[str, Path]]:
+    """The option of the weights with their path, if they are a file or a run."""
+    return [] if weights in ("pretrained", "none") else [("--weights", Path(weights).expanduser())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +101,11 @@ class RecipeOptions:
     """Print the results as JSON to standard output."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
     size: Annotated[SizeLimits, tyro.conf.arg(name="")] = field(default_factory=SizeLimits)
+
+    def inputs(self) -> Iterator[tuple[str, Path]]:
+        """What is read: option and path."""
+        yield "--data", self.data
+        yield from weights_input(self.settings.weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +138,18 @@ class Fit(RecipeOptions):
     first: Annotated[FirstStage, tyro.conf.arg(name="")] = field(default_factory=FirstStage)
 
     def __post_init__(self) -> None:
-        check_range("checkpoint-every", self.checkpoint_every, 0, 86_400)
+        check_range("--checkpoint-every", self.checkpoint_every, 0, 86_400)
         if (self.labels is None) != (self.images is None):
             given, missing = ("--labels", "--images") if self.images is None else ("--images", "--labels")
             raise ValueError(f"{given} is given without {missing}; give both: --labels labels.csv --images FOLDER")
         self.resolved_recipe()
+
+    def inputs(self) -> Iterator[tuple[str, Path]]:
+        """What is read: option and path."""
+        yield from super().inputs()
+        yield from (("--exclude", path) for path in self.exclude)
+        if self.labels and self.images:
+            yield from (("--labels", self.labels), ("--images", self.images))
 
     def resolved_recipe(self) -> Recipe:
         """The recipe with the short options applied."""
@@ -148,5 +168,5 @@ class FindLr(RecipeOptions):
     def __post_init__(self) -> None:
         if self.stage is not None and self.stage not in self.settings.stages:
             raise ValueError(f"there is no stage {self.stage!r}; there are {', '.join(self.settings.stages)}")
-        if self.plot.is_dir() or not self.plot.parent.is_dir():
-            raise ValueError(f"--plot is {self.plot}; give a PNG file in a folder that exists")
+        if self.plot.suffix.lower() != ".png" or self.plot.is_dir() or not self.plot.parent.is_dir():
+            raise ValueError(f"--plot is {self.plot}; give a .png file in a folder that exists")

@@ -47,7 +47,7 @@ def _card(run: ComparedRun) -> tuple[str, str, str]:
 def _results(runs: Sequence[ComparedRun], pairs: Sequence[Pair]) -> list[str]:
     return [
         "<h3>Each run on its own validation images</h3>",
-        table(result_rows(runs), numbers_from=2),
+        table(result_rows(runs)),
         f"<h3>Against {name(runs[0].name)}, on the same images</h3>",
         table(pair_rows(pairs)),
         f'<p class="note">An image is fixed if only the run classifies it correctly, broken if only '
@@ -107,5 +107,5 @@ def _settings(runs: Sequence[ComparedRun]) -> list[str]:
     header = ["setting", *(each.name for each in runs)]
     return [
         '<p class="note">Only what differs. Fingerprints are the first digits of SHA-256 sums.</p>',
-        table([header, *rows], numbers_from=len(header)),
+        table([header, *rows]),
     ]

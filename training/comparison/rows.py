@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from serving.comparison.proportions import Interval
 from training.comparison.runs import ComparedRun, Pair
+from training.console import counted
 
 SIGNIFICANT = 0.05
 
@@ -94,5 +95,6 @@ def warnings(pairs: Sequence[Pair]) -> list[str]:
                 f"{len(pair.first.images):,} and {len(pair.second.images):,}, and the paired test is on these"
             )
         if pair.relabelled:
-            found.append(f"{pair.relabelled:,} images have another label in {pair.second.name} and are not compared")
+            images = counted(pair.relabelled, "image")
+            found.append(f"{images} with another label in {pair.second.name}, not compared")
     return found

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.image.folders import Listing, Skipped, list_folder, own_output, printable
+from serving.image.folders import Listing, Skipped, describe_skipped, list_folder, own_output, printable
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLIT_WORDS = {
@@ -172,8 +172,8 @@ def split_of(name: str) -> str | None:
 
 
 def listed(names: Iterable[str], most: int = MAX_LISTED) -> str:
-    """Names for a message, sorted: the first few, and how many more there are."""
-    names = sorted(names)
+    """Names for a message, sorted: the first few, and how many more there are. Those with a comma are quoted."""
+    names = [f"'{name}'" if "," in name else name for name in sorted(names)]
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "none") + more
 
@@ -232,8 +232,10 @@ def _check_classes(data: Path, top: Listing, inside: dict[Path, Listing], valid:
             f"{data} has a folder {valid.name} but no folder {TRAIN}; have both, or only folders of classes. There are "
             f"{names}"
         )
-    if not top.folders and top.files:
-        raise DataError(f"{data} holds {len(top.files):,} files and no folders; the layouts that are read: {LAYOUTS}")
+    if not top.folders:
+        there = f"{len(top.files):,} files and no folders" if top.files else "no images"
+        reasons = "".join(f"\n{line}" for line in describe_skipped(top.skipped))
+        raise DataError(f"{data} holds {there}; the layouts that are read: {LAYOUTS}{reasons}")
     if len(top.folders) > 1 and all(split_of(each.name) for each in top.folders):
         raise DataError(
             f"{data} has the folders {names}, which are names of splits, not of classes, and they hold no folders of "

@@ -27,7 +27,7 @@ from training.data.tables import read_table
 MAX_EXAMPLES = 3
 FIRST_ROW = 2
 """Number of the first row below the header, as spreadsheets count."""
-HINT = "give a labels.csv that export-labels has written"
+HINT = "give a labels.csv that export-labels has written, or a CSV with the columns reference and label"
 ADDED = "added to the training images"
 NO_REFERENCE = "without a reference, so without an image"
 CHANGED = "images with several labels: the latest is used"
@@ -163,6 +163,8 @@ def read_served_labels(file: Path, root: Path) -> ServedLabels:
         raise DataError(f"{root} is not a folder; give the folder that the references are paths below (--images)")
     root = root.resolve()
     table = read_table(file, ("reference", "label"), HINT)
+    if table.rows and table.rows[0].keys() >= {"probability", "token"}:  # export-labels writes no tokens
+        raise DataError(f"{file} is the output of predict, whose column label is the predicted class; {HINT}")
     outcomes = Outcomes()
     by_path: dict[str, ServedLabel] = {}
     for number, row in enumerate(table.rows, FIRST_ROW):

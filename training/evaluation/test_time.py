@@ -19,6 +19,11 @@ class Adaptive:
     mean_views: float
     correct: int
 
+    def describe(self, images: int) -> str:
+        """The correct ones of the images, and how many views they take."""
+        views = f"{self.mean_views:.2f} views per image, other views below a confidence of {self.threshold:.3f}"
+        return f"{self.correct:,}/{images:,} correct, {views if self.threshold else 'never more than one view'}"
+
 
 @dataclass(frozen=True)
 class TestTime:

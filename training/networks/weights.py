@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import importlib.util
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -94,6 +95,7 @@ def _download(arch: str) -> dict[str, Tensor]:
     name = timm_name(arch)
     try:
         say(f"downloading the pretrained weights of {name}")
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # without two lines for each of its retries
         return dict(timm.create_model(name, pretrained=True, num_classes=0, global_pool="").state_dict())
     except Exception as error:  # the hub's client raises many kinds of exceptions
         config = timm.get_pretrained_cfg(name)

@@ -1,5 +1,6 @@
 """Describes a recipe in the lines that are printed before a fit starts."""
 
+from training.console import counted
 from training.recipes.recipe import Recipe, Step
 
 
@@ -7,7 +8,7 @@ def describe_recipe(recipe: Recipe) -> list[str]:
     """One line for each step, numbered, then what follows the training."""
     lines = [
         f"{recipe.arch}, {recipe.weights} weights, batches of {recipe.batch_size}, {recipe.groups} layer groups, "
-        f"seed {recipe.seed}; {recipe.epochs} epochs in all"
+        f"seed {recipe.seed}; {counted(recipe.epochs, 'epoch')} in all"
     ]
     lines += [f"  {number}. {_describe(step, recipe)}" for number, step in enumerate(recipe.steps(), 1)]
     if recipe.keep == "best" and len(recipe.steps()) > 1:

@@ -159,10 +159,7 @@ def _summary(checks: DataChecks, anchors: Anchors) -> list[str]:
         "<h3>Formats and colour modes</h3>",
         table([["format, mode", "images"], *([kind, f"{count:,}"] for kind, count in facts["kinds"].items())]),
         "<h3>Images that stand out</h3>",
-        table(
-            [["", "images", "what to do"], *([e.name, f"{len(e.indices):,}", e.advice] for e in checks.oddities())],
-            numbers_from=9,
-        ),
+        table([["", "images", "what to do"], *([e.name, f"{len(e.indices):,}", e.advice] for e in checks.oddities())]),
     ]
     for each in checks.oddities():
         if each.indices:

@@ -4,6 +4,7 @@ An image in a gallery is in the file once: a click on it enlarges it (CSS `:targ
 """
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,6 +18,8 @@ STACKED_COLUMNS = 6
 """On a narrow screen, the rows of a table with so many columns are blocks with a line for each cell."""
 MAX_ROWS = 30
 """Longer tables are folded, and unfold in columns."""
+_NUMBERS = re.compile(r"([\d\s.,:%/()+-]|\b(to|nan|inf|not recorded)\b|(?<=\d)e(?=[+-]))*")
+"""A cell of numbers, as in "98.3% (97.1 to 99.0)"; also one that is empty."""
 
 STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--ink:#1d232e;--dim:#5d6675;--line:#d9dde4;--soft:#f3f5f8;--card:#fff;
@@ -59,8 +62,8 @@ flex-direction:column;align-items:center;justify-content:center;gap:.6rem;paddin
 .table{overflow-x:auto;margin:.5rem 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}
 td,th{padding:.32rem .75rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}.long .table{columns:26rem}.long tr{break-inside:avoid}
-.files td,.files th{white-space:nowrap}.files td:nth-last-child(2){white-space:normal;
-min-width:16rem}.facts td{overflow-wrap:anywhere}
+.files td,.files th{padding:.32rem .45rem}.files .n{white-space:nowrap}.files td:nth-last-child(2){min-width:9rem}
+.facts td{overflow-wrap:anywhere}
 td{overflow-wrap:break-word}
 details{margin:.6rem 0}summary{cursor:pointer;font-weight:600;overflow-wrap:anywhere}li{overflow-wrap:anywhere}
 code,pre{font-family:ui-monospace,monospace;font-size:.88rem}
@@ -157,19 +160,16 @@ def gallery(tiles: Sequence[Tile], anchors: Anchors, back: str) -> str:
     return '<ul class="images">' + "".join(parts) + "</ul>" if parts else '<p class="note">None.</p>'
 
 
-def table(rows: Sequence[Sequence[str]], *, numbers_from: int = 1) -> str:
-    """Rows of cells as text, the header first.
-
-    Args:
-        numbers_from: the first column that is aligned to the right.
-    """
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text, the header first. Columns of numbers after the first are aligned to the right."""
     stacked = len(rows[0]) >= STACKED_COLUMNS
+    numbers = [at > 0 and all(map(_NUMBERS.fullmatch, column[1:])) for at, column in enumerate(zip(*rows, strict=True))]
     labels = [f' data-label="{escape(name)}"' if stacked else "" for name in rows[0]]
 
     def row(cells: Sequence[str], tag: str) -> str:
         whole = ""
-        for at, (cell, label) in enumerate(zip(cells, labels, strict=True)):
-            kind = "" if at < numbers_from else ' class="n"'
+        for cell, label, number in zip(cells, labels, numbers, strict=True):
+            kind = ' class="n"' if number else ""
             whole += f"<{tag}{kind}{label if tag == 'td' else ''}>{escape(cell)}</{tag}>"
         return f"<tr>{whole}</tr>"
 

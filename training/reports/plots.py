@@ -199,7 +199,8 @@ def plot_confusion(confusion: ConfusionMatrix) -> Plot:
                 colour, fontsize = "white" if proportion[row, column] > 0.4 else INK, 13 if size <= 6 else 8
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=fontsize)
         if letters.missing:
-            axes.set_title("#N: the class numbered N from 0, whose name no installed font can draw", fontsize=8)
+            note = "#N: the class numbered N from 0,\nwhose name no installed font can draw"
+            figure.suptitle(note, fontsize=8)  # unlike a title of the axes, as wide as the figure
     else:
         axes.set(xlabel="predicted (number of the class in the report's table of classes)", ylabel="label")
     axes.spines[:].set_visible(False)

@@ -218,8 +218,8 @@ def _left_out(contents: ReportContents) -> list[Section]:
     if contents.contradictory:
         parts += [
             "<h3>The same file in two classes</h3>",
-            f'<p class="note">{len(contents.contradictory):,} images have the content (SHA-256) of an image of another '
-            "class: one of the labels is incorrect.</p>",
+            f'<p class="note">{counted(len(contents.contradictory), "image")} with the content (SHA-256) of an image '
+            "of another class: one of the labels is incorrect.</p>",
             listing([f"{one.path} and {other.path}" for one, other in contents.contradictory]),
         ]
     return [Section("files", "Files", parts)] if parts else []
@@ -242,7 +242,7 @@ def _test_time(evaluation: Evaluation) -> list[str]:
     rows = [["views", "correct", "fixed, broken", "McNemar p", "negative log likelihood", "change", "adaptive TTA"]]
     rows.append(["1", f"{one.correct:,}/{one.n:,}", "", "", _interval(one.nll), "", ""])
     for each in evaluation.test_time:
-        metrics, paired, adaptive = each.metrics, each.paired, each.adaptive
+        metrics, paired = each.metrics, each.paired
         rows.append(
             [
                 str(each.views),
@@ -251,8 +251,7 @@ def _test_time(evaluation: Evaluation) -> list[str]:
                 f"{paired.p_value:.2f}",
                 _interval(metrics.nll),
                 _interval(each.nll_change),
-                f"{adaptive.correct:,}/{metrics.n:,} with {adaptive.mean_views:.2f} views an image, below a confidence "
-                f"of {adaptive.threshold:.3f}",
+                each.adaptive.describe(metrics.n),
             ]
         )
     sentence = describe_test_time(evaluation.test_time)

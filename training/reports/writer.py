@@ -96,7 +96,7 @@ def write_report(
         plots=_plots(session, result, evaluation),
         overlays=_overlays(session, result, evaluation),
         tables={
-            "Results by stage": _results_by_stage(steps),
+            "Results by stage": _results_by_stage(steps, session.backbone.preprocess.crop),
             **({"Steps tried on held-out training images": _trials(trials)} if (trials := result.state.trials) else {}),
             **({"Most often confused": confused} if len(confused) > 1 else {}),
             **({"Classes by number": _classes(evaluation)} if len(split.classes) > MAX_LABELLED_CLASSES else {}),
@@ -105,7 +105,7 @@ def write_report(
         facts={
             "images": f"{len(split.train):,} for training, {len(split.valid):,} for validation",
             **({"labels from serving": _labels(session.labels)} if session.labels else {}),
-            "hardware": f"{session.hardware}; {session.processes.count} training processes",
+            "hardware": f"{session.hardware}; training processes: {session.processes.count}",
             "recipe": _settings({name: value for name, value in recipe.as_fields().items() if name != "stages"}),
             **{f"stage {name}": _settings(fields) for name, fields in recipe.as_fields()["stages"].items()},
             **{f"seconds: {name}": f"{value:.1f}" for name, value in seconds.items()},
@@ -219,7 +219,8 @@ def _classes(evaluation: Evaluation) -> list[list[str]]:
     return [header, *([f"{at:,}", name, f"{n:,}", f"{correct:,}"] for at, (name, n, correct) in enumerate(rows))]
 
 
-def _results_by_stage(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def _results_by_stage(steps: Sequence[Mapping[str, Any]], pixels: int) -> list[list[str]]:
+    """The table; `pixels` are the backbone's own, of steps at no other size."""
     rows = [["after", "pixels", "correct", "accuracy", "log likelihood loss", "fixed, broken", "McNemar p", "seconds"]]
     for step in steps:
         metrics, paired = step["metrics"], step["against_previous"]
@@ -227,7 +228,7 @@ def _results_by_stage(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         rows.append(
             [
                 step["name"] if step["part"] == 1 else f"{step['name']}, {step['part']:.0%} of its change",
-                str(step["size"] or "own"),
+                str(step["size"] or pixels),
                 f"{metrics['correct']:,}/{metrics['n']:,}",
                 f"{100 * accuracy['value']:.2f}% ({100 * accuracy['lower']:.2f} to {100 * accuracy['upper']:.2f})",
                 f"{metrics['nll']['value']:.4f}",

@@ -60,10 +60,12 @@ def building(run: Path, *, resume: bool) -> Iterator[Path]:
     """
     folder = partial_folder(run)
     _check_contents(run, folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     if resume and not folder.is_dir():
         raise ValueError(f"there is no unfinished run {folder} to resume; leave out --resume to start one")
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--run {run} cannot be written: {error.strerror}; give another --run") from error
     with (folder / LOCK_FILE).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

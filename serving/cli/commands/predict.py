@@ -15,7 +15,7 @@ from rich.text import Text
 
 from serving.cli.connection import add_client_options
 from serving.cli.errors import DONE, FAILED, INTERRUPTED, CommandError, UsageError
-from serving.cli.options import model_resource, path, positive
+from serving.cli.options import model_resource, path, png, positive
 from serving.cli.prediction.files import FileResult, describe, find_files, find_references, in_order
 from serving.cli.prediction.results import ResultsFile, to_dict
 from serving.cli.prediction.source import Source, is_local, open_source
@@ -65,7 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print one JSON document")
     add(
         "--plot",
-        type=path,
+        type=png,
         metavar="FILE.png",
         help="draw the confusion matrix of images in folders that are named after classes",
     )

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from serving.cli.connection import add_client_options, open_client
 from serving.cli.errors import DONE, CommandError, UsageError
-from serving.cli.options import number, path
+from serving.cli.options import number, png
 from serving.cli.plot import plot_confusion_matrix
 from serving.cli.statistics_options import add_window_options
 from serving.cli.tables import statistics_to_dict, statistics_view
@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_client_options(parser)
     add_window_options(parser)
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--plot", type=path, metavar="FILE.png", help="draw the confusion matrix of one version")
+    output.add_argument("--plot", type=png, metavar="FILE.png", help="draw the confusion matrix of one version")
     output.add_argument("--watch", action="store_true", help="show the statistics whenever they change, until Ctrl-C")
     parser.add_argument(
         "--interval",
