@@ -50,7 +50,7 @@ def test_a_port_in_use(images: Images, models: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         mounts = ("--volume", f"{models}:/models:ro")
         assert_said(
-            refused(images.storage, images.cpu, *mounts, serve=(*SERVE, address)), address, "the port is in use"
+            refused(images.storage, images.cpu, *mounts, serve=(*SERVE, address)), address, "Address already in use"
         )
 
 

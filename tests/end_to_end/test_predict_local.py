@@ -52,7 +52,7 @@ def test_a_bundle_classifies_in_this_process_and_folders_are_compared(images: Pa
     assert "accuracy 80.0% (95% interval 49.0% to 94.3%, n = 10)" in finished.stdout
     assert "no folder around them is named after a class: 1" in finished.stdout
     assert "TOKEN" not in finished.stdout
-    assert "python -m serving label" not in finished.stdout
+    assert "pawserve label" not in finished.stdout
 
 
 def test_answers_are_those_of_a_server(images: Path, bundle: Path, tmp_path: Path) -> None:
