@@ -76,15 +76,15 @@ def report_lost_output(error: OSError) -> int:
 class _Parser(argparse.ArgumentParser):
     """Reports options that a command does not have under the command's name, with the one that was probably meant."""
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        options, unknown = self.parse_known_args(args, namespace)
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             command: argparse.ArgumentParser = getattr(options, "command", self)
             name = unknown[0].partition("=")[0]
             meant = get_close_matches(name, command._option_string_actions, n=1)
             hint = f"; did you mean {meant[0]}?" if meant and name.startswith("-") else ""
             command.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
-        return options
+        return options, []
 
 
 def build_parser(chosen: str, called_as: str | None = None) -> argparse.ArgumentParser:

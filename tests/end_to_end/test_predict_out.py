@@ -206,7 +206,7 @@ def test_the_label_is_recorded_once_for_each_image(images: Path, tmp_path: Path)
             (statistics,) = client.statistics()
         assert statistics.labels == 30
         unknown = run("serving", "predict", images / "red-0.png", "--label", "cat", "--server", address)
-        assert "'cat' is not a class of models/colours/versions/1" in unknown.stdout
+        assert "'cat' is not a class of models/colours/versions/1" in unknown.stderr
 
 
 @pytest.mark.parametrize(
