@@ -87,6 +87,7 @@ async def _run(settings: Settings, stages: Stages) -> None:
 
 async def _live(server: Server, stages: Stages) -> None:
     try:
+        server.check_addresses()
         await server.prepare()
         await stages.loaded(server)
         await server.listen()

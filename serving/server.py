@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 class Server:
-    """One server: `prepare` and `listen`, then `serve` until a signal or `stop`, then `shutdown`.
+    """One server: `check_addresses`, `prepare` and `listen`, then `serve` until a signal or `stop`, then `shutdown`.
 
     A host that receives the calls itself, such as Ray, uses `prepare` and `mark_ready`, passes the calls to
     `classifier` and `health` through the `interceptor`, and ends with `mark_stopping` and `close`.
@@ -85,6 +85,21 @@ class Server:
         """End `serve`; a second call ends the grace period of `shutdown`."""
         (self.cut_short if self._stopping.is_set() else self._stopping).set()
 
+    def check_addresses(self) -> None:
+        """Check that `listen` can succeed, before `prepare`, which may take long.
+
+        Raises:
+            StartupError: if an address cannot be used.
+        """
+        settings = self.settings
+        if settings.reuse_port:  # the supervisor holds the ports
+            return
+        with listen_errors(settings.listen, "--listen"):
+            check_free(settings.listen)
+        if settings.http.required and settings.http.listen is not None:
+            with listen_errors(settings.http.listen, "--http"):
+                check_free(settings.http.listen)
+
     async def prepare(self) -> None:
         """Load the models and open the state.
 
@@ -92,7 +107,7 @@ class Server:
             StartupError: if one of them fails.
         """
         with self._startup_errors():
-            self._check_before_loading()
+            self._access = build_access_control(self.settings.security, self.settings.addresses)
             self.observability = Observability(self.settings.observability)
             self._options = replace(
                 self.settings.options,
@@ -167,18 +182,6 @@ class Server:
         except StartupError:
             self._cleanup.close()
             raise
-
-    def _check_before_loading(self) -> None:
-        """Find out what would prevent the start after the models were loaded, which may take long."""
-        settings = self.settings
-        self._access = build_access_control(settings.security, settings.addresses)
-        if settings.reuse_port:  # the supervisor holds the ports
-            return
-        with listen_errors(settings.listen, "--listen"):
-            check_free(settings.listen)
-        if settings.http.required and settings.http.listen is not None:
-            with listen_errors(settings.http.listen, "--http"):
-                check_free(settings.http.listen)
 
     def _load_models(self) -> None:
         self.repository = ModelRepository(self.settings.shadows)
