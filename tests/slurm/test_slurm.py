@@ -192,7 +192,7 @@ def test_a_folder_that_cannot_be_written_ends_the_job_with_an_error_that_names_i
     assert job.ends() == "FAILED"
     # of the node that fails first, or of the other, which is then ended
     assert cluster.job(job.number)["ExitCode"] in ("1:0", "143:0")
-    assert f"python -m training fit: Read-only file system ({folder / '.run.partial'})" in job.log
+    assert f"--run {folder / 'run'} cannot be written: Read-only file system; give another --run" in job.log
 
 
 def test_a_job_submitted_from_another_folder_prints_where_to_submit_it(cluster: Cluster, tmp_path: Path) -> None:
