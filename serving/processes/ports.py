@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from serving.system.network import format_address, parse_address, resolve
+from serving.system.network import format_address, parse_address, probe_port, resolve, server_socket
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def reserved_port(listen: str) -> Iterator[str]:
     with ExitStack() as cleanup:
         for each in resolve(host):
             try:
-                port = _probe(each, port)
+                port = probe_port(each, port)
                 cleanup.enter_context(_lock(each, port))
                 cleanup.enter_context(_hold(each, port))
             except OSError as error:
@@ -36,18 +36,9 @@ def reserved_port(listen: str) -> Iterator[str]:
         yield format_address(host, port)
 
 
-def _probe(host: str, port: int) -> int:
-    """Listen for a moment, to learn whether anybody else does; the port."""
-    with _socket(host) as probe:
-        probe.bind((host, port))
-        probe.listen()
-        chosen: int = probe.getsockname()[1]
-        return chosen
-
-
 def _hold(host: str, port: int) -> socket.socket:
     """Keep the port without listening: the kernel passes connections to sockets that listen only."""
-    holder = _socket(host)
+    holder = server_socket(host)
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     holder.bind((host, port))
     return holder
@@ -61,9 +52,3 @@ def _lock(host: str, port: int) -> socket.socket:
         lock.close()
         raise
     return lock
-
-
-def _socket(host: str) -> socket.socket:
-    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier server may still be closing
-    return made

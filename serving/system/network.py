@@ -77,12 +77,33 @@ def check_free(address: str) -> None:
         return
     host, port = parse_address(address)
     for each in resolve(host) if port else ():
-        with socket.socket(socket.AF_INET6 if ":" in each else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
-            try:
-                probe.bind((each, port))
-            except OSError as error:
-                raise OSError(error.errno, os.strerror(error.errno or 0), format_address(each, port)) from error
+        try:
+            probe_port(each, port)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, format_address(each, port)) from error
+
+
+def probe_port(host: str, port: int) -> int:
+    """Listen on an IP address for a moment, to learn whether anybody else does.
+
+    Returns:
+        The port, also where 0 has chosen one.
+
+    Raises:
+        OSError: if the address cannot be listened on.
+    """
+    with server_socket(host) as probe:
+        probe.bind((host, port))
+        probe.listen()
+        chosen: int = probe.getsockname()[1]
+        return chosen
+
+
+def server_socket(host: str) -> socket.socket:
+    """A socket to listen on an IP address."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier server may still be closing
+    return made
 
 
 def free_unix_path(path: str) -> None:
