@@ -12,7 +12,7 @@ from serving.api.open_inference.inference import InferenceCalls
 from serving.pb.inference import open_inference_pb2 as pb
 from serving.web.bodies import BodyLimits, read_body, run_large
 from serving.web.messages import json_response, parse_json, to_plain
-from serving.web.open_inference.tensors import parse_request, write_response
+from serving.web.open_inference.tensors import parse_request, typed, write_response
 
 JSON_BYTES = "inference-header-content-length"
 """Header: the bytes of JSON before binary tensors."""
@@ -95,10 +95,7 @@ class InferenceEndpoints:
         """POST /v2/repository/models/M/load."""
         content = await self._read_object(request)
         message = pb.RepositoryModelLoadRequest(model_name=request.path_params["name"])
-        parameters = content.get("parameters") or {}
-        if not isinstance(parameters, dict):
-            raise invalid("MESSAGE_INVALID", "parameters must be an object", "parameters")
-        for name in parameters:
+        for name in typed(content.get("parameters") or {}, dict, "parameters"):
             message.parameters[name].string_param = ""  # all of them are rejected, by name
         await self._calls.load(message)
         return _json({})

@@ -55,7 +55,7 @@ def parse_request(body: bytes, json_bytes: str | None) -> InferRequest:
             given = f"Inference-Header-Content-Length is {json_bytes[:MAX_SHOWN]!r}"
             raise invalid("MESSAGE_INVALID", f"{given}; the body has {len(body):,} bytes", "")
         length = int(json_bytes)
-    content = _typed(parse_json(body[:length], MAX_ELEMENTS), dict, "")
+    content = typed(parse_json(body[:length], MAX_ELEMENTS), dict, "")
     parameters = _member(content, "parameters", dict)
     all_binary = _pop_bool(parameters, "binary_data_output", "parameters")
     message = pb.ModelInferRequest(id=_member(content, "id", str))
@@ -63,7 +63,7 @@ def parse_request(body: bytes, json_bytes: str | None) -> InferRequest:
     at, raws = length, []
     for index, each in enumerate(_member(content, "inputs", list)):
         field = f"inputs[{index}]"
-        raw, size = _add_input(message, _typed(each, dict, field), field, memoryview(body)[at:])
+        raw, size = _add_input(message, typed(each, dict, field), field, memoryview(body)[at:])
         at += size
         raws += raw
     if at != len(body):
@@ -72,7 +72,7 @@ def parse_request(body: bytes, json_bytes: str | None) -> InferRequest:
     outputs = _member(content, "outputs", list)
     for index, each in enumerate(outputs):
         field = f"outputs[{index}]"
-        output = _typed(each, dict, field)
+        output = typed(each, dict, field)
         own = _member(output, "parameters", dict, field)
         tensor = message.outputs.add(name=_member(output, "name", str, field))
         if _pop_bool(own, "binary_data", f"{field}.parameters", default=all_binary):
@@ -151,7 +151,7 @@ def _add_input(
 
 def _flat(data: Any, field: str) -> Iterator[Any]:
     """The elements of nested lists, at most MAX_IMAGES + 1 of them: more fail later, by their number."""
-    for each in _typed(data, list, field)[: MAX_IMAGES + 1]:
+    for each in typed(data, list, field)[: MAX_IMAGES + 1]:
         if isinstance(each, list):
             yield from each[: MAX_IMAGES + 1]
         else:
@@ -159,7 +159,7 @@ def _flat(data: Any, field: str) -> Iterator[Any]:
 
 
 def _bytes(element: Any, encoding: Any, field: str) -> bytes:
-    text = _typed(element, str, field)
+    text = typed(element, str, field)
     if encoding != "base64":
         return text.encode()
     try:
@@ -170,7 +170,7 @@ def _bytes(element: Any, encoding: Any, field: str) -> bytes:
 
 def _uint8(data: Any, field: str) -> bytes:
     # not by NumPy: if one element is a long text, each takes as much memory in its arrays
-    values = _typed(data, list, field)
+    values = typed(data, list, field)
     while any(isinstance(each, list) for each in values):
         if len({len(each) if isinstance(each, list) else -1 for each in values}) > 1:
             raise invalid_tensor(field, "its lists have different lengths")
@@ -209,10 +209,11 @@ def _pop_bool(parameters: dict[str, Any], name: str, field: str, *, default: boo
 
 def _member(content: dict[str, Any], name: str, kind: type[T], within: str = "") -> T:
     """A member of the object `within`; an empty one if it is missing."""
-    return _typed(content.get(name, kind()), kind, f"{within}.{name}" if within else name)
+    return typed(content.get(name, kind()), kind, f"{within}.{name}" if within else name)
 
 
-def _typed(value: Any, kind: type[T], field: str) -> T:
+def typed(value: Any, kind: type[T], field: str) -> T:
+    """A value of JSON; raises ApiError if it is of another kind: an object, a list or text."""
     if not isinstance(value, kind):
         raise _wrong(field, _EXPECTED[kind])
     return value
