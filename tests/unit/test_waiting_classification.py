@@ -31,6 +31,11 @@ class Service(ClassificationService):
             raise QueueFull("full", retry_after_s=1.0)
         return [timeout_s]
 
+    async def tried(self) -> None:
+        """Wait for the first try."""
+        while not self.tries:
+            await asyncio.sleep(0.01)
+
     async def ask(self, connection: str, timeout_s: float | None) -> Any:
         CURRENT_CLIENT.set(ClientIdentity("owner", connection))
         spec: Any = SimpleNamespace(model=BUSY)
@@ -58,8 +63,7 @@ def test_the_time_that_an_image_has_waited_is_not_left_for_its_computation() -> 
         service = Service()
         service.full = {"a"}
         waiting = asyncio.create_task(service.ask("a", LIMIT_S))
-        while not service.tries:
-            await asyncio.sleep(0.01)
+        await service.tried()
         await asyncio.sleep(0.05)
         service.full = set()
         service.in_flight.waiting.notify()
@@ -74,8 +78,7 @@ def test_an_image_waits_behind_those_of_its_connection_only() -> None:
         service = Service()
         service.full = {"a"}
         first = asyncio.create_task(service.ask("a", None))
-        while not service.tries:
-            await asyncio.sleep(0.01)
+        await service.tried()
         behind = asyncio.create_task(service.ask("a", None))
         assert await service.ask("b", None) is None
         assert service.tries == 2  # not that of the second image of a
